@@ -20,7 +20,7 @@ in a frame is the one known under the sender's id is for the protocol to judge (
 * `frames`: header and body of a frame; `replay`: refuses keyed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
 * `udp`: the network of real servers; the simulator has another network in memory;
-* `names`: the addresses of the servers, which are looked up while they run; `hosts`: how addresses are written;
+* `names`: the addresses of the servers, which are looked up while they run;
 * `faults`: loss, delay and cuts on command (FAULT);
 * `pending_calls`: delayed calls that are cancelled together.
 """

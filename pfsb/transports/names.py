@@ -4,30 +4,21 @@ An `AddressBook` never blocks and never gives up. A name that has no address yet
 server runs, and sends to that peer as soon as a look-up gives an address. A server that comes back at another address
 is found by the next look-up, without a restart of the others. docs/operating.rst says what an operator sees of this.
 
-The book looks names up by a function that it is given (`LookUp`): `look_up_in_threads` makes the one of real servers,
-and a simulated network has another.
+The book looks names up by a function that it is given (`LookUp`): that of real servers is made by
+`pfsb.support.hosts.look_up_in_threads`, and a simulated network has another.
 """
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator, Mapping
-from threading import Thread
-from typing import Any, Final
+from typing import Final
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.transports.hosts import SocketAddress, addresses_of, canonical, literal, shown
-
-LookUp = Callable[[str, int], "Deferred[tuple[SocketAddress, ...]]"]
-"""Function of (host, port) that looks up a host's addresses without blocking.
-
-The Deferred that it returns may fire late or never. It fails with an exception whose text tells why there is none.
-"""
+from pfsb.support.hosts import LookUp, SocketAddress, canonical, is_far, is_near, literal, loopback_warning
 
 TICK_SECONDS: Final = 1.0
 """Time, in seconds, between two looks at who was heard and which name is to be looked up."""
@@ -315,28 +306,13 @@ class AddressBook:
     def _warn_of_loopback(self) -> None:
         """Say, once, that other machines cannot reach this server, if its name is one for this machine only."""
         own = self._names[self._own_id]
-        if self._has_warned or not own.is_found or not all(each.is_loopback for each in own.addresses):
+        if self._has_warned or not is_near(own.addresses):
             return
         far = next((name for name in self._names.values() if is_far(name.addresses)), None)
         if far is not None:
             self._has_warned = True
-            self.log.warn("{text}", text=loopback_warning(own.server_id, own.host, own.port, far.host, far.addresses))
-
-
-def is_far(addresses: tuple[SocketAddress, ...]) -> bool:
-    """Whether these are addresses of a server that other machines can reach: there are some, and none is loopback."""
-    return bool(addresses) and not any(each.is_loopback for each in addresses)
-
-
-def loopback_warning(
-    server_id: int, host: str, port: int, far_host: str, far_addresses: tuple[SocketAddress, ...]
-) -> str:
-    """The text for an operator whose server has a loopback address while another server has none."""
-    return (
-        f'server {server_id}: its own host "{host}" is a loopback address on this machine, where no other machine can '
-        f'reach it, while "{far_host}" is {far_addresses[0].shown}: give "{host}" its address in /etc/hosts, or add '
-        f'listen: "0.0.0.0:{port}" to servers.{server_id}'
-    )
+            far_host = f"{far.host} ({far.addresses[0].host})"
+            self.log.warn("{text}", text=loopback_warning(own.server_id, (own.host, own.port), far_host))
 
 
 def _name(server_id: int, host: str, port: int) -> ServerName:
@@ -351,30 +327,3 @@ def _after(chosen: SocketAddress | None, addresses: tuple[SocketAddress, ...]) -
     if chosen not in addresses:
         return chosen
     return addresses[(addresses.index(chosen) + 1) % len(addresses)]
-
-
-def look_up_in_threads(reactor: Any) -> LookUp:
-    """Make the `LookUp` of a real server: the system's resolver, each time in a thread of its own.
-
-    The threads of Twisted's resolver would not do: the reactor waits for them at its shutdown, so a name server that
-    does not answer would keep a server from stopping.
-    """
-
-    def look_up(host: str, port: int) -> Deferred[tuple[SocketAddress, ...]]:
-        answer: Deferred[tuple[SocketAddress, ...]] = Deferred()
-
-        def work() -> None:
-            try:
-                found = addresses_of(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM))
-            except Exception as error:  # OSError, or UnicodeError for a name that cannot be one
-                reactor.callFromThread(answer.errback, Failure(error))
-            else:
-                reactor.callFromThread(answer.callback, found)
-
-        try:
-            Thread(target=work, name=f"look up {shown(host, port)}", daemon=True).start()
-        except RuntimeError as error:  # no thread can be started
-            return fail(OSError(str(error)))
-        return answer
-
-    return look_up

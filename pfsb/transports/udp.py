@@ -27,11 +27,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.support.hosts import LookUp, SocketAddress, look_up_in_threads
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameIdentity
-from pfsb.transports.hosts import SocketAddress
 from pfsb.transports.links import Links, TransportCounters
-from pfsb.transports.names import AddressBook, LookUp, look_up_in_threads
+from pfsb.transports.names import AddressBook
 from pfsb.transports.pending_calls import PendingCalls
 
 if TYPE_CHECKING:

@@ -2,19 +2,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from threading import Event
-from typing import Any
 
-from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.transports import names
-from pfsb.transports.hosts import SocketAddress, literal
-from pfsb.transports.names import AddressBook, look_up_in_threads
+from pfsb.support.hosts import SocketAddress, literal
+from pfsb.transports.names import AddressBook
 
-reactor: Any = global_reactor
 PORT = 7400
 
 
@@ -122,7 +117,7 @@ class ScheduleTests(AddressBookCase):
         return book
 
     def test_peer_that_is_heard_is_looked_up_every_minute(self) -> None:
-        """Its name may have changed although its old address still works."""
+        """The name may have another address although the old one still works."""
         book = self.found("192.0.2.1")
         self.pass_time(59, lambda: book.accepts(1, source("192.0.2.1")))
         self.assertEqual(self.resolver.waiting(), [])
@@ -308,7 +303,7 @@ class LoopbackTests(AddressBookCase):
         self.resolver.answer("db1", "192.0.2.1")
         self.resolver.answer("db2", "192.0.2.2")
         self.assertEqual(len(warned), 1)
-        self.assertIn('server 0: its own host "db0" is a loopback address', warned[0])
+        self.assertIn('server 0: the host "db0" is a loopback address', warned[0])
         self.assertIn('add listen: "0.0.0.0:7400" to servers.0', warned[0])
 
     def test_cluster_on_one_machine_is_fine(self) -> None:
@@ -322,35 +317,3 @@ class LoopbackTests(AddressBookCase):
         book = self.book("db0", "192.0.2.2")
         self.resolver.answer("db0", "127.0.1.1", "192.0.2.1")
         self.assertEqual(self.where(book, 0), "192.0.2.1")
-
-
-class ThreadTests(TestCase):
-    timeout = 60
-
-    async def test_system_is_asked_without_blocking_the_reactor(self) -> None:
-        """Timers go on while a name server does not answer."""
-        go_on = Event()
-        self.addCleanup(go_on.set)
-
-        def slow(_host: str, port: int, **_kwargs: object) -> list[tuple[Any, ...]]:
-            go_on.wait(30)
-            return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.7", port))]
-
-        self.patch(names.socket, "getaddrinfo", slow)
-        asked = look_up_in_threads(reactor)("db1", PORT)
-        await deferLater(reactor, 0.05)
-        self.assertFalse(asked.called)
-        go_on.set()
-        self.assertEqual(await asked, addresses("192.0.2.7"))
-
-    async def test_failure_tells_the_reason(self) -> None:
-        """The text is for the log; a name that cannot be one fails as well."""
-
-        def none(*_args: object, **_kwargs: object) -> None:
-            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-        asked = look_up_in_threads(reactor)("a" * 300, PORT)
-        await self.assertFailure(asked, UnicodeError, OSError)
-        self.patch(names.socket, "getaddrinfo", none)
-        error = await self.assertFailure(look_up_in_threads(reactor)("db1", PORT), socket.gaierror)
-        self.assertIn("Name or service not known", str(error))

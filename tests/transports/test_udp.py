@@ -14,10 +14,10 @@ from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import ITransport
+from pfsb.support.hosts import SocketAddress, literal
 from pfsb.transports import names, udp
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.hosts import SocketAddress, literal
 from pfsb.transports.udp import PortTaken, SendingSocket, UDPTransport
 from pfsb.transports.wire import encode
 from tests.transports.messages import accept, proposal
@@ -330,7 +330,7 @@ class NameTests(UDPTestCase):
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.2:{self.addresses[1][1]}")
 
     async def test_server_follows_its_own_name(self) -> None:
-        """The machine of a server is given another address while the server runs: it receives there, and sends from there."""
+        """The machine gets another address while its server runs, which then receives there, and sends from there."""
         self.patch(names, "SCHEDULE_SECONDS", 0.1)
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import socket
+from threading import Event
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor as global_reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pfsb.transports.hosts import SocketAddress, addresses_of, canonical, literal
+from pfsb.support import hosts
+from pfsb.support.hosts import SocketAddress, addresses_of, canonical, literal, look_up_in_threads
+
+reactor: Any = global_reactor
 
 
 def address(host: str, family: socket.AddressFamily = socket.AF_INET) -> SocketAddress:
@@ -73,3 +80,35 @@ class SocketAddressTests(SynchronousTestCase):
         self.assertIsNone(address("192.0.2.1").source_for(address("fe80::2", socket.AF_INET6)))
         self.assertIsNone(address("127.0.1.1").source_for(address("192.0.2.2")))
         self.assertEqual(address("127.0.0.1").source_for(address("127.0.0.2")), ("127.0.0.1", 0))
+
+
+class ThreadTests(TestCase):
+    timeout = 60
+
+    async def test_system_is_asked_without_blocking_the_reactor(self) -> None:
+        """Timers go on while a name server does not answer."""
+        go_on = Event()
+        self.addCleanup(go_on.set)
+
+        def slow(_host: str, port: int, **_kwargs: object) -> list[tuple[Any, ...]]:
+            go_on.wait(30)
+            return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", ("192.0.2.7", port))]
+
+        self.patch(hosts.socket, "getaddrinfo", slow)
+        asked = look_up_in_threads(reactor)("db1", 7400)
+        await deferLater(reactor, 0.05)
+        self.assertFalse(asked.called)
+        go_on.set()
+        self.assertEqual(await asked, (address("192.0.2.7"),))
+
+    async def test_failure_tells_the_reason(self) -> None:
+        """The text is for the log; a name that cannot be one fails as well."""
+
+        def none(*_args: object, **_kwargs: object) -> None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        asked = look_up_in_threads(reactor)("a" * 300, 7400)
+        await self.assertFailure(asked, UnicodeError, OSError)
+        self.patch(hosts.socket, "getaddrinfo", none)
+        error = await self.assertFailure(look_up_in_threads(reactor)("db1", 7400), socket.gaierror)
+        self.assertIn("Name or service not known", str(error))

@@ -1,14 +1,17 @@
-"""Addresses of sockets: how one address is written in one way, compared with others, and bound or sent from."""
+"""Hosts: how names are looked up, and how addresses of sockets are written, compared, bound and sent from."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from threading import Thread
 from typing import Any
 
 from attrs import frozen
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
@@ -93,3 +96,63 @@ def literal(host: str, port: int) -> SocketAddress | None:
     except OSError:
         return None
     return SocketAddress(found[0], found[4])
+
+
+LookUp = Callable[[str, int], "Deferred[tuple[SocketAddress, ...]]"]
+"""Function of (host, port) that looks up a host's addresses without blocking.
+
+The Deferred that it returns may fire late or never. It fails with an exception whose text tells why there is none.
+"""
+
+
+def is_far(addresses: tuple[SocketAddress, ...]) -> bool:
+    """Whether these are addresses of a server that other machines can reach: there are some, and none is loopback."""
+    return bool(addresses) and not any(each.is_loopback for each in addresses)
+
+
+def is_near(addresses: tuple[SocketAddress, ...]) -> bool:
+    """Whether these are addresses of a server that no other machine can reach: there are some, and all are loopback."""
+    return bool(addresses) and all(each.is_loopback for each in addresses)
+
+
+def loopback_warning(server_id: int, own: tuple[str, int], far: str) -> str:
+    """The text for an operator whose server has a loopback address while other servers have none.
+
+    `own` is the server's (host, port) in the configuration, and `far` says where one of the others is.
+    """
+    host, port = own
+    if literal(host, port) is None:
+        advice = f'give "{host}" its address in /etc/hosts, or add listen: "0.0.0.0:{port}" to servers.{server_id}'
+    else:
+        advice = f"servers.{server_id}.peer must be where the others reach it"
+    return (
+        f'server {server_id}: the host "{host}" is a loopback address on this machine, so a server here that listens '
+        f"at it cannot be reached by the others, while {far} is none: {advice}"
+    )
+
+
+def look_up_in_threads(reactor: Any) -> LookUp:
+    """Make the `LookUp` of a real server: the system's resolver, each time in a thread of its own.
+
+    The threads of Twisted's resolver would not do: the reactor waits for them at its shutdown, so a name server that
+    does not answer would keep a server from stopping.
+    """
+
+    def look_up(host: str, port: int) -> Deferred[tuple[SocketAddress, ...]]:
+        answer: Deferred[tuple[SocketAddress, ...]] = Deferred()
+
+        def work() -> None:
+            try:
+                found = addresses_of(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM))
+            except Exception as error:  # OSError, or UnicodeError for a name that cannot be one
+                reactor.callFromThread(answer.errback, Failure(error))
+            else:
+                reactor.callFromThread(answer.callback, found)
+
+        try:
+            Thread(target=work, name=f"look up {shown(host, port)}", daemon=True).start()
+        except RuntimeError as error:  # no thread can be started
+            return fail(OSError(str(error)))
+        return answer
+
+    return look_up
