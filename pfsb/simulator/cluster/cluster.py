@@ -33,6 +33,8 @@ from pfsb.simulator.cluster.process import (
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.transports.frames import OVERHEAD_BYTES
+from pfsb.transports.wire import decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
@@ -91,6 +93,7 @@ class SimulatedCluster:
         """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
+        self.network.misdirection_observers.append(self._misdirected)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
@@ -407,6 +410,11 @@ class SimulatedCluster:
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
+
+    def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
+        for message in decode_all(sender, frame[OVERHEAD_BYTES:]):
+            if isinstance(message, ClientUpdate):
+                self.checks.relays.misdirected(sender, receiver, message)
 
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):

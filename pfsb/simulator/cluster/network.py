@@ -98,6 +98,11 @@ receiver, before the message becomes part of a frame, unless another filter has 
 """
 FrameObserver = Callable[[int, bytes], None]
 """Call-back with (sender, frame), called once for each receiver of each frame that leaves a server."""
+MisdirectionObserver = Callable[[int, int, bytes], None]
+"""Call-back with (sender, receiver, frame), called for each frame that goes to another server than it is meant for.
+
+That server has the address which the sender takes for that of the server that is meant.
+"""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
 
@@ -155,6 +160,7 @@ class SimulatedNetwork:
     filters: list[PassageFilter] = field(factory=list)
     observers: list[SendObserver] = field(factory=list)
     frame_observers: list[FrameObserver] = field(factory=list)
+    misdirection_observers: list[MisdirectionObserver] = field(factory=list)
     lasting_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault in this network, from the beginning to the end of a run."""
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)

@@ -121,13 +121,17 @@ class SimulatedTransport:
         self._fault = None
 
     def _carry_by_address(self, peer: int, frame: bytes) -> None:
-        """Send a frame to each address at which this server takes the peer to be, whoever is there now."""
+        """Send a frame to each address at which this server takes the peer to be, also if another one is there now."""
         names, book = self.network.names, self.book
         assert names is not None and book is not None
         for address in (book.where(peer), book.copies_to(peer)):
             receiver = None if address is None else names.server_at(address.host)
-            if address is not None and receiver is not None and receiver != self.server_id:
-                self._carry(receiver, frame, names.route(self.server_id, address))
+            if address is None or receiver is None or receiver == self.server_id:
+                continue
+            if receiver != peer:
+                for observer in self.network.misdirection_observers:
+                    observer(self.server_id, receiver, frame)
+            self._carry(receiver, frame, names.route(self.server_id, address))
 
     def _carry(self, peer: int, frame: bytes, route: Route | None = None) -> None:
         if self._clock.closed:
