@@ -39,6 +39,16 @@ _KINDS: Final = {
     "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
     "slips": ("slip",),
+    "names": (
+        "move",
+        "move",
+        "move_alive",
+        "exchange_addresses",
+        "name_servers",
+        "name_servers",
+        "forget_name",
+        "impostor",
+    ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
