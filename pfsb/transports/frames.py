@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import count
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple
 
 import msgpack
 from attrs import define, field
@@ -47,6 +47,7 @@ These two parts are compared as a whole, and taken apart only where they differ.
 _MARKS: Final = struct.Struct(">4sBBB")
 _SHARED: Final = struct.Struct(">8s8s8sI")
 TAG_BYTES: Final = 16
+_TAG_AT: Final = HEADER.size
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
 """Bytes of a frame in addition to its body."""
 DIGEST_BYTES: Final = 8
@@ -184,6 +185,9 @@ class FrameCodec:
     only: without one, a forged counter could silence a server.
     """
 
+    message_bytes_max: ClassVar[int] = FRAME_BYTES_MAX - OVERHEAD_BYTES - _JOIN_BYTES
+    """Maximum size, in bytes, of an encoded message that fits a frame."""
+
     membership: FrameIdentity
     identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
     incarnation: int
@@ -213,11 +217,6 @@ class FrameCodec:
     def _make_marks(self) -> bytes:
         return _MARKS.pack(MAGIC, VERSION, TYPE_MESSAGES, self._flags)
 
-    @property
-    def message_bytes_max(self) -> int:
-        """Maximum size, in bytes, of an encoded message that fits a frame."""
-        return FRAME_BYTES_MAX - OVERHEAD_BYTES - _JOIN_BYTES
-
     # -- out --------------------------------------------------------------------------------------
 
     def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
@@ -225,6 +224,8 @@ class FrameCodec:
 
         Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
+        if 0 < sum(map(len, encoded)) <= self.message_bytes_max:
+            return [self._frame(encoded)]  # as almost always
         return [self._frame(group) for group in self._groups(encoded)]
 
     def _groups(self, encoded: Sequence[bytes]) -> list[list[bytes]]:
@@ -269,11 +270,12 @@ class FrameCodec:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
         marks, size, shared, sender, identity, incarnation, counter, position = _IN_PARTS.unpack_from(frame)
         us = self.membership
-        if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or shared != us.shared:
+        is_alike = shared == us.shared
+        if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or not is_alike:
             self._check_format(marks, size, shared, sender, len(frame))
         body = frame[OVERHEAD_BYTES:]
         self._check_tag(sender, frame, body)
-        if shared != us.shared:
+        if not is_alike:
             self._check_shared(shared, sender)
         if sender not in us.peers:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
@@ -302,7 +304,7 @@ class FrameCodec:
             raise self._wrong_flags(flags, sender)
 
     def _check_tag(self, sender: int, frame: bytes, body: bytes) -> None:
-        if compare_digest(frame[HEADER.size : OVERHEAD_BYTES], self.tag(frame[: HEADER.size], body)):
+        if compare_digest(frame[_TAG_AT:OVERHEAD_BYTES], self.tag(frame[:_TAG_AT], body)):
             return
         if self._flags:
             raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")
