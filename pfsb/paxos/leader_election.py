@@ -151,8 +151,8 @@ class LeaderElectionHandler(Handler):
         """Whether this server may leave the election and follow the leader of `view`, its installed view, again.
 
         It may if no higher view is preinstalled here, and if another server leads `view`. The first condition is for
-        liveness. The second one keeps a server from ever being in a view again that it led before it left it, and safety
-        needs that it never leads such a view again (G10; break LeadsAgain in docs/spec/index.rst).
+        liveness. The second one keeps a server out of a view that it led before. Safety needs that it never leads such
+        a view again (G10; break LeadsAgain in docs/spec/index.rst).
         """
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 
