@@ -285,6 +285,7 @@ class PromiseTests(PlausibilityTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
         self.assertEqual({sent.seq for sent in self.take(Proposal)}, set(range(1, slots + 1)))
         self.take(Alive)
+        self.take(Accept)
 
     def test_promise_of_more_parts_than_there_can_be_slots_is_dropped(self) -> None:
         """Each part has a slot at least."""
