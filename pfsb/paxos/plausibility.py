@@ -45,8 +45,8 @@ VIEW_STEP_MAX: Final = 2**20
 BURST_SLOTS_MAX: Final = 2_048
 """Maximum number of slots in the burst that answers one RECONCILIATION_REQUEST."""
 REACH_SLOTS_MAX: Final = 4 * (BURST_SLOTS_MAX + WINDOW_MAX)
-"""How far above Local_Aru an ordered slot may be told, in slots: four bursts, since two are under way at once, and may be
-late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
+"""How far above Local_Aru an ordered slot may be told, in slots: four bursts, since two are under way at once, and may
+be late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
 PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
 """How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
 a follower that has accepted proposals of several former leaders may hold some further above. The largest window counts
