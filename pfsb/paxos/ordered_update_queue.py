@@ -152,6 +152,7 @@ class OrderedUpdateQueue(Handler):
             else:
                 fresh.append(update)
         outcomes = self._execute(seq, time_ms, slot.ordered, fresh)
+        self._turn.note_execution()
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:

@@ -235,13 +235,18 @@ class Run:
         self.population.finish()
 
     def _leave_broken(self, server_id: int) -> None:
-        fate = self._rng.choice(("down", "paused", "alone", "as it is"))
+        fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")
+        if "disk_troubles" in self.parameters.families:
+            fates = (*fates, "hangs", "hangs")
+        fate = self._rng.choice(fates)
         if fate == "down" and self.cluster.is_running(server_id):
             self.cluster.crash(server_id)
         elif fate == "paused" and self.cluster.is_running(server_id):
             self.cluster.pause(server_id)
         elif fate == "alone":
             self.cluster.isolate(server_id)
+        elif fate == "hangs" and self.cluster.is_running(server_id):
+            self.cluster.storage(server_id).hang()
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Wait until `predicate` is true.
