@@ -62,12 +62,12 @@ class AliveHandler(Handler):
         """This server's ALIVE message, with values that are on disk.
 
         While a newly installed view is not on disk yet, the message carries the state LEADER_ELECTION. It also does
-        while the disk hangs, and at a leader while the disk is full, so that no server counts on this one (Departures
-        44 and 45).
+        while the disk hangs, so that no server counts on this one (Departure 44).
         """
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
-        state = State.LEADER_ELECTION if installing or self._is_out() else server.state
+        hangs = self._turn.trouble is DiskTrouble.HANGS
+        state = State.LEADER_ELECTION if installing or hangs else server.state
         return Alive(
             server.server_id,
             durable.last_installed,
@@ -76,15 +76,6 @@ class AliveHandler(Handler):
             self._demand.has_clients(),
             self._divergence.own_digests(durable.local_aru),
         )
-
-    def _is_out(self) -> bool:
-        """Whether this server's disk is in trouble, so that it can neither lead nor vote.
-
-        A follower whose disk is full still follows its leader, and confirms reads.
-        """
-        trouble = self._turn.trouble
-        is_full_leader = trouble is DiskTrouble.FULL and self._data.server.state is State.REG_LEADER
-        return trouble is DiskTrouble.HANGS or is_full_leader
 
     def announce_leadership(self) -> None:
         """Departure 18: send an ALIVE in this turn, not at the next period, because this server has begun to lead.
@@ -130,7 +121,7 @@ class AliveHandler(Handler):
                 self._leader_at_work_in = message.view
                 self.on_leader_at_work()
         elif self._has_stepped_down(message):
-            # Departure 44: the leader cannot lead, since its disk is in trouble, or it has left the view.
+            # Departure 44: the leader cannot lead, since its disk hangs, or it has left the view.
             self._leader_at_work_in = 0
             self._progress_timer.hurry()
         elif message.state is State.REG_LEADER and message.view > self._data.views.last_installed:

@@ -6,9 +6,10 @@ goes on running, as a server that the network has cut off:
 
 * It handles only messages that need no disk (`HANDLED`), as if the others were lost; it proposes nothing, repeats
   nothing, asks for no slots, and suspects no leader.
-* Its ALIVE tells the state LEADER_ELECTION. So no server counts it as a follower, and the followers of a leader whose
-  ALIVE tells this suspect the leader at once (`AliveHandler.on_alive`). A follower whose disk is full is counted, since
-  it can confirm reads.
+* If the disk hangs, its ALIVE tells the state LEADER_ELECTION. So no server counts it as a follower, and the followers
+  of a leader whose ALIVE tells this suspect the leader at once (`AliveHandler.on_alive`). A server whose disk is full
+  goes on to lead or to follow, so that reads are answered. A leader that proposes nothing is suspected as soon as an
+  update waits: by the Progress_Timers of the servers that can write.
 * Clients are refused at once, and no answer waits for the disk (`pfsb.sessions.connection`).
 
 While the disk hangs, messages are dropped at the durability gate, and answers become refusals there. So the memory
@@ -127,7 +128,7 @@ class DiskWatch(Handler):
                 )
             case DiskTrouble.FULL:
                 self._log.error(
-                    "the disk is full, but for its reserve: until there is room, this server does not vote or lead, "
+                    "the disk is full, but for its reserve: until there is room, this server does not vote or propose, "
                     "and refuses changes with READONLY"
                 )
             case None:

@@ -160,6 +160,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("disk_troubles", "crashes"),
         servers=(1, 2, 3, 3, 4, 5),
         settings={"disk_seconds": (0.5, 1.0, 2.0)},
+        drills=4,
         faults_per_second=(0.3, 1.0),
     ),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
