@@ -31,6 +31,7 @@ from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage
 from pfsb.paxos.messages import (
+    Accept,
     Alive,
     Confirm,
     Confirmed,
@@ -42,9 +43,12 @@ from pfsb.paxos.messages import (
 
 HANDLED: Final = {
     DiskTrouble.HANGS: (Alive,),
-    DiskTrouble.FULL: (Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
+    DiskTrouble.FULL: (Accept, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
 }
-"""Disk trouble -> the kinds of messages that a server handles meanwhile. Handling them never needs a record on disk."""
+"""Disk trouble -> the kinds of messages that a server handles meanwhile. None of them forces a record to disk.
+
+By an ACCEPT a server with a full disk executes what it has voted for before.
+"""
 
 LINE: Final = "disk"
 """The reason by which messages that are not handled are counted among the discarded ones."""

@@ -271,9 +271,8 @@ class Turn:
         if self._must_sync:
             self._must_sync = False
             self._sync()
-        if self.trouble is not None and self.trouble is DiskTrouble.HANGS:
-            self._outbox.messages.clear()
-            self._refuse_answers(self._outbox)
+        if self.trouble is not None:
+            self._let_nothing_wait(self.trouble)
         if self._refusals:
             refusals, self._refusals = self._refusals, []
             self._make(refusals)
@@ -315,6 +314,12 @@ class Turn:
     def _dispatch(self, messages: list[tuple[Message, int | None]]) -> None:
         for to, group in _gathered(messages).items():
             self._way_out.send(group, to)
+
+    def _let_nothing_wait(self, trouble: DiskTrouble) -> None:
+        """Drop the messages of this turn if the disk hangs, as the network may, and refuse instead of answering."""
+        if trouble is DiskTrouble.HANGS:
+            self._outbox.messages.clear()
+            self._refuse_answers(self._outbox)
 
     def _refuse_answers(self, outbox: Outbox) -> None:
         """Take the answers out of an outbox, and let refusals leave in their places at the end of the turn."""

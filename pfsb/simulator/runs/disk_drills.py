@@ -82,6 +82,7 @@ class DiskDrills(LivenessDrills):
     def full_disks(self) -> None:
         """Departure 45: servers whose disks are full refuse changes, answer questions, and go on when there is room."""
         clients = [self._connect(server_id) for server_id in self.cluster.ids]
+        self._wait(lambda: not self._unequal(), self.times.update + self._election(), "some clients have connected")
         for server_id in self.cluster.ids:
             self._fill(server_id)
         self.cluster.run(3 * self.times.alive + ROUND_SECONDS)
