@@ -237,7 +237,7 @@ class ServerFaults(FaultInjector):
             self._cluster.storage(server_id).go_on()
 
     def fill_disk(self) -> None:
-        """Leave a server's disk room for some more records and the reserve, until somebody makes room."""
+        """Leave a server's disk room for some more records and the reserve, and after a while any room."""
         self._fill_disk(self._any_server())
 
     def fill_disk_of_leader(self) -> None:
