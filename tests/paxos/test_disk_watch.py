@@ -206,7 +206,7 @@ class FullDiskTests(DiskTestCase):
         self.assertEqual(self.data.views.last_installed, 1)
 
     def test_what_was_voted_for_before_is_executed(self) -> None:
-        """Its record is on disk."""
+        """The record of the vote is on disk."""
         self.receive(proposal(1, 1, 1, UPDATE))
         self.assertSent(accept(2, 1, 1))
         self.fill()
@@ -226,7 +226,7 @@ class FullDiskTests(DiskTestCase):
         self.transport.sent.clear()
 
     def test_server_that_is_behind_asks_for_nothing(self) -> None:
-        """It could not store the slots; it asks when there is room."""
+        """A server with a full disk could not store the slots; it asks when there is room."""
         self.fill()
         self.hear_leader(local_aru=5)
         self.pass_time(2)

@@ -27,7 +27,7 @@ class HangingDiskTests(ClusterTestCase):
         self.cluster.run(3.0)
 
     def test_command_under_way_is_answered_with_an_unknown_fate(self) -> None:
-        """Its PROPOSAL may have left. Nothing has waited for the disk, and nothing is told twice when it answers."""
+        """The PROPOSAL may have left. Nothing has waited for the disk, and nothing is told twice when it answers."""
         client = self.connect(self.leader)
         self.hang()
         told = client.ask("PUT", "k", "2")
@@ -62,7 +62,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(hello[0]), ("UNAVAILABLE", "none"))
 
     def test_commands_behind_the_one_under_way_have_not_happened(self) -> None:
-        """They have waited for it, and were not sent."""
+        """Commands that have waited were not sent."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
         self.hang(follower)
@@ -97,7 +97,7 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(value(client.look("GET", "k").result), "1")
 
     def test_another_server_leads_and_the_old_leader_follows_later(self) -> None:
-        """The others do not wait for the disk, and the server needs no restart."""
+        """Two servers do not wait for the disk, and the server needs no restart."""
         self.hang()
         self.connect(self.leader).ask("PUT", "k", "2")
         self.cluster.run(NOTICED_SECONDS + 2)
@@ -203,7 +203,7 @@ class FullDiskTests(ClusterTestCase):
         self.assertNotEqual(self.cluster.leader(), self.leader)
 
     def test_server_that_falls_behind_refuses_linearizable_questions_too(self) -> None:
-        """It cannot store what the others order, so it does not know the latest state; a stale read is answered."""
+        """A server with a full disk cannot store what the others order, so it does not know the latest state."""
         follower = (self.leader + 1) % 3
         self.fill(follower)
         self.do(self.connect(self.leader), "PUT", "k", "2")
@@ -217,7 +217,7 @@ class FullDiskTests(ClusterTestCase):
         self.assertEqual(value(self.do(client, "GET", "k")), "2")
 
     def test_command_under_way_is_refused_with_an_unknown_fate(self) -> None:
-        """Its server does not learn any more whether the others order it."""
+        """A server with a full disk does not learn any more whether the others order the command."""
         follower = (self.leader + 1) % 3
         self.cluster.isolate(follower)
         client = self.connect(follower)

@@ -94,7 +94,7 @@ class FullDiskTests(SynchronousTestCase):
         self.assertEqual([slot.seq for slot in again.storage.recover().accepted], [1, 2])
 
     def test_large_group_is_rolled_back(self) -> None:
-        """It is a transaction of several statements; the refused one is not the first."""
+        """A large group is a transaction of several statements; the refused one is not the first."""
         writes = iter([None, self.full()])
         self.gate.on_write = lambda: setattr(self.gate, "error", next(writes, None))
         self.server.write(*slot_records(range(1, 600)))
