@@ -60,9 +60,6 @@ class Outbox:
     has_executed: bool = False
     """Whether one of the turns has executed a slot."""
 
-    def __bool__(self) -> bool:
-        return bool(self.messages or self.calls or self.has_executed)
-
     def extend(self, other: Outbox) -> None:
         self.messages += other.messages
         self.calls += other.calls
@@ -70,6 +67,9 @@ class Outbox:
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
     """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3)."""
+    if len(messages) == 1:
+        ((message, to),) = messages
+        return {to: [message]}
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
@@ -276,8 +276,9 @@ class Turn:
         if self._refusals:
             refusals, self._refusals = self._refusals, []
             self._make(refusals)
-        if self._outbox:
-            outbox, self._outbox = self._outbox, Outbox()
+        outbox = self._outbox
+        if outbox.messages or outbox.calls or outbox.has_executed:
+            self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
 
@@ -301,12 +302,14 @@ class Turn:
         if self._releasing:
             return  # a call made by the loop below has run another turn, and the loop also finds that turn's outbox
         self._releasing = True
+        gate = self._behind_the_gate
         try:
-            while self._behind_the_gate and self._behind_the_gate[0][0] <= self.durable_position:
-                outbox = self._behind_the_gate.popleft()[1]
-                while self._behind_the_gate and self._behind_the_gate[0][0] <= self.durable_position:
-                    outbox.extend(self._behind_the_gate.popleft()[1])
-                self._dispatch(outbox.messages)
+            while gate and gate[0][0] <= self.durable_position:
+                outbox = gate.popleft()[1]
+                while gate and gate[0][0] <= self.durable_position:
+                    outbox.extend(gate.popleft()[1])
+                if outbox.messages:
+                    self._dispatch(outbox.messages)
                 self._make(outbox.calls)
         finally:
             self._releasing = False
