@@ -214,6 +214,11 @@ class Server:
         empty."""
         return self.facts.differing if self.facts.is_undecided else []
 
+    @property
+    def disk_trouble(self) -> DiskTrouble | None:
+        """Why this server takes no part at present (Departures 44 and 45); None: its disk works."""
+        return self.facts.disk_trouble
+
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)

@@ -91,9 +91,8 @@ def unready(server: Server) -> str | None:
     """The reason why commands sent to this server would not be answered soon; None if they would be."""
     if server.local_clients.draining:
         return "this server is stopping"
-    trouble = server.facts.disk_trouble
-    if trouble is not None:
-        return DISK_TROUBLES[trouble]
+    if server.disk_trouble is not None:
+        return DISK_TROUBLES[server.disk_trouble]
     if server.leader() is None:
         return "this server knows no leader"
     if server.differs_from:
