@@ -15,6 +15,7 @@ from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
 from pfsb.sessions.local_clients import LocalClients
@@ -148,6 +149,21 @@ class ServerFacts:
     def is_undecided(self) -> bool:
         """Whether this server refuses changes, since servers differ and no majority agrees with it (Departure 40)."""
         return self._replica.divergence.is_undecided
+
+    @property
+    def disk_trouble(self) -> DiskTrouble | None:
+        """Why this server takes no part at present (Departures 44 and 45); None: its disk works."""
+        return self._replica.turn.trouble
+
+    @property
+    def disk_trouble_seconds(self) -> float:
+        """How long, in seconds, the present trouble of the disk lasts; 0.0: there is none."""
+        return self._replica.disk_watch.seconds
+
+    @property
+    def disk_troubles(self) -> Mapping[str, int]:
+        """Kind of trouble of the disk -> how often it has begun since this server started."""
+        return {trouble.value: count for trouble, count in self._replica.disk_watch.begun.items()}
 
     @property
     def differing(self) -> list[int]:
@@ -311,6 +327,16 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "contradicted": facts.contradictions,
         "diverged": facts.is_undecided,
         "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
+        "disk": _disk(facts),
+    }
+
+
+def _disk(facts: ServerFacts) -> dict[str, object]:
+    trouble = facts.disk_trouble
+    return {
+        "trouble": None if trouble is None else trouble.value,
+        "seconds": round(facts.disk_trouble_seconds, 3),
+        "begun": dict(facts.disk_troubles),
     }
 
 

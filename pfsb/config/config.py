@@ -32,6 +32,8 @@ __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 MEMORY: Final = "memory"
 """The value of the key `storage` for servers that keep nothing on disk."""
 
+DISK_SECONDS: Final = 8.0
+"""How long, in seconds, a write may be under way before the disk counts as one that hangs, unless the file says so."""
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
 
@@ -43,6 +45,9 @@ class Timers:
     progress: float = 1.0
     update: float = 0.5
     alive: float = 0.2
+    disk: float | None = None
+    """How long a write may be under way before the disk counts as one that hangs; None: `DISK_SECONDS`, or twice
+    `progress` if that is more."""
 
 
 @frozen
@@ -54,6 +59,8 @@ class Limits:
     session_window: int = 128
     """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
+    reserve_bytes: int = 67_108_864
+    """Free space, in bytes, of the file system of a data directory, below which its server refuses changes."""
     opened_sessions: int = 100
     """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other."""
     batch_bytes: int = 48_000
@@ -144,6 +151,7 @@ class Config:
             update_seconds=self.timers.update,
             alive_seconds=self.timers.alive,
             resend_seconds=self.timers.alive / 2,
+            disk_seconds=self.timers.disk or max(DISK_SECONDS, 2 * self.timers.progress),
             reconciliation_seconds=self.timers.progress / 4,
             window_slots=self.window,
             batch_bytes_max=self.limits.batch_bytes,
@@ -276,6 +284,7 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "request_seconds": Place.seconds,
     "batch_bytes": _from(1, 48_000),
     "opened_sessions": _from(1, 10_000),
+    "reserve_bytes": _from(0, 1_000_000_000_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

@@ -142,7 +142,15 @@ def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, 
     from pfsb.storage.sqlite import SQLiteStorage
 
     return SQLiteStorage(
-        directory, config.membership_digest(), config.cluster, server_id, clock, os.urandom, on_failure, config.ids
+        directory,
+        config.membership_digest(),
+        config.cluster,
+        server_id,
+        clock,
+        os.urandom,
+        on_failure,
+        config.ids,
+        config.limits.reserve_bytes,
     )
 
 

@@ -291,6 +291,9 @@ class ServerService(Service):
             if self._http is not None:
                 self._http.leave()
             server.stop()
+            if server.disk_is_stuck:
+                # The writer's thread is inside a system call. At the interpreter's end SQLite would wait for it.
+                atexit.register(os._exit, 0)  # runs after twistd has removed its pid file
             if self._chat_log is not None:
                 self._chat_log.close()
             self._ports.stopService()

@@ -277,7 +277,7 @@ class RefusalTests(ConfigTestCase):
             "zzz",
             value=1,
             says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes, "
-            "opened_sessions",
+            "opened_sessions, reserve_bytes",
         )
 
     def test_a_missing_key(self) -> None:
@@ -409,6 +409,7 @@ class RefusalTests(ConfigTestCase):
             (("limits", "session_window"), 1, 10_000),
             (("limits", "batch_bytes"), 1, 48_000),
             (("limits", "opened_sessions"), 1, 10_000),
+            (("limits", "reserve_bytes"), 0, 1_000_000_000_000),
         ):
             for allowed in (low, high):
                 content = four()

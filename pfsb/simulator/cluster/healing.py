@@ -43,9 +43,11 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
     server = cluster.servers[server_id]
     server.sync_seconds = (0.0005, 0.002)
     server.is_disk_full = False
+    server.disk.free_records = None
     if server.running is not None:
         server.running.transport.after_frames(None)
         server.running.storage.fail_next(None)
+        server.running.storage.go_on()
         _end_what_was_begun(cluster, server_id, server.running)
     if server.running is None:
         cluster.restart(server_id)

@@ -14,6 +14,7 @@ from pfsb.simulator.defects import (
     confusion,
     digests,
     disk,
+    disk_troubles,
     execution,
     frames,
     names,
@@ -30,6 +31,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     defect.name: defect
     for module in (
         disk,
+        disk_troubles,
         votes,
         promises,
         proposals,

@@ -50,6 +50,10 @@ _KINDS: Final = {
         "impostor",
     ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "disk_troubles": (
+        *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),
+        *("fill_disk", "fill_disk_of_leader", "fill_all_disks", "disk_of_seconds"),
+    ),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

@@ -30,6 +30,7 @@ from pfsb.simulator.faults.all_faults import AllFaults
 from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_quotas
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
@@ -196,7 +197,7 @@ class Run:
         if self.profile.clears_up:
             self._phase = "fair weather"
             slowness = self.profile.slowness
-            LivenessDrills(self.cluster, self._rng, self.marks, slowness).run_drills(self.profile.drills)
+            self._drills(slowness).run_drills(self.profile.drills)
             if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
                 self._phase = "an idle hour"
                 IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
@@ -204,6 +205,11 @@ class Run:
         self._phase = "looking back"
         self._check_equality()
         self.population.check_history()
+
+    def _drills(self, slowness: float) -> LivenessDrills:
+        if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
+            return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
+        return LivenessDrills(self.cluster, self._rng, self.marks, slowness)
 
     def _begin(self) -> None:
         for server in self.cluster.servers.values():
@@ -242,13 +248,18 @@ class Run:
         self.population.finish()
 
     def _leave_broken(self, server_id: int) -> None:
-        fate = self._rng.choice(("down", "paused", "alone", "as it is"))
+        fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")
+        if "disk_troubles" in self.parameters.families:
+            fates = (*fates, "hangs", "hangs")
+        fate = self._rng.choice(fates)
         if fate == "down" and self.cluster.is_running(server_id):
             self.cluster.crash(server_id)
         elif fate == "paused" and self.cluster.is_running(server_id):
             self.cluster.pause(server_id)
         elif fate == "alone":
             self.cluster.isolate(server_id)
+        elif fate == "hangs" and self.cluster.is_running(server_id):
+            self.cluster.storage(server_id).hang()
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Wait until `predicate` is true.
