@@ -168,6 +168,17 @@ class ArusTests(PlausibilityTestCase):
         self.assertEqual(self.requests(), 0)
         self.take(ViewChange)
 
+    def test_peer_that_has_claimed_nothing_is_in_no_doubt(self) -> None:
+        """At its start a server asks a peer for all there is. If that is nothing yet, the peer may be ahead later."""
+        self.replica.turn.run(self.replica.reconciliation.ask_at_start)
+        (peer,) = [sent.to for sent in self.transport.sent if isinstance(sent.message, ReconciliationRequest)]
+        assert peer is not None
+        self.take(ReconciliationRequest)
+        self.receive(ReconciliationReply(peer, 0, 0))
+        self.receive(alive(peer, 1, local_aru=2))
+        self.advance(0.1)
+        self.assertEqual(self.requests(), 1)
+
     def test_leader_is_not_suspected_over_one_peers_wrong_aru(self) -> None:
         """Departure 10: in an idle cluster the leader's ALIVE counts as progress, also while a peer is in error."""
         for _ in range(60):
