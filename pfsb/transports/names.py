@@ -137,9 +137,12 @@ class AddressBook:
         return self._names[server_id].learned
 
     def shown(self) -> Iterator[tuple[int, str | None]]:
-        """Pairs (id, address as a person writes it, None if there is none) of all servers."""
+        """Pairs (id, address as a person writes it, None if there is none) of all servers.
+
+        Of two addresses of a server, the learned one is shown, from which its frames come.
+        """
         for name in self._names.values():
-            address = name.chosen or name.learned
+            address = name.learned or name.chosen
             yield name.server_id, None if address is None else address.shown
 
     def accepts(self, peer: int, source: object) -> bool:
@@ -209,7 +212,8 @@ class AddressBook:
 
     def _tick(self) -> None:
         heard, self._heard = self._heard, set()
-        heard.add(self._own_id)
+        if heard or len(self._names) == 1:
+            heard.add(self._own_id)  # else no peer may find this server, since its own name has another address now
         for name in self._names.values():
             name.silent_ticks = 0 if name.server_id in heard else name.silent_ticks + 1
             self._look_after(name)

@@ -79,8 +79,14 @@ class NameTests(ClusterCase):
             await cluster.wait_leader()
             await self.put(cluster, (server_id + 1) % 3, f"blue-{server_id}")
             await cluster.wait_equal()
-        shown = {i: peer["address"].partition(":")[0] for i, peer in (await cluster.status(0))["peers"].items()}
-        self.assertEqual(shown, {"1": "127.0.0.22", "2": "127.0.0.23"})
+
+        async def found() -> bool:
+            """Whether server 0 shows the new addresses; it may find a server later than another one does."""
+            peers = (await cluster.status(0))["peers"]
+            hosts = {server_id: str(peer["address"]).partition(":")[0] for server_id, peer in peers.items()}
+            return hosts == {"1": "127.0.0.22", "2": "127.0.0.23"}
+
+        await cluster.wait_for("the new addresses in STATUS of server 0", found, 30)
 
     async def test_server_whose_own_name_is_missing_joins_when_it_is_there(self) -> None:
         """The server starts, is asked for STATUS, and hears the others as soon as its name has an address."""

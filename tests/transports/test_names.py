@@ -157,6 +157,20 @@ class ScheduleTests(AddressBookCase):
         self.pass_time(20, forge)
         self.assertLessEqual(len(self.resolver.asked), 21)
 
+    def test_own_name_is_looked_up_again_while_no_peer_is_heard(self) -> None:
+        """The server listens at an address that its name does not have any more, so that no frame finds it."""
+        self.book("db0", "192.0.2.2")
+        self.resolver.answer("db0", "192.0.2.1")
+        self.pass_time(5)
+        self.assertEqual(self.resolver.waiting(), ["db0"])
+
+    def test_own_name_is_looked_up_every_minute_while_a_peer_is_heard(self) -> None:
+        """Then it is right, most likely."""
+        book = self.book("db0", "192.0.2.2")
+        self.resolver.answer("db0", "192.0.2.1")
+        self.pass_time(50, lambda: book.accepts(1, source("192.0.2.2")))
+        self.assertEqual(self.resolver.waiting(), [])
+
     def test_failed_look_up_keeps_the_address(self) -> None:
         """A name server that is down must not cut links that work."""
         book = self.found("192.0.2.1")

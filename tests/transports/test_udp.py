@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
@@ -327,7 +328,25 @@ class NameTests(UDPTestCase):
         await b[0].stop()
         self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
         await self.exchange(a, self.start(1))
-        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.2:{self.addresses[1][1]}")
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_port_that_is_forwarded_from_another_address_works_with_a_secret(self) -> None:
+        """A translator passes on what comes to the outer address; the server sends from its inner address."""
+        self.secret = b"a secret"
+        outer, port, inner = "127.0.0.2", self.addresses[1][1], ("127.0.0.9", free_ports(1)[0])
+
+        class Translator(DatagramProtocol):
+            noisy = False
+
+            def datagramReceived(self, datagram: bytes, addr: object) -> None:
+                assert self.transport is not None
+                self.transport.write(datagram, inner)
+
+        translator = reactor.listenUDP(port, Translator(), interface=outer, maxPacketSize=65_535)
+        self.addCleanup(translator.stopListening)
+        a = self.start(0)
+        self.listen = inner
+        await self.exchange(a, self.start(1))
 
     async def test_server_follows_its_own_name(self) -> None:
         """The machine gets another address while its server runs, which then receives there, and sends from there."""
