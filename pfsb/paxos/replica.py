@@ -133,7 +133,7 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
-        self.plausibility = Plausibility(data, membership, settings)
+        self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
