@@ -101,6 +101,8 @@ class DurabilityChecker:
         The data list must report each slot above the Local_Aru of the leader and of this server for which the server's
         disk holds a proposal that was accepted in an older view.
         """
+        if self.messages.leads(server_id, message.view):
+            return  # a request for a part (Departure 47): a leader's own promise never leaves it
         for entry in message.data_list:
             if isinstance(entry, GloballyOrderedUpdate):
                 self.chosen(entry.seq, entry.batch, f"server {server_id} reports it as ordered")

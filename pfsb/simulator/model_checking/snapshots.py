@@ -52,6 +52,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # What a peer may ask for in a time (Departure 37). No time passes, and the explored histories are short.
     (Allowance, "_left"): SERVED_BYTES_AT_ONCE,
     (PrepareHandler, "_answered"): (0, 0.0),
+    # Which part of a promise answers the next PREPARE (Departure 47). The explored promises have one part each.
+    (PrepareHandler, "_next_part"): 0,
     (Peer, "in_doubt_until"): NEVER,
     # Points in time. In the explorer a proposal may be sent again, and an Update_Timer may expire, at any time.
     (Slot, "sent_at"): 0.0,
