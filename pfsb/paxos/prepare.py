@@ -150,9 +150,9 @@ class PrepareHandler(Handler):
         if data.server.state is State.LEADER_ELECTION:
             data.apply_prepare(message)
             self.shift_to_reg_nonleader()
-        if data.server.state is State.REG_NONLEADER and self.can_answer(message):
-            if not self._answers_too_often(message.view):
-                self._turn.send(self.next_part(self.own_prepare_ok(message)), message.server_id)
+        can_answer = data.server.state is State.REG_NONLEADER and self.can_answer(message)
+        if can_answer and not self._answers_too_often(message.view):
+            self._turn.send(self.next_part(self.own_prepare_ok(message)), message.server_id)
 
     def next_part(self, parts: list[PrepareOK]) -> PrepareOK:
         """Departure 47: the part of this server's promise that answers a PREPARE: each time the next one, in turn.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import PrepareOKs
@@ -78,7 +80,7 @@ class LossTests(PartRequestsTestCase):
         """A slow network is not filled with copies."""
         self.promise(1, 2)
         asked = [now for now in range(600) if self.ask(now * RESEND)]
-        gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(asked)]
         self.assertEqual(gaps[:5], [1, 2, 4, 8, 8])
 
     def test_patience_follows_the_time_that_answers_take(self) -> None:
