@@ -92,7 +92,7 @@ class PartRequests:
         Those that lack least are completed first, so that not more is sent than a majority needs. After a loss one
         part at least is asked for.
         """
-        are_lost = self._forget_lost(now)
+        are_lost = self.forget_lost(now)
         lacking = [i for i, promise in promises.items() if not promise.complete]
         lacking.sort(key=lambda i: (self._failures.get(i, 0) // FAILURES_BORNE, promises[i].lacking, i))
         room = max(int(are_lost), int(self._room) - sum(map(len, self._under_way.values())))
@@ -117,7 +117,7 @@ class PartRequests:
         asked.add(part)
         self._number += 1
 
-    def _forget_lost(self, now: float) -> bool:
+    def forget_lost(self, now: float) -> bool:
         """Drop the requests that count as lost, so that their parts are asked for again. Returns whether there are
         any."""
         is_late = are_lost = False

@@ -48,7 +48,7 @@ class PrepareHandler(Handler):
         """The part of this server's own promise that answers the next PREPARE."""
         self._fetched: set[int] = set()
         """The parts of this server's own promise that the leader has asked for one by one."""
-        self._requests = PartRequests(core.settings.resend_seconds)
+        self.requests = PartRequests(core.settings.resend_seconds)
         self._allowances = {peer: Allowance() for peer in core.membership.others}
 
     # ------------------------------------------------------------------ the leader asks
@@ -65,7 +65,7 @@ class PrepareHandler(Handler):
         self._install(data.views.last_attempted)
         data.apply_prepare(self._own_prepare())
         data.preparing.prepare_oks.clear()
-        self._requests.begin()
+        self.requests.begin()
         for part in self._construct_prepare_ok(data.ordering.local_aru):
             data.apply_prepare_ok(part)
         data.clients.last_enqueued.clear()
@@ -93,9 +93,9 @@ class PrepareHandler(Handler):
         if all(promise.complete for promise in begun.values()):
             self.send_prepare()
             return
-        self._ask_for_parts()
+        self.ask_for_parts()
         for server_id in self._membership.others:
-            if server_id not in begun or self._requests.is_silent(server_id):
+            if server_id not in begun or self.requests.is_silent(server_id):
                 self.send_prepare(server_id)
 
     def on_prepare_ok(self, message: PrepareOK) -> None:
@@ -111,13 +111,13 @@ class PrepareHandler(Handler):
                 self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
             if message.parts > 1:
-                self._progress_timer.start()
+                self.give_time()
         self._if_prepared_lead()
         if message.parts > 1 and self._data.server.state is State.LEADER_ELECTION:
-            self._requests.answered(message.server_id, message.part, self._clock.seconds())
-            self._ask_for_parts()
+            self.requests.answered(message.server_id, message.part, self._clock.seconds())
+            self.ask_for_parts()
 
-    def _ask_for_parts(self) -> None:
+    def ask_for_parts(self) -> None:
         """Departure 47: ask for parts of promises that have begun to arrive, as many as may be under way.
 
         A PREPARE_OK that the leader of the view sends, without a data list, is such a request: it names the part.
@@ -125,7 +125,7 @@ class PrepareHandler(Handler):
         data, begun = self._data, self._promises_begun()
         view = data.views.last_installed
         complete = sum(oks.view == view and oks.complete for oks in data.preparing.prepare_oks.values())
-        for server_id, part in self._requests.choose(begun, self.quorum - complete, self._clock.seconds()):
+        for server_id, part in self.requests.choose(begun, self.quorum - complete, self._clock.seconds()):
             promise = begun[server_id]
             request = PrepareOK(data.server.server_id, view, (), part, promise.parts, promise.edition)
             self._turn.send(request, server_id)
@@ -179,7 +179,7 @@ class PrepareHandler(Handler):
             return  # Departure 37
         if message.part not in self._fetched:
             self._fetched.add(message.part)
-            self._progress_timer.start()
+            self.give_time()
         part = own.arrived[message.part]
         allowance.spend(sum(len(entry.batch.data) for entry in part.data_list))
         self._turn.send(part, message.server_id)
@@ -212,6 +212,11 @@ class PrepareHandler(Handler):
             self._next_part = 0
             self._fetched.clear()
         return [own.arrived[part] for part in range(own.parts)]
+
+    def give_time(self) -> None:
+        """Departure 47: start the Progress_Timer again, since a part of a long promise has come, or is asked for, that
+        was not before."""
+        self._progress_timer.start()
 
     # ------------------------------------------------------------------ Figure 8
 

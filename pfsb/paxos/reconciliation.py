@@ -4,10 +4,10 @@ Departure 13: the server asks a random peer, not the leader if others can serve,
 peer answers with a short burst of bounded messages. The server asks for the next burst as soon as a message of the
 present burst has arrived and it has every slot before the present burst, so that the peer reads from its disk while
 this server executes. A burst that does not come, or only in part, is asked for again after a timeout, from another
-peer; if bursts come in part, this server asks for as much as comes, since its socket's buffer may hold no more (Departure
-47). Nothing here is forced to disk, because every slot that is learned is on the disks of a majority already. The
-protocol needs reconciliation: after a view change the leader skips slots that it knows as ordered, and nothing else
-brings them to servers that lack them (G24).
+peer; if bursts come in part, this server asks for as much as comes, since its socket's buffer may hold no more
+(Departure 47). Nothing here is forced to disk, because every slot that is learned is on the disks of a majority
+already. The protocol needs reconciliation: after a view change the leader skips slots that it knows as ordered, and
+nothing else brings them to servers that lack them (G24).
 """
 
 from __future__ import annotations

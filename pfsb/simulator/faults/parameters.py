@@ -9,7 +9,7 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 
 from pfsb.config.config import Limits
-from pfsb.paxos.messages import Message
+from pfsb.paxos.messages import Message, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SocketBuffer
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
@@ -149,7 +149,10 @@ def with_buffers(rng: random.Random, profile: Profile, parameters: Parameters) -
     is_in_bytes = rng.random() < 0.5
     bytes_max = frames * full_bytes if is_in_bytes else SocketBuffer().bytes_max
     frames_max = SocketBuffer().frames_max if is_in_bytes else frames
-    return evolve(parameters, buffer=SocketBuffer(frames_max, bytes_max, reading_seconds))
+    # Large messages travel in frames of their own, as they do in production, where each of them nearly fills a frame.
+    alone = dict.fromkeys((PrepareOK, Proposal, ReconciliationReply), MessageFault())
+    lasting = {**alone, **parameters.lasting}
+    return evolve(parameters, buffer=SocketBuffer(frames_max, bytes_max, reading_seconds), lasting=lasting)
 
 
 def _within_reach(parameters: Parameters) -> Parameters:
