@@ -131,7 +131,7 @@ class PrepareHandler(Handler):
             self._turn.send(request, server_id)
 
     def _promises_begun(self) -> dict[int, PrepareOKs]:
-        """The other servers' promises for the view that this server prepares, as far as they have arrived."""
+        """The promises of other servers for the view that this server prepares, as far as they have arrived."""
         data = self._data
         own, view = data.server.server_id, data.views.last_installed
         return {i: oks for i, oks in data.preparing.prepare_oks.items() if i != own and oks.view == view}

@@ -119,7 +119,7 @@ class ChoiceTests(PartRequestsTestCase):
         self.assertEqual(self.ask(0.0), [(2, 1), (2, 2)])
 
     def test_server_that_does_not_answer_comes_last(self) -> None:
-        """It may be down; the promises of others make a majority as well."""
+        """A server may be down, and the promises of others make a majority as well."""
         self.promise(1, 2)
         self.promise(2, 9)
         now, asked = 0.0, self.ask(0.0)

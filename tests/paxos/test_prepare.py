@@ -455,7 +455,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 2)))
 
     def test_silent_server_is_sent_the_prepare_again(self) -> None:
-        """It may have crashed: then its next incarnation promises anew, and only a PREPARE begins that."""
+        """The server may have crashed: its next incarnation promises anew, and only a PREPARE begins that."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2, part=0, parts=2))
         self.take(PrepareOK)
