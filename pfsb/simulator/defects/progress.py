@@ -172,11 +172,6 @@ def _never_reconciles(process: Any) -> None:
         override(process.replica.reconciliation, asking, lambda _: do_nothing)
 
 
-@DEFECTS.add("bursts-too-long", "Departure 47", "a server asks for bursts of which its socket holds only a part")
-def _bursts_too_long(process: Any) -> None:
-    override(process.replica.reconciliation, "shorten_burst", lambda _: do_nothing)
-
-
 # ---------------------------------------------------------------------------------------------
 # Updates that wait
 # ---------------------------------------------------------------------------------------------

@@ -115,25 +115,6 @@ def _lost_part_not_asked_again(process: Any) -> None:
     become(process.replica.prepare.requests, _NeverLost)
 
 
-class _NeverSilent(PartRequests):
-    __slots__ = ()
-
-    def is_silent(self, server_id: int) -> bool:
-        return False
-
-
-@DEFECTS.add(
-    "restarted-promiser-forgotten", "Departure 47", "a server that restarts while it promises is not asked anew"
-)
-def _restarted_promiser_forgotten(process: Any) -> None:
-    become(process.replica.prepare.requests, _NeverSilent)
-
-
-@DEFECTS.add("long-promise-given-no-time", "Departure 47, G8", "a leader is suspected while a promise still arrives")
-def _long_promise_given_no_time(process: Any) -> None:
-    override(process.replica.prepare, "give_time", lambda _: do_nothing)
-
-
 @DEFECTS.add("older-view-accepted", "Figure 4 E6", "proposals of older views are accepted still")
 def _older_view_accepted(process: Any) -> None:
     replica = process.replica
