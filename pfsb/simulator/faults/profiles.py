@@ -209,7 +209,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("promises", "crashes"),
         socket_frames=(1, 2, 4, 4),
         servers=(3, 3, 4, 5, 7, 9),
-        share_of_rare_sizes=1 / 8,
         users=(6, 8),
         settings={
             "batch_bytes_max": (1,),
