@@ -59,12 +59,12 @@ class RoomTests(PartRequestsTestCase):
         for server_id, part in self.ask(0.0):
             self.arrive(server_id, part, 0.01)
         self.assertEqual(len(self.ask(0.01)), 6)
-        self.assertEqual(len(self.ask(0.02 + RESEND)), 3)
+        self.assertEqual(len(self.ask(0.02 + RESEND)), 4)
 
     def test_some_requests_are_under_way_after_any_number_of_losses(self) -> None:
         self.promise(1, 1_000)
         for tries in range(20):
-            self.assertIn(len(self.ask(tries * RESEND * PATIENCE_MAX)), (2, 3))
+            self.assertIn(len(self.ask(tries * RESEND * PATIENCE_MAX)), (3, 4))
 
 
 class LossTests(PartRequestsTestCase):
@@ -84,13 +84,25 @@ class LossTests(PartRequestsTestCase):
         self.assertEqual(gaps[:5], [1, 2, 4, 8, 8])
 
     def test_patience_follows_the_time_that_answers_take(self) -> None:
-        """An answer takes longer than `resend_seconds`: after the first one no copy is asked for."""
+        """Answers take twice `resend_seconds`: after the first of them no copy is asked for."""
+        self.promise(1, 4)
+        self.assertEqual(self.ask(0.0), [(1, 1), (1, 2), (1, 3)])
+        self.assertEqual(self.ask(RESEND), [(1, 1), (1, 2), (1, 3)])
+        self.arrive(1, 1, 2 * RESEND)
+        self.assertEqual(self.requests.patience, 4 * RESEND)
+        self.assertEqual(self.ask(4 * RESEND), [])
+        self.assertEqual(self.ask(5 * RESEND), [(1, 2), (1, 3)])
+
+    def test_patience_is_short_again_when_an_answer_arrives(self) -> None:
+        """Requests are lost by chance: waiting ever longer would not help."""
         self.promise(1, 3)
-        self.requests._patience = 4 * RESEND
         self.assertEqual(self.ask(0.0), [(1, 1), (1, 2)])
-        self.arrive(1, 1, 3 * RESEND)
-        self.assertEqual(self.ask(5 * RESEND), [])
-        self.assertEqual(self.ask(6 * RESEND), [(1, 2)])
+        self.arrive(1, 1, 0.0)
+        for now in (1, 3, 7):
+            self.assertEqual(self.ask(now * RESEND), [(1, 2)])
+        self.assertEqual(self.requests.patience, 8 * RESEND)
+        self.arrive(1, 2, 8 * RESEND)
+        self.assertEqual(self.requests.patience, RESEND)
 
     def test_part_that_later_ones_have_overtaken_is_asked_for_at_once(self) -> None:
         self.promise(1, 100)
