@@ -29,7 +29,7 @@ class MemoryDisk:
     identity: bytes = b""
     incarnation: int = 0
     position: int = 0
-    """Number of groups that are on this disk as a whole, counted since the disk was made."""
+    """Number of groups that are on this disk as a whole, counted since the disk was made; a start counts as one."""
     contents: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
@@ -140,6 +140,7 @@ class MemoryStorage:
         disk.in_use = self._running = True
         disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
         disk.incarnation += 1
+        disk.position += 1
         return self._recovered()
 
     def append(self, record: Record) -> None:
