@@ -16,6 +16,7 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.storage_identity import StorageIdentityHandler
 
 
 class Retransmission(Handler):
@@ -29,6 +30,7 @@ class Retransmission(Handler):
         proposals: ProposalHandler,
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
+        storage_identity: StorageIdentityHandler,
     ) -> None:
         super().__init__(core)
         self._reconciliation = reconciliation
@@ -36,6 +38,7 @@ class Retransmission(Handler):
         self._prepare = prepare
         self._proposals = proposals
         self._alive = alive
+        self._storage_identity = storage_identity
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -70,10 +73,16 @@ class Retransmission(Handler):
 
     def _keep_informed(self) -> None:
         self._alive.send_alive()
+        self._storage_identity.ask_again()
         self._reconciliation.forget_what_all_have()
 
     def _resend(self) -> None:
-        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""
+        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
+
+        A server that is not admitted yet repeats nothing: it does not vote (Departure 12).
+        """
+        if self._storage_identity.is_newcomer:
+            return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()

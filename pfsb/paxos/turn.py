@@ -16,7 +16,7 @@ PROPOSAL ever has its view and sequence number.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -29,6 +29,10 @@ from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.messages import Accept, Message, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
+
+SYNCS_PER_NOTE = 16
+"""Every how many syncs the records of `Turn.due_records` are written: with each they would make a tenth more to write.
+"""
 
 
 @define
@@ -104,6 +108,9 @@ class Turn:
         as had been made by the end of that turn."""
         self._durable_position = 0
         self._releasing = False
+        self.due_records: Callable[[], Iterable[Record]] = tuple
+        """Called when a group is about to be written, but not for each one: returns records that go with it, and for
+        which nothing waits (`pfsb.paxos.log_positions`)."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -185,6 +192,7 @@ class Turn:
     def flush_lazy(self) -> None:
         """Write the lazy records that no forced record has taken along to disk yet."""
         if self._lazy_waits and not self._stopped:
+            self._append_due()
             self._sync()
 
     @property
@@ -207,8 +215,14 @@ class Turn:
     def _sync(self) -> None:
         self._lazy_waits = False
         self._position += 1
+        if not self._position % SYNCS_PER_NOTE:
+            self._append_due()
         now_durable = Durable(self._data.views.last_installed, self._data.ordering.local_aru)
         self._storage.sync(partial(self._synced, self._position, now_durable))
+
+    def _append_due(self) -> None:
+        for record in self.due_records():
+            self._storage.append(record)
 
     def _synced(self, position: int, durable: Durable) -> None:
         if self._stopped:

@@ -23,7 +23,7 @@ from attrs import define, evolve, frozen
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import Accepted
+from pfsb.paxos.records import Accepted, PeerRecord
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, other_format, unusable
@@ -295,9 +295,12 @@ class WritingDatabase:
         self.views = StoredViews(*self._only_row("views"))
         return self.views
 
-    def peers(self) -> dict[int, bytes]:
+    def peers(self) -> dict[int, PeerRecord]:
         rows = self._connection.execute("SELECT * FROM peers")
-        return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "peers", rows)}
+        return {
+            server_id: PeerRecord(server_id, bytes.fromhex(identity), incarnation, position)
+            for server_id, identity, incarnation, position in checked_rows(self.path, "peers", rows)
+        }
 
     def passes(self) -> dict[int, bytes]:
         rows = self._connection.execute("SELECT * FROM passes")

@@ -295,7 +295,7 @@ class MemoryStorage:
             local_aru=disk.local_aru,
             ordered=disk.ordered(1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
-            peers={server_id: peer.identity for server_id, peer in disk.contents.peers.items()},
+            peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
         )
 

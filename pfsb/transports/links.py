@@ -21,10 +21,11 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.messages import KnownPosition
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import LATER, encode
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -188,6 +189,10 @@ class Links:
 
     def _sealed(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
         try:
+            if KnownPosition in map(type, messages):
+                later = [encode(message) for message in messages if isinstance(message, LATER)]
+                others = [encode(message) for message in messages if not isinstance(message, LATER)]
+                return codec.seal(others) + codec.seal(later, later=True)
             return codec.seal([encode(message) for message in messages])
         except UNSENDABLE:
             return self._sealed_one_by_one(codec, messages)
@@ -197,7 +202,7 @@ class Links:
         frames: list[bytes] = []
         for message in messages:
             try:
-                frames += codec.seal([encode(message)])
+                frames += codec.seal([encode(message)], later=isinstance(message, LATER))
             except UNSENDABLE as error:
                 self._drop([message], "{error}", error=error)
         return frames

@@ -30,6 +30,7 @@ from pfsb.paxos.messages import (
     DataEntry,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -81,6 +82,11 @@ class MessageKind:
     CONFIRMED: Final = 16
     ACQUAINTED: Final = 17
     HEARD: Final = 18
+    KNOWN_POSITION: Final = 19
+
+
+LATER: Final = (KnownPosition,)
+"""Types of messages that were added to format version 3 after its first use: they travel in frames of their own."""
 
 
 class Malformed(ValueError):
@@ -135,6 +141,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
+        case KnownPosition(_, identity, incarnation, position):
+            return (MessageKind.KNOWN_POSITION, identity, incarnation, position)
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -223,6 +231,9 @@ def decode(sender: int, row: object) -> Message:
             return Acquainted(sender, _identity(identity))
         case (MessageKind.HEARD, identity):
             return Heard(sender, _identity(identity))
+        case (MessageKind.KNOWN_POSITION, identity, incarnation, position):
+            known = _number("incarnation", incarnation), _number("position", position)
+            return KnownPosition(sender, _identity(identity), *known)
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (MessageKind.READ_INDEX, number, seq):
