@@ -37,6 +37,14 @@ class MemoryDisk:
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
 
+    def copy(self) -> MemoryDisk:
+        """A disk with the present contents of this one, which later writes leave as they are."""
+        now = self.contents
+        contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers))
+        return MemoryDisk(
+            self.identity, self.incarnation, self.position, contents, dict(self.passes), forgotten=self.forgotten
+        )
+
     def first_gap(self) -> int | None:
         """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
         local_aru = self.local_aru

@@ -233,7 +233,8 @@ class FrameCodec:
     def seal(self, encoded: Sequence[bytes], *, later: bool = False) -> list[bytes]:
         """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
-        With `later` the frames have the type for kinds of messages that were added later. Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
+        With `later` the frames have the type for kinds of messages that were added later. Raises `FrameTooLarge`, and
+        makes no frame, if one of the messages is too large for a frame.
         """
         marks = self._marks_of_later if later else self._marks
         return [self._frame(marks, group) for group in self._groups(encoded)]

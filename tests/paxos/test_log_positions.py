@@ -48,7 +48,7 @@ class RefusalTests(ReplicaTestCase):
 
 
 class NoteTests(ReplicaTestCase):
-    """What server 2 writes about the storages of the others."""
+    """Server 2 writes down the states of the others' storages."""
 
     def frames(self, *states: tuple[int, int]) -> None:
         for each in states:
@@ -104,7 +104,7 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
-        """It was meant for a storage that had this id before."""
+        """The word was meant for a storage that had this id before."""
         self.receive(KnownPosition(1, b"brandnew", 9, 99))
         self.assertEqual(self.replica.storage_identity._doubters, set())
 
@@ -134,7 +134,7 @@ class AccusedTests(ReplicaTestCase):
             self.take(Heard)
 
     def test_server_that_takes_the_storage_again_is_believed(self) -> None:
-        """Its first word was forged: the next frame of the true server takes it back."""
+        """The first word was forged: the next frame of the true server takes it back."""
         self.receive(state(1, 9, 99))
         for sender in (1, 3, 4, 5):
             self.receive(Acquainted(sender, identity_of(2)))

@@ -1,4 +1,4 @@
-"""Tests of `pfsb.paxos.peers`: which state of a peer's storage is noted, and which frames are refused (Departure 43)."""
+"""The states of a peer's storage that are noted, and the frames that are refused for them (Departure 43)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,17 @@ FAMILIES: Final = (
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips", "confusion")
+ALL_FAMILIES: Final = (
+    *FAMILIES,
+    "promises",
+    "lost_disks",
+    "heirs",
+    "old_copies",
+    "crash_loops",
+    "memory",
+    "slips",
+    "confusion",
+)
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -256,6 +266,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "old-copies": Profile(
+        "servers, never a majority, that come back with an older copy of their disk, or one whose log was cut",
+        ("old_copies", "crashes"),
     ),
     "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
     "takeovers": Profile(
