@@ -48,7 +48,7 @@ from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner,
 from pfsb.storage.rows import Cell, row_hash
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.wire import LATER, encode
+from pfsb.transports.wire import LATER, encode_any
 
 DATA: Final = Path(__file__).parent / "data"
 SENDER: Final = 3
@@ -137,7 +137,7 @@ def encoded_frame(meaning: dict[str, Any]) -> bytes:
     sender = codec(meaning)
     for _ in range(meaning["counter"]):
         later = all(isinstance(message, LATER) for message in meaning["messages"])
-        [frame] = sender.seal([encode(message) for message in meaning["messages"]], later=later)
+        [frame] = sender.seal([encode_any(message) for message in meaning["messages"]], later=later)
     return frame
 
 
@@ -259,7 +259,7 @@ def vectors() -> dict[str, list[dict[str, Plain]]]:
     """The content of the files in tests/data, by name of the file."""
     return {
         "batches.json": [vector(name, batch.data, batch) for name, batch in BATCHES.items()],
-        "messages.json": [vector(name, encode(message), message) for name, message in MESSAGES.items()],
+        "messages.json": [vector(name, encode_any(message), message) for name, message in MESSAGES.items()],
         "bundles.json": [vector(name, encoded_payload(bundles), bundles) for name, bundles in BUNDLES.items()],
         "frames.json": [
             vector(name, encoded_frame(meaning), {key: to_plain(part) for key, part in meaning.items()})

@@ -47,8 +47,9 @@ class LogPositionHandler(Handler):
         self._incarnation = 0
         self._first_position = 0
         """Log position of this server's storage when the server started."""
-        self._written: dict[int, PeerRecord] = {}
-        """Server id -> the record of its storage that was last given to this server's own storage."""
+        self._written: dict[int, tuple[int, int]] = {}
+        """Server id -> (incarnation, position) of its storage in the record that was last given to this server's own
+        storage."""
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
         self._doubted_at: dict[int, float] = {}
@@ -58,19 +59,17 @@ class LogPositionHandler(Handler):
         """Take over what is on this server's disk, at the start."""
         self._identity, self._incarnation = found.identity, found.incarnation
         self._first_position = self._storage.position
-        self._written = dict(found.peers)
+        self._written = {record.server_id: (record.incarnation, record.position) for record in found.peers.values()}
         for record in found.peers.values():
             self._peers.remember(record)
 
     def due_records(self) -> Iterator[PeerRecord]:
         """The records of those peers whose storages are further than was written last; they count as written then."""
-        for server_id, identity in self._membership.identities.items():
-            peer = self._peers.by_id[server_id]
-            record = PeerRecord(server_id, identity, peer.incarnation, peer.position)
-            can_be = 0 < peer.incarnation <= NUMBER_MAX and peer.position <= NUMBER_MAX
-            if can_be and record != self._written.get(server_id):
-                self._written[server_id] = record
-                yield record
+        for server_id, peer in self._peers.by_id.items():
+            state = peer.incarnation, peer.position
+            if peer.incarnation and state != self._written.get(server_id) and max(state) <= NUMBER_MAX:
+                self._written[server_id] = state
+                yield PeerRecord(server_id, self._membership.identities[server_id], *state)
 
     def refuse(self, sender: int, identity: bytes) -> None:
         """Tell the sender of a refused frame what is known of its storage, unless it was just told."""

@@ -41,6 +41,8 @@ class Peer:
     claimed_incarnation: int = 0
     claimed_position: int = 0
     """With `claimed_incarnation`: what one frame has told, and is noted when another one confirms it."""
+    overtaken_at: float = NEVER
+    """Time by the clock at which a frame last told less than is noted."""
     reached_at: float = NEVER
     """Time by the clock at which a frame last confirmed a claim: the peer is in its latest known state, and runs."""
 
@@ -53,8 +55,6 @@ class Peers:
         self._clock = clock
         self._heard_seconds = settings.progress_seconds
         self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
-        self.is_overtaken = False
-        """Whether the frame that was noted last has told less than is noted of its sender."""
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""
@@ -76,7 +76,6 @@ class Peers:
         """
         peer = self.by_id[server_id]
         now = self._clock.seconds()
-        self.is_overtaken = False
         if incarnation == peer.claimed_incarnation and position >= peer.claimed_position:
             peer.incarnation = incarnation
             peer.position = peer.claimed_position
@@ -88,6 +87,11 @@ class Peers:
         peer.refused_at = NEVER
         return True
 
+    def is_overtaken(self, server_id: int) -> bool:
+        """Whether the frame that was noted last from this server has told less than is noted of the server."""
+        peer = self.by_id[server_id]
+        return peer.overtaken_at == peer.last_heard
+
     def _may_be(self, peer: Peer, incarnation: int, position: int, now: float) -> bool:
         """Whether a storage of which more is claimed, or another incarnation, may be in this state, or lately was.
 
@@ -96,7 +100,7 @@ class Peers:
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.position:
-            self.is_overtaken = True
+            peer.overtaken_at = now
             return incarnation == peer.incarnation and is_running
         if incarnation < peer.incarnation:
             return False

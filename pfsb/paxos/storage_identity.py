@@ -224,8 +224,8 @@ class StorageIdentityHandler(Handler):
         A frame that tells less of its sender's storage than is known is not answered: it may come from a server that
         was started with an earlier state.
         """
-        if message.identity == self._identity and not self._peers.is_overtaken:
-            sender = message.server_id
+        sender = message.server_id
+        if message.identity == self._identity and not self._peers.is_overtaken(sender):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:

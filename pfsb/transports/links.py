@@ -21,11 +21,10 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
-from pfsb.paxos.messages import KnownPosition
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import LATER, encode
+from pfsb.transports.wire import LATER, encode, encode_later
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -43,7 +42,8 @@ The call is a hint that the peer is down; more frequent hints would cost work an
 
 UNSENDABLE: Final = (ValueError, OverflowError)
 """Exceptions that mean that a message cannot be sent: `FrameTooLarge`, which is a ValueError, and the exceptions that
-msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits.
+msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits. `OtherFrame`, a ValueError, too,
+means that the message needs a frame of its own.
 """
 
 
@@ -189,10 +189,6 @@ class Links:
 
     def _sealed(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
         try:
-            if KnownPosition in map(type, messages):
-                later = [encode(message) for message in messages if isinstance(message, LATER)]
-                others = [encode(message) for message in messages if not isinstance(message, LATER)]
-                return codec.seal(others) + codec.seal(later, later=True)
             return codec.seal([encode(message) for message in messages])
         except UNSENDABLE:
             return self._sealed_one_by_one(codec, messages)
@@ -202,7 +198,10 @@ class Links:
         frames: list[bytes] = []
         for message in messages:
             try:
-                frames += codec.seal([encode(message)], later=isinstance(message, LATER))
+                if isinstance(message, LATER):
+                    frames += codec.seal([encode_later(message)], later=True)
+                else:
+                    frames += codec.seal([encode(message)])
             except UNSENDABLE as error:
                 self._drop([message], "{error}", error=error)
         return frames

@@ -85,8 +85,8 @@ class MessageKind:
     KNOWN_POSITION: Final = 19
 
 
-LATER: Final = (KnownPosition,)
-"""Types of messages that were added to format version 3 after its first use: they travel in frames of their own."""
+LATER: Final = KnownPosition
+"""The type of messages that was added to format version 3 after its first use: it travels in frames of its own."""
 
 
 class Malformed(ValueError):
@@ -98,10 +98,26 @@ class Malformed(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 
+class OtherFrame(ValueError):
+    """Raised by `encode` for a message that travels in a frame of another type (`encode_later`)."""
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of one message, as they stand in the body of a frame."""
+    """The bytes of one message, as they stand in the body of a frame. Raises `OtherFrame` for the type `LATER`."""
     packed: bytes = msgpack.packb(_row(message))
     return packed
+
+
+def encode_later(message: KnownPosition) -> bytes:
+    """The bytes of one message of the type `LATER`, as they stand in the body of a frame of its type."""
+    row = (MessageKind.KNOWN_POSITION, message.identity, message.incarnation, message.position)
+    packed: bytes = msgpack.packb(row)
+    return packed
+
+
+def encode_any(message: Message) -> bytes:
+    """The bytes of one message of any type, whatever frame it travels in."""
+    return encode_later(message) if isinstance(message, LATER) else encode(message)
 
 
 def join_encoded(encoded: Sequence[bytes]) -> bytes:
@@ -141,8 +157,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
-        case KnownPosition(_, identity, incarnation, position):
-            return (MessageKind.KNOWN_POSITION, identity, incarnation, position)
+        case KnownPosition():
+            raise OtherFrame("this type of message was added later, and travels in a frame of another type")
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):

@@ -139,8 +139,8 @@ def old_copy_votes(seed: int, patch: Plant | None) -> None:
 def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
     """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
 
-    Server 0 hears no other server. Servers 1 and 2 alone would be a majority; but if they began, and server 2 lost its disk
-    then, server 0 would admit the new storage of server 2, which it never met before, and both would order another
+    Server 0 hears no other server. Servers 1 and 2 alone would be a majority; but if they began, and server 2 lost its
+    disk then, server 0 would admit the new storage of server 2, which it never met before, and both would order another
     batch in the same slot while server 1 is away.
     """
     scene = Scenario(seed, patch, clients=0, start=False)
