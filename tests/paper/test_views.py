@@ -53,7 +53,7 @@ class Elections(ScenarioTestCase):
 
     def _deliver(self, sender: int, message: ViewChange) -> None:
         for receiver in (0, 1):
-            self.cluster.replica(receiver).receive(sender, self.cluster.disk(sender).identity, [message])
+            self.hand_over(sender, receiver, [message])
 
     def test_higher_attempt_ignored_while_progress_timer_runs(self) -> None:
         """Figure 4 A6: an unstable server cannot interrupt an election that is preinstalled."""
@@ -70,7 +70,7 @@ class Elections(ScenarioTestCase):
         """Figure 6 B: in an election, and not preinstalled: follow the highest."""
         cluster = self.begin(5, start=False)
         cluster.network.drop(passing(ViewChange))
-        for server_id in (0, 1, 2):
+        for server_id in cluster.ids:
             cluster.restart(server_id)
         cluster.run(0.1)
         self._deliver(2, ViewChange(2, 9))
