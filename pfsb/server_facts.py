@@ -318,9 +318,9 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "settings_differ": facts.differing_settings,
         "contradicted": facts.contradictions,
         "diverged": facts.is_undecided,
+        "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
         "admitted": facts.is_admitted,
         "not_acquainted": facts.not_acquainted,
-        "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
     }
 
 

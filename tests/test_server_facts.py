@@ -13,7 +13,8 @@ STATUS_NAMES = (
     *("cluster", "server", "version", "state", "view", "attempted", "leader", "n", "quorum", "tolerates"),
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
-    *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas"),
+    *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "admitted"),
+    "not_acquainted",
 )
 """The names of STATUS, in their order."""
 

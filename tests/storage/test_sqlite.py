@@ -80,7 +80,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual((recovered.last_attempted, recovered.last_installed, recovered.local_aru), (9, 7, 2))
         self.assertEqual(list(recovered.ordered), [(1, batch("slot 1")), (2, batch("slot 2"))])
         self.assertEqual(recovered.accepted, [Accepted(3, 7, batch("three")), Accepted(5, 0, batch("five"))])
-        self.assertEqual(recovered.peers, {1: b"12345678"})
+        self.assertEqual(recovered.peers, {1: PeerRecord(1, b"12345678")})
 
     def test_aru_alone_leaves_the_views_as_they_are(self) -> None:
         """The two are records of their own, although they share a row."""
