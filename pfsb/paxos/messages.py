@@ -301,14 +301,13 @@ class Confirmed:
     number: int
 
 
-Message = (
-    ClientUpdate
-    | ViewChange
+FrequentMessage = ClientUpdate | Proposal | Accept
+"""The messages that a server gets for each command."""
+RareMessage = (
+    ViewChange
     | VCProof
     | Prepare
     | PrepareOK
-    | Proposal
-    | Accept
     | GloballyOrderedUpdate
     | Alive
     | ReconciliationRequest
@@ -322,3 +321,4 @@ Message = (
     | Confirm
     | Confirmed
 )
+Message = FrequentMessage | RareMessage

@@ -139,10 +139,6 @@ class StorageIdentityHandler(Handler):
                 missing=", ".join(map(str, self.missing)),
             )
 
-    def takes(self, message: Message) -> bool:
-        """Whether this server handles `message` now: a newcomer handles only the kinds `FOR_NEWCOMERS`."""
-        return not self.is_newcomer or isinstance(message, FOR_NEWCOMERS)
-
     def is_who_it_says(self, sender: int, identity: bytes, messages: Sequence[Message]) -> bool:
         """Whether a frame carries the storage identity that this server has remembered for the sender.
 
