@@ -215,7 +215,7 @@ class WrongMessages:
         return [kind(self._sender, identity)]
 
     def _known_position(self, identity: bytes) -> KnownPosition:
-        """A state of another storage, or one in which the receiver's own has been: the receiver stops for a later one."""
+        """A state of another storage, or one in which the receiver's own has been: for a later one it would stop."""
         if self._rng.random() < 0.5:
             return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)
         own = self._receiver.data.server
