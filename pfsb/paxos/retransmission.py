@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.disk_watch import DiskWatch
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
@@ -31,6 +32,7 @@ class Retransmission(Handler):
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
         storage_identity: StorageIdentityHandler,
+        disk_watch: DiskWatch,
     ) -> None:
         super().__init__(core)
         self._reconciliation = reconciliation
@@ -39,6 +41,7 @@ class Retransmission(Handler):
         self._proposals = proposals
         self._alive = alive
         self._storage_identity = storage_identity
+        self._disk_watch = disk_watch
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -64,8 +67,9 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        Slots that all servers have are forgotten at the same time.
+        This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
         """
+        self._disk_watch.look()
         self._turn.run(self._keep_informed)
         self._turn.flush_lazy()
         if not self._turn.stopped:
@@ -79,9 +83,10 @@ class Retransmission(Handler):
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
 
-        A server that is not admitted yet repeats nothing: it does not vote (Departure 12).
+        A server that is not admitted yet repeats nothing: it does not vote (Departure 12). Nor does a server whose disk
+        is in trouble: it could not go on when the messages are answered (Departures 44, 45).
         """
-        if self._storage_identity.is_newcomer:
+        if self._storage_identity.is_newcomer or self._turn.trouble is not None:
             return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
