@@ -199,6 +199,7 @@ class Replica:
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
         self.turn.due_records = self.log_positions.due_records
+        self.peers.on_incarnation = self.log_positions.write_incarnation
 
     def attach(
         self,
@@ -313,7 +314,7 @@ class Replica:
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
         if not self.peers.note_frame(sender, incarnation, position):
-            self.log_positions.refuse(sender, identity)
+            self.log_positions.refuse(sender, identity, incarnation)
             return
         for message in messages:
             if self._tracer is not None:
