@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
@@ -10,6 +12,8 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.settings import Settings
 
 NEVER = float("-inf")
+SILENT_ALIVES = 2.5
+"""For how many periods of ALIVE a server is not heard before its next frame counts as a return: two ALIVEs are lost."""
 
 
 @define
@@ -40,6 +44,9 @@ class Peers:
         self.by_id = {server_id: Peer() for server_id in membership.others}
         self._clock = clock
         self._heard_seconds = settings.progress_seconds
+        self._silence = SILENT_ALIVES * settings.alive_seconds
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more."""
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""
@@ -50,7 +57,10 @@ class Peers:
     def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
         """Note a frame: its sender is running, and its storage had `position` groups on disk at the time."""
         peer = self.by_id[server_id]
-        peer.last_heard = self._clock.seconds()
+        now = self._clock.seconds()
+        if now - peer.last_heard > self._silence:
+            self.on_return()
+        peer.last_heard = now
         peer.refused_at = NEVER
         if incarnation > peer.incarnation:
             peer.incarnation = incarnation

@@ -12,6 +12,7 @@ brings them to servers that lack them (G24).
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -29,6 +30,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.plausibility import BURST_SLOTS_MAX
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.support.limits import SLOT_MAX
 
 PATIENCE_SECONDS = 0.01
@@ -37,6 +39,9 @@ already, and wait in the socket's buffer."""
 LAZY_VOTES_PATIENCE = 2
 """How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
 (Departure 25)."""
+WRITES_IN_BETWEEN = 2
+"""How many disk writes a peer has finished after a request without an answer to it when the request or the answer is
+taken for lost, and not for late: one may have been under way, and an answer waits for no more than the next one."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
@@ -56,8 +61,16 @@ class ReconciliationHandler(Handler):
         ordering: GlobalOrderingHandler,
         peers: Peers,
         demand: Demand,
+        slot_time: RoundTrip,
     ) -> None:
+        """`slot_time` is the wait for a slot to be ordered."""
         super().__init__(core)
+        self._slot_time = slot_time
+        self._round_trip = RoundTrip(
+            core.settings.reconciliation_seconds, rng, longest_seconds=core.settings.reconciliation_seconds
+        )
+        self.on_unordered: Callable[[int, int, int], None] = lambda server_id, first, last: None
+        """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering
@@ -71,6 +84,14 @@ class ReconciliationHandler(Handler):
         """The first slot that the last request asked for."""
         self._burst_end = 0
         """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
+        self._asked_at = 0.0
+        """Time by the clock at which the last request was sent."""
+        self._asked_behind = 0
+        """Number of disk writes that must be done before the last request has left this server."""
+        self._asked_position = 0
+        """The log position of the peer that was asked last, as it was known then."""
+        self._is_timed = False
+        """Whether the first reply to the last request has yet to come, and will tell how long an answer takes."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -100,6 +121,16 @@ class ReconciliationHandler(Handler):
         if self._call is None and self._is_behind():
             self._arm(self._patience())
 
+    def ask_leader(self, seq: int) -> None:
+        """Departure 49: ask the leader for the slots up to `seq`, in which updates of this server's clients wait.
+
+        Their PROPOSALs are here, so the leader may have ordered them, and the ACCEPTs may be lost. The leader is not
+        asked while the slots are younger than slots usually get (`_first_missing`).
+        """
+        if self._call is None:
+            self._target = max(self._target, seq)
+            self.ask_a_peer()
+
     def _patience(self) -> float:
         """How long, in seconds, to wait before asking: longer while no client of this server waits, because ACCEPTs to
         this server may then come late (Departure 25)."""
@@ -120,7 +151,10 @@ class ReconciliationHandler(Handler):
             self._stop_waiting()
             self._peer = None
             return
-        self._arm(self._settings.reconciliation_seconds)
+        if message.server_id == self._peer and self._is_timed:
+            self._is_timed = False
+            self._round_trip.observe(self._clock.seconds() - self._asked_at)
+        self._arm(self._round_trip.seconds if self._peer is not None else self._patience())
         if message.server_id != self._peer or not message.updates:
             return  # the peer that was asked cannot serve, or another one has answered: the timeout asks again
         # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
@@ -129,7 +163,7 @@ class ReconciliationHandler(Handler):
             self._stop_waiting()
             self._ask(message.server_id, self._burst_end + 1)
         elif self._data.ordering.local_aru > aru:
-            self._rearm(self._settings.reconciliation_seconds)
+            self._rearm(self._round_trip.seconds)
 
     def stop(self) -> None:
         self._stop_waiting()
@@ -153,14 +187,18 @@ class ReconciliationHandler(Handler):
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
-            else:
+            elif not self._ask_own_leader():
                 # Departure 37: no peer says at present that it is ahead, so an earlier message may have been wrong. A
                 # peer that is ahead says so in its next ALIVE.
                 self._target = self._data.ordering.local_aru
 
     def _ask(self, peer: int, first: int) -> None:
+        # Karn's rule: the answer to a repeated request is timed only if another peer gives it.
+        self._is_timed = (peer, first) != (self._peer, self._first)
+        self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
+        self._asked_position = self._peers.by_id[peer].position
         self._request(peer, first, self._target)
-        self._arm(self._settings.reconciliation_seconds)
+        self._arm(self._round_trip.seconds)
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
@@ -178,6 +216,34 @@ class ReconciliationHandler(Handler):
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
         return self._rng.choice(preferred) if preferred else None
 
+    def _ask_own_leader(self) -> bool:
+        """Departure 49: ask the leader for a slot that it has proposed and that is missing here, though no ALIVE has
+        told that the leader has executed it. Returns whether the leader was asked.
+
+        The leader answers with the slots if they are ordered, and otherwise repeats their PROPOSALs.
+        """
+        view = self._data.views.last_installed
+        if self._data.server.state is not State.REG_NONLEADER:
+            return False
+        leader = self._membership.leader_of(view)
+        first = self._first_missing(view)
+        if not first or self._clock.seconds() < self._peers.by_id[leader].in_doubt_until:
+            return False
+        self._ask(leader, first)
+        return True
+
+    def _first_missing(self, view: int) -> int:
+        """The lowest slot up to `_target` without a PROPOSAL of `view`, or that should have been ordered by now; 0 if
+        there is none."""
+        ordering, waits_since = self._data.ordering, self._clock.seconds() - self._slot_time.seconds
+        for seq in range(ordering.local_aru + 1, min(self._target, ordering.global_history.top) + 1):
+            slot = ordering.global_history.get(seq)
+            if slot is None or slot.ordered is None:
+                proposal = None if slot is None else slot.proposal
+                if slot is None or proposal is None or proposal.view != view or slot.sent_at <= waits_since:
+                    return seq
+        return 0
+
     def _arm(self, seconds: float) -> None:
         if self._call is None:
             self._call = self._clock.callLater(seconds, self.ask_again)
@@ -193,7 +259,16 @@ class ReconciliationHandler(Handler):
 
     def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self.ask_a_peer)
+        self._turn.run(self._ask_again)
+
+    def _ask_again(self) -> None:
+        if self._is_behind() and self._peer is not None:
+            if self._turn.durable_position < self._asked_behind:
+                self._arm(self._round_trip.seconds)  # the last request has not even left
+                return
+            if self._peers.by_id[self._peer].position < self._asked_position + WRITES_IN_BETWEEN:
+                self._round_trip.back_off()
+        self.ask_a_peer()
 
     # ------------------------------------------------------------------ the server that has them
 
@@ -206,7 +281,10 @@ class ReconciliationHandler(Handler):
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
         if last < message.first:
-            self._serve(message.server_id, message.first, [])
+            if self._data.server.state is State.REG_LEADER and message.first <= self._data.ordering.last_proposed:
+                self.on_unordered(message.server_id, message.first, message.last)
+            else:
+                self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
             self._serve(message.server_id, message.first, self.rows_from_memory(message.first, last))
         else:
@@ -216,6 +294,12 @@ class ReconciliationHandler(Handler):
                 self._turn.run(self._serve, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def offer(self, seq: int, to: int) -> None:
+        """Departure 49: send an executed slot to a server that has not asked for it, if the slot is in memory."""
+        is_here = self._data.ordering.global_history.floor < seq <= self._data.ordering.local_aru
+        if is_here and self._allowances[to].is_left(self._clock.seconds()):
+            self._serve(to, seq, self.rows_from_memory(seq, seq))
 
     def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []

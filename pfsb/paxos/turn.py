@@ -129,12 +129,13 @@ class Turn:
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
-    def send_proposal_early(self, message: Proposal) -> None:
-        """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
+    def send_proposal_early(self, message: Proposal, to: int | None = None) -> None:
+        """Send a PROPOSAL, to all other servers if `to` is None: early if its view is on disk, else through the gate
+        (Departure 2)."""
         if self.durable.last_installed < message.view:
-            self.send(message)
+            self.send(message, to)
         else:
-            self.send_early(message)
+            self.send_early(message, to)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
@@ -186,6 +187,16 @@ class Turn:
         """Write the lazy records that no forced record has taken along to disk yet."""
         if self._lazy_waits and not self._stopped:
             self._sync()
+
+    @property
+    def position(self) -> int:
+        """Number of disk writes asked for so far. What is sent now leaves when so many are done (`durable_position`)."""
+        return self._position
+
+    @property
+    def durable_position(self) -> int:
+        """Number of disk writes that are done."""
+        return self._durable_position
 
     @property
     def idle(self) -> bool:

@@ -1,0 +1,82 @@
+"""Departure 49: how long to wait for an answer before a message is sent again, as TCP does it (RFC 6298).
+
+The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
+that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
+belong to either copy, so it is not measured (Karn's rule). Each time that a wait was in vain the next one is twice as
+long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
+"""
+
+from __future__ import annotations
+
+import random
+
+SHORTEST_SECONDS = 0.01
+"""Minimum time, in seconds, that a measured wait lasts: a timer that is much finer would run for every message, and the
+pauses of an event loop would cause repetitions."""
+LONGEST_SECONDS = 60.0
+"""Maximum time, in seconds, that any wait lasts (RFC 6298, section 2.5)."""
+JITTER = 0.25
+"""Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
+RELAXATION = 0.97
+"""Factor by which the measured times shrink in each period of ALIVE in which nothing is under way: half of them is left
+after some 4 s with the default timers."""
+
+
+class RoundTrip:
+    """The wait for one kind of answers, in seconds."""
+
+    def __init__(self, first_seconds: float, rng: random.Random, longest_seconds: float = LONGEST_SECONDS) -> None:
+        """`first_seconds` is the wait while nothing is measured. `longest_seconds` is the maximum to which waits double;
+        a measured time may be longer."""
+        self._first = first_seconds
+        self._longest = longest_seconds
+        self._rng = rng
+        self._is_measured = False
+        self.mean = 0.0
+        """Smoothed time to an answer, in seconds (SRTT); 0 while nothing is measured."""
+        self.measured = 0.0
+        """Time within which nearly all answers come, in seconds: the mean and four deviations; 0 while nothing is
+        measured."""
+        self.last_answer_at = 0.0
+        """Time by the clock of the last answer, whether it was measured or not."""
+        self._deviation = 0.0
+        self._backoff = 1.0
+        self.seconds = first_seconds
+        """How long, in seconds, to wait now before the request is sent again."""
+
+    def observe(self, seconds: float) -> None:
+        """Take the time of an answer to a request that was sent once."""
+        if self._is_measured:
+            self._deviation += (abs(self.mean - seconds) - self._deviation) / 4
+            self.mean += (seconds - self.mean) / 8
+        else:
+            self._is_measured = True
+            self.mean = seconds
+            self._deviation = seconds / 2
+        self.measured = self.mean + 4 * self._deviation
+        self._backoff = 1.0
+        self._set()
+
+    def back_off(self) -> None:
+        """Make the next wait twice as long, and a random share longer: the present one was in vain."""
+        self._backoff *= self._rng.uniform(2.0, 2.0 * (1 + JITTER))
+        self._set()
+
+    def start_anew(self) -> None:
+        """Take back what `back_off` has done: the reason for vain waits seems to be over."""
+        self._backoff = 1.0
+        self._set()
+
+    def relax(self) -> None:
+        """Forget a part of measured times that are longer than the first wait: what was slow long ago may be quick now."""
+        if self.measured > self._first:
+            self.mean *= RELAXATION
+            self._deviation *= RELAXATION
+            self.measured = self.mean + 4 * self._deviation
+            self._set()
+
+    def _set(self) -> None:
+        base = self._first
+        if self._is_measured:
+            base = min(max(self.measured, min(SHORTEST_SECONDS, self._first)), LONGEST_SECONDS)
+        self.seconds = min(base * self._backoff, max(base, self._longest))
