@@ -134,18 +134,14 @@ class Replica:
         self.slot_time = slot_time = RoundTrip(settings.resend_seconds, rng)
         self.progress_timer = ProgressTimer(core, rng, slot_time)
         self.update_timers = UpdateTimers(core, rng, slot_time, window)
-        self.update_queue = UpdateQueue(
-            data, settings, self.update_timers.start_timer, self.update_timers.executed
-        )
+        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer, self.update_timers.executed)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
         self.plausibility = Plausibility(data, membership, settings)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(
             core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
         )
-        self.reconciliation = ReconciliationHandler(
-            core, rng, storage, self.ordering, peers, self.demand, slot_time
-        )
+        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,

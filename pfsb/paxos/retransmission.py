@@ -154,9 +154,9 @@ class Retransmission(Handler):
             self.resend_proposals()
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             longest = self._settings.resend_seconds
-            if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
-                if self._is_due(self._prepares, max(longest, self._slot_time.measured)):
-                    self._prepare.send_prepare()
+            prepares = views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed)
+            if prepares and self._is_due(self._prepares, max(longest, self._slot_time.measured)):
+                self._prepare.send_prepare()
             if self._is_due(self._votes, longest):
                 self._election.send_view_change()
 

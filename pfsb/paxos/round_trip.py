@@ -26,8 +26,8 @@ class RoundTrip:
     """The wait for one kind of answers, in seconds."""
 
     def __init__(self, first_seconds: float, rng: random.Random, longest_seconds: float = LONGEST_SECONDS) -> None:
-        """`first_seconds` is the wait while nothing is measured. `longest_seconds` is the maximum to which waits double;
-        a measured time may be longer."""
+        """`first_seconds` is the wait while nothing is measured. `longest_seconds` is the maximum to which waits
+        double; a measured time may be longer."""
         self._first = first_seconds
         self._longest = longest_seconds
         self._rng = rng
@@ -68,7 +68,7 @@ class RoundTrip:
         self._set()
 
     def relax(self) -> None:
-        """Forget a part of measured times that are longer than the first wait: what was slow long ago may be quick now."""
+        """Forget a part of measured times that are longer than the first wait: what was slow may be quick by now."""
         if self.measured > self._first:
             self.mean *= RELAXATION
             self._deviation *= RELAXATION

@@ -190,7 +190,7 @@ class Turn:
 
     @property
     def position(self) -> int:
-        """Number of disk writes asked for so far. What is sent now leaves when so many are done (`durable_position`)."""
+        """Number of disk writes asked for so far. What is sent now leaves when so many are done."""
         return self._position
 
     @property

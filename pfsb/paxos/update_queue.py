@@ -144,7 +144,9 @@ class UpdateQueue:
         return Batch.of(time_ms, updates)
 
     def drop_executed(self, update: ClientUpdate, seq: int) -> None:
-        """Drop `update`, which was executed in slot `seq`, and earlier updates of its client from Pending_Updates (Figure 10 D, G16).
+        """Drop `update`, which was executed in slot `seq`, and earlier updates of its client from Pending_Updates.
+
+        Figure 10 D, and G16.
 
         It makes no difference which server the pending copy names as the one that answers. The client's entry of
         Last_Enqueued is dropped, too: from here on Last_Executed refuses the update, and Last_Enqueued need not hold

@@ -3,9 +3,9 @@
 At any moment all these timers have the same length, so they expire in the order in which their updates were sent last.
 One ordered table and one delayed call of the reactor are therefore enough for any number of clients.
 
-Departure 49: the length follows the time from sending an update to executing it here (`RoundTrip`). An update that this
-server sees in a PROPOSAL of its leader has arrived, so it is not sent again; if its slot stays open, the leader is asked
-for the slot.
+Departure 49: the length follows the time from sending an update to its PROPOSAL (`RoundTrip`). An update that this
+server sees in a PROPOSAL of its leader has arrived, so it is not sent again; if its slot stays open, the leader is
+asked for the slot.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class UpdateTimers(Handler):
         default = core.settings.update_seconds
         self._slot_time = slot_time
         self._window = window
-        self._round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
+        self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
+        """The wait for an update to come back in a PROPOSAL."""
         self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
         self._latest_executed = 0.0
         """Time by the clock at which the latest of the executed updates was first sent: updates that were sent before
@@ -66,7 +67,7 @@ class UpdateTimers(Handler):
         A leader sends its clients' updates nowhere but in PROPOSALs. Its timers only tell the other servers, late, that
         updates wait, so they are no shorter than `update_seconds`.
         """
-        seconds, ordering = self._round_trip.seconds, self._data.ordering
+        seconds, ordering = self.round_trip.seconds, self._data.ordering
         if ordering.global_history.top - ordering.local_aru >= self._window.slots:
             seconds = max(seconds, SLOTS_PATIENCE * self._slot_time.measured)
         if self._data.server.state is State.REG_NONLEADER:
@@ -78,7 +79,7 @@ class UpdateTimers(Handler):
         now = self._clock.seconds()
         self._timers[client_id] = UpdateTimer(now, now, self._turn.position)
         self._timers.move_to_end(client_id)
-        if self._call is None or now + self._round_trip.seconds < self._call_at:
+        if self._call is None or now + self.round_trip.seconds < self._call_at:
             self._arm()
 
     def executed(self, client_id: str, seq: int) -> None:
@@ -95,7 +96,7 @@ class UpdateTimers(Handler):
             return
         slot = self._data.ordering.global_history.get(seq)
         if slot is not None and slot.sent_at > timer.first_sent_at:
-            self._round_trip.observe(slot.sent_at - timer.first_sent_at)
+            self.round_trip.observe(slot.sent_at - timer.first_sent_at)
 
     def stop(self) -> None:
         self._timers.clear()
@@ -112,7 +113,7 @@ class UpdateTimers(Handler):
 
     def path_is_back(self) -> None:
         """Expire soon: a server is heard again that was not heard for a while (Departure 49)."""
-        self._round_trip.start_anew()
+        self.round_trip.start_anew()
         self._arm()
 
     def _arm(self) -> None:
@@ -156,7 +157,7 @@ class UpdateTimers(Handler):
         if open_slot:
             self.on_open_slot(open_slot)
         if was_in_vain:
-            self._round_trip.back_off()
+            self.round_trip.back_off()
 
     def _expire_one(self, update: ClientUpdate, timer: UpdateTimer) -> None:
         """Figure 12, Block B: start the timer of a pending update again, and send the update to the leader.

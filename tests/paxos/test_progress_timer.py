@@ -127,7 +127,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.turn.run(self.turn.append, AruRecord(1))
 
     def test_it_does_not_expire_during_one_long_write(self) -> None:
-        """Departure 48: the missing vote may be this server's own, and its VIEW_CHANGE would wait for the same write."""
+        """Departure 48: the missing vote may be this server's own; its VIEW_CHANGE would wait for the same write."""
         self.timer.start()
         self.write()
         self.advance(5.5)

@@ -61,7 +61,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(DAVE, to=1)
 
     def test_answer_to_one_of_two_copies_is_not_measured(self) -> None:
-        """Departure 49, Karn's rule: nobody knows which of the copies the answer belongs to; the doubled wait stays."""
+        """Departure 49, Karn's rule: the answer may belong to either copy, so the doubled wait stays."""
         self.advance(0.4)
         self.hear_leader()
         self.receive(alive(3, 1))
