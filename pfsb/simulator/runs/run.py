@@ -29,6 +29,7 @@ from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_b
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.idle_hour import IdleHour
+from pfsb.simulator.runs.pace_drills import PaceDrills
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
@@ -193,6 +194,10 @@ class Run:
             if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
                 self._phase = "an idle hour"
                 IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
+            self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
+        if self.profile.has_pace_drills:
+            self._phase = "pace"
+            PaceDrills(self.cluster, self._rng, self.marks).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
