@@ -58,7 +58,9 @@ class GlobalOrderingHandler(Handler):
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             if ordered_in_this_view:
                 self._slot_time.last_answer_at = now = self._clock.seconds()
-                if not slot.repeated:
+                if slot.repeated:
+                    self._slot_time.observe_copy(now - slot.sent_at)
+                else:
                     self._slot_time.observe(now - slot.sent_at)
             self._order(seq, slot, ordered_in_this_view)
 

@@ -66,9 +66,10 @@ class ReconciliationHandler(Handler):
         """`slot_time` is the wait for a slot to be ordered."""
         super().__init__(core)
         self._slot_time = slot_time
-        self._round_trip = RoundTrip(
+        self.round_trip = RoundTrip(
             core.settings.reconciliation_seconds, rng, longest_seconds=core.settings.reconciliation_seconds
         )
+        """The wait for the first reply to a request."""
         self.on_unordered: Callable[[int, int, int], None] = lambda server_id, first, last: None
         """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered."""
         self._rng = rng
@@ -90,8 +91,12 @@ class ReconciliationHandler(Handler):
         """Number of disk writes that must be done before the last request has left this server."""
         self._asked_position = 0
         """The log position of the peer that was asked last, as it was known then."""
+        self._awaits_reply = False
+        """Whether the last request has had no reply yet, and was not given up."""
+        self._asked: set[int] = set()
+        """The peers that were asked for slots from `_first` on."""
         self._is_timed = False
-        """Whether the first reply to the last request has yet to come, and will tell how long an answer takes."""
+        """Whether the last request is the first one for these slots to this peer, so that its answer is measured."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -118,7 +123,7 @@ class ReconciliationHandler(Handler):
     def catch_up_to(self, target: int) -> None:
         """Ask for the slots up to `target`, which another server has ordered, unless they come by themselves soon."""
         self._target = max(self._target, target)
-        if self._call is None and self._is_behind():
+        if self._call is None and self.is_behind():
             self._arm(self._patience())
 
     def ask_leader(self, seq: int) -> None:
@@ -141,20 +146,18 @@ class ReconciliationHandler(Handler):
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
+        self._measure(message)
         if not message.updates:
-            self._peers.doubt(message.server_id, message.local_aru)
+            self._nothing_came(message)
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
             self._ordering.on_globally_ordered_update(update)
-        if not self._is_behind():
+        if not self.is_behind():
             self._stop_waiting()
             self._peer = None
             return
-        if message.server_id == self._peer and self._is_timed:
-            self._is_timed = False
-            self._round_trip.observe(self._clock.seconds() - self._asked_at)
-        self._arm(self._round_trip.seconds if self._peer is not None else self._patience())
+        self._arm(self.round_trip.seconds if self._peer is not None else self._patience())
         if message.server_id != self._peer or not message.updates:
             return  # the peer that was asked cannot serve, or another one has answered: the timeout asks again
         # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
@@ -163,12 +166,35 @@ class ReconciliationHandler(Handler):
             self._stop_waiting()
             self._ask(message.server_id, self._burst_end + 1)
         elif self._data.ordering.local_aru > aru:
-            self._rearm(self._round_trip.seconds)
+            self._rearm(self.round_trip.seconds)
+
+    def _nothing_came(self, message: ReconciliationReply) -> None:
+        """Doubt a peer that has no slots to give and has said that it has some (Departure 37).
+
+        A peer that was asked for more than it has told of has done nothing wrong; what this server has heard of those
+        slots by other ways was wrong, or the peer is as late.
+        """
+        if self._peers.by_id[message.server_id].local_aru > self._data.ordering.local_aru:
+            self._peers.doubt(message.server_id, message.local_aru)
+        elif message.server_id == self._peer:
+            self._target = self._data.ordering.local_aru
+
+    def _measure(self, message: ReconciliationReply) -> None:
+        """Departure 49: measure how long the answer took, if this message begins the answer to the last request."""
+        if message.server_id != self._peer or not message.updates or message.updates[0].seq != self._first:
+            return
+        if self._awaits_reply:
+            self._awaits_reply = False
+            seconds = self._clock.seconds() - self._asked_at
+            if self._is_timed:
+                self.round_trip.observe(seconds)
+            else:
+                self.round_trip.observe_copy(seconds)
 
     def stop(self) -> None:
         self._stop_waiting()
 
-    def _is_behind(self) -> bool:
+    def is_behind(self) -> bool:
         """Whether slots are missing. A leader with a prepared view re-sends its own proposals and never reconciles."""
         return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
 
@@ -183,7 +209,7 @@ class ReconciliationHandler(Handler):
         return is_here and self._burst_end < self._target
 
     def ask_a_peer(self) -> None:
-        if self._is_behind():
+        if self.is_behind():
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
@@ -193,12 +219,15 @@ class ReconciliationHandler(Handler):
                 self._target = self._data.ordering.local_aru
 
     def _ask(self, peer: int, first: int) -> None:
-        # Karn's rule: the answer to a repeated request is timed only if another peer gives it.
-        self._is_timed = (peer, first) != (self._peer, self._first)
+        if first != self._first:
+            self._asked.clear()
+        self._is_timed = peer not in self._asked
+        self._asked.add(peer)
+        self._awaits_reply = True
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
         self._asked_position = self._peers.by_id[peer].position
         self._request(peer, first, self._target)
-        self._arm(self._round_trip.seconds)
+        self._arm(self.round_trip.seconds)
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
@@ -262,12 +291,14 @@ class ReconciliationHandler(Handler):
         self._turn.run(self._ask_again)
 
     def _ask_again(self) -> None:
-        if self._is_behind() and self._peer is not None:
+        awaits, self._awaits_reply = self._awaits_reply, False
+        if awaits and self._peer is not None and self.is_behind():
             if self._turn.durable_position < self._asked_behind:
-                self._arm(self._round_trip.seconds)  # the last request has not even left
+                self._awaits_reply = True
+                self._arm(self.round_trip.seconds)  # the last request has not even left
                 return
             if self._peers.by_id[self._peer].position < self._asked_position + WRITES_IN_BETWEEN:
-                self._round_trip.back_off()
+                self.round_trip.back_off()
         self.ask_a_peer()
 
     # ------------------------------------------------------------------ the server that has them

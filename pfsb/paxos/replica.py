@@ -181,6 +181,7 @@ class Replica:
             self.demand,
             rng,
             slot_time,
+            (slot_time, self.update_timers.round_trip, self.reconciliation.round_trip),
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
@@ -208,6 +209,7 @@ class Replica:
         self.reconciliation.on_unordered = self.retransmission.resend_to
         self.peers.on_return = self._path_is_back
         self.update_timers.on_open_slot = self.reconciliation.ask_leader
+        self.update_timers.is_behind = self.reconciliation.is_behind
 
     def _on_gap(self, seq: int) -> None:
         """Slot `seq` is ordered here, and an earlier one is not: ask for it, or propose it again."""

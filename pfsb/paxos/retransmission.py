@@ -12,7 +12,7 @@ acknowledged.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
@@ -59,8 +59,10 @@ class Retransmission(Handler):
         demand: Demand,
         rng: random.Random,
         slot_time: RoundTrip,
+        round_trips: Sequence[RoundTrip],
     ) -> None:
-        """`slot_time` is the wait for a slot to be ordered."""
+        """`slot_time` is the wait for a slot to be ordered, and `round_trips` are all waits of this server, which fade
+        while nothing is under way."""
         super().__init__(core)
         self._reconciliation = reconciliation
         self._election = election
@@ -70,6 +72,7 @@ class Retransmission(Handler):
         self._demand = demand
         self._rng = rng
         self._slot_time = slot_time
+        self._round_trips = list(round_trips)
         self._votes = Repetition(0, 0.0, 0.0)
         self._prepares = Repetition(0, 0.0, 0.0)
         self._wake_at = 0.0
@@ -145,7 +148,8 @@ class Retransmission(Handler):
         self._alive.send_alive()
         self._reconciliation.forget_what_all_have()
         if not self._demand.knows_of_unexecuted_update():
-            self._slot_time.relax()
+            for round_trip in self._round_trips:
+                round_trip.relax()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""

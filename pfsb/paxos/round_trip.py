@@ -57,10 +57,20 @@ class RoundTrip:
         self._backoff = 1.0
         self._set()
 
+    def observe_copy(self, seconds: float) -> None:
+        """Take the time from the last copy of a repeated request to the answer, which is not measured (Karn's rule).
+
+        If the time is usual for an answer, the copies before were lost and not late, and waits are as before. After a
+        slow answer, the last copy was sent at some other time before it.
+        """
+        if seconds <= max(self.measured, min(SHORTEST_SECONDS, self._first)):
+            self.start_anew()
+
     def back_off(self) -> None:
         """Make the next wait twice as long, and a random share longer: the present one was in vain."""
-        self._backoff *= self._rng.uniform(2.0, 2.0 * (1 + JITTER))
-        self._set()
+        if self.seconds < self._longest:
+            self._backoff *= self._rng.uniform(2.0, 2.0 * (1 + JITTER))
+            self._set()
 
     def start_anew(self) -> None:
         """Take back what `back_off` has done: the reason for vain waits seems to be over."""

@@ -57,6 +57,8 @@ class UpdateTimers(Handler):
         self._call: IDelayedCall | None = None
         self._call_at = 0.0
         """Time by the clock for which the delayed call is set."""
+        self.is_behind: Callable[[], bool] = lambda: False
+        """Whether this server knows that it lacks slots, in which its updates may have been executed."""
         self.on_open_slot: Callable[[int], None] = lambda seq: None
         """Called with the highest slot that holds a pending update, when the slot should have been executed by now."""
 
@@ -85,18 +87,20 @@ class UpdateTimers(Handler):
     def executed(self, client_id: str, seq: int) -> None:
         """Stop the timer of a client's update, which was executed here in slot `seq`.
 
-        If its PROPOSAL came here after the update was sent, and the update was sent once, the time in between is
+        If a follower got its PROPOSAL after the update was sent, and the update was sent once, the time in between is
         measured.
         """
         timer = self._timers.pop(client_id, None)
         if timer is None:
             return
         self._latest_executed = max(self._latest_executed, timer.first_sent_at)
-        if timer.expiries:
-            return
         slot = self._data.ordering.global_history.get(seq)
-        if slot is not None and slot.sent_at > timer.first_sent_at:
+        if slot is None or self._data.server.state is not State.REG_NONLEADER:
+            return
+        if not timer.expiries and slot.sent_at > timer.first_sent_at:
             self.round_trip.observe(slot.sent_at - timer.first_sent_at)
+        elif slot.sent_at > timer.sent_at:
+            self.round_trip.observe_copy(slot.sent_at - timer.sent_at)
 
     def stop(self) -> None:
         self._timers.clear()
@@ -139,6 +143,7 @@ class UpdateTimers(Handler):
                 break
             due.append((client_id, timer))
         bound = self._bound_in_this_view() if due else {}
+        is_behind = bool(due) and self.is_behind()
         open_slot = 0
         was_in_vain = False
         for client_id, timer in due:
@@ -150,13 +155,13 @@ class UpdateTimers(Handler):
                 seq = bound.get((client_id, update.timestamp), 0)
                 open_slot = max(open_slot, seq)
                 if not seq:
-                    was_in_vain |= timer.sent_at >= self._latest_executed
+                    was_in_vain |= timer.sent_at >= self._latest_executed and not is_behind
                     self._expire_one(update, timer)
             timer.sent_at, timer.position = now, self._turn.position
             self._timers.move_to_end(client_id)
         if open_slot:
             self.on_open_slot(open_slot)
-        if was_in_vain:
+        if was_in_vain and self._data.server.state is State.REG_NONLEADER:
             self.round_trip.back_off()
 
     def _expire_one(self, update: ClientUpdate, timer: UpdateTimer) -> None:
@@ -177,12 +182,12 @@ class UpdateTimers(Handler):
             self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))
 
     def _bound_in_this_view(self) -> dict[tuple[str, int], int]:
-        """(client id, timestamp) -> slot, of the updates that this follower knows to be on their way (Departure 49).
+        """(client id, timestamp) -> slot, of the updates that are known to be on their way (Departure 49).
 
-        They are in PROPOSALs of the view that it follows, whose leader repeats these until they are ordered, or are
-        ordered above a gap. In an election nothing is known to be on its way.
+        They are in PROPOSALs of the installed view, whose leader repeats these until they are ordered, or are ordered
+        above a gap. In an election nothing is known to be on its way.
         """
-        if self._data.server.state is not State.REG_NONLEADER:
+        if self._data.server.state is State.LEADER_ELECTION:
             return {}
         view, ordering = self._data.views.last_installed, self._data.ordering
         bound: dict[tuple[str, int], int] = {}

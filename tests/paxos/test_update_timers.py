@@ -145,7 +145,7 @@ class ElectionTests(ReplicaTestCase):
         self.introduce(CAROL)
         self.advance(0.6)
         self.assertNotSent(ClientUpdate)
-        self.advance(1.2)
+        self.advance(0.5)
         self.assertSent(CAROL, to=None)
         self.take(ViewChange)
 
@@ -153,19 +153,27 @@ class ElectionTests(ReplicaTestCase):
 class LeaderTests(ReplicaTestCase):
     settings = evolve(SMALL, progress_seconds=20.0)
 
-    def test_leader_does_not_send_to_itself(self) -> None:
-        """Figure 12, Block B: only a REG_NONLEADER forwards; the second expiry tells all that it waits."""
+    def test_leader_sends_its_updates_in_proposals_only(self) -> None:
+        """Figure 12, Block B: only a REG_NONLEADER forwards; a PROPOSAL tells all that the update waits."""
         self.lead(view=2)
         self.introduce(CAROL)
-        self.advance(0.6)
+        self.advance(1.8)
         self.assertNotSent(ClientUpdate)
         self.take(Proposal)
         self.take(Accept)
-        self.advance(1.2)
+
+    def test_update_that_waits_for_the_window_is_told_to_all(self) -> None:
+        """Departure 17: a majority must know that it waits; a leader has no use for a first copy."""
+        self.lead(view=2)
+        for number in range(SMALL.window_slots):
+            self.introduce(client_update(f"c{number}", 1, server_id=2))
+        self.introduce(CAROL)
+        self.advance(0.6)
+        self.assertNotSent(ClientUpdate)
+        self.advance(0.5)
         self.assertSent(CAROL, to=None)
         self.take(Proposal)
         self.take(Accept)
-        self.take(ReconciliationRequest)
 
 
 class ManyClientsTests(ReplicaTestCase):

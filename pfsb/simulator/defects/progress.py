@@ -76,7 +76,7 @@ def _waits_of_copies(process: Any) -> None:
 @DEFECTS.add("waits-stay-long", "Departure 49", "a wait that has grown never gets shorter again")
 def _waits_stay_long(process: Any) -> None:
     replica = process.replica
-    for round_trip in (replica.slot_time, replica.update_timers.round_trip, replica.reconciliation._round_trip):
+    for round_trip in (replica.slot_time, replica.update_timers.round_trip, replica.reconciliation.round_trip):
         override(round_trip, "observe", lambda _: lambda seconds: None)
         override(round_trip, "start_anew", lambda _: do_nothing)
 

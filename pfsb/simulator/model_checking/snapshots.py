@@ -70,6 +70,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # How long answers take (Departure 49). No time passes, so all waits are at their first values.
     (Slot, "repeated"): False,
     (ReconciliationHandler, "_is_timed"): False,
+    (ReconciliationHandler, "_asked"): set(),
+    (ReconciliationHandler, "_awaits_reply"): False,
     (ReconciliationHandler, "_asked_position"): 0,
     (RoundTrip, "_is_measured"): False,
     (RoundTrip, "mean"): 0.0,

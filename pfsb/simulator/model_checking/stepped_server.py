@@ -238,7 +238,7 @@ class SteppedServer:
         if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
             self.clock.fire(UPDATE_TIMER)
         reconciliation = self.replica.reconciliation
-        if not reconciliation._is_behind():
+        if not reconciliation.is_behind():
             if RECONCILIATION_TIMER in armed:
                 self.clock.fire(RECONCILIATION_TIMER)
             reconciliation._target, reconciliation._peer = 0, None

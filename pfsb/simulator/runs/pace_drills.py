@@ -25,9 +25,9 @@ SYNCS: Final = (0.6, 1.2, 5.0)
 """How long, in seconds, each write of a slow disk takes."""
 SYNCS_MEASURED: Final = 40
 """For how many writes one after the other the updates are counted."""
-SYNCS_PER_UPDATE: Final = 2.8
-"""Maximum number of writes that each update of a client may take: its record may have to wait for a write that is
-under way, so two are ideal."""
+SYNCS_PER_UPDATE: Final = 3.2
+"""Maximum number of writes that each update of a client may take: one for the update, and up to one each for which it
+waits at the gate of the client's server and at the disk, as writes are under way."""
 COPIES_MAX: Final = 3
 """Maximum number of CLIENT_UPDATEs that are sent for each update, on disks of any speed."""
 PROPOSALS_MAX: Final = 2
