@@ -169,7 +169,7 @@ class Replica:
         )
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
-        self.reads = ReadIndexHandler(core, self.alive)
+        self.reads = ReadIndexHandler(core, self.alive, rng)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
         self.retransmission = Retransmission(
             core,
@@ -181,7 +181,7 @@ class Replica:
             self.demand,
             rng,
             slot_time,
-            (slot_time, self.update_timers.round_trip, self.reconciliation.round_trip),
+            self.update_timers.round_trip,
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing

@@ -12,7 +12,7 @@ acknowledged.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
@@ -59,10 +59,9 @@ class Retransmission(Handler):
         demand: Demand,
         rng: random.Random,
         slot_time: RoundTrip,
-        round_trips: Sequence[RoundTrip],
+        update_time: RoundTrip,
     ) -> None:
-        """`slot_time` is the wait for a slot to be ordered, and `round_trips` are all waits of this server, which fade
-        while nothing is under way."""
+        """`slot_time` is the wait for a slot to be ordered, `update_time` that for the PROPOSAL with an update."""
         super().__init__(core)
         self._reconciliation = reconciliation
         self._election = election
@@ -72,7 +71,7 @@ class Retransmission(Handler):
         self._demand = demand
         self._rng = rng
         self._slot_time = slot_time
-        self._round_trips = list(round_trips)
+        self._update_time = update_time
         self._votes = Repetition(0, 0.0, 0.0)
         self._prepares = Repetition(0, 0.0, 0.0)
         self._wake_at = 0.0
@@ -137,7 +136,8 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        Slots that all servers have are forgotten at the same time.
+        Slots that all servers have are forgotten at the same time, and so are, by and by, measured times of which
+        nothing new is learned (`RoundTrip.relax`).
         """
         self._turn.run(self._keep_informed)
         self._turn.flush_lazy()
@@ -148,8 +148,11 @@ class Retransmission(Handler):
         self._alive.send_alive()
         self._reconciliation.forget_what_all_have()
         if not self._demand.knows_of_unexecuted_update():
-            for round_trip in self._round_trips:
-                round_trip.relax()
+            self._slot_time.relax()
+        if not self._data.clients.pending_updates:
+            self._update_time.relax()
+        if not self._reconciliation.is_behind():
+            self._reconciliation.round_trip.relax()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""

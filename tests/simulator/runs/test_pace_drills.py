@@ -1,0 +1,77 @@
+"""Departures 48 and 49: measures of slow disks, lossy links and failovers, with their bounds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import SimulatedCluster
+from pfsb.simulator.cluster.marks import Marks
+from pfsb.simulator.defects.all_defects import DEFECTS
+from pfsb.simulator.runs import pace_drills
+from pfsb.simulator.runs.pace_drills import SYNCS, PaceDrills
+from tests.long import long
+
+
+def drills(seed: int, servers: int = 3, patch: Callable[[Any], None] | None = None) -> PaceDrills:
+    cluster = SimulatedCluster(seed, servers, patch=patch)
+    cluster.run_until(cluster.has_leader)
+    return PaceDrills(cluster, random.Random(seed), Marks())
+
+
+def defect(name: str) -> Callable[[Any], None]:
+    return DEFECTS[name].apply
+
+
+@long
+class MeasureTests(SynchronousTestCase):
+    def test_slow_disks_cost_no_view_and_few_copies(self) -> None:
+        """Syncs of 0.6, 1.2 and 5 s: one view, nearly the rate of the disks, under three copies of an update."""
+        for sync in SYNCS:
+            self.patch(pace_drills, "SYNCS", (sync,))
+            for servers in (3, 5):
+                drills(1, servers).slow_disks()
+
+    def test_lossy_links_cost_milliseconds(self) -> None:
+        """30 % of all frames are lost; with fixed times of repetition a cluster executed 15 to 30 updates a second."""
+        for seed in (1, 2):
+            drills(seed).lossy_links()
+
+    def test_dead_leader_is_replaced_in_time(self) -> None:
+        """Within 0.25 s if its address refuses frames, within four Progress_Timers otherwise."""
+        for seed in range(5):
+            for servers in (3, 5):
+                drills(seed, servers).betrayed_death()
+                drills(seed, servers).silent_death()
+
+    def test_failover_after_slow_disks_is_as_fast_as_before(self) -> None:
+        """Departure 48: what was measured comes down again."""
+        both = drills(3)
+        both.slow_disks()
+        pace_drills.heal_all(both.cluster)
+        both._settle()
+        both.silent_death()
+
+
+class DefectTests(SynchronousTestCase):
+    """A drill that nothing can fail would show nothing."""
+
+    def setUp(self) -> None:
+        self.addCleanup(self.flushLoggedErrors)
+        self.patch(pace_drills, "SYNCS", (1.2,))
+
+    def assertFails(self, drill: str, broken: str, text: str) -> None:
+        found = self.assertRaises(Violation, getattr(drills(1, patch=defect(broken)), drill))
+        self.assertIn(text, str(found))
+
+    def test_timer_without_measure_changes_views(self) -> None:
+        """Departure 48."""
+        self.assertFails("slow_disks", "timer-without-disk", "became view")
+
+    def test_fixed_waits_send_many_copies(self) -> None:
+        """Departure 49."""
+        self.assertFails("slow_disks", "waits-not-measured", "PROPOSALs")
