@@ -39,6 +39,8 @@ already, and wait in the socket's buffer."""
 LAZY_VOTES_PATIENCE = 2
 """How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
 (Departure 25)."""
+LONGEST_WAIT = 4
+"""Maximum time that a peer gets for its answer, in units of `reconciliation_seconds`."""
 WRITES_IN_BETWEEN = 2
 """How many disk writes a peer has finished after a request without an answer to it when the request or the answer is
 taken for lost, and not for late: one may have been under way, and an answer waits for no more than the next one."""
@@ -66,9 +68,8 @@ class ReconciliationHandler(Handler):
         """`slot_time` is the wait for a slot to be ordered."""
         super().__init__(core)
         self._slot_time = slot_time
-        self.round_trip = RoundTrip(
-            core.settings.reconciliation_seconds, rng, longest_seconds=core.settings.reconciliation_seconds
-        )
+        default = core.settings.reconciliation_seconds
+        self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
         """The wait for the first reply to a request."""
         self.on_unordered: Callable[[int, int, int], None] = lambda server_id, first, last: None
         """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered."""

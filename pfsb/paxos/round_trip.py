@@ -2,7 +2,7 @@
 
 The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
 that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
-belong to either copy, so it is not measured (Karn's rule). Each time that a wait was in vain the next one is twice as
+belong to either copy (Karn's rule, `RoundTrip.observe_copy`). Each time that a wait was in vain the next one is twice as
 long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
 """
 
@@ -14,7 +14,7 @@ SHORTEST_SECONDS = 0.01
 """Minimum time, in seconds, that a measured wait lasts: a timer that is much finer would run for every message, and the
 pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
-"""Maximum time, in seconds, that any wait lasts (RFC 6298, section 2.5)."""
+"""Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
 JITTER = 0.25
 """Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
 RELAXATION = 0.97
@@ -26,8 +26,7 @@ class RoundTrip:
     """The wait for one kind of answers, in seconds."""
 
     def __init__(self, first_seconds: float, rng: random.Random, longest_seconds: float = LONGEST_SECONDS) -> None:
-        """`first_seconds` is the wait while nothing is measured. `longest_seconds` is the maximum to which waits
-        double; a measured time may be longer."""
+        """`first_seconds` is the wait while nothing is measured, and `longest_seconds` the maximum of any wait."""
         self._first = first_seconds
         self._longest = longest_seconds
         self._rng = rng
@@ -46,6 +45,10 @@ class RoundTrip:
 
     def observe(self, seconds: float) -> None:
         """Take the time of an answer to a request that was sent once."""
+        self._backoff = 1.0
+        self._measure(seconds)
+
+    def _measure(self, seconds: float) -> None:
         if self._is_measured:
             self._deviation += (abs(self.mean - seconds) - self._deviation) / 4
             self.mean += (seconds - self.mean) / 8
@@ -54,17 +57,19 @@ class RoundTrip:
             self.mean = seconds
             self._deviation = seconds / 2
         self.measured = self.mean + 4 * self._deviation
-        self._backoff = 1.0
         self._set()
 
     def observe_copy(self, seconds: float) -> None:
-        """Take the time from the last copy of a repeated request to the answer, which is not measured (Karn's rule).
+        """Take the time from the last copy of a repeated request to the answer.
 
-        If the time is usual for an answer, the copies before were lost and not late, and waits are as before. After a
-        slow answer, the last copy was sent at some other time before it.
+        If the time is usual for an answer, the copies before were lost and not late, so the waits are no longer than
+        before. Otherwise the answer is slow, perhaps to an earlier copy: it took this time at least, which is measured,
+        and the waits stay long until an answer to a request that was sent once tells the true time (Karn's rule).
         """
         if seconds <= max(self.measured, min(SHORTEST_SECONDS, self._first)):
             self.start_anew()
+        else:
+            self._measure(seconds)
 
     def back_off(self) -> None:
         """Make the next wait twice as long, and a random share longer: the present one was in vain."""
@@ -78,7 +83,10 @@ class RoundTrip:
         self._set()
 
     def relax(self) -> None:
-        """Forget a part of measured times that are longer than the first wait: what was slow may be quick by now."""
+        """Forget a part of what makes waits longer than the first one: what was slow may be quick by now."""
+        if self._backoff > 1.0:
+            self._backoff = max(1.0, self._backoff * RELAXATION)
+            self._set()
         if self.measured > self._first:
             self.mean *= RELAXATION
             self._deviation *= RELAXATION
@@ -86,7 +94,5 @@ class RoundTrip:
             self._set()
 
     def _set(self) -> None:
-        base = self._first
-        if self._is_measured:
-            base = min(max(self.measured, min(SHORTEST_SECONDS, self._first)), LONGEST_SECONDS)
-        self.seconds = min(base * self._backoff, max(base, self._longest))
+        base = max(self.measured, min(SHORTEST_SECONDS, self._first)) if self._is_measured else self._first
+        self.seconds = min(base * self._backoff, self._longest)

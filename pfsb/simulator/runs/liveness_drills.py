@@ -264,8 +264,12 @@ class LivenessDrills:
         The bounds of the drills hold for waits that have come down again.
         """
         replica, settings = self.cluster.replica(server_id), self.cluster.settings
-        if replica.slot_time.seconds > settings.resend_seconds:
+        # A follower's slots may take longer, as ACCEPTs to it may be held back (Departure 25), and it repeats nothing.
+        leads = replica.data.server.state is State.REG_LEADER
+        if leads and replica.slot_time.seconds > settings.resend_seconds:
             return f"waits {replica.slot_time.seconds:g} s for a slot"
+        if (wait := replica.reconciliation.round_trip.seconds) > settings.reconciliation_seconds:
+            return f"waits {wait:g} s for slots that it asks for"
         wait = replica.update_timers.round_trip.seconds
         return f"waits {wait:g} s for a PROPOSAL" if wait > settings.update_seconds else ""
 
