@@ -94,7 +94,6 @@ class Retransmission(Handler):
         The timer is a delayed call and not a LoopingCall, which would end silently after an exception: an exception in
         a turn must stop the whole server.
         """
-        self._calls.pop("resend", None)
         self._wake_at = self._clock.seconds() + self._settings.resend_seconds
         self._turn.run(self._resend)
         if not self._turn.stopped:
@@ -107,7 +106,7 @@ class Retransmission(Handler):
         if time < self._wake_at:
             self._wake_at = time
             call = self._calls.get("resend")
-            if call is not None:
+            if call is not None and call.active():
                 call.reset(max(0.0, time - self._clock.seconds()))
 
     def proposal_sent(self, now: float) -> None:

@@ -173,7 +173,6 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "some crashes; then slow disks, lossy links and deaths of leaders, and how fast the protocol is",
         ("crashes",),
         servers=(3, 3, 5),
-        share_of_rare_sizes=0.0,
         settings={
             "progress_seconds": (1.0,),
             "update_seconds": (0.5,),

@@ -38,8 +38,10 @@ LOSS: Final = 0.3
 """Share of the frames that is lost on each link, in each direction."""
 LOSSY_CLIENTS: Final = 10
 LOSSY_SECONDS: Final = 10.0
-LOSSY_UPDATES: Final = {3: 150, 5: 60}
+LOSSY_UPDATES: Final = {3: 150, 5: 100}
 """Number of servers -> minimum number of updates that they execute in a second while links lose much."""
+LOSSY_UPDATES_OTHERWISE: Final = 30
+"""That number for clusters of other sizes."""
 BETRAYED_SECONDS: Final = 0.25
 """Maximum time, in seconds, from a leader's death to an update that another one has ordered, if frames to the dead
 server are refused."""
@@ -140,7 +142,7 @@ class PaceDrills:
         self.cluster.network.set_quality(evolve(LinkQuality(), loss=LOSS))
         load = self._load("lossy", LOSSY_CLIENTS)
         load.run(LOSSY_SECONDS)
-        at_least = LOSSY_UPDATES[len(self.cluster.ids)] * LOSSY_SECONDS
+        at_least = LOSSY_UPDATES.get(len(self.cluster.ids), LOSSY_UPDATES_OTHERWISE) * LOSSY_SECONDS
         lost = f"with {LOSS:.0%} of all frames lost"
         self._require(load.answered >= at_least, f"{lost}, {load.answered} updates were answered")
         heal_all(self.cluster)
