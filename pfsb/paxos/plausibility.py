@@ -34,8 +34,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.paxos.settings import Settings
-from pfsb.support.limits import SLOT_MAX, VIEW_MAX
+from pfsb.support.limits import SLOT_MAX, VIEW_MAX, WINDOW_MAX
 
 IMPLAUSIBLE: Final = "implausible"
 """Reason, given in place of a line of Figure 4, for which a message is discarded if a number in it cannot be right.
@@ -45,11 +44,14 @@ VIEW_STEP_MAX: Final = 2**20
 """How many views a claimed view may be above this server's own: twelve days of elections, one each second."""
 BURST_SLOTS_MAX: Final = 2_048
 """Maximum number of slots in the burst that answers one RECONCILIATION_REQUEST."""
-REACH_BURSTS: Final = 4
-"""How far above Local_Aru an ordered slot may be told, in bursts: two are under way at once, and may be late."""
-PROPOSED_WINDOWS: Final = 16
-"""How far above Local_Aru a PREPARE_OK may tell a proposal, in windows. Proposals lie within four windows (Invariant
-10); a follower that has accepted proposals of several former leaders may hold some further above."""
+REACH_SLOTS_MAX: Final = 4 * (BURST_SLOTS_MAX + WINDOW_MAX)
+"""How far above Local_Aru an ordered slot may be told, in slots: four bursts, since two are under way at once, and may
+be late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
+PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
+"""How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
+a follower that has accepted proposals of several former leaders may hold some further above. The largest window counts
+that a cluster may have: its window may be larger than the one in this server's configuration, and may have shrunk
+since the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
 """Total bytes of ordered batches in memory from which on no batch of a slot above a gap is taken."""
 
@@ -59,14 +61,11 @@ class Plausibility:
 
     _log = Logger()
 
-    def __init__(self, data: DataStructures, membership: Membership, settings: Settings) -> None:
+    def __init__(self, data: DataStructures, membership: Membership) -> None:
         self._views = data.views
         self._ordering = data.ordering
         self._membership = membership
         self._quorum = membership.quorum
-        window = settings.window_slots
-        self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
-        self._proposed = PROPOSED_WINDOWS * window
         self._claims: dict[int, int] = {}
         """Server id -> the view in the last message of that server with a view too far above this server's own. It
         counts as a claim that such views exist (`view`)."""
@@ -86,7 +85,7 @@ class Plausibility:
             case Prepare(view=view, local_aru=aru):
                 return self.view(view, sender) and aru <= SLOT_MAX
             case PrepareOK():
-                return message.parts <= self._reach and all(map(self._entry, message.data_list))
+                return message.parts <= REACH_SLOTS_MAX and all(map(self._entry, message.data_list))
             case GloballyOrderedUpdate(seq=seq):
                 return self.ordered(seq) and not self._holds_too_much(seq)
             case ReconciliationReply():
@@ -113,7 +112,7 @@ class Plausibility:
 
     def ordered(self, seq: int) -> bool:
         """Whether this server may be told what is ordered in slot `seq`."""
-        return seq <= self._ordering.local_aru + self._reach
+        return seq <= self._ordering.local_aru + REACH_SLOTS_MAX
 
     def _alive(self, message: Alive) -> bool:
         """Whether the state of an ALIVE goes with its view: only a view that was installed is followed or led."""
@@ -127,7 +126,7 @@ class Plausibility:
     def _entry(self, entry: DataEntry) -> bool:
         if isinstance(entry, GloballyOrderedUpdate):
             return self.ordered(entry.seq)
-        return entry.seq <= self._ordering.local_aru + self._proposed and entry.view <= VIEW_MAX
+        return entry.seq <= self._ordering.local_aru + PROPOSED_SLOTS_MAX and entry.view <= VIEW_MAX
 
     def _reply(self, message: ReconciliationReply) -> bool:
         """Whether a burst may be as long as the reply says, and lies where this server may have asked for it."""

@@ -94,10 +94,12 @@ class ReconciliationHandler(Handler):
         """The log position of the peer that was asked last, as it was known then."""
         self._awaits_reply = False
         """Whether the last request has had no reply yet, and was not given up."""
-        self._asked: set[int] = set()
+        self._peers_asked: set[int] = set()
         """The peers that were asked for slots from `_first` on."""
         self._is_timed = False
         """Whether the last request is the first one for these slots to this peer, so that its answer is measured."""
+        self._asked: dict[int, tuple[int, int]] = {}
+        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had claimed by then."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -175,7 +177,7 @@ class ReconciliationHandler(Handler):
         A peer that was asked for more than it has told of has done nothing wrong; what this server has heard of those
         slots by other ways was wrong, or the peer is as late.
         """
-        if self._peers.by_id[message.server_id].local_aru > self._data.ordering.local_aru:
+        if self._was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
         elif message.server_id == self._peer:
             self._target = self._data.ordering.local_aru
@@ -191,6 +193,16 @@ class ReconciliationHandler(Handler):
                 self.round_trip.observe(seconds)
             else:
                 self.round_trip.observe_copy(seconds)
+
+    def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
+        """Whether a reply without slots contradicts what its sender says, or said when it was asked.
+
+        A server that is not ahead has nothing to give, and is in no doubt for that: at its start a server asks a peer
+        that has claimed nothing (`ask_at_start`). Local_Aru never goes back, so a correct peer's reply does not tell a
+        lower one than the peer had claimed before it was asked.
+        """
+        first, claimed = self._asked.get(message.server_id, (SLOT_MAX, 0))
+        return message.local_aru < claimed or message.local_aru >= first
 
     def stop(self) -> None:
         self._stop_waiting()
@@ -221,9 +233,9 @@ class ReconciliationHandler(Handler):
 
     def _ask(self, peer: int, first: int) -> None:
         if first != self._first:
-            self._asked.clear()
-        self._is_timed = peer not in self._asked
-        self._asked.add(peer)
+            self._peers_asked.clear()
+        self._is_timed = peer not in self._peers_asked
+        self._peers_asked.add(peer)
         self._awaits_reply = True
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
         self._asked_position = self._peers.by_id[peer].position
@@ -232,6 +244,7 @@ class ReconciliationHandler(Handler):
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
+        self._asked[peer] = (first, self._peers.by_id[peer].local_aru)
         if self._tracer is not None:
             self._tracer.trace("reconcile", peer=peer, first=first, last=last)
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)

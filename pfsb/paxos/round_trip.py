@@ -2,8 +2,8 @@
 
 The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
 that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
-belong to either copy (Karn's rule, `RoundTrip.observe_copy`). Each time that a wait was in vain the next one is twice as
-long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
+belong to either copy (Karn's rule, `RoundTrip.observe_copy`). Each time that a wait was in vain the next one is twice
+as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
 """
 
 from __future__ import annotations

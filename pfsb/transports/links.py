@@ -12,7 +12,7 @@ address. UDP is one such network; a network in memory would be connected like th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -179,10 +179,11 @@ class Links:
         if to is not None and to not in self.membership.peers:
             self._drop(messages, "server {to} is no peer of ours", to=to)
             return
-        peers: Iterable[int] = sorted(self.membership.peers) if to is None else (to,)
+        peers = sorted(self.membership.peers) if to is None else [to]
         frames = self._sealed(self._codec, messages)
+        if peers:
+            _count(messages, self.counters.messages_out, len(peers))
         for peer in peers:
-            _count(messages, self.counters.messages_out)
             for frame in frames:
                 self._send_frame(peer, frame)
 
@@ -235,25 +236,21 @@ class Links:
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
-            opened = self._codec.open(frame)
-            self._check_source(opened.sender, source)
+            sender, identity, incarnation, position, messages = self._codec.open(frame)
+            if self._secret is None and not self._is_from(sender, source):  # Departure 41
+                raise FrameRefused(
+                    "address",
+                    f"in the name of server {sender}, whose address this is not; without secret_file a frame counts "
+                    "only if it comes from the configured address",
+                )
         except FrameRefused as refusal:
             self._refuse(refusal, source)
             return
-        if not self.faults.admits(opened.sender):
+        if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1
             return
-        _count(opened.messages, self.counters.messages_in)
-        self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
-
-    def _check_source(self, sender: int, source: object) -> None:
-        """Departure 41: without a secret, refuse a frame that does not come from its sender's address."""
-        if self._secret is None and not self._is_from(sender, source):
-            raise FrameRefused(
-                "address",
-                f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only "
-                "if it comes from the configured address",
-            )
+        _count(messages, self.counters.messages_in)
+        self._receiver.receive(sender, identity, messages, incarnation, position)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1
@@ -286,6 +283,6 @@ class Links:
             )
 
 
-def _count(messages: Sequence[Message], by_type: Counter[str]) -> None:
+def _count(messages: Sequence[Message], by_type: Counter[str], copies: int = 1) -> None:
     for message in messages:
-        by_type[type(message).__name__] += 1
+        by_type[type(message).__name__] += copies

@@ -12,7 +12,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, LAZY_VOTES_PATIENCE
-from pfsb.paxos.round_trip import SHORTEST_SECONDS
+from pfsb.paxos.round_trip import JITTER, SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase, Sent
 from tests.paxos.messages import (
     accept,
@@ -125,7 +125,7 @@ class ChoiceTests(AskingTestCase):
     def test_only_able_peer_is_asked_again(self) -> None:
         """The only peer that can serve is asked again: its answer may have been lost."""
         self.receive(alive(3, 1, local_aru=7))
-        self.advance(0.02 + 0.25 * 2)
+        self.advance(0.02 + 0.25 + 0.5 * (1 + JITTER))
         self.assertEqual(self.asked(), [3, 3, 3])
 
     def test_peer_that_cannot_serve_is_not_asked_next(self) -> None:

@@ -50,7 +50,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertNotEqual(self.wait.seconds, other.seconds)
 
     def test_waits_double_up_to_a_maximum_and_come_back_at_once(self) -> None:
-        """What has not helped ten times is forgotten with the first answer."""
+        """Ten waits in vain are forgotten with the first answer."""
         wait = RoundTrip(0.5, random.Random(3), longest_seconds=2.0)
         for _ in range(10):
             wait.back_off()
@@ -59,7 +59,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertAlmostEqual(wait.seconds, 0.3)
 
     def test_measured_time_counts_up_to_that_maximum(self) -> None:
-        """What is repeated must not be forgotten by its receivers; the measure itself is kept for other uses."""
+        """Receivers must not forget a message before it is repeated; the measure itself is kept for other uses."""
         wait = RoundTrip(0.5, random.Random(3), longest_seconds=2.0)
         wait.observe(5.0)
         self.assertEqual((wait.seconds, wait.measured), (2.0, 15.0))
@@ -73,7 +73,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(self.wait.mean, 0.01)
 
     def test_slow_answer_to_a_copy_keeps_the_doubled_wait(self) -> None:
-        """It may belong to the first one: without longer waits no slow answer could ever be measured."""
+        """The answer may belong to the first one: without longer waits no slow answer could be measured exactly."""
         self.wait.observe(0.01)
         self.wait.back_off()
         self.wait.observe_copy(0.04)
@@ -89,7 +89,7 @@ class RoundTripTests(SynchronousTestCase):
         self.assertEqual(self.wait.seconds, 0.5)
 
     def test_measure_fades_down_to_the_first_wait(self) -> None:
-        """What was slow long ago may be quick by now; what is quick is kept."""
+        """A slow disk may be quick by now; a short measure is kept."""
         self.wait.observe(5.0)
         for _ in range(500):
             self.wait.relax()

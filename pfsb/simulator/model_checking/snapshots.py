@@ -70,7 +70,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # How long answers take (Departure 49). No time passes, so all waits are at their first values.
     (Slot, "repeated"): False,
     (ReconciliationHandler, "_is_timed"): False,
-    (ReconciliationHandler, "_asked"): set(),
+    (ReconciliationHandler, "_peers_asked"): set(),
     (ReconciliationHandler, "_awaits_reply"): False,
     (ReconciliationHandler, "_asked_position"): 0,
     (RoundTrip, "_is_measured"): False,

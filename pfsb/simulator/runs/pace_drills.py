@@ -41,7 +41,7 @@ LOSSY_SECONDS: Final = 10.0
 LOSSY_UPDATES: Final = {3: 150, 5: 100}
 """Number of servers -> minimum number of updates that they execute in a second while links lose much."""
 LOSSY_UPDATES_OTHERWISE: Final = 30
-"""That number for clusters of other sizes."""
+"""Minimum number of these updates for clusters of other sizes."""
 BETRAYED_SECONDS: Final = 0.25
 """Maximum time, in seconds, from a leader's death to an update that another one has ordered, if frames to the dead
 server are refused."""
