@@ -29,6 +29,7 @@ class RoundTrip:
         """`first_seconds` is the wait while nothing is measured, and `longest_seconds` the maximum of any wait."""
         self._first = first_seconds
         self._longest = longest_seconds
+        self._floor = min(SHORTEST_SECONDS, first_seconds)
         self._rng = rng
         self._is_measured = False
         self.mean = 0.0
@@ -50,14 +51,18 @@ class RoundTrip:
 
     def _measure(self, seconds: float) -> None:
         if self._is_measured:
-            self._deviation += (abs(self.mean - seconds) - self._deviation) / 4
-            self.mean += (seconds - self.mean) / 8
+            error = seconds - self.mean
+            self.mean += error / 8
+            self._deviation += ((error if error > 0.0 else -error) - self._deviation) / 4
         else:
             self._is_measured = True
             self.mean = seconds
             self._deviation = seconds / 2
-        self.measured = self.mean + 4 * self._deviation
-        self._set()
+        self.measured = measured = self.mean + 4 * self._deviation
+        if measured < self._floor and self._backoff == 1.0:
+            self.seconds = self._floor  # the usual case, in few steps: this runs for every slot
+        else:
+            self._set()
 
     def observe_copy(self, seconds: float) -> None:
         """Take the time from the last copy of a repeated request to the answer.
@@ -66,7 +71,7 @@ class RoundTrip:
         before. Otherwise the answer is slow, perhaps to an earlier copy: it took this time at least, which is measured,
         and the waits stay long until an answer to a request that was sent once tells the true time (Karn's rule).
         """
-        if seconds <= max(self.measured, min(SHORTEST_SECONDS, self._first)):
+        if seconds <= max(self.measured, self._floor):
             self.start_anew()
         else:
             self._measure(seconds)
@@ -94,5 +99,5 @@ class RoundTrip:
             self._set()
 
     def _set(self) -> None:
-        base = max(self.measured, min(SHORTEST_SECONDS, self._first)) if self._is_measured else self._first
+        base = max(self.measured, self._floor) if self._is_measured else self._first
         self.seconds = min(base * self._backoff, self._longest)
