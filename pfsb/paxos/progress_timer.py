@@ -126,12 +126,18 @@ class ProgressTimer(Handler):
         more, since the disks of the other servers may be as slow.
         """
         turn = self._turn
-        is_slow = turn.position > turn.durable_position == self._written
+        is_slow = turn.is_writing and turn.durable_position == self._written
         self._awaits_disk |= is_slow
         return is_slow
 
     def _suspect(self) -> None:
-        """Figure 6, Block A: suspect the leader, since the timer has expired without global progress."""
+        """Figure 6, Block A: suspect the leader, since the timer has expired without global progress.
+
+        Departures 44 and 45: a server whose disk is in trouble suspects no leader, since it could install no view.
+        """
+        if self._turn.trouble is not None:
+            self.start()
+            return
         self.expiries += 1
         if self._tracer is not None:
             self._tracer.trace("timer", name="progress")

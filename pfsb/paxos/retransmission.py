@@ -21,6 +21,7 @@ from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.disk_watch import DiskWatch
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
@@ -56,6 +57,7 @@ class Retransmission(Handler):
         proposals: ProposalHandler,
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
+        disk_watch: DiskWatch,
         demand: Demand,
         rng: random.Random,
         slot_time: RoundTrip,
@@ -68,6 +70,7 @@ class Retransmission(Handler):
         self._prepare = prepare
         self._proposals = proposals
         self._alive = alive
+        self._disk_watch = disk_watch
         self._demand = demand
         self._rng = rng
         self._slot_time = slot_time
@@ -135,9 +138,10 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        Slots that all servers have are forgotten at the same time, and so are, by and by, measured times of which
-        nothing new is learned (`RoundTrip.relax`).
+        This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
+        Measured times of which nothing new is learned are forgotten by and by (`RoundTrip.relax`).
         """
+        self._disk_watch.look()
         self._turn.run(self._keep_informed)
         self._turn.flush_lazy()
         if not self._turn.stopped:
@@ -154,7 +158,12 @@ class Retransmission(Handler):
             self._reconciliation.round_trip.relax()
 
     def _resend(self) -> None:
-        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""
+        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
+
+        A server whose disk is in trouble repeats none: it could not go on when they are answered (Departures 44, 45).
+        """
+        if self._turn.trouble is not None:
+            return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()
@@ -180,7 +189,7 @@ class Retransmission(Handler):
         if repetition.view != view:
             repetition.view, repetition.wait = view, self._first_wait()
             repetition.due = now + repetition.wait
-        is_due = now >= repetition.due and self._turn.position == self._turn.durable_position
+        is_due = now >= repetition.due and not self._turn.is_writing
         if is_due:
             repetition.wait = min(longest, repetition.wait * self._rng.uniform(2.0, 2.0 * (1 + JITTER)))
             repetition.due = now + repetition.wait

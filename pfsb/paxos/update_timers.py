@@ -161,7 +161,8 @@ class UpdateTimers(Handler):
             self._timers.move_to_end(client_id)
         if open_slot:
             self.on_open_slot(open_slot)
-        if was_in_vain and self._data.server.state is State.REG_NONLEADER:
+        has_sent = self._data.server.state is State.REG_NONLEADER and self._turn.trouble is None
+        if was_in_vain and has_sent:
             self.round_trip.back_off()
 
     def _expire_one(self, update: ClientUpdate, timer: UpdateTimer) -> None:
@@ -176,6 +177,10 @@ class UpdateTimers(Handler):
         self.send_again(update, timer.expiries)
 
     def send_again(self, update: ClientUpdate, expiries: int) -> None:
+        """Send an update once more, unless the disk is in trouble: this server could not take the result (Departures 44
+        and 45)."""
+        if self._turn.trouble is not None:
+            return
         if expiries >= 2:
             self._turn.send(update)
         elif self._data.server.state is State.REG_NONLEADER:

@@ -14,8 +14,10 @@ from pfsb.simulator.defects import (
     confusion,
     digests,
     disk,
+    disk_troubles,
     execution,
     frames,
+    names,
     progress,
     promises,
     proposals,
@@ -29,6 +31,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     defect.name: defect
     for module in (
         disk,
+        disk_troubles,
         votes,
         promises,
         proposals,
@@ -39,6 +42,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         confusion,
         digests,
         frames,
+        names,
     )
     for defect in module.DEFECTS.by_name.values()
 }
