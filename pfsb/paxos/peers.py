@@ -46,7 +46,8 @@ class Peers:
         self._heard_seconds = settings.progress_seconds
         self._silence = SILENT_ALIVES * settings.alive_seconds
         self.on_return: Callable[[], None] = lambda: None
-        """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more."""
+        """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
+        was not heard because this server itself stood still."""
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""

@@ -26,6 +26,9 @@ NO_WRITE = -1
 """Number that no count of disk writes equals: the timer waits for no write."""
 SLOTS_PATIENCE = 2
 """Minimum length of the timer, in units of the time within which nearly all slots were ordered lately."""
+WRITES_PATIENCE = 4
+"""Maximum length that slow slots give the timer, in units of the time after which a disk counts as one that hangs: a
+slot waits for a write that is under way and for its own, at the leader or at a follower."""
 
 
 class ProgressTimer(Handler):
@@ -37,7 +40,9 @@ class ProgressTimer(Handler):
         self._rng = rng
         self._default = core.settings.progress_seconds
         self.longest = core.settings.progress_seconds * 2**core.settings.progress_doublings_max
-        """Maximum length of the timer, in seconds (G8)."""
+        """Maximum length to which the timer doubles, in seconds (G8)."""
+        self.longest_for_slots = WRITES_PATIENCE * core.settings.disk_seconds
+        """Maximum length of the timer, in seconds, on account of slots that took long (Departure 48)."""
         self._call: IDelayedCall | None = None
         self._due = 0.0
         self._written = 0
@@ -57,7 +62,8 @@ class ProgressTimer(Handler):
     @property
     def seconds(self) -> float:
         """The timer's length at its next start, in seconds (Departure 48)."""
-        return max(self._timers.progress_seconds, SLOTS_PATIENCE * self._slot_time.measured)
+        for_slots = min(SLOTS_PATIENCE * self._slot_time.measured, self.longest_for_slots)
+        return max(self._timers.progress_seconds, for_slots)
 
     def start(self) -> None:
         """Start the timer, or start it again, with its present length.

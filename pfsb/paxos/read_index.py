@@ -253,11 +253,7 @@ class ReadIndexHandler(Handler):
         return self._round is not None and now >= self._round.asked_at + self._wait.seconds
 
     def _measure(self, sent_at: float, is_repeated: bool) -> None:
-        seconds = self._clock.seconds() - sent_at
-        if is_repeated:
-            self._wait.observe_copy(seconds)
-        else:
-            self._wait.observe(seconds)
+        self._wait.answered(sent_at, self._clock.seconds(), is_repeated)
 
     def _give_up(self, oldest: float) -> None:
         """Give up reads that were asked before `oldest`, by `ready(False)`; their callers put them through the log.

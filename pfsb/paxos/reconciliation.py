@@ -71,8 +71,9 @@ class ReconciliationHandler(Handler):
         default = core.settings.reconciliation_seconds
         self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
         """The wait for the first reply to a request."""
-        self.on_unordered: Callable[[int, int, int], None] = lambda server_id, first, last: None
-        """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered."""
+        self.on_unordered: Callable[[int, int, int], int] = lambda server_id, first, last: 0
+        """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered.
+        Returns how many bytes of batches were sent to the server."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering
@@ -188,11 +189,7 @@ class ReconciliationHandler(Handler):
             return
         if self._awaits_reply:
             self._awaits_reply = False
-            seconds = self._clock.seconds() - self._asked_at
-            if self._is_timed:
-                self.round_trip.observe(seconds)
-            else:
-                self.round_trip.observe_copy(seconds)
+            self.round_trip.answered(self._asked_at, self._clock.seconds(), not self._is_timed)
 
     def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
         """Whether a reply without slots contradicts what its sender says, or said when it was asked.
@@ -332,7 +329,7 @@ class ReconciliationHandler(Handler):
         last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
         if last < message.first:
             if self._data.server.state is State.REG_LEADER and message.first <= self._data.ordering.last_proposed:
-                self.on_unordered(message.server_id, message.first, message.last)
+                allowance.spend(self.on_unordered(message.server_id, message.first, message.last))
             else:
                 self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:

@@ -119,7 +119,11 @@ class Retransmission(Handler):
             self.wake_by(due)
 
     def election_begun(self) -> None:
-        """Look in time whether the VIEW_CHANGE that is sent in this turn is to be repeated."""
+        """Look in time whether the VIEW_CHANGE that is sent in this turn is to be repeated.
+
+        That waits were in vain under the former leader says little about the next one.
+        """
+        self._slot_time.start_anew()
         wait = self._first_wait()
         due = self._clock.seconds() + wait
         self._votes = Repetition(self._data.views.last_attempted, due, wait)
@@ -132,8 +136,9 @@ class Retransmission(Handler):
 
     def path_is_back(self) -> None:
         """Repeat PROPOSALs soon: a server is heard again that was not heard for a while."""
-        self._slot_time.start_anew()
-        self.wake_by(self._clock.seconds() + self._slot_time.mean)
+        now = self._clock.seconds()
+        self._slot_time.interrupted(now)
+        self.wake_by(now + self._slot_time.mean)
 
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
@@ -224,18 +229,21 @@ class Retransmission(Handler):
             due = min(slot.sent_at + min(wait, slot_time.seconds) for _, slot, wait in waiting)
             self.wake_by(max(due, now + pause))
 
-    def resend_to(self, server_id: int, first: int, last: int) -> None:
+    def resend_to(self, server_id: int, first: int, last: int) -> int:
         """Send the PROPOSALs from `first` to `last` that are not ordered yet to a server that lacks these slots.
 
+        Returns the number of bytes in their batches. Departure 32: about four frames are sent at most.
         A PROPOSAL that was sent less than the mean time of a slot ago may be on its way, and is not repeated.
         """
         now = self._clock.seconds()
-        room = 4 * self._settings.frame_data_bytes_max
+        size = 0
         for seq, slot, _ in self._unordered():
-            if first <= seq <= last and room >= 0 and slot.sent_at + self._slot_time.mean <= now:
+            has_room = size <= 4 * self._settings.frame_data_bytes_max
+            if first <= seq <= last and has_room and slot.sent_at + self._slot_time.mean <= now:
                 assert slot.proposal is not None
-                room -= len(slot.proposal.batch.data)
+                size += len(slot.proposal.batch.data)
                 self._proposals.resend(seq, server_id)
+        return size
 
     def _unordered(self) -> Iterator[tuple[int, Slot, float]]:
         """(number, slot, wait in seconds) for the slots that this leader has proposed and that are not ordered yet.

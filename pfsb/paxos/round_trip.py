@@ -2,7 +2,7 @@
 
 The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
 that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
-belong to either copy (Karn's rule, `RoundTrip.observe_copy`). Each time that a wait was in vain the next one is twice
+belong to either copy (Karn's rule, `RoundTrip.answered`). Each time that a wait was in vain the next one is twice
 as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
 """
 
@@ -39,15 +39,41 @@ class RoundTrip:
         measured."""
         self.last_answer_at = 0.0
         """Time by the clock of the last answer, whether it was measured or not."""
+        self._valid_from = 0.0
+        """Time by the clock: answers to requests that were sent before it are not measured (`interrupted`)."""
         self._deviation = 0.0
         self._backoff = 1.0
         self.seconds = first_seconds
         """How long, in seconds, to wait now before the request is sent again."""
 
-    def observe(self, seconds: float) -> None:
-        """Take the time of an answer to a request that was sent once."""
-        self._backoff = 1.0
+    def answered(self, sent_at: float, now: float, is_repeated: bool) -> None:
+        """Take the time of an answer that came `now` to a request whose last copy was sent at `sent_at`, by the clock.
+
+        If the request was sent once, the answer tells the true time, and what `back_off` has done is taken back. If
+        `is_repeated`, the answer may belong to any copy (Karn's rule). An answer that comes as soon after the last copy
+        as answers usually do shows that the copies before were lost and not late, so the waits are no longer than
+        before. Otherwise the answer is slow, perhaps to an earlier copy: it took this time at least, which is measured,
+        and the waits stay long until an answer to a request that was sent once comes.
+        """
+        self.last_answer_at = now
+        if sent_at < self._valid_from:
+            return
+        seconds = now - sent_at
+        if not is_repeated:
+            self._backoff = 1.0
+        elif seconds <= max(self.measured, self._floor):
+            self.start_anew()
+            return
         self._measure(seconds)
+
+    def interrupted(self, now: float) -> None:
+        """Measure no request that was sent before `now`, by the clock, and take back what `back_off` has done.
+
+        Called when this server stood still, or a peer was not heard for a while. How long that lasted tells nothing
+        about later answers: a process that was paused for an hour would take its leader for alive for hours.
+        """
+        self._valid_from = now
+        self.start_anew()
 
     def _measure(self, seconds: float) -> None:
         if self._is_measured:
@@ -63,18 +89,6 @@ class RoundTrip:
             self.seconds = self._floor  # the usual case, in few steps: this runs for every slot
         else:
             self._set()
-
-    def observe_copy(self, seconds: float) -> None:
-        """Take the time from the last copy of a repeated request to the answer.
-
-        If the time is usual for an answer, the copies before were lost and not late, so the waits are no longer than
-        before. Otherwise the answer is slow, perhaps to an earlier copy: it took this time at least, which is measured,
-        and the waits stay long until an answer to a request that was sent once tells the true time (Karn's rule).
-        """
-        if seconds <= max(self.measured, self._floor):
-            self.start_anew()
-        else:
-            self._measure(seconds)
 
     def back_off(self) -> None:
         """Make the next wait twice as long, and a random share longer: the present one was in vain."""

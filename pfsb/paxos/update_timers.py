@@ -97,10 +97,9 @@ class UpdateTimers(Handler):
         slot = self._data.ordering.global_history.get(seq)
         if slot is None or self._data.server.state is not State.REG_NONLEADER:
             return
-        if not timer.expiries and slot.sent_at > timer.first_sent_at:
-            self.round_trip.observe(slot.sent_at - timer.first_sent_at)
-        elif slot.sent_at > timer.sent_at:
-            self.round_trip.observe_copy(slot.sent_at - timer.sent_at)
+        sent_at = timer.sent_at if timer.expiries else timer.first_sent_at
+        if slot.sent_at > sent_at:
+            self.round_trip.answered(sent_at, slot.sent_at, timer.expiries > 0)
 
     def stop(self) -> None:
         self._timers.clear()
@@ -117,7 +116,7 @@ class UpdateTimers(Handler):
 
     def path_is_back(self) -> None:
         """Expire soon: a server is heard again that was not heard for a while (Departure 49)."""
-        self.round_trip.start_anew()
+        self.round_trip.interrupted(self._clock.seconds())
         self._arm()
 
     def _arm(self) -> None:

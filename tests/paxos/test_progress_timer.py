@@ -10,16 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Accept
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
-from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
+from pfsb.paxos.progress_timer import HURRY_SECONDS, WRITES_PATIENCE, ProgressTimer
 from pfsb.paxos.records import AruRecord
 from pfsb.paxos.replica import new_data
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.window import Window
 from tests.paxos.case import SMALL, FakeStorage, FakeTransport, Notes, Recovered, ReplicaTestCase, identity_of
-from tests.paxos.messages import view_change
+from tests.paxos.messages import accept, alive, client_update, proposal, view_change
 
 
 class ProgressTimerTests(SynchronousTestCase):
@@ -109,17 +110,23 @@ class ProgressTimerTests(SynchronousTestCase):
 
     def test_length_is_twice_the_recent_time_of_slots_or_more(self) -> None:
         """Departure 48: slots that take as long as the timer are no reason to suspect the leader."""
-        self.slot_time.observe(2.0)
+        self.slot_time.answered(0.0, 2.0, False)
         self.assertGreaterEqual(self.timer.seconds, 4.0)
         self.timer.start()
         self.advance(3.9)
         self.assertEqual(self.expired, [])
 
+    def test_slots_make_it_no_longer_than_disks_may_hang(self) -> None:
+        """Departure 48: a disk whose writes take longer counts as one that hangs, so no slot takes so long."""
+        for _ in range(9):
+            self.slot_time.answered(0.0, 3600.0, False)
+        self.assertEqual(self.timer.seconds, WRITES_PATIENCE * SMALL.disk_seconds)
+
     def test_length_comes_down_with_the_time_of_slots(self) -> None:
         """Departure 48: one slow write must not make later failovers slower for long."""
-        self.slot_time.observe(2.0)
+        self.slot_time.answered(0.0, 2.0, False)
         for _ in range(30):
-            self.slot_time.observe(0.002)
+            self.slot_time.answered(0.0, 0.002, False)
         self.assertEqual(self.timer.seconds, 1.0)
 
     def write(self) -> None:
@@ -211,3 +218,35 @@ class ElectionTests(ReplicaTestCase):
             waited.append(round(self.clock.seconds() - begun))
             self.assertIn(view_change(2, view + 1), self.take(type(view_change(2, 1))))
         self.assertEqual(waited, [2, 4, 8, 8])
+
+
+class StandstillTests(ReplicaTestCase):
+    """Departure 48: for how long a server stood still says nothing about how long slots take."""
+
+    def order_after_a_pause(self) -> None:
+        """Slot 1 is proposed, the process stands still for an hour, and then the votes are read."""
+        self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
+        self.take(Accept)
+        self.clock.rightNow += 3600.0
+        for other in (1, 3):
+            self.receive(accept(other, 1, 1))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+
+    def test_paused_server_suspects_a_dead_leader_as_soon_as_before(self) -> None:
+        """A timer of hours would keep a cluster of three, with this server and a dead leader, from electing."""
+        self.follow(view=1)
+        for other in (1, 3):
+            self.receive(alive(other, 1))
+        self.order_after_a_pause()
+        self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)
+
+    def test_slot_that_a_restarted_server_finds_on_disk_is_not_measured(self) -> None:
+        """When its PROPOSAL came is forgotten."""
+        self.clock.rightNow += 3600.0
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
+        self.take(Accept)
+        self.data.ordering.global_history.ensure(1).sent_at = 0.0
+        for other in (1, 3):
+            self.receive(accept(other, 1, 1))
+        self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from pfsb.paxos import allowance
 from pfsb.paxos.messages import (
     Accept,
     Alive,
@@ -17,7 +18,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.retransmission import BURSTS
 from pfsb.paxos.round_trip import SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase
-from tests.paxos.messages import accept, client_update, prepare_ok, proposal, view_change
+from tests.paxos.messages import accept, alive, client_update, prepare_ok, proposal, view_change
 
 
 class ElectionTests(ReplicaTestCase):
@@ -164,6 +165,34 @@ class LeaderTests(ReplicaTestCase):
         self.advance(0.25 * 0.09)
         self.assertEqual([p.seq for p in self.take(Proposal)], [2])
         self.take(Accept)
+
+    def test_waits_in_vain_of_a_former_view_do_not_count_in_the_next(self) -> None:
+        """Departure 49: the way to other servers may be good, and the first PROPOSAL of a view is watched for."""
+        self.propose(1)
+        self.advance(0.9)
+        self.take(Proposal)
+        self.take(Accept)
+        self.assertGreater(self.replica.slot_time.seconds, 2 * SMALL.resend_seconds)
+        self.expire_progress_timer()
+        self.take(ViewChange)
+        self.assertEqual(self.replica.slot_time.seconds, SMALL.resend_seconds)
+
+    def test_server_that_asks_without_pause_uses_up_its_allowance(self) -> None:
+        """Departure 37: PROPOSALs that it gets count as ordered slots do."""
+        self.propose(1, size=90)
+        self.receive(alive(4, 2))
+        self.advance(0.1)
+        self.take(Proposal)
+        self.take(Accept)
+        before = self.replica.reconciliation.refused
+        self.patch(allowance, "SERVED_BYTES_AT_ONCE", 100)
+        self.patch(allowance, "SERVED_BYTES_PER_SECOND", 0)
+        for _ in range(5):
+            self.receive(ReconciliationRequest(4, 1, 1))
+            self.data.ordering.global_history.ensure(1).sent_at -= 1.0
+        self.assertEqual(len(self.take(Proposal)), 1)
+        self.take(Accept)
+        self.assertEqual(self.replica.reconciliation.refused, before + 4)
 
     def test_server_that_asks_for_slots_that_are_not_ordered_gets_their_proposals(self) -> None:
         """Departure 49: the leader has nothing else to give; what it has just sent may be on its way."""

@@ -20,6 +20,12 @@ class FollowerTests(ReplicaTestCase):
         self.introduce(CAROL)
         self.assertSent(CAROL, to=1)
 
+    def hear_both(self) -> None:
+        """Hear the servers whose votes count, so that they do not return from a silence when they vote."""
+        self.hear_leader()
+        self.receive(alive(3, 1))
+        self.assertEqual(self.destinations(), [1])
+
     def destinations(self) -> list[int | None]:
         """Where updates have gone since the last look."""
         found = [s for s in self.transport.sent if not s.looked_at and isinstance(s.message, ClientUpdate)]
@@ -51,6 +57,7 @@ class FollowerTests(ReplicaTestCase):
 
     def test_length_follows_the_time_to_the_proposal(self) -> None:
         """Departure 49: an update that is in no PROPOSAL after the usual time is lost."""
+        self.hear_both()
         self.advance(0.02)
         self.order(1, CAROL)
         self.introduce(DAVE)
@@ -63,9 +70,7 @@ class FollowerTests(ReplicaTestCase):
     def test_wait_stays_doubled_after_a_slow_answer_to_one_of_two_copies(self) -> None:
         """Departure 49, Karn's rule: the answer took 0.1 s at least, and may have taken 0.6 s."""
         self.advance(0.4)
-        self.hear_leader()
-        self.receive(alive(3, 1))
-        self.assertEqual(self.destinations(), [1])
+        self.hear_both()
         self.advance(0.2)
         self.assertEqual(self.destinations(), [1])
         self.order(1, CAROL)
@@ -82,6 +87,27 @@ class FollowerTests(ReplicaTestCase):
         self.assertNotSent(ClientUpdate)
         self.assertSent(ReconciliationRequest(2, 1, 1), to=1)
         self.take(ReconciliationRequest)
+
+    def test_time_in_which_this_server_stood_still_is_not_measured(self) -> None:
+        """Departure 49: a pause of a minute is no reason to wait longer for the next PROPOSAL."""
+        self.hear_both()
+        self.clock.rightNow += 60.0
+        self.order(1, CAROL)
+        self.assertEqual(self.replica.update_timers.seconds, self.settings.update_seconds)
+        self.take(ClientUpdate)
+
+    def test_waits_do_not_grow_while_the_disk_is_in_trouble(self) -> None:
+        """Departure 45: nothing is sent meanwhile, so no wait is in vain, and the first copy after it is not late."""
+        self.hear_both()
+        self.storage.is_full = True
+        for _ in range(20):
+            self.hear_leader()
+            self.advance(0.2)
+        self.assertEqual(self.destinations(), [])
+        self.assertEqual(self.replica.update_timers.seconds, self.settings.update_seconds)
+        self.storage.is_full = False
+        self.advance(0.8)
+        self.assertEqual(self.destinations(), [None])
 
     def test_copy_that_waits_for_the_disk_is_one_copy(self) -> None:
         """Departure 49: what has not left cannot be lost."""

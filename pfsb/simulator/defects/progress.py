@@ -56,7 +56,7 @@ def _timer_without_disk(process: Any) -> None:
 @DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")
 def _waits_not_measured(process: Any) -> None:
     slot_time = process.replica.slot_time
-    override(slot_time, "observe", lambda _: lambda seconds: None)
+    override(slot_time, "answered", lambda _: do_nothing)
     override(slot_time, "back_off", lambda _: do_nothing)
 
 
@@ -77,7 +77,7 @@ def _waits_of_copies(process: Any) -> None:
 def _waits_stay_long(process: Any) -> None:
     replica = process.replica
     for round_trip in (replica.slot_time, replica.update_timers.round_trip, replica.reconciliation.round_trip):
-        override(round_trip, "observe", lambda _: lambda seconds: None)
+        override(round_trip, "answered", lambda _: do_nothing)
         override(round_trip, "start_anew", lambda _: do_nothing)
 
 

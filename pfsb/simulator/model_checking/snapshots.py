@@ -77,6 +77,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (RoundTrip, "mean"): 0.0,
     (RoundTrip, "measured"): 0.0,
     (RoundTrip, "last_answer_at"): 0.0,
+    (RoundTrip, "_valid_from"): 0.0,
     (RoundTrip, "_deviation"): 0.0,
     (RoundTrip, "_backoff"): 1.0,
     # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
