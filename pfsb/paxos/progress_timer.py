@@ -47,9 +47,8 @@ class ProgressTimer(Handler):
         self._due = 0.0
         self._written = 0
         """Number of disk writes that were done when the timer was started."""
-        self._awaits_disk = False
-        """Whether the timer is due, and waits for a write of this server's disk that was under way when it was
-        started."""
+        self._awaits_disk_since: float | None = None
+        """Time by the clock at which the timer was due, if it waits for a write of this server's disk; else None."""
         self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
         """Called in a turn each time that the timer expires. `Replica._wire` sets it to the beginning of an
@@ -76,7 +75,7 @@ class ProgressTimer(Handler):
             seconds = self.seconds
         self._due = self._clock.seconds() + seconds
         self._written = self._turn.durable_position
-        self._awaits_disk = False
+        self._awaits_disk_since = None
         if self._call is None:
             self._arm(self._due)
         elif self._call.getTime() > self._due:
@@ -98,7 +97,7 @@ class ProgressTimer(Handler):
         if self._clock.seconds() + left < max(self._due, self._call.getTime()):
             self._due = self._clock.seconds() + left
             self._written = NO_WRITE
-            self._awaits_disk = False
+            self._awaits_disk_since = None
             self._call.reset(left)
 
     def double(self) -> None:
@@ -119,8 +118,10 @@ class ProgressTimer(Handler):
             self._arm(self._due)
         elif self._own_disk_is_slow():
             self._arm(self._clock.seconds() + self._default)
-        elif self._awaits_disk:
+        elif self._awaits_disk_since is not None:
+            waited = self._clock.seconds() - self._awaits_disk_since
             self.start()
+            self._due += waited
         else:
             self._turn.run(self._suspect)
 
@@ -129,11 +130,12 @@ class ProgressTimer(Handler):
 
         Then the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the same
         write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs once
-        more, since the disks of the other servers may be as slow.
+        more, and as much longer as it has waited, since the disks of the other servers may be as slow.
         """
         turn = self._turn
         is_slow = turn.is_writing and turn.durable_position == self._written
-        self._awaits_disk |= is_slow
+        if is_slow and self._awaits_disk_since is None:
+            self._awaits_disk_since = self._clock.seconds()
         return is_slow
 
     def _suspect(self) -> None:

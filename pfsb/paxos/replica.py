@@ -218,8 +218,10 @@ class Replica:
         self.retransmission.gap_seen()
 
     def _path_is_back(self) -> None:
-        """A server is heard again after a silence: what was sent meanwhile is repeated soon, and not measured (Departure
-        49)."""
+        """A server is heard again after a silence: what was sent meanwhile is repeated soon, and not measured.
+
+        Departures 48 and 49.
+        """
         self.retransmission.path_is_back()
         self.update_timers.path_is_back()
 

@@ -140,9 +140,20 @@ class ProgressTimerTests(SynchronousTestCase):
         self.advance(5.5)
         self.assertEqual(self.expired, [])
         self.storage.finish_all()
-        self.advance(1.0)
+        self.advance(5.5)
         self.assertEqual(self.expired, [], "the disks of the others get the same time")
         self.advance(1.1)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_progress_ends_the_longer_time_after_a_long_write(self) -> None:
+        """Departure 48: once the others have shown that they order slots, the usual time counts again."""
+        self.timer.start()
+        self.write()
+        self.advance(5.5)
+        self.storage.finish_all()
+        self.advance(1.0)
+        self.timer.start()
+        self.advance(1.01)
         self.assertEqual(len(self.expired), 1)
 
     def test_writes_that_end_do_not_put_it_off(self) -> None:

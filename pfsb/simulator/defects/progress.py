@@ -53,6 +53,12 @@ def _timer_without_disk(process: Any) -> None:
     override(process.replica.progress_timer, "_own_disk_is_slow", lambda _: lambda: False)
 
 
+@DEFECTS.add("standstill-measured", "Departure 48", "the time for which a server stood still counts as that of a slot")
+def _standstill_measured(process: Any) -> None:
+    slot_time = process.replica.slot_time
+    override(slot_time, "interrupted", lambda _: lambda now: slot_time.start_anew())
+
+
 @DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")
 def _waits_not_measured(process: Any) -> None:
     slot_time = process.replica.slot_time

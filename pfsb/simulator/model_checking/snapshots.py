@@ -84,7 +84,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (UpdateTimer, "position"): 0,
     (ReconciliationHandler, "_asked_behind"): 0,
     (ProgressTimer, "_written"): NO_WRITE,
-    (ProgressTimer, "_awaits_disk"): False,
+    (ProgressTimer, "_awaits_disk_since"): None,
     # Whether an update goes to the leader or to all is chosen when its timer fires (`SteppedServer._choose`).
     (UpdateTimer, "expiries"): 0,
     # The peer that is asked for missing slots is chosen when the reconciliation timer fires.

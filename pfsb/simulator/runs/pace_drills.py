@@ -47,6 +47,10 @@ BETRAYED_SECONDS: Final = 0.25
 server are refused."""
 SILENT_TIMERS: Final = 4
 """Maximum of that time if nothing betrays the death, in units of the Progress_Timer."""
+PAUSE_SECONDS: Final = 40.0
+"""How long, in seconds, a server stands still, from a moment at which it waits for votes."""
+SYNC_BEFORE_A_PAUSE: Final = 0.05
+"""How long, in seconds, each write takes then, so that votes are waited for."""
 LOOK_SECONDS: Final = 0.002
 PATIENCE_SECONDS: Final = 60.0
 """How long, in seconds, a healed cluster may take to have its timers at their defaults again."""
@@ -108,10 +112,10 @@ class PaceDrills:
     marks: Marks
 
     def run(self) -> None:
-        """Run all drills, in an order that is drawn at random."""
+        """Run the drills, in an order that is drawn at random, but for the last one."""
         drills = [self.slow_disks, self.lossy_links, self.silent_death, self.betrayed_death]
         self.rng.shuffle(drills)
-        for drill in drills:
+        for drill in [*drills, self.death_after_a_pause]:
             self._settle()
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
@@ -155,6 +159,26 @@ class PaceDrills:
     def betrayed_death(self) -> None:
         """Departure 11: a leader whose address refuses frames is replaced at once."""
         self._replace_leader(BETRAYED_SECONDS, refusals=True)
+
+    def death_after_a_pause(self) -> None:
+        """Departure 48: a server that stood still while a slot waited trusts a dead leader no longer for that."""
+        leader = self._leader()
+        for server in self.cluster.servers.values():
+            server.sync_seconds = (SYNC_BEFORE_A_PAUSE, SYNC_BEFORE_A_PAUSE)
+        paused = next(i for i in self.cluster.ids if i != leader)
+        self.cluster.submit(leader, f"pause-{self.cluster.now:g}", 1, b"x")
+        self.cluster.run_until(lambda: self._has_open_slot(paused))
+        self.cluster.pause(paused)
+        self.cluster.run(PAUSE_SECONDS)
+        self.cluster.resume(paused)
+        self.cluster.run_until(lambda: not self._has_open_slot(paused))
+        self.silent_death()
+
+    def _has_open_slot(self, server_id: int) -> bool:
+        """Whether a PROPOSAL is at the server, and it does not know yet that the slot is ordered."""
+        ordering = self.cluster.replica(server_id).data.ordering
+        slots = ordering.global_history.above(ordering.local_aru)
+        return any(slot.proposal is not None and slot.ordered is None for _, slot in slots)
 
     def _replace_leader(self, seconds: float, *, refusals: bool) -> None:
         before = self.cluster.network.refusals

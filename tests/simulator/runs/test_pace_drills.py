@@ -48,6 +48,12 @@ class MeasureTests(SynchronousTestCase):
                 drills(seed, servers).betrayed_death()
                 drills(seed, servers).silent_death()
 
+    def test_dead_leader_is_replaced_in_time_after_a_pause(self) -> None:
+        """Departure 48: also by the votes of a server that stood still for 40 s."""
+        for seed in range(3):
+            for servers in (3, 5):
+                drills(seed, servers).death_after_a_pause()
+
     def test_failover_after_slow_disks_is_as_fast_as_before(self) -> None:
         """Departure 48: what was measured comes down again."""
         both = drills(3)
@@ -72,6 +78,10 @@ class DefectTests(SynchronousTestCase):
         """Departure 48: by the time of slots, and by the own disk before a slot is measured."""
         for broken in ("timer-without-slots", "timer-without-disk"):
             self.assertFails("slow_disks", broken, "became view")
+
+    def test_pause_that_counts_as_the_time_of_a_slot_is_found(self) -> None:
+        """Departure 48: in a cluster of three, where the vote of the server that was paused is needed."""
+        self.assertFails("death_after_a_pause", "standstill-measured", "the leader died, and after")
 
     def test_waits_that_stay_long_are_found(self) -> None:
         """Departure 49: a few losses must not make every later wait long."""
