@@ -175,8 +175,10 @@ class Retransmission(Handler):
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             longest = self._settings.resend_seconds
             prepares = views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed)
-            if prepares and self._is_due(self._prepares, max(longest, self._slot_time.measured)):
-                self._prepare.send_prepare()
+            if prepares:
+                self._prepare.ask_for_parts()  # these requests have times of their own (Departure 47)
+                if self._is_due(self._prepares, max(longest, self._slot_time.measured)):
+                    self._prepare.ask_again()
             if self._is_due(self._votes, longest):
                 self._election.send_view_change()
 
