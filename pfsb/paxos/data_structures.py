@@ -44,8 +44,8 @@ class Slot:
     sent_at: float = 0.0
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
-    repeated: bool = False
-    """Whether this server, as leader, has sent the slot's PROPOSAL again (Departure 49)."""
+    first_sent_at: float = 0.0
+    """Time, by the clock in seconds, at which the first copy of that PROPOSAL was sent or accepted (Departure 49)."""
 
 
 @define

@@ -56,7 +56,7 @@ class GlobalOrderingHandler(Handler):
             assert slot.proposal is not None
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             if ordered_in_this_view:
-                self._slot_time.answered(slot.sent_at, self._clock.seconds(), slot.repeated)
+                self._slot_time.answered(slot.first_sent_at, slot.sent_at, self._clock.seconds())
             self._order(seq, slot, ordered_in_this_view)
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:

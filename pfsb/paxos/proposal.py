@@ -81,7 +81,7 @@ class ProposalHandler(Handler):
             stored = self._data.apply_proposal(message)
             if stored is not None:
                 self._record(message, stored)
-                stored.sent_at = self._clock.seconds()
+                stored.first_sent_at = stored.sent_at = self._clock.seconds()
                 ordering = self._data.ordering
                 if seq - 1 not in ordering.global_history.slots and seq - 1 > ordering.local_aru:
                     self._on_hole(seq - 1)
@@ -165,7 +165,6 @@ class ProposalHandler(Handler):
         if slot is None or slot.proposal is None or slot.ordered is not None:
             return
         slot.sent_at = self._clock.seconds()
-        slot.repeated = True
         voters = slot.voters.get(slot.proposal.view, {})
         silent = [peer for peer in self._membership.others if peer not in voters]
         receivers = [None] if len(silent) == len(self._membership.others) else silent
@@ -211,8 +210,7 @@ class ProposalHandler(Handler):
     def propose(self, message: Proposal) -> None:
         slot = self._data.apply_proposal(message)
         assert slot is not None, "a leader proposes once a view and slot, and only what is not ordered"
-        slot.sent_at = now = self._clock.seconds()
-        slot.repeated = False
+        slot.first_sent_at = slot.sent_at = now = self._clock.seconds()
         self.on_sent(now)
         self.batch_bytes.observe(len(message.batch.data))
         self._turn.send_proposal_early(message)

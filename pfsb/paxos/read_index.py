@@ -41,9 +41,10 @@ class _Round:
     """The slot up to which a server must have executed to answer a read that was asked before the round began."""
     asked_by: dict[int, int]
     """server id -> the number of the READ_REQUEST of that server which this round answers."""
+    first_asked_at: float
+    """Time by the clock at which the round's CONFIRM was first sent."""
     asked_at: float
-    """Time by the clock at which the round's CONFIRM was last sent."""
-    is_repeated: bool = False
+    """Time by the clock at which it was last sent."""
     confirmed_by: set[int] = field(factory=set)
 
 
@@ -55,8 +56,8 @@ class ReadIndexHandler(Handler):
         """The wait for an answer to READ_REQUEST or CONFIRM (Departure 49)."""
         self._requested_at = 0.0
         """Time by the clock at which the present READ_REQUEST was last sent."""
-        self._is_repeated = False
-        """Whether the present READ_REQUEST was sent again."""
+        self._first_requested_at = 0.0
+        """Time by the clock at which it was first sent."""
         self._looked_at = 0.0
         """Time by the clock at which messages were last repeated, and late reads given up."""
         self.waiting: list[_Read] = []
@@ -98,7 +99,7 @@ class ReadIndexHandler(Handler):
         An answer to an earlier request is ignored: it says nothing about reads that were asked after that request.
         """
         if message.number == self._request_number and self.requested:
-            self._measure(self._requested_at, self._is_repeated)
+            self._wait.answered(self._first_requested_at, self._requested_at, self._clock.seconds())
             self._indexed.append((message.seq, self.requested))
             self.requested = []
             if self.waiting:
@@ -121,12 +122,11 @@ class ReadIndexHandler(Handler):
         # The number is larger than those of this server's former incarnations, to which answers may be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
         self.requested, self.waiting = self.waiting, []
-        self._is_repeated = False
+        self._first_requested_at = self._requested_at = self._clock.seconds()
         self._ask_leader()
 
     def _ask_leader(self) -> None:
         own_id, state = self._data.server.server_id, self._data.server.state
-        self._requested_at = self._clock.seconds()
         if state is State.REG_LEADER:
             self.on_read_request(ReadRequest(own_id, self._request_number))
         elif state is State.REG_NONLEADER:
@@ -182,9 +182,8 @@ class ReadIndexHandler(Handler):
         # No batch is chosen in a slot above the index: this leader has proposed nothing above the index in its view,
         # and the promises of a majority have told it of all that older views may have chosen (Departure 24).
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
-        self._round = begun = _Round(
-            self._round_number, self._data.views.last_installed, index, asked_by, self._clock.seconds()
-        )
+        now, view = self._clock.seconds(), self._data.views.last_installed
+        self._round = begun = _Round(self._round_number, view, index, asked_by, now, now)
         begun.confirmed_by.add(self._data.server.server_id)
         self.ask_for_confirmation(begun)
         self._end_round_if_confirmed(begun)
@@ -197,7 +196,7 @@ class ReadIndexHandler(Handler):
         if len(present.confirmed_by) < self.quorum:
             return
         self._round = None
-        self._measure(present.asked_at, present.is_repeated)
+        self._wait.answered(present.first_asked_at, present.asked_at, self._clock.seconds())
         own_id = self._data.server.server_id
         for server_id, number in present.asked_by.items():
             answer = ReadIndex(own_id, number, present.index)
@@ -235,13 +234,13 @@ class ReadIndexHandler(Handler):
         self._give_up(now - self._settings.update_seconds)
         if self.requested:
             if is_late:
-                self._is_repeated = True
+                self._requested_at = now
                 self._ask_leader()
         elif self.waiting:
             self.request_index()
         present = self.present_round()
         if present is not None and round_is_late:
-            present.asked_at, present.is_repeated = now, True
+            present.asked_at = now
             self.ask_for_confirmation(present)
         if (is_late or round_is_late) and self._data.server.state is not State.LEADER_ELECTION:
             self._wait.back_off()
@@ -251,9 +250,6 @@ class ReadIndexHandler(Handler):
 
     def _round_is_due(self, now: float) -> bool:
         return self._round is not None and now >= self._round.asked_at + self._wait.seconds
-
-    def _measure(self, sent_at: float, is_repeated: bool) -> None:
-        self._wait.answered(sent_at, self._clock.seconds(), is_repeated)
 
     def _give_up(self, oldest: float) -> None:
         """Give up reads that were asked before `oldest`, by `ready(False)`; their callers put them through the log.

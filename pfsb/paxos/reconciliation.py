@@ -101,10 +101,8 @@ class ReconciliationHandler(Handler):
         """The log position of the peer that was asked last, as it was known then."""
         self._awaits_reply = False
         """Whether the last request has had no reply yet, and was not given up."""
-        self._peers_asked: set[int] = set()
-        """The peers that were asked for slots from `_first` on."""
-        self._is_timed = False
-        """Whether the last request is the first one for these slots to this peer, so that its answer is measured."""
+        self._peers_asked: dict[int, float] = {}
+        """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
         self._reply_slots = 0
         """Number of slots in the last reply."""
         self._slots_max = BURST_SLOTS_MAX
@@ -207,7 +205,7 @@ class ReconciliationHandler(Handler):
             return
         if self._awaits_reply:
             self._awaits_reply = False
-            self.round_trip.answered(self._asked_at, self._clock.seconds(), not self._is_timed)
+            self.round_trip.answered(self._peers_asked[message.server_id], self._asked_at, self._clock.seconds())
 
     def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
         """Whether a reply without slots contradicts what its sender says, or said when it was asked.
@@ -275,10 +273,9 @@ class ReconciliationHandler(Handler):
     def _ask(self, peer: int, first: int) -> None:
         if first != self._first:
             self._peers_asked.clear()
-        self._is_timed = peer not in self._peers_asked
-        self._peers_asked.add(peer)
         self._awaits_reply = True
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
+        self._peers_asked.setdefault(peer, self._asked_at)
         self._asked_position = self._peers.by_id[peer].position
         last = self._target if self._slots_max >= BURST_SLOTS_MAX else min(self._target, first + self._slots_max - 1)
         self._request(peer, first, last)

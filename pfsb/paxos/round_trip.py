@@ -15,6 +15,9 @@ SHORTEST_SECONDS = 0.01
 pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
 """Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
+GUESSES_MAX = 3
+"""How many answers in a row to requests that were sent again are taken for answers to the last copy. Where messages are
+lost, a request that was sent once is answered in between; where answers are slow, none is."""
 JITTER = 0.25
 """Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
 RELAXATION = 0.97
@@ -43,28 +46,42 @@ class RoundTrip:
         """Time by the clock: answers to requests that were sent before it are not measured (`interrupted`)."""
         self._deviation = 0.0
         self._backoff = 1.0
+        self._guesses = 0
+        """Number of answers to requests that were sent again, since the last answer to one that was sent once."""
         self.seconds = first_seconds
         """How long, in seconds, to wait now before the request is sent again."""
 
-    def answered(self, sent_at: float, now: float, is_repeated: bool) -> None:
-        """Take the time of an answer that came `now` to a request whose last copy was sent at `sent_at`, by the clock.
+    def answered(self, first_at: float, last_at: float, now: float) -> None:
+        """Take the time of an answer that came `now` to a request.
 
-        If the request was sent once, the answer tells the true time, and what `back_off` has done is taken back. If
-        `is_repeated`, the answer may belong to any copy (Karn's rule). An answer that comes as soon after the last copy
-        as answers usually do shows that the copies before were lost and not late, so the waits are no longer than
-        before. Otherwise the answer is slow, perhaps to an earlier copy: it took this time at least, which is measured,
-        and the waits stay long until an answer to a request that was sent once comes.
+        The first copy of the request was sent at `first_at`, and the last one at `last_at`, all by the clock. If there
+        is one copy, the answer tells the true time, and what `back_off` has done is taken back.
         """
         self.last_answer_at = now
-        if sent_at < self._valid_from:
+        if first_at < self._valid_from:
             return
-        seconds = now - sent_at
-        if not is_repeated:
+        if first_at == last_at:
             self._backoff = 1.0
-        elif seconds <= max(self.measured, self._floor):
+            self._guesses = 0
+            self._measure(now - first_at)
+        else:
+            self._guess(now - first_at, now - last_at)
+
+    def _guess(self, longest: float, shortest: float) -> None:
+        """Take the time of an answer that may belong to any copy of a request (Karn's rule).
+
+        An answer that comes as soon after the last copy as answers usually do seems to show that the copies before were
+        lost and not late, so the waits are no longer than before. A later answer took at least the time since the last
+        copy, which is measured, and the waits stay long. If all answers come to repeated requests, the waits are too
+        short: then the time since the first copy is measured, which is no less than the true one.
+        """
+        self._guesses += 1
+        if self._guesses > GUESSES_MAX:
+            self._measure(longest)
+        elif shortest <= max(self.measured, self._floor):
             self.start_anew()
-            return
-        self._measure(seconds)
+        else:
+            self._measure(shortest)
 
     def interrupted(self, now: float) -> None:
         """Measure no request that was sent before `now`, by the clock, and take back what `back_off` has done.
@@ -73,6 +90,7 @@ class RoundTrip:
         about later answers: a process that was paused for an hour would take its leader for alive for hours.
         """
         self._valid_from = now
+        self._guesses = 0
         self.start_anew()
 
     def _measure(self, seconds: float) -> None:

@@ -97,9 +97,9 @@ class UpdateTimers(Handler):
         slot = self._data.ordering.global_history.get(seq)
         if slot is None or self._data.server.state is not State.REG_NONLEADER:
             return
-        sent_at = timer.sent_at if timer.expiries else timer.first_sent_at
-        if slot.sent_at > sent_at:
-            self.round_trip.answered(sent_at, slot.sent_at, timer.expiries > 0)
+        last_at = timer.sent_at if timer.expiries else timer.first_sent_at
+        if slot.sent_at > last_at:
+            self.round_trip.answered(timer.first_sent_at, last_at, slot.sent_at)
 
     def stop(self) -> None:
         self._timers.clear()

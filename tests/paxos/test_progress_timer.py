@@ -110,7 +110,7 @@ class ProgressTimerTests(SynchronousTestCase):
 
     def test_length_is_twice_the_recent_time_of_slots_or_more(self) -> None:
         """Departure 48: slots that take as long as the timer are no reason to suspect the leader."""
-        self.slot_time.answered(0.0, 2.0, False)
+        self.slot_time.answered(0.0, 0.0, 2.0)
         self.assertGreaterEqual(self.timer.seconds, 4.0)
         self.timer.start()
         self.advance(3.9)
@@ -119,14 +119,14 @@ class ProgressTimerTests(SynchronousTestCase):
     def test_slots_make_it_no_longer_than_disks_may_hang(self) -> None:
         """Departure 48: a disk whose writes take longer counts as one that hangs, so no slot takes so long."""
         for _ in range(9):
-            self.slot_time.answered(0.0, 3600.0, False)
+            self.slot_time.answered(0.0, 0.0, 3600.0)
         self.assertEqual(self.timer.seconds, WRITES_PATIENCE * SMALL.disk_seconds)
 
     def test_length_comes_down_with_the_time_of_slots(self) -> None:
         """Departure 48: one slow write must not make later failovers slower for long."""
-        self.slot_time.answered(0.0, 2.0, False)
+        self.slot_time.answered(0.0, 0.0, 2.0)
         for _ in range(30):
-            self.slot_time.answered(0.0, 0.002, False)
+            self.slot_time.answered(0.0, 0.0, 0.002)
         self.assertEqual(self.timer.seconds, 1.0)
 
     def write(self) -> None:
@@ -257,7 +257,7 @@ class StandstillTests(ReplicaTestCase):
         self.follow(view=1)
         self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
         self.take(Accept)
-        self.data.ordering.global_history.ensure(1).sent_at = 0.0
+        self.data.ordering.global_history.ensure(1).first_sent_at = 0.0
         for other in (1, 3):
             self.receive(accept(other, 1, 1))
         self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)

@@ -76,7 +76,17 @@ def _waits_of_copies(process: Any) -> None:
         resend(seq, to)
         slot = replica.data.ordering.global_history.get(seq)
         if slot is not None:
-            slot.repeated = False
+            slot.first_sent_at = slot.sent_at
+
+
+@DEFECTS.add("waits-guessed", "Departure 49", "every answer to a request that was sent again counts for the last copy")
+def _waits_guessed(process: Any) -> None:
+    slot_time = process.replica.slot_time
+
+    @instead_of(slot_time, "answered")
+    def broken(answered: Callable[[float, float, float], None], first_at: float, last_at: float, now: float) -> None:
+        slot_time._guesses = 0
+        answered(first_at, last_at, now)
 
 
 @DEFECTS.add("waits-stay-long", "Departure 49", "a wait that has grown never gets shorter again")

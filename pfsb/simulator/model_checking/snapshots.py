@@ -76,9 +76,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Retransmission, "_wake_at"): 0.0,
     (ReconciliationHandler, "_asked_at"): 0.0,
     # How long answers take (Departure 49). No time passes, so all waits are at their first values.
-    (Slot, "repeated"): False,
-    (ReconciliationHandler, "_is_timed"): False,
-    (ReconciliationHandler, "_peers_asked"): set(),
+    (Slot, "first_sent_at"): 0.0,
+    (ReconciliationHandler, "_peers_asked"): {},
     (ReconciliationHandler, "_awaits_reply"): False,
     (ReconciliationHandler, "_asked_position"): 0,
     (RoundTrip, "_is_measured"): False,
@@ -88,6 +87,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (RoundTrip, "_valid_from"): 0.0,
     (RoundTrip, "_deviation"): 0.0,
     (RoundTrip, "_backoff"): 1.0,
+    (RoundTrip, "_guesses"): 0,
     # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
     (UpdateTimer, "position"): 0,
     (ReconciliationHandler, "_asked_behind"): 0,

@@ -34,6 +34,11 @@ PROPOSALS_MAX: Final = 2
 """Maximum number of PROPOSALs that each other server is sent for each update, on disks of any speed."""
 PROPOSALS_AT_FIRST: Final = 20
 """How many more PROPOSALs each server may be sent before the leader has measured how slow the disks have become."""
+SLOW_LINK: Final = 0.3
+"""How long, in seconds, frames of the leader take to the others, while their frames are as quick as ever."""
+SLOW_LINK_SECONDS: Final = 10.0
+SLOW_LINK_PROPOSALS_MAX: Final = 1.5
+"""Maximum number of PROPOSALs that each other server is then sent for each update."""
 LOSS: Final = 0.3
 """Share of the frames that is lost on each link, in each direction."""
 LOSSY_CLIENTS: Final = 10
@@ -115,7 +120,7 @@ class PaceDrills:
         """Run the drills, in an order that is drawn at random, but for the last one."""
         drills = [self.slow_disks, self.lossy_links, self.silent_death, self.betrayed_death]
         self.rng.shuffle(drills)
-        for drill in [*drills, self.death_after_a_pause]:
+        for drill in [*drills, self.death_after_a_pause, self.slow_links]:
             self._settle()
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
@@ -173,6 +178,19 @@ class PaceDrills:
         self.cluster.resume(paused)
         self.cluster.run_until(lambda: not self._has_open_slot(paused))
         self.silent_death()
+
+    def slow_links(self) -> None:
+        """Departure 49: answers that are always slow are not taken for answers to the copies sent meanwhile."""
+        leader, view = self._leader(), self._view()
+        slow = evolve(LinkQuality(), delay_seconds=(SLOW_LINK, SLOW_LINK))
+        self.cluster.network.set_quality(slow, [(leader, i) for i in self.cluster.ids if i != leader])
+        load = self._load("slow-links", LOSSY_CLIENTS)
+        load.run(SLOW_LINK_SECONDS, 0.01)
+        self._require(self._view() == view, f"links of the leader are slow, and view {view} became view {self._view()}")
+        proposals, others = load.copies[Proposal], len(self.cluster.ids) - 1
+        at_most = SLOW_LINK_PROPOSALS_MAX * load.asked * others
+        self._require(proposals <= at_most, f"{proposals} PROPOSALs of {load.asked} updates were sent over slow links")
+        load.finish(PATIENCE_SECONDS)
 
     def _has_open_slot(self, server_id: int) -> bool:
         """Whether a PROPOSAL is at the server, and it does not know yet that the slot is ordered."""

@@ -54,6 +54,11 @@ class MeasureTests(SynchronousTestCase):
             for servers in (3, 5):
                 drills(seed, servers).death_after_a_pause()
 
+    def test_links_that_are_slow_one_way_cost_few_copies(self) -> None:
+        """Departure 49: the leader's frames take 0.3 s, and those of the others a millisecond."""
+        for servers in (3, 5):
+            drills(1, servers).slow_links()
+
     def test_failover_after_slow_disks_is_as_fast_as_before(self) -> None:
         """Departure 48: what was measured comes down again."""
         both = drills(3)
@@ -82,6 +87,10 @@ class DefectTests(SynchronousTestCase):
     def test_pause_that_counts_as_the_time_of_a_slot_is_found(self) -> None:
         """Departure 48: in a cluster of three, where the vote of the server that was paused is needed."""
         self.assertFails("death_after_a_pause", "standstill-measured", "the leader died, and after")
+
+    def test_slow_answers_that_count_for_copies_are_found(self) -> None:
+        """Departure 49: each PROPOSAL is sent twice for ever, just before its answer comes."""
+        self.assertFails("slow_links", "waits-guessed", "over slow links")
 
     def test_waits_that_stay_long_are_found(self) -> None:
         """Departure 49: a few losses must not make every later wait long."""
