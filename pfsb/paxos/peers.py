@@ -19,6 +19,8 @@ OVERTAKEN_PERIODS = 2
 A running peer tells its latest state with each ALIVE. After a silence, an earlier state is that of a server that was
 started with less than it had.
 """
+SILENT_ALIVES = 2.5
+"""For how many periods of ALIVE a server is not heard before its next frame counts as a return: two ALIVEs are lost."""
 
 
 @define
@@ -63,6 +65,10 @@ class Peers:
         self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
         self.on_incarnation: Callable[[int], None] = lambda _: None
         """Called in a turn with the id of a peer whose later incarnation is taken, before the frame is handled."""
+        self._silence = SILENT_ALIVES * settings.alive_seconds
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
+        was not heard because this server itself stood still."""
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""
@@ -98,6 +104,8 @@ class Peers:
             peer.reached_at = now
         elif not self._may_be_late(peer, position, now):
             return False
+        if now - peer.last_heard > self._silence:
+            self.on_return()
         peer.last_heard = now
         peer.refused_at = NEVER
         return True

@@ -53,7 +53,6 @@ class RefusalTests(ReplicaTestCase):
         self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
 
-
     def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
         """The answer is the second frame, from which on this start's frames count."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
