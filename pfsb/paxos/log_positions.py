@@ -50,6 +50,8 @@ class LogPositionHandler(Handler):
         self._incarnation = 0
         self._first_position = 0
         """Log position of this server's storage when the server started."""
+        self.is_admitted = False
+        """Whether this server has been admitted since its start (`StorageIdentityHandler`)."""
         self._written: dict[int, tuple[int, int]] = {}
         """Server id -> (incarnation, position) of its storage in the record that was last given to this server's own
         storage."""
@@ -65,6 +67,14 @@ class LogPositionHandler(Handler):
         self._written = {record.server_id: (record.incarnation, record.position) for record in found.peers.values()}
         for record in found.peers.values():
             self._peers.remember(record)
+
+    def told(self) -> int:
+        """The log position that this server's frames tell: that of its start, until it is admitted.
+
+        A server that is not admitted yet has voted for nothing, but writes what it learns of its peers. If its frames
+        told those groups, a storage that has lost as many would seem to have lost nothing.
+        """
+        return self._storage.position if self.is_admitted else self._first_position
 
     def due_records(self) -> Iterator[PeerRecord]:
         """The records of those peers whose storages are further than was written last; they count as written then."""

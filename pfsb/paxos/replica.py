@@ -240,12 +240,13 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
         passes = list_digest(found.passes)
-        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
+        self._transport.start(self, found.identity, found.incarnation, self.log_positions.told, passes)
         self.turn.run(self.storage_identity.begin_admission, found.identity)
         self.retransmission.start()
 
     def take_part(self) -> None:
         """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
+        self.log_positions.is_admitted = True
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 

@@ -53,7 +53,6 @@ class RefusalTests(ReplicaTestCase):
         self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
 
-
     def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
         """The answer is the second frame, from which on this start's frames count."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
@@ -124,6 +123,22 @@ class NoteTests(ReplicaTestCase):
         """The header has more room than the storage; forged frames must not stop the server."""
         self.frames((1, (1 << 64) - 1), (1, (1 << 64) - 1))
         self.assertEqual(list(self.replica.log_positions.due_records()), [])
+
+
+class TellingTests(ReplicaTestCase):
+    starts = False
+    introduced = False
+
+    def test_frames_tell_the_position_of_the_start_until_the_server_is_admitted(self) -> None:
+        """It writes what it learns of others meanwhile: these groups must not hide that it has lost as many."""
+        self.start()
+        self.replica.log_positions._first_position = 40
+        self.storage.position = 43
+        self.assertEqual(self.replica.log_positions.told(), 40)
+        for sender in (1, 3, 4):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.assertEqual(self.replica.log_positions.told(), 43)
+        self.take(ViewChange)
 
 
 class AccusedTests(ReplicaTestCase):
