@@ -287,9 +287,20 @@ def _one_lost_group_unnoticed(process: Any) -> None:
         return note(server_id, incarnation, position + (0 < peer.incarnation < incarnation))
 
 
-@DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell groups that were written before the admission")
+@DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
 def _newcomers_tell_all(process: Any) -> None:
-    process.replica.log_positions.is_admitted = True
+    positions = process.replica.log_positions
+    override(positions, "told", lambda _: lambda: positions._storage.position)
+
+
+@DEFECTS.add("admission-told-early", "Departure 43", "frames tell more groups before the admission is on disk")
+def _admission_told_early(process: Any) -> None:
+    positions = process.replica.log_positions
+
+    @instead_of(positions, "write_admission")
+    def broken(write: Callable[[], None]) -> None:
+        write()
+        positions.is_admitted = True
 
 
 @DEFECTS.add("anybody-vouches", "Departure 43", "a server that comes back counts a new one that it has never met")
