@@ -277,14 +277,12 @@ def _two_lives_count(process: Any) -> None:
         return note(server_id, incarnation, position) or incarnation != peers.by_id[server_id].incarnation
 
 
-@DEFECTS.add(
-    "one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group before a start is taken"
-)
+@DEFECTS.add("one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group is taken")
 def _one_lost_group_unnoticed(process: Any) -> None:
     @instead_of(process.replica.peers, "note_frame")
     def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
         peer = process.replica.peers.by_id[server_id]
-        return note(server_id, incarnation, position + (0 < peer.incarnation < incarnation))
+        return note(server_id, incarnation, position + (position == peer.position - 1))
 
 
 @DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
