@@ -88,7 +88,7 @@ class RoundTripTests(SynchronousTestCase):
             now = tenth / 10
             self.wait.answered(now - 0.33, now - 0.12, now)
             self.assertAlmostEqual(self.wait.seconds, 0.21)
-        now = GUESSING_WAITS * 0.21 + 0.3
+        now = GUESSING_WAITS * 0.21 + 0.5
         self.wait.answered(now - 0.33, now - 0.12, now)
         self.assertGreater(self.wait.seconds, 0.33)
 
