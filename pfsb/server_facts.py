@@ -23,6 +23,7 @@ from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
+from pfsb.support.hosts import shown
 from pfsb.transports.links import TransportCounters
 
 
@@ -44,6 +45,9 @@ class PeerFacts:
     silent_seconds: float | None = None
     """Seconds since the last message of that server came; None: there was none since the start of the server that was
     asked."""
+    address: str | None = None
+    """The IP address and port to which the server that was asked sends; None: it has found none, or its network has no
+    addresses."""
 
 
 @define(eq=False)
@@ -279,6 +283,7 @@ class ServerFacts:
             agrees_up_to=comparison.agrees_up_to,
             differs_at=comparison.differs_at if comparison.differs else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
+            address=None if self.transport is None else self.transport.addresses.get(server_id),
         )
 
 
@@ -342,13 +347,12 @@ def server_rows(facts: ServerFacts) -> list[Fields]:
 
 def _server_row(facts: ServerFacts, server_id: int) -> Fields:
     server = facts.server(server_id)
-    host, port = facts.config.server(server_id).peer
     return (
         ("id", server_id),
         ("state", Word(server.state.value)),
         ("aru", server.local_aru),
         ("alive", Word("yes" if server.is_alive else "no")),
-        ("address", f"{host}:{port}"),
+        ("address", shown(*facts.config.server(server_id).peer)),
     )
 
 
@@ -361,6 +365,7 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "view": peer.view,
         "agrees_up_to": peer.agrees_up_to,
         "differs_at": peer.differs_at,
+        "address": peer.address,
     }
 
 

@@ -33,7 +33,8 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(tuple(status), STATUS_NAMES)
         self.assertEqual(list(status["peers"]), [str(i) for i in self.cluster.ids if i != self.leader])
         for peer in status["peers"].values():
-            self.assertEqual(list(peer), ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at"])
+            names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address"]
+            self.assertEqual(list(peer), names)
         self.assertEqual(list(status["proposed"]), ["count", "bytes"])
 
     def test_counters_are_shown_where_there_are_any(self) -> None:

@@ -13,7 +13,15 @@ from typing import Any, Final
 
 from attrs import field, fields_dict, frozen
 
-from pfsb.config.addresses import Address, endpoint_string, listening_place, peer_address, refuse_shared
+from pfsb.config.addresses import (
+    Address,
+    endpoint_string,
+    listening_address,
+    listening_place,
+    peer_address,
+    place_on,
+    refuse_shared,
+)
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SERVER_ID_MAX, WINDOW_MAX
@@ -71,6 +79,13 @@ class ServerConfig:
     """Twisted's endpoint string of the client port."""
     http: str | None = None
     """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
+    listen: Address | None = None
+    """(IP address, port) where this server receives from the other servers; None: at `peer`."""
+
+    @property
+    def receives_at(self) -> Address:
+        """(host, port) where this server receives from the other servers; the host may be a wildcard."""
+        return self.peer if self.listen is None else self.listen
 
 
 @frozen
@@ -188,6 +203,10 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     servers = {server_id: _server(server_id, keys[server_id]) for server_id in sorted(keys)}
     refuse_shared((keys[server.id]["peer"], server.peer) for server in servers.values())
     refuse_shared(
+        (keys[server.id]["peer" if server.listen is None else "listen"], _receiving_place(server))
+        for server in servers.values()
+    )
+    refuse_shared(
         (keys[server.id][key], listening_place(endpoint, server.peer[0]))
         for server in servers.values()
         for key, endpoint in (("client", server.client), ("http", server.http))
@@ -196,7 +215,17 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     return servers
 
 
-_SERVER_KEYS: Final = ("peer", "client", "http")
+def _receiving_place(server: ServerConfig) -> Address | str:
+    """The place where a server receives from its peers; only servers with equal hosts can collide.
+
+    Machines behind different translators of addresses may have equal addresses of their own.
+    """
+    host = server.peer[0]
+    interface, port = place_on(*server.receives_at, host)
+    return (host, port) if interface == host else f"{interface}, port {port}, of {host}"
+
+
+_SERVER_KEYS: Final = ("peer", "client", "http", "listen")
 
 
 def _server_id(key: Place) -> int:
@@ -205,7 +234,8 @@ def _server_id(key: Place) -> int:
 
 def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
     http = endpoint_string(keys["http"]) if "http" in keys else None
-    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http)
+    listen = listening_address(keys["listen"]) if "listen" in keys else None
+    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http, listen)
 
 
 def _transport(place: Place) -> str:

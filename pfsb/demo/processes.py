@@ -73,7 +73,7 @@ def _is_free(port: int, kind: int) -> bool:
     return True
 
 
-def write_config(path: Path, servers: int, dice: Random, **changes: Any) -> Config:
+def write_config(path: Path, servers: int, dice: Random, /, **changes: Any) -> Config:
     """Write and load a configuration with free ports; `changes` add or replace keys of its top level."""
     ports = free_ports(3 * servers, dice)
     content = {

@@ -151,6 +151,9 @@ class Turn:
 
     def send_proposal_early(self, message: Proposal) -> None:
         """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
+        # While PREPARE passes the gate, this test finds the view on disk: a leader has promises only because its
+        # PREPARE has left. Should a PREPARE ever leave early, (view, seq) names one proposal only by this test (breaks
+        # EarlyProposal and NeitherWaits in docs/spec/index.rst).
         if self.durable.last_installed < message.view:
             self.send(message)
         else:

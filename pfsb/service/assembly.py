@@ -169,7 +169,8 @@ def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults
     from pfsb.transports.udp import UDPTransport
 
     addresses = {i: config.server(i).peer for i in config.ids}
-    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret())
+    listen = config.server(server_id).listen
+    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret(), listen)
 
 
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:

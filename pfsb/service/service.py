@@ -38,7 +38,6 @@ from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.hosts import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
@@ -174,7 +173,7 @@ class ServerService(Service):
             self._start()
         except CannotRun as error:
             self._failed(Failure(error))
-        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
+        except (StorageRefused, CannotListenError, OSError, ConfigError) as error:
             self._log.critical("{error}", error=str(error))
             sys.exit(f"pfsb: {error}")
 

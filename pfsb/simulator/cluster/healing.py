@@ -24,12 +24,15 @@ def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     """Mend the links between these servers, end the servers' faults, and resume or restart those that do not run.
 
     A server that drains is stopped and restarted. Damage of frames, and faults of kinds of messages that were to last
-    for a while (`passing_faults`), end on all links of the cluster, not only between these servers.
+    for a while (`passing_faults`), end on all links of the cluster, not only between these servers; and name servers
+    tell the truth about all servers.
     """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
     cluster.network.damage = 0.0
     cluster.network.set_quality(LinkQuality(), links)
+    if cluster.network.names is not None:
+        cluster.network.names.heal()
     for a, b in links:
         cluster.network.mend(a, b)
     for server_id in group:

@@ -17,6 +17,7 @@ from pfsb.simulator.defects import (
     disk_troubles,
     execution,
     frames,
+    names,
     progress,
     promises,
     proposals,
@@ -41,6 +42,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         confusion,
         digests,
         frames,
+        names,
     )
     for defect in module.DEFECTS.by_name.values()
 }

@@ -39,6 +39,16 @@ _KINDS: Final = {
     "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
     "slips": ("slip",),
+    "names": (
+        "move",
+        "move",
+        "move_alive",
+        "exchange_addresses",
+        "name_servers",
+        "name_servers",
+        "forget_name",
+        "impostor",
+    ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
     "disk_troubles": (
         *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),

@@ -41,7 +41,18 @@ FAMILIES: Final = (
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips", "disk_troubles")
+ALL_FAMILIES: Final = (
+    *FAMILIES,
+    "promises",
+    "lost_disks",
+    "heirs",
+    "crash_loops",
+    "memory",
+    "slips",
+    "confusion",
+    "names",
+    "disk_troubles",
+)
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -295,6 +306,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
+    ),
+    "names": Profile(
+        "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",
+        ("names", "crashes", "strangers"),
+        faults_per_second=(0.5, 1.5, 3.0),
     ),
     "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),

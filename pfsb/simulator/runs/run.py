@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, evolve, frozen
@@ -19,9 +19,11 @@ from zope.interface import implementer
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.marks import Marks, Watcher
+from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
@@ -121,6 +123,7 @@ class Run:
             trace=trace,
             tracer=watcher.tracer,
             start=False,
+            names=self._make_names if "names" in parameters.families else None,
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
@@ -136,6 +139,10 @@ class Run:
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)
         self._phase = "trouble"
+
+    def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
+        rng = random.Random(f"{self.plan.seed}/names")
+        return SimulatedNames(clock, rng, ids, rng.choice((None, None, b"a secret")))
 
     def _populate(self, users: int) -> Population:
         if self.profile.has_sessions:
@@ -304,6 +311,8 @@ class Run:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
+        names = self.cluster.network.names
+        self.marks.counts["address changed"] += 0 if names is None else names.moves
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1
