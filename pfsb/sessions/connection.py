@@ -148,14 +148,11 @@ class ClientConnection:
 
     @property
     def answers_in_wait(self) -> int:
-        """Number of answers that the client waits for, without those to reads, and to commands that are PENDING.
+        """Number of answers that the client waits for; 0 while the server decides how to answer a read.
 
         Always 0 while the disk hangs, unless there is a mistake in this class: the simulator checks it.
         """
-        if self._reads_under_way:
-            return 0
-        pending = sum((each.answer is not None) + len(each.repeats) for each in self._pending.values())
-        return self.unanswered - pending
+        return 0 if self._reads_under_way else self.unanswered
 
     # ------------------------------------------------------------------ commands and questions
 
@@ -256,13 +253,23 @@ class ClientConnection:
     ) -> None:
         """Refuses the unanswered commands and the BYE that were submitted before clock time `oldest`; called in a turn.
 
-        A command that is PENDING is not refused: it has run, and its result may come much later. The two refusals are
-        those of `Bundler.refuse_submitted_before`.
+        A command that is PENDING is not refused: it has run, and its result may come much later (but see
+        `refuse_pending`). The two refusals are those of `Bundler.refuse_submitted_before`.
         """
         self.bundler.refuse_submitted_before(oldest, unknown, not_sent)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
             bye, self._waiting_bye = self._waiting_bye, None
             self._turn.refuse(bye.answer, unknown)
+
+    def refuse_pending(self, refusal: Provisional) -> None:
+        """Answers the clients of PENDING commands with a provisional refusal; called in a turn when the disk is in
+        trouble.
+
+        This server may not learn the results for a long time. They go to clients that repeat the numbers, here or at
+        another server.
+        """
+        for submitted in self._pending.values():
+            self._refuse_submitted(submitted, [refusal])
 
     def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
         """The refusal of a command with this number at present, or None if the command is accepted.
