@@ -68,7 +68,7 @@ class TextLog:
         try:
             self._write_now(text)
         except Exception:
-            self._left_out += 1  # a log that cannot be written can tell nobody, and must not stop the server
+            self._left_out += 1  # no log is left to tell of it, and the server must not stop
         self._written += len(text)
 
     def _write_now(self, text: str) -> None:

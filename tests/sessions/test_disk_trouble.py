@@ -76,6 +76,40 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(behind.result), ("UNAVAILABLE", "none"))
         self.assertIn("disk", str(behind.result))
 
+    def test_client_that_waits_for_a_lock_is_told(self) -> None:
+        """The server may not learn for days that the lock was granted. The number can be repeated at another one."""
+        self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
+        client = self.open("alice", self.leader)
+        waiting = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.assertFalse(waiting.answered)
+        self.hang()
+        self.do(self.connect((self.leader + 1) % 3), "PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(waiting.result), ("UNAVAILABLE", "unknown"))
+        other = self.open("alice", (self.leader + 2) % 3)
+        again = other.ask("LOCK", "door", number=1)
+        self.do(holder, "UNLOCK", "door")
+        self.cluster.run(1)
+        self.assertIsInstance(again.result, Done)
+
+    def test_lock_that_was_waited_for_is_told_to_a_repetition_when_the_disk_works(self) -> None:
+        """The first call was answered, and is not answered twice."""
+        self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
+        client = self.open("alice", self.leader)
+        waiting = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.hang()
+        self.do(self.connect((self.leader + 1) % 3), "PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.go_on()
+        again = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.do(holder, "UNLOCK", "door")
+        self.cluster.run(1)
+        self.assertIsInstance(again.result, Done)
+        self.assertEqual(code(waiting.result), ("UNAVAILABLE", "unknown"))
+
     def test_stale_read_shows_only_what_rests_on_nothing_that_waits(self) -> None:
         """Slot by slot: the value before the hanging write is shown, until a later one was executed."""
         follower = (self.leader + 1) % 3
