@@ -226,17 +226,18 @@ class ClientConnection:
     def query_local_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
         """Answers several questions as `query_local` does, all from one state of this server.
 
-        While the disk hangs, the questions are refused if the state rests on records that are not on disk; otherwise
-        they are answered at once (Departure 44).
+        While the disk is in trouble, the questions are answered at once if the state rests on no record that is not on
+        disk: a write may be under way for long. Otherwise they are refused if the disk hangs (Departure 44).
         """
         self.unanswered += len(questions)
         answer = partial(self._give_answers, answer)
-        if self._turn.trouble is not DiskTrouble.HANGS:
-            self._turn.run(self._answer_questions, questions, answer)
-        elif self._turn.shows_only_what_is_durable:
+        trouble = self._turn.trouble
+        if trouble is not None and self._turn.shows_only_what_is_durable:
             answer(self._results_of(questions))
-        else:
+        elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))
+        else:
+            self._turn.run(self._answer_questions, questions, answer)
 
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.

@@ -6,6 +6,7 @@ from typing import Any
 
 from pfsb.applications.interfaces import Done, Refused
 from pfsb.frontends.http.server_info import unready
+from pfsb.paxos.records import PeerRecord
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from tests.sessions.support import ClusterTestCase, code, small_limits, value
 
@@ -226,6 +227,17 @@ class FullDiskTests(ClusterTestCase):
             client.ask("PUT", "k", str(number))
             self.cluster.run(0.5)
         self.assertEqual([self.cluster.disk(i).free_records for i in self.cluster.ids], before)
+
+    def test_stale_read_does_not_wait_for_a_write_that_has_no_room(self) -> None:
+        """A write that was refused for want of room is under way until there is room."""
+        follower = (self.leader + 1) % 3
+        client = self.connect(follower)
+        self.cluster.storage(follower).hang()
+        turn = self.server(follower).replica.turn
+        turn.run(lambda: turn.append(PeerRecord(self.leader, b"i" * 16)))
+        self.fill(follower)
+        self.assertTrue(turn.is_writing)
+        self.assertEqual(value(client.look("GET", "k").result), "1")
 
     def test_leader_with_a_full_disk_is_replaced_when_a_command_waits(self) -> None:
         """The two others are a majority that can write."""
