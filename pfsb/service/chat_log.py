@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 from threading import Event as ThreadEvent
+from threading import Semaphore
 
 from twisted.logger import Logger
 
@@ -17,6 +18,8 @@ BLOCK_BYTES = 1 << 20
 """Size, in bytes, of the blocks in which the file is read at the start."""
 FULL_SECONDS = 0.5
 """How long, in seconds, the thread waits before it tries again to append a line for which the disk had no room."""
+LINES_WAITING_MAX = 10_000
+"""Maximum number of lines that wait to be appended."""
 CLOSE_SECONDS = 1.0
 """How long, in seconds, `ChatLogWriter.close` waits for the lines that are not written yet."""
 
@@ -87,8 +90,9 @@ class ChatLogWriter:
     """Appends the lines of a `ChatLog` in a thread, so that the reactor does not wait for its disk.
 
     The lines wait in memory. They are few: while the disk hangs, no further events pass the durability gate, since the
-    data is on the same disk. A line for which the disk has no room is written when there is room again. Lines that are
-    lost with the process are written at the next start.
+    data is on the same disk. When a long file is made anew at the start, the caller waits for the disk each time that
+    there are `LINES_WAITING_MAX`. A line for which the disk has no room is written when there is room again. Lines that
+    are lost with the process are written at the next start.
     """
 
     _log = Logger()
@@ -98,9 +102,11 @@ class ChatLogWriter:
         self._background = Background("pfsb chat log")
         self._ends = ThreadEvent()
         self._has_failed = False
+        self._places = Semaphore(LINES_WAITING_MAX)
 
     def append(self, event: Event) -> None:
         """Have the line of this chat event appended, unless the file has it already."""
+        self._places.acquire()
         self._background.call(lambda: self._append(event))
 
     def close(self) -> bool:
@@ -119,6 +125,12 @@ class ChatLogWriter:
         self._chat_log.put_aside()
 
     def _append(self, event: Event) -> None:
+        try:
+            self._append_when_there_is_room(event)
+        finally:
+            self._places.release()
+
+    def _append_when_there_is_room(self, event: Event) -> None:
         while not self._has_failed:
             try:
                 self._chat_log.append(event)

@@ -6,6 +6,7 @@ import errno
 import json
 import resource
 import signal
+import threading
 import time
 from pathlib import Path
 from threading import Event as ThreadEvent
@@ -153,6 +154,19 @@ class ChatLogWriterTests(SynchronousTestCase):
         self.log.open.set()
         self.assertTrue(self.writer.close())
         self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+
+    def test_long_file_that_is_made_anew_needs_little_memory(self) -> None:
+        """The caller waits for the disk when many lines wait."""
+        self.patch(chat_log, "LINES_WAITING_MAX", 3)
+        self.writer = ChatLogWriter(self.log)
+        self.log.open.clear()
+        for index in (1, 2, 3):
+            self.writer.append(said(index))
+        threading.Timer(0.2, self.log.open.set).start()
+        self.writer.append(said(4))
+        self.assertTrue(self.log.open.is_set())
+        self.assertTrue(self.writer.close())
+        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3, 4)))
 
     def test_end_does_not_wait_long_for_a_disk_that_hangs(self) -> None:
         """The lines that are lost are written at the next start."""
