@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -356,11 +357,13 @@ def _collect_garbage_seldom() -> None:
 
 
 def _stop_reactor() -> None:
+    """Stop the reactor: now, or as soon as it runs. Has no effect if it is stopping, as after a second SIGTERM."""
     clock: Any = reactor
     try:
         clock.stop()
     except ReactorNotRunning:
-        clock.callWhenRunning(clock.stop)
+        with suppress(ReactorNotRunning):
+            clock.callWhenRunning(clock.stop)
 
 
 def makeService(options: Options) -> Service:

@@ -239,6 +239,17 @@ class FullDiskTests(ClusterTestCase):
         self.assertTrue(turn.is_writing)
         self.assertEqual(value(client.look("GET", "k").result), "1")
 
+    def test_drain_does_not_wait_for_room(self) -> None:
+        """The client of the command under way was refused, so nothing is left to wait for."""
+        follower = (self.leader + 1) % 3
+        self.cluster.isolate(follower)
+        self.connect(follower).ask("PUT", "k", "2")
+        self.cluster.run(0.1)
+        self.fill(follower)
+        drained: list[float] = []
+        self.server(follower).drain(lambda: drained.append(self.cluster.now))
+        self.assertEqual(len(drained), 1)
+
     def test_leader_with_a_full_disk_is_replaced_when_a_command_waits(self) -> None:
         """The two others are a majority that can write."""
         self.fill(self.leader)
