@@ -273,16 +273,17 @@ class ReconciliationHandler(Handler):
     def _ask(self, peer: int, first: int) -> None:
         if first != self._first:
             self._peers_asked.clear()
-        self._awaits_reply = True
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
         self._peers_asked.setdefault(peer, self._asked_at)
         self._asked_position = self._peers.by_id[peer].position
         last = self._target if self._slots_max >= BURST_SLOTS_MAX else min(self._target, first + self._slots_max - 1)
         self._request(peer, first, last)
+        self._awaits_reply = True
         self._arm(self.round_trip.seconds)
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
+        self._awaits_reply = False
         self._asked[peer] = (first, self._peers.by_id[peer].local_aru)
         if self._tracer is not None:
             self._tracer.trace("reconcile", peer=peer, first=first, last=last)

@@ -78,6 +78,17 @@ class TriggerTests(AskingTestCase):
         self.advance(1)
         self.assertNothingSent()
 
+    def test_request_at_a_late_admission_replaces_the_one_that_waits(self) -> None:
+        """A server may be admitted when it has asked a peer already: the answer to the newer request is not measured,
+        since no timer waits for it."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
+        self.assertEqual(self.asked(), [3])
+        while 4 not in self.asked():
+            self.replica.perform(self.replica.reconciliation.ask_at_start)
+        self.receive(reply(4, slot(4, 1), burst_end=7, local_aru=7))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+
     def test_leader_of_a_prepared_view_never_asks(self) -> None:
         """Section 5.6: it repeats its own proposals instead."""
         self.expire_progress_timer()
