@@ -46,6 +46,11 @@ class ServerAddress:
         """Whether this stands for all addresses of a machine, so that nothing can be sent from or to it."""
         return ip_address(canonical(str(self.where[0]))).is_unspecified
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this stands for this machine itself: no network is in between."""
+        return ip_address(canonical(str(self.where[0]))).is_loopback
+
     def source_for(self, other: ServerAddress) -> tuple[Any, ...] | None:
         """The address that datagrams from this server to `other` come from, with port 0 for any port.
 

@@ -1,4 +1,7 @@
-"""UDP: each datagram carries one frame.
+"""UDP: each datagram carries one frame, or a part of one.
+
+Towards a peer on another machine, no datagram travels in IP fragments, which many networks drop
+(`pfsb.transports.path`).
 
 A server receives on one port and sends from one *connected* socket for each peer: only on a connected socket does the
 kernel report that the peer's host has answered that no process listens there (Departure 11). Each server sends from
@@ -28,9 +31,11 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import NOT_KNOWN, FrameIdentity
+from pfsb.transports.fragmentation import can_forbid_fragments, datagram_limit, forbid_fragments
+from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameIdentity
 from pfsb.transports.hosts import ServerAddress
 from pfsb.transports.links import Links, TransportCounters
+from pfsb.transports.path_size import BASE_BYTES
 from pfsb.transports.pending_calls import PendingCalls
 
 if TYPE_CHECKING:
@@ -81,6 +86,9 @@ class SendingSocket:
     _refused: Callable[[], None]
     """Called, without arguments, each time that the peer's host has answered that no process listens there; the call
     may come inside `write`."""
+    _doubted: Callable[[], None]
+    """Called, without arguments, when a router has said that it dropped a datagram as too large; the call may come
+    inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
@@ -100,6 +108,17 @@ class SendingSocket:
             # the peer may be back.
             self._refused()
             connected.send(frame)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            # The error is about this frame, or about an earlier one that a router has dropped. In the first case it
+            # comes again.
+            connected.send(frame)
+            self._doubted()
+
+    def datagram_limit(self) -> int | None:
+        """Size, in bytes, of the largest datagram that this machine sends to the peer; None: not known."""
+        return None if self._socket is None else datagram_limit(self._socket)
 
     def _open(self) -> socket.socket:
         opened = socket.socket(self._address.family, socket.SOCK_DGRAM)
@@ -108,6 +127,8 @@ class SendingSocket:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
             if self._source is not None:
                 opened.bind(self._source)
+            if not self._address.is_loopback:
+                forbid_fragments(opened)
             opened.connect(self._address.where)
         except OSError:
             opened.close()
@@ -133,9 +154,10 @@ class SendingSocket:
             self._socket.recv(1)
         except ConnectionRefusedError:
             self._refused()
-        except OSError:
+        except OSError as error:
             # A frame was lost on its way. UDP may lose frames, and the protocol sends again what it needs.
-            pass
+            if error.errno == errno.EMSGSIZE:
+                self._doubted()
 
     def connectionLost(self, reason: Failure) -> None:
         """Called when the reactor has removed this socket: after an error on it (epoll), or at the reactor's shutdown.
@@ -151,6 +173,8 @@ class SendingSocket:
         self._reactor.addReader(self)
         if number == errno.ECONNREFUSED:
             self._refused()
+        elif number == errno.EMSGSIZE:
+            self._doubted()
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -221,6 +245,10 @@ class UDPTransport:
         self._found = {i: ServerAddress.find(i, *where) for i, where in sorted(self._addresses.items())}
         self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
         self.links.start(receiver, identity, incarnation, position, passes)
+        for peer in sorted(self.membership.peers):
+            if not self._found[peer].is_loopback:
+                # A probe that was sent in fragments proves nothing, so without that option the size never grows.
+                self.links.measure(peer, FRAME_BYTES_MAX if can_forbid_fragments() else BASE_BYTES)
         try:
             self._listen()
         except CannotListenError:
@@ -251,7 +279,13 @@ class UDPTransport:
     def _sender(self, peer: int) -> SendingSocket:
         address = self._found[peer]
         source = self._own.source_for(address)
-        return SendingSocket(self._reactor, address, source, lambda: self.links.connection_refused(peer))
+        return SendingSocket(
+            self._reactor,
+            address,
+            source,
+            lambda: self.links.connection_refused(peer),
+            lambda: self.links.path_doubted(peer),
+        )
 
     def _is_from(self, peer: int, source: object) -> bool:
         """Whether the address that a datagram came from is one of that peer's configured host."""
@@ -291,4 +325,8 @@ class UDPTransport:
         try:
             self._senders[peer].write(frame)
         except OSError as error:
-            self.links.send_failed(peer, error)
+            if error.errno == errno.EMSGSIZE and not self._found[peer].is_loopback:
+                limit = self._senders[peer].datagram_limit()
+                self.links.datagram_refused(peer, len(frame), len(frame) - 1 if limit is None else limit)
+            else:
+                self.links.send_failed(peer, error)

@@ -252,7 +252,9 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
         """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""
-        sender = SendingSocket(reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None)
+        sender = SendingSocket(
+            reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None, lambda: None
+        )
 
         def none_left(*args: object) -> socket.socket:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -267,7 +269,9 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_error_of_one_frame_keeps_the_socket(self) -> None:
         """A datagram too long, like a full queue or a firewall's rule, says nothing about the socket."""
-        sender = SendingSocket(reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None)
+        sender = SendingSocket(
+            reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None, lambda: None
+        )
         self.addCleanup(sender.close)
         sender.write(b"frame")
         before = sender.fileno()

@@ -32,6 +32,7 @@ from pfsb.simulator.cluster.process import (
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.transports.links import Links
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
@@ -255,6 +256,9 @@ class SimulatedCluster:
 
     def server_clock(self, server_id: int) -> ServerClock:
         return self._running(server_id).server_clock
+
+    def links(self, server_id: int) -> Links:
+        return self._running(server_id).transport.links
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage

@@ -18,6 +18,7 @@ from pfsb.paxos.messages import Message
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.transports.links import Links
+from pfsb.transports.path_size import ETHERNET_BYTES
 
 BUFFERED_FRAMES_MAX = 2_000
 """Maximum number of frames that wait for a paused server. Further frames are lost, as in a kernel's socket buffer."""
@@ -46,6 +47,23 @@ class LinkQuality:
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
     frames_max: int = 100_000
     """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
+
+
+@frozen
+class PathLimits:
+    """How much one direction of a link carries, in bytes, if there is a network between the two machines.
+
+    A datagram that is larger than `interface_bytes` is refused by the sender's own machine; one that is larger than
+    `path_bytes` is lost on the way, and nobody tells the sender. If the sender allows fragments, a larger datagram
+    travels in fragments of `path_bytes`, and is lost if one of them is.
+    """
+
+    interface_bytes: int = ETHERNET_BYTES
+    path_bytes: int = ETHERNET_BYTES
+    fragment_loss: float = 1.0
+    """Chance that one fragment is lost; 1: a network that drops all fragments, as those of most clouds do."""
+    buffer_bytes: int = 200_000
+    """Maximum number of bytes under way in this direction. Further frames are lost, as in a full socket buffer."""
 
 
 @frozen
@@ -78,6 +96,10 @@ class Link:
     last_arrival: float = 0.0
     frames: int = 0
     """Number of frames under way in this direction."""
+    limits: PathLimits | None = None
+    """None: frames of any size travel whole, as between two servers on one machine."""
+    bytes: int = 0
+    """Number of bytes under way in this direction."""
 
 
 @frozen
@@ -168,6 +190,8 @@ class SimulatedNetwork:
     frames: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
     """Number of damaged frames that have come to a running server."""
+    too_large: int = field(default=0, init=False)
+    """Number of datagrams that were lost because they were larger than a link carries."""
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
@@ -188,6 +212,15 @@ class SimulatedNetwork:
         the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
+
+    def set_limits(self, limits: PathLimits | None, links: Iterable[tuple[int, int]] | None = None) -> None:
+        """From now on, `limits` hold for each direction (sender, receiver) in `links`; None: for each direction of the
+        network.
+
+        A server learns at its start alone whether there is a network between it and a peer.
+        """
+        for pair in self._links if links is None else links:
+            self._links[pair].limits = limits
 
     def cut(self, sender: int, receiver: int) -> None:
         """Let this direction of the link carry nothing until it is mended.
@@ -277,6 +310,8 @@ class SimulatedNetwork:
             observer(sender, frame)
         link = self._links[sender, receiver]
         quality = link.quality
+        if link.limits is not None and not self._fits(link, link.limits, sender, receiver, len(frame)):
+            return
         if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
             return
         if fault is not None and self._draws(fault.loss):
@@ -288,6 +323,19 @@ class SimulatedNetwork:
             self._send_off(link, sender, receiver, frame, fault)
         if self._draws(quality.echoes):
             self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)))
+
+    def _fits(self, link: Link, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
+        """Whether a datagram of this size, in bytes, passes the limits of a link."""
+        is_too_large = size > limits.path_bytes
+        links = self._endpoints[sender].links
+        if not links.path(receiver).is_measured:
+            fragments = -(-size // limits.path_bytes)
+            is_too_large = is_too_large and self._draws(1 - (1 - limits.fragment_loss) ** fragments)
+        elif size > limits.interface_bytes:
+            links.datagram_refused(receiver, size, limits.interface_bytes)
+            return False
+        self.too_large += is_too_large
+        return not is_too_large and link.bytes + size <= limits.buffer_bytes
 
     def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, fault: MessageFault | None) -> None:
         now = self.clock.seconds()
@@ -301,6 +349,7 @@ class SimulatedNetwork:
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
+        link.bytes += len(frame)
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
 
     def _damaged(self, frame: bytes) -> bytes:
@@ -320,6 +369,7 @@ class SimulatedNetwork:
 
     def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
         link.frames -= 1
+        link.bytes -= len(frame)
         if link.cut or sent_at < self._frames_lost_before:
             return
         endpoint = self._endpoints.get(receiver)

@@ -54,6 +54,9 @@ class SimulatedTransport:
     ) -> None:
         self.links.start(receiver, identity, incarnation, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
+        for peer in self.network.servers:
+            if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
+                self.links.measure(peer)
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
         """Call `act` once, right after this server has sent `frames` more frames, perhaps in the middle of a turn.

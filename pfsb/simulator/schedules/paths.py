@@ -1,0 +1,156 @@
+"""Schedules with a network between the servers that carries no large datagrams, and drops all fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import evolve
+
+from pfsb.paxos.settings import Settings
+from pfsb.simulator.checkers.violation import require
+from pfsb.simulator.cluster.network import LinkQuality, PathLimits
+from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.schedules.scenario import Scenario, Schedule
+from pfsb.transports.path_size import BASE_BYTES, ETHERNET_BYTES
+from pfsb.transports.reassembly import KEPT_BYTES_MAX
+
+LARGE_BYTES: Final = 40_000
+"""Size, in bytes, of an update that nearly fills a frame of production."""
+
+
+def large_updates_on_ethernet(seed: int, patch: Plant | None) -> None:
+    """Updates of 4 KB and 40 KB are ordered where no datagram of more than 1,472 bytes passes, and cost no election."""
+    scene = _scene(seed, patch, PathLimits())
+    view = scene.view()
+    for number, size in enumerate((4_000, LARGE_BYTES, 10), 1):
+        _execute(scene, number, size, 0.5)
+    scene.require_view(view)
+
+
+def many_updates_on_ethernet(seed: int, patch: Plant | None) -> None:
+    """576 small updates at once, whose batch is larger than a datagram, are ordered, and cost no election."""
+    scene = _scene(seed, patch, PathLimits())
+    view, follower = scene.view(), scene.follower()
+    for number in range(576):
+        scene.cluster.submit(follower, f"client-{number}", 1, b"x" * 20)
+    scene.cluster.run_until(lambda: len(scene.cluster.answers) == 576, 1.0)
+    scene.require_view(view)
+
+
+def large_updates_with_loss(seed: int, patch: Plant | None) -> None:
+    """Large updates are ordered soon, though each datagram is lost with a chance of 10 %: only the parts that are
+    missing are sent again. A frame of 40 parts would arrive whole once in 70 times."""
+    scene = _scene(seed, patch, PathLimits())
+    scene.cluster.network.set_quality(LinkQuality(loss=0.1))
+    for number in range(1, 6):
+        _execute(scene, number, LARGE_BYTES, 2.0)
+
+
+def black_hole(seed: int, patch: Plant | None) -> None:
+    """A path that carries large datagrams no more is noticed, and costs no election; the size grows again after it."""
+    scene = _scene(seed, patch, PathLimits(interface_bytes=8_972, path_bytes=8_972))
+    cluster, view = scene.cluster, scene.view()
+    _execute(scene, 1, LARGE_BYTES, 0.5)
+    cluster.run(1)
+    leader = scene.leader()
+    require(_sizes(scene, leader) == {8_972}, f"datagrams have {_sizes(scene, leader)} bytes, and 8972 pass")
+    cluster.network.set_limits(PathLimits(interface_bytes=8_972, path_bytes=1_350))
+    for number in range(2, 6):
+        _execute(scene, number, LARGE_BYTES, 1.0)
+        cluster.run(1)
+    sizes = _sizes(scene, leader)
+    require(min(sizes) > BASE_BYTES and max(sizes) <= 1_350, f"datagrams have {sizes} bytes, and 1350 pass")
+    scene.require_view(view)
+
+
+def small_frames_fall_into_a_black_hole(seed: int, patch: Plant | None) -> None:
+    """Frames that are no larger than the path has carried, and need no parts, are noticed to be lost as well."""
+    scene = _scene(seed, patch, PathLimits())
+    cluster = scene.cluster
+    _execute(scene, 1, LARGE_BYTES, 0.5)
+    cluster.run(1)
+    leader = scene.leader()
+    require(_sizes(scene, leader) == {ETHERNET_BYTES}, f"datagrams have {_sizes(scene, leader)} bytes, and 1472 pass")
+    cluster.network.set_limits(PathLimits(path_bytes=1_250))
+    for number in range(2, 5):
+        # With its headers, a PROPOSAL with this update has between 1,250 and 1,472 bytes.
+        _execute(scene, number, 1_200, 3.0)
+
+
+def narrow_path(seed: int, patch: Plant | None) -> None:
+    """A path that does not carry the 1,200 bytes with which servers begin: after some lost probes they go below."""
+    scene = _scene(seed, patch, PathLimits(path_bytes=600))
+    for number in range(1, 4):
+        _execute(scene, number, LARGE_BYTES, 5.0)
+
+
+def small_updates_beside_large_ones(seed: int, patch: Plant | None) -> None:
+    """Frames of small messages do not wait for the parts of large ones, even where hardly any large one gets through.
+
+    The view is kept: ALIVE and VC_PROOF are in time.
+    """
+    limits = PathLimits(buffer_bytes=30_000)
+    scene = _scene(seed, patch, limits)
+    cluster, view = scene.cluster, scene.view()
+    for number in range(20):
+        cluster.submit(scene.follower(), f"large-{number}", 1, bytes(LARGE_BYTES))
+    cluster.run(0.2)
+    cluster.submit(scene.follower(), "small", 1, b"x")
+    cluster.run_until(lambda: ("small", 1) in cluster.answers, 10)
+    cluster.run_until(lambda: len(cluster.answers) == 21, 10)
+    scene.require_view(view)
+
+
+def parts_that_never_end(seed: int, patch: Plant | None) -> None:
+    """A server keeps a bounded number of bytes of frames whose last parts do not come."""
+    scene = _scene(seed, patch, PathLimits(), window_slots=64)
+    cluster = scene.cluster
+    leader, follower = scene.leader(), scene.follower()
+    _execute(scene, 1, LARGE_BYTES, 0.5)
+    # From the leader only every second datagram arrives; nothing that the follower says arrives at all.
+    cluster.network.set_quality(LinkQuality(loss=0.5), [(leader, follower)])
+    cluster.cut(follower, leader, one_way=True)
+    for number in range(200):
+        cluster.submit(leader, f"client-{number}", 1, bytes(LARGE_BYTES))
+    for _ in range(100):
+        cluster.run(0.05)
+        for receiver in cluster.running_ids:
+            for sender in set(cluster.ids) - {receiver}:
+                kept = cluster.links(receiver).path(sender).kept_bytes
+                require(kept <= KEPT_BYTES_MAX, f"server {receiver} keeps {kept} bytes of frames that are not whole")
+
+
+def _scene(seed: int, patch: Plant | None, limits: PathLimits, **settings: int) -> Scenario:
+    """A cluster whose links have these limits from the beginning, with a leader, and without clients of its own."""
+    values = evolve(Settings(), progress_seconds=1.0, **settings)
+    scene = Scenario(seed, patch, clients=0, settings=values, start=False)
+    scene.cluster.network.set_limits(limits)
+    for server_id in scene.cluster.ids:
+        scene.cluster.restart(server_id)
+    scene.cluster.run_until(scene.cluster.has_leader)
+    return scene
+
+
+def _execute(scene: Scenario, number: int, size: int, seconds: float) -> None:
+    """Submit an update with a payload of this size, and require that every server executes it within `seconds`."""
+    scene.cluster.submit(scene.follower(), f"client-{number}", 1, bytes(size))
+    scene.everyone_executes(number, seconds)
+
+
+def _sizes(scene: Scenario, server_id: int) -> set[int]:
+    """The sizes, in bytes, of the largest datagrams that a server sends to its peers."""
+    links = scene.cluster.links(server_id)
+    return {links.path(peer).size for peer in scene.cluster.ids if peer != server_id}
+
+
+SCHEDULES: Final[Sequence[Schedule]] = (
+    large_updates_on_ethernet,
+    many_updates_on_ethernet,
+    large_updates_with_loss,
+    black_hole,
+    small_frames_fall_into_a_black_hole,
+    narrow_path,
+    small_updates_beside_large_ones,
+    parts_that_never_end,
+)
