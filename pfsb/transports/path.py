@@ -39,6 +39,8 @@ class PathCounters:
     """Number of frames in parts that were not delivered: the peer did not take them, or too much waited for it."""
     shrunk: int = 0
     """Number of times that a path no longer carried datagrams of the size that it had carried."""
+    datagram_bytes: dict[int, int] = field(factory=dict)
+    """Server id of a peer on another machine -> size, in bytes, of the largest datagram that it is sent at present."""
 
 
 @define(eq=False)
@@ -62,7 +64,7 @@ class Path:
 
     @_size.default
     def _make_size(self) -> PathSize:
-        return PathSize(self._clock, self._round_trip, self._send_probe, FRAME_BYTES_MAX, self._tell_shrunk)
+        return PathSize(self._clock, self._round_trip, self._send_probe, FRAME_BYTES_MAX, self._tell_size)
 
     @_outgoing.default
     def _make_outgoing(self) -> OutgoingParts:
@@ -85,7 +87,8 @@ class Path:
     def measure(self, most: int = FRAME_BYTES_MAX) -> None:
         """From now on, send no datagram that is larger than the path is known to carry, or than `most` bytes."""
         self.is_measured = True
-        self._size = PathSize(self._clock, self._round_trip, self._send_probe, most, self._tell_shrunk)
+        self._size = PathSize(self._clock, self._round_trip, self._send_probe, most, self._tell_size)
+        self.counters.datagram_bytes[self.peer] = self._size.size
         self._outgoing.clear()
         self._outgoing = self._make_outgoing()
 
@@ -176,14 +179,13 @@ class Path:
     def _count_given_up(self) -> None:
         self.counters.given_up += 1
 
-    def _tell_shrunk(self, before: int, now: int) -> None:
-        self.counters.shrunk += 1
-        self.log.info(
-            "the path to server {peer} does not carry datagrams of {before} bytes any more; going on with {now}",
-            peer=self.peer,
-            before=before,
-            now=now,
-        )
+    def _tell_size(self, before: int, now: int) -> None:
+        self.counters.datagram_bytes[self.peer] = now
+        self.counters.shrunk += now < before
+        text = "datagrams to server {peer} have at most {now} bytes now, which is what the path is known to carry"
+        if now < before:
+            text = "the path to server {peer} carries no datagrams of {before} bytes any more; now at most {now} bytes"
+        self.log.info(text, peer=self.peer, before=before, now=now)
 
     def _set_timer(self) -> None:
         """Set the timer to the time at which the next thing is due, unless it goes off before that."""

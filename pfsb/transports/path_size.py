@@ -73,8 +73,8 @@ class PathSize:
     """send_probe(size): sends a probe of so many bytes, and returns its tag. May call `refused` before it returns."""
     most: int
     """Size, in bytes, that is never exceeded."""
-    _shrunk: Callable[[int, int], None]
-    """shrunk(before, now): called when the path was found not to carry the present size any more."""
+    _changed: Callable[[int, int], None]
+    """changed(before, now): called when `size` has changed."""
     size: int = field(init=False, default=BASE_BYTES)
     """Maximum size, in bytes, of a datagram."""
     due: float = field(init=False, default=inf)
@@ -115,7 +115,7 @@ class PathSize:
         limit = max(min(limit, size - 1), FLOOR_BYTES)
         self._ceiling, self._is_ceiling_untried = limit, True
         if size <= self.size:
-            self._shrink(limit)
+            self._set_size(limit)
         if self._probing is not None and self._probing.size > self._ceiling:
             self._probing = None
             self.due = self._clock.seconds()
@@ -135,7 +135,7 @@ class PathSize:
         if not is_tried_size:
             probing.controls.add(number)
             return
-        self.size = max(self.size, probing.size)
+        self._set_size(max(self.size, probing.size))
         self._proved_at = self._clock.seconds()
         self._end_probing(is_searching=self._proved_at >= self._search_at)
 
@@ -157,14 +157,14 @@ class PathSize:
     def _not_carried(self, size: int) -> None:
         self._ceiling, self._is_ceiling_untried = size - 1, False
         if size <= self.size:
-            self._shrink(BASE_BYTES if size > BASE_BYTES else FLOOR_BYTES)
+            self._set_size(BASE_BYTES if size > BASE_BYTES else FLOOR_BYTES)
             self._search_at = 0.0
         self._end_probing(is_searching=True)
 
-    def _shrink(self, size: int) -> None:
+    def _set_size(self, size: int) -> None:
         before, self.size = self.size, size
-        if size < before:
-            self._shrunk(before, size)
+        if size != before:
+            self._changed(before, size)
 
     def _end_probing(self, is_searching: bool) -> None:
         self._probing, self.due = None, inf
