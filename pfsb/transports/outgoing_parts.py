@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from math import inf
 from typing import Final
 
@@ -27,6 +28,8 @@ WINDOW_BYTES_MAX: Final = 1024 * 1024
 """Largest window; the receiver keeps at least as many bytes of incomplete frames (`reassembly.KEPT_BYTES_MAX`)."""
 WINDOW_STEP_BYTES: Final = 8 * 1024
 """Number of bytes by which the window grows with each frame that has arrived, once a loss has shown the limit."""
+ARRIVED_MAX: Final = 64
+"""Maximum number of frames that are remembered after they have arrived."""
 TRIES_MAX: Final = 7
 """Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
 
@@ -71,6 +74,8 @@ class OutgoingParts:
     _transfers: dict[bytes, Transfer] = field(init=False, factory=dict)
     """Tag of a frame -> the frame on its way."""
     _waiting: deque[bytes] = field(init=False, factory=deque)
+    _arrived: deque[tuple[bytes, float]] = field(init=False, factory=lambda: deque(maxlen=ARRIVED_MAX))
+    """The latest frames that have arrived, each with the time until which the answer to it may be on its way."""
     _waiting_bytes: int = field(init=False, default=0)
     _bytes_on_way: int = field(init=False, default=0)
     _window: int = field(init=False, default=WINDOW_BYTES_MIN)
@@ -86,14 +91,10 @@ class OutgoingParts:
     def send(self, frame: bytes) -> None:
         """Send a frame in parts, now or when the frames before it have arrived.
 
-        Departure 46: a frame whose messages are on their way already, or wait, is not sent. A frame that finds too many
-        bytes waiting is lost.
+        Departure 46: a frame whose messages are on their way already, or wait, or have arrived so recently that the
+        peer's answer may still be on its way, is not sent. A frame that finds too many bytes waiting is lost.
         """
-        body = frame[OVERHEAD_BYTES:]
-        on_way = (transfer.frame for transfer in self._transfers.values())
-        if any(
-            other.endswith(body) and len(other) == len(frame) for others in (on_way, self._waiting) for other in others
-        ):
+        if self._is_on_way(frame):
             return
         if self._waiting_bytes + self._bytes_on_way + len(frame) > QUEUE_BYTES_MAX:
             self._given_up()
@@ -117,6 +118,7 @@ class OutgoingParts:
             self._path_size.proved(transfer.largest)
             step = WINDOW_STEP_BYTES if self._has_lost else len(transfer.frame)
             self._window = min(self._window + step, WINDOW_BYTES_MAX)
+        self._arrived.append((transfer.frame, self._clock.seconds() + self._path_size.round_trip.timeout))
         self._forget(report.tag)
         self._send_waiting()
 
@@ -134,8 +136,20 @@ class OutgoingParts:
         """Forget everything: the peer's process is gone, or this server stops."""
         self._transfers.clear()
         self._waiting.clear()
+        self._arrived.clear()
         self._bytes_on_way = self._waiting_bytes = 0
         self.due = inf
+
+    def _is_on_way(self, frame: bytes) -> bool:
+        """Whether a frame with the same messages is on its way, waits, or has just arrived.
+
+        Headers of frames with the same messages differ.
+        """
+        body = frame[OVERHEAD_BYTES:]
+        now = self._clock.seconds()
+        arrived = (other for other, until in self._arrived if now < until)
+        others = chain((transfer.frame for transfer in self._transfers.values()), self._waiting, arrived)
+        return any(len(other) == len(frame) and other.endswith(body) for other in others)
 
     def _send_waiting(self) -> None:
         while self._waiting and (not self._transfers or self._bytes_on_way + len(self._waiting[0]) <= self._window):

@@ -72,7 +72,7 @@ class Path:
 
     @_reassembly.default
     def _make_reassembly(self) -> Reassembly:
-        return Reassembly(self._clock, self._round_trip, self._send_notice)
+        return Reassembly(self._clock, self._round_trip, self.send_notice)
 
     @property
     def size(self) -> int:
@@ -152,7 +152,7 @@ class Path:
             case Report():
                 self._outgoing.reported(notice)
             case Probe():
-                self._send_notice(Echo(_tag(frame)))
+                self.send_notice(Echo(_tag(frame)))
             case Echo():
                 self._size.answered(notice.tag)
             case _:
@@ -162,7 +162,8 @@ class Path:
 
     # -- inside -----------------------------------------------------------------------------------
 
-    def _send_notice(self, notice: Notice) -> bytes:
+    def send_notice(self, notice: Notice) -> bytes:
+        """Send a notice, and return its frame."""
         frame = self._codec.seal_notice(notice)
         self._send_datagram(frame)
         return frame
@@ -170,11 +171,11 @@ class Path:
     def _send_part(self, part: Part) -> None:
         self.counters.parts_out += 1
         self.counters.repeated += part.answers > 0
-        self._send_notice(part)
+        self.send_notice(part)
 
     def _send_probe(self, size: int) -> bytes:
         """Send a probe of so many bytes, and return its tag."""
-        return _tag(self._send_notice(Probe(size - OVERHEAD_BYTES)))
+        return _tag(self.send_notice(Probe(size - OVERHEAD_BYTES)))
 
     def _count_given_up(self) -> None:
         self.counters.given_up += 1

@@ -304,11 +304,13 @@ class SimulatedNetwork:
 
     def carry(self, sender: int, receiver: int, frame: bytes, fault: MessageFault | None = None) -> None:
         """Take a frame that a server sends. The frame arrives later: once, several times or never."""
+        link = self._links[sender, receiver]
+        if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
+            return
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         for observer in self.frame_observers:
             observer(sender, frame)
-        link = self._links[sender, receiver]
         quality = link.quality
         if link.limits is not None and not self._fits(link, link.limits, sender, receiver, len(frame)):
             return
@@ -324,16 +326,20 @@ class SimulatedNetwork:
         if self._draws(quality.echoes):
             self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)))
 
+    def _is_refused(self, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
+        """Whether the sender's own machine refuses a datagram of this size, in bytes; if so, the sender is told."""
+        links = self._endpoints[sender].links
+        if size <= limits.interface_bytes or not links.path(receiver).is_measured:
+            return False
+        links.datagram_refused(receiver, size, limits.interface_bytes)
+        return True
+
     def _fits(self, link: Link, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
         """Whether a datagram of this size, in bytes, passes the limits of a link."""
         is_too_large = size > limits.path_bytes
-        links = self._endpoints[sender].links
-        if not links.path(receiver).is_measured:
+        if is_too_large and not self._endpoints[sender].links.path(receiver).is_measured:
             fragments = -(-size // limits.path_bytes)
-            is_too_large = is_too_large and self._draws(1 - (1 - limits.fragment_loss) ** fragments)
-        elif size > limits.interface_bytes:
-            links.datagram_refused(receiver, size, limits.interface_bytes)
-            return False
+            is_too_large = self._draws(1 - (1 - limits.fragment_loss) ** fragments)
         self.too_large += is_too_large
         return not is_too_large and link.bytes + size <= limits.buffer_bytes
 

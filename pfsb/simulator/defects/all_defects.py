@@ -16,6 +16,7 @@ from pfsb.simulator.defects import (
     disk,
     execution,
     frames,
+    paths,
     progress,
     promises,
     proposals,
@@ -39,6 +40,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         confusion,
         digests,
         frames,
+        paths,
     )
     for defect in module.DEFECTS.by_name.values()
 }

@@ -40,6 +40,7 @@ _KINDS: Final = {
     "strangers": ("stranger",),
     "slips": ("slip",),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "paths": ("path_size", "path_size", "path_size_of_one"),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

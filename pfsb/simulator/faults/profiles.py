@@ -41,7 +41,17 @@ FAMILIES: Final = (
 """Families of faults: groups of kinds that are switched on and off together. In the mixed profile, each is off in a
 quarter of the seeds, independently of the others."""
 
-ALL_FAMILIES: Final = (*FAMILIES, "promises", "lost_disks", "heirs", "crash_loops", "memory", "slips", "confusion")
+ALL_FAMILIES: Final = (
+    *FAMILIES,
+    "promises",
+    "lost_disks",
+    "heirs",
+    "crash_loops",
+    "memory",
+    "slips",
+    "confusion",
+    "paths",
+)
 """All families of faults, including those that only certain profiles have."""
 
 ALL_FAULTY_KINDS: Final = (
@@ -284,6 +294,17 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("slips", "crashes", "partitions"),
         ("isolate_leader", "split"),
         servers=(3, 4, 5),
+    ),
+    "paths": Profile(
+        "links that drop fragments and large datagrams, carry less or more from time to time, and have short queues",
+        ("paths", "network", "crashes"),
+        settings={
+            "window_slots": (4, 16),
+            "batch_bytes_max": (48_000,),
+            "frame_data_bytes_max": (50_000,),
+            "queue_updates_max": (20_000,),
+        },
+        vocabulary={"long_values_bytes": 20_000},
     ),
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")

@@ -25,7 +25,13 @@ from pfsb.simulator.cluster.marks import Marks, Watcher
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_quotas
+from pfsb.simulator.faults.parameters import (
+    Parameters,
+    draw_parameters,
+    with_batching,
+    with_path_limits,
+    with_quotas,
+)
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.idle_hour import IdleHour
@@ -106,7 +112,8 @@ class Run:
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
-        self.parameters = parameters = with_quotas(rng, self.profile, drawn)
+        drawn = with_quotas(rng, self.profile, drawn)
+        self.parameters = parameters = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -123,6 +130,7 @@ class Run:
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
+        self.cluster.network.set_limits(parameters.path_limits)
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
@@ -293,6 +301,7 @@ class Run:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
+        self.marks.counts["datagram larger than its link carries"] += self.cluster.network.too_large
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1
