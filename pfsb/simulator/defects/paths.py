@@ -130,6 +130,7 @@ class _OneQueue(Path):
         if self._outgoing.is_idle:
             super().send(frame)
         else:
+            self._outgoing._window = 0
             self._outgoing.send(frame)
             self._set_timer()
 

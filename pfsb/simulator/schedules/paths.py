@@ -84,7 +84,7 @@ def large_update_on_a_long_way(seed: int, patch: Plant | None) -> None:
     """Departure 46: a large update that is longer on its way than a repetition waits is not sent a second time."""
     scene = _scene(seed, patch, PathLimits(), progress_seconds=5.0, update_seconds=3.0)
     cluster = scene.cluster
-    cluster.network.set_quality(LinkQuality(delay_seconds=(0.3, 0.35)))
+    cluster.network.set_quality(LinkQuality(delay_seconds=(0.3, 0.301)))
     sent = [0]
 
     def count(_sender: int, frame: bytes) -> None:
