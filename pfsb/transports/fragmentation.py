@@ -30,7 +30,7 @@ class _Options:
 
 _BY_SYSTEM: Final = {
     # IP_MTU_DISCOVER and IPV6_MTU_DISCOVER with the value PROBE: no fragments, and no belief in what routers say about
-    # the size of packets, since anybody can forge that.
+    # the size of packets, which any host can forge.
     "linux": _Options(
         (socket.IPPROTO_IP, 10, 3),
         (socket.IPPROTO_IPV6, 23, 3),

@@ -167,7 +167,7 @@ class OpenedFrame(NamedTuple):
     """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
     messages: list[Message]
     notice: Notice | None = None
-    """What the frame tells the transport itself; such a frame has no messages. None: a frame of messages."""
+    """The notice in the frame, which then has no messages; None: a frame of messages."""
 
 
 def _nothing_written() -> int:

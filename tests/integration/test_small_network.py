@@ -107,7 +107,7 @@ class SmallNetworkTests(ClusterCase):
         self.assertEqual(network.dropped["fragment"], 0)
 
     async def test_servers_with_ipv6_addresses(self) -> None:
-        """The same over IPv6, whose sockets have other options."""
+        """Large values are written over IPv6, whose sockets have other options."""
         network = await self.start_network()
         cluster = await self.start_over(network, ipv6=True)
         view, leader = await cluster.wait_leader()

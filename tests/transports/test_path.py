@@ -167,7 +167,7 @@ class PartsTests(PathTestCase):
         self.assertEqual([frame for _, peer, frame in self.sent if peer == 1 and frame[5] == TYPE_PART], [])
 
     def test_peer_that_was_restarted_gets_all_parts_again(self) -> None:
-        """Its new process asks for what the former one had."""
+        """The new process asks for what the former one had."""
         self.loses = lambda sender, peer, frame: peer == 1 and len(self.sent) % 2 == 0
         message = proposal(b"x" * LARGE, sender=0)
         self.links[0].send([message], 1)
@@ -198,12 +198,12 @@ class PartsTests(PathTestCase):
 
 
 class KeyedPartsTests(PartsTests):
-    """The same with a secret: the counters of repeated parts are new, and a frame may be late."""
+    """The tests above, with a secret: the counters of repeated parts are new, and a frame may be late."""
 
     secret = b"a secret"
 
     def test_frame_that_was_overtaken_by_thousands_is_taken(self) -> None:
-        """Its own counter is then too old; those of its parts are not."""
+        """The counter of the frame is then too old; those of its parts are not."""
         message = proposal(b"x" * LARGE, sender=0)
         held: list[bytes] = []
 
@@ -252,7 +252,7 @@ class SizeTests(PathTestCase):
         self.assertEqual(self.path(0, 1).size, 1_472)
 
     def test_peers_on_this_machine_get_whole_frames(self) -> None:
-        """Of three servers, two are on one machine."""
+        """Two of three servers are on one machine."""
         self.links[0].stop()
         self.links[0] = self.make_links(0)
         whole: list[tuple[int, int]] = []

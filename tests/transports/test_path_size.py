@@ -60,7 +60,7 @@ class SearchTests(PathSizeTestCase):
         self.assertEqual((self.size.size, self.probes), (BASE_BYTES, []))
 
     def test_size_grows_by_an_answer_alone(self) -> None:
-        """What this machine takes is tried first; it counts when its echo has come."""
+        """The limit of this machine is tried first; it counts when its echo has come."""
         self.size.larger_wanted()
         self.size.tick()
         self.assertEqual(self.size.size, BASE_BYTES)

@@ -54,7 +54,7 @@ class PathLimits:
     """How much one direction of a link carries, in bytes, if there is a network between the two machines.
 
     A datagram that is larger than `interface_bytes` is refused by the sender's own machine; one that is larger than
-    `path_bytes` is lost on the way, and nobody tells the sender. If the sender allows fragments, a larger datagram
+    `path_bytes` is lost on the way, and the sender is not told. If the sender allows fragments, a larger datagram
     travels in fragments of `path_bytes`, and is lost if one of them is.
     """
 
