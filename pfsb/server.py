@@ -238,12 +238,12 @@ class Server:
     def _after_answers(self) -> None:
         """Called at the end of each turn, when all answers of that turn are in the outbox."""
         self.revisions.note()
-        self.settings.announce(self.local_clients.submission)
-        self._answer_digests()
+        if not self.settings.is_announced:
+            self.settings.announce(self.local_clients.submission)
+        if self._digests_asked:
+            self._answer_digests()
 
     def _answer_digests(self) -> None:
-        if not self._digests_asked:
-            return
         aru = self.replica.data.ordering.local_aru
         waiting, self._digests_asked = self._digests_asked, []
         for asked in waiting:

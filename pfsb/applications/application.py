@@ -51,7 +51,7 @@ class Application:
         assert verbs.keys() == descriptions.keys(), "every verb is described, and every description has a verb"
         self._usages = {verb: description.usage for verb, description in descriptions.items()}
         self._changes = {verb: verbs[verb] for verb, description in descriptions.items() if description.changes}
-        self._runs = {verb: (found.types, found.run) for verb, found in self._changes.items()}
+        self._runs = {verb: (found.types, found.run) for verb, found in self._changes.items() if found.run is not None}
         """Verb -> (types, function) of each verb that changes something."""
         self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
 
@@ -76,9 +76,10 @@ class Application:
             types, run = self._runs[command[0]]
         except (LookupError, TypeError):
             return not_understood(command)
-        if tuple(map(type, command)) != types:
-            run = runner(self._changes, command)
-        return not_understood(command) if run is None else run(command, context)
+        if tuple(map(type, command)) == types:
+            return run(command, context)
+        found = runner(self._changes, command)
+        return not_understood(command) if found is None else found(command, context)
 
     def query(self, command: Command) -> Result:
         run = runner(self._questions, command)

@@ -98,7 +98,7 @@ class Arguments:
             raise self.refused(f"the {what} has half a surrogate pair at character {error.start + 1}") from None
         if len(data) > bytes_max:
             raise self.refused(f"the {what} has {len(data)} bytes, {bytes_max} are allowed", "TOOLARGE")
-        if b"\0" in data:
+        if "\0" in word:
             raise self.refused(f"the {what} has a NUL at character {word.index(chr(0)) + 1}")
         return data
 

@@ -16,7 +16,7 @@ from attrs import field, fields_dict, frozen
 from pfsb.config.addresses import Address, endpoint_string, listening_place, peer_address, refuse_shared
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
-from pfsb.support.limits import SERVER_ID_MAX
+from pfsb.support.limits import SERVER_ID_MAX, WINDOW_MAX
 from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
@@ -256,7 +256,7 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "secret_file": Place.text,
     "timers": _timers,
     "limits": _limits,
-    "window": _from(1, 1_000),
+    "window": _from(1, WINDOW_MAX),
     "snapshot_every": _from(0, COUNT_MAX),
     "faults": Place.boolean,
 }

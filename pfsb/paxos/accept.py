@@ -26,14 +26,16 @@ class AcceptHandler(Handler):
         stored, too, but counts for nothing (Departure 39).
         """
         at = 0
+        ordering = self._data.ordering
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
-            if seq <= self._data.ordering.local_aru or not self._window.may_accept(seq):
+            if seq <= ordering.local_aru or not self._window.may_accept(seq):
                 continue
-            slot = self._data.ordering.global_history.get(seq)
-            if slot is None or slot.ordered is None:
-                if slot is not None and slot.proposal is not None and slot.proposal.batch.digest != digest:
-                    self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
-                self._data.apply_accept(message.server_id, message.view, seq, digest)
-                self._ordering.try_order(seq)
+            slot = ordering.global_history.ensure(seq)
+            if slot.ordered is not None:
+                continue
+            if slot.proposal is not None and slot.proposal.batch.digest != digest:
+                self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
+            self._data.apply_accept(message.server_id, message.view, slot, digest)
+            self._ordering.try_order(seq, slot)

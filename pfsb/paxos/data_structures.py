@@ -242,31 +242,35 @@ class DataStructures:
         entry.arrived[message.part] = message if is_own else evolve(message, data_list=())  # its entries are in slots
         return True
 
-    def apply_proposal(self, message: Proposal) -> bool:
+    def apply_proposal(self, message: Proposal) -> Slot | None:
         """Figure 5, Block D: store a proposal, unless its slot is ordered or holds one of the same or a later view.
 
-        Returns True if the proposal was stored. Votes are stored by view, so a proposal of a later view need not clear
-        the votes in the slot: votes of an earlier view never count for it (Departure 5).
+        Returns the slot if the proposal was stored, else None. Votes are stored by view, so a proposal of a later view
+        need not clear the votes in the slot: votes of an earlier view never count for it (Departure 5).
         """
-        history = self.ordering.global_history
-        if message.seq <= self.ordering.local_aru:
-            return False
-        slot = history.ensure(message.seq)
+        history, seq = self.ordering.global_history, message.seq
+        if seq <= self.ordering.local_aru:
+            return None
+        slot = history.ensure(seq)
         if slot.ordered is not None or (slot.proposal is not None and slot.proposal.view >= message.view):
-            return False
+            return None
         slot.proposal = message
-        history.top = max(history.top, message.seq)
-        return True
+        if seq > history.top:
+            history.top = seq
+        return slot
 
-    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in slot `seq`.
+    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> None:
+        """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in this slot.
 
         One vote is kept for each server and view, so no server is counted twice (G14, G17).
         """
-        voters = self.ordering.global_history.ensure(seq).voters
-        if view not in voters and len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
-            return
-        voters.setdefault(view, {})[server_id] = digest
+        voters = slot.voters
+        votes = voters.get(view)
+        if votes is None:
+            if len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
+                return
+            votes = voters[view] = {}
+        votes[server_id] = digest
 
     def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
         """Departure 37: forget a slot's votes of views below Last_Installed; if too many stay, those of the highest
@@ -281,18 +285,19 @@ class DataStructures:
             del voters[highest]
         return len(voters) < VOTED_VIEWS_MAX
 
-    def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> bool:
-        """Figure 5, Block F: store the ordered batch of a slot (G12); return True if the slot had none before."""
-        history = self.ordering.global_history
-        if message.seq <= self.ordering.local_aru:
-            return False
-        slot = history.ensure(message.seq)
+    def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> Slot | None:
+        """Figure 5, Block F: store the ordered batch of a slot (G12); return the slot if it had none before."""
+        history, seq = self.ordering.global_history, message.seq
+        if seq <= self.ordering.local_aru:
+            return None
+        slot = history.ensure(seq)
         if slot.ordered is not None:
-            assert slot.ordered.data == message.batch.data, f"two values ordered at {message.seq} (S1)"
-            return False
+            assert slot.ordered.data == message.batch.data, f"two values ordered at {seq} (S1)"
+            return None
         slot.ordered = message.batch
         slot.proposal = None
         slot.voters.clear()
-        history.top = max(history.top, message.seq)
+        if seq > history.top:
+            history.top = seq
         history.batch_bytes += len(message.batch.data)
-        return True
+        return slot

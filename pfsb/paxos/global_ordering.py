@@ -45,11 +45,10 @@ class GlobalOrderingHandler(Handler):
         the same view and slot."""
         self._log_from = 0.0
 
-    def try_order(self, seq: int) -> None:
+    def try_order(self, seq: int, slot: Slot) -> None:
         """Figure 10, lines C4-C6: order slot `seq` if a majority has accepted its proposal; then execute what can be
         executed."""
-        slot = self._data.ordering.global_history.get(seq)
-        if slot is not None and self.globally_ordered_ready(slot):
+        if self.globally_ordered_ready(slot):
             assert slot.proposal is not None
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
             self._order(seq, slot, ordered_in_this_view)
@@ -77,10 +76,13 @@ class GlobalOrderingHandler(Handler):
         not counted as a vote of the leader, which sends an ACCEPT of its own (Departure 2). A vote counts only if it
         names the batch of this proposal (Departure 39).
         """
-        if slot.proposal is None or slot.ordered is not None:
+        proposal = slot.proposal
+        if proposal is None or slot.ordered is not None:
             return False
-        votes = slot.voters.get(slot.proposal.view)
-        return votes is not None and [*votes.values()].count(slot.proposal.batch.digest) >= self.quorum
+        votes = slot.voters.get(proposal.view)
+        if votes is None or len(votes) < self.quorum:
+            return False
+        return [*votes.values()].count(proposal.batch.digest) >= self.quorum
 
     def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:
         """Departure 39: server `server_id` names another batch than this server holds. In one view that is a fault.

@@ -284,14 +284,13 @@ class Confirmed:
     number: int
 
 
-Message = (
-    ClientUpdate
-    | ViewChange
+FrequentMessage = ClientUpdate | Proposal | Accept
+"""The messages that a server gets for each command."""
+RareMessage = (
+    ViewChange
     | VCProof
     | Prepare
     | PrepareOK
-    | Proposal
-    | Accept
     | GloballyOrderedUpdate
     | Alive
     | ReconciliationRequest
@@ -304,3 +303,4 @@ Message = (
     | Confirm
     | Confirmed
 )
+Message = FrequentMessage | RareMessage

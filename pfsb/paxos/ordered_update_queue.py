@@ -90,9 +90,9 @@ class OrderedUpdateQueue(Handler):
         Returns the executed slots. This slot is not among them if an earlier one is not ordered yet.
         """
         data = self._data
-        if not data.apply_globally_ordered_update(message):
+        slot = data.apply_globally_ordered_update(message)
+        if slot is None:
             return []
-        slot = data.ordering.global_history.ensure(message.seq)
         if slot.on_disk is None or slot.on_disk.data != message.batch.data:
             slot.on_disk = message.batch
             self._turn.append(OrderedRecord(message.seq, message.batch), lazy=True)
@@ -151,25 +151,25 @@ class OrderedUpdateQueue(Handler):
                 self._state_machine.too_old(update)
             else:
                 fresh.append(update)
-        outcomes = self._execute(seq, time_ms, slot.ordered, fresh)
+        try:
+            outcomes = self._state_machine.execute(seq, time_ms, fresh)
+        except Exception:
+            self._tell_of_failure(seq, slot.ordered)
+            raise
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
 
-    def _execute(self, seq: int, time_ms: int, batch: Batch, fresh: Sequence[ClientUpdate]) -> bytes:
-        try:
-            return self._state_machine.execute(seq, time_ms, fresh)
-        except Exception:
-            self._log.critical(
-                "slot {seq} cannot be executed, so this server stops. If all servers stop at it, and again at each "
-                "start, leave the slot out: with every server stopped, run at each of them `pfsb pass {seq} --digest "
-                "{digest} --config FILE --id N`",
-                seq=seq,
-                digest=batch_digest(batch.data).hex(),
-            )
-            raise
+    def _tell_of_failure(self, seq: int, batch: Batch) -> None:
+        self._log.critical(
+            "slot {seq} cannot be executed, so this server stops. If all servers stop at it, and again at each start, "
+            "leave the slot out: with every server stopped, run at each of them `pfsb pass {seq} --digest {digest} "
+            "--config FILE --id N`",
+            seq=seq,
+            digest=batch_digest(batch.data).hex(),
+        )
 
     def _passes(self, seq: int, batch: Batch) -> bool:
         """Departure 38: whether the slot is left out. A slot with another batch than was noted is executed."""

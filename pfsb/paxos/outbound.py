@@ -15,8 +15,8 @@ Departure 27: there is no multicast. A message to all servers is one frame to ea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from attrs import frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.interfaces import ITracer, ITransport
@@ -30,8 +30,7 @@ _NEARLY = 0.9
 """Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
 
 
-@frozen
-class _Kept:
+class _Kept(NamedTuple):
     """Votes (ACCEPTs of one view) that wait to be sent to one server."""
 
     votes: Accept
@@ -80,7 +79,7 @@ class Outbound:
             self._call = None
 
     def _send_votes(self, votes: Accept) -> None:
-        lazy = [i for i in self._others if not self.needs_at_once(i, votes)]
+        lazy = self.may_wait_for(votes)
         if not lazy:
             self._send_to_all([votes])
             return
@@ -90,9 +89,12 @@ class Outbound:
             else:
                 self._transmit([*self.take_kept(server_id), votes], server_id)
 
-    def needs_at_once(self, server_id: int, votes: Accept) -> bool:
-        at_once = self._seconds <= 0 or self._membership.leader_of(votes.view) == server_id
-        return at_once or self._peers[server_id].has_clients
+    def may_wait_for(self, votes: Accept) -> list[int]:
+        """The servers that need these votes only to execute a slot that is ordered anyway."""
+        if self._seconds <= 0:
+            return []
+        leader, peers = self._membership.leader_of(votes.view), self._peers
+        return [i for i in self._others if i != leader and not peers[i].has_clients]
 
     def keep_votes(self, server_id: int, votes: Accept) -> None:
         """Keep votes until the next frame to `server_id` is sent, or until they have waited for `lazy_seconds`.

@@ -34,8 +34,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.paxos.settings import Settings
-from pfsb.support.limits import SLOT_MAX, VIEW_MAX
+from pfsb.support.limits import SLOT_MAX, VIEW_MAX, WINDOW_MAX
 
 IMPLAUSIBLE: Final = "implausible"
 """Reason, given in place of a line of Figure 4, for which a message is discarded if a number in it cannot be right.
@@ -47,9 +46,11 @@ BURST_SLOTS_MAX: Final = 2_048
 """Maximum number of slots in the burst that answers one RECONCILIATION_REQUEST."""
 REACH_BURSTS: Final = 4
 """How far above Local_Aru an ordered slot may be told, in bursts: two are under way at once, and may be late."""
-PROPOSED_WINDOWS: Final = 16
-"""How far above Local_Aru a PREPARE_OK may tell a proposal, in windows. Proposals lie within four windows (Invariant
-10); a follower that has accepted proposals of several former leaders may hold some further above."""
+PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
+"""How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
+a follower that has accepted proposals of several former leaders may hold some further above. The largest window counts
+that a cluster may have: its window may be larger than the one in this server's configuration, and may have shrunk
+since the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
 """Total bytes of ordered batches in memory from which on no batch of a slot above a gap is taken."""
 
@@ -59,14 +60,12 @@ class Plausibility:
 
     _log = Logger()
 
-    def __init__(self, data: DataStructures, membership: Membership, settings: Settings) -> None:
+    def __init__(self, data: DataStructures, membership: Membership) -> None:
         self._views = data.views
         self._ordering = data.ordering
         self._membership = membership
         self._quorum = membership.quorum
-        window = settings.window_slots
-        self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_WINDOWS * window
-        self._proposed = PROPOSED_WINDOWS * window
+        self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_SLOTS_MAX
         self._claims: dict[int, int] = {}
         """Server id -> the view in the last message of that server with a view too far above this server's own. It
         counts as a claim that such views exist (`view`)."""
@@ -127,7 +126,7 @@ class Plausibility:
     def _entry(self, entry: DataEntry) -> bool:
         if isinstance(entry, GloballyOrderedUpdate):
             return self.ordered(entry.seq)
-        return entry.seq <= self._ordering.local_aru + self._proposed and entry.view <= VIEW_MAX
+        return entry.seq <= self._ordering.local_aru + PROPOSED_SLOTS_MAX and entry.view <= VIEW_MAX
 
     def _reply(self, message: ReconciliationReply) -> bool:
         """Whether a burst may be as long as the reply says, and lies where this server may have asked for it."""

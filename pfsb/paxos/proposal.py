@@ -73,15 +73,16 @@ class ProposalHandler(Handler):
         if not self.is_held(message):
             if not self._validity.of_batch(seq, message.batch):
                 return INVALID
-            if self._data.apply_proposal(message):
-                self._record(message)
+            stored = self._data.apply_proposal(message)
+            if stored is not None:
+                self._record(message, stored)
         slot = self._data.ordering.global_history.ensure(seq)
         held = slot.proposal
         assert held is not None and held.view == message.view, f"slot {seq} holds a proposal of a later view (G18)"
         if slot.voters or held is not message:
             self._compare(held, message, slot)
         self._accept(held)
-        self.vote(held)
+        self.vote(held, slot)
         return None
 
     def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
@@ -161,8 +162,10 @@ class ProposalHandler(Handler):
         here. Without these two conditions, a cluster whose servers all leave out the same slot would never execute
         anything above it.
         """
+        if seq not in self.skipped:
+            return False
         fresh = seq > self._data.ordering.global_history.top
-        return seq in self.skipped and fresh and self._window.may_propose(seq + 1)
+        return fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
         """The batch that this leader proposes in slot `seq`; None if no update waits for a sequence number.
@@ -186,27 +189,26 @@ class ProposalHandler(Handler):
         return self._update_queue.pop_batch(self.now_ms())
 
     def propose(self, message: Proposal) -> None:
-        applied = self._data.apply_proposal(message)
-        assert applied, "a leader proposes once a view and slot, and only what is not ordered"
-        slot = self._data.ordering.global_history.ensure(message.seq)
+        slot = self._data.apply_proposal(message)
+        assert slot is not None, "a leader proposes once a view and slot, and only what is not ordered"
         slot.sent_at = self._clock.seconds()
         self.batch_bytes.observe(len(message.batch.data))
         self._turn.send_proposal_early(message)
-        self._record(message)
+        self._record(message, slot)
         self._accept(message)
-        self.vote(message)
+        self.vote(message, slot)
 
-    def _record(self, message: Proposal) -> None:
+    def _record(self, message: Proposal, slot: Slot) -> None:
         self._turn.append(ProposalRecord(message.seq, message.view, message.batch))
-        self._data.ordering.global_history.ensure(message.seq).on_disk = message.batch
+        slot.on_disk = message.batch
 
     def _accept(self, message: Proposal) -> None:
         own_id = self._data.server.server_id
         self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest))
 
-    def vote(self, message: Proposal) -> None:
-        self._data.apply_accept(self._data.server.server_id, message.view, message.seq, message.batch.digest)
-        self._ordering.try_order(message.seq)
+    def vote(self, message: Proposal, slot: Slot) -> None:
+        self._data.apply_accept(self._data.server.server_id, message.view, slot, message.batch.digest)
+        self._ordering.try_order(message.seq, slot)
 
     def _contradicts_what_was_ordered(self, message: Proposal) -> bool:
         """Whether a proposal contradicts the batch that is ordered in its slot, and must not be accepted.
@@ -224,5 +226,8 @@ class ProposalHandler(Handler):
         return slot is not None and slot.proposal is not None and slot.proposal.view == message.view
 
     def is_ordered(self, seq: int) -> bool:
-        slot = self._data.ordering.global_history.get(seq)
-        return seq <= self._data.ordering.local_aru or (slot is not None and slot.ordered is not None)
+        ordering = self._data.ordering
+        if seq <= ordering.local_aru:
+            return True
+        slot = ordering.global_history.get(seq)
+        return slot is not None and slot.ordered is not None

@@ -71,6 +71,8 @@ class ReconciliationHandler(Handler):
         """The first slot that the last request asked for."""
         self._burst_end = 0
         """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
+        self._asked: dict[int, tuple[int, int]] = {}
+        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had claimed by then."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -110,7 +112,7 @@ class ReconciliationHandler(Handler):
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
-        if not message.updates:
+        if not message.updates and self._was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
@@ -130,6 +132,16 @@ class ReconciliationHandler(Handler):
             self._ask(message.server_id, self._burst_end + 1)
         elif self._data.ordering.local_aru > aru:
             self._rearm(self._settings.reconciliation_seconds)
+
+    def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
+        """Whether a reply without slots contradicts what its sender says, or said when it was asked.
+
+        A server that is not ahead has nothing to give, and is in no doubt for that: at its start a server asks a peer
+        that has claimed nothing (`ask_at_start`). Local_Aru never goes back, so a correct peer's reply does not tell a
+        lower one than the peer had claimed before it was asked.
+        """
+        first, claimed = self._asked.get(message.server_id, (SLOT_MAX, 0))
+        return message.local_aru < claimed or message.local_aru >= first
 
     def stop(self) -> None:
         self._stop_waiting()
@@ -164,6 +176,7 @@ class ReconciliationHandler(Handler):
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
+        self._asked[peer] = (first, self._peers.by_id[peer].local_aru)
         if self._tracer is not None:
             self._tracer.trace("reconcile", peer=peer, first=first, last=last)
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)

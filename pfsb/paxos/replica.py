@@ -46,6 +46,7 @@ from pfsb.paxos.messages import (
     Prepare,
     PrepareOK,
     Proposal,
+    RareMessage,
     ReadIndex,
     ReadRequest,
     ReconciliationReply,
@@ -68,15 +69,12 @@ from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.storage_identity import StorageIdentityHandler
+from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.window import Window
-
-FREQUENT = frozenset({Accept, Proposal, ClientUpdate})
-"""Kinds of messages whose numbers their handlers, not `dispatch`, compare with this server's state, to save work."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -134,7 +132,7 @@ class Replica:
         self.update_timers = UpdateTimers(core)
         self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
-        self.plausibility = Plausibility(data, membership, settings)
+        self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
@@ -286,25 +284,28 @@ class Replica:
         self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
     ) -> None:
         """Handle all messages of one frame, which are one event and so one turn."""
-        if not self.storage_identity.is_who_it_says(sender, identity, messages):
+        storage_identity = self.storage_identity
+        if not storage_identity.is_who_it_says(sender, identity, messages):
             return
         self.peers.note_frame(sender, incarnation, position)
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            line = self.dispatch(message, sender) if self.storage_identity.takes(message) else "newcomer"
+            if storage_identity.is_newcomer and not isinstance(message, FOR_NEWCOMERS):
+                line: str | None = "newcomer"
+            else:
+                line = self.dispatch(message, sender)
             if line is not None:
                 self._discard(message, line)
 
     def dispatch(self, message: Message, sender: int) -> str | None:
-        """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch here.
+        """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in
+        `_dispatch_rare`.
 
-        Returns the line of Figure 4 that discards the message, or None.
+        The handlers of frequent messages compare their numbers with this server's state, to save work. Returns the line
+        of Figure 4 that discards the message, or None.
         """
-        data, membership = self.data, self.membership
-        line = None
-        if type(message) not in FREQUENT and (line := self.plausibility.line_against(message, sender)):
-            return line
+        data = self.data
         match message:
             case Accept():
                 line = conflict.accept(data, message)
@@ -315,11 +316,19 @@ class Replica:
             case Proposal():
                 if data.server.state is State.LEADER_ELECTION:
                     self.election.rejoin_if_ordering(message)
-                line = conflict.proposal(data, membership, message)
+                line = conflict.proposal(data, self.membership, message)
                 if line is None:
                     line = self.proposals.on_proposal(message)
             case ClientUpdate():
                 line = self.client_updates.on_client_update(message, sender)
+            case _:
+                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message)
+        return line
+
+    def _dispatch_rare(self, message: RareMessage) -> str | None:
+        data, membership = self.data, self.membership
+        line = None
+        match message:
             case Alive():
                 self.alive.on_alive(message)
                 self.storage_identity.answer_alive(message)
@@ -388,7 +397,7 @@ class Replica:
         """At the end of each turn: if State or Last_Attempted has changed, write a line to the text log and the
         trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
-        if view == 0 or (state, view) == self._told:
+        if (state, view) == self._told or view == 0:
             return
         before = self._told[0].value if self._told is not None else None
         self._told = state, view

@@ -84,10 +84,6 @@ class StorageIdentityHandler(Handler):
             others = self._membership.quorum - 1
             self._log.info("this storage is new: to take part it must be known to {others} others", others=others)
 
-    def takes(self, message: Message) -> bool:
-        """Whether this server handles `message` now: a newcomer handles only the kinds `FOR_NEWCOMERS`."""
-        return not self.is_newcomer or isinstance(message, FOR_NEWCOMERS)
-
     def is_who_it_says(self, sender: int, identity: bytes, messages: Sequence[Message]) -> bool:
         """Whether a frame carries the storage identity that this server has remembered for the sender.
 

@@ -46,9 +46,6 @@ class Outbox:
     messages: list[tuple[Message, int | None]] = field(factory=list)
     calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.messages or self.calls)
-
     def extend(self, other: Outbox) -> None:
         self.messages += other.messages
         self.calls += other.calls
@@ -56,6 +53,9 @@ class Outbox:
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
     """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3)."""
+    if len(messages) == 1:
+        ((message, to),) = messages
+        return {to: [message]}
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
@@ -199,8 +199,9 @@ class Turn:
         if self._must_sync:
             self._must_sync = False
             self._sync()
-        if self._outbox:
-            outbox, self._outbox = self._outbox, Outbox()
+        outbox = self._outbox
+        if outbox.messages or outbox.calls:
+            self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
 
@@ -224,12 +225,14 @@ class Turn:
         if self._releasing:
             return  # a call made by the loop below has run another turn, and the loop also finds that turn's outbox
         self._releasing = True
+        gate = self._behind_the_gate
         try:
-            while self._behind_the_gate and self._behind_the_gate[0][0] <= self._durable_position:
-                outbox = self._behind_the_gate.popleft()[1]
-                while self._behind_the_gate and self._behind_the_gate[0][0] <= self._durable_position:
-                    outbox.extend(self._behind_the_gate.popleft()[1])
-                self._dispatch(outbox.messages)
+            while gate and gate[0][0] <= self._durable_position:
+                outbox = gate.popleft()[1]
+                while gate and gate[0][0] <= self._durable_position:
+                    outbox.extend(gate.popleft()[1])
+                if outbox.messages:
+                    self._dispatch(outbox.messages)
                 self._make(outbox.calls)
         finally:
             self._releasing = False

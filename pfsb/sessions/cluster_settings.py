@@ -14,7 +14,7 @@ import msgpack
 from attrs import Attribute, evolve, field, fields, frozen
 
 from pfsb.applications.arguments import value_bytes_max
-from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX
+from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX, WINDOW_MAX
 from pfsb.support.spelling import nearest
 
 RULES_KNOWN: Final = 1
@@ -65,7 +65,7 @@ class ClusterSettings:
     session_window: int = _number(
         128, 1, 10_000, "unanswered commands of one session, and replies that are kept for it"
     )
-    window: int = _number(16, 1, 1_000, "proposals under way at once")
+    window: int = _number(16, 1, WINDOW_MAX, "proposals under way at once")
     horizon: int = _number(100_000, HORIZON_MIN, 1_000_000_000, "slots for which a client's update is valid")
     # Quotas (`pfsb.applications.interfaces.Quotas`): all sizes are in bytes of UTF-8, which are equal on all machines.
     value_bytes: int = _number(value_bytes_max, 1, value_bytes_max, "bytes of one value, and of one text in the chat")

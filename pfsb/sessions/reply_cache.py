@@ -83,6 +83,8 @@ class _Page:
     """Bytes that the results have added to what is kept, for the limit of the session."""
     shared: int = 0
     """The part of `size` that belongs to values that grow, and whose beginnings other pages may keep, too."""
+    has_beginnings: bool = False
+    """Whether one of the results is a beginning of a value that grows."""
     number: int = 0
     """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has
     none."""
@@ -120,7 +122,7 @@ class KeptReplies:
         """Count the results of a page no more, since it was dropped."""
         self.size -= page.size - page.shared
         self._pages.pop(page.number, None)
-        for result in page.results.values():
+        for result in page.results.values() if page.has_beginnings else ():
             if isinstance(result, _Beginning):
                 growing = result.growing
                 growing.kept -= 1
@@ -217,6 +219,7 @@ class ReplyCache:
             page.results[number] = result
             return size_of(result)
         page.results[number] = _Beginning.of(result)
+        page.has_beginnings = True
         growing = result.growing
         growth = len(growing.data) - growing.counted
         growing.kept += 1

@@ -54,7 +54,8 @@ class SettingsFollower:
     _differing: dict[str, str] = field(init=False, factory=dict)
     """Name of a setting whose value in this server's file does not count -> the sentence about it that was logged
     last."""
-    _is_announced: bool = field(init=False, default=False)
+    is_announced: bool = field(init=False, default=False)
+    """Whether the cluster knows what this server can run, so that `announce` has nothing left to do."""
     _is_submitted: bool = field(init=False, default=False)
 
     def make_birth(self) -> ClientUpdate:
@@ -77,10 +78,10 @@ class SettingsFollower:
 
     def announce(self, submission: Submission) -> None:
         """At the end of a turn: have it ordered what this server can run, unless the cluster knows it."""
-        if self._is_announced or self._is_submitted or not self._machine.settings.is_born:
+        if self.is_announced or self._is_submitted or not self._machine.settings.is_born:
             return
         if self._machine.settings.announced.get(self._server_id) == self._abilities:
-            self._is_announced = True
+            self.is_announced = True
             return
         self._is_submitted = True
         submission.submit_operation((ANNOUNCE, self._abilities.encode()), self._answered)

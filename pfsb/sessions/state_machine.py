@@ -332,23 +332,20 @@ class SessionStateMachine:
         one slot."""
         self._seq = seq
         self.time_ms = self._context.time_ms = time_ms
-        if not self.settings.is_born:
+        if self.settings.is_born:
+            self.updates += len(updates)
+            self._end_waits()
+            for update in updates:
+                self._run(update)
+            self._forget_closed_sessions()
+            if self.kept_replies.size > self.kept_replies.bytes_max:
+                self.kept_replies.make_room()
+            for log in self._logs:
+                if log.application.length() != log.length:
+                    log.length = log.application.length()
+                    self.observer.log_grew(log.application)
+        else:
             self._execute_before_birth(updates)
-            return self._take_outcomes()
-        self.updates += len(updates)
-        self._end_waits()
-        for update in updates:
-            self._run(update)
-        self._forget_closed_sessions()
-        if self.kept_replies.size > self.kept_replies.bytes_max:
-            self.kept_replies.make_room()
-        for log in self._logs:
-            if log.application.length() != log.length:
-                log.length = log.application.length()
-                self.observer.log_grew(log.application)
-        return self._take_outcomes()
-
-    def _take_outcomes(self) -> bytes:
         outcomes, self._outcomes = self._outcomes, []
         return encode_outcomes(self.revision, outcomes)
 
@@ -530,13 +527,16 @@ class SessionStateMachine:
 
     def _execute(self, session: Session, number: int, command: Command) -> Any:
         verb = command[0]
-        application = self._application_of.get(verb)
-        if application is None:
+        try:
+            application = self._application_of[verb]
+        except KeyError:
             return Refused("UNKNOWN", f"no application here knows {verb}")
         if verb in self._waits and len(session.waiting) >= self._waits_max:
             return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
         context = self._context
-        context.revision, context.session, context.number = self.revision, session.client_id, number
+        context.revision = self.revision
+        context.session = session.client_id
+        context.number = number
         try:
             return application.execute(command, context)
         except BadRequest as error:

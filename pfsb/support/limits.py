@@ -23,6 +23,8 @@ TIME_STEP_MS_MAX: Final = 3_600_000
 A batch whose time is further ahead advances it by this much, so one wrong message cannot end all waits of the future.
 While something waits for a time, the leader orders the time much more often than that.
 """
+WINDOW_MAX: Final = 1_000
+"""Largest window that the settings of a cluster may have: proposals under way at once."""
 SLOT_MAX: Final = 2**53
 """Highest sequence number that a message may name: a million slots a second for 285 years."""
 VIEW_MAX: Final = 2**32 - 1

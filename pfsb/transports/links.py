@@ -12,7 +12,7 @@ address. UDP is one such network; a network in memory would be connected like th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -23,6 +23,7 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused, OpenedFrame
+from pfsb.transports.notices import Notice
 from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import Malformed, encode
@@ -203,13 +204,14 @@ class Links:
         if to is not None and to not in self.membership.peers:
             self._drop(messages, "server {to} is no peer of ours", to=to)
             return
-        peers: Iterable[int] = sorted(self.membership.peers) if to is None else (to,)
+        peers = sorted(self.membership.peers) if to is None else [to]
+        if peers:
+            _count(messages, self.counters.messages_out, len(peers))
         if self._is_measured:
-            self._send_measured(self._codec, messages, list(peers))
+            self._send_measured(self._codec, messages, peers)
             return
         frames = self._sealed(self._codec, messages, FRAME_BYTES_MAX)
         for peer in peers:
-            _count(messages, self.counters.messages_out)
             for frame in frames:
                 self._send_frame(peer, frame)
 
@@ -222,7 +224,6 @@ class Links:
         paths = [self._paths[peer] for peer in peers]
         frames = self._sealed(codec, messages, min(path.size for path in paths))
         for path in paths:
-            _count(messages, self.counters.messages_out)
             if not path.is_measured:
                 for frame in frames:
                     self._send_frame(path.peer, frame)
@@ -281,44 +282,39 @@ class Links:
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
-            opened = self._codec.open(frame)
-            self._check_source(opened.sender, source)
+            sender, identity, incarnation, position, messages, notice = self._codec.open(frame)
+            if self._secret is None and not self._is_from(sender, source):  # Departure 41
+                raise FrameRefused(
+                    "address",
+                    f"in the name of server {sender}, whose address this is not; without secret_file a frame counts "
+                    "only if it comes from the configured address",
+                )
         except FrameRefused as refusal:
             self._refuse(refusal, source)
             return
-        if not self.faults.admits(opened.sender):
+        if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1
             return
-        if opened.notice is not None:
-            whole = self._notice_arrived(self._codec, opened, frame, source)
-            if whole is None:
-                return
-            opened = whole
-        _count(opened.messages, self.counters.messages_in)
-        self._receiver.receive(opened.sender, opened.identity, opened.messages, opened.incarnation, opened.position)
+        if notice is not None:
+            self._notice_arrived(self._codec, sender, notice, frame, source)
+            return
+        _count(messages, self.counters.messages_in)
+        self._receiver.receive(sender, identity, messages, incarnation, position)
 
-    def _notice_arrived(
-        self, codec: FrameCodec, opened: OpenedFrame, frame: bytes, source: object
-    ) -> OpenedFrame | None:
-        """Give a notice to the path of its sender. Returns the frame of messages whose last part it was, or None."""
-        assert opened.notice is not None
+    def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
+        """Give a notice to the path of its sender, and hand up the frame of messages whose last part it was."""
         try:
-            whole = self._paths[opened.sender].arrived(opened.notice, frame)
-            return None if whole is None else _opened_whole(codec, opened.sender, whole)
+            whole = self._paths[sender].arrived(notice, frame)
+            opened = None if whole is None else _opened_whole(codec, sender, whole)
         except Malformed as error:
             self._refuse(FrameRefused("body", str(error)), source)
+            return
         except FrameRefused as refusal:
             self._refuse(refusal, source)
-        return None
-
-    def _check_source(self, sender: int, source: object) -> None:
-        """Departure 41: without a secret, refuse a frame that does not come from its sender's address."""
-        if self._secret is None and not self._is_from(sender, source):
-            raise FrameRefused(
-                "address",
-                f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only "
-                "if it comes from the configured address",
-            )
+            return
+        if opened is not None and self._receiver is not None:
+            _count(opened.messages, self.counters.messages_in)
+            self._receiver.receive(sender, opened.identity, opened.messages, opened.incarnation, opened.position)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1
@@ -376,6 +372,6 @@ def _opened_whole(codec: FrameCodec, sender: int, frame: bytes) -> OpenedFrame:
     return opened
 
 
-def _count(messages: Sequence[Message], by_type: Counter[str]) -> None:
+def _count(messages: Sequence[Message], by_type: Counter[str], copies: int = 1) -> None:
     for message in messages:
-        by_type[type(message).__name__] += 1
+        by_type[type(message).__name__] += copies

@@ -178,11 +178,12 @@ def decode(sender: int, row: object) -> Message:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
         case (MessageKind.ACCEPT, view, seqs, digests):
-            if type(digests) is not bytes or type(seqs) is not tuple or len(digests) != len(seqs) * DIGEST_BYTES:
+            voted = _seqs(seqs)
+            if type(digests) is not bytes or len(digests) != len(voted) * DIGEST_BYTES:
                 raise Malformed(
                     f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
                 )
-            return Accept(sender, _number("view", view), _seqs(seqs), digests)
+            return Accept(sender, _number("view", view), voted, digests)
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -249,7 +250,7 @@ def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     if type(content) is not tuple or len(content) != 2:
         return None
     time_ms, rows = content
-    if not _integers((time_ms,), most=TIME_MS_MAX) or type(rows) is not tuple:
+    if type(time_ms) is not int or not 0 <= time_ms <= TIME_MS_MAX or type(rows) is not tuple:
         return None
     if rows and not _are_updates(rows):
         return None
@@ -276,14 +277,17 @@ _ONLY_INT = {int}
 
 
 def _is_update(row: object) -> bool:
+    if type(row) is not tuple or len(row) != _UPDATE_FIELDS:
+        return False
+    client_id, server_id, timestamp, made_at, payload = row
     return (
-        type(row) is tuple
-        and len(row) == _UPDATE_FIELDS
-        and type(row[0]) is str
-        and len(row[0]) <= CLIENT_ID_CHARS_MAX
-        and _integers(row[1:2], most=SERVER_ID_MAX)
-        and _integers(row[2:4])
-        and type(row[4]) is bytes
+        type(client_id) is str
+        and len(client_id) <= CLIENT_ID_CHARS_MAX
+        and type(server_id) is type(timestamp) is type(made_at) is int
+        and 0 <= server_id <= SERVER_ID_MAX
+        and 0 <= timestamp <= NUMBER_MAX
+        and 0 <= made_at <= NUMBER_MAX
+        and type(payload) is bytes
     )
 
 
@@ -359,6 +363,8 @@ def _seq(value: object) -> int:
 
 
 def _seqs(value: object) -> tuple[int, ...]:
+    if type(value) is tuple and len(value) == 1 and type(value[0]) is int and 1 <= value[0] <= NUMBER_MAX:
+        return value  # as in most ACCEPTs of a server that is not busy
     seqs = _list("seqs", value)
     if seqs and not (_integers(seqs) and min(seqs)):
         raise Malformed(f"seqs must be integers from 1 to {NUMBER_MAX}, not {reprlib.repr(seqs)}")

@@ -127,7 +127,7 @@ class ProposalTests(DataTestCase):
     def test_votes_of_an_older_view_stay_with_their_view(self) -> None:
         """Departure 5: a newer proposal starts with its own votes, and clears none of the older ones."""
         self.data.apply_proposal(proposal(1, 1, 1, ALICE))
-        self.data.apply_accept(3, 1, 1, DIGEST)
+        self.data.apply_accept(3, 1, self.history.ensure(1), DIGEST)
         self.data.apply_proposal(proposal(2, 2, 1, BOB))
         self.assertEqual(self.slot(1).voters, {1: {3: DIGEST}})
 
@@ -136,12 +136,12 @@ class AcceptTests(DataTestCase):
     def test_nobody_counts_twice(self) -> None:
         """Figure 5, Block E, G14: votes are distinct servers, and there is no limit at half of them."""
         for voter in (1, 3, 3, 4, 5):
-            self.data.apply_accept(voter, 1, 1, DIGEST)
+            self.data.apply_accept(voter, 1, self.history.ensure(1), DIGEST)
         self.assertEqual(self.slot(1).voters, {1: dict.fromkeys((1, 3, 4, 5), DIGEST)})
 
     def test_vote_does_not_raise_the_top(self) -> None:
         """A vote without its proposal says nothing that a new leader must fill a hole for (G11)."""
-        self.data.apply_accept(3, 1, 9, DIGEST)
+        self.data.apply_accept(3, 1, self.history.ensure(9), DIGEST)
         self.assertEqual(self.history.top, 0)
 
 
@@ -149,7 +149,7 @@ class GloballyOrderedUpdateTests(DataTestCase):
     def test_only_the_ordered_field_is_set(self) -> None:
         """Figure 5, Block F, repaired (G12): the slot stays a slot; its proposal and votes are of no more use."""
         self.data.apply_proposal(proposal(1, 1, 1, ALICE))
-        self.data.apply_accept(3, 1, 1, DIGEST)
+        self.data.apply_accept(3, 1, self.history.ensure(1), DIGEST)
         self.assertTrue(self.data.apply_globally_ordered_update(ordered(4, 1, ALICE)))
         self.assertEqual(self.slot(1), Slot(ordered=batch(ALICE)))
 

@@ -16,13 +16,14 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     PrepareOK,
+    Proposal,
     ReadIndex,
     ReconciliationReply,
     ReconciliationRequest,
     State,
     ViewChange,
 )
-from pfsb.paxos.plausibility import BURST_SLOTS_MAX, HELD_BYTES_MAX, VIEW_STEP_MAX
+from pfsb.paxos.plausibility import BURST_SLOTS_MAX, HELD_BYTES_MAX, PROPOSED_SLOTS_MAX, VIEW_STEP_MAX
 from pfsb.support.limits import NUMBER_MAX, SLOT_MAX, VIEW_MAX
 from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import (
@@ -66,7 +67,7 @@ class SlotTests(PlausibilityTestCase):
         self.assertImplausible(
             ordered(3, FAR, client_update()),
             ordered(3, NUMBER_MAX),
-            ordered(3, 1 + 5 * BURST_SLOTS_MAX),
+            ordered(3, 1 + 4 * BURST_SLOTS_MAX + PROPOSED_SLOTS_MAX),
             reply(3, ordered(3, FAR)),
         )
 
@@ -168,6 +169,17 @@ class ArusTests(PlausibilityTestCase):
         self.assertEqual(self.requests(), 0)
         self.take(ViewChange)
 
+    def test_peer_that_has_claimed_nothing_is_in_no_doubt(self) -> None:
+        """At its start a server asks a peer for all there is. If that is nothing yet, the peer may be ahead later."""
+        self.replica.turn.run(self.replica.reconciliation.ask_at_start)
+        (peer,) = [sent.to for sent in self.transport.sent if isinstance(sent.message, ReconciliationRequest)]
+        assert peer is not None
+        self.take(ReconciliationRequest)
+        self.receive(ReconciliationReply(peer, 0, 0))
+        self.receive(alive(peer, 1, local_aru=2))
+        self.advance(0.1)
+        self.assertEqual(self.requests(), 1)
+
     def test_leader_is_not_suspected_over_one_peers_wrong_aru(self) -> None:
         """Departure 10: in an idle cluster the leader's ALIVE counts as progress, also while a peer is in error."""
         for _ in range(60):
@@ -260,12 +272,24 @@ class PromiseTests(PlausibilityTestCase):
 
     def test_promise_with_a_slot_of_the_far_future_is_dropped_as_a_whole(self) -> None:
         """S1: a data list is complete or does not count."""
-        for wrong in (proposal(1, 1, FAR), ordered(3, FAR), proposal(1, VIEW_MAX + 1, 1), proposal(1, 1, 1_000)):
+        for wrong in (proposal(1, 1, FAR), ordered(3, FAR), proposal(1, VIEW_MAX + 1, 1), proposal(1, 1, 100_000)):
             self.assertImplausible(prepare_ok(3, 2, proposal(1, 1, 1), wrong))
+
+    def test_promise_with_the_slots_of_a_larger_window_counts(self) -> None:
+        """The cluster's settings may have a larger window than this server's file."""
+        self.replica.adopt(1_000, 100)
+        slots = 16 * SMALL.window_slots + 1
+        self.receive(prepare_ok(3, 2, *(proposal(1, 1, seq) for seq in range(1, slots + 1))))
+        self.assertNotDiscarded()
+        self.receive(prepare_ok(4, 2))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.assertEqual({sent.seq for sent in self.take(Proposal)}, set(range(1, slots + 1)))
+        self.take(Alive)
+        self.take(Accept)
 
     def test_promise_of_more_parts_than_there_can_be_slots_is_dropped(self) -> None:
         """Each part has a slot at least."""
-        self.assertImplausible(PrepareOK(3, 2, (), 0, 10_000))
+        self.assertImplausible(PrepareOK(3, 2, (), 0, 100_000))
 
     def test_data_list_of_a_part_is_not_kept_beside_its_slots(self) -> None:
         """A server keeps each batch once."""

@@ -11,7 +11,7 @@ from json import JSONDecodeError, JSONDecoder
 from json.encoder import encode_basestring
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define
 
 from pfsb.applications.arguments import Quoted, decoded
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
@@ -42,7 +42,7 @@ class BadLine(BadRequest):
         self.number = number
 
 
-@frozen
+@define  # and not frozen: one is made for each line, and to make a frozen one takes twice as long
 class Request:
     """One request of a client.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import define, field
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
@@ -43,7 +43,7 @@ class RespReplyQueue(ReplyQueue):
         return unblock
 
 
-@frozen
+@define
 class RespRequest(Request):
     """A request that was a command of Redis: its arguments came already split, and `tag` is the form of the reply."""
 

@@ -283,7 +283,7 @@ class StreamProtocol(Protocol):
         outstanding = self._replies.outstanding + conversation.unsubmitted
         if outstanding >= self._window:
             self._window_is_full = True
-        elif outstanding <= self._window // 2:
+        elif self._window_is_full and outstanding <= self._window // 2:
             self._window_is_full = False
         return self._window_is_full or self._output_is_full or conversation.is_changing_session or conversation.finished
 

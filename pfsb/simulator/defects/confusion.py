@@ -65,6 +65,13 @@ def _wrong_aru_for_ever(process: Any) -> None:
         peer.local_aru = highest
 
 
+@DEFECTS.add(
+    "empty-reply-doubted", "Departure 37", "a peer that has nothing to give is in doubt, though it claimed nothing"
+)
+def _empty_reply_doubted(process: Any) -> None:
+    override(process.replica.reconciliation, "_was_asked_in_vain", lambda asked: lambda message: True)
+
+
 @DEFECTS.add("first-frame-binds", "Departure 12", "the first frame in the name of a server binds its id to a storage")
 def _first_frame_binds(process: Any) -> None:
     identities = process.replica.membership.identities

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.data_structures import DataStructures, Slot
 from pfsb.paxos.messages import (
     Batch,
     Proposal,
@@ -19,11 +19,11 @@ DEFECTS = Defects()
 class _TakesAnyProposal(DataStructures):
     __slots__ = ()
 
-    def apply_proposal(self, message: Proposal) -> bool:
+    def apply_proposal(self, message: Proposal) -> Slot | None:
         slot = self.ordering.global_history.get(message.seq)
         if slot is not None and slot.proposal is not None and slot.proposal.view > message.view:
             slot.proposal = message
-            return True
+            return slot
         return super().apply_proposal(message)
 
 

@@ -97,11 +97,12 @@ def _lazy_vote_before_disk(process: Any) -> None:
             if not isinstance(message, Accept) or to is not None:
                 send(message, to)
                 return
+            may_wait = lazy.may_wait_for(message)
             for server_id in replica.membership.others:
-                if lazy.needs_at_once(server_id, message):
-                    send(message, server_id)
-                else:
+                if server_id in may_wait:
                     lazy.keep_votes(server_id, message)
+                else:
+                    send(message, server_id)
 
         return broken
 
@@ -111,11 +112,10 @@ def _lazy_vote_before_disk(process: Any) -> None:
 class _CountsTwice(DataStructures):
     __slots__ = ()
 
-    def apply_accept(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        slot = self.ordering.global_history.get(seq)
-        is_copy = slot is not None and server_id in slot.voters.get(view, ())
-        super().apply_accept(server_id, view, seq, digest)
-        if slot is not None and is_copy:
+    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> None:
+        is_copy = server_id in slot.voters.get(view, ())
+        super().apply_accept(server_id, view, slot, digest)
+        if is_copy:
             voters = slot.voters[view]
             voters[next(voter for voter in count(server_id, 100) if voter not in voters)] = digest
 
@@ -143,5 +143,6 @@ def _proposal_counts_as_vote(process: Any) -> None:
     @instead_of(replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
         if message.seq > replica.data.ordering.local_aru and replica.window.may_accept(message.seq):
-            replica.data.apply_accept(message.server_id, message.view, message.seq, message.batch.digest)
+            slot = replica.data.ordering.global_history.ensure(message.seq)
+            replica.data.apply_accept(message.server_id, message.view, slot, message.batch.digest)
         proposal(message)
