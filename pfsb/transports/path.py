@@ -16,7 +16,7 @@ from twisted.logger import Logger
 from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES, FrameCodec
 from pfsb.transports.notices import Echo, Notice, Part, Probe, Report
 from pfsb.transports.outgoing_parts import OutgoingParts
-from pfsb.transports.path_size import BASE_BYTES, PathSize
+from pfsb.transports.path_size import FLOOR_BYTES, PathSize
 from pfsb.transports.reassembly import Reassembly
 from pfsb.transports.round_trip import RoundTrip
 
@@ -99,7 +99,7 @@ class Path:
         size = self._size.size
         if len(frame) <= size:
             self._send_datagram(frame)
-            if len(frame) > BASE_BYTES:
+            if len(frame) > FLOOR_BYTES:
                 self._size.used()
                 self._set_timer()
             return
@@ -124,7 +124,7 @@ class Path:
 
     def doubt(self) -> None:
         """A router has said that a datagram was too large: find out whether that is so."""
-        if self.is_measured and self._size.size > BASE_BYTES:
+        if self.is_measured:
             self._size.doubt()
             self._set_timer()
 

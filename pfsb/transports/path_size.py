@@ -39,7 +39,7 @@ search, because a wrong guess costs more: a network that loses 30 % of all datag
 ROUNDS_MAX: Final = 15
 """Maximum number of rounds for one size. After it, nothing is concluded: the peer does not answer."""
 CONFIRM_SECONDS: Final = 0.5
-"""How old, in seconds, the proof of the present size may be while datagrams of more than `BASE_BYTES` are sent."""
+"""How old, in seconds, the proof of the present size may be while datagrams of more than `FLOOR_BYTES` are sent."""
 RAISE_SECONDS: Final = 600.0
 """Time, in seconds, from the end of a search to the next one, as paths may get better (PMTU_RAISE_TIMER)."""
 RETRY_SECONDS: Final = 5.0
@@ -85,7 +85,7 @@ class PathSize:
     _probing: _Probing | None = field(init=False, default=None)
     _search_at: float = field(init=False, default=0.0)
     """Time before which no search begins."""
-    _proved_at: float = field(init=False, default=0.0)
+    _proved_at: float = field(init=False, default=-inf)
 
     @_ceiling.default
     def _first_ceiling(self) -> int:
@@ -97,7 +97,11 @@ class PathSize:
             self._search()
 
     def used(self) -> None:
-        """A datagram of more than `BASE_BYTES` is sent: prove the present size again if its proof is old."""
+        """A datagram of more than `FLOOR_BYTES` is sent: prove the present size if it has no proof, or an old one.
+
+        Not even `BASE_BYTES` is believed without: a frame of less would be lost each time that it is sent, on a path
+        that carries less.
+        """
         if self._clock.seconds() - self._proved_at > CONFIRM_SECONDS:
             self.doubt()
 

@@ -241,6 +241,16 @@ class SizeTests(PathTestCase):
         self.assertLessEqual(self.path(0, 1).size, 1_300)
         self.assertEqual(self.links[0].counters.paths.shrunk, 1)
 
+    def test_frames_below_the_base_prove_the_base(self) -> None:
+        """A path that does not carry the size with which it begins is found, though no frame needs parts."""
+        self.loses = lambda sender, peer, frame: len(frame) > 600
+        message = proposal(b"x" * 700, sender=0)
+        for _ in range(30):
+            self.links[0].send([message], 1)
+            self.let_pass(0.1)
+        self.assertIn(message, self.receivers[1].messages)
+        self.assertLessEqual(self.path(0, 1).size, 600)
+
     def test_word_of_a_router_is_proved(self) -> None:
         """`path_doubted` sends probes; the size stays if they are answered."""
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], 1)

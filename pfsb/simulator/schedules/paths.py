@@ -104,6 +104,13 @@ def narrow_path(seed: int, patch: Plant | None) -> None:
         _execute(scene, number, LARGE_BYTES, 5.0)
 
 
+def medium_updates_on_a_narrow_path(seed: int, patch: Plant | None) -> None:
+    """A path that does not carry 1,200 bytes is noticed if all frames are smaller than that, and need no parts."""
+    scene = _scene(seed, patch, PathLimits(path_bytes=600))
+    for number in range(1, 4):
+        _execute(scene, number, 700, 5.0)
+
+
 def small_updates_beside_large_ones(seed: int, patch: Plant | None) -> None:
     """Frames of small messages do not wait for the parts of large ones, even where hardly any large one gets through.
 
@@ -182,6 +189,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     small_frames_fall_into_a_black_hole,
     large_update_on_a_long_way,
     narrow_path,
+    medium_updates_on_a_narrow_path,
     small_updates_beside_large_ones,
     small_updates_beside_one_that_never_arrives,
     parts_that_never_end,
