@@ -44,8 +44,9 @@ VIEW_STEP_MAX: Final = 2**20
 """How many views a claimed view may be above this server's own: twelve days of elections, one each second."""
 BURST_SLOTS_MAX: Final = 2_048
 """Maximum number of slots in the burst that answers one RECONCILIATION_REQUEST."""
-REACH_BURSTS: Final = 4
-"""How far above Local_Aru an ordered slot may be told, in bursts: two are under way at once, and may be late."""
+REACH_SLOTS_MAX: Final = 4 * (BURST_SLOTS_MAX + WINDOW_MAX)
+"""How far above Local_Aru an ordered slot may be told, in slots: four bursts, since two are under way at once, and may
+be late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
 PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
 """How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
 a follower that has accepted proposals of several former leaders may hold some further above. The largest window counts
@@ -65,7 +66,6 @@ class Plausibility:
         self._ordering = data.ordering
         self._membership = membership
         self._quorum = membership.quorum
-        self._reach = REACH_BURSTS * BURST_SLOTS_MAX + PROPOSED_SLOTS_MAX
         self._claims: dict[int, int] = {}
         """Server id -> the view in the last message of that server with a view too far above this server's own. It
         counts as a claim that such views exist (`view`)."""
@@ -85,7 +85,7 @@ class Plausibility:
             case Prepare(view=view, local_aru=aru):
                 return self.view(view, sender) and aru <= SLOT_MAX
             case PrepareOK():
-                return message.parts <= self._reach and all(map(self._entry, message.data_list))
+                return message.parts <= REACH_SLOTS_MAX and all(map(self._entry, message.data_list))
             case GloballyOrderedUpdate(seq=seq):
                 return self.ordered(seq) and not self._holds_too_much(seq)
             case ReconciliationReply():
@@ -112,7 +112,7 @@ class Plausibility:
 
     def ordered(self, seq: int) -> bool:
         """Whether this server may be told what is ordered in slot `seq`."""
-        return seq <= self._ordering.local_aru + self._reach
+        return seq <= self._ordering.local_aru + REACH_SLOTS_MAX
 
     def _alive(self, message: Alive) -> bool:
         """Whether the state of an ALIVE goes with its view: only a view that was installed is followed or led."""

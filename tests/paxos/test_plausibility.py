@@ -23,7 +23,7 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.plausibility import BURST_SLOTS_MAX, HELD_BYTES_MAX, PROPOSED_SLOTS_MAX, VIEW_STEP_MAX
+from pfsb.paxos.plausibility import BURST_SLOTS_MAX, HELD_BYTES_MAX, REACH_SLOTS_MAX, VIEW_STEP_MAX
 from pfsb.support.limits import NUMBER_MAX, SLOT_MAX, VIEW_MAX
 from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import (
@@ -67,7 +67,7 @@ class SlotTests(PlausibilityTestCase):
         self.assertImplausible(
             ordered(3, FAR, client_update()),
             ordered(3, NUMBER_MAX),
-            ordered(3, 1 + 4 * BURST_SLOTS_MAX + PROPOSED_SLOTS_MAX),
+            ordered(3, 1 + REACH_SLOTS_MAX),
             reply(3, ordered(3, FAR)),
         )
 
