@@ -17,9 +17,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Word
+from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Result, Word
 from pfsb.config.config import Config
 from pfsb.paxos.birth import Birth
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.server_facts import ServerFacts, server_rows, status
@@ -29,6 +30,7 @@ from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.quota_watch import QuotaWatch
+from pfsb.sessions.refusals import HANGING
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
@@ -105,6 +107,8 @@ class Server:
             birth=Birth(self.settings.make_birth, is_birth),
         )
         self._digests_asked: list[_DigestAsked] = []
+        self.disk_is_stuck = False
+        """True after `stop` if the disk does not answer, so that a write is still under way."""
         self.facts = ServerFacts(
             config=config,
             server_id=server_id,
@@ -148,6 +152,7 @@ class Server:
             introduce_waiting=self.local_clients.submission.introduce_unloaded,
             after_answers=self._after_answers,
             clients_wait=self.local_clients.clients_wait,
+            disk_changed=self.local_clients.disk_changed,
         )
 
     def _follow_settings(self, values: ClusterSettings) -> None:
@@ -158,13 +163,15 @@ class Server:
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.
 
-        The call may come before this method returns.
+        The call may come before this method returns. A disk that hangs is not waited for: the clients were refused.
         """
         self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
         def look() -> None:
-            if (self.local_clients.idle and self.replica.turn.idle) or self._clock.seconds() >= deadline:
+            turn = self.replica.turn
+            is_over = (self.local_clients.idle and turn.idle) or turn.trouble is DiskTrouble.HANGS
+            if is_over or self._clock.seconds() >= deadline:
                 drained()
             else:
                 self._clock.callLater(DRAIN_LOOK_SECONDS, look)
@@ -179,7 +186,7 @@ class Server:
         self.expiry.stop()
         self.local_clients.close()
         stopped = self.replica.stop()
-        self._storage.close()
+        self.disk_is_stuck = not self._storage.close()
         return stopped
 
     # ------------------------------------------------------------------ for the front ends
@@ -207,6 +214,11 @@ class Server:
         empty."""
         return self.facts.differing if self.facts.is_undecided else []
 
+    @property
+    def disk_trouble(self) -> DiskTrouble | None:
+        """Why this server takes no part at present (Departures 44 and 45); None: its disk works."""
+        return self.facts.disk_trouble
+
     def waiting(self, client_id: str) -> list[int]:
         """The numbers of a session's commands that wait in an application, as a LOCK does while the lock is taken."""
         session = self.machine.sessions.get(client_id)
@@ -232,7 +244,7 @@ class Server:
         aru = self.replica.data.ordering.local_aru
         if len(self._digests_asked) >= DIGESTS_ASKED_MAX:
             oldest = self._digests_asked.pop(0)
-            self.replica.turn.call(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
+            self.replica.turn.refuse(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
 
     def _after_answers(self) -> None:
@@ -257,9 +269,12 @@ class Server:
         if digest is None:
             kept = self.replica.settings.digests_kept
             refused = Refused("NOTFOUND", f"the digest of {asked.seq} is not kept: only the last {kept} are")
-            self.replica.turn.call(asked.answer, refused)
+            self._answer(asked.answer, refused)
         else:
-            self.replica.turn.call(asked.answer, Done((("seq", asked.seq), ("digest", Word(digest.hex())))))
+            self._answer(asked.answer, Done((("seq", asked.seq), ("digest", Word(digest.hex())))))
+
+    def _answer(self, answer: Answer, result: Result) -> None:
+        self.replica.turn.answer(lambda results: answer(results[0]), [result], HANGING.question)
 
     # ------------------------------------------------------------------ looking in
 

@@ -15,6 +15,7 @@ from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
 from pfsb.sessions.local_clients import LocalClients
@@ -22,6 +23,7 @@ from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
+from pfsb.support.hosts import shown
 from pfsb.transports.links import TransportCounters
 
 
@@ -43,6 +45,9 @@ class PeerFacts:
     silent_seconds: float | None = None
     """Seconds since the last message of that server came; None: there was none since the start of the server that was
     asked."""
+    address: str | None = None
+    """The IP address and port to which the server that was asked sends; None: it has found none, or its network has no
+    addresses."""
 
 
 @define(eq=False)
@@ -144,6 +149,21 @@ class ServerFacts:
     def is_undecided(self) -> bool:
         """Whether this server refuses changes, since servers differ and no majority agrees with it (Departure 40)."""
         return self._replica.divergence.is_undecided
+
+    @property
+    def disk_trouble(self) -> DiskTrouble | None:
+        """Why this server takes no part at present (Departures 44 and 45); None: its disk works."""
+        return self._replica.turn.trouble
+
+    @property
+    def disk_trouble_seconds(self) -> float:
+        """How long, in seconds, the present trouble of the disk lasts; 0.0: there is none."""
+        return self._replica.disk_watch.seconds
+
+    @property
+    def disk_troubles(self) -> Mapping[str, int]:
+        """Kind of trouble of the disk -> how often it has begun since this server started."""
+        return {trouble.value: count for trouble, count in self._replica.disk_watch.begun.items()}
 
     @property
     def differing(self) -> list[int]:
@@ -263,6 +283,7 @@ class ServerFacts:
             agrees_up_to=comparison.agrees_up_to,
             differs_at=comparison.differs_at if comparison.differs else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
+            address=None if self.transport is None else self.transport.addresses.get(server_id),
         )
 
 
@@ -306,6 +327,16 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "contradicted": facts.contradictions,
         "diverged": facts.is_undecided,
         "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
+        "disk": _disk(facts),
+    }
+
+
+def _disk(facts: ServerFacts) -> dict[str, object]:
+    trouble = facts.disk_trouble
+    return {
+        "trouble": None if trouble is None else trouble.value,
+        "seconds": round(facts.disk_trouble_seconds, 3),
+        "begun": dict(facts.disk_troubles),
     }
 
 
@@ -316,13 +347,12 @@ def server_rows(facts: ServerFacts) -> list[Fields]:
 
 def _server_row(facts: ServerFacts, server_id: int) -> Fields:
     server = facts.server(server_id)
-    host, port = facts.config.server(server_id).peer
     return (
         ("id", server_id),
         ("state", Word(server.state.value)),
         ("aru", server.local_aru),
         ("alive", Word("yes" if server.is_alive else "no")),
-        ("address", f"{host}:{port}"),
+        ("address", shown(*facts.config.server(server_id).peer)),
     )
 
 
@@ -335,6 +365,7 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "view": peer.view,
         "agrees_up_to": peer.agrees_up_to,
         "differs_at": peer.differs_at,
+        "address": peer.address,
     }
 
 

@@ -13,7 +13,7 @@ STATUS_NAMES = (
     *("cluster", "server", "version", "state", "view", "attempted", "leader", "n", "quorum", "tolerates"),
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
-    *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas"),
+    *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
 )
 """The names of STATUS, in their order."""
 
@@ -33,7 +33,8 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(tuple(status), STATUS_NAMES)
         self.assertEqual(list(status["peers"]), [str(i) for i in self.cluster.ids if i != self.leader])
         for peer in status["peers"].values():
-            self.assertEqual(list(peer), ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at"])
+            names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address"]
+            self.assertEqual(list(peer), names)
         self.assertEqual(list(status["proposed"]), ["count", "bytes"])
 
     def test_counters_are_shown_where_there_are_any(self) -> None:

@@ -1,21 +1,43 @@
-"""`pfsb check`: validates a configuration and prints a summary of it."""
+"""`pfsb check`: validates a configuration, prints a summary of it, and looks up its names."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
+from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.python import usage
+from twisted.python.failure import Failure
 
 from pfsb.commands.options import ConfigOptions
-from pfsb.config.config import Config, ConfigError
+from pfsb.config.config import Config, ConfigError, ServerConfig
+from pfsb.support.hosts import (
+    LookUp,
+    SocketAddress,
+    is_far,
+    is_near,
+    literal,
+    look_up_in_threads,
+    loopback_warning,
+    shown,
+)
+
+LOOK_UP_SECONDS: Final = 5.0
+"""How long, in seconds, the look-up of a name may take before `pfsb check` says that there was no answer."""
+
+Found = Mapping[int, tuple[SocketAddress, ...] | str]
+"""Server -> the addresses of its peer host on this machine, or a text that tells why there are none."""
 
 
 class Options(ConfigOptions):
     """Command line of `pfsb check`. A mistake in the file is reported like a mistake in the command line."""
 
     synopsis = "Usage: pfsb check CONFIG"
-    longdesc = "Reads a configuration and says what it means, or what is wrong with it."
+    longdesc = (
+        "Reads a configuration and says what it means, or what is wrong with it. Names of hosts are looked up on this "
+        "machine; names without an address are said, and are no mistake in the file."
+    )
 
     def postOptions(self) -> None:
         try:
@@ -25,12 +47,26 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Print a summary of the configuration."""
-    sys.stdout.write(summary(options.config))
+    """Print a summary of the configuration, and what its names are on this machine."""
+    found = await look_up_hosts(reactor, options.config, look_up_in_threads(reactor))
+    sys.stdout.write(summary(options.config) + notes(options.config, found))
+
+
+async def look_up_hosts(reactor: Any, config: Config, look_up: LookUp) -> Found:
+    """Look up the peer hosts of all servers at once. Never fails, and takes `LOOK_UP_SECONDS` at most."""
+    asked = [_look_up(reactor, server, look_up) for server in config.servers.values()]
+    return dict(zip(config.ids, await gatherResults(asked), strict=True))
+
+
+def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tuple[SocketAddress, ...] | str]:
+    def none(failure: Failure) -> str:
+        return f"no answer for {LOOK_UP_SECONDS:g} s" if failure.check(TimeoutError) else failure.getErrorMessage()
+
+    return look_up(*server.peer).addTimeout(LOOK_UP_SECONDS, reactor).addErrback(none)
 
 
 def summary(config: Config) -> str:
-    """The text that `pfsb check` prints: a line about the cluster, and one for each server."""
+    """A line about the cluster, and one for each server."""
     secret = "authenticated" if config.secret() is not None else "not authenticated"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
@@ -38,7 +74,34 @@ def summary(config: Config) -> str:
         f"storage {config.storage}"
     ]
     for server in config.servers.values():
-        host, port = server.peer
+        listen = f" (listens at {shown(*server.listen)})" if server.listen else ""
         http = f", http {server.http}" if server.http else ""
-        lines.append(f"  server {server.id}: peer {host}:{port}, client {server.client}{http}")
+        lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, client {server.client}{http}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def notes(config: Config, found: Found) -> str:
+    """A line for each name: its addresses on this machine. Then a line for each server that others could not reach."""
+    return "".join(f"  {line}\n" for line in (*_names(config, found), *_unreachable(config, found)))
+
+
+def _names(config: Config, found: Found) -> Iterator[str]:
+    for server in config.servers.values():
+        answer = found[server.id]
+        if literal(*server.peer) is None:
+            text = answer if isinstance(answer, str) else ", ".join(each.host for each in answer)
+            yield f'the name "{server.peer[0]}" {"has no address" if isinstance(answer, str) else "is"}: {text}'
+
+
+def _unreachable(config: Config, found: Found) -> Iterator[str]:
+    """Warnings about servers with a loopback address, if another server has none."""
+    addresses = {server_id: answer for server_id, answer in found.items() if not isinstance(answer, str)}
+    far = next((server_id for server_id, answer in addresses.items() if is_far(answer)), None)
+    if far is None:
+        return
+    far_host = f"{config.servers[far].peer[0]} ({addresses[far][0].host})"
+    for server_id, answer in addresses.items():
+        server = config.servers[server_id]
+        receives_at = literal(*server.receives_at)
+        if is_near((receives_at,) if receives_at is not None else answer):
+            yield f"warning: {loopback_warning(server_id, server.peer, far_host)}"

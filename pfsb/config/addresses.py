@@ -11,6 +11,7 @@ from attrs import define
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint, serverFromString
 
 from pfsb.config.yaml_file import Place, quoted
+from pfsb.support.hosts import shown
 
 Address = tuple[str, int]
 """(host, port)"""
@@ -23,6 +24,7 @@ reconnected together took 50 seconds.
 """
 
 _PEER: Final = '(example: "127.0.0.1:7402")'
+_LISTEN: Final = '(example: "0.0.0.0:7402")'
 _ENDPOINT: Final = '(example: "tcp:9402:interface=127.0.0.1")'
 EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
 """Hosts that mean all addresses of a machine: a server can listen there, but no peer or client can connect to them."""
@@ -30,19 +32,32 @@ EVERY_INTERFACE: Final = ("", "0.0.0.0", "::")
 
 def peer_address(place: Place) -> Address:
     """Parse the address of a peer: `host:port`, or `[host]:port` for an IPv6 address."""
+    address = _host_and_port(place, _PEER)
+    if address[0] in EVERY_INTERFACE:
+        raise place.wrong(f"{quoted(place.text())} is nowhere that the other servers could send to {_PEER}")
+    return address
+
+
+def listening_address(place: Place) -> Address:
+    """Parse the address where a server receives from its peers: an IP address and a port. It may be a wildcard."""
+    address = _host_and_port(place, _LISTEN)
+    if not (_is_ip(address[0], 4) or _is_ip(address[0], 6)):
+        raise place.wrong(f"{quoted(place.text())} has a name where an IP address must be {_LISTEN}")
+    return address
+
+
+def _host_and_port(place: Place, example: str) -> Address:
     text = place.text()
     match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)
     if not match:
-        raise place.wrong(f"{quoted(text)} is no address {_PEER}")
+        raise place.wrong(f"{quoted(text)} is no address {example}")
     if not match["port"]:
-        raise place.wrong(f"{quoted(text)} has no port {_PEER}")
+        raise place.wrong(f"{quoted(text)} has no port {example}")
     if not _is_port(match["port"][1:]):
-        raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {_PEER}")
+        raise place.wrong(f"{quoted(text)} has no port from 1 to 65535 {example}")
     host: str = match["host"] if match["ip6"] is None else match["ip6"]
     if not (_is_host(host) if match["ip6"] is None else _is_ip(host, 6)):
-        raise place.wrong(f"{quoted(text)} names no host {_PEER}")
-    if host in EVERY_INTERFACE:
-        raise place.wrong(f"{quoted(text)} is nowhere that the other servers could send to {_PEER}")
+        raise place.wrong(f"{quoted(text)} names no host {example}")
     return host, int(match["port"][1:])
 
 
@@ -92,6 +107,11 @@ def listening_place(endpoint: str, host: str) -> Address | str:
     if address is None:
         return f"{endpoint} on {host}"
     interface, port = address
+    return place_on(interface, port, host)
+
+
+def place_on(interface: str, port: int, host: str) -> Address:
+    """The place where a server on `host` listens at this address of its machine; see `listening_place`."""
     own = interface in EVERY_INTERFACE or (_is_loopback(interface) and not _is_loopback(host))
     return (host if own else interface), port
 
@@ -130,6 +150,6 @@ def refuse_shared(places: Iterable[tuple[Place, Address | str]]) -> None:
     owners: dict[Address | str, Place] = {}
     for place, address in places:
         if address in owners:
-            shown = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
-            raise place.wrong(f"{quoted(shown)} is already the address of {'.'.join(owners[address].path)}")
+            text = address if isinstance(address, str) else shown(*address)
+            raise place.wrong(f"{quoted(text)} is already the address of {'.'.join(owners[address].path)}")
         owners[address] = place

@@ -13,7 +13,15 @@ from typing import Any, Final
 
 from attrs import field, fields_dict, frozen
 
-from pfsb.config.addresses import Address, endpoint_string, listening_place, peer_address, refuse_shared
+from pfsb.config.addresses import (
+    Address,
+    endpoint_string,
+    listening_address,
+    listening_place,
+    peer_address,
+    place_on,
+    refuse_shared,
+)
 from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
 from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SERVER_ID_MAX, WINDOW_MAX
@@ -24,6 +32,8 @@ __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 MEMORY: Final = "memory"
 """The value of the key `storage` for servers that keep nothing on disk."""
 
+DISK_SECONDS: Final = 8.0
+"""How long, in seconds, a write may be under way before the disk counts as one that hangs, unless the file says so."""
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
 
@@ -35,6 +45,9 @@ class Timers:
     progress: float = 1.0
     update: float = 0.5
     alive: float = 0.2
+    disk: float | None = None
+    """How long a write may be under way before the disk counts as one that hangs; None: `DISK_SECONDS`, or twice
+    `progress` if that is more."""
 
 
 @frozen
@@ -46,6 +59,8 @@ class Limits:
     session_window: int = 128
     """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
     request_seconds: float = 10.0
+    reserve_bytes: int = 67_108_864
+    """Free space, in bytes, of the file system of a data directory, below which its server refuses changes."""
     opened_sessions: int = 100
     """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other."""
     batch_bytes: int = 48_000
@@ -64,6 +79,13 @@ class ServerConfig:
     """Twisted's endpoint string of the client port."""
     http: str | None = None
     """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
+    listen: Address | None = None
+    """(IP address, port) where this server receives from the other servers; None: at `peer`."""
+
+    @property
+    def receives_at(self) -> Address:
+        """(host, port) where this server receives from the other servers; the host may be a wildcard."""
+        return self.peer if self.listen is None else self.listen
 
 
 @frozen
@@ -129,6 +151,7 @@ class Config:
             update_seconds=self.timers.update,
             alive_seconds=self.timers.alive,
             resend_seconds=self.timers.alive / 2,
+            disk_seconds=self.timers.disk or max(DISK_SECONDS, 2 * self.timers.progress),
             reconciliation_seconds=self.timers.progress / 4,
             window_slots=self.window,
             batch_bytes_max=self.limits.batch_bytes,
@@ -180,6 +203,10 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     servers = {server_id: _server(server_id, keys[server_id]) for server_id in sorted(keys)}
     refuse_shared((keys[server.id]["peer"], server.peer) for server in servers.values())
     refuse_shared(
+        (keys[server.id]["peer" if server.listen is None else "listen"], _receiving_place(server))
+        for server in servers.values()
+    )
+    refuse_shared(
         (keys[server.id][key], listening_place(endpoint, server.peer[0]))
         for server in servers.values()
         for key, endpoint in (("client", server.client), ("http", server.http))
@@ -188,7 +215,17 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     return servers
 
 
-_SERVER_KEYS: Final = ("peer", "client", "http")
+def _receiving_place(server: ServerConfig) -> Address | str:
+    """The place where a server receives from its peers; only servers with equal hosts can collide.
+
+    Machines behind different translators of addresses may have equal addresses of their own.
+    """
+    host = server.peer[0]
+    interface, port = place_on(*server.receives_at, host)
+    return (host, port) if interface == host else f"{interface}, port {port}, of {host}"
+
+
+_SERVER_KEYS: Final = ("peer", "client", "http", "listen")
 
 
 def _server_id(key: Place) -> int:
@@ -197,7 +234,8 @@ def _server_id(key: Place) -> int:
 
 def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
     http = endpoint_string(keys["http"]) if "http" in keys else None
-    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http)
+    listen = listening_address(keys["listen"]) if "listen" in keys else None
+    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http, listen)
 
 
 def _transport(place: Place) -> str:
@@ -246,6 +284,7 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "request_seconds": Place.seconds,
     "batch_bytes": _from(1, 48_000),
     "opened_sessions": _from(1, 10_000),
+    "reserve_bytes": _from(0, 1_000_000_000_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

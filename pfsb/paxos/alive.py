@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.messages import Alive, State, VCProof
 from pfsb.paxos.peers import NEVER, Peers
@@ -60,11 +61,13 @@ class AliveHandler(Handler):
     def own_alive(self) -> Alive:
         """This server's ALIVE message, with values that are on disk.
 
-        While a newly installed view is not on disk yet, the message carries the state LEADER_ELECTION.
+        While a newly installed view is not on disk yet, the message carries the state LEADER_ELECTION. It also does
+        while the disk hangs, so that no server counts on this one (Departure 44).
         """
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
-        state = State.LEADER_ELECTION if installing else server.state
+        hangs = self._turn.trouble is DiskTrouble.HANGS
+        state = State.LEADER_ELECTION if installing or hangs else server.state
         return Alive(
             server.server_id,
             durable.last_installed,
@@ -117,6 +120,10 @@ class AliveHandler(Handler):
             if self._leader_at_work_in != message.view:
                 self._leader_at_work_in = message.view
                 self.on_leader_at_work()
+        elif self._has_stepped_down(message):
+            # Departure 44: the leader cannot lead, since its disk hangs, or it has left the view.
+            self._leader_at_work_in = 0
+            self._progress_timer.hurry()
         elif message.state is State.REG_LEADER and message.view > self._data.views.last_installed:
             # The sender leads a later view, which a majority has promised to follow, so this server's view is over
             # (Departure 23).
@@ -146,6 +153,20 @@ class AliveHandler(Handler):
             data.server.state is State.REG_NONLEADER
             and message.state is State.REG_LEADER
             and message.view == data.views.last_installed
+            and message.server_id == self._membership.leader_of(message.view)
+        )
+
+    def _has_stepped_down(self, message: Alive) -> bool:
+        """Whether the leader that this server follows has led the view, and says that it does so no more.
+
+        An ALIVE that the leader has sent before it led may arrive late. This server then suspects a leader that works,
+        which costs an election; the condition holds once for each time that the leader is heard to lead.
+        """
+        data = self._data
+        return (
+            message.state is State.LEADER_ELECTION
+            and data.server.state is State.REG_NONLEADER
+            and message.view == data.views.last_installed == self._leader_at_work_in
             and message.server_id == self._membership.leader_of(message.view)
         )
 

@@ -63,7 +63,11 @@ def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK)
 
 
 def proposal(data: DataStructures, membership: Membership, message: Proposal) -> str | None:
-    """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view."""
+    """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view.
+
+    Line E6 bears weight for safety: the model in docs/spec/index.rst breaks if a server accepts in an older view, or in
+    a later one that it has not installed.
+    """
     if message.server_id == data.server.server_id:
         return "4 E2"
     if data.server.state is not State.REG_NONLEADER:

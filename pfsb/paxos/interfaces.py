@@ -23,6 +23,14 @@ class IStableStorage(Interface):
         """
     )
 
+    is_full: bool = Attribute(
+        """Whether the disk has no more free space than what is reserved.
+
+        The storage finds that out by itself, and finds out when there is room again. It still takes records: the
+        reserve is there for those that are under way when the server notices.
+        """
+    )
+
     def recover() -> Recovered:
         """Return the content of the storage, which is initialised if it is empty. Called once, before all else.
 
@@ -54,8 +62,11 @@ class IStableStorage(Interface):
         True. A storage that a server can start from again keeps them, and returns False.
         """
 
-    def close() -> None:
-        """Write the records that still wait, and close the files. Further calls do nothing."""
+    def close() -> bool:
+        """Write the records that still wait, and close the files. Further calls do nothing.
+
+        Returns False if the disk does not answer: then a write is still under way.
+        """
 
 
 class StorageRefused(Exception):

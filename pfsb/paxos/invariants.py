@@ -15,6 +15,8 @@
     lies within the reach of reconciliation, and a slot has the votes of few views. So the memory of a server is
     bounded (Departure 37).
 11. The Last_Installed and Local_Aru that ALIVE and VC_PROOF carry are not higher than the server's present values.
+12. While the disk is in trouble, the server begins no write; while the disk hangs, no message comes to wait at the gate
+    (Departures 44 and 45).
 
 The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
 """
@@ -27,6 +29,7 @@ from functools import partial
 from attrs import define, field
 
 from pfsb.paxos.data_structures import VOTED_VIEWS_MAX
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import Batch, State
 from pfsb.paxos.replica import Replica
 
@@ -48,6 +51,9 @@ class Memory:
     led: int = 0
     """The latest view in which the server was REG_LEADER."""
     leads: bool = False
+    messages_in_wait: int = 0
+    """Number of messages at the gate at the last check, if the disk hung then."""
+    hangs: bool = False
     ordered: dict[int, Batch] = field(factory=dict)
     """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
 
@@ -82,12 +88,20 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
             yield f"2: what is ordered at {seq} has changed"
     if data.server.state is State.REG_LEADER and not memory.leads and data.views.last_installed <= memory.led:
         yield f"5: leads view {data.views.last_installed} again"
+    if memory.hangs and _hangs(replica) and replica.turn.messages_in_wait > memory.messages_in_wait:
+        yield f"12: {replica.turn.messages_in_wait} messages wait for a disk that hangs, more and more"
 
 
 def _violated_now(replica: Replica) -> Iterator[str]:
     yield from _wrong_views(replica)
     yield from _wrong_ordering(replica)
     yield from _wrong_clients(replica)
+    if replica.turn.writes_in_trouble:
+        yield f"12: {replica.turn.writes_in_trouble} writes to a disk in trouble"
+
+
+def _hangs(replica: Replica) -> bool:
+    return replica.turn.trouble is DiskTrouble.HANGS
 
 
 def _wrong_views(replica: Replica) -> Iterator[str]:
@@ -152,5 +166,7 @@ def _remember(replica: Replica, memory: Memory) -> None:
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:
         memory.led = data.views.last_installed
+    memory.hangs = _hangs(replica)
+    memory.messages_in_wait = replica.turn.messages_in_wait if memory.hangs else 0
     above = data.ordering.global_history.above(memory.local_aru)
     memory.ordered = {seq: slot.ordered for seq, slot in above if slot.ordered is not None}

@@ -115,7 +115,11 @@ class LeaderElectionHandler(Handler):
         grown since it began to suspect, which shows that the installed view still orders updates. A PROPOSAL alone does
         not show that: a leader that orders nothing repeats its proposals as well, and would keep every server that
         suspects it in its view.
+
+        Only the view bears weight for safety: it must be Last_Installed. The two cases are for liveness. The model in
+        docs/spec/index.rst lets a server go back at any time, and breaks S1 if the view may be another one.
         """
+        # For safety: see docs/spec/index.rst, breaks AcceptsOlderViews and AcceptsNewerViews.
         if message.view != self._data.views.last_installed or message.view == 0:
             return
         if self._membership.leader_of(message.view) != message.server_id:
@@ -146,7 +150,9 @@ class LeaderElectionHandler(Handler):
     def may_rejoin(self, view: int) -> bool:
         """Whether this server may leave the election and follow the leader of `view`, its installed view, again.
 
-        It may if no higher view is preinstalled here, and if another server leads `view`.
+        It may if no higher view is preinstalled here, and if another server leads `view`. The first condition is for
+        liveness. The second one keeps a server out of a view that it led before. Safety needs that it never leads such
+        a view again (G10; break LeadsAgain in docs/spec/index.rst).
         """
         return view > 0 and not self._progress_timer.running and not self._membership.i_lead(view)
 

@@ -156,6 +156,7 @@ class OrderedUpdateQueue(Handler):
         except Exception:
             self._tell_of_failure(seq, slot.ordered)
             raise
+        self._turn.note_execution()
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.digest, outcomes)
         if self._tracer is not None:

@@ -48,7 +48,9 @@ class PrepareHandler(Handler):
         """Figure 7, Block A: install the view that this server leads, on disk, and then send its PREPARE.
 
         G10: a view that is installed already is never prepared again. After a crash a second Prepare phase could end
-        with another batch in a slot of the same view.
+        with another batch in a slot of the same view. So the PREPARE waits at the gate for the view, although it
+        promises nothing: its Local_Aru may rest on slots that a crash makes this server forget, and promises that
+        answer it lack these slots (break PrepareBeforeSync in docs/spec/index.rst).
         """
         data = self._data
         assert self._membership.i_lead(data.views.last_attempted)

@@ -85,7 +85,13 @@ class ProgressTimer(Handler):
         self._turn.run(self._suspect)
 
     def _suspect(self) -> None:
-        """Figure 6, Block A: suspect the leader, since the timer has expired without global progress."""
+        """Figure 6, Block A: suspect the leader, since the timer has expired without global progress.
+
+        Departures 44 and 45: a server whose disk is in trouble suspects no leader, since it could install no view.
+        """
+        if self._turn.trouble is not None:
+            self.start()
+            return
         self.expiries += 1
         if self._tracer is not None:
             self._tracer.trace("timer", name="progress")

@@ -102,10 +102,10 @@ class ProposalHandler(Handler):
 
         A slot that holds a proposal of an earlier view gets the same batch again. An empty slot below such a slot gets
         a no-op (G11): the promises of a majority show that nothing was chosen there. The view of a proposal is
-        Last_Installed (G2).
+        Last_Installed (G2). A leader whose disk is in trouble proposes nothing (Departures 44 and 45).
         """
         data = self._data
-        if data.server.state is not State.REG_LEADER:
+        if data.server.state is not State.REG_LEADER or self._turn.trouble is not None:
             return
         ordering = data.ordering
         ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
@@ -125,6 +125,8 @@ class ProposalHandler(Handler):
         """
         ordering = self._data.ordering
         if self._data.server.state is not State.REG_LEADER or ordering.last_proposed > ordering.local_aru:
+            return False
+        if self._turn.trouble is not None:
             return False
         self.send_proposal()
         if ordering.last_proposed > ordering.local_aru:

@@ -147,8 +147,13 @@ class ReconciliationHandler(Handler):
         self._stop_waiting()
 
     def _is_behind(self) -> bool:
-        """Whether slots are missing. A leader with a prepared view re-sends its own proposals and never reconciles."""
-        return self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
+        """Whether slots are missing that this server can take.
+
+        A leader with a prepared view re-sends its own proposals and never reconciles, and a server whose disk is in
+        trouble could not store what it gets (Departures 44 and 45).
+        """
+        is_behind = self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
+        return is_behind and self._turn.trouble is None
 
     def _may_ask_on(self) -> bool:
         """Whether to ask for the next burst now, before the present burst is complete.

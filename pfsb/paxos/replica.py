@@ -28,6 +28,7 @@ from pfsb.paxos.data_structures import (
     ViewData,
 )
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
@@ -162,8 +163,9 @@ class Replica:
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
+        self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
-            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation
+            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation, self.disk_watch
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
@@ -192,12 +194,15 @@ class Replica:
         introduce_waiting: Callable[[], None],
         after_answers: Callable[[], None],
         clients_wait: Callable[[], bool],
+        disk_changed: Callable[[], None] = _nothing,
     ) -> None:
         """Connect the layer above (sessions), once, after `start`.
 
         `introduce_waiting` and `after_answers` are called at the end of every turn (see `end_turn`). `clients_wait`
-        tells whether a client of this server waits for an answer or an event (Departure 25).
+        tells whether a client of this server waits for an answer or an event (Departure 25). `disk_changed` is called
+        in a turn when the disk begins or ends to be in trouble (`DiskWatch`).
         """
+        self.disk_watch.on_change = disk_changed
         self._introduce_waiting = introduce_waiting
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
@@ -283,7 +288,14 @@ class Replica:
     def _receive(
         self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
     ) -> None:
-        """Handle all messages of one frame, which are one event and so one turn."""
+        """Handle all messages of one frame, which are one event and so one turn.
+
+        While this server's disk is in trouble, most messages are discarded (`DiskWatch`).
+        """
+        if self.turn.trouble is not None:
+            handled = self.disk_watch.handled(messages)
+            self.discarded[LINE] = self.discarded.get(LINE, 0) + len(messages) - len(handled)
+            messages = handled
         storage_identity = self.storage_identity
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return

@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.disk_watch import DiskWatch
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
@@ -29,6 +30,7 @@ class Retransmission(Handler):
         proposals: ProposalHandler,
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
+        disk_watch: DiskWatch,
     ) -> None:
         super().__init__(core)
         self._reconciliation = reconciliation
@@ -36,6 +38,7 @@ class Retransmission(Handler):
         self._prepare = prepare
         self._proposals = proposals
         self._alive = alive
+        self._disk_watch = disk_watch
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -61,8 +64,9 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        Slots that all servers have are forgotten at the same time.
+        This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
         """
+        self._disk_watch.look()
         self._turn.run(self._keep_informed)
         self._turn.flush_lazy()
         if not self._turn.stopped:
@@ -73,7 +77,12 @@ class Retransmission(Handler):
         self._reconciliation.forget_what_all_have()
 
     def _resend(self) -> None:
-        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23)."""
+        """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
+
+        A server whose disk is in trouble repeats none: it could not go on when they are answered (Departures 44, 45).
+        """
+        if self._turn.trouble is not None:
+            return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()

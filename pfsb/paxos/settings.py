@@ -20,6 +20,8 @@ class Settings:
     """How long a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again."""
     lazy_seconds: float = 0.01
     """How long an ACCEPT may wait for another frame to travel in (Departure 25); with 0 no ACCEPT waits."""
+    disk_seconds: float = 8.0
+    """How long a write to disk may be under way before the disk counts as one that hangs (Departure 44)."""
     reconciliation_seconds: float = 0.25
     """How long one peer may take to answer a reconciliation request before another is asked."""
     window_slots: int = 16

@@ -11,12 +11,15 @@ anything of the turn, so the turn has not happened.
 Two kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. The
 leader's PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other
 PROPOSAL ever has its view and sequence number.
+
+While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
+become refusals, which rest on no record and so need not wait.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +28,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.messages import Accept, Message, Proposal
 from pfsb.paxos.outbound import Outbound
@@ -39,12 +43,22 @@ class Durable:
     local_aru: int = 0
 
 
+Call = tuple[Callable[..., None], tuple[Any, ...], Any]
+"""(function, its arguments, refusal): a call that waits at the durability gate.
+
+If the call is an answer to a client, `refusal` stands for each of its results if the disk hangs. None: the call is no
+answer, and waits for the disk.
+"""
+
+
 @define
 class Outbox:
     """The messages and calls of one or several turns that wait at the durability gate, in order."""
 
     messages: list[tuple[Message, int | None]] = field(factory=list)
-    calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = field(factory=list)
+    calls: list[Call] = field(factory=list)
+    has_executed: bool = False
+    """Whether one of the turns has executed a slot."""
 
     def extend(self, other: Outbox) -> None:
         self.messages += other.messages
@@ -88,6 +102,8 @@ class Turn:
         self._on_failure = on_failure
         self._tracer = tracer
         self.durable = Durable()
+        self.trouble: DiskTrouble | None = None
+        """Why nothing can be written at present; None: the disk works. Set by `DiskWatch`."""
         self._at_end = at_end
         """Called at the end of every turn, inside it (`Replica.end_turn`)."""
         self.count = 0
@@ -98,12 +114,16 @@ class Turn:
         self._lazy_waits = False
         self._outbox = Outbox()
         self._early: list[tuple[Message, int | None]] = []
+        self._refusals: list[Call] = []
         self._behind_the_gate: deque[tuple[int, Outbox]] = deque()
         self._position = 0
         """Number of `sync` calls made so far. A turn's outbox may leave when the records of as many calls are on disk
         as had been made by the end of that turn."""
-        self._durable_position = 0
+        self.durable_position = 0
+        """Number of `sync` calls whose records are on disk."""
         self._releasing = False
+        self._position_in_trouble = 0
+        """Number of `sync` calls that had been made when the present trouble began."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -131,6 +151,9 @@ class Turn:
 
     def send_proposal_early(self, message: Proposal) -> None:
         """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
+        # While PREPARE passes the gate, this test finds the view on disk: a leader has promises only because its
+        # PREPARE has left. Should a PREPARE ever leave early, (view, seq) names one proposal only by this test (breaks
+        # EarlyProposal and NeitherWaits in docs/spec/index.rst).
         if self.durable.last_installed < message.view:
             self.send(message)
         else:
@@ -139,7 +162,25 @@ class Turn:
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
-        self._outbox.calls.append((function, args))
+        self._outbox.calls.append((function, args, None))
+
+    def answer(self, function: Callable[..., None], results: Sequence[Any], refusal: Any) -> None:
+        """Call `function(results)`, which answers a client, once: when all records forced up to this turn are on disk.
+
+        If the disk hangs, each of the results becomes `refusal`, and the call is made at once (Departure 44).
+        """
+        assert self._running, "answers are given in a turn"
+        self._outbox.calls.append((function, (results,), refusal))
+
+    def refuse(self, function: Callable[..., None], *args: Any) -> None:
+        """Call `function`, which refuses a client, once, at the end of this turn: a refusal rests on no record, and so
+        never waits for the disk."""
+        assert self._running, "refusals are given in a turn"
+        self._refusals.append((function, args, None))
+
+    def note_execution(self) -> None:
+        """Record that this turn has executed a slot, whose results rest on the records forced up to this turn."""
+        self._outbox.has_executed = True
 
     # ------------------------------------------------------------------ running
 
@@ -176,6 +217,7 @@ class Turn:
         self._behind_the_gate.clear()
         self._outbox = Outbox()
         self._early = []
+        self._refusals = []
         self._way_out.stop()
 
     @property
@@ -183,14 +225,47 @@ class Turn:
         return self._stopped
 
     def flush_lazy(self) -> None:
-        """Write the lazy records that no forced record has taken along to disk yet."""
-        if self._lazy_waits and not self._stopped:
+        """Write the lazy records that no forced record has taken along to disk yet, unless the disk is in trouble."""
+        if self._lazy_waits and not self._stopped and self.trouble is None:
             self._sync()
+
+    def set_trouble(self, trouble: DiskTrouble | None) -> None:
+        """Take notice, in a turn, that the disk hangs or is full, or works again (None).
+
+        If the disk hangs, the answers that wait at the gate become refusals, and leave at the end of this turn.
+        """
+        assert self._running, "trouble begins and ends in a turn"
+        self.trouble = trouble
+        self._position_in_trouble = self._position
+        if trouble is DiskTrouble.HANGS:
+            for _, outbox in self._behind_the_gate:
+                self._refuse_answers(outbox)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write is under way."""
+        return self._position != self.durable_position
+
+    @property
+    def writes_in_trouble(self) -> int:
+        """Number of writes that this server has begun since its disk is in trouble: always 0, or a mistake."""
+        return 0 if self.trouble is None else self._position - self._position_in_trouble
+
+    @property
+    def messages_in_wait(self) -> int:
+        """Number of messages that wait at the gate."""
+        return sum(len(outbox.messages) for _, outbox in self._behind_the_gate)
+
+    @property
+    def shows_only_what_is_durable(self) -> bool:
+        """Whether all that this server has executed rests on records that are on disk, as far as it rests on its own
+        ones."""
+        return not any(outbox.has_executed for _, outbox in self._behind_the_gate)
 
     @property
     def idle(self) -> bool:
         """Whether no outbox waits at the gate, and no write is under way."""
-        return not self._behind_the_gate and self._position == self._durable_position
+        return not self._behind_the_gate and self._position == self.durable_position
 
     def _close(self) -> None:
         if self._early:
@@ -199,8 +274,13 @@ class Turn:
         if self._must_sync:
             self._must_sync = False
             self._sync()
+        if self.trouble is not None:
+            self._let_nothing_wait(self.trouble)
+        if self._refusals:
+            refusals, self._refusals = self._refusals, []
+            self._make(refusals)
         outbox = self._outbox
-        if outbox.messages or outbox.calls:
+        if outbox.messages or outbox.calls or outbox.has_executed:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
@@ -214,7 +294,7 @@ class Turn:
     def _synced(self, position: int, durable: Durable) -> None:
         if self._stopped:
             return
-        self._durable_position = position
+        self.durable_position = position
         self.durable = durable
         if self._tracer is not None:
             self._tracer.trace("sync", view=durable.last_installed, aru=durable.local_aru)
@@ -227,9 +307,9 @@ class Turn:
         self._releasing = True
         gate = self._behind_the_gate
         try:
-            while gate and gate[0][0] <= self._durable_position:
+            while gate and gate[0][0] <= self.durable_position:
                 outbox = gate.popleft()[1]
-                while gate and gate[0][0] <= self._durable_position:
+                while gate and gate[0][0] <= self.durable_position:
                     outbox.extend(gate.popleft()[1])
                 if outbox.messages:
                     self._dispatch(outbox.messages)
@@ -241,8 +321,25 @@ class Turn:
         for to, group in _gathered(messages).items():
             self._way_out.send(group, to)
 
-    def _make(self, calls: list[tuple[Callable[..., None], tuple[Any, ...]]]) -> None:
-        for function, args in calls:
+    def _let_nothing_wait(self, trouble: DiskTrouble) -> None:
+        """Drop the messages of this turn if the disk hangs, as the network may, and refuse instead of answering."""
+        if trouble is DiskTrouble.HANGS:
+            self._outbox.messages.clear()
+            self._refuse_answers(self._outbox)
+
+    def _refuse_answers(self, outbox: Outbox) -> None:
+        """Take the answers out of an outbox, and let refusals leave in their places at the end of the turn."""
+        kept = []
+        for call in outbox.calls:
+            function, args, refusal = call
+            if refusal is None:
+                kept.append(call)
+            else:
+                self._refusals.append((function, ([refusal] * len(args[0]),), None))
+        outbox.calls = kept
+
+    def _make(self, calls: list[Call]) -> None:
+        for function, args, _ in calls:
             try:
                 function(*args)
             except Exception:

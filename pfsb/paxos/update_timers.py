@@ -84,6 +84,10 @@ class UpdateTimers(Handler):
         self.send_again(update, timer.expiries)
 
     def send_again(self, update: ClientUpdate, expiries: int) -> None:
+        """Send an update once more, unless the disk is in trouble: this server could not take the result (Departures 44
+        and 45)."""
+        if self._turn.trouble is not None:
+            return
         if expiries >= 2:
             self._turn.send(update)
         elif self._data.server.state is State.REG_NONLEADER:

@@ -142,7 +142,15 @@ def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, 
     from pfsb.storage.sqlite import SQLiteStorage
 
     return SQLiteStorage(
-        directory, config.membership_digest(), config.cluster, server_id, clock, os.urandom, on_failure, config.ids
+        directory,
+        config.membership_digest(),
+        config.cluster,
+        server_id,
+        clock,
+        os.urandom,
+        on_failure,
+        config.ids,
+        config.limits.reserve_bytes,
     )
 
 
@@ -161,7 +169,8 @@ def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults
     from pfsb.transports.udp import UDPTransport
 
     addresses = {i: config.server(i).peer for i in config.ids}
-    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret())
+    listen = config.server(server_id).listen
+    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret(), listen)
 
 
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:

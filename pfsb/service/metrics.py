@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.server_facts import ServerFacts
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import SECONDS, Histogram
@@ -104,12 +105,17 @@ class Metrics:
         yield _counters("pfsb_frames_refused_total", "Frames dropped, by reason.", "reason", counters.refused)
 
     def _disk(self) -> Iterator[Iterator[str]]:
-        counters = self._facts.storage or StorageCounters()
+        facts = self._facts
+        counters = facts.storage or StorageCounters()
         yield _histogram(
             "pfsb_disk_write_seconds", "One group of records, until it is on disk.", counters.write_seconds
         )
         yield _counter("pfsb_disk_records_total", "Records written.", counters.records)
         yield _counter("pfsb_disk_batch_bytes_total", "Size of the batches among them.", counters.batch_bytes)
+        present = facts.disk_trouble
+        troubles = {each.value: float(each is present) for each in DiskTrouble}
+        yield _gauges("pfsb_disk_trouble", "1 while the disk hangs, or is full, else 0.", "trouble", troubles)
+        yield _counters("pfsb_disk_troubles_total", "How often trouble began.", "trouble", facts.disk_troubles)
         yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
 
     def _clients(self) -> Iterator[Iterator[str]]:
@@ -151,6 +157,10 @@ def _gauge(name: str, text: str, value: float) -> Iterator[str]:
 
 def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Iterator[str]:
     return _family(name, text, "counter", [({label: each}, value) for each, value in sorted(values.items())])
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Iterator[str]:
+    return _family(name, text, "gauge", [({label: each}, value) for each, value in sorted(values.items())])
 
 
 def _family(name: str, text: str, kind: str, samples: Samples) -> Iterator[str]:

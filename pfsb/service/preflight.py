@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import Any, Final
 
 from pfsb.config.addresses import Address, listens_at
 from pfsb.config.config import Config
+from pfsb.support.hosts import literal, shown
+
+LOOK_UP_SECONDS: Final = 5.0
+"""How long, in seconds, the look-up of one name may take; a start does not wait any longer for a name server."""
+
+_Found = tuple[Any, ...]
+"""An element of the answer of `socket.getaddrinfo`."""
 
 
 class PortInUse(Exception):
@@ -13,23 +24,30 @@ class PortInUse(Exception):
 
 
 def refuse_used_ports(config: Config, server_id: int) -> None:
-    """Raise `PortInUse` if a process listens already at an address of this server, or an address cannot be used."""
+    """Raise `PortInUse` if a process listens already at an address of this server, or an address cannot be used.
+
+    If the server receives from its peers at a host that is a name, that name may have no address of this machine yet:
+    the server looks it up again and again while it runs.
+    """
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
-    _try(socket.SOCK_DGRAM, server.peer, f"{path}.peer")
+    key = "peer" if server.listen is None else "listen"
+    _try(socket.SOCK_DGRAM, server.receives_at, f"{path}.{key}", may_come=literal(*server.receives_at) is None)
     for port, endpoint in (("client", server.client), ("http", server.http)):
         address = None if endpoint is None else listens_at(endpoint)
         if address is not None:
             _try(socket.SOCK_STREAM, address, f"{path}.{port}")
 
 
-def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
+def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False) -> None:
+    """Bind the address for a moment. `may_come`: the host need not have an address of this machine yet."""
     host, port = address
     try:
-        found = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+        family, _, protocol, _, where = _first_found(host, port, kind)
     except OSError as error:
-        raise PortInUse(f"{place}: {host} cannot be found: {error.strerror}") from error
-    family, _, protocol, _, where = found[0]
+        if may_come:
+            return
+        raise PortInUse(f"{place}: {host} cannot be found: {error.strerror or error}") from error
     with socket.socket(family, kind, protocol) as trial:
         if kind is socket.SOCK_STREAM:
             # Twisted sets this option, too: connections of an earlier process that are still being closed do not make
@@ -38,6 +56,41 @@ def _try(kind: socket.SocketKind, address: Address, place: str) -> None:
         try:
             trial.bind(where)
         except OSError as error:
+            if may_come and error.errno == errno.EADDRNOTAVAIL:
+                return
             raise PortInUse(
-                f"{place}: cannot listen at {host or '*'}:{port}: {error.strerror}; does the server run already?"
+                f"{place}: cannot listen at {shown(host or '*', port)}: {error.strerror}; {_advice(error, kind, port)}"
             ) from error
+
+
+def _advice(error: OSError, kind: socket.SocketKind, port: int) -> str:
+    if error.errno != errno.EADDRNOTAVAIL:
+        return "does the server run already?"
+    if kind is socket.SOCK_DGRAM:
+        return f'this machine has no such address, and listen: "0.0.0.0:{port}" beside peer would receive at all it has'
+    return "this machine has no such address"
+
+
+def _first_found(host: str, port: int, kind: socket.SocketKind) -> _Found:
+    """The first address of a host. Raises OSError if there is none, or no answer for `LOOK_UP_SECONDS`.
+
+    The look-up has a thread of its own, since nothing else can limit its time.
+    """
+    answers: SimpleQueue[list[_Found] | OSError] = SimpleQueue()
+
+    def look_up() -> None:
+        try:
+            answers.put(socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE))
+        except OSError as error:
+            answers.put(error)
+        except UnicodeError:
+            answers.put(OSError("this can be no name of a host"))
+
+    Thread(target=look_up, name=f"look up {host}", daemon=True).start()
+    try:
+        found = answers.get(timeout=LOOK_UP_SECONDS)
+    except Empty:
+        raise OSError(f"no answer for {LOOK_UP_SECONDS:g} s") from None
+    if isinstance(found, OSError):
+        raise found
+    return found[0]

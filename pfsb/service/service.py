@@ -38,7 +38,6 @@ from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
-from pfsb.transports.hosts import UnknownHost
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
@@ -174,7 +173,7 @@ class ServerService(Service):
             self._start()
         except CannotRun as error:
             self._failed(Failure(error))
-        except (StorageRefused, CannotListenError, UnknownHost, OSError, ConfigError) as error:
+        except (StorageRefused, CannotListenError, OSError, ConfigError) as error:
             self._log.critical("{error}", error=str(error))
             sys.exit(f"pfsb: {error}")
 
@@ -292,6 +291,9 @@ class ServerService(Service):
             if self._http is not None:
                 self._http.leave()
             server.stop()
+            if server.disk_is_stuck:
+                # The writer's thread is inside a system call. At the interpreter's end SQLite would wait for it.
+                atexit.register(os._exit, 0)  # runs after twistd has removed its pid file
             if self._chat_log is not None:
                 self._chat_log.close()
             self._ports.stopService()

@@ -14,19 +14,22 @@ from attrs import define
 
 from pfsb.applications.interfaces import Refused
 from pfsb.sessions import bundle
+from pfsb.sessions.refusals import NeverRan, NotSent, Provisional
 
 BUNDLE_BYTES_MAX = 48_000
 """Maximum bytes of a bundle with several parts, so that an update fits into a proposal, and a proposal into a frame."""
 
-UNKNOWN = Refused(
+UNKNOWN = Provisional(
     "UNAVAILABLE",
     "no majority has answered in time; it may still happen: repeat the same number to learn",
     fate="unknown",
 )
-"""The provisional result of an outstanding command, given after `request_seconds`; a final result follows later."""
-NOT_SENT = Refused("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
-TOO_OLD = Refused("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
-DISPLACED = Refused("UNAVAILABLE", "another update was ordered in place of the one with the command, which did not run")
+"""The provisional result of an outstanding command, given after `request_seconds`."""
+NOT_SENT = NotSent("UNAVAILABLE", "no majority has answered in time; the command was not sent, and did not happen")
+TOO_OLD = NeverRan("UNAVAILABLE", "the command was ordered too long after it was sent, and did not run")
+DISPLACED = NeverRan(
+    "UNAVAILABLE", "another update was ordered in place of the one with the command, which did not run"
+)
 
 
 def nothing(*_: Any) -> None:
@@ -48,10 +51,10 @@ class BundlePart:
     on_results: Callable[[Sequence[Any]], None]
     """Called, in a turn, with a sequence of one result for each entry, when the entries are executed or refused.
 
-    A refusal may be provisional (`UNKNOWN`): then there may be a second call, see `has_unknown`.
+    A refusal may be `Provisional`: then there may be a second call, see `has_unknown`.
     """
     has_unknown: bool = False
-    """True after `on_results` was called with `UNKNOWN` for every entry, because the results took too long.
+    """True after `on_results` was called with a `Provisional` refusal for every entry, as the results took too long.
 
     When the final results come, `on_results` is called a second time, for a client that repeats a number; but not if
     all entries have number 0, since these cannot be repeated.
@@ -146,18 +149,20 @@ class Bundler:
         self.waiting.clear()
 
     def note_repeated(self, number: int, now: float) -> None:
-        """Lets a part that was answered `UNKNOWN` wait for `request_seconds` again, since its number is repeated.
+        """Lets a part that was answered provisionally wait for `request_seconds` again, since its number is repeated.
 
-        A repetition before `UNKNOWN` makes no wait longer: a client that repeats every second would otherwise never be
-        answered while there is no majority.
+        A repetition before that answer makes no wait longer: a client that repeats every second would otherwise never
+        be answered while there is no majority.
         """
         for part in self.outstanding:
             if part.has_unknown and number in part.numbers:
                 part.has_unknown = False
                 part.submitted_at = now
 
-    def refuse_submitted_before(self, oldest: float) -> None:
-        """Refuses, with UNAVAILABLE, the parts that were submitted before the clock time `oldest`.
+    def refuse_submitted_before(
+        self, oldest: float, unknown: Provisional = UNKNOWN, not_sent: NotSent = NOT_SENT
+    ) -> None:
+        """Refuses the parts that were submitted before the clock time `oldest`, each with one of the two refusals.
 
         An outstanding part may still be ordered, so the fate of its commands is unknown. A waiting part was not sent,
         so its commands certainly do not run. If the oldest waiting part is due, all waiting parts are refused: they all
@@ -165,9 +170,9 @@ class Bundler:
         """
         for part in self.outstanding:
             if part.submitted_at < oldest and not part.has_unknown:
-                part.finish_all(UNKNOWN)
+                part.finish_all(unknown)
                 part.has_unknown = True
         if self.waiting and self.waiting[0].submitted_at < oldest:
             waiting, self.waiting = self.waiting, deque()
             for part in waiting:
-                part.finish_all(NOT_SENT)
+                part.finish_all(not_sent)

@@ -10,7 +10,8 @@ Fencing: bundles carry the epoch under which this connection opened its session.
 session, the epoch changes, and the state machine refuses the commands that this connection has under way or submits
 later.
 
-Every answer is given behind the durability gate, in the order in which the turns give them.
+Every answer is given behind the durability gate, in the order in which the turns give them. A refusal that rests on no
+record does not wait there. While the disk hangs, answers at the gate become refusals (Departure 44).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from attrs import define, evolve, field, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, Done, Refused, Result
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import DISPLACED, NOT_SENT, TOO_OLD, UNKNOWN, BundlePart, Bundler
+from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
+from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional
 from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
 from pfsb.sessions.submission import Submission
 
@@ -56,7 +59,7 @@ class Submitted:
     answer: AnswerAll | None
     """The call-back for the results of these commands, called once; None after that.
 
-    If it was called with `UNKNOWN`, the final results go only to `repeats`.
+    If it was called with a `Provisional` refusal, the final results go only to `repeats`.
     """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
@@ -143,6 +146,17 @@ class ClientConnection:
         has_ended = self._session_end is not None and self._waiting_bye is None
         return self.unanswered if has_ended and is_through else 0
 
+    @property
+    def answers_in_wait(self) -> int:
+        """Number of answers that the client waits for, without those to reads, and to commands that are PENDING.
+
+        Always 0 while the disk hangs, unless there is a mistake in this class: the simulator checks it.
+        """
+        if self._reads_under_way:
+            return 0
+        pending = sum((each.answer is not None) + len(each.repeats) for each in self._pending.values())
+        return self.unanswered - pending
+
     # ------------------------------------------------------------------ commands and questions
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> None:
@@ -164,7 +178,7 @@ class ClientConnection:
         answer = partial(self._give_answer, answer)
         if refusal is not None:
             answer(refusal)
-        elif is_question and self.bundler.idle:
+        elif is_question and (self.bundler.idle or self._turn.trouble is not None):
             self._read([command], encoded, partial(_answer_one, answer))
         elif is_question or number > self._highest:
             self._submit_to_log([entry_number], encoded, partial(_answer_one, answer), self._clock.seconds())
@@ -185,6 +199,8 @@ class ClientConnection:
         """
         submission = self._submission
         if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
+            return False
+        if self._turn.trouble is not None:
             return False
         highest = self._highest
         entries: list[bundle.Entry] = []
@@ -211,9 +227,19 @@ class ClientConnection:
         self.query_local_all([question], partial(_answer_one, answer))
 
     def query_local_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        """Answers several questions as `query_local` does, all from one state of this server."""
+        """Answers several questions as `query_local` does, all from one state of this server.
+
+        While the disk hangs, the questions are refused if the state rests on records that are not on disk; otherwise
+        they are answered at once (Departure 44).
+        """
         self.unanswered += len(questions)
-        self._turn.run(self._answer_questions, questions, partial(self._give_answers, answer))
+        answer = partial(self._give_answers, answer)
+        if self._turn.trouble is not DiskTrouble.HANGS:
+            self._turn.run(self._answer_questions, questions, answer)
+        elif self._turn.shows_only_what_is_durable:
+            answer(self._results_of(questions))
+        else:
+            answer([HANGING.question] * len(questions))
 
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
@@ -225,15 +251,18 @@ class ClientConnection:
         if submitted is not None:
             self._answer_submitted(submitted, [result])
 
-    def refuse_submitted_before(self, oldest: float) -> None:
+    def refuse_submitted_before(
+        self, oldest: float, unknown: Provisional = UNKNOWN, not_sent: NotSent = NOT_SENT
+    ) -> None:
         """Refuses the unanswered commands and the BYE that were submitted before clock time `oldest`; called in a turn.
 
-        A command that is PENDING is not refused: it has run, and its result may come much later.
+        A command that is PENDING is not refused: it has run, and its result may come much later. The two refusals are
+        those of `Bundler.refuse_submitted_before`.
         """
-        self.bundler.refuse_submitted_before(oldest)
+        self.bundler.refuse_submitted_before(oldest, unknown, not_sent)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
             bye, self._waiting_bye = self._waiting_bye, None
-            self._turn.call(bye.answer, UNKNOWN)
+            self._turn.refuse(bye.answer, unknown)
 
     def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
         """The refusal of a command with this number at present, or None if the command is accepted.
@@ -246,7 +275,16 @@ class ClientConnection:
             return BUSY
         if refusal is None and self._submission.has_diverged and not is_used and not is_question:
             return DIVERGED
+        if refusal is None and self._turn.trouble is not None:
+            return self._refusal_in_trouble(self._turn.trouble, is_question=is_question, is_used=is_used)
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
+
+    def _refusal_in_trouble(self, trouble: DiskTrouble, *, is_question: bool, is_used: bool) -> Refused | None:
+        """The refusal of a command or question while the disk is in trouble. A server with a full disk tries to answer
+        questions, by a read without the log (Departure 45)."""
+        if is_question and trouble is DiskTrouble.FULL:
+            return None
+        return TROUBLE_REFUSALS[trouble].of(is_question=is_question, is_used=is_used)
 
     def _submit_to_log(
         self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, submitted_at: float
@@ -279,6 +317,8 @@ class ClientConnection:
         self._reads_under_way -= 1
         if is_current:
             self._answer_questions(questions, answer)
+        elif self._turn.trouble is not None:
+            self._turn.refuse(answer, [TROUBLE_REFUSALS[self._turn.trouble].question] * len(questions))
         elif self._is_connected:
             self._submit_to_log([0] * len(questions), encoded_entries, answer, submitted_at)
         if not self._reads_under_way and not self.bundler.idle:
@@ -287,27 +327,45 @@ class ClientConnection:
     def _on_results(self, submitted: Submitted, results: Sequence[Any]) -> None:
         """Takes, in a turn, the results of commands that were submitted together.
 
-        After `UNKNOWN` the numbers stay in use: the commands may still run, and a repeated number waits for their
-        results. The same holds for PENDING; a command that may be PENDING is always submitted alone. `NOT_SENT`,
-        `TOO_OLD`, `DISPLACED` and a `NotOpened` are the results of commands that never run, and all commands that were
-        submitted after them get the same, so the client may use these numbers again.
+        After a `Provisional` refusal the numbers stay in use: the commands may still run, and a repeated number waits
+        for their results. The same holds for PENDING; a command that may be PENDING is always submitted alone.
+        `NeverRan` and `NotOpened` are the results of commands that never run, and all commands that were submitted
+        after them get the same, so the client may use these numbers again.
         """
         first = results[0]
-        if first is not UNKNOWN and self._submitted.pop(submitted.highest, None) is not None:
+        if isinstance(first, Provisional):
+            self._refuse_submitted(submitted, results)
+            return
+        if self._submitted.pop(submitted.highest, None) is not None:
             if first is PENDING:
                 self._pending[submitted.highest] = submitted
-            elif first is NOT_SENT or first is TOO_OLD or first is DISPLACED or isinstance(first, bundle.NotOpened):
+            elif isinstance(first, NeverRan | bundle.NotOpened):
                 self._highest = min(self._highest, submitted.lowest - 1)
-        if first is not PENDING:
+        if isinstance(first, NotSent):
+            self._refuse_submitted(submitted, results)
+        elif first is not PENDING:
             self._answer_submitted(submitted, results)
 
     def _answer_submitted(self, submitted: Submitted, results: Sequence[Result]) -> None:
         answer, submitted.answer = submitted.answer, None
         if answer is not None:
-            self._turn.call(answer, results)
+            self._turn.answer(answer, results, HANGING.under_way)
         repeats, submitted.repeats = submitted.repeats, []
         for number, repeated in repeats:
-            self._turn.call(repeated, results[submitted.numbers.index(number)])
+            self._answer_behind_gate(repeated, results[submitted.numbers.index(number)])
+
+    def _refuse_submitted(self, submitted: Submitted, results: Sequence[Result]) -> None:
+        """Gives refusals to the client in place of results, without waiting for the disk."""
+        answer, submitted.answer = submitted.answer, None
+        if answer is not None:
+            self._turn.refuse(answer, results)
+        repeats, submitted.repeats = submitted.repeats, []
+        for number, repeated in repeats:
+            self._turn.refuse(repeated, results[submitted.numbers.index(number)])
+
+    def _answer_behind_gate(self, answer: Answer, result: Result) -> None:
+        """Gives one result to the client, in a turn, when all that it rests on is on disk."""
+        self._turn.answer(partial(_answer_one, answer), [result], HANGING.under_way)
 
     def _submitted_with(self, number: int) -> Submitted | None:
         """The commands, under way or PENDING, that were submitted together and have `number` among them; or None."""
@@ -316,7 +374,8 @@ class ClientConnection:
         return next((submitted for submitted in self._submitted.values() if number in submitted.numbers), None)
 
     def _join(self, submitted: Submitted, number: int, answer: Answer) -> None:
-        """Lets a repeated number wait for the result of its first submission, which may have been answered UNKNOWN."""
+        """Lets a repeated number wait for the result of its first submission, which may have been answered
+        provisionally."""
         submitted.repeats.append((number, answer))
         self.bundler.note_repeated(number, self._clock.seconds())
 
@@ -324,23 +383,27 @@ class ClientConnection:
         """Answers, in a turn, a repeated number whose command is not under way here, by the session's reply cache."""
         session = self._machine.sessions.get(self.client_id)
         if session is not None and session.epoch != self.epoch:
-            self._turn.call(answer, evolve(replaced(self.client_id), fate="unknown"))
+            self._answer_behind_gate(answer, evolve(replaced(self.client_id), fate="unknown"))
             return
         if session is None or number > session.last_number:
             text = f"number {number} comes after {self._highest}: numbers only grow"
-            self._turn.call(answer, Refused("BADREQUEST", text))
+            self._answer_behind_gate(answer, Refused("BADREQUEST", text))
             return
         result = self._machine.answer_of(session, number)
         if result is PENDING:
             self._pending[number] = Submitted((number,), None, [(number, answer)])
         else:
-            self._turn.call(answer, result)
+            self._answer_behind_gate(answer, result)
 
     def _answer_questions(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        """Answer questions in a turn, unless the session has ended: its client may have seen later states elsewhere."""
+        """Answer questions in a turn, behind the durability gate."""
+        self._turn.answer(answer, self._results_of(questions), HANGING.question)
+
+    def _results_of(self, questions: Sequence[Command]) -> list[Result]:
+        """The answers to questions by the present state, or refusals if the session has ended: its client may have seen
+        later states elsewhere."""
         ended = self._session_end
-        results = [self._machine.question(question) if ended is None else ended for question in questions]
-        self._turn.call(answer, results)
+        return [self._machine.question(question) if ended is None else ended for question in questions]
 
     def _give_answer(self, answer: Answer, result: Result) -> None:
         self.unanswered -= 1
@@ -368,6 +431,8 @@ class ClientConnection:
             answer(SHUTDOWN)
         elif self._submission.has_diverged:
             answer(DIVERGED)
+        elif self._turn.trouble is not None:
+            answer(TROUBLE_REFUSALS[self._turn.trouble].change)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
         else:
@@ -381,6 +446,8 @@ class ClientConnection:
         answer = partial(self._give_answer, answer)
         if self._submission.draining:
             answer(SHUTDOWN)
+        elif self._turn.trouble is not None:
+            answer(TROUBLE_REFUSALS[self._turn.trouble].change)
         elif not self.bundler.idle:
             self._waiting_bye = WaitingBye(self._clock.seconds(), answer)
         elif self.epoch or self.bundler.introduced:
@@ -427,7 +494,10 @@ class ClientConnection:
     def _on_operation_result(self, on_changed: Callable[[Result], None], answer: Answer, result: Result) -> None:
         """Takes, in a turn, the result of HELLO or BYE: the operation was executed, or was refused."""
         self._is_changing_session = False
-        self._turn.call(answer, result)
+        if isinstance(result, Provisional | NotSent):
+            self._turn.refuse(answer, result)
+        else:
+            self._answer_behind_gate(answer, result)
         on_changed(result)
 
     def _on_opened(self, client_id: str, result: Result) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from math import inf
 from typing import Any
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,6 +19,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.observer import ISessionObserver
+from pfsb.sessions.refusals import TROUBLE_REFUSALS
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.submission import Submission
 from pfsb.sessions.subscription import Subscription
@@ -103,6 +105,10 @@ class LocalClients:
         """Subscribes to the events of an application: see `EventFeed.subscribe`."""
         return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient)
 
+    def answers_in_wait(self) -> list[int]:
+        """A count for each connection, the oldest first: see `ClientConnection.answers_in_wait`."""
+        return [connection.answers_in_wait for connection in self._connections]
+
     def unaccounted_answers(self) -> list[int]:
         """A count for each connection, the oldest first: answers that its client waits for in vain. All must be 0."""
         return [connection.unaccounted_answers for connection in self._connections]
@@ -136,6 +142,15 @@ class LocalClients:
         self.event_feed.log_grew(application)
 
     # ------------------------------------------------------------------ commands that are not answered in time
+
+    def disk_changed(self) -> None:
+        """Refuses, in a turn, all that is under way, if the disk has begun to hang, or is full."""
+        trouble = self.replica.turn.trouble
+        if trouble is not None:
+            refusals = TROUBLE_REFUSALS[trouble]
+            self.submission.refuse_operations_submitted_before(inf, refusals.under_way, refusals.not_sent)
+            for connection in self._connections:
+                connection.refuse_submitted_before(inf, refusals.under_way, refusals.not_sent)
 
     def sweep_unanswered(self) -> None:
         self.replica.perform(self._refuse_old)

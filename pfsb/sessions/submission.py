@@ -18,8 +18,9 @@ from pfsb.applications.interfaces import Command, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import DISPLACED, BundlePart, Bundler, nothing
+from pfsb.sessions.bundler import DISPLACED, NOT_SENT, UNKNOWN, BundlePart, Bundler, nothing
 from pfsb.sessions.paxos_clients import PaxosClients
+from pfsb.sessions.refusals import NotSent, Provisional
 from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
 
 
@@ -159,10 +160,12 @@ class Submission:
         self._reads.append(on_decided)
         self._introduce_soon()
 
-    def refuse_operations_submitted_before(self, oldest: float) -> None:
+    def refuse_operations_submitted_before(
+        self, oldest: float, unknown: Provisional = UNKNOWN, not_sent: NotSent = NOT_SENT
+    ) -> None:
         """Refuses, in a turn, the operations of the server's own session that were submitted before clock time
-        `oldest`."""
-        self._own.refuse_submitted_before(oldest)
+        `oldest`; see `Bundler.refuse_submitted_before`."""
+        self._own.refuse_submitted_before(oldest, unknown, not_sent)
 
     def _retire(self, bundler: Bundler) -> None:
         """Forgets the bundler of a session without a connection, when its last bundle has its results.

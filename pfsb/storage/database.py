@@ -353,6 +353,11 @@ class WritingDatabase:
             self._connection.execute("COMMIT")
         self.views = views
 
+    def roll_back(self) -> None:
+        """End a transaction that has failed, if SQLite has not ended it already."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
     def _rows(self, effect: Effect) -> tuple[list[Row], StoredViews]:
         rows: list[Row] = [
             (1, seq, view, batch.data, row_hash("history", seq, view, batch.data), 0)

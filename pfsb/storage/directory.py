@@ -50,6 +50,12 @@ class DirectoryLock:
             self._descriptor = None
 
 
+def free_bytes(directory: Path) -> tuple[int, int]:
+    """(free bytes, all bytes) of the file system of `directory`: the free ones are those that this process may use."""
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
 def sync_directory(directory: Path) -> None:
     """Force the entries of `directory` to disk: files made or renamed there keep their names after power loss."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)

@@ -22,6 +22,10 @@ from pfsb.storage.refusals import history_gap
 from pfsb.support.limits import IDENTITY_BYTES
 
 
+class ReserveUsedUp(Exception):
+    """A server has used up the room that was reserved on its disk: it has gone on writing (Departure 45)."""
+
+
 @define(eq=False)
 class MemoryDisk:
     """A simulated disk, which survives crashes. A server with `storage: memory` gets a new one at each start."""
@@ -34,6 +38,10 @@ class MemoryDisk:
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
     in_use: bool = False
+    free_records: int | None = None
+    """Number of records that the disk has room for; None: any number. Set by the simulator."""
+    reserve_records: int = 0
+    """The disk counts as full when it has room for no more records than this."""
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
 
@@ -114,6 +122,8 @@ class MemoryStorage:
     _silent: bool = field(default=False, init=False)
     """True after a crash or a failure: no callback is called any more."""
     _next_error: Exception | None = field(default=None, init=False)
+    _hangs: bool = field(default=False, init=False)
+    """Whether no write ends at present (see `hang`)."""
 
     @_acknowledgements.default
     def _make_acknowledgements(self) -> Acknowledgements:
@@ -122,6 +132,11 @@ class MemoryStorage:
     @property
     def position(self) -> int:
         return self._disk.position
+
+    @property
+    def is_full(self) -> bool:
+        free = self._disk.free_records
+        return free is not None and free <= self._disk.reserve_records
 
     # IStableStorage
 
@@ -153,7 +168,7 @@ class MemoryStorage:
         self._hand_over()
         if self._acknowledgements.wait(durable):
             self._clock.callLater(0, self._acknowledgements.release)
-        elif is_alone and self._writes_at_once():
+        elif is_alone and not self._hangs and self._writes_at_once():
             group, self._waiting = self._waiting, _Group()
             if self._to_disk(group):
                 self._acknowledge(group, 0.0)
@@ -170,17 +185,24 @@ class MemoryStorage:
             self._disk.forget_up_to(min(up_to, self._disk.local_aru))
         return self._is_transient
 
-    def close(self) -> None:
-        """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock."""
+    def close(self) -> bool:
+        """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock.
+
+        If the disk hangs, the records are lost, as in a crash.
+        """
         if not self._running:
-            return
+            return True
+        if self._hangs:
+            self.crash()
+            return False
         self._hand_over()
         self._cancel_write()
         for group in self._pending():
             if not self._to_disk(group):
-                return
+                return True
             self._clock.callLater(0, self._acknowledge, group, 0.0)
         self._let_go()
+        return True
 
     # For the simulator
 
@@ -219,6 +241,18 @@ class MemoryStorage:
         this."""
         self._next_error = error
 
+    def hang(self) -> None:
+        """Let no write end from now on, neither with success nor with an error, until `go_on`."""
+        self._hangs = True
+        self._cancel_write()
+
+    def go_on(self) -> None:
+        """End what `hang` has begun: the write that is under way ends soon."""
+        if self._hangs:
+            self._hangs = False
+            if self._under_way is not None:
+                self._write_call = self._clock.callLater(0, self._finish_group, self._under_way, 0.0)
+
     # Groups
 
     def _pending(self) -> list[_Group]:
@@ -233,7 +267,8 @@ class MemoryStorage:
     def _begin_group(self) -> None:
         self._under_way, self._waiting = self._waiting, _Group()
         seconds = self._sync_seconds()
-        self._write_call = self._clock.callLater(seconds, self._finish_group, self._under_way, seconds)
+        if not self._hangs:
+            self._write_call = self._clock.callLater(seconds, self._finish_group, self._under_way, seconds)
 
     def _finish_group(self, group: _Group, seconds: float) -> None:
         self._write_call = self._under_way = None
@@ -248,6 +283,11 @@ class MemoryStorage:
         if error is not None:
             self._fail(Failure(error))
             return False
+        if self._disk.free_records is not None:
+            self._disk.free_records -= len(group.records)
+            if self._disk.free_records < 0:
+                self._fail(Failure(ReserveUsedUp("the disk has no room, although it was full long before")))
+                return False
         self._disk.contents.apply_all(group.records)
         self._disk.position += 1
         return True

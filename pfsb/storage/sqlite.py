@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -23,12 +23,17 @@ from pfsb.storage.database import ReadingDatabase, StorageIdentity, StorageOwner
 from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.effect import ORDERED_VIEW, HistoryCallback
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
+from pfsb.storage.room import Room
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
 from pfsb.storage.wal import acknowledged_commits_lost, log_of
 from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
 """How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
+CLOSE_SECONDS_MIN = 0.2
+"""How long, in seconds, `close` waits at least for each thread, however long its disk has not answered."""
+LOOK_SECONDS = 1.0
+"""Time, in seconds, from one look at the room of the disk to the next."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
@@ -44,7 +49,7 @@ class SQLiteStorage:
     stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
     called once, in the reactor, with the first failure to write or to read. From then on nothing is written and no
     callback says that anything is durable; the server has to stop, because after a failed write the content of the disk
-    is unknown.
+    is unknown. `reserve_bytes` is how much of the file system must be free: with less, `is_full` becomes true (`Room`).
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -57,8 +62,10 @@ class SQLiteStorage:
     _random_bytes: Callable[[int], bytes]
     _on_failure: Callable[[Failure], None]
     _members: tuple[int, ...] = ()
+    _reserve_bytes: int = 0
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     position: int = field(default=0, init=False)
+    is_full: bool = field(default=False, init=False)
     _lock: DirectoryLock = field(init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -67,6 +74,9 @@ class SQLiteStorage:
     _running: bool = field(default=False, init=False)
     """True from `recover` to `close` or a failure: records are taken."""
     _failed: bool = field(default=False, init=False)
+    _looks: bool = field(default=False, init=False)
+    """Whether the writer has been asked to look at the room of the disk, and has not answered yet."""
+    _look_call: IDelayedCall | None = field(default=None, init=False)
 
     @_lock.default
     def _make_lock(self) -> DirectoryLock:
@@ -171,38 +181,44 @@ class SQLiteStorage:
         """Keep the slots: a restart executes all of them again, since there are no snapshots yet."""
         return False
 
-    def close(self) -> None:
-        """Let both threads finish the waiting reads and writes, for at most `CLOSE_SECONDS_MAX` each; close the files.
+    def close(self) -> bool:
+        """Let both threads finish the waiting reads and writes, and close the files; returns whether that was done.
 
-        If a thread does not end, the directory stays locked, since the writer may still write there.
+        If a thread does not end, the directory stays locked, since the writer may still write there. A disk that hangs
+        already is not waited for: a write may take `CLOSE_SECONDS_MAX`, counted from its beginning.
         """
         self._hand_over()
         self._running = False
+        self._stop_looking()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
-        read = reader is None or reader.stop(CLOSE_SECONDS_MAX)
-        written = writer is None or writer.stop(CLOSE_SECONDS_MAX)
-        if read and written:
+        if reader is None or writer is None:
             self._lock.release()
-        else:
-            self._log.error(
-                "storage: {path} does not answer after {seconds} s; what was not acknowledged may be lost",
-                path=str(self.path),
-                seconds=CLOSE_SECONDS_MAX,
-            )
+            return True
+        reader.begin_stop()
+        writer.begin_stop()
+        written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
+        if reader.has_stopped(CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN) and written:
+            self._lock.release()
+            return True
+        self._log.error("storage: {path} does not answer; what was not acknowledged may be lost", path=str(self.path))
+        return False
 
     # Start
 
     def _recover(self) -> Recovered:
         self._make_or_find()
         database = WritingDatabase.open(self.path)
+        room = Room(self._directory, self._reserve_bytes)
+        self.is_full = room.look()
         try:
             recovered = self._read(database)
             reading = ReadingDatabase.open(self.path)
         except BaseException:
             database.close()
             raise
-        self._start_threads(database, reading)
+        self._start_threads(database, reading, room)
+        self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
 
     def _make_or_find(self) -> None:
@@ -245,13 +261,15 @@ class SQLiteStorage:
             passes=passes,
         )
 
-    def _start_threads(self, database: WritingDatabase, reading: ReadingDatabase) -> None:
+    def _start_threads(self, database: WritingDatabase, reading: ReadingDatabase, room: Room) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
             database,
             self._reactor.seconds,
             lambda group: in_reactor(self._group_written, group),
             lambda failure: in_reactor(self._fail, failure),
+            room,
+            lambda is_full: in_reactor(self._room_seen, is_full),
         )
         self._reader = HistoryReader(
             reading,
@@ -262,6 +280,22 @@ class SQLiteStorage:
         self._reader.start()
 
     # In the reactor
+
+    def _look_at_room(self) -> None:
+        """Have the writer look at the room of the disk, unless it is still busy with the last look."""
+        self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
+        if self._running and self._writer is not None and not self._looks:
+            self._looks = True
+            self._writer.look()
+
+    def _stop_looking(self) -> None:
+        if self._look_call is not None:
+            self._look_call.cancel()
+            self._look_call = None
+
+    def _room_seen(self, is_full: bool) -> None:
+        self._looks = False
+        self.is_full = is_full
 
     def _hand_over(self) -> None:
         if self._appended:
@@ -291,6 +325,7 @@ class SQLiteStorage:
             self._running = False
             self._appended.clear()
             self._acknowledgements.forget()
+            self._stop_looking()
             self._on_failure(failure)
 
 

@@ -6,10 +6,11 @@ Neither thread knows the reactor. Both call their callbacks from the thread itse
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import NamedTuple
 
 from attrs import define, field, frozen
@@ -19,6 +20,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
 from pfsb.storage.database import ReadingDatabase, WritingDatabase
 from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
+from pfsb.storage.room import Room
 
 
 class WrittenGroup(NamedTuple):
@@ -35,6 +37,10 @@ class WrittenGroup(NamedTuple):
     `IStableStorage.position`."""
 
 
+class _Look(NamedTuple):
+    """Stands in the queue of the writer for a look at the room of the disk."""
+
+
 class _Write(NamedTuple):
     number: int
     records: Sequence[Record]
@@ -49,14 +55,24 @@ class GroupWriter:
     timer. The first exception ends the thread. After a failed write the content of the disk is unknown, and a second
     attempt could report as durable data that the kernel has already dropped. For the same reason the database is not
     closed after a failure: closing would write once more.
+
+    A write that was refused for want of room is another matter: SQLite says that it has written no commit, and rolls
+    the transaction back. Nothing was forced to disk, so nothing was reported. Such a group is written again when there
+    is room (Departure 45).
     """
 
     _database: WritingDatabase
     _seconds: Callable[[], float]
     _written: Callable[[WrittenGroup], None]
     _failed: Callable[[Failure], None]
-    _queue: SimpleQueue[_Write | None] = field(factory=SimpleQueue, init=False)
+    _room: Room
+    _room_seen: Callable[[bool], None]
+    """Called with `Room.is_full` after each look at the room of the disk, and when a write was refused."""
+    _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
     _thread: Thread = field(init=False)
+    _ends: Event = field(factory=Event, init=False)
+    _busy_since: float | None = field(default=None, init=False)
+    """When the write under way began; None: none is under way."""
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))
@@ -66,9 +82,24 @@ class GroupWriter:
     def write(self, number: int, records: Sequence[Record]) -> None:
         self._queue.put(_Write(number, records))
 
-    def stop(self, timeout_seconds: float) -> bool:
-        """Finish all waiting writes and close the database; False if that has not happened within the timeout."""
+    def look(self) -> None:
+        """Look at the room of the disk, in the thread, behind the writes that wait."""
+        self._queue.put(_Look())
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long, in seconds, the write under way has taken so far; 0.0: none is under way."""
+        since = self._busy_since
+        return 0.0 if since is None else self._seconds() - since
+
+    def begin_stop(self) -> None:
+        """Let the thread finish all waiting writes, close the database and end. A group for which the disk has no room
+        is given up."""
+        self._ends.set()
         self._queue.put(None)
+
+    def has_stopped(self, timeout_seconds: float) -> bool:
+        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -89,22 +120,44 @@ class GroupWriter:
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
-        writes = [write for write in taken if write is not None]
+        writes = [item for item in taken if isinstance(item, _Write)]
         if writes:
             self._write_group(writes)
-        return len(writes) == len(taken)
+        if len(writes) < len(taken) and any(isinstance(item, _Look) for item in taken):
+            self._room_seen(self._room.look())
+        return None not in taken and not (self._ends.is_set() and self._room.is_full)
 
     def _write_group(self, writes: Sequence[_Write]) -> None:
         records = [record for write in writes for record in write.records]
         effect = Effect()
         effect.apply_all(records)
-        begun = self._seconds()
-        self._database.write(effect)
+        begun = self._busy_since = self._seconds()
+        if not self._write(effect):
+            return
         seconds = self._seconds() - begun
+        self._busy_since = None
         position = self._database.views.position
         self._written(WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds, position))
 
+    def _write(self, effect: Effect) -> bool:
+        """Write a group; while the disk has no room for it, try again and again. Returns False if the thread has to end
+        meanwhile."""
+        while True:
+            try:
+                self._database.write(effect)
+                return True
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                    raise
+            self._database.roll_back()
+            self._room.write_refused()
+            self._room_seen(True)
+            if self._ends.wait(FULL_SECONDS):
+                return False
 
+
+FULL_SECONDS = 0.5
+"""How long, in seconds, the writer waits before it tries again to write a group for which the disk had no room."""
 SWITCH_SECONDS_MAX = 0.0001
 """How long, in seconds, a thread waits at most for Python's global interpreter lock before it demands the lock.
 
@@ -146,9 +199,12 @@ class HistoryReader:
         self._queue.put(_Read(first, last, bytes_max, found))
         return True
 
-    def stop(self, timeout_seconds: float) -> bool:
-        """Read all queued ranges and close the database; False if that has not happened within the timeout."""
+    def begin_stop(self) -> None:
+        """Let the thread read all queued ranges, close the database and end."""
         self._queue.put(None)
+
+    def has_stopped(self, timeout_seconds: float) -> bool:
+        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

@@ -19,7 +19,8 @@ in a frame is the one known under the sender's id is for the protocol to judge (
 * `wire`: messages as bytes, with all checks of what comes in;
 * `frames`: header and body of a frame; `replay`: refuses keyed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
-* `udp`: the network of real servers, `hosts`: their addresses; the simulator has another network in memory;
+* `udp`: the network of real servers; the simulator has another network in memory;
+* `names`: the addresses of the servers, which are looked up while they run;
 * `faults`: loss, delay and cuts on command (FAULT);
 * `pending_calls`: delayed calls that are cancelled together.
 """

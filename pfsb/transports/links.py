@@ -12,7 +12,7 @@ address. UDP is one such network; a network in memory would be connected like th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
@@ -50,7 +50,7 @@ msgpack raises for half a surrogate pair in a text or an integer of more than 64
 
 @define
 class TransportCounters:
-    """Traffic over the links of one server since its start.
+    """Traffic over the links of one server since its start, and where it goes.
 
     `frames_out` and `bytes_out` count what was given to the network, `frames_in` and `bytes_in` what came from it.
     """
@@ -77,6 +77,9 @@ class TransportCounters:
     refusals: int = 0
     """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
     paths: PathCounters = field(factory=PathCounters)
+    addresses: Mapping[int, str | None] = field(factory=dict)
+    """Server -> the address, as a person writes it, where this server finds it now, or itself listens; None: not known.
+    Empty if the network has no addresses."""
 
 
 @define(eq=False)
@@ -121,7 +124,7 @@ class Links:
     _secret: bytes | None = field(default=None, repr=False)
     _is_from: Callable[[int, object], bool] = _from_anywhere
     """is_from(peer, source): whether a frame of server `peer` may have come from `source`, as given to `frame_arrived`.
-    Called for each frame if the cluster has no secret; with one, the tag proves more.
+    Called for each frame that has passed all other checks.
     """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
@@ -283,12 +286,8 @@ class Links:
         self.counters.bytes_in += len(frame)
         try:
             sender, identity, incarnation, position, messages, notice = self._codec.open(frame)
-            if self._secret is None and not self._is_from(sender, source):  # Departure 41
-                raise FrameRefused(
-                    "address",
-                    f"in the name of server {sender}, whose address this is not; without secret_file a frame counts "
-                    "only if it comes from the configured address",
-                )
+            if not self._is_from(sender, source):
+                raise _from_elsewhere(sender)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
             return
@@ -370,6 +369,15 @@ def _opened_whole(codec: FrameCodec, sender: int, frame: bytes) -> OpenedFrame:
     if opened.notice is not None or opened.sender != sender:
         raise FrameRefused("body", f"parts from server {sender} make up a frame that is none of its messages")
     return opened
+
+
+def _from_elsewhere(sender: int) -> FrameRefused:
+    """Departure 41: without a secret, a frame is refused that does not come from its sender's address."""
+    return FrameRefused(
+        "address",
+        f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only if it "
+        "comes from the configured address",
+    )
 
 
 def _count(messages: Sequence[Message], by_type: Counter[str], copies: int = 1) -> None:

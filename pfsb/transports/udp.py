@@ -5,7 +5,8 @@ Towards a peer on another machine, no datagram travels in IP fragments, which ma
 
 A server receives on one port and sends from one *connected* socket for each peer: only on a connected socket does the
 kernel report that the peer's host has answered that no process listens there (Departure 11). Each server sends from
-its own configured address; without a secret it takes a peer's frames from that peer's configured address only.
+the address where it listens; without a secret it takes a peer's frames from the addresses of that peer's configured
+host only. Names are looked up while the server runs (`pfsb.transports.names`), and sockets follow what is found.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
-    IListeningPort,
     IReactorFDSet,
     IReactorTime,
     IReactorUDP,
@@ -30,11 +30,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.support.hosts import LookUp, SocketAddress, look_up_in_threads
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.fragmentation import can_forbid_fragments, datagram_limit, forbid_fragments
 from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameIdentity
-from pfsb.transports.hosts import ServerAddress
 from pfsb.transports.links import Links, TransportCounters
+from pfsb.transports.names import AddressBook
 from pfsb.transports.path_size import BASE_BYTES
 from pfsb.transports.pending_calls import PendingCalls
 
@@ -66,7 +67,8 @@ class PortTaken(CannotListenError):
     def __str__(self) -> str:
         return (
             f"cannot receive UDP on {self.interface}:{self.port}: {self.socketError.strerror}"
-            " (is this server running already, and is this an address of this machine?)"
+            " (is this server running already, and is this an address of this machine? `listen` beside `peer` can name"
+            " another address to receive at)"
         )
 
 
@@ -80,7 +82,7 @@ class SendingSocket:
     """
 
     _reactor: IDatagramReactor
-    _address: ServerAddress
+    _address: SocketAddress
     _source: tuple[Any, ...] | None
     """The address to send from, as `socket.bind` takes it; None: the kernel chooses one."""
     _refused: Callable[[], None]
@@ -180,7 +182,7 @@ class SendingSocket:
         return -1 if self._socket is None else self._socket.fileno()
 
     def logPrefix(self) -> str:
-        return f"frames to {self._address.where[0]}:{self._address.where[1]}"
+        return f"frames to {self._address.shown}"
 
 
 @define(eq=False)
@@ -190,19 +192,22 @@ class ReceivingProtocol(DatagramProtocol):
     noisy = False
 
     _arrived: Callable[[bytes, object], None]
-    _lost: Callable[[], None]
+    _lost: Callable[[ReceivingProtocol], None]
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:
         self._arrived(datagram, addr)
 
     def stopProtocol(self) -> None:
-        self._lost()
+        self._lost(self)
 
 
 @implementer(ITransport)
 @define(eq=False)
 class UDPTransport:
-    """`ITransport` over UDP. `addresses` maps the id of every server, this one included, to its (host, port)."""
+    """`ITransport` over UDP. `addresses` maps the id of every server, this one included, to its (host, port).
+
+    `listen` is the (IP address, port) to receive at, where that is another than this server's entry in `addresses`.
+    """
 
     log = Logger()
 
@@ -211,16 +216,31 @@ class UDPTransport:
     _addresses: Mapping[int, tuple[str, int]]
     faults: LinkFaults
     _secret: bytes | None = field(default=None, repr=False)
+    _listen_at: tuple[str, int] | None = None
+    _look_up: LookUp | None = None
+    """How names are looked up; None: by the system's resolver, in threads."""
+    book: AddressBook = field(init=False)
     links: Links = field(init=False)
-    _port: IListeningPort | None = field(init=False, default=None)
+    _receiving: ReceivingProtocol | None = field(init=False, default=None)
+    """The protocol on the receiving port; None: there is no such port now."""
+    _bound: SocketAddress | None = field(init=False, default=None)
+    """The address of the receiving port, also while the port is lost; None: there was none yet."""
     _senders: dict[int, SendingSocket] = field(init=False, factory=dict)
+    """Peer -> the socket to its address; no entry while it has none."""
+    _copies: dict[int, SendingSocket] = field(init=False, factory=dict)
+    """Peer -> the socket to a second address, for the few peers that have one (`AddressBook.copies_to`)."""
     _reopening: PendingCalls = field(init=False)
-    _found: dict[int, ServerAddress] = field(init=False, factory=dict)
-    """The looked up addresses of all servers, by id."""
+
+    @book.default
+    def _make_book(self) -> AddressBook:
+        own = self.membership.server_id
+        hosts = {**self._addresses, own: self._listen_at or self._addresses[own]}
+        look_up = self._look_up or look_up_in_threads(self._reactor)
+        return AddressBook(self._reactor, own, hosts, look_up, self._moved, self._secret is not None)
 
     @links.default
     def _make_links(self) -> Links:
-        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret, self._is_from)
+        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret, self.book.accepts)
 
     @_reopening.default
     def _make_reopening(self) -> PendingCalls:
@@ -238,22 +258,19 @@ class UDPTransport:
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
-        """Look up the addresses of all servers, once and for all, and begin to receive.
+        """Begin to receive and to send, as far as addresses are known; names are looked up from now on.
 
-        Raises `UnknownHost`, `PortTaken` (a `CannotListenError`), or ValueError if the secret cannot be used.
+        If this server's own host is a name, the port is opened once the name has an address. Raises `PortTaken` (a
+        `CannotListenError`) if the own address is known and cannot be used, or ValueError if the secret cannot be used.
         """
-        self._found = {i: ServerAddress.find(i, *where) for i, where in sorted(self._addresses.items())}
-        self._senders = {peer: self._sender(peer) for peer in sorted(self.membership.peers)}
         self.links.start(receiver, identity, incarnation, position, passes)
-        for peer in sorted(self.membership.peers):
-            if not self._found[peer].is_loopback:
-                # A probe that was sent in fragments proves nothing, so without that option the size never grows.
-                self.links.measure(peer, FRAME_BYTES_MAX if can_forbid_fragments() else BASE_BYTES)
         try:
             self._listen()
         except CannotListenError:
             self.links.stop()
             raise
+        self._connect_all()
+        self.book.start()
 
     def know_cluster(self, identity: bytes) -> None:
         """Pass the identity of the cluster to the links; see `ITransport`."""
@@ -265,20 +282,46 @@ class UDPTransport:
 
     def stop(self) -> Any:
         """Stop at once. Returns a Deferred that fires when the port is closed, or None if there is no port."""
+        self.book.stop()
         self.links.stop()
         self._reopening.cancel()
-        for sender in self._senders.values():
+        for sender in (*self._senders.values(), *self._copies.values()):
             sender.close()
-        port, self._port = self._port, None
-        return port.stopListening() if port is not None else None
+        return self._close_port()
 
-    @property
-    def _own(self) -> ServerAddress:
-        return self._found[self.membership.server_id]
+    # -- addresses --------------------------------------------------------------------------------
 
-    def _sender(self, peer: int) -> SendingSocket:
-        address = self._found[peer]
-        source = self._own.source_for(address)
+    def _moved(self, server_id: int) -> None:
+        """Called by the address book when a server has another address: let the sockets follow."""
+        if server_id == self.membership.server_id:
+            self._reopening.cancel()
+            self._reopen()
+        else:
+            self._connect(server_id)
+
+    def _connect_all(self) -> None:
+        for peer in sorted(self.membership.peers):
+            self._connect(peer)
+
+    def _connect(self, peer: int) -> None:
+        """Make new sockets to a peer, in the place of those that it had; each is opened when it is needed.
+
+        What the former path carried says nothing about the new one.
+        """
+        addresses = (self.book.where(peer), self.book.copies_to(peer))
+        for sockets, address in zip((self._senders, self._copies), addresses, strict=True):
+            former = sockets.pop(peer, None)
+            if former is not None:
+                former.close()
+            if address is not None:
+                sockets[peer] = self._sender(peer, address)
+        if any(address is not None and not address.is_loopback for address in addresses):
+            # A probe that was sent in fragments proves nothing, so without that option the size never grows.
+            self.links.measure(peer, FRAME_BYTES_MAX if can_forbid_fragments() else BASE_BYTES)
+        self.counters.addresses = dict(self.book.shown())
+
+    def _sender(self, peer: int, address: SocketAddress) -> SendingSocket:
+        source = None if self._bound is None else self._bound.source_for(address)
         return SendingSocket(
             self._reactor,
             address,
@@ -287,46 +330,75 @@ class UDPTransport:
             lambda: self.links.path_doubted(peer),
         )
 
-    def _is_from(self, peer: int, source: object) -> bool:
-        """Whether the address that a datagram came from is one of that peer's configured host."""
-        host = source[0] if isinstance(source, tuple) else ""
-        return self._found[peer].is_source(host)
+    # -- the receiving port -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        host, port = self._own.where[:2]
+        """Open the port at the own address, if it is known, and then close a former one. Raises `PortTaken`."""
+        address = self.book.where(self.membership.server_id)
+        if address is None or (self._receiving is not None and address == self._bound):
+            return
         protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
+        where, port = address.interface, address.where[1]
         try:
             # Twisted silently cuts off datagrams that are longer than maxPacketSize.
-            listening: Any = self._reactor.listenUDP(port, protocol, interface=host, maxPacketSize=DATAGRAM_BYTES_MAX)
+            listening: Any = self._reactor.listenUDP(port, protocol, interface=where, maxPacketSize=DATAGRAM_BYTES_MAX)
         except CannotListenError as error:
             raise PortTaken(error.interface, error.port, error.socketError) from error
         listening.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
-        self._port = listening
+        self._close_port()
+        self._receiving, self._bound = protocol, address
 
-    def _port_lost(self) -> None:
+    def _close_port(self) -> Any:
+        """Close the receiving port. Returns a Deferred that fires when it is closed, or None if there is none."""
+        protocol, self._receiving = self._receiving, None
+        transport: Any = None if protocol is None else protocol.transport
+        return None if transport is None else transport.stopListening()
+
+    def _port_lost(self, protocol: ReceivingProtocol) -> None:
         """Open the receiving port again, which the reactor closes after an error that it does not know.
 
         Without that, the server would hear nothing and still send ALIVE: its peers would take it for alive.
         """
-        if self._port is not None:
-            self._port = None
+        if protocol is self._receiving:
+            self._receiving = None
             self.log.error("the receiving port was lost; opening it again")
             # The reactor closes the lost port only after this call.
             self._reopening.call(0, self._reopen)
 
     def _reopen(self) -> None:
+        former = self._bound
         try:
             self._listen()
         except PortTaken as error:
             self.log.error("{error}; trying again in {seconds} s", error=error, seconds=REOPEN_SECONDS)
             self._reopening.call(REOPEN_SECONDS, self._reopen)
+            self.book.doubt(self.membership.server_id)
+        if self._bound != former:
+            self._connect_all()  # the peers must see frames come from the new address
+
+    # -- frames -----------------------------------------------------------------------------------
 
     def _send_frame(self, peer: int, frame: bytes) -> None:
         try:
             self._senders[peer].write(frame)
         except OSError as error:
-            if error.errno == errno.EMSGSIZE and not self._found[peer].is_loopback:
-                limit = self._senders[peer].datagram_limit()
-                self.links.datagram_refused(peer, len(frame), len(frame) - 1 if limit is None else limit)
-            else:
-                self.links.send_failed(peer, error)
+            self._not_sent(peer, self._senders[peer], frame, error)
+        except KeyError:
+            self.counters.send_errors += 1  # the address book has logged that the name has no address
+        if self._copies:
+            self._send_copy(peer, frame)
+
+    def _send_copy(self, peer: int, frame: bytes) -> None:
+        copies = self._copies.get(peer)
+        if copies is not None:
+            try:
+                copies.write(frame)
+            except OSError as error:
+                self._not_sent(peer, copies, frame, error)
+
+    def _not_sent(self, peer: int, sender: SendingSocket, frame: bytes, error: OSError) -> None:
+        if error.errno == errno.EMSGSIZE and self.links.path(peer).is_measured:
+            limit = sender.datagram_limit()
+            self.links.datagram_refused(peer, len(frame), len(frame) - 1 if limit is None else limit)
+        else:
+            self.links.send_failed(peer, error)

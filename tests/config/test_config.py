@@ -108,6 +108,29 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(config.server(0).peer, ("::1", 7400))
         self.assertEqual(config.server(1).peer, ("node-1.example.org", 7400))
 
+    def test_a_server_may_listen_elsewhere_than_it_is_reached(self) -> None:
+        """A wildcard, an address behind a translator, another port, or IPv6; without it a server listens at `peer`."""
+        content = four()
+        for server_id, listen in enumerate(("0.0.0.0:7400", "[::]:7401", "10.0.0.5:7499")):
+            content["servers"][server_id].update(peer=f"db{server_id}:7400", listen=listen)
+        config = self.load(content)
+        self.assertEqual([config.server(i).listen for i in (0, 1)], [("0.0.0.0", 7400), ("::", 7401)])
+        self.assertEqual(config.server(2).receives_at, ("10.0.0.5", 7499))
+        self.assertEqual(config.server(3).receives_at, config.server(3).peer)
+
+    def test_servers_at_different_hosts_may_listen_at_equal_addresses(self) -> None:
+        """Wildcards, and addresses behind different translators; on one host that cannot be."""
+        content = four()
+        for server_id in range(4):
+            content["servers"][server_id].update(peer=f"db{server_id}:7400", listen="10.0.0.5:7400")
+        self.load(content)
+        for listen in ("0.0.0.0:7500", "10.0.0.5:7500"):
+            for server_id in (0, 1):
+                content["servers"][server_id].update(peer=f"db0:740{server_id}", listen=listen)
+            error = self.assertRaises(ConfigError, self.load, content)
+            self.assertIn("servers.1.listen", str(error))
+            self.assertIn("is already the address of servers.0.listen", str(error))
+
     def test_servers_on_two_hosts_may_use_the_same_port(self) -> None:
         """All interfaces, or the loopback, of another host are other addresses."""
         for client in ("tcp:9400", "tcp:9400:interface=127.0.0.1", "unix:/run/pfsb"):
@@ -254,7 +277,7 @@ class RefusalTests(ConfigTestCase):
             "zzz",
             value=1,
             says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes, "
-            "opened_sessions",
+            "opened_sessions, reserve_bytes",
         )
 
     def test_a_missing_key(self) -> None:
@@ -326,6 +349,17 @@ class RefusalTests(ConfigTestCase):
         for written in ("tcp:0", "tcp:65536", "tcp6:-1"):
             self.spoil("servers", 2, "client", value=written, says=f'"{written}" has no port from 1 to 65535 {example}')
 
+    def test_a_listening_address_is_an_ip_address(self) -> None:
+        """A name would have to be looked up before the server can receive anything."""
+        for written, wrong in (
+            ("db0:7400", "has a name where an IP address must be"),
+            ("0.0.0.0", "has no port"),
+            ("[::]", "has no port"),
+            ("300.0.0.1:7400", "names no host"),
+        ):
+            says = f'"{written}" {wrong} (example: "0.0.0.0:7402")'
+            self.spoil("servers", 2, "listen", value=written, says=says)
+
     def test_two_servers_with_one_peer_address(self) -> None:
         """The second is named as wrong, with the first."""
         self.spoil(
@@ -375,6 +409,7 @@ class RefusalTests(ConfigTestCase):
             (("limits", "session_window"), 1, 10_000),
             (("limits", "batch_bytes"), 1, 48_000),
             (("limits", "opened_sessions"), 1, 10_000),
+            (("limits", "reserve_bytes"), 0, 1_000_000_000_000),
         ):
             for allowed in (low, high):
                 content = four()

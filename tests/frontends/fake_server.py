@@ -30,6 +30,7 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.config.config import Config, Limits, ServerConfig
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.transports.faults import LinkFaults
@@ -335,6 +336,7 @@ class FakeServer:
         self.skip: set[int] = set()
         self._leader = leader
         self.differs_from: list[int] = []
+        self.disk_trouble: DiskTrouble | None = None
 
     @property
     def session_window(self) -> int:

@@ -78,12 +78,12 @@ class ClusterCase(TestCase):
     def directory(self) -> Path:
         return Path(self.mktemp())
 
-    def make_cluster(self, servers: int, **changes: Any) -> ProcessCluster:
+    def make_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
         cluster = ProcessCluster(reactor, self.directory(), servers, changes=changes)
         self.addCleanup(cluster.stop)
         return cluster
 
-    async def start_cluster(self, servers: int, **changes: Any) -> ProcessCluster:
+    async def start_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
         """Start a cluster, and wait until it has a leader."""
         cluster = self.make_cluster(servers, **changes)
         await cluster.start_all()

@@ -62,6 +62,7 @@ class FakeStorage:
 
     found: Recovered
     position: int = 0
+    is_full: bool = False
     records: list[Record] = field(factory=list)
     """Records that were appended, in order; a test takes out the ones that it has looked at."""
     waiting: list[Callable[[], None]] = field(factory=list)

@@ -65,6 +65,10 @@ FAMILIES = """\
 # TYPE pfsb_disk_records_total counter
 # HELP pfsb_disk_batch_bytes_total Size of the batches among them.
 # TYPE pfsb_disk_batch_bytes_total counter
+# HELP pfsb_disk_trouble 1 while the disk hangs, or is full, else 0.
+# TYPE pfsb_disk_trouble gauge
+# HELP pfsb_disk_troubles_total How often trouble began.
+# TYPE pfsb_disk_troubles_total counter
 # HELP pfsb_reactor_lag_seconds How late the event loop calls what is due.
 # TYPE pfsb_reactor_lag_seconds histogram
 # HELP pfsb_client_commands_total Commands of this server's clients that ran.

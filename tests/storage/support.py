@@ -42,10 +42,14 @@ class ThreadedClock(Clock):
                     raise AssertionError(f"not reached within {seconds_max} s: {condition}") from None
 
     def run_what_came(self, seconds: float = 0.05) -> None:
-        """Make all calls that arrive within `seconds` after the last one."""
+        """Make all calls that arrive within `seconds` after the last one, for a second at most.
+
+        A writer without room tries again and again, and tells each time.
+        """
         self.advance(0)
+        end = monotonic() + 1.0
         try:
-            while True:
+            while monotonic() < end:
                 self._from_threads.get(timeout=seconds)()
                 self.advance(0)
         except Empty:

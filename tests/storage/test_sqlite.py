@@ -243,7 +243,8 @@ class SyncTests(StorageTestCase):
         """An empty sync must not overtake an earlier one whose news is on its way to the reactor."""
         server = self.hold_a_write()
         self.gate.open.set()
-        self.assertTrue(server.storage._writer.stop(10))
+        server.storage._writer.begin_stop()
+        self.assertTrue(server.storage._writer.has_stopped(10))
         server.sync("empty")
         server.clock.advance(0)
         self.assertEqual(server.told, [])

@@ -9,15 +9,16 @@ from typing import Any
 from twisted.internet import reactor as global_reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import ITransport
-from pfsb.transports import udp
+from pfsb.support.hosts import SocketAddress, literal
+from pfsb.transports import names, udp
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.hosts import ServerAddress, UnknownHost
 from pfsb.transports.udp import PortTaken, SendingSocket, UDPTransport
 from pfsb.transports.wire import encode
 from tests.transports.messages import accept, proposal
@@ -52,6 +53,12 @@ def free_ports(count: int) -> list[int]:
         if len(found) == count:
             return found
     raise AssertionError("no free ports")
+
+
+def address(host: str, port: int) -> SocketAddress:
+    found = literal(host, port)
+    assert found is not None, host
+    return found
 
 
 class UDPTestCase(TestCase):
@@ -224,6 +231,183 @@ class SourceTests(UDPTestCase):
         self.assertEqual((transport.counters.refused, peer.counters.refused), ({}, {}))
 
 
+class FakeNames:
+    """A resolver that the test can change, with answers that come in the next iteration of the reactor."""
+
+    def __init__(self, **hosts: str) -> None:
+        self.hosts = hosts
+        self.asked: list[str] = []
+
+    def __call__(self, host: str, port: int) -> Deferred[tuple[SocketAddress, ...]]:
+        self.asked.append(host)
+        return deferLater(reactor, 0, self._answer, host, port)
+
+    def _answer(self, host: str, port: int) -> tuple[SocketAddress, ...]:
+        if host not in self.hosts:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return tuple(address(each, port) for each in self.hosts[host].split())
+
+
+class NameTests(UDPTestCase):
+    """Servers whose hosts are names, which can have other addresses at any time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names = FakeNames(db0="127.0.0.1", db1="127.0.0.2", db2="127.0.0.3")
+        self.addresses = {i: (f"db{i}", port) for i, (_, port) in self.addresses.items()}
+        self.patch(names, "TICK_SECONDS", 0.02)
+        self.patch(names, "SEARCH_SECONDS", 0.05)
+        self.patch(names, "DOUBT_SECONDS", 0.05)
+        self.patch(udp, "REOPEN_SECONDS", 0.05)
+        self.listen: tuple[str, int] | None = None
+
+    def make(self, server_id: int, cluster: str = "three") -> UDPTransport:
+        membership = FrameIdentity(server_id, self.ids - {server_id}, cluster_digest(cluster, self.ids))
+        return UDPTransport(
+            reactor, membership, self.addresses, LinkFaults(reactor, Random(1)), self.secret, self.listen, self.names
+        )
+
+    async def exchange(self, *pairs: tuple[UDPTransport, NotingReceiver]) -> None:
+        """Let each of these servers send to all, until each has a further frame of each other one."""
+        ids = {transport.membership.server_id for transport, _ in pairs}
+        for _, receiver in pairs:
+            receiver.frames.clear()
+
+        def all_have_heard() -> bool:
+            heard = [{sender for sender, _, _ in receiver.frames} for _, receiver in pairs]
+            return all(
+                ids - {transport.membership.server_id} <= each
+                for (transport, _), each in zip(pairs, heard, strict=True)
+            )
+
+        def send() -> None:
+            for transport, _ in pairs:
+                transport.send([accept(sender=transport.membership.server_id)], None)
+
+        await until(all_have_heard, send)
+
+    async def test_missing_name_of_one_peer_keeps_no_server_down(self) -> None:
+        """Two of three servers start and talk; the third is found when its name is there."""
+        del self.names.hosts["db2"]
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        self.assertEqual(a[0].counters.addresses[2], None)
+        self.assertGreater(a[0].counters.send_errors, 0)
+        self.names.hosts["db2"] = "127.0.0.3"
+        await self.exchange(a, b, self.start(2))
+        self.assertEqual(a[0].counters.addresses[2], f"127.0.0.3:{self.addresses[2][1]}")
+
+    async def test_server_back_at_a_new_address_is_found(self) -> None:
+        """No other server is started again, and the frames from the new address count, without a secret."""
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        self.names.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
+        """The name servers of the others give the old address for a while: frames are refused, and nothing is sent."""
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        others = self.names
+        self.names = FakeNames(**{**others.hosts, "db1": "127.0.0.7"})
+        moved = self.start(1)
+        await until(lambda: a[0].counters.refused, lambda: moved[0].send([accept(sender=1)], 0))
+        self.assertEqual(set(a[0].counters.refused), {"address"})
+        self.assertEqual(moved[1].frames, [])
+        others.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, moved)
+
+    async def test_with_a_secret_the_new_address_is_learned_from_frames(self) -> None:
+        """The name servers of the others give the old address for hours."""
+        self.secret = b"a secret"
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_port_that_is_forwarded_from_another_address_works_with_a_secret(self) -> None:
+        """A translator passes on what comes to the outer address; the server sends from its inner address."""
+        self.secret = b"a secret"
+        outer, port, inner = "127.0.0.2", self.addresses[1][1], ("127.0.0.9", free_ports(1)[0])
+
+        class Translator(DatagramProtocol):
+            noisy = False
+
+            def datagramReceived(self, datagram: bytes, addr: object) -> None:
+                assert self.transport is not None
+                self.transport.write(datagram, inner)
+
+        translator = reactor.listenUDP(port, Translator(), interface=outer, maxPacketSize=65_535)
+        self.addCleanup(translator.stopListening)
+        a = self.start(0)
+        self.listen = inner
+        await self.exchange(a, self.start(1))
+
+    async def test_server_follows_its_own_name(self) -> None:
+        """The machine gets another address while its server runs, which then receives there, and sends from there."""
+        self.patch(names, "SCHEDULE_SECONDS", 0.1)
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        self.names.hosts["db1"] = "127.0.0.7"
+        await until(lambda: b[0].counters.addresses[1] == f"127.0.0.7:{self.addresses[1][1]}")
+        await self.exchange(a, b)
+
+    async def test_own_name_that_comes_late_opens_the_port_late(self) -> None:
+        """A machine that boots while its name server does not answer yet."""
+        del self.names.hosts["db1"]
+        a, b = self.start(0), self.start(1)
+        await until(lambda: self.names.asked.count("db1") > 5)
+        self.names.hosts["db1"] = "127.0.0.2"
+        await self.exchange(a, b)
+
+    async def test_own_address_that_is_not_of_this_machine_is_tried_again(self) -> None:
+        """The name may have the new address before the machine does."""
+        self.names.hosts["db1"] = "192.0.2.77"
+        b = self.start(1)
+        await until(lambda: b[0].counters.addresses and not b[0]._receiving and len(b[0]._reopening))
+        self.names.hosts["db1"] = "127.0.0.2"
+        await self.exchange(self.start(0), b)
+
+    async def test_port_can_be_another_than_the_one_that_others_reach(self) -> None:
+        """`listen`: the own name is not looked up, and need not have an address of this machine."""
+        a = self.start(0)
+        self.names.hosts["db1"] = "127.0.0.1"
+        self.listen = ("0.0.0.0", self.addresses[1][1])
+        await self.exchange(a, self.start(1))
+
+    async def test_servers_find_each_other_over_ipv6(self) -> None:
+        """Names with AAAA records, and one address literal."""
+        self.names.hosts.update(db0="::1", db1="::1")
+        self.addresses[2] = ("::1", self.addresses[2][1])
+        pairs = [self.start(i) for i in sorted(self.ids)]
+        await self.exchange(*pairs)
+        self.assertEqual(pairs[0][0].counters.addresses[2], f"[::1]:{self.addresses[2][1]}")
+        self.assertEqual([transport.counters.refused for transport, _ in pairs], [{}] * 3)
+
+    async def test_wildcard_of_ipv6_hears_peers_of_both_kinds(self) -> None:
+        """`listen: "[::]:7400"` beside a name with an A and an AAAA record."""
+        self.names.hosts.update(db0="::1", db1="::1 127.0.0.1", db2="127.0.0.3")
+        self.listen = ("::", self.addresses[1][1])
+        middle = self.start(1)
+        self.listen = None
+        a, c = self.start(0), self.start(2)
+        await self.exchange(a, middle)
+        await self.exchange(c, middle)
+
+    async def test_address_at_which_the_peer_does_not_listen_is_given_up(self) -> None:
+        """The peer's own resolver gives it one of the two addresses, and ours prefers the other."""
+        self.names.hosts.update(db0="127.0.0.1", db1="127.0.0.2")
+        b = self.start(1)
+        self.names = FakeNames(db0="127.0.0.1", db1="127.0.0.9 127.0.0.2", db2="127.0.0.3")
+        a = self.start(0)
+        await until(lambda: b[1].frames, lambda: a[0].send([accept(sender=0)], 1))
+
+
 class BrokenSocketTests(UDPTestCase):
     async def test_broken_sending_socket_is_opened_anew(self) -> None:
         """No OSError escapes from `send`, and the next frame gets through."""
@@ -244,17 +428,17 @@ class BrokenSocketTests(UDPTestCase):
         """A server that hears nothing must not go on sending ALIVE."""
         a, _ = self.start(0)
         b, receiver = self.start(1)
-        port: Any = b._port
+        assert b._receiving is not None
+        protocol, port = b._receiving, b._receiving.transport
+        assert port is not None
         port.stopReading()
         port.connectionLost()
         await until(lambda: receiver.frames, lambda: a.send([accept(sender=0)], 1))
-        self.assertIsNot(b._port, port)
+        self.assertIsNot(b._receiving, protocol)
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
         """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""
-        sender = SendingSocket(
-            reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None, lambda: None
-        )
+        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
 
         def none_left(*args: object) -> socket.socket:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -269,9 +453,7 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_error_of_one_frame_keeps_the_socket(self) -> None:
         """A datagram too long, like a full queue or a firewall's rule, says nothing about the socket."""
-        sender = SendingSocket(
-            reactor, ServerAddress.find(1, *self.addresses[1]), (HOST, 0), lambda: None, lambda: None
-        )
+        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
         self.addCleanup(sender.close)
         sender.write(b"frame")
         before = sender.fileno()
@@ -287,20 +469,6 @@ class StartAndStopTests(UDPTestCase):
         self.assertIsInstance(error, CannotListenError)
         self.assertIn(f"{HOST}:{self.addresses[0][1]}: Address already in use", str(error))
         self.assertNotIn("\n", str(error))
-
-    def test_unknown_host_names_server_and_host(self) -> None:
-        """One line that says which of the addresses is wrong."""
-        look_up = socket.getaddrinfo
-
-        def without_network(host: str, *args: Any, **kwargs: Any) -> Any:
-            if host == "no-such-host.invalid":
-                raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-            return look_up(host, *args, **kwargs)
-
-        self.patch(udp.socket, "getaddrinfo", without_network)
-        self.addresses[2] = ("no-such-host.invalid", 7402)
-        error = self.assertRaises(UnknownHost, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
-        self.assertIn('server 2: the host "no-such-host.invalid" has no address', str(error))
 
     async def test_port_is_free_after_stop(self) -> None:
         """A server can be started again at once; and a stopped transport sends nothing, in silence."""

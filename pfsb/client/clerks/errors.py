@@ -109,6 +109,7 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "BUSY": Unavailable,
     "SHUTDOWN": Unavailable,
     "DIVERGED": Unavailable,
+    "READONLY": Unavailable,
     "NOSESSION": SessionExpired,
     "REPLACED": SessionReplaced,
     "LOCKLOST": LockLost,

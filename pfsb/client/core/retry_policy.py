@@ -25,7 +25,7 @@ def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
         return hello.was_own_hello()
     if reply.code == "BUSY":
         return command.times_sent <= BUSY_RETRIES
-    return reply.code in ("SHUTDOWN", "UNAVAILABLE")
+    return reply.code in ("SHUTDOWN", "UNAVAILABLE", "READONLY")
 
 
 def is_to_be_renumbered(command: Command, reply: Reply) -> bool:

@@ -27,6 +27,7 @@ STATUS_OF: Final = {
     "NOSESSION": 503,
     "SHUTDOWN": 503,
     "DIVERGED": 503,
+    "READONLY": 503,
     "UNAVAILABLE": 503,
 }
 """Code of a refusal -> HTTP status: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""

@@ -13,12 +13,19 @@ from pfsb.applications.interfaces import BadRequest, Refused, Result
 from pfsb.frontends.http.answers import JSON_TYPE, encoded, object_of
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.line.fault_command import apply_fault
+from pfsb.paxos.disk_trouble import DiskTrouble
 
 if TYPE_CHECKING:
     from pfsb.server import Server
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 PAGE_TYPE: Final = "text/html; charset=utf-8"
+
+
+DISK_TROUBLES: Final = {
+    DiskTrouble.HANGS: "the disk of this server does not answer: it refuses its clients until it does",
+    DiskTrouble.FULL: "the disk of this server is full: it refuses changes until there is room",
+}
 
 
 def get_status(request: PfsbRequest) -> None:
@@ -84,6 +91,8 @@ def unready(server: Server) -> str | None:
     """The reason why commands sent to this server would not be answered soon; None if they would be."""
     if server.local_clients.draining:
         return "this server is stopping"
+    if server.disk_trouble is not None:
+        return DISK_TROUBLES[server.disk_trouble]
     if server.leader() is None:
         return "this server knows no leader"
     if server.differs_from:

@@ -26,7 +26,7 @@ from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
 REFUSED_BY_LOCAL_CLIENTS = frozenset(
-    {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED"}
+    {"BADREQUEST", "NOSESSION", "REPLACED", "BUSY", "UNAVAILABLE", "SHUTDOWN", "DIVERGED", "READONLY"}
 )
 """Codes of refusals by `LocalClients`, the part of a server to which clients are connected.
 

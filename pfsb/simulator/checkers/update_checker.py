@@ -81,9 +81,15 @@ class RelayChecker:
 
     servers: Sequence[int]
     _copies: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
-    """(receiver, update) -> number of copies that the update's own server has sent to the receiver."""
+    """(receiver, update) -> number of copies that the update's own server has sent to the receiver, those included that
+    were meant for another server."""
     _relayed: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
     """(sender, update) -> number of copies that the sender, not the update's own server, has relayed."""
+
+    def misdirected(self, sender: int, receiver: int, update: ClientUpdate) -> None:
+        """Take note of an update in a frame that goes to `receiver`, since that server has the address of another."""
+        if sender == update.server_id:
+            self._copies[receiver, update] += 1
 
     def sent(self, server_id: int, to: int | None, update: ClientUpdate) -> str:
         """Check an update that leaves a server. Returns the text of the violation, or "" if there is none."""

@@ -19,6 +19,7 @@ from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
+from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.cluster.probe import Probe
 from pfsb.simulator.cluster.process import (
@@ -32,7 +33,9 @@ from pfsb.simulator.cluster.process import (
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
+from pfsb.transports.wire import decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
@@ -59,6 +62,7 @@ class SimulatedCluster:
         tracer: Callable[[int], ITracer] | None = None,
         start: bool = True,
         has_disks: bool = True,
+        names: Callable[[SimulatedClock, Sequence[int]], SimulatedNames] | None = None,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
@@ -67,7 +71,8 @@ class SimulatedCluster:
         `patch` is called with each process that `build` has made, and may change it before it starts. `trace` is called
         with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
-        none of them can be started again.
+        none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
+        where the others expect it.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -76,6 +81,7 @@ class SimulatedCluster:
         self.network = SimulatedNetwork(
             self.clock, random.Random(f"{seed}/network"), self.ids, quality or LinkQuality()
         )
+        self.network.names = None if names is None else names(self.clock, self.ids)
         self.servers = {i: SimulatedServer() for i in self.ids}
         disks = {i: server.disk for i, server in self.servers.items()}
         self.checks = ClusterChecker(disks, self._digest, self.settings.horizon_slots)
@@ -88,6 +94,7 @@ class SimulatedCluster:
         """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
+        self.network.misdirection_observers.append(self._misdirected)
         self.findings = Findings()
         self.tracers = Tracers(self.clock, trace, tracer)
         self.answers: dict[Identity, int] = {}
@@ -128,7 +135,8 @@ class SimulatedCluster:
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
         )
-        transport = SimulatedTransport(self.network, server_id, server_clock, rng)
+        secret = None if self.network.names is None else self.network.names.secret
+        transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
         process = self._build(self._server_parts(server_id, server_clock, rng, storage, transport))
         server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
@@ -406,6 +414,11 @@ class SimulatedCluster:
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
+
+    def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
+        for message in decode_all(sender, frame[OVERHEAD_BYTES:]):
+            if isinstance(message, ClientUpdate):
+                self.checks.relays.misdirected(sender, receiver, message)
 
     def _run_until_time(self, until: float) -> None:
         while self.clock.step_until(until):

@@ -24,12 +24,15 @@ def heal_some(cluster: SimulatedCluster, group: Sequence[int]) -> None:
     """Mend the links between these servers, end the servers' faults, and resume or restart those that do not run.
 
     A server that drains is stopped and restarted. Damage of frames, and faults of kinds of messages that were to last
-    for a while (`passing_faults`), end on all links of the cluster, not only between these servers.
+    for a while (`passing_faults`), end on all links of the cluster, not only between these servers; and name servers
+    tell the truth about all servers.
     """
     links = [(a, b) for a in group for b in group if a != b]
     cluster.network.passing_faults.clear()
     cluster.network.damage = 0.0
     cluster.network.set_quality(LinkQuality(), links)
+    if cluster.network.names is not None:
+        cluster.network.names.heal()
     for a, b in links:
         cluster.network.mend(a, b)
     for server_id in group:
@@ -40,9 +43,11 @@ def _heal_server(cluster: SimulatedCluster, server_id: int) -> None:
     server = cluster.servers[server_id]
     server.sync_seconds = (0.0005, 0.002)
     server.is_disk_full = False
+    server.disk.free_records = None
     if server.running is not None:
         server.running.transport.after_frames(None)
         server.running.storage.fail_next(None)
+        server.running.storage.go_on()
         _end_what_was_begun(cluster, server_id, server.running)
     if server.running is None:
         cluster.restart(server_id)

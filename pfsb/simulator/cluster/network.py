@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from pfsb.paxos.messages import Message
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
+from pfsb.simulator.cluster.names import ELSEWHERE, PORT, Route, SimulatedNames
 from pfsb.transports.links import Links
 from pfsb.transports.path_size import ETHERNET_BYTES
 
@@ -119,6 +120,11 @@ receiver, before the message becomes part of a frame, unless another filter has 
 """
 FrameObserver = Callable[[int, bytes], None]
 """Call-back with (sender, frame), called once for each receiver of each frame that leaves a server."""
+MisdirectionObserver = Callable[[int, int, bytes], None]
+"""Call-back with (sender, receiver, frame), called for each frame that goes to another server than it is meant for.
+
+That server has the address which the sender takes for that of the server that is meant.
+"""
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
 
@@ -176,6 +182,7 @@ class SimulatedNetwork:
     filters: list[PassageFilter] = field(factory=list)
     observers: list[SendObserver] = field(factory=list)
     frame_observers: list[FrameObserver] = field(factory=list)
+    misdirection_observers: list[MisdirectionObserver] = field(factory=list)
     lasting_faults: dict[type[Message], MessageFault] = field(factory=dict)
     """Kind of message -> its fault in this network, from the beginning to the end of a run."""
     passing_faults: dict[type[Message], MessageFault] = field(factory=dict)
@@ -185,6 +192,8 @@ class SimulatedNetwork:
 
     For messages that it does not let through, its fault replaces their lasting or passing fault.
     """
+    names: SimulatedNames | None = None
+    """The addresses of the servers, and their names; None: each server is always where the others expect it."""
     damage: float = 0.0
     """Chance that a frame is damaged on its way, from 0 to 1."""
     frames: int = field(default=0, init=False)
@@ -274,10 +283,13 @@ class SimulatedNetwork:
             endpoint.links.send([passage.message], passage.receiver)
 
     def hand_over(self, receiver: int, frame: bytes) -> None:
-        """Deliver a frame that no simulated server has sent, at once. A server that is down or paused gets nothing."""
+        """Deliver a frame that no simulated server has sent, at once. A server that is down or paused gets nothing.
+
+        If servers have addresses, the frame comes from one that no server has.
+        """
         endpoint = self._endpoints.get(receiver)
         if endpoint is not None and not endpoint.clock.paused:
-            endpoint.links.frame_arrived(frame)
+            endpoint.links.frame_arrived(frame, ELSEWHERE)
 
     def note(self, seen: bytes) -> None:
         """Include bytes in `digest` that are not part of a frame, such as an answer to a client."""
@@ -302,8 +314,18 @@ class SimulatedNetwork:
         """Whether this server is running and receives frames."""
         return server_id in self._endpoints
 
-    def carry(self, sender: int, receiver: int, frame: bytes, fault: MessageFault | None = None) -> None:
-        """Take a frame that a server sends. The frame arrives later: once, several times or never."""
+    def carry(
+        self,
+        sender: int,
+        receiver: int,
+        frame: bytes,
+        fault: MessageFault | None = None,
+        route: Route | None = None,
+    ) -> None:
+        """Take a frame that a server sends. The frame arrives later: once, several times or never.
+
+        `route` has the frame's addresses, if servers have any.
+        """
         link = self._links[sender, receiver]
         if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
             return
@@ -320,11 +342,11 @@ class SimulatedNetwork:
             return
         if self._draws(self.damage):
             frame = self._damaged(frame)
-        self._send_off(link, sender, receiver, frame, fault)
+        self._send_off(link, sender, receiver, frame, fault, route)
         if self._draws(quality.duplication):
-            self._send_off(link, sender, receiver, frame, fault)
+            self._send_off(link, sender, receiver, frame, fault, route)
         if self._draws(quality.echoes):
-            self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)))
+            self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)), route)
 
     def _is_refused(self, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
         """Whether the sender's own machine refuses a datagram of this size, in bytes; if so, the sender is told."""
@@ -343,7 +365,9 @@ class SimulatedNetwork:
         self.too_large += is_too_large
         return not is_too_large and link.bytes + size <= limits.buffer_bytes
 
-    def _send_off(self, link: Link, sender: int, receiver: int, frame: bytes, fault: MessageFault | None) -> None:
+    def _send_off(
+        self, link: Link, sender: int, receiver: int, frame: bytes, fault: MessageFault | None, route: Route | None
+    ) -> None:
         now = self.clock.seconds()
         arrival = now + self.rng.uniform(*link.quality.delay_seconds)
         if fault is not None:
@@ -356,7 +380,7 @@ class SimulatedNetwork:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
         link.bytes += len(frame)
-        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now)
+        self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now, route)
 
     def _damaged(self, frame: bytes) -> bytes:
         """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
@@ -373,28 +397,32 @@ class SimulatedNetwork:
     def _draws(self, chance: float) -> bool:
         return chance > 0 and self.rng.random() < chance
 
-    def _arrive(self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float) -> None:
+    def _arrive(
+        self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float, route: Route | None
+    ) -> None:
         link.frames -= 1
         link.bytes -= len(frame)
         if link.cut or sent_at < self._frames_lost_before:
+            return
+        if route is not None and self.names is not None and not self.names.reaches(receiver, route):
             return
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:
             self._refuse(sender, receiver)
         elif not endpoint.clock.paused:
-            self._hand_up(endpoint, frame)
+            self._hand_up(endpoint, frame, _source(route))
         elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
-            endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame)
+            endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame, _source(route))
 
-    def _hand_up(self, endpoint: Endpoint, frame: bytes) -> None:
+    def _hand_up(self, endpoint: Endpoint, frame: bytes, source: object) -> None:
         """Give a frame to the links of a server. Raises `Violation` if it is damaged and is not refused."""
         if not isinstance(frame, DamagedFrame):
-            endpoint.links.frame_arrived(frame)
+            endpoint.links.frame_arrived(frame, source)
             return
         counters = endpoint.links.counters
         self.damaged += 1
         expected = counters.refused.total() + 1
-        endpoint.links.frame_arrived(frame)
+        endpoint.links.frame_arrived(frame, source)
         require(counters.refused.total() == expected, "a frame that was damaged on its way was not refused")
 
     def _refuse(self, sender: int, receiver: int) -> None:
@@ -402,3 +430,8 @@ class SimulatedNetwork:
         sender_end = self._endpoints.get(sender)
         if self.refusals and sender_end is not None and not back.cut:
             sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.links.connection_refused, receiver)
+
+
+def _source(route: Route | None) -> object:
+    """The address that a socket would give with a datagram on this route."""
+    return "the network" if route is None else (route.source, PORT)

@@ -15,10 +15,12 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Message
 from pfsb.simulator.cluster.clock import ServerClock
+from pfsb.simulator.cluster.names import Route
 from pfsb.simulator.cluster.network import Endpoint, MessageFault, Passage, SimulatedNetwork
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameIdentity, cluster_digest
 from pfsb.transports.links import Links
+from pfsb.transports.names import AddressBook
 
 
 @implementer(ITransport)
@@ -31,18 +33,31 @@ class SimulatedTransport:
     _clock: ServerClock
     _rng: random.Random
     _secret: bytes | None = None
+    book: AddressBook | None = field(init=False)
+    """The addresses that this server knows; None if servers have no addresses (`SimulatedNetwork.names`)."""
     links: Links = field(init=False)
     _frames_left: int | None = field(default=None, init=False)
     _on_last_frame: Callable[[], None] = field(default=lambda: None, init=False)
     _fault: MessageFault | None = field(default=None, init=False)
     """The fault of the message that is being sent at this moment; None for messages without a fault."""
 
+    @book.default
+    def _make_book(self) -> AddressBook | None:
+        names = self.network.names
+        if names is None:
+            return None
+        look_up = names.look_up_by(self._clock)
+        return AddressBook(self._clock, self.server_id, names.hosts, look_up, _ignore, self._secret is not None)
+
     @links.default
     def _make_links(self) -> Links:
         servers = self.network.servers
         digest = cluster_digest("simulated", servers)
         membership = FrameIdentity(self.server_id, frozenset(servers) - {self.server_id}, digest)
-        return Links(membership, self._clock, LinkFaults(self._clock, self._rng), self._carry, self._secret)
+        faults = LinkFaults(self._clock, self._rng)
+        if self.book is None:
+            return Links(membership, self._clock, faults, self._carry, self._secret)
+        return Links(membership, self._clock, faults, self._carry_by_address, self._secret, self.book.accepts)
 
     def start(
         self,
@@ -57,6 +72,8 @@ class SimulatedTransport:
         for peer in self.network.servers:
             if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
                 self.links.measure(peer)
+        if self.book is not None:
+            self.book.start()
 
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
         """Call `act` once, right after this server has sent `frames` more frames, perhaps in the middle of a turn.
@@ -82,6 +99,8 @@ class SimulatedTransport:
 
     def stop(self) -> None:
         self.links.stop()
+        if self.book is not None:
+            self.book.stop()
         self.network.detach(self.server_id)
 
     def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
@@ -104,12 +123,29 @@ class SimulatedTransport:
                 self.links.send([message], to)
         self._fault = None
 
-    def _carry(self, peer: int, frame: bytes) -> None:
+    def _carry_by_address(self, peer: int, frame: bytes) -> None:
+        """Send a frame to each address at which this server takes the peer to be, also if another one is there now."""
+        names, book = self.network.names, self.book
+        assert names is not None and book is not None
+        for address in (book.where(peer), book.copies_to(peer)):
+            receiver = None if address is None else names.server_at(address.host)
+            if address is None or receiver is None or receiver == self.server_id:
+                continue
+            if receiver != peer:
+                for observer in self.network.misdirection_observers:
+                    observer(self.server_id, receiver, frame)
+            self._carry(receiver, frame, names.route(self.server_id, address))
+
+    def _carry(self, peer: int, frame: bytes, route: Route | None = None) -> None:
         if self._clock.closed:
             return
-        self.network.carry(self.server_id, peer, frame, self._fault)
+        self.network.carry(self.server_id, peer, frame, self._fault, route)
         if self._frames_left is not None:
             self._frames_left -= 1
             if self._frames_left <= 0:
                 self._frames_left = None
                 self._on_last_frame()
+
+
+def _ignore(_server_id: int) -> None:
+    """Do nothing: simulated servers have no sockets that must follow an address."""

@@ -14,8 +14,10 @@ from pfsb.simulator.defects import (
     confusion,
     digests,
     disk,
+    disk_troubles,
     execution,
     frames,
+    names,
     paths,
     progress,
     promises,
@@ -30,6 +32,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
     defect.name: defect
     for module in (
         disk,
+        disk_troubles,
         votes,
         promises,
         proposals,
@@ -41,6 +44,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         digests,
         frames,
         paths,
+        names,
     )
     for defect in module.DEFECTS.by_name.values()
 }

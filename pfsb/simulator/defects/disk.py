@@ -107,6 +107,10 @@ def _reply_early(process: Any) -> None:
     def keep(_: Any, function: Callable[..., None], *args: Any) -> None:
         made.append(partial(function, *args))
 
+    @instead_of(turn, "answer")
+    def keep_answer(_: Any, function: Callable[..., None], results: Any, refusal: Any) -> None:
+        made.append(partial(function, results))
+
     @instead_of(turn, "run")
     def broken(run: Callable[..., None], event: Callable[..., None], *args: Any) -> None:
         run(event, *args)

@@ -128,7 +128,7 @@ def _closed_number_forgotten(process: Any) -> None:
 def _fate_none_for_unknown(process: Any) -> None:
     """Change refusals when they leave for the clients, not where they are made.
 
-    Code inside the server recognises the object `UNKNOWN` by its identity, and must get that object unchanged.
+    Code inside the server recognises provisional refusals by their class, and must get these objects unchanged.
     """
     turn = process.replica.turn
 
@@ -137,9 +137,11 @@ def _fate_none_for_unknown(process: Any) -> None:
             return [with_fate_none(each) for each in said]
         return evolve(said, fate="none") if getattr(said, "code", "") == "UNAVAILABLE" else said
 
-    @instead_of(turn, "call")
-    def broken(call: Callable[..., None], function: Callable[..., None], *args: Any) -> None:
-        call(function, *map(with_fate_none, args))
+    def broken(give: Callable[..., None], function: Callable[..., None], *args: Any) -> None:
+        give(function, *map(with_fate_none, args))
+
+    for name in ("answer", "refuse"):
+        instead_of(turn, name)(broken)
 
 
 @DEFECTS.add("reply-before-execution", "Departure 1", "a command is answered when it is sent to the leader")

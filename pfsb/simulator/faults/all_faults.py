@@ -1,4 +1,4 @@
-"""All faults of a run: those of the network and of single servers, and those that concern views."""
+"""All faults of a run: those of the network, of single servers and of names, and those that concern views."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.faults.confusion import ConfusionFaults
 from pfsb.simulator.faults.foreign_frames import frame_of_a_stranger, require_no_change
+from pfsb.simulator.faults.name_faults import NameFaults
 from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.faults.plan import between
-from pfsb.simulator.faults.server_faults import ServerFaults
 
 
-class AllFaults(NetworkFaults, ServerFaults, ConfusionFaults):
+class AllFaults(NetworkFaults, NameFaults, ConfusionFaults):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.

@@ -30,6 +30,13 @@ def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Ra
     return _frame(cluster, "simulated", sender, rng.randbytes(IDENTITY_BYTES), _messages(replica, sender, rng))
 
 
+def frame_of_an_impostor(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes:
+    """Make a frame that is right in all but its missing key or the address that it comes from."""
+    sender = rng.choice([i for i in cluster.ids if i != receiver])
+    identity = cluster.disk(sender).identity or bytes(IDENTITY_BYTES)
+    return _frame(cluster, "simulated", sender, identity, _messages(cluster.replica(receiver), sender, rng))
+
+
 def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
     """Deliver the frame to the receiver. Raises `Violation` if that has changed the state of the receiver."""
     replica = cluster.replica(receiver)

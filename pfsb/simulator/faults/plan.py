@@ -39,8 +39,22 @@ _KINDS: Final = {
     "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
     "slips": ("slip",),
+    "names": (
+        "move",
+        "move",
+        "move_alive",
+        "exchange_addresses",
+        "name_servers",
+        "name_servers",
+        "forget_name",
+        "impostor",
+    ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
     "paths": ("path_size", "path_size", "path_size_of_one"),
+    "disk_troubles": (
+        *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),
+        *("fill_disk", "fill_disk_of_leader", "fill_all_disks", "disk_of_seconds"),
+    ),
 }
 """Family -> kinds of faults to draw from; a kind that stands twice is drawn twice as often.
 

@@ -51,6 +51,8 @@ ALL_FAMILIES: Final = (
     "slips",
     "confusion",
     "paths",
+    "names",
+    "disk_troubles",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -165,6 +167,14 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "one-way": _lopsided("links that carry one way", "one_way", "mute_leader"),
     "crashes": Profile("servers die, in the middle of a turn, too, and start again", ("crashes", "pauses")),
     "disks": Profile("disks that are slow, fail or are full, and crashes", ("disks", "crashes")),
+    "disk-troubles": Profile(
+        "disks that hang and come back, that are full and have room again, that take seconds, and crashes",
+        ("disk_troubles", "crashes"),
+        servers=(1, 2, 3, 3, 4, 5),
+        settings={"disk_seconds": (0.5, 1.0, 2.0)},
+        drills=4,
+        faults_per_second=(0.3, 1.0),
+    ),
     "clocks": Profile("clocks that run fast or slow, or jump", ("clocks", "crashes")),
     "drills": Profile("some crashes; then, when all is well, one thing after the other", ("crashes",), drills=7),
     "idle": Profile(
@@ -308,6 +318,11 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
+    ),
+    "names": Profile(
+        "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",
+        ("names", "crashes", "strangers"),
+        faults_per_second=(0.5, 1.5, 3.0),
     ),
     "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),

@@ -8,6 +8,11 @@ from pfsb.applications.interfaces import Command, IContext
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
+from pfsb.storage.memory import MemoryDisk
+
+RESERVE_RECORDS = 3_000
+"""Number of records for which room is reserved on a disk that fills: more than a server writes from then until it
+notices."""
 
 
 class ServerFaults(FaultInjector):
@@ -213,6 +218,50 @@ class ServerFaults(FaultInjector):
 
     def _make_room(self, server_id: int) -> None:
         self._cluster.servers[server_id].is_disk_full = False
+
+    def hang_disk(self) -> None:
+        """Let a server's disk neither answer nor fail for a while, or until the server is healed or dies."""
+        self._hang_disk(self._any_server())
+
+    def hang_disk_of_leader(self) -> None:
+        self._hang_disk(self._cluster.leader())
+
+    def _hang_disk(self, server_id: int | None) -> None:
+        seconds = between(self._rng, 0.1, 20)
+        if server_id is not None:
+            self._cluster.storage(server_id).hang()
+            self._later(seconds, self._let_disk_go_on, server_id, self._cluster.servers[server_id].incarnations)
+
+    def _let_disk_go_on(self, server_id: int, incarnation: int) -> None:
+        if self._cluster.is_running(server_id) and self._cluster.servers[server_id].incarnations == incarnation:
+            self._cluster.storage(server_id).go_on()
+
+    def fill_disk(self) -> None:
+        """Leave a server's disk room for some more records and the reserve, and after a while any room."""
+        self._fill_disk(self._any_server())
+
+    def fill_disk_of_leader(self) -> None:
+        self._fill_disk(self._cluster.leader())
+
+    def fill_all_disks(self) -> None:
+        for server_id in self._cluster.ids:
+            self._fill_disk(server_id)
+
+    def _fill_disk(self, server_id: int | None) -> None:
+        room, seconds = self._rng.choice((0, 1, 5, 50)), between(self._rng, 0.1, 10)
+        if server_id is not None:
+            disk = self._cluster.disk(server_id)
+            disk.reserve_records = RESERVE_RECORDS
+            disk.free_records = RESERVE_RECORDS + room
+            self._later(seconds, self._empty_disk, disk)
+
+    def _empty_disk(self, disk: MemoryDisk) -> None:
+        disk.free_records = None
+
+    def disk_of_seconds(self) -> None:
+        """Let each write to a server's disk take up to some seconds."""
+        longest = between(self._rng, 1, 4)
+        self._cluster.servers[self._rng.choice(self._cluster.ids)].sync_seconds = (longest / 4, longest)
 
     def lose_disk(self) -> None:
         """Crash a server whose storage identity the others know, and restart it with an empty disk.

@@ -102,6 +102,7 @@ class ChosenNumbers:
 class SteppedStorage:
     """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
+    is_full = False
     position = 0
     """The log position, which is always 0 here.
 
@@ -133,7 +134,7 @@ class SteppedStorage:
     def forget_history(self, up_to: int) -> bool:
         return False
 
-    def close(self) -> None:
+    def close(self) -> bool:
         raise AssertionError("servers end by crashes only here")
 
     def finish(self) -> None:

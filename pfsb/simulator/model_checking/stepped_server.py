@@ -251,10 +251,10 @@ class SteppedServer:
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
         turn = self.replica.turn
-        behind = turn._durable_position
+        behind = turn.durable_position
         if behind or len(turn._behind_the_gate) > 1:
             turn._position -= behind
-            turn._durable_position = 0
+            turn.durable_position = 0
             gate: dict[int, Outbox] = {}
             for position, outbox in turn._behind_the_gate:
                 gate.setdefault(position - behind, Outbox()).extend(outbox)

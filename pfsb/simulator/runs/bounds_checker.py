@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.server import Server
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.violation import Violation
@@ -33,6 +34,7 @@ def check_bounds(cluster: SimulatedCluster, users: int) -> None:
             *_wrong_tables(server, users),
             *_wrong_sessions(server),
             *_wrong_connections(server),
+            *_wrong_waits(server),
             *_wrong_progress_timer(server),
             *_wrong_timers(cluster, server_id),
             *_wrong_parts(cluster, server_id),
@@ -84,6 +86,14 @@ def _wrong_connections(server: Server) -> Iterator[str]:
     for unaccounted in server.local_clients.unaccounted_answers():
         if unaccounted:
             yield f"a connection whose session is over owes its client {unaccounted} answers"
+
+
+def _wrong_waits(server: Server) -> Iterator[str]:
+    """A sentence for each client that waits for a disk that hangs (Departure 44)."""
+    if server.replica.turn.trouble is DiskTrouble.HANGS:
+        for count in server.local_clients.answers_in_wait():
+            if count:
+                yield f"a client waits for {count} answers from a server whose disk hangs"
 
 
 def _wrong_progress_timer(server: Server) -> Iterator[str]:

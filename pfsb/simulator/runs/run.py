@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, evolve, frozen
@@ -19,9 +19,11 @@ from zope.interface import implementer
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
 from pfsb.simulator.cluster.marks import Marks, Watcher
+from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
@@ -34,6 +36,7 @@ from pfsb.simulator.faults.parameters import (
 )
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
@@ -127,6 +130,7 @@ class Run:
             trace=trace,
             tracer=watcher.tracer,
             start=False,
+            names=self._make_names if "names" in parameters.families else None,
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
@@ -143,6 +147,10 @@ class Run:
         self.population = self._populate(users)
         self._injector = AllFaults(self.cluster, parameters, self.marks)
         self._phase = "trouble"
+
+    def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
+        rng = random.Random(f"{self.plan.seed}/names")
+        return SimulatedNames(clock, rng, ids, rng.choice((None, None, b"a secret")))
 
     def _populate(self, users: int) -> Population:
         if self.profile.has_sessions:
@@ -197,7 +205,7 @@ class Run:
         if self.profile.clears_up:
             self._phase = "fair weather"
             slowness = self.profile.slowness
-            LivenessDrills(self.cluster, self._rng, self.marks, slowness).run_drills(self.profile.drills)
+            self._drills(slowness).run_drills(self.profile.drills)
             if self.profile.has_idle_hour and isinstance(self.population, UserPopulation):
                 self._phase = "an idle hour"
                 IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
@@ -205,6 +213,11 @@ class Run:
         self._phase = "looking back"
         self._check_equality()
         self.population.check_history()
+
+    def _drills(self, slowness: float) -> LivenessDrills:
+        if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
+            return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
+        return LivenessDrills(self.cluster, self._rng, self.marks, slowness)
 
     def _begin(self) -> None:
         for server in self.cluster.servers.values():
@@ -243,13 +256,18 @@ class Run:
         self.population.finish()
 
     def _leave_broken(self, server_id: int) -> None:
-        fate = self._rng.choice(("down", "paused", "alone", "as it is"))
+        fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")
+        if "disk_troubles" in self.parameters.families:
+            fates = (*fates, "hangs", "hangs")
+        fate = self._rng.choice(fates)
         if fate == "down" and self.cluster.is_running(server_id):
             self.cluster.crash(server_id)
         elif fate == "paused" and self.cluster.is_running(server_id):
             self.cluster.pause(server_id)
         elif fate == "alone":
             self.cluster.isolate(server_id)
+        elif fate == "hangs" and self.cluster.is_running(server_id):
+            self.cluster.storage(server_id).hang()
 
     def _wait_for(self, predicate: Callable[[], bool], text: str, patience: float) -> None:
         """Wait until `predicate` is true.
@@ -302,6 +320,8 @@ class Run:
         views = self.cluster.checks.messages.leaders
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         self.marks.counts["datagram larger than its link carries"] += self.cluster.network.too_large
+        names = self.cluster.network.names
+        self.marks.counts["address changed"] += 0 if names is None else names.moves
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1

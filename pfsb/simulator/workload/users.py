@@ -209,8 +209,9 @@ class User:
         name = self.rng.choice(self.vocabulary.names())
 
         def has_read(seq: int, result: Result) -> None:
-            if isinstance(result, Refused) and result.code == "REPLACED":
-                return  # another connection has taken the session over; this one is told nothing of the state any more
+            if isinstance(result, Refused) and result.code in ("REPLACED", "UNAVAILABLE"):
+                # Another connection has taken the session over, or the disk hangs: nothing is told of the state.
+                return
             where = f"{who} at server {connection.server_id}"
             self.cluster.findings.note(self.log.read, name, seq, result, oldest, where)
             if is_sequential:

@@ -10,7 +10,7 @@ from pfsb.applications.interfaces import Done, Refused, Word
 from pfsb.config.config import Limits
 from pfsb.frontends.http.answers import done_content, encoded
 from pfsb.frontends.http.routes import ROUTES
-from pfsb.frontends.http.server_info import description
+from pfsb.frontends.http.server_info import DISK_TROUBLES, description
 from tests.frontends.http.http_client import Connection, HTTPCase
 
 
@@ -178,6 +178,13 @@ class ServerInfoTests(HTTPCase):
         answer = self.ask("GET", "/readyz")
         self.assertRefused(answer, 503, "UNAVAILABLE")
         self.assertIn(b"executed otherwise than 0, 3", answer.body)
+
+    def test_not_ready_while_the_disk_hangs_or_is_full(self) -> None:
+        """Departures 44 and 45: clients are refused, so a load balancer should send them elsewhere."""
+        for self.server.disk_trouble, text in DISK_TROUBLES.items():
+            answer = self.ask("GET", "/readyz")
+            self.assertRefused(answer, 503, "UNAVAILABLE")
+            self.assertIn(text.encode(), answer.body)
 
     def test_not_ready_while_it_stops(self) -> None:
         """A stopping server refuses commands, with their fate."""

@@ -138,6 +138,8 @@ class ProfileTests(SynchronousTestCase):
             ("keyholes", "two leaders at once"),
             ("late-answers", "fault: crash_loop"),
             ("echoes", "bundle ordered beyond its horizon"),
+            ("names", "address changed"),
+            ("names", "fault: exchange_addresses"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
         for mark in ("cluster of 6 servers", "cluster of 8 servers", "ids with gaps"):

@@ -1,0 +1,144 @@
+"""Departures 44 and 45: a server whose disk hangs or is full takes no part, until the disk takes records again.
+
+The paper knows disks that work and servers that crash. A disk can also neither answer nor fail, for seconds or for
+ever; and a full disk refuses writes. In both cases this server has promised nothing wrong and has lost nothing, so it
+goes on running, as a server that the network has cut off:
+
+* It handles only messages that need no disk (`HANDLED`), as if the others were lost; it proposes nothing, repeats
+  nothing, asks for no slots, and suspects no leader.
+* If the disk hangs, its ALIVE tells the state LEADER_ELECTION. So no server counts it as a follower, and the followers
+  of a leader whose ALIVE tells this suspect the leader at once (`AliveHandler.on_alive`). A server whose disk is full
+  goes on to lead or to follow, so that reads are answered. A leader that proposes nothing is suspected as soon as an
+  update waits: by the Progress_Timers of the servers that can write.
+* Clients are refused at once, and no answer waits for the disk (`pfsb.sessions.connection`).
+
+While the disk hangs, messages are dropped at the durability gate, and answers become refusals there. So the memory
+behind the gate does not grow, however long the disk hangs.
+
+Why safe: a dropped message is the same as one that the network has lost. An ALIVE may say less than its sender could:
+no server ever relies on a state that an ALIVE tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.logger import Logger
+
+from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.interfaces import IStableStorage
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Confirm,
+    Confirmed,
+    Message,
+    ReadIndex,
+    ReadRequest,
+    ReconciliationRequest,
+)
+
+HANDLED: Final = {
+    DiskTrouble.HANGS: (Alive,),
+    DiskTrouble.FULL: (Accept, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
+}
+"""Disk trouble -> the kinds of messages that a server handles meanwhile. None of them forces a record to disk.
+
+By an ACCEPT a server with a full disk executes what it has voted for before.
+"""
+
+LINE: Final = "disk"
+"""The reason by which messages that are not handled are counted among the discarded ones."""
+
+
+class DiskWatch(Handler):
+    """Notices that the disk hangs, is full, or works again, by a look every `alive_seconds`."""
+
+    _log = Logger()
+
+    def __init__(self, core: Core, storage: IStableStorage, alive: AliveHandler) -> None:
+        super().__init__(core)
+        self._storage = storage
+        self._alive = alive
+        self.on_change: Callable[[], None] = lambda: None
+        """Called in a turn when the trouble begins, ends or becomes another; set by `Replica.attach`."""
+        self.begun = dict.fromkeys(DiskTrouble, 0)
+        """Trouble -> how often it has begun since the start of this server."""
+        self._looked_at = core.clock.seconds()
+        self._was_writing = False
+        self._durable_position = 0
+        self._waited = 0.0
+        """How long, in seconds, the write under way is known to take already."""
+        self._since = 0.0
+        """Time by the clock at which the present trouble was noticed."""
+
+    @property
+    def seconds(self) -> float:
+        """How long, in seconds, the present trouble has lasted since it was noticed; 0.0: there is none."""
+        return self._clock.seconds() - self._since if self._turn.trouble is not None else 0.0
+
+    def handled(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages of a frame that this server handles in its present trouble."""
+        trouble = self._turn.trouble
+        assert trouble is not None, "without trouble every message is handled"
+        return [message for message in messages if isinstance(message, HANDLED[trouble])]
+
+    def look(self) -> None:
+        """Look at the disk, between turns; a change has a turn of its own."""
+        self._note_waiting()
+        trouble = self._trouble()
+        if trouble is not self._turn.trouble:
+            self._turn.run(self._change, trouble)
+
+    def _trouble(self) -> DiskTrouble | None:
+        if self._waited > self._settings.disk_seconds:
+            return DiskTrouble.HANGS
+        return DiskTrouble.FULL if self._storage.is_full else None
+
+    def _note_waiting(self) -> None:
+        """Add the time since the last look to the time that the write under way has taken.
+
+        At most two periods are added, so that a process that stood still does not take its disk for a hanging one.
+        """
+        now = self._clock.seconds()
+        passed, self._looked_at = min(now - self._looked_at, 2 * self._settings.alive_seconds), now
+        is_writing, position = self._turn.is_writing, self._turn.durable_position
+        goes_on = is_writing and self._was_writing and position == self._durable_position
+        self._waited = self._waited + passed if goes_on else 0.0
+        self._was_writing, self._durable_position = is_writing, position
+
+    def _change(self, trouble: DiskTrouble | None) -> None:
+        before, seconds = self._turn.trouble, self.seconds
+        self._since = self._clock.seconds()
+        self._turn.set_trouble(trouble)
+        if trouble is not None:
+            self.begun[trouble] += 1
+        self._tell(before, trouble, seconds)
+        self._turn.send_early(self._alive.own_alive())
+        self.on_change()
+
+    def _tell(self, before: DiskTrouble | None, trouble: DiskTrouble | None, seconds: float) -> None:
+        if self._tracer is not None:
+            self._tracer.trace("disk", trouble=None if trouble is None else trouble.value)
+        match trouble:
+            case DiskTrouble.HANGS:
+                self._log.error(
+                    "the disk hangs: a write has had no answer for {seconds:.1f} s. Until it has, this server does not "
+                    "vote or lead, and refuses its clients",
+                    seconds=self._waited,
+                )
+            case DiskTrouble.FULL:
+                self._log.error(
+                    "the disk is full, but for its reserve: until there is room, this server does not vote or propose, "
+                    "and refuses changes with READONLY"
+                )
+            case None:
+                assert before is not None
+                self._log.warn(
+                    "the disk takes records again: it was in trouble ({trouble}) for {seconds:.1f} s",
+                    trouble=before.value,
+                    seconds=seconds,
+                )

@@ -1,0 +1,89 @@
+"""Refusals of commands by the server of their client, other than those that the applications give.
+
+The class of a refusal says what became of the command. `ClientConnection` decides by it whether the client may use the
+command's number again, and whether a final result may follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import frozen
+
+from pfsb.applications.interfaces import Refused
+from pfsb.paxos.disk_trouble import DiskTrouble
+
+
+@frozen
+class Provisional(Refused):
+    """The refusal of a command that is under way, and may still run: a final result may follow."""
+
+
+@frozen
+class NeverRan(Refused):
+    """The refusal of a command that has not run and never will, so that its number may be used again."""
+
+
+@frozen
+class NotSent(NeverRan):
+    """The refusal of a command that has never left this server. It rests on no record, so it waits for no disk."""
+
+
+@frozen
+class TroubleRefusals:
+    """The refusals of a server whose disk is in trouble (Departures 44 and 45)."""
+
+    change: Refused
+    """For a command that comes during the trouble."""
+    question: Refused
+    """For a question that this server cannot answer during the trouble."""
+    repeated: Refused
+    """For a number that was used before: the command may have run."""
+    under_way: Provisional
+    """For a command that was under way when the trouble began."""
+    not_sent: NotSent
+    """For a command that waited for an earlier one of its session when the trouble began."""
+
+    def of(self, *, is_question: bool, is_used: bool) -> Refused:
+        """The refusal of a command or question that a client sends during the trouble. `is_used` says whether its
+        number was used before."""
+        if is_used:
+            return self.repeated
+        return self.question if is_question else self.change
+
+
+_HANGS: Final = "the disk of this server does not answer"
+_FULL: Final = "the disk of this server is full"
+
+TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
+    DiskTrouble.HANGS: TroubleRefusals(
+        change=Refused("UNAVAILABLE", f"{_HANGS}; the command was not taken, and did not happen: ask another server"),
+        question=Refused("UNAVAILABLE", f"{_HANGS}; ask another server"),
+        repeated=Refused(
+            "UNAVAILABLE", f"{_HANGS}; repeat the same number at another server to learn its result", fate="unknown"
+        ),
+        under_way=Provisional(
+            "UNAVAILABLE",
+            f"{_HANGS}; the command may have happened, or may still: repeat the same number at another server to learn",
+            fate="unknown",
+        ),
+        not_sent=NotSent("UNAVAILABLE", f"{_HANGS}; the command was not sent, and did not happen"),
+    ),
+    DiskTrouble.FULL: TroubleRefusals(
+        change=Refused("READONLY", f"{_FULL}; nothing was changed: another server may take the command"),
+        question=Refused("UNAVAILABLE", f"{_FULL}, and it does not know the latest state; ask another server"),
+        repeated=Refused(
+            "UNAVAILABLE", f"{_FULL}; repeat the same number at another server to learn its result", fate="unknown"
+        ),
+        under_way=Provisional(
+            "UNAVAILABLE",
+            f"{_FULL}; the command may have happened, or may still: repeat the same number at another server to learn",
+            fate="unknown",
+        ),
+        not_sent=NotSent("READONLY", f"{_FULL}; the command was not sent, and did not happen"),
+    ),
+}
+"""Disk trouble -> the refusals during the trouble."""
+
+HANGING: Final = TROUBLE_REFUSALS[DiskTrouble.HANGS]

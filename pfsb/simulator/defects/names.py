@@ -1,0 +1,61 @@
+"""Defects of names: servers that do not find a peer again, or take frames from anywhere (docs/internals/frames.rst)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfsb.simulator.defects.defect import Defects, become
+from pfsb.transports.names import AddressBook, ServerName
+
+DEFECTS = Defects()
+
+
+def _give(process: Any, kind: type[AddressBook]) -> None:
+    """Give the server an address book of this kind. Runs without names have none, and stay as they are."""
+    book = getattr(process.replica._transport, "book", None)
+    if book is not None:
+        become(book, kind)
+
+
+class _LookingOnce(AddressBook):
+    __slots__ = ()
+
+    def _begin(self, name: ServerName) -> None:
+        """Begin the first look-up of a name, and no other one."""
+        if not name.begun:
+            super()._begin(name)
+
+
+@DEFECTS.add("name-looked-up-once", "docs/internals/frames.rst", "a name is looked up at the start of a server only")
+def _name_looked_up_once(process: Any) -> None:
+    _give(process, _LookingOnce)
+
+
+class _WaitingForAnswers(AddressBook):
+    __slots__ = ()
+
+    def _begin_unless_waiting(self, name: ServerName) -> None:
+        """Begin a look-up if none of this name waits for its answer, however long that takes."""
+        if not name.waiting:
+            self._begin(name)
+
+
+@DEFECTS.add(
+    "name-waited-for", "docs/internals/frames.rst", "a name is not looked up again while a look-up is not answered"
+)
+def _name_waited_for(process: Any) -> None:
+    _give(process, _WaitingForAnswers)
+
+
+class _Trusting(AddressBook):
+    __slots__ = ()
+
+    def _accepts_source(self, name: ServerName, host: str) -> bool:
+        """Take a frame wherever it comes from, but learn of the address by look-ups only."""
+        super()._accepts_source(name, host)
+        return True
+
+
+@DEFECTS.add("source-unchecked", "Departure 41", "without a secret, a frame is taken wherever it comes from")
+def _source_unchecked(process: Any) -> None:
+    _give(process, _Trusting)

@@ -1,0 +1,165 @@
+"""Liveness drills with disks that hang or are full (Departures 44 and 45), for profiles that have such disks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from pfsb.applications.interfaces import Command, Refused, Result
+from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.simulator.faults.server_faults import RESERVE_RECORDS
+from pfsb.simulator.runs.liveness_drills import ROUND_SECONDS, LivenessDrills
+from pfsb.simulator.runs.population import UserPopulation
+from pfsb.simulator.workload.connection import SimulatedConnection
+
+CHANGE: Command = ("DEL", "nobody-writes-this")
+"""A command of the drills. It goes through the log as every change does, and changes no value that users write."""
+QUESTION: Command = ("GET", "nobody-writes-this")
+REFUSALS = ("UNAVAILABLE", "READONLY")
+"""Codes of the refusals by which a server says that it cannot serve a client at present."""
+
+
+@define(eq=False)
+class DrillClient:
+    """A client with an anonymous session at one server, which has one request under way at a time."""
+
+    connection: SimulatedConnection
+    result: Result | None = None
+    """The answer to the latest request; None: there is none yet."""
+    _number: int = 0
+
+    def change(self) -> None:
+        self._number += 1
+        self.result = None
+        self.connection.submit(self._number, CHANGE, self._told)
+
+    def ask(self) -> None:
+        self.result = None
+        self.connection.question(QUESTION, self._told)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether the latest request was answered by a state, be it that there is no such key."""
+        return self.result is not None and not self.is_refused
+
+    @property
+    def is_refused(self) -> bool:
+        return isinstance(self.result, Refused) and self.result.code in REFUSALS
+
+    def _told(self, result: Result) -> None:
+        self.result = result
+
+
+@define(eq=False)
+class DiskDrills(LivenessDrills):
+    """All liveness drills, and three more with disks in trouble. Raises `Violation`."""
+
+    population: UserPopulation = field(kw_only=True)
+
+    def _possible_drills(self) -> list[Callable[[], None]]:
+        drills = [*LivenessDrills._possible_drills(self), self.hanging_disk, self.full_disks]
+        return [*drills, self.full_disk_of_leader] if len(self.cluster.ids) > 2 else drills
+
+    # ------------------------------------------------------------------ drills
+
+    def hanging_disk(self) -> None:
+        """Departure 44: clients of a leader whose disk hangs are refused, another server leads, and all is well again
+        soon after the disk answers."""
+        leader, times = self._leader(), self.times
+        view, client = self._view(), self._connect(leader)
+        self.cluster.storage(leader).hang()
+        client.change()
+        noticed = times.longest(self.cluster.settings.disk_seconds) + 3 * times.alive + ROUND_SECONDS
+        self._refused(client, "unknown", noticed, "its command is under way")
+        client.change()
+        self._refused(client, "none", ROUND_SECONDS, "the disk is known to hang")
+        if len(self.cluster.ids) > 2:
+            self._wait(lambda: self._is_led_beyond(view), self._election(), f"the disk of leader {leader} hangs")
+        self.cluster.storage(leader).go_on()
+        self._served_again(client, "the disk answers again")
+
+    def full_disks(self) -> None:
+        """Departure 45: servers whose disks are full refuse changes, answer questions, and go on when there is room."""
+        clients = [self._connect(server_id) for server_id in self.cluster.ids]
+        self._wait(lambda: not self._unequal(), self.times.update + self._election(), "some clients have connected")
+        for server_id in self.cluster.ids:
+            self._fill(server_id)
+        self.cluster.run(3 * self.times.alive + ROUND_SECONDS)
+        for client in clients:
+            self._only_reads(client)
+        for server_id in self.cluster.ids:
+            self._empty(server_id)
+        for client in clients:
+            self._served_again(client, "there is room again")
+
+    def full_disk_of_leader(self) -> None:
+        """Departure 45: if the disk of the leader alone is full, another server leads as soon as an update waits."""
+        leader = self._leader()
+        client = self._connect(self._follower())
+        self._fill(leader)
+        self.cluster.run(3 * self.times.alive + ROUND_SECONDS)
+        self._served_again(client, f"the disk of leader {leader} is full")
+        self._empty(leader)
+        self._served_again(self._connect(leader), "there is room again")
+
+    # ------------------------------------------------------------------ requirements
+
+    def _only_reads(self, client: DrillClient) -> None:
+        """Require that a change is refused, and a question answered if the server has executed what others have.
+
+        A server that notices its full disk before the others do may miss a slot that they order meanwhile.
+        """
+        client.change()
+        self._refused(client, "none", ROUND_SECONDS, "all disks are full")
+        if self.cluster.aru(client.connection.server_id) < max(self.cluster.aru(i) for i in self.cluster.ids):
+            return
+        client.ask()
+        self._wait(lambda: client.is_served, self.times.resend + ROUND_SECONDS, "disks are full, and a question waits")
+
+    def _election(self) -> float:
+        """Maximum time in which servers suspect a leader and elect another one; see `failover`."""
+        times = self.times
+        return 2 * times.alive + times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
+
+    def _is_led_beyond(self, view: int) -> bool:
+        return max(self.cluster.checks.messages.leaders) > view
+
+    def _refused(self, client: DrillClient, fate: str, seconds: float, why: str) -> None:
+        """Require that the client is refused within some seconds, with this fate."""
+        server_id = client.connection.server_id
+        self._wait(lambda: client.result is not None, seconds, f"{why}: a client of server {server_id} is told nothing")
+        result = client.result
+        is_right = isinstance(result, Refused) and result.code in REFUSALS and result.fate == fate
+        require(is_right, f"{why}, and server {server_id} tells a client {result}")
+
+    def _served_again(self, client: DrillClient, why: str) -> None:
+        """Require that a command of the client is served soon; after each refusal the client sends another one."""
+        client.change()
+        until = self.cluster.now + 2 * self.times.update + 3 * self._election()
+        while not client.is_served:
+            if self.cluster.now > until:
+                raise Violation(
+                    f"{why}, and server {client.connection.server_id} serves nobody: {client.result}\n"
+                    f"{self.cluster.picture()}"
+                )
+            if client.is_refused:
+                client.change()
+            self.cluster.run(ROUND_SECONDS)
+
+    # ------------------------------------------------------------------ disks and clients
+
+    def _fill(self, server_id: int) -> None:
+        disk = self.cluster.disk(server_id)
+        disk.free_records = disk.reserve_records = RESERVE_RECORDS
+
+    def _empty(self, server_id: int) -> None:
+        self.cluster.disk(server_id).free_records = None
+
+    def _connect(self, server_id: int) -> DrillClient:
+        connection = SimulatedConnection(
+            self.cluster, self.population.checks, self.rng, server_id, lambda connection, code: None
+        )
+        connection.connect(lambda: None)
+        self.cluster.run(ROUND_SECONDS)
+        return DrillClient(connection)

@@ -1,0 +1,44 @@
+"""How much room the file system of a storage has, and what that means for the server (Departure 45)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from attrs import define, field
+
+from pfsb.storage.directory import free_bytes
+
+SHARE_MAX = 10
+"""The reserve is never more than one part in this number of the file system, so that a small one can be used at all."""
+AGAIN_SHARE = 4
+"""A full disk has room again when the free space is above the reserve by one part in this number of the reserve, so
+that a server does not go to and fro."""
+
+
+@define(eq=False)
+class Room:
+    """Compares the free space of the file system of a directory with the reserve. Used in the writer's thread."""
+
+    _directory: Path
+    _reserve_bytes: int
+    _look: Callable[[Path], tuple[int, int]] = free_bytes
+    is_full: bool = field(default=False, init=False)
+
+    def look(self) -> bool:
+        """Look at the file system, and return whether its free space is at or below the reserve.
+
+        A disk that was full counts as full until there is some more room than the reserve. If the file system cannot be
+        asked, nothing changes: the next write shows what is wrong.
+        """
+        try:
+            free, total = self._look(self._directory)
+        except OSError:
+            return self.is_full
+        reserve = min(self._reserve_bytes, total // SHARE_MAX)
+        self.is_full = free <= reserve + (reserve // AGAIN_SHARE if self.is_full else 0)
+        return self.is_full
+
+    def write_refused(self) -> None:
+        """Take notice that a write was refused for want of room."""
+        self.is_full = True

@@ -1,0 +1,158 @@
+"""Hosts: how names are looked up, and how addresses of sockets are written, compared, bound and sent from."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from threading import Thread
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+def canonical(host: str) -> str:
+    """One way to write an IP address: without a scope, and as IPv4 if it is IPv4 in IPv6. Raises ValueError."""
+    return str(_ip(host))
+
+
+def _ip(host: str) -> IPv4Address | IPv6Address:
+    address = ip_address(host.partition("%")[0])
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@frozen(slots=False)
+class SocketAddress:
+    """The IP address and port of a socket, so that nothing has to be looked up to use it."""
+
+    family: socket.AddressFamily
+    where: tuple[Any, ...]
+    """The address as `socket.connect` takes it; host and port come first."""
+
+    @cached_property
+    def host(self) -> str:
+        """The IP address, as `canonical` writes it."""
+        return canonical(str(self.where[0]))
+
+    @property
+    def shown(self) -> str:
+        """The address as a person writes it, such as 127.0.0.1:7400 or [::1]:7400."""
+        return shown(str(self.where[0]), self.where[1])
+
+    @property
+    def interface(self) -> str:
+        """The IP address as `listenUDP` takes it, with the scope of a link-local address."""
+        host = str(self.where[0])
+        scope = self.where[3] if len(self.where) > 3 else 0
+        return f"{host}%{scope}" if scope and "%" not in host else host
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether this stands for all addresses of a machine, so that nothing can be sent from or to it."""
+        return _ip(self.host).is_unspecified
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only processes on the same machine can reach this address."""
+        return _ip(self.host).is_loopback
+
+    def source_for(self, other: SocketAddress) -> tuple[Any, ...] | None:
+        """The address that datagrams to `other` come from if a server listens here, with port 0 for any port.
+
+        None leaves the choice to the kernel: for a wildcard, and where nothing can be sent from this address to the
+        other one, since they are of different IP versions, or this one is a loopback address and the other is not.
+        """
+        if self.is_wildcard or self.family != other.family or (self.is_loopback and not other.is_loopback):
+            return None
+        return (self.where[0], 0, *self.where[2:])
+
+
+def shown(host: str, port: int) -> str:
+    """A host and a port as a person writes them: with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def addresses_of(found: Iterable[tuple[Any, ...]]) -> tuple[SocketAddress, ...]:
+    """The addresses in an answer of `socket.getaddrinfo`, in their order, each once."""
+    each = (SocketAddress(row[0], row[4]) for row in found if row[0] in FAMILIES)
+    return tuple(dict.fromkeys(each))
+
+
+def literal(host: str, port: int) -> SocketAddress | None:
+    """The address of a host that is written as an IP address; None for a name, which has to be looked up."""
+    try:
+        canonical(host)
+    except ValueError:
+        return None
+    try:
+        [found, *_] = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)
+    except OSError:
+        return None
+    return SocketAddress(found[0], found[4])
+
+
+LookUp = Callable[[str, int], "Deferred[tuple[SocketAddress, ...]]"]
+"""Function of (host, port) that looks up a host's addresses without blocking.
+
+The Deferred that it returns may fire late or never. It fails with an exception whose text tells why there is none.
+"""
+
+
+def is_far(addresses: tuple[SocketAddress, ...]) -> bool:
+    """Whether these are addresses of a server that other machines can reach: there are some, and none is loopback."""
+    return bool(addresses) and not any(each.is_loopback for each in addresses)
+
+
+def is_near(addresses: tuple[SocketAddress, ...]) -> bool:
+    """Whether these are addresses of a server that no other machine can reach: there are some, and all are loopback."""
+    return bool(addresses) and all(each.is_loopback for each in addresses)
+
+
+def loopback_warning(server_id: int, own: tuple[str, int], far: str) -> str:
+    """The text for an operator whose server has a loopback address while other servers have none.
+
+    `own` is the server's (host, port) in the configuration, and `far` says where one of the others is.
+    """
+    host, port = own
+    if literal(host, port) is None:
+        advice = f'give "{host}" its address in /etc/hosts, or add listen: "0.0.0.0:{port}" to servers.{server_id}'
+    else:
+        advice = f"servers.{server_id}.peer must be where the others reach it"
+    return (
+        f'server {server_id}: the host "{host}" is a loopback address on this machine, so a server here that listens '
+        f"at it cannot be reached by the others, while {far} is none: {advice}"
+    )
+
+
+def look_up_in_threads(reactor: Any) -> LookUp:
+    """Make the `LookUp` of a real server: the system's resolver, each time in a thread of its own.
+
+    The threads of Twisted's resolver would not do: the reactor waits for them at its shutdown, so a name server that
+    does not answer would keep a server from stopping.
+    """
+
+    def look_up(host: str, port: int) -> Deferred[tuple[SocketAddress, ...]]:
+        answer: Deferred[tuple[SocketAddress, ...]] = Deferred()
+
+        def work() -> None:
+            try:
+                found = addresses_of(socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM))
+            except Exception as error:  # OSError, or UnicodeError for a name that cannot be one
+                reactor.callFromThread(answer.errback, Failure(error))
+            else:
+                reactor.callFromThread(answer.callback, found)
+
+        try:
+            Thread(target=work, name=f"look up {shown(host, port)}", daemon=True).start()
+        except RuntimeError as error:  # no thread can be started
+            return fail(OSError(str(error)))
+        return answer
+
+    return look_up

@@ -1,0 +1,124 @@
+"""Disks that hang or are full (real processes; Departures 44 and 45)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from unittest import SkipTest, mock
+
+from pfsb.client.core.replies import Reply
+from pfsb.demo.processes import ProcessCluster
+from tests.integration.case import ClusterCase
+
+DISK_SECONDS = 2.0
+HOLD = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <unistd.h>
+static int held(const char *name, int fd) {
+    const char *file = getenv("PFSB_TEST_HOLD");
+    while (file && access(file, F_OK) == 0) usleep(20000);
+    return ((int (*)(int)) dlsym(RTLD_NEXT, name))(fd);
+}
+int fsync(int fd) { return held("fsync", fd); }
+int fdatasync(int fd) { return held("fdatasync", fd); }
+"""
+"""A library that holds every sync of a process as long as a file is there."""
+
+
+class DiskTroubleCase(ClusterCase):
+    async def trouble(self, cluster: ProcessCluster, server_id: int) -> object:
+        return (await cluster.status(server_id))["disk"]["trouble"]
+
+    async def wait_trouble(self, cluster: ProcessCluster, server_id: int, trouble: str | None) -> None:
+        async def look() -> bool:
+            return await self.trouble(cluster, server_id) == trouble
+
+        await cluster.wait_for(f"trouble {trouble} of server {server_id}", look, 60)
+
+    def assertSays(self, reply: Reply, code: str, fate: str) -> None:
+        self.assertEqual((reply.code, reply.fate), (code, fate), reply.line)
+
+
+class HangingDiskTests(DiskTroubleCase):
+    """A server whose syncs are held by a library that stands before the C library."""
+
+    async def start_with_one_held_disk(self) -> tuple[ProcessCluster, int, Path]:
+        """Start a cluster; returns the leader, and the file by which its syncs can be held."""
+        compiler = shutil.which("cc") or shutil.which("gcc")
+        if compiler is None:
+            raise SkipTest("a C compiler is needed")
+        cluster = self.make_cluster(3, timers={"progress": 1.0, "disk": DISK_SECONDS})
+        source, library = (cluster.directory.absolute() / name for name in ("hold.c", "hold.so"))
+        source.write_text(HOLD)
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        files = {server_id: source.with_name(f"HOLD-{server_id}") for server_id in cluster.ids}
+        for server_id, hold in files.items():
+            with mock.patch.dict(os.environ, {"LD_PRELOAD": str(library), "PFSB_TEST_HOLD": str(hold)}):
+                cluster.start(server_id)
+        _view, leader = await cluster.start_all()
+        for server_id in cluster.ids:
+            self.assertTrue((await cluster.ask(server_id, "PUT k 1")).ok)
+        return cluster, leader, files[leader]
+
+    async def test_leader_whose_disk_hangs_is_replaced_and_comes_back(self) -> None:
+        """Clients are told at once, the others go on, and nothing is restarted."""
+        cluster, hung, hold = await self.start_with_one_held_disk()
+        hold.touch()
+        under_way = await cluster.ask(hung, "PUT k 2", seconds=20)
+        self.assertSays(under_way, "UNAVAILABLE", "unknown")
+        self.assertSays(await cluster.ask(hung, "PUT k 3"), "UNAVAILABLE", "none")
+        others = [i for i in cluster.ids if i != hung]
+        _view, leader = await cluster.wait_leader(server_ids=others)
+        self.assertNotEqual(leader, hung)
+        self.assertTrue((await cluster.ask(others[0], "PUT k 4")).ok)
+        hold.unlink()
+        await self.wait_trouble(cluster, hung, None)
+        await cluster.wait_equal(cluster.ids)
+        self.assertTrue((await cluster.ask(hung, "PUT k 5")).ok)
+
+    async def test_sigterm_ends_a_server_whose_disk_hangs(self) -> None:
+        """The thread that writes is inside a system call and never comes back."""
+        cluster, hung, hold = await self.start_with_one_held_disk()
+        hold.touch()
+        await cluster.ask(hung, "PUT k 2", seconds=20)
+        began = time.monotonic()
+        self.assertEqual(await cluster.terminate(hung), 0)
+        self.assertLess(time.monotonic() - began, 20)
+        hold.unlink()
+        cluster.start(hung)
+        await cluster.wait_up([hung])
+        await cluster.wait_equal(cluster.ids)
+
+
+class FullDiskTests(DiskTroubleCase):
+    async def test_server_whose_disk_fills_goes_on_when_there_is_room(self) -> None:
+        """A small file system in memory is filled by another program, with all of its room at once."""
+        cluster = self.make_cluster(3)
+        small = cluster.data(0)
+        small.mkdir(parents=True)
+        if subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(small)], capture_output=True
+        ).returncode:
+            raise SkipTest("mounting a file system needs root")
+        self.addCleanup(subprocess.run, ["umount", "--lazy", str(small)], check=True)
+        await cluster.start_all()
+        self.assertTrue((await cluster.ask(0, "PUT k 1")).ok)
+        self.fill(small / "other")
+        await self.wait_trouble(cluster, 0, "full")
+        self.assertSays(await cluster.ask(0, "PUT k 2"), "READONLY", "none")
+        self.assertTrue((await cluster.ask(0, "GET k read=stale")).ok)
+        self.assertTrue((await cluster.ask(1, "PUT k 3", seconds=20)).ok)
+        (small / "other").unlink()
+        await self.wait_trouble(cluster, 0, None)
+        self.assertTrue((await cluster.ask(0, "PUT k 4", seconds=20)).ok)
+        await cluster.wait_equal(cluster.ids)
+
+    def fill(self, path: Path) -> None:
+        with open(path, "wb", buffering=0) as file, self.assertRaises(OSError):
+            while True:
+                file.write(bytes(65_536))

@@ -1,0 +1,230 @@
+"""Disks that hang or are full, from the client's side (Departures 44 and 45)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfsb.applications.interfaces import Done, Refused
+from pfsb.frontends.http.server_info import unready
+from pfsb.sessions.revision_waiters import RevisionWaiters
+from tests.sessions.support import ClusterTestCase, code, small_limits, value
+
+NOTICED_SECONDS = 9.0
+"""When a server has noticed that its disk hangs: `disk_seconds` and some looks later."""
+
+
+class HangingDiskTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3, small_limits(request_seconds=100.0))
+        self.leader = self.cluster.leader() or 0
+        self.do(self.connect(self.leader), "PUT", "k", "1")
+
+    def hang(self, server_id: int | None = None) -> None:
+        self.cluster.storage(self.leader if server_id is None else server_id).hang()
+
+    def go_on(self) -> None:
+        self.cluster.storage(self.leader).go_on()
+        self.cluster.run(3.0)
+
+    def test_command_under_way_is_answered_with_an_unknown_fate(self) -> None:
+        """The PROPOSAL may have left. Nothing has waited for the disk, and nothing is told twice when it answers."""
+        client = self.connect(self.leader)
+        self.hang()
+        told = client.ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(told.result), ("UNAVAILABLE", "unknown"))
+        self.go_on()
+        self.assertEqual(len(told.results), 1)
+        self.assertEqual(value(self.do(self.connect(self.leader), "GET", "k")), "2")
+
+    def test_repetition_at_another_server_tells_the_result(self) -> None:
+        """The text of the refusal advises that."""
+        client = self.open("alice", self.leader)
+        self.hang()
+        client.ask("INCR", "n", number=1)
+        self.cluster.run(NOTICED_SECONDS)
+        other = self.open("alice", (self.leader + 1) % 3)
+        self.assertEqual(value(self.do(other, "INCR", "n", number=1)), "1")
+
+    def test_refusals_are_given_at_once(self) -> None:
+        """A command was not taken, so it has not happened; a number that was used may have."""
+        client = self.open("alice", self.leader)
+        self.do(client, "INCR", "n", number=1)
+        waiting = self.connect(self.leader)
+        self.hang()
+        waiting.ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(client.ask("PUT", "k", "3").result), ("UNAVAILABLE", "none"))
+        self.assertEqual(code(client.ask("GET", "k").result), ("UNAVAILABLE", "none"))
+        self.assertEqual(code(client.ask("INCR", "n", number=1).result), ("UNAVAILABLE", "unknown"))
+        hello: list[Any] = []
+        self.connect(self.leader).connection.hello("bob", 10, hello.append)
+        self.assertEqual(code(hello[0]), ("UNAVAILABLE", "none"))
+
+    def test_commands_behind_the_one_under_way_have_not_happened(self) -> None:
+        """Commands that have waited were not sent."""
+        follower = (self.leader + 1) % 3
+        client = self.connect(follower)
+        self.hang(follower)
+        self.do(self.connect(self.leader), "PUT", "k", "2")
+        self.cluster.isolate(follower)
+        under_way = client.ask("PUT", "k", "3")
+        self.cluster.run(0.1)
+        behind = client.ask("PUT", "k", "4")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(under_way.result), ("UNAVAILABLE", "unknown"))
+        self.assertEqual(code(behind.result), ("UNAVAILABLE", "none"))
+        self.assertIn("disk", str(behind.result))
+
+    def test_stale_read_shows_only_what_rests_on_nothing_that_waits(self) -> None:
+        """Slot by slot: the value before the hanging write is shown, until a later one was executed."""
+        follower = (self.leader + 1) % 3
+        client = self.connect(follower)
+        self.hang(follower)
+        self.do(self.connect(self.leader), "PUT", "other", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(client.look("GET", "k").result), ("UNAVAILABLE", "none"))
+
+    def test_stale_read_is_answered_if_nothing_was_executed_since(self) -> None:
+        """A view whose record hangs has changed nothing that clients see."""
+        follower = (self.leader + 1) % 3
+        client = self.connect(follower)
+        turn = self.server(follower).replica.turn
+        self.hang(follower)
+        self.cluster.isolate(self.leader)
+        self.cluster.run(NOTICED_SECONDS + 2)
+        self.assertTrue(turn.trouble is None or turn.shows_only_what_is_durable)
+        self.assertEqual(value(client.look("GET", "k").result), "1")
+
+    def test_another_server_leads_and_the_old_leader_follows_later(self) -> None:
+        """Two servers do not wait for the disk, and the server needs no restart."""
+        self.hang()
+        self.connect(self.leader).ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS + 2)
+        leader = self.cluster.leader()
+        self.assertNotEqual(leader, self.leader)
+        self.do(self.connect((self.leader + 1) % 3), "PUT", "k", "3")
+        self.go_on()
+        self.assertEqual(self.server(self.leader).leader(), leader)
+        self.assertEqual(value(self.do(self.connect(self.leader), "GET", "k")), "3")
+        self.assertEqualServers()
+
+    def test_status_and_readiness_tell(self) -> None:
+        """Load balancers and people learn of it."""
+        self.hang()
+        self.connect(self.leader).ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        server = self.server(self.leader)
+        status: Any = server.status()["disk"]
+        self.assertEqual((status["trouble"], status["begun"]), ("hangs", {"hangs": 1, "full": 0}))
+        self.assertIn("does not answer", str(unready(server)))
+        self.go_on()
+        self.assertIsNone(unready(server))
+        self.assertEqual(server.status()["disk"], {"trouble": None, "seconds": 0.0, "begun": {"hangs": 1, "full": 0}})
+
+    def test_digest_is_refused(self) -> None:
+        """The question waits for nothing, and the answer rests on what waits."""
+        answers: list[Any] = []
+        self.hang()
+        self.connect(self.leader).ask("PUT", "k", "2")
+        self.cluster.run(1)
+        self.server(self.leader).digest(None, answers.append)
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(answers[0]), ("UNAVAILABLE", "none"))
+
+    def test_drain_does_not_wait_for_the_disk(self) -> None:
+        """The clients have been refused, so nothing is left to wait for."""
+        drained: list[float] = []
+        self.hang()
+        self.connect(self.leader).ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.server(self.leader).drain(lambda: drained.append(self.cluster.now))
+        self.assertEqual(len(drained), 1)
+
+    def test_revision_is_told_only_when_it_is_on_disk(self) -> None:
+        """`Pfsb-Revision` would let a client wait elsewhere for what a crash may undo."""
+        revisions: RevisionWaiters = self.server(self.leader).revisions
+        before = revisions.told
+        self.hang()
+        self.connect(self.leader).ask("PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(revisions.told, before)
+        self.go_on()
+        self.assertGreater(revisions.told, before)
+
+
+class FullDiskTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(3)
+        self.leader = self.cluster.leader() or 0
+        self.do(self.connect(self.leader), "PUT", "k", "1")
+
+    def fill(self, *server_ids: int) -> None:
+        for server_id in server_ids or self.cluster.ids:
+            disk = self.cluster.disk(server_id)
+            disk.free_records = disk.reserve_records = 1_000
+        self.cluster.run(0.5)
+
+    def empty(self) -> None:
+        for server_id in self.cluster.ids:
+            self.cluster.disk(server_id).free_records = None
+        self.cluster.run(0.5)
+
+    def test_changes_are_refused_and_questions_answered_while_all_disks_are_full(self) -> None:
+        """At every server, and linearizably: the leader goes on to lead."""
+        self.fill()
+        for server_id in self.cluster.ids:
+            client = self.connect(server_id)
+            self.assertEqual(code(client.ask("PUT", "k", "2").result), ("READONLY", "none"))
+            self.assertEqual(value(self.do(client, "GET", "k")), "1")
+            self.assertIn("full", str(unready(self.server(server_id))))
+        self.empty()
+        for server_id in self.cluster.ids:
+            self.assertIsInstance(self.do(self.connect(server_id), "PUT", "k", str(server_id)), Done)
+            self.assertIsNone(unready(self.server(server_id)))
+
+    def test_nothing_is_written_while_the_disks_are_full(self) -> None:
+        """The reserve is for what is under way when the server notices."""
+        self.fill()
+        before = [self.cluster.disk(i).free_records for i in self.cluster.ids]
+        client = self.connect(self.leader)
+        for number in range(20):
+            client.ask("PUT", "k", str(number))
+            self.cluster.run(0.5)
+        self.assertEqual([self.cluster.disk(i).free_records for i in self.cluster.ids], before)
+
+    def test_leader_with_a_full_disk_is_replaced_when_a_command_waits(self) -> None:
+        """The two others are a majority that can write."""
+        self.fill(self.leader)
+        client = self.connect((self.leader + 1) % 3)
+        told = client.ask("PUT", "k", "2")
+        self.cluster.run_until(lambda: told.answered, 6)
+        self.assertIsInstance(told.result, Done)
+        self.assertNotEqual(self.cluster.leader(), self.leader)
+
+    def test_server_that_falls_behind_refuses_linearizable_questions_too(self) -> None:
+        """A server with a full disk cannot store what the others order, so it does not know the latest state."""
+        follower = (self.leader + 1) % 3
+        self.fill(follower)
+        self.do(self.connect(self.leader), "PUT", "k", "2")
+        self.cluster.run(1)
+        client = self.connect(follower)
+        told = client.ask("GET", "k")
+        self.cluster.run(2)
+        self.assertEqual(code(told.result), ("UNAVAILABLE", "none"))
+        self.empty()
+        self.cluster.run(2)
+        self.assertEqual(value(self.do(client, "GET", "k")), "2")
+
+    def test_command_under_way_is_refused_with_an_unknown_fate(self) -> None:
+        """A server with a full disk does not learn any more whether the others order the command."""
+        follower = (self.leader + 1) % 3
+        self.cluster.isolate(follower)
+        client = self.connect(follower)
+        told = client.ask("PUT", "k", "2")
+        self.cluster.run(0.1)
+        self.fill(follower)
+        result = told.result
+        assert isinstance(result, Refused)
+        self.assertEqual(code(result), ("UNAVAILABLE", "unknown"))
+        self.assertIn("full", result.text)

@@ -1,0 +1,143 @@
+"""Room on the disk: the reserve, and writes that are refused (Departure 45)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.storage import database, threads
+from pfsb.storage.room import Room
+from pfsb.storage.sqlite import LOOK_SECONDS
+from tests.storage.support import Gate, Server, slot_records
+
+
+class RoomTests(SynchronousTestCase):
+    free = 1_000
+    total = 100_000
+
+    def room(self, reserve: int) -> Room:
+        return Room(Path("anywhere"), reserve, lambda _: (self.free, self.total))
+
+    def test_disk_is_full_when_only_the_reserve_is_left(self) -> None:
+        """One byte more is room."""
+        self.assertTrue(self.room(1_000).look())
+        self.assertFalse(self.room(999).look())
+
+    def test_full_disk_has_room_again_when_there_is_some_more_than_the_reserve(self) -> None:
+        """Otherwise a server would go to and fro with each file that is made or deleted."""
+        room = self.room(1_000)
+        for self.free, is_full in ((1_000, True), (1_001, True), (1_250, True), (1_251, False), (1_001, False)):
+            self.assertEqual(room.look(), is_full, self.free)
+
+    def test_small_file_system_can_be_used(self) -> None:
+        """At most a tenth of it is reserved."""
+        room = self.room(10**9)
+        self.free = 10_001
+        self.assertFalse(room.look())
+        self.free = 10_000
+        self.assertTrue(room.look())
+
+    def test_file_system_that_cannot_be_asked_changes_nothing(self) -> None:
+        """The next write shows what is wrong."""
+
+        def fail(_: Path) -> tuple[int, int]:
+            raise OSError("stale file handle")
+
+        room = Room(Path("anywhere"), 1_000, fail)
+        self.assertFalse(room.look())
+        room.write_refused()
+        self.assertTrue(room.look())
+
+    def test_real_file_system_is_asked(self) -> None:
+        """There is room for one byte where the tests run."""
+        self.assertFalse(Room(Path(), 1).look())
+
+
+class FullDiskTests(SynchronousTestCase):
+    """A storage whose writes SQLite refuses, as it does when the disk has no room."""
+
+    def setUp(self) -> None:
+        self.gate = Gate()
+        self.patch(database, "connect", self.gate.connect)
+        self.patch(threads, "FULL_SECONDS", 0.01)
+        self.server = Server(Path(self.mktemp()))
+        self.server.storage.recover()
+        self.addCleanup(self.server.storage.close)
+
+    def full(self) -> sqlite3.OperationalError:
+        """The error that SQLite gives for a full database, made by one that may not grow."""
+        connection = sqlite3.connect(":memory:")
+        connection.execute("PRAGMA max_page_count = 1")
+        try:
+            connection.execute("CREATE TABLE t (x)")
+        except sqlite3.OperationalError as error:
+            return error
+        raise AssertionError("the database has grown beyond its limit")
+
+    def test_refused_write_is_written_when_there_is_room(self) -> None:
+        """SQLite has rolled it back, and nothing was told. The server hears meanwhile that its disk is full."""
+        self.gate.error = self.full()
+        self.server.sync("one", *slot_records([1]))
+        self.server.clock.run_until(lambda: self.server.storage.is_full)
+        self.server.sync("two", *slot_records([2]))
+        self.server.clock.run_what_came()
+        self.assertEqual((self.server.told, self.server.failures), ([], []))
+        self.gate.error = None
+        self.server.clock.run_until(lambda: self.server.told == ["one", "two"])
+        self.server.clock.advance(LOOK_SECONDS)
+        self.server.clock.run_until(lambda: not self.server.storage.is_full)
+        self.server.storage.close()
+        again = Server(self.server.storage.path.parent)
+        self.addCleanup(again.storage.close)
+        self.assertEqual([slot.seq for slot in again.storage.recover().accepted], [1, 2])
+
+    def test_large_group_is_rolled_back(self) -> None:
+        """A large group is a transaction of several statements; the refused one is not the first."""
+        writes = iter([None, self.full()])
+        self.gate.on_write = lambda: setattr(self.gate, "error", next(writes, None))
+        self.server.write(*slot_records(range(1, 600)))
+        self.assertEqual(self.server.failures, [])
+
+    def test_close_gives_the_group_up(self) -> None:
+        """Nothing of it was told, so it may be lost."""
+        self.gate.error = self.full()
+        self.server.sync("one", *slot_records([1]))
+        self.server.clock.run_until(lambda: self.server.storage.is_full)
+        self.assertTrue(self.server.storage.close())
+
+    def test_other_errors_end_the_storage(self) -> None:
+        """A sync that failed is never repeated."""
+        self.gate.error = sqlite3.OperationalError("disk I/O error")
+        self.server.sync("one", *slot_records([1]))
+        self.server.clock.run_until(lambda: bool(self.server.failures))
+        self.assertFalse(self.server.storage.is_full)
+
+    def test_disk_is_looked_at_periodically(self) -> None:
+        """The reserve is larger than any disk; a tenth of the disk is not free, or a small part would be enough."""
+        directory = Path(self.mktemp())
+        self.patch(threads.Room, "look", lambda room: True)
+        server = Server(directory, reserve_bytes=1)
+        server.storage.recover()
+        self.addCleanup(server.storage.close)
+        self.assertTrue(server.storage.is_full)
+        self.patch(threads.Room, "look", lambda room: False)
+        server.clock.advance(LOOK_SECONDS)
+        server.clock.run_until(lambda: not server.storage.is_full)
+
+
+class HangingCloseTests(SynchronousTestCase):
+    def test_close_does_not_wait_for_a_disk_that_hangs_already(self) -> None:
+        """SIGTERM must end the process; the directory stays locked."""
+        gate = Gate()
+        self.patch(database, "connect", gate.connect)
+        server = Server(Path(self.mktemp()))
+        server.storage.recover()
+        gate.open.clear()
+        gate.arrived.clear()
+        server.sync("one", *slot_records([1]))
+        self.assertTrue(gate.arrived.wait(10))
+        server.clock.rightNow += 60
+        self.assertFalse(server.storage.close())
+        gate.open.set()
