@@ -1,8 +1,8 @@
 """Servers in network namespaces of their own, with a network between them that drops what an Ethernet cannot carry.
 
 The namespaces are joined by pairs of virtual interfaces with an MTU of 1,500 bytes. Between them, a thread of the test
-forwards Ethernet frames from each to the others, and drops IP fragments, as most clouds do, and packets that are larger
-than it is told. Linux only; making namespaces needs the rights of root.
+forwards Ethernet frames as a switch does, and drops IP fragments, as most clouds do, and packets that are larger than it
+is told. Linux only; making namespaces needs the rights of root.
 """
 
 from __future__ import annotations
@@ -63,8 +63,10 @@ class SmallNetwork:
     servers: int
     packet_bytes: int = 1_500
     """The relay drops IP packets that are larger. May be changed at any time."""
+    narrow: dict[int, int] = field(factory=dict)
+    """Server -> size, in bytes, above which the relay drops the packets to and from this server alone."""
     dropped: Counter[str] = field(factory=Counter)
-    """Reason, "fragment" or "large" -> number of packets that the relay has dropped for it."""
+    """Reason, "fragment", "large" or "full" -> number of packets that the relay has dropped for it."""
     forwarded: int = 0
     largest: int = 0
     """Size, in bytes, of the largest packet that the relay has forwarded."""
@@ -72,6 +74,10 @@ class SmallNetwork:
     _thread: threading.Thread | None = field(init=False, default=None)
     _stopping: threading.Event = field(init=False, factory=threading.Event)
     _failed: list[Exception] = field(init=False, factory=list)
+    _places: dict[bytes, socket.socket] = field(init=False, factory=dict)
+    """Address of an interface -> the port of the relay behind which it was seen."""
+    _servers_at: dict[socket.socket, int] = field(init=False, factory=dict)
+    """Port of the relay -> the server behind it."""
     _ready: threading.Event = field(init=False, factory=threading.Event)
 
     def namespace(self, server_id: int) -> str:
@@ -94,6 +100,10 @@ class SmallNetwork:
         except NoNamespaces:
             self.stop()
             raise
+
+    def set_mtu(self, server_id: int, packet_bytes: int) -> None:
+        """Let a server's interface refuse to send packets that are larger, and drop those that come."""
+        _run("ip", "-n", self.namespace(server_id), "link", "set", "eth0", "mtu", str(packet_bytes))
 
     def pause(self, seconds: float) -> None:
         """Wait, in a thread that is not that of the reactor."""
@@ -133,6 +143,7 @@ class SmallNetwork:
                 _end_checksum_offload("eth0")
             _enter(self._middle)
             ports = [self._port(f"p{i}") for i in range(self.servers)]
+            self._servers_at = {port: i for i, port in enumerate(ports)}
         except OSError as error:
             self._failed.append(error)
             self._ready.set()
@@ -158,21 +169,29 @@ class SmallNetwork:
             return
         if where[2] == PACKET_OUTGOING:
             return
+        destination, source = frame[:6], frame[6:12]
+        self._places[source] = port
+        place = self._places.get(destination)
+        for other in ports if place is None else [place]:
+            if other is not port:
+                self._send(port, other, frame)
+
+    def _send(self, port: socket.socket, other: socket.socket, frame: bytes) -> None:
         size = len(frame) - ETHERNET_HEADER_BYTES
         if is_fragment(frame):
             self.dropped["fragment"] += 1
-            return
-        if size > self.packet_bytes:
+        elif size > min(self._limit(port), self._limit(other)):
             self.dropped["large"] += 1
-            return
-        self.forwarded += 1
-        self.largest = max(self.largest, size)
-        for other in ports:
-            if other is not port:
-                try:
-                    other.send(frame)
-                except OSError:
-                    continue  # lost, as in a full switch
+        else:
+            self.forwarded += 1
+            self.largest = max(self.largest, size)
+            try:
+                other.send(frame)
+            except OSError:
+                self.dropped["full"] += 1  # as in a full switch
+
+    def _limit(self, port: socket.socket) -> int:
+        return self.narrow.get(self._servers_at[port], self.packet_bytes)
 
 
 def _end_checksum_offload(interface: str) -> None:

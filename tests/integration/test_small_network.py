@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
@@ -16,7 +17,7 @@ from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import ClusterCase, reactor
 from tests.integration.small_network import NoNamespaces, SmallNetwork
 
-SERVERS = 3
+SERVERS = 4
 SENDER = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.sendto(bytes({size}), ('{host}', 9))"
 
 
@@ -67,6 +68,13 @@ class SmallNetworkTests(ClusterCase):
         await self.wait_for_drops(network, "fragment")
         self.assertEqual(network.dropped["fragment"], 3)
 
+    async def put_at_once(self, cluster: ProcessCluster, server_id: int, count: int, size: int) -> None:
+        """Send so many commands with values of this size to a server, and wait until all have been answered."""
+        visitor = await self.visit(cluster, server_id)
+        visitor.send(b"".join(b"PUT key%d %s\r\n" % (i, b"x" * size) for i in range(count)))
+        replies = [await visitor.reply() for _ in range(count)]
+        self.assertTrue(all(" OK" in reply or reply.startswith("OK") for reply in replies), replies[:3])
+
     async def wait_for_drops(self, network: SmallNetwork, reason: str) -> None:
         for _ in range(100):
             if network.dropped[reason] >= 3:
@@ -81,17 +89,52 @@ class SmallNetworkTests(ClusterCase):
         for server_id in range(SERVERS):
             await self.put(cluster, server_id, f"page{server_id}", 4_096)
             await self.put(cluster, server_id, f"book{server_id}", 30_000)
-        visitor = await self.visit(cluster, (leader + 1) % SERVERS)
-        visitor.send(b"".join(b"PUT key%d value-of-%d\r\n" % (i, i) for i in range(576)))
-        replies = [await visitor.reply() for _ in range(576)]
-        self.assertTrue(all(" OK" in reply or reply.startswith("OK") for reply in replies), replies[:3])
+        await self.put_at_once(cluster, (leader + 1) % SERVERS, 576, 12)
         await cluster.wait_equal()
         self.assertEqual(await cluster.wait_leader(), (view, leader))
-        self.assertEqual(network.dropped, {})
+        self.assertEqual(network.dropped["fragment"] + network.dropped["large"], 0)
         self.assertLessEqual(network.largest, 1_500)
         frames = (await cluster.status(leader))["frames"]
         self.assertGreater(frames["parts"]["out"], 0)
         self.assertEqual(set(frames["datagram_bytes"].values()), {1_472}, "the path was measured")
+
+    async def test_small_commands_while_megabytes_travel(self) -> None:
+        """Two megabytes at once, at two servers: small commands at a third are answered all the while, one by one."""
+        network = await self.start_network()
+        cluster = await self.start_over(network)
+        view, leader = await cluster.wait_leader()
+        large = [
+            ensureDeferred(self.put_at_once(cluster, (leader + place) % SERVERS, 33, 32_000)) for place in (0, 1)
+        ]
+        visitor = await self.visit(cluster, (leader + 2) % SERVERS)
+        answered = 0
+        while not all(each.called for each in large):
+            self.assertTrue((await visitor.ask(f"PUT small {answered}")).startswith("OK"))
+            answered += 1
+        await gatherResults(large)
+        self.assertGreater(answered, 10)
+        self.assertEqual(await cluster.wait_leader(), (view, leader))
+        self.assertEqual(network.dropped["fragment"], 0)
+
+    async def test_one_link_is_narrower(self) -> None:
+        """One server's interface has an MTU of 1,280 bytes, and another's packets vanish if they are larger than that.
+
+        Each path gets the size that it carries; those between the other servers carry more.
+        """
+        network = await self.start_network()
+        await deferToThread(network.set_mtu, 3, 1_280)
+        network.narrow[2] = 1_280
+        cluster = await self.start_over(network)
+        view, leader = await cluster.wait_leader()
+        for server_id in range(SERVERS):
+            await self.put_at_once(cluster, server_id, 3, 30_000)
+        await cluster.wait_equal()
+        self.assertEqual(await cluster.wait_leader(), (view, leader))
+        self.assertEqual(network.dropped["fragment"], 0)
+        sizes = (await cluster.status(leader))["frames"]["datagram_bytes"]
+        for server_id, size in sizes.items():
+            is_wide = {leader, int(server_id)} <= {0, 1}
+            self.assertEqual(size > 1_252, is_wide, sizes)
 
     async def test_path_that_becomes_narrower(self) -> None:
         """Large packets vanish in a cluster that has used them: commands go on, and no view changes."""
@@ -113,7 +156,8 @@ class SmallNetworkTests(ClusterCase):
         view, leader = await cluster.wait_leader()
         for server_id in range(SERVERS):
             await self.put(cluster, server_id, f"book{server_id}", 30_000)
+        await self.put_at_once(cluster, (leader + 1) % SERVERS, 576, 12)
         self.assertEqual(await cluster.wait_leader(), (view, leader))
-        self.assertEqual(network.dropped, {})
+        self.assertEqual(network.dropped["fragment"] + network.dropped["large"], 0)
         sizes = set((await cluster.status(leader))["frames"]["datagram_bytes"].values())
         self.assertEqual(sizes, {1_452}, "the path was measured")
