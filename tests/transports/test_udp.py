@@ -19,6 +19,7 @@ from pfsb.support.hosts import SocketAddress, literal
 from pfsb.transports import names, udp
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.path_size import BASE_BYTES
 from pfsb.transports.udp import PortTaken, SendingSocket, UDPTransport
 from pfsb.transports.wire import encode
 from tests.transports.messages import accept, proposal
@@ -305,6 +306,30 @@ class NameTests(UDPTestCase):
         self.names.hosts["db1"] = "127.0.0.7"
         await self.exchange(a, self.start(1))
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_peer_that_moves_to_another_machine_is_sent_measured_datagrams(self) -> None:
+        """On this machine every frame is one datagram; on a network, only if the path is known to carry it."""
+        a, _ = self.start(0), self.start(1)
+        path = a[0].links.path(1)
+        await until(lambda: a[0].counters.addresses.get(1) is not None)
+        self.assertFalse(path.is_measured)
+        self.names.hosts["db1"] = "192.0.2.1"
+        await until(lambda: path.is_measured)
+        self.assertEqual(a[0].counters.paths.datagram_bytes, {1: BASE_BYTES})
+
+    async def test_path_to_a_new_address_is_measured_anew(self) -> None:
+        """What the path to the former address carried says nothing about the new one."""
+        self.patch(SocketAddress, "is_loopback", False)
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        path = a[0].links.path(1)
+        path.larger_wanted()
+        await until(lambda: path.size > BASE_BYTES)
+        await b[0].stop()
+        self.names.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+        self.assertEqual(path.size, BASE_BYTES)
 
     async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
         """The name servers of the others give the old address for a while: frames are refused, and nothing is sent."""
