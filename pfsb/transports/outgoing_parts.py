@@ -17,8 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES
 from pfsb.transports.notices import FIRST_TIME, PART_HEADER_BYTES, UNHEARD, Part, Report
-from pfsb.transports.path_size import BASE_BYTES, PathSize
-from pfsb.transports.round_trip import MOST_SECONDS
+from pfsb.transports.path_size import BASE_BYTES, LONGEST_SECONDS, PathSize
 
 QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Maximum number of bytes, of whole frames, that wait for one peer or are on their way to it; more are lost."""
@@ -114,11 +113,11 @@ class OutgoingParts:
             self._send_waiting()
             return
         if not transfer.is_repeated:
-            self._path_size.round_trip.measured(self._clock.seconds() - transfer.sent_at)
+            self._path_size.round_trip.observe(self._clock.seconds() - transfer.sent_at)
             self._path_size.proved(transfer.largest)
             step = WINDOW_STEP_BYTES if self._has_lost else len(transfer.frame)
             self._window = min(self._window + step, WINDOW_BYTES_MAX)
-        self._arrived.append((transfer.frame, self._clock.seconds() + self._path_size.round_trip.timeout))
+        self._arrived.append((transfer.frame, self._clock.seconds() + self._path_size.round_trip.seconds))
         self._forget(report.tag)
         self._send_waiting()
 
@@ -161,7 +160,7 @@ class OutgoingParts:
 
     def _begin(self, frame: bytes) -> None:
         now, size = self._clock.seconds(), self._path_size.size
-        wait = self._path_size.round_trip.timeout
+        wait = self._path_size.round_trip.seconds
         tag = frame[HEADER.size : OVERHEAD_BYTES]
         self._transfers[tag] = Transfer(frame, size, now, now + wait, len(frame))
         self._send_range(frame, 0, len(frame), size, FIRST_TIME)
@@ -204,7 +203,7 @@ class OutgoingParts:
 
     def _wait(self, transfer: Transfer) -> float:
         """How long, in seconds, to wait for an answer of the peer; doubled with each try without progress."""
-        return min(self._path_size.round_trip.timeout * 2.0**transfer.tries, MOST_SECONDS)
+        return min(self._path_size.round_trip.seconds * 2.0**transfer.tries, LONGEST_SECONDS)
 
     def _send_range(self, frame: bytes, first: int, after: int, size: int, answers: int) -> None:
         tag, room = frame[HEADER.size : OVERHEAD_BYTES], _room(size)
@@ -212,7 +211,7 @@ class OutgoingParts:
             self._send_part(Part(tag, len(frame), offset, answers, frame[offset : min(offset + room, after)]))
 
     def _narrow_window(self, now: float) -> None:
-        if now - self._shut_at >= self._path_size.round_trip.timeout:
+        if now - self._shut_at >= self._path_size.round_trip.seconds:
             self._window = max(self._window // 2, WINDOW_BYTES_MIN)
             self._has_lost, self._shut_at = True, now
 

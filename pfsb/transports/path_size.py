@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.transports.round_trip import RoundTrip
+from pfsb.support.round_trip import RoundTrip
 
 BASE_BYTES: Final = 1_200
 """Size, in bytes, of the datagrams with which a path begins (RFC 8899, section 5.1.2)."""
@@ -44,6 +44,18 @@ RAISE_SECONDS: Final = 600.0
 """Time, in seconds, from the end of a search to the next one, as paths may get better (PMTU_RAISE_TIMER)."""
 RETRY_SECONDS: Final = 5.0
 """Time, in seconds, to the next search on a path that has not carried `BASE_BYTES`, or has answered nothing."""
+
+FIRST_SECONDS: Final = 0.2
+"""How long, in seconds, to wait for the answer of a peer's transport as long as nothing was measured."""
+SHORTEST_SECONDS: Final = 0.03
+"""Shortest time, in seconds, to wait for an answer. A server answers between two turns, so it may be late by one."""
+LONGEST_SECONDS: Final = 1.0
+"""Longest time, in seconds, to wait for an answer."""
+
+
+def new_round_trip() -> RoundTrip:
+    """The wait for the answers of one peer's transport. It is doubled for each frame by itself, and not for all."""
+    return RoundTrip(FIRST_SECONDS, None, LONGEST_SECONDS, SHORTEST_SECONDS)
 
 
 @define(eq=False)
@@ -135,7 +147,7 @@ class PathSize:
         if probing is None or tag not in probing.sent:
             return
         number, is_tried_size, sent_at = probing.sent[tag]
-        self.round_trip.measured(self._clock.seconds() - sent_at)
+        self.round_trip.observe(self._clock.seconds() - sent_at)
         if not is_tried_size:
             probing.controls.add(number)
             return
@@ -205,7 +217,7 @@ class PathSize:
     def _send_round(self, probing: _Probing) -> None:
         now = self._clock.seconds()
         probing.rounds += 1
-        self.due = now + self.round_trip.timeout
+        self.due = now + self.round_trip.seconds
         probing.sent[self._send_probe(CONTROL_BYTES)] = (probing.rounds, False, now)
         # The network of this machine may refuse the large probe at once, which ends this probing.
         probing.sent[self._send_probe(probing.size)] = (probing.rounds, True, now)

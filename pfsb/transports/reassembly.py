@@ -9,9 +9,10 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from pfsb.support.round_trip import RoundTrip
 from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES
 from pfsb.transports.notices import FIRST_TIME, RANGES_MAX, REPORT_NUMBER_MAX, Part, Report
-from pfsb.transports.round_trip import MOST_SECONDS, RoundTrip
+from pfsb.transports.path_size import LONGEST_SECONDS
 from pfsb.transports.wire import Malformed
 
 KEPT_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -121,10 +122,10 @@ class Reassembly:
         if answers == FIRST_TIME:
             assembly.gap = max(assembly.gap, now - assembly.arrived_at)
         elif answers == assembly.number and assembly.asked_at < inf:
-            self._round_trip.measured(now - assembly.asked_at)
+            self._round_trip.observe(now - assembly.asked_at)
             assembly.asked_at = inf
         assembly.arrived_at, assembly.reports = now, 0
-        assembly.due = now + min(max(4 * assembly.gap, REPORT_SECONDS), MOST_SECONDS)
+        assembly.due = now + min(max(4 * assembly.gap, REPORT_SECONDS), LONGEST_SECONDS)
 
     def _ask(self, tag: bytes, assembly: _Assembly, now: float) -> None:
         if assembly.reports >= REPORTS_MAX:
@@ -136,7 +137,7 @@ class Reassembly:
         assembly.reports += 1
         assembly.asked_at = now
         assembly.number = assembly.number % REPORT_NUMBER_MAX + 1
-        assembly.due = now + min(self._round_trip.timeout * 2.0 ** (assembly.reports - 1), MOST_SECONDS)
+        assembly.due = now + min(self._round_trip.seconds * 2.0 ** (assembly.reports - 1), LONGEST_SECONDS)
         self._send_report(Report(tag, assembly.number, tuple(assembly.missing[:RANGES_MAX])))
 
     def _report_again(self, tag: bytes, now: float) -> None:

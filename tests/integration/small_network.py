@@ -1,8 +1,8 @@
 """Servers in network namespaces of their own, with a network between them that drops what an Ethernet cannot carry.
 
 The namespaces are joined by pairs of virtual interfaces with an MTU of 1,500 bytes. Between them, a thread of the test
-forwards Ethernet frames as a switch does, and drops IP fragments, as most clouds do, and packets that are larger than it
-is told. Linux only; making namespaces needs the rights of root.
+is the switch: it forwards Ethernet frames, but drops IP fragments, as most clouds do, and packets that are larger than
+it is told. Linux only; making namespaces needs the rights of root.
 """
 
 from __future__ import annotations

@@ -103,9 +103,7 @@ class SmallNetworkTests(ClusterCase):
         network = await self.start_network()
         cluster = await self.start_over(network)
         view, leader = await cluster.wait_leader()
-        large = [
-            ensureDeferred(self.put_at_once(cluster, (leader + place) % SERVERS, 33, 32_000)) for place in (0, 1)
-        ]
+        large = [ensureDeferred(self.put_at_once(cluster, (leader + place) % SERVERS, 33, 32_000)) for place in (0, 1)]
         visitor = await self.visit(cluster, (leader + 2) % SERVERS)
         answered = 0
         while not all(each.called for each in large):

@@ -10,14 +10,17 @@ from pfsb.transports.path_size import (
     CONFIRM_LOSSES,
     CONFIRM_SECONDS,
     CONTROL_BYTES,
+    FIRST_SECONDS,
     FLOOR_BYTES,
     GRAIN_BYTES,
+    LONGEST_SECONDS,
     RAISE_SECONDS,
     RETRY_SECONDS,
     SEARCH_LOSSES,
+    SHORTEST_SECONDS,
     PathSize,
+    new_round_trip,
 )
-from pfsb.transports.round_trip import LEAST_SECONDS, MOST_SECONDS, RoundTrip
 
 
 class PathSizeTestCase(SynchronousTestCase):
@@ -31,7 +34,11 @@ class PathSizeTestCase(SynchronousTestCase):
         self.changes: list[tuple[int, int]] = []
         self.loses: Callable[[int], bool] = lambda size: size > self.carried
         self.size = PathSize(
-            self.clock, RoundTrip(), self.send_probe, 60_000, lambda before, now: self.changes.append((before, now))
+            self.clock,
+            new_round_trip(),
+            self.send_probe,
+            60_000,
+            lambda before, now: self.changes.append((before, now)),
         )
 
     def send_probe(self, size: int) -> bytes:
@@ -74,7 +81,7 @@ class SearchTests(PathSizeTestCase):
         for self.carried in (508, 600, 1_199, 1_200, 1_300, 1_452, 1_472, 4_000, 8_900, 8_972):
             self.probes.clear()
             self.echoes.clear()
-            self.size = PathSize(self.clock, RoundTrip(), self.send_probe, 60_000, lambda before, now: None)
+            self.size = PathSize(self.clock, new_round_trip(), self.send_probe, 60_000, lambda before, now: None)
             if self.carried < BASE_BYTES:
                 self.size.doubt()
             self.size.larger_wanted()
@@ -206,16 +213,12 @@ class ShrinkTests(PathSizeTestCase):
 
 
 class RoundTripTests(SynchronousTestCase):
-    def test_timeout_follows_what_was_measured(self) -> None:
-        """RFC 6298: four times the variation above the mean, within bounds."""
-        trip = RoundTrip()
-        trip.measured(0.1)
-        self.assertAlmostEqual(trip.timeout, 0.3)
+    def test_wait_for_a_peer_has_bounds(self) -> None:
+        """A server answers between two turns, and a peer that is slower than a second is asked again all the same."""
+        trip = new_round_trip()
+        self.assertEqual(trip.seconds, FIRST_SECONDS)
         for _ in range(100):
-            trip.measured(0.1)
-        self.assertAlmostEqual(trip.timeout, 0.1, 3)
-        for _ in range(100):
-            trip.measured(0.0001)
-        self.assertEqual(trip.timeout, LEAST_SECONDS)
-        trip.measured(50)
-        self.assertEqual(trip.timeout, MOST_SECONDS)
+            trip.observe(0.0001)
+        self.assertEqual(trip.seconds, SHORTEST_SECONDS)
+        trip.observe(50)
+        self.assertEqual(trip.seconds, LONGEST_SECONDS)

@@ -318,7 +318,7 @@ class NameTests(UDPTestCase):
         self.assertEqual(a[0].counters.paths.datagram_bytes, {1: BASE_BYTES})
 
     async def test_path_to_a_new_address_is_measured_anew(self) -> None:
-        """What the path to the former address carried says nothing about the new one."""
+        """The new path may carry less than the former one did."""
         self.patch(SocketAddress, "is_loopback", False)
         a, b = self.start(0), self.start(1)
         await self.exchange(a, b)
