@@ -90,8 +90,8 @@ class _SilentReassembly(Reassembly):
         assembly.due = now + 10
 
 
-@DEFECTS.add("parts-not-asked-for", _PAGE, "parts that are lost are not asked for")
-def _parts_not_asked_for(process: Any) -> None:
+@DEFECTS.add("lost-bytes-not-asked-for", _PAGE, "parts that are lost are not asked for")
+def _lost_bytes_not_asked_for(process: Any) -> None:
     _change(process, _SilentReassembly)
 
 

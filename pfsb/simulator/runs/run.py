@@ -31,6 +31,7 @@ from pfsb.simulator.faults.parameters import (
     Parameters,
     draw_parameters,
     with_batching,
+    with_buffers,
     with_path_limits,
     with_quotas,
 )
@@ -116,6 +117,7 @@ class Run:
         )
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
+        drawn = with_buffers(rng, self.profile, drawn)
         self.parameters = parameters = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
@@ -136,6 +138,7 @@ class Run:
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.set_limits(parameters.path_limits)
         self.cluster.network.refusals = parameters.refusals
+        self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
@@ -322,6 +325,7 @@ class Run:
         self.marks.counts["datagram larger than its link carries"] += self.cluster.network.too_large
         names = self.cluster.network.names
         self.marks.counts["address changed"] += 0 if names is None else names.moves
+        self.marks.counts["frame lost at a full socket buffer"] += self.cluster.network.overflows
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1

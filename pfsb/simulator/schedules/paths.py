@@ -41,8 +41,10 @@ def many_updates_on_ethernet(seed: int, patch: Plant | None) -> None:
 
 
 def large_updates_with_loss(seed: int, patch: Plant | None) -> None:
-    """Large updates are ordered soon, though each datagram is lost with a chance of 10 %: only the parts that are
-    missing are sent again. A frame of 40 parts would arrive whole once in 70 times."""
+    """Large updates are ordered soon, though each datagram is lost with a chance of 10 %.
+
+    Only the parts that are missing are sent again. A frame of 40 parts would arrive whole once in 70 times.
+    """
     scene = _scene(seed, patch, PathLimits())
     scene.cluster.network.set_quality(LinkQuality(loss=0.1))
     for number in range(1, 6):
