@@ -65,7 +65,8 @@ msgpack's array header has three bytes for up to 65,535 elements, and a frame ha
 _PERSON = b"pfsb frame"
 """Personalisation of BLAKE2b: tags of frames differ from hashes of the same bytes that serve another purpose."""
 
-_TYPES: Final = frozenset({TYPE_MESSAGES, *TYPE_OF.values()})
+_NOTICE_TYPES: Final = frozenset(TYPE_OF.values())
+_TYPES: Final = _NOTICE_TYPES | {TYPE_MESSAGES}
 
 RefusalReason = Literal[
     "size",
@@ -301,9 +302,9 @@ class FrameCodec:
         if self._flags and not came_in_parts and not self._replays.admit(sender, identity, incarnation, counter):
             raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
         try:
-            if marks == self._marks:
-                return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
-            return OpenedFrame(sender, identity, incarnation, position, [], decode_notice(marks[_TYPE_AT], body))
+            if marks[_TYPE_AT] in _NOTICE_TYPES:
+                return OpenedFrame(sender, identity, incarnation, position, [], decode_notice(marks[_TYPE_AT], body))
+            return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
 
