@@ -17,7 +17,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES
 from pfsb.transports.notices import FIRST_TIME, PART_HEADER_BYTES, UNHEARD, Part, Report
-from pfsb.transports.path_size import BASE_BYTES, LONGEST_SECONDS, PathSize
+from pfsb.transports.path_round_trip import LONGEST_SECONDS
+from pfsb.transports.path_size import BASE_BYTES, PathSize
 
 QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Maximum number of bytes, of whole frames, that wait for one peer or are on their way to it; more are lost."""

@@ -13,11 +13,11 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from pfsb.support.round_trip import RoundTrip
 from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES, FrameCodec
 from pfsb.transports.notices import Echo, Notice, Part, Probe, Report
 from pfsb.transports.outgoing_parts import OutgoingParts
-from pfsb.transports.path_size import FLOOR_BYTES, PathSize, new_round_trip
+from pfsb.transports.path_round_trip import PathRoundTrip
+from pfsb.transports.path_size import FLOOR_BYTES, PathSize
 from pfsb.transports.reassembly import Reassembly
 
 _SOON_SECONDS: Final = 0.001
@@ -56,7 +56,7 @@ class Path:
     counters: PathCounters
     is_measured: bool = field(init=False, default=False)
     """Whether the size of the datagrams is found by probes; otherwise every frame is sent in one datagram."""
-    _round_trip: RoundTrip = field(init=False, factory=new_round_trip)
+    _round_trip: PathRoundTrip = field(init=False, factory=PathRoundTrip)
     _size: PathSize = field(init=False)
     _outgoing: OutgoingParts = field(init=False)
     _reassembly: Reassembly = field(init=False)

@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.support.round_trip import RoundTrip
+from pfsb.transports.path_round_trip import PathRoundTrip
 
 BASE_BYTES: Final = 1_200
 """Size, in bytes, of the datagrams with which a path begins (RFC 8899, section 5.1.2)."""
@@ -45,18 +45,6 @@ RAISE_SECONDS: Final = 600.0
 RETRY_SECONDS: Final = 5.0
 """Time, in seconds, to the next search on a path that has not carried `BASE_BYTES`, or has answered nothing."""
 
-FIRST_SECONDS: Final = 0.2
-"""How long, in seconds, to wait for the answer of a peer's transport as long as nothing was measured."""
-SHORTEST_SECONDS: Final = 0.03
-"""Shortest time, in seconds, to wait for an answer. A server answers between two turns, so it may be late by one."""
-LONGEST_SECONDS: Final = 1.0
-"""Longest time, in seconds, to wait for an answer."""
-
-
-def new_round_trip() -> RoundTrip:
-    """The wait for the answers of one peer's transport. It is doubled for each frame by itself, and not for all."""
-    return RoundTrip(FIRST_SECONDS, None, LONGEST_SECONDS, SHORTEST_SECONDS)
-
 
 @define(eq=False)
 class _Probing:
@@ -80,7 +68,7 @@ class PathSize:
     """
 
     _clock: IReactorTime
-    round_trip: RoundTrip
+    round_trip: PathRoundTrip
     _send_probe: Callable[[int], bytes]
     """send_probe(size): sends a probe of so many bytes, and returns its tag. May call `refused` before it returns."""
     most: int

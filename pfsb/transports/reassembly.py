@@ -9,10 +9,9 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.support.round_trip import RoundTrip
 from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES
 from pfsb.transports.notices import FIRST_TIME, RANGES_MAX, REPORT_NUMBER_MAX, Part, Report
-from pfsb.transports.path_size import LONGEST_SECONDS
+from pfsb.transports.path_round_trip import LONGEST_SECONDS, PathRoundTrip
 from pfsb.transports.wire import Malformed
 
 KEPT_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -58,7 +57,7 @@ class Reassembly:
     """The incomplete frames of one peer. Every part has been checked by its tag before it comes here."""
 
     _clock: IReactorTime
-    _round_trip: RoundTrip
+    _round_trip: PathRoundTrip
     _send_report: Callable[[Report], object]
     """Sends the peer a report about one frame."""
     due: float = field(init=False, default=inf)

@@ -5,21 +5,18 @@ from collections.abc import Callable
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.transports.path_round_trip import FIRST_SECONDS, LONGEST_SECONDS, SHORTEST_SECONDS, PathRoundTrip
 from pfsb.transports.path_size import (
     BASE_BYTES,
     CONFIRM_LOSSES,
     CONFIRM_SECONDS,
     CONTROL_BYTES,
-    FIRST_SECONDS,
     FLOOR_BYTES,
     GRAIN_BYTES,
-    LONGEST_SECONDS,
     RAISE_SECONDS,
     RETRY_SECONDS,
     SEARCH_LOSSES,
-    SHORTEST_SECONDS,
     PathSize,
-    new_round_trip,
 )
 
 
@@ -35,7 +32,7 @@ class PathSizeTestCase(SynchronousTestCase):
         self.loses: Callable[[int], bool] = lambda size: size > self.carried
         self.size = PathSize(
             self.clock,
-            new_round_trip(),
+            PathRoundTrip(),
             self.send_probe,
             60_000,
             lambda before, now: self.changes.append((before, now)),
@@ -81,7 +78,7 @@ class SearchTests(PathSizeTestCase):
         for self.carried in (508, 600, 1_199, 1_200, 1_300, 1_452, 1_472, 4_000, 8_900, 8_972):
             self.probes.clear()
             self.echoes.clear()
-            self.size = PathSize(self.clock, new_round_trip(), self.send_probe, 60_000, lambda before, now: None)
+            self.size = PathSize(self.clock, PathRoundTrip(), self.send_probe, 60_000, lambda before, now: None)
             if self.carried < BASE_BYTES:
                 self.size.doubt()
             self.size.larger_wanted()
@@ -213,10 +210,15 @@ class ShrinkTests(PathSizeTestCase):
 
 
 class RoundTripTests(SynchronousTestCase):
-    def test_wait_for_a_peer_has_bounds(self) -> None:
-        """A server answers between two turns, and a peer that is slower than a second is asked again all the same."""
-        trip = new_round_trip()
+    def test_wait_follows_what_was_measured(self) -> None:
+        """RFC 6298: four times the variation above the mean, within bounds."""
+        trip = PathRoundTrip()
         self.assertEqual(trip.seconds, FIRST_SECONDS)
+        trip.observe(0.1)
+        self.assertAlmostEqual(trip.seconds, 0.3)
+        for _ in range(100):
+            trip.observe(0.1)
+        self.assertAlmostEqual(trip.seconds, 0.1, 3)
         for _ in range(100):
             trip.observe(0.0001)
         self.assertEqual(trip.seconds, SHORTEST_SECONDS)
