@@ -326,9 +326,18 @@ class UDPTransport:
             self._reactor,
             address,
             source,
-            lambda: self.links.connection_refused(peer),
+            lambda: self._refused(peer),
             lambda: self.links.path_doubted(peer),
         )
+
+    def _refused(self, peer: int) -> None:
+        """Tell the links that no process listens at a peer's address, unless the peer has another address as well.
+
+        Of two addresses, the one that is wrong refuses each frame while the peer lives at the other. If the peer is
+        gone, the learned address is forgotten soon, and then the remaining one tells.
+        """
+        if self.book.copies_to(peer) is None:
+            self.links.connection_refused(peer)
 
     # -- the receiving port -----------------------------------------------------------------------
 

@@ -355,6 +355,23 @@ class NameTests(UDPTestCase):
         await self.exchange(a, self.start(1))
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
 
+    async def test_former_address_that_refuses_says_nothing_about_a_peer_at_a_learned_one(self) -> None:
+        """Else each refusal would be a hint that a living leader is down, and drop frames that are on their way."""
+        self.secret = b"a secret"
+        a, b, c = self.start(0), self.start(1), self.start(2)
+        await self.exchange(a, b, c)
+        await b[0].stop()
+        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
+        moved = self.start(1)
+        await self.exchange(a, moved, c)
+        await until(lambda: a[0].book.copies_to(1) is not None)
+        before = a[0].counters.refusals
+        for _ in range(5):
+            await self.exchange(a, moved, c)
+            await deferLater(reactor, 0.01)
+        self.assertIsNotNone(a[0].book.copies_to(1))
+        self.assertEqual(a[0].counters.refusals, before)
+
     async def test_port_that_is_forwarded_from_another_address_works_with_a_secret(self) -> None:
         """A translator passes on what comes to the outer address; the server sends from its inner address."""
         self.secret = b"a secret"
