@@ -11,6 +11,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.network import LinkQuality, PathLimits
 from pfsb.simulator.defects.defect import Plant
+from pfsb.simulator.schedules.long_messages import PARTS, UPDATE_BYTES, accept_everywhere
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
 from pfsb.transports.frames import FRAME_BYTES_MAX
 from pfsb.transports.notices import FIRST_TIME, TAG_BYTES, Part
@@ -97,6 +98,20 @@ def large_update_on_a_long_way(seed: int, patch: Plant | None) -> None:
     # The update goes to the leader once, and to each of two followers once.
     most = 5 * LARGE_BYTES
     require(sent[0] <= most, f"an update of {LARGE_BYTES} bytes has cost {sent[0]} bytes; {most} are enough")
+
+
+def long_promise_on_ethernet(seed: int, patch: Plant | None) -> None:
+    """Departure 47: a promise of 64 parts of 31 KB arrives where no datagram of more than 1,472 bytes passes.
+
+    The queues of the links hold less than one part. One election is enough.
+    """
+    sizes = {"batch_bytes_max": 1, "frame_data_bytes_max": UPDATE_BYTES + 50}
+    scene = _scene(seed, patch, PathLimits(buffer_bytes=30_000), window_slots=PARTS, **sizes)
+    view = scene.view()
+    accept_everywhere(scene, PARTS)
+    scene.cluster.crash(scene.leader())
+    scene.cluster.run_until(lambda: scene.cluster.leader() is not None, 10)
+    scene.require_view(view + 1)
 
 
 def narrow_path(seed: int, patch: Plant | None) -> None:
@@ -190,6 +205,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     black_hole,
     small_frames_fall_into_a_black_hole,
     large_update_on_a_long_way,
+    long_promise_on_ethernet,
     narrow_path,
     medium_updates_on_a_narrow_path,
     small_updates_beside_large_ones,
