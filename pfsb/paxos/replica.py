@@ -75,6 +75,7 @@ from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
+from pfsb.paxos.view_raise import ViewRaise
 from pfsb.paxos.window import Window
 
 
@@ -160,12 +161,22 @@ class Replica:
         self.accepts = AcceptHandler(core, self.ordering, window)
         self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
-        self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
+        self.election = LeaderElectionHandler(
+            core, self.prepare, self.update_queue, self.alive, self.progress_timer, peers
+        )
+        self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
         self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
-            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation, self.disk_watch
+            core,
+            self.election,
+            self.prepare,
+            self.proposals,
+            self.alive,
+            self.reconciliation,
+            self.disk_watch,
+            self.view_raise,
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing

@@ -17,6 +17,7 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.view_raise import ViewRaise
 
 
 class Retransmission(Handler):
@@ -31,6 +32,7 @@ class Retransmission(Handler):
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
         disk_watch: DiskWatch,
+        view_raise: ViewRaise,
     ) -> None:
         super().__init__(core)
         self._reconciliation = reconciliation
@@ -39,6 +41,7 @@ class Retransmission(Handler):
         self._proposals = proposals
         self._alive = alive
         self._disk_watch = disk_watch
+        self._view_raise = view_raise
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -64,7 +67,8 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
+        This is also when the server looks whether its disk works, when slots that all servers have are forgotten, and
+        when a leader looks for servers that have installed a later view (Departure 50).
         """
         self._disk_watch.look()
         self._turn.run(self._keep_informed)
@@ -75,6 +79,7 @@ class Retransmission(Handler):
     def _keep_informed(self) -> None:
         self._alive.send_alive()
         self._reconciliation.forget_what_all_have()
+        self._view_raise.look()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
