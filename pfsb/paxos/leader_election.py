@@ -55,7 +55,7 @@ class LeaderElectionHandler(Handler):
         Departure 50: a later one if the leader of the installed view has left it to attempt that one.
         """
         self.just_recovered = False
-        self.shift_to_leader_election(max(self._data.views.last_attempted + 1, self._attempted_by_leader()))
+        self.shift_to_leader_election(max(self._data.views.last_attempted + 1, self.attempted_by_leader()))
 
     def raise_view(self, view: int) -> None:
         """Departure 50: leave the view that this server leads, and attempt a later one that it leads, too."""
@@ -94,7 +94,7 @@ class LeaderElectionHandler(Handler):
         self._leader_attempts = installed, message.attempted
         return True
 
-    def _attempted_by_leader(self) -> int:
+    def attempted_by_leader(self) -> int:
         """The view that the leader of the installed view has last voted for; 0: none."""
         installed, attempted = self._leader_attempts
         return attempted if installed == self._data.views.last_installed else 0
@@ -104,7 +104,7 @@ class LeaderElectionHandler(Handler):
         data = self._data
         if message.installed == data.views.last_installed:
             self._rejoin_after_recovery(message.installed)
-        elif self._leader_goes_beyond(message.installed):
+        elif self.leader_goes_beyond(message.installed):
             return
         elif message.installed > data.views.last_installed:
             if self._membership.i_lead(message.installed):
@@ -174,7 +174,7 @@ class LeaderElectionHandler(Handler):
         votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
         return votes >= self.quorum
 
-    def _leader_goes_beyond(self, view: int) -> bool:
+    def leader_goes_beyond(self, view: int) -> bool:
         """Departure 50: whether this server attempts, with the leader of its installed view, a view above `view`.
 
         The leader has left its view for the sake of servers that have installed `view`, in which they follow a leader
@@ -183,7 +183,7 @@ class LeaderElectionHandler(Handler):
         """
         data = self._data
         attempted = data.views.last_attempted
-        is_raised = data.views.last_installed < view < attempted == self._attempted_by_leader()
+        is_raised = data.views.last_installed < view < attempted == self.attempted_by_leader()
         return is_raised and not self._peers.a_later_view_is_led(data.views.last_installed)
 
     def _rejoin_after_recovery(self, view: int) -> None:

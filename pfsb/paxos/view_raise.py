@@ -24,13 +24,14 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.support.limits import VIEW_MAX
 
 PATIENCE: Final = 2
-"""How long a server must have told a later view before the leader raises its own, in units of the Progress_Timer: of its
-default at first, and of its maximum length when several raises have followed each other."""
+"""How long a server must have told a later view before the leader raises its own, in units of the Progress_Timer: of
+its default at first, and of its maximum length when several raises have followed each other."""
 RAISE_VIEWS_MAX: Final = 1_024
 """Maximum number of views by which one raise goes up, besides the few up to the next view that the leader leads.
 
-With the default timers, a server in error makes a leader use up the 2**32 views of a cluster in two years at the
-earliest. A server that has installed a view further above comes back after several raises."""
+A server in error makes a leader raise its view once in the time of ten Progress_Timers at most, in the long run. With
+the default of one second, the 2**32 views of a cluster last for more than a year then. A server that has installed a
+view further above comes back after several raises."""
 
 
 class ViewRaise(Handler):
@@ -53,10 +54,10 @@ class ViewRaise(Handler):
         self.shortest_wait = PATIENCE * core.settings.progress_seconds
         """How long, in seconds, a server must have told a later view before the first raise."""
         self.longest_wait = PATIENCE * progress_timer.longest
-        """The same after several raises, in seconds. Also how long no server must have told a later view until the next
-        raise counts as the first one again."""
+        """Maximum of `wait`, in seconds. When no server has told a later view for as long, `wait` is short again."""
         self.wait = self.shortest_wait
-        """How long, in seconds, a server must have told a later view before the next raise."""
+        """How long, in seconds, a server must have told a later view before the next raise: twice as long after each
+        raise."""
         self._beyond_since: dict[int, float] = {}
         """Server id -> time by the clock from which on that server's latest ALIVE, at each look since the last raise,
         has told a later view than the one that this server leads."""

@@ -6,9 +6,10 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Alive, Prepare, PrepareOK, State, VCProof
-from pfsb.simulator.defects.defect import Plant
+from pfsb.paxos.messages import Alive, Prepare, PrepareOK, State
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.stranding import all_follow, strand, tell_view
+from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule, size
 
 
@@ -144,38 +145,11 @@ def minority_in_a_later_view(seed: int, patch: Plant | None) -> None:
     for _ in range(2):
         followers = [i for i in cluster.ids if i != leader]
         away = rng.sample(followers, rng.randint(1, (servers - 1) // 2))
-        _strand(scene, away, scene.view() + rng.choice((1, 2, 7, 100, 1_000)))
-        cluster.run_until(lambda: _all_follow(scene), 40)
+        strand(cluster, away, scene.view() + rng.choice((1, 2, 7, 100, 1_000)))
+        cluster.run_until(lambda: all_follow(cluster), 40)
         if scene.leader() != leader:
             raise Violation(f"server {leader} led, and now server {scene.leader()} leads\n{cluster.picture()}")
     scene.everyone_is_served(10)
-
-
-def _strand(scene: Scenario, away: Sequence[int], view: int) -> None:
-    """Let the servers `away` install a view, which no server has led, by a VC_PROOF of a server in error."""
-    cluster = scene.cluster
-    for server_id in away:
-        cluster.isolate(server_id)
-    for server_id in away:
-        cluster.run_until(lambda i=server_id: scene.state(i) is State.LEADER_ELECTION)  # type: ignore[misc]
-    while cluster.replica(away[0]).membership.leader_of(view) in away:
-        view += 1
-    wrong = scene.leader()
-    for server_id in away:
-        proof = VCProof(wrong, view)
-        cluster.replica(server_id).receive(wrong, cluster.disk(wrong).identity or b"", [proof])
-    cluster.run(0.01)
-    cluster.heal()
-
-
-def _all_follow(scene: Scenario) -> bool:
-    """Whether every server follows or leads the latest view that is installed."""
-    cluster = scene.cluster
-    view = max(cluster.replica(i).data.views.last_installed for i in cluster.ids)
-    return cluster.has_leader() and all(
-        cluster.replica(i).data.views.last_installed == view and scene.state(i) is not State.LEADER_ELECTION
-        for i in cluster.ids
-    )
 
 
 def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
@@ -183,7 +157,7 @@ def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
 
     It causes few elections, and servers that have installed a later view in truth come back all the same.
     """
-    scene = Scenario(seed, patch, servers=random.Random(f"{seed}/servers").choice((4, 5, 6)), clients=0)
+    scene = Scenario(seed, patch, servers=random.Random(f"{seed}/servers").choice((5, 6, 7)), clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
     leader = scene.leader()
@@ -192,11 +166,9 @@ def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
     ahead = scene.rng.choice((1, 7, 2**19))
 
     def tell() -> None:
-        receiver = cluster.leader()
-        if receiver is not None and cluster.now < until:
-            told = Alive(wrong, scene.view() + ahead, State.LEADER_ELECTION, 0, True)
-            cluster.replica(receiver).receive(wrong, cluster.disk(wrong).identity or b"", [told])
-        cluster.clock.callLater(0.01, tell)
+        if cluster.now < until:
+            tell_view(cluster, wrong, ahead)
+            cluster.clock.callLater(0.01, tell)
 
     cluster.network.drop(lambda passage: isinstance(passage.message, Alive) and passage.sender == wrong)
     tell()
@@ -205,8 +177,8 @@ def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
     elections = len(cluster.checks.messages.leaders) - 1
     if not 2 <= elections <= 10:
         raise Violation(f"one server tells a later view for 100 s, and there are {elections} elections")
-    _strand(scene, [away], scene.view() + 1)
-    cluster.run_until(lambda: _all_follow(scene), 40)
+    strand(cluster, [away], scene.view() + 1)
+    cluster.run_until(lambda: all_follow(cluster), 40)
     if scene.leader() != leader:
         raise Violation(f"server {leader} led, and now server {scene.leader()} leads\n{cluster.picture()}")
 
