@@ -34,8 +34,8 @@ class ViewDrills(LivenessDrills):
         # first ALIVE hurries the servers that follow, and a VC_PROOF brings them into its view.
         wait = times.longest(self.cluster.replica(leader).view_raise.wait)
         longest = wait + 4 * times.alive + 4 * times.resend + times.progress + 5 * ROUND_SECONDS
-        self._wait(lambda: all_follow(self.cluster), longest, f"servers {away} are in a later view")
-        self._require_leader(leader, f"servers {away} were in a later view")
+        self._wait(lambda: all_follow(self.cluster), longest, f"a minority is in a later view: {away}")
+        self._require_leader(leader, "a minority was in a later view")
 
     def untrue_views(self) -> None:
         """Departure 50: a server in error that tells later views without end causes few elections, and the same server
