@@ -62,12 +62,11 @@ class AliveHandler(Handler):
         """This server's ALIVE message, with values that are on disk.
 
         While a newly installed view is not on disk yet, the message carries the state LEADER_ELECTION. It also does
-        while the disk hangs, so that no server counts on this one (Departure 44).
+        while the disk is in trouble, so that no server counts on this one (Departures 44 and 45).
         """
         durable, server = self._turn.durable, self._data.server
         installing = durable.last_installed != self._data.views.last_installed
-        hangs = self._turn.trouble is DiskTrouble.HANGS
-        state = State.LEADER_ELECTION if installing or hangs else server.state
+        state = State.LEADER_ELECTION if installing or self._is_out() else server.state
         return Alive(
             server.server_id,
             durable.last_installed,
@@ -75,6 +74,16 @@ class AliveHandler(Handler):
             durable.local_aru,
             self._demand.has_clients(),
             self._divergence.own_digests(durable.local_aru),
+        )
+
+    def _is_out(self) -> bool:
+        """Whether this server's disk is in trouble, so that others must not count on its votes.
+
+        A leader whose disk is full still leads: if all disks are full, reads need a leader.
+        """
+        trouble = self._turn.trouble
+        return trouble is DiskTrouble.HANGS or (
+            trouble is DiskTrouble.FULL and self._data.server.state is not State.REG_LEADER
         )
 
     def announce_leadership(self) -> None:

@@ -62,6 +62,18 @@ def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK)
     return None
 
 
+def part_wanted(data: DataStructures, message: PrepareOK) -> str | None:
+    """Departure 47: a leader's request for a part of a promise is handled by a server that follows it in that view.
+
+    The lines are those of a PREPARE_OK, which has the same fields.
+    """
+    if data.server.state is not State.REG_NONLEADER:
+        return "4 D2"
+    if message.view != data.views.last_installed:
+        return "4 D4"
+    return None
+
+
 def proposal(data: DataStructures, membership: Membership, message: Proposal) -> str | None:
     """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view.
 

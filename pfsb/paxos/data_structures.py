@@ -133,6 +133,11 @@ class PrepareOKs:
     def complete(self) -> bool:
         return len(self.arrived) == self.parts
 
+    @property
+    def lacking(self) -> int:
+        """Number of parts that have not arrived."""
+        return self.parts - len(self.arrived)
+
 
 @define
 class ServerData:

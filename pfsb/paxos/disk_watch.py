@@ -6,10 +6,11 @@ goes on running, as a server that the network has cut off:
 
 * It handles only messages that need no disk (`HANDLED`), as if the others were lost; it proposes nothing, repeats
   nothing, asks for no slots, and suspects no leader.
-* If the disk hangs, its ALIVE tells the state LEADER_ELECTION. So no server counts it as a follower, and the followers
-  of a leader whose ALIVE tells this suspect the leader at once (`AliveHandler.on_alive`). A server whose disk is full
-  goes on to lead or to follow, so that reads are answered. A leader that proposes nothing is suspected as soon as an
-  update waits: by the Progress_Timers of the servers that can write.
+* Its ALIVE tells the state LEADER_ELECTION. So no leader counts it as a follower: a leader that counted on followers
+  without votes would stay for ever in a view in which nothing can be ordered. The followers of a leader whose ALIVE
+  tells this suspect the leader at once (`AliveHandler.on_alive`).
+* A leader whose disk is full is the exception: it tells that it leads, so that reads are answered if all disks are
+  full. As soon as an update waits, the Progress_Timers of the servers that can write suspect it.
 * Clients are refused at once, and no answer waits for the disk (`pfsb.sessions.connection`).
 
 While the disk hangs, messages are dropped at the durability gate, and answers become refusals there. So the memory

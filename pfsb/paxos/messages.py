@@ -167,6 +167,9 @@ class PrepareOK:
     The data list covers the slots above the Local_Aru of the PREPARE. A long list travels in `parts` messages, numbered
     from 0; the promise counts when all parts have arrived (Departure 6). Parts of two editions are never mixed: two
     incarnations of a server may cut a list differently.
+
+    A PREPARE_OK that the leader of `view` itself sends is no promise but a request: the receiver shall send this part
+    of its own PREPARE_OK (Departure 47). Its data list is empty, and `parts` and `edition` are the receiver's.
     """
 
     server_id: int

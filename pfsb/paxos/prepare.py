@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from attrs import evolve
 
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.allowance import Allowance
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import PrepareOKs
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import DataEntry, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
+from pfsb.paxos.part_requests import PartRequests
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import ViewRecord
 from pfsb.paxos.update_queue import UpdateQueue
@@ -41,6 +44,12 @@ class PrepareHandler(Handler):
         self._progress_timer = progress_timer
         self._answered = (0, 0.0)
         """(view of the PREPARE that this server answered last, clock time of the answer)."""
+        self._next_part = 0
+        """The part of this server's own promise that answers the next PREPARE."""
+        self._fetched: set[int] = set()
+        """The parts of this server's own promise that the leader has asked for one by one."""
+        self.requests = PartRequests(core.settings.resend_seconds)
+        self._allowances = {peer: Allowance() for peer in core.membership.others}
 
     # ------------------------------------------------------------------ the leader asks
 
@@ -58,31 +67,76 @@ class PrepareHandler(Handler):
         self._install(data.views.last_attempted)
         data.apply_prepare(self._own_prepare())
         data.preparing.prepare_oks.clear()
+        self.requests.begin()
         for part in self._construct_prepare_ok(data.ordering.local_aru):
             data.apply_prepare_ok(part)
         data.clients.last_enqueued.clear()
         self.send_prepare()
         self._if_prepared_lead()  # G6: in a cluster of one, this server's own promise is a majority
 
-    def send_prepare(self) -> None:
-        """Send the PREPARE, with the present Local_Aru; called again until the view is prepared (section 5.9).
+    def send_prepare(self, to: int | None = None) -> None:
+        """Send the PREPARE, with the present Local_Aru, to one server, or to all others if `to` is None.
 
         A repeated PREPARE with a higher Local_Aru is safe, because the leader knows all slots up to that number as
         ordered (G19). A follower that has ordered more slots above the leader's Local_Aru than a data list can carry
         answers only a later PREPARE, when reconciliation has brought the leader close enough.
         """
-        self._turn.send(self._own_prepare())
+        self._turn.send(self._own_prepare(), to)
+
+    def ask_again(self) -> None:
+        """Repeat the PREPARE, or ask for parts again that have not come; called until the view is prepared (section
+        5.9).
+
+        Departure 47: once a part of a long promise has arrived, the PREPARE goes only to servers of which nothing has
+        arrived, and to those that leave requests for parts unanswered: such a server may have crashed, and a promise
+        of its new incarnation begins with an answer to a PREPARE.
+        """
+        begun = self._promises_begun()
+        if all(promise.complete for promise in begun.values()):
+            self.send_prepare()
+            return
+        self.ask_for_parts()
+        for server_id in self._membership.others:
+            if server_id not in begun or self.requests.is_silent(server_id):
+                self.send_prepare(server_id)
 
     def on_prepare_ok(self, message: PrepareOK) -> None:
         """Figure 7, Block C: store a promise and apply its data list; lead when a majority has promised.
 
         Applying the data list is Figure 5, lines C5-C6; the rest of that block is `DataStructures.apply_prepare_ok`.
+
+        Departure 47: the leader asks for the next parts as soon as one arrives, and each new part of a long promise
+        starts the Progress_Timer again, so that a promise may take as long as it arrives at all.
         """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:
                 self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
+            if message.parts > 1:
+                self.give_time()
         self._if_prepared_lead()
+        if message.parts > 1 and self._data.server.state is State.LEADER_ELECTION:
+            self.requests.answered(message.server_id, message.part, self._clock.seconds())
+            self.ask_for_parts()
+
+    def ask_for_parts(self) -> None:
+        """Departure 47: ask for parts of promises that have begun to arrive, as many as may be under way.
+
+        A PREPARE_OK that the leader of the view sends, without a data list, is such a request: it names the part.
+        """
+        data, begun = self._data, self._promises_begun()
+        view = data.views.last_installed
+        complete = sum(oks.view == view and oks.complete for oks in data.preparing.prepare_oks.values())
+        for server_id, part in self.requests.choose(begun, self.quorum - complete, self._clock.seconds()):
+            promise = begun[server_id]
+            request = PrepareOK(data.server.server_id, view, (), part, promise.parts, promise.edition)
+            self._turn.send(request, server_id)
+
+    def _promises_begun(self) -> dict[int, PrepareOKs]:
+        """The promises of other servers for the view that this server prepares, as far as they have arrived."""
+        data = self._data
+        own, view = data.server.server_id, data.views.last_installed
+        return {i: oks for i, oks in data.preparing.prepare_oks.items() if i != own and oks.view == view}
 
     # ------------------------------------------------------------------ the others promise
 
@@ -98,11 +152,39 @@ class PrepareHandler(Handler):
         if data.server.state is State.LEADER_ELECTION:
             data.apply_prepare(message)
             self.shift_to_reg_nonleader()
-        if data.server.state is State.REG_NONLEADER and self.can_answer(message):
-            if self._answers_too_often(message.view):
-                return
-            for part in self.own_prepare_ok(message):
-                self._turn.send(part, message.server_id)
+        can_answer = data.server.state is State.REG_NONLEADER and self.can_answer(message)
+        if can_answer and not self._answers_too_often(message.view):
+            self._turn.send(self.next_part(self.own_prepare_ok(message)), message.server_id)
+
+    def next_part(self, parts: list[PrepareOK]) -> PrepareOK:
+        """Departure 47: the part of this server's promise that answers a PREPARE: each time the next one, in turn.
+
+        One part fits any socket buffer, and a leader that asks for no single parts gets all of them by repeating its
+        PREPARE, whichever are lost.
+        """
+        part = parts[self._next_part % len(parts)]
+        self._next_part = part.part + 1
+        return part
+
+    def on_part_wanted(self, message: PrepareOK) -> None:
+        """Departure 47: send the leader the part of this server's promise that it asks for.
+
+        A request for a part of another promise than the one that this server has made has no effect: the leader will
+        repeat its PREPARE. The first request for a part shows that the leader has got others, and starts the
+        Progress_Timer again. That is bounded, since the promise has a fixed number of parts.
+        """
+        own = self._data.preparing.prepare_oks.get(self._data.server.server_id)
+        if own is None or (own.view, own.edition, own.parts) != (message.view, message.edition, message.parts):
+            return
+        allowance = self._allowances[message.server_id]
+        if not allowance.is_left(self._clock.seconds()):
+            return  # Departure 37
+        if message.part not in self._fetched:
+            self._fetched.add(message.part)
+            self.give_time()
+        part = own.arrived[message.part]
+        allowance.spend(sum(len(entry.batch.data) for entry in part.data_list))
+        self._turn.send(part, message.server_id)
 
     def _answers_too_often(self, view: int) -> bool:
         """Departure 37: whether a PREPARE of this view was answered so lately that this one is a copy of it.
@@ -129,7 +211,14 @@ class PrepareHandler(Handler):
             for part in self._construct_prepare_ok(message.local_aru):
                 self._data.apply_prepare_ok(part)
             own = self._data.preparing.prepare_oks[self._data.server.server_id]
+            self._next_part = 0
+            self._fetched.clear()
         return [own.arrived[part] for part in range(own.parts)]
+
+    def give_time(self) -> None:
+        """Departure 47: start the Progress_Timer again, since a part of a long promise has come, or is asked for, that
+        was not before."""
+        self._progress_timer.start()
 
     # ------------------------------------------------------------------ Figure 8
 

@@ -369,6 +369,10 @@ class Replica:
                 line = conflict.prepare(data, membership, message)
                 if line is None:
                     self.prepare.on_prepare(message)
+            case PrepareOK() if membership.leader_of(message.view) == message.server_id:
+                line = conflict.part_wanted(data, message)
+                if line is None:
+                    self.prepare.on_part_wanted(message)
             case PrepareOK():
                 line = conflict.prepare_ok(data, membership, message)
                 if line is None and not self.validity.of_entries(message.data_list):

@@ -93,7 +93,7 @@ class Retransmission(Handler):
             self.resend_proposals()
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
             if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
-                self._prepare.send_prepare()
+                self._prepare.ask_again()
             self._election.send_view_change()
 
     def resend_proposals(self) -> None:

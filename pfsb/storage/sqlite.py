@@ -32,8 +32,12 @@ CLOSE_SECONDS_MAX = 10.0
 """How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
 CLOSE_SECONDS_MIN = 0.2
 """How long, in seconds, `close` waits at least for each thread, however long its disk has not answered."""
-LOOK_SECONDS = 1.0
-"""Time, in seconds, from one look at the room of the disk to the next."""
+LOOK_SECONDS = 0.5
+"""Time, in seconds, from one look at the room of the disk to the next.
+
+If all servers have one disk, all of them must notice that it is full within a Progress_Timer, or the leader finds
+itself without followers (Departure 45).
+"""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):

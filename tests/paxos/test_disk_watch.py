@@ -214,15 +214,16 @@ class FullDiskTests(DiskTestCase):
         self.receive(accept(3, 1, 1))
         self.assertExecuted([UPDATE])
 
-    def test_server_confirms_reads_and_goes_on_to_follow(self) -> None:
-        """A CONFIRMED needs no disk, and the leader counts on its followers for it."""
+    def test_server_confirms_reads_and_does_not_count_as_a_follower(self) -> None:
+        """A CONFIRMED needs no disk. A leader that counted on votes would stay where nothing can be ordered."""
         self.fill()
         self.receive(ConfirmMessage(1, 1, 7))
         self.assertSent(Confirmed(2, 1, 7), 1)
         self.transport.sent.clear()
         self.advance(0.2)
         states = [sent.message.state for sent in self.transport.sent if isinstance(sent.message, Alive)]
-        self.assertEqual(states, [State.REG_NONLEADER])
+        self.assertEqual(states, [State.LEADER_ELECTION])
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
         self.transport.sent.clear()
 
     def test_server_that_is_behind_asks_for_nothing(self) -> None:

@@ -294,6 +294,7 @@ class PromiseTests(PlausibilityTestCase):
     def test_data_list_of_a_part_is_not_kept_beside_its_slots(self) -> None:
         """A server keeps each batch once."""
         self.receive(PrepareOK(3, 2, (proposal(1, 1, 1),), 0, 2))
+        self.assertSent(PrepareOK(2, 2, (), 1, 2), to=3)
         self.assertEqual(self.data.preparing.prepare_oks[3].arrived[0].data_list, ())
         slot = self.data.ordering.global_history.get(1)
         assert slot is not None

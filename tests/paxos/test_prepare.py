@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from pfsb.paxos.allowance import Allowance
 from pfsb.paxos.messages import Accept, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
 from pfsb.paxos.records import Accepted, ProposalRecord, Recovered, ViewRecord
 from tests.paxos.case import SMALL, ReplicaTestCase, identity_of
@@ -23,6 +24,14 @@ from tests.paxos.messages import (
 
 ALICE = client_update("alice", 1)
 BOB = client_update("bob", 1)
+
+
+def whole_promise(case: ReplicaTestCase, leader: int) -> list[PrepareOK]:
+    """All parts of the promise that server 2 or 4 has just begun to send: the first, and those that are asked for."""
+    (first,) = case.take(PrepareOK)
+    for part in range(1, first.parts):
+        case.receive(PrepareOK(leader, first.view, (), part, first.parts, first.edition))
+    return [first, *case.take(PrepareOK)]
 
 
 class ShiftToPreparePhaseTests(ReplicaTestCase):
@@ -146,7 +155,7 @@ class DataListTests(ReplicaTestCase):
         self.receive(view_change(1, 6))
         self.assertSent(view_change(2, 6))
         self.receive(prepare(1, 6))
-        parts = self.take(PrepareOK)
+        parts = whole_promise(self, 1)
         self.assertGreater(len(parts), 1)
         self.assertEqual([(p.part, p.parts) for p in parts], [(n, len(parts)) for n in range(len(parts))])
         self.assertEqual([e.seq for p in parts for e in p.data_list], [1, 2, 3, 4, 5])
@@ -234,6 +243,7 @@ class PrepareOKTests(ReplicaTestCase):
         self.receive(prepare_ok(3, 2))
         self.receive(prepare_ok(4, 2, part=0, parts=2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertSent(PrepareOK(2, 2, (), 1, 2), to=4)
         self.receive(prepare_ok(4, 2, part=1, parts=2))
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
@@ -283,7 +293,7 @@ class MixedPartsTests(ReplicaTestCase):
         self.start()
         self.receive(vc_proof(2, 2))
         self.receive(prepare(2, 2, leaders_aru))
-        parts = self.take(PrepareOK)
+        parts = whole_promise(self, 2)
         self.replica.stop()
         return parts
 
@@ -307,9 +317,167 @@ class MixedPartsTests(ReplicaTestCase):
         self.receive(first_life[0])
         self.receive(reply(3, ordered(3, 1, client_update("c1", payload=bytes(100)))))
         self.receive(second_life[1])
+        self.take(PrepareOK)
         values = {p.seq: p.batch for p in self.take(Proposal)}
         self.take(Accept)
         self.assertNotEqual(values.get(3), batch(), "slot 3 was given up")
+
+
+class FollowerSendsPartsTests(ReplicaTestCase):
+    """Departure 47: a follower sends a long promise part by part, as its leader asks for them."""
+
+    starts = False
+
+    def promise_of_five_parts(self, *, hold_syncs: bool = False) -> None:
+        big = [client_update(f"c{seq}", 1, payload=bytes(120)) for seq in range(1, 6)]
+        self.found.last_attempted = self.found.last_installed = 1
+        self.found.accepted = [Accepted(seq, 1, batch(update)) for seq, update in enumerate(big, 1)]
+        self.start()
+        self.receive(view_change(1, 6))
+        self.assertSent(view_change(2, 6))
+        self.hold_syncs = hold_syncs
+        self.receive(prepare(1, 6))
+
+    def parts_sent(self) -> list[int]:
+        return [message.part for message in self.take(PrepareOK)]
+
+    def wanted(self, part: int, **other: int) -> PrepareOK:
+        return evolve(PrepareOK(1, 6, (), part, 5, 1), **other)
+
+    def test_each_prepare_is_answered_with_the_next_part(self) -> None:
+        """All parts come in the end to a leader that only repeats its PREPARE, whichever are lost."""
+        self.promise_of_five_parts()
+        sent = self.parts_sent()
+        for _ in range(6):
+            self.advance(self.settings.resend_seconds)
+            self.receive(prepare(1, 6))
+            sent += self.parts_sent()
+        self.assertEqual(sent, [0, 1, 2, 3, 4, 0, 1])
+
+    def test_parts_that_are_asked_for_are_sent(self) -> None:
+        self.promise_of_five_parts()
+        self.take(PrepareOK)
+        self.receive(self.wanted(2), self.wanted(1))
+        self.assertEqual(self.parts_sent(), [2, 1])
+
+    def test_parts_wait_for_the_view_on_disk(self) -> None:
+        """A part is a promise like the whole: it leaves when the view is on disk."""
+        self.promise_of_five_parts(hold_syncs=True)
+        self.receive(self.wanted(2))
+        self.assertNotSent(PrepareOK)
+        self.storage.finish_all()
+        self.assertEqual(self.parts_sent(), [0, 2])
+
+    def test_parts_of_another_promise_are_not_sent(self) -> None:
+        """The leader asks for parts of another incarnation's promise, or of one cut otherwise."""
+        self.promise_of_five_parts()
+        self.take(PrepareOK)
+        self.receive(self.wanted(2, edition=2), self.wanted(2, parts=3))
+        self.assertNotSent(PrepareOK)
+
+    def test_requests_for_another_view_are_discarded(self) -> None:
+        """4 D4: a deposed leader asks, whose view is over."""
+        self.promise_of_five_parts()
+        self.take(PrepareOK)
+        self.receive(self.wanted(2, view=1))
+        self.assertNotSent(PrepareOK)
+        self.assertEqual(self.replica.discarded, {"4 D4": 1})
+
+    def test_request_for_a_new_part_starts_the_progress_timer_again(self) -> None:
+        """The leader gets somewhere; with a repeated request alone it does not."""
+        self.promise_of_five_parts()
+        self.take(PrepareOK)
+        seconds = self.data.timers.progress_seconds
+        for part in (1, 2):
+            self.advance(0.7 * seconds)
+            self.receive(self.wanted(part))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.advance(0.7 * seconds)
+        self.receive(self.wanted(2))
+        self.advance(0.7 * seconds)
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.take(PrepareOK)
+        self.take(type(view_change(2, 7)))
+
+    def test_requests_without_end_are_not_answered_without_end(self) -> None:
+        """Departure 37: each peer has an allowance of bytes."""
+        self.promise_of_five_parts()
+        self.take(PrepareOK)
+        self.replica.prepare._allowances[1] = Allowance(300)
+        self.receive(*[self.wanted(1)] * 100)
+        self.assertEqual(self.parts_sent(), [1, 1, 1])
+
+
+class LeaderAsksForPartsTests(ReplicaTestCase):
+    """Departure 47: a new leader asks for the parts that it lacks."""
+
+    def asked(self) -> list[tuple[int | None, int]]:
+        """(server, part) of the requests since the last call."""
+        found = [(s.to, s.message.part) for s in self.transport.sent if isinstance(s.message, PrepareOK)]
+        self.take(PrepareOK)
+        self.transport.sent.clear()
+        return found
+
+    def prepares(self) -> list[int | None]:
+        found = [s.to for s in self.transport.sent if isinstance(s.message, Prepare)]
+        self.take(Prepare)
+        return found
+
+    def test_next_parts_are_asked_for_when_one_arrives(self) -> None:
+        self.begin_prepare_phase(view=2)
+        self.receive(prepare_ok(3, 2, part=0, parts=6))
+        self.assertEqual(self.asked(), [(3, 1), (3, 2), (3, 3)])
+        self.receive(prepare_ok(3, 2, part=1, parts=6))
+        self.assertEqual(self.asked(), [(3, 4), (3, 5)])
+
+    def test_lost_part_is_asked_for_again(self) -> None:
+        self.begin_prepare_phase(view=2)
+        self.receive(prepare_ok(3, 2, part=0, parts=2))
+        self.assertEqual(self.asked(), [(3, 1)])
+        self.advance(self.settings.resend_seconds)
+        self.assertIn((3, 1), self.asked())
+        self.take(type(view_change(2, 2)))
+
+    def test_prepare_goes_only_to_those_of_whom_nothing_has_come(self) -> None:
+        """A server whose promise is on its way is not asked for it anew."""
+        self.begin_prepare_phase(view=2)
+        self.receive(prepare_ok(3, 2, part=0, parts=9))
+        self.receive(prepare_ok(4, 2, part=0, parts=9))
+        self.transport.sent.clear()
+        self.receive(prepare_ok(3, 2, part=1, parts=9))
+        self.advance(self.settings.resend_seconds / 2)
+        self.receive(prepare_ok(3, 2, part=2, parts=9))
+        self.take(PrepareOK)
+        self.transport.sent.clear()
+        self.advance(self.settings.resend_seconds / 2)
+        self.assertNotIn(4, self.prepares())
+        self.take(PrepareOK)
+        self.take(type(view_change(2, 2)))
+
+    def test_silent_server_is_sent_the_prepare_again(self) -> None:
+        """The server may have crashed: its next incarnation promises anew, and only a PREPARE begins that."""
+        self.begin_prepare_phase(view=2)
+        self.receive(prepare_ok(3, 2, part=0, parts=2))
+        self.take(PrepareOK)
+        self.transport.sent.clear()
+        self.advance(self.settings.resend_seconds)
+        self.assertIn(3, self.prepares())
+        self.take(PrepareOK)
+        self.take(type(view_change(2, 2)))
+
+    def test_new_part_starts_the_progress_timer_again(self) -> None:
+        """A long promise may take as long as it arrives; one whose parts repeat may not."""
+        self.begin_prepare_phase(view=2)
+        seconds = self.data.timers.progress_seconds
+        for part in (0, 1, 2):
+            self.receive(prepare_ok(3, 2, part=part, parts=4))
+            self.advance(0.7 * seconds)
+        self.assertEqual(self.data.views.last_attempted, 2)
+        self.receive(prepare_ok(3, 2, part=2, parts=4))
+        self.advance(0.7 * seconds)
+        self.assertEqual(self.data.views.last_attempted, 3)
+        for kind in (PrepareOK, Prepare, type(view_change(2, 2))):
+            self.take(kind)
 
 
 class ShiftToRegLeaderTests(ReplicaTestCase):

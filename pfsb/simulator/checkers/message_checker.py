@@ -65,6 +65,10 @@ class MessageChecker:
         self.views.started(server_id)
         self.arus.started(server_id)
 
+    def leads(self, server_id: int, view: int) -> bool:
+        """Whether this server has sent a message as the leader of `view`."""
+        return view in self.leaders and self.leaders[view][0] == server_id
+
     def sent(self, server_id: int, message: Message) -> None:
         match message:
             case Proposal():

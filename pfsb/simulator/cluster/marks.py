@@ -131,8 +131,8 @@ class Watcher:
             match message:
                 case Proposal():
                     self._proposal(message)
-                case PrepareOK(parts=parts) if parts > 1:
-                    self._mark("promise in parts")
+                case PrepareOK(data_list=data_list, parts=parts) if parts > 1:
+                    self._mark("promise in parts" if data_list else "part of a promise asked for")
                 case ReconciliationReply(updates=updates) if updates:
                     floor = self._cluster.replica(server_id).data.ordering.global_history.floor
                     self.marks.counts["reconciliation from disk"] += updates[0].seq <= floor

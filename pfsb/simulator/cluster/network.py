@@ -8,6 +8,7 @@ that needs to see every message that leaves a server adds an observer; both take
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from struct import pack
@@ -47,6 +48,20 @@ class LinkQuality:
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
     frames_max: int = 100_000
     """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
+
+
+@frozen
+class SocketBuffer:
+    """The buffer of a server's receiving socket: the frames of all senders wait there until the server reads them.
+
+    A frame that finds no room is lost. An empty buffer takes one frame of any size, as Linux does. A frame takes room
+    until it has been read.
+    """
+
+    frames_max: int = BUFFERED_FRAMES_MAX
+    bytes_max: int = 2**30
+    reading_seconds: float = 0.0001
+    """How long, in seconds, a server takes to read and handle one frame."""
 
 
 @frozen
@@ -145,6 +160,15 @@ class Endpoint:
 
     clock: ServerClock
     links: Links
+    waiting: deque[tuple[bytes, object]] = field(factory=deque)
+    """Frames that wait in the socket's buffer, if the network has one (`SimulatedNetwork.buffer`)."""
+
+    def has_room(self, buffer: SocketBuffer, size: int) -> bool:
+        """Whether the buffer takes one more frame of `size` bytes."""
+        if not self.waiting:
+            return True
+        in_use = sum(len(frame) for frame, _source in self.waiting)
+        return len(self.waiting) < buffer.frames_max and in_use + size <= buffer.bytes_max
 
 
 @define(eq=False)
@@ -174,9 +198,13 @@ class SimulatedNetwork:
     """The addresses of the servers, and their names; None: each server is always where the others expect it."""
     damage: float = 0.0
     """Chance that a frame is damaged on its way, from 0 to 1."""
+    buffer: SocketBuffer | None = None
+    """The buffer of each server's receiving socket; None: a server reads each frame when it arrives."""
     frames: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
     """Number of damaged frames that have come to a running server."""
+    overflows: int = field(default=0, init=False)
+    """Number of frames that were lost because a socket's buffer was full."""
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
@@ -353,10 +381,28 @@ class SimulatedNetwork:
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:
             self._refuse(sender, receiver)
+        elif self.buffer is not None:
+            self._put(endpoint, self.buffer, frame, _source(route))
         elif not endpoint.clock.paused:
             self._hand_up(endpoint, frame, _source(route))
         elif len(endpoint.clock.calls) < BUFFERED_FRAMES_MAX:
             endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame, _source(route))
+
+    def _put(self, endpoint: Endpoint, buffer: SocketBuffer, frame: bytes, source: object) -> None:
+        """Put a frame into the buffer of a server's socket, or lose it."""
+        if not endpoint.has_room(buffer, len(frame)):
+            self.overflows += 1
+            return
+        endpoint.waiting.append((frame, source))
+        if len(endpoint.waiting) == 1:
+            endpoint.clock.callLater(buffer.reading_seconds, self._read, endpoint, buffer)
+
+    def _read(self, endpoint: Endpoint, buffer: SocketBuffer) -> None:
+        """Let a server take the oldest frame from the buffer of its socket."""
+        frame, source = endpoint.waiting.popleft()
+        if endpoint.waiting:
+            endpoint.clock.callLater(buffer.reading_seconds, self._read, endpoint, buffer)
+        self._hand_up(endpoint, frame, source)
 
     def _hand_up(self, endpoint: Endpoint, frame: bytes, source: object) -> None:
         """Give a frame to the links of a server. Raises `Violation` if it is damaged and is not refused."""

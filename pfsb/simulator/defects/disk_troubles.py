@@ -108,6 +108,16 @@ def _full_unnoticed(process: Any) -> None:
         return None if found is DiskTrouble.FULL else found
 
 
+@DEFECTS.add("full-counts-as-follower", "Departure 45", "a follower whose disk is full is counted as one that votes")
+def _full_counts_as_follower(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.alive, "own_alive")
+    def broken(own_alive: Callable[[], Alive]) -> Alive:
+        is_full = replica.turn.trouble is DiskTrouble.FULL
+        return evolve(own_alive(), state=replica.data.server.state) if is_full else own_alive()
+
+
 @DEFECTS.add("full-answers-nothing", "Departure 45", "a server whose disk is full refuses questions")
 def _full_answers_nothing(process: Any) -> None:
     @instead_of(process.replica.reads, "begin_read")

@@ -16,7 +16,8 @@ from pfsb.paxos.messages import (
     PrepareOK,
     Proposal,
 )
-from pfsb.simulator.defects.defect import Defects, become, instead_of, override
+from pfsb.paxos.part_requests import PartRequests
+from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 
 DEFECTS = Defects()
 
@@ -83,6 +84,35 @@ class _MixesEditions(DataStructures):
 @DEFECTS.add("editions-mixed", "Figure 5 C, Departure 6", "parts of the promises of two lives make one promise")
 def _editions_mixed(process: Any) -> None:
     become(process.replica.data, _MixesEditions)
+
+
+@DEFECTS.add("promise-at-once", "Departure 47", "all parts of a promise leave at once, and none by itself")
+def _promise_at_once(process: Any) -> None:
+    replica = process.replica
+    override(replica.prepare, "on_part_wanted", lambda _: do_nothing)
+
+    @instead_of(replica.prepare, "next_part")
+    def broken(_: object, parts: list[PrepareOK]) -> PrepareOK:
+        for part in parts[:-1]:
+            replica.turn.send(part, replica.membership.leader_of(part.view))
+        return parts[-1]
+
+
+@DEFECTS.add("parts-not-asked-for", "Departure 47", "a new leader does not ask for the parts of a long promise")
+def _parts_not_asked_for(process: Any) -> None:
+    override(process.replica.prepare, "ask_for_parts", lambda _: do_nothing)
+
+
+class _NeverLost(PartRequests):
+    __slots__ = ()
+
+    def forget_lost(self, now: float) -> bool:
+        return False
+
+
+@DEFECTS.add("lost-part-not-asked-again", "Departure 47", "a new leader asks once for each part of a long promise")
+def _lost_part_not_asked_again(process: Any) -> None:
+    become(process.replica.prepare.requests, _NeverLost)
 
 
 @DEFECTS.add("older-view-accepted", "Figure 4 E6", "proposals of older views are accepted still")

@@ -47,7 +47,9 @@ class AllFaults(NetworkFaults, NameFaults, ConfusionFaults):
         self._next_promiser_dies = True
 
     def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
-        is_in_parts = any(isinstance(message, PrepareOK) and message.parts > 1 for message in messages)
+        is_in_parts = any(
+            isinstance(message, PrepareOK) and message.parts > 1 and message.data_list for message in messages
+        )
         if self._next_promiser_dies and is_in_parts:
             self._next_promiser_dies = False
             self._later(self._rng.choice((0.001, 0.05)), self._crash_and_restart, server_id)

@@ -9,9 +9,9 @@ from typing import Any, Final
 from attrs import evolve, field, frozen
 
 from pfsb.config.config import Limits
-from pfsb.paxos.messages import Message
+from pfsb.paxos.messages import Message, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.network import LinkQuality, MessageFault
+from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SocketBuffer
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
 from pfsb.simulator.workload.commands import Vocabulary
 from pfsb.simulator.workload.user_profile import UserProfile
@@ -62,6 +62,9 @@ class Parameters:
     faults_per_second: float
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
+
+    buffer: SocketBuffer | None = None
+    """The buffer of each server's socket, from the beginning to the end of the run."""
 
     @property
     def servers(self) -> int:
@@ -134,6 +137,22 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
     }
     is_small = profile.has_small_quotas or (rng.random() < 0.2 and not profile.has_idle_hour)
     return evolve(parameters, quotas=drawn if is_small else {})
+
+
+def with_buffers(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:
+    """Draw the buffers of the servers' sockets, after all other parameters, in the profiles that have any."""
+    if not profile.socket_frames:
+        return parameters
+    frames, reading_seconds = rng.choice(profile.socket_frames), rng.choice((0.00002, 0.0001, 0.0003))
+    # A byte limit as of a socket that was given room for so many full frames: small frames find more room.
+    full_bytes = parameters.settings.frame_data_bytes_max + 1_000
+    is_in_bytes = rng.random() < 0.5
+    bytes_max = frames * full_bytes if is_in_bytes else SocketBuffer().bytes_max
+    frames_max = SocketBuffer().frames_max if is_in_bytes else frames
+    # Large messages travel in frames of their own, as they do in production, where each of them nearly fills a frame.
+    alone = dict.fromkeys((PrepareOK, Proposal, ReconciliationReply), MessageFault())
+    lasting = {**alone, **parameters.lasting}
+    return evolve(parameters, buffer=SocketBuffer(frames_max, bytes_max, reading_seconds), lasting=lasting)
 
 
 def _within_reach(parameters: Parameters) -> Parameters:

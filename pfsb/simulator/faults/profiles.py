@@ -96,6 +96,8 @@ class Profile:
 
     A round is one message from each server that a majority needs besides the receiver.
     """
+    socket_frames: tuple[int, ...] = ()
+    """Numbers of frames from which a seed draws the size of each server's socket buffer; empty: no buffer is full."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""
@@ -134,11 +136,11 @@ class Profile:
 
     @property
     def clears_up(self) -> bool:
-        """Whether the servers have sessions, and no kind of messages stays late or lost until the end of the run.
+        """Whether the servers have sessions, and no messages stay late or lost until the end of the run.
 
         Then the timers say how soon things must happen when all is healed, so the run ends with liveness drills.
         """
-        return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom)
+        return self.has_sessions and not (self.lasting or self.late or self.never or self.seldom or self.socket_frames)
 
 
 def _lopsided(help: str, *shapes: str) -> Profile:
@@ -222,6 +224,21 @@ PROFILES: Final[Mapping[str, Profile]] = {
             "resend_seconds": (0.1, 0.3),
         },
         faults_per_second=(3.0, 6.0),
+    ),
+    "buffers": Profile(
+        "socket buffers that hold a few frames or one, promises in many parts, and leaders that die",
+        ("promises", "crashes"),
+        socket_frames=(1, 2, 4, 4),
+        servers=(3, 3, 4, 5, 7, 9),
+        users=(6, 8),
+        settings={
+            "batch_bytes_max": (1,),
+            "frame_data_bytes_max": (60, 200),
+            "window_slots": (16,),
+            "progress_seconds": (1.0,),
+            "resend_seconds": (0.1, 0.3),
+        },
+        faults_per_second=(1.5, 3.0),
     ),
     "echoes": Profile(
         "copies that arrive long after, where little is remembered",

@@ -27,7 +27,7 @@ from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_quotas
+from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_buffers, with_quotas
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.disk_drills import DiskDrills
@@ -110,7 +110,8 @@ class Run:
             if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
         )
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
-        self.parameters = parameters = with_quotas(rng, self.profile, drawn)
+        drawn = with_quotas(rng, self.profile, drawn)
+        self.parameters = parameters = with_buffers(rng, self.profile, drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -129,6 +130,7 @@ class Run:
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
         self.cluster.network.refusals = parameters.refusals
+        self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
         loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
         self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
@@ -315,6 +317,7 @@ class Run:
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         names = self.cluster.network.names
         self.marks.counts["address changed"] += 0 if names is None else names.moves
+        self.marks.counts["frame lost at a full socket buffer"] += self.cluster.network.overflows
         self.marks.counts["views"] += max(views, default=0)
         ids = self.cluster.ids
         self.marks.counts[f"cluster of {len(ids)} servers"] += 1

@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.paxos.messages import Accept, Message, VCProof, ViewChange
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
-from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SelectiveLink, SimulatedNetwork
+from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SelectiveLink, SimulatedNetwork, SocketBuffer
 from pfsb.simulator.cluster.transport import SimulatedTransport
 
 
@@ -120,6 +120,48 @@ class CarryingTests(NetworkTestCase):
         self.network.cut(0, 1)
         self.clock.run_until(1)
         self.assertEqual(self.inboxes[1].got, [])
+
+
+class SocketBufferTests(NetworkTestCase):
+    def at_once(self, count: int) -> None:
+        """Let server 0 send that many frames to server 1 at one moment."""
+        for attempted in range(1, count + 1):
+            self.ends[0].send([ViewChange(0, attempted)], 1)
+        self.clock.run_until(self.clock.seconds() + 1)
+
+    def test_frames_beyond_the_buffer_are_lost(self) -> None:
+        """All frames arrive within a millisecond, and the server reads one in a tenth of a second."""
+        self.network.buffer = SocketBuffer(4, reading_seconds=0.1)
+        self.at_once(10)
+        self.assertEqual(self.attempts(), [1, 2, 3, 4])
+        self.assertEqual(self.network.overflows, 6)
+
+    def test_buffer_is_bounded_in_bytes(self) -> None:
+        """An empty buffer takes a frame of any size."""
+        self.network.buffer = SocketBuffer(bytes_max=1, reading_seconds=0.1)
+        self.at_once(3)
+        self.assertEqual(self.attempts(), [1])
+
+    def test_all_senders_share_the_buffer(self) -> None:
+        self.network.buffer = SocketBuffer(1, reading_seconds=0.1)
+        self.ends[0].send([ViewChange(0, 1)], 1)
+        self.ends[2].send([ViewChange(2, 1)], 1)
+        self.clock.run_until(1)
+        self.assertEqual(len(self.attempts()), 1)
+
+    def test_server_that_reads_fast_loses_nothing(self) -> None:
+        self.network.buffer = SocketBuffer(1, reading_seconds=0.0001)
+        self.votes(10)
+        self.assertEqual(self.attempts(), list(range(1, 11)))
+
+    def test_paused_server_reads_what_its_buffer_has_kept(self) -> None:
+        self.network.buffer = SocketBuffer(2, reading_seconds=0.0001)
+        self.server_clocks[1].pause()
+        self.at_once(5)
+        self.assertEqual(self.attempts(), [])
+        self.server_clocks[1].resume()
+        self.clock.run_until(self.clock.seconds() + 1)
+        self.assertEqual(self.attempts(), [1, 2])
 
 
 class ReceiverTests(NetworkTestCase):

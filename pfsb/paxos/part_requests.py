@@ -1,0 +1,156 @@
+"""Departure 47: which parts of long promises a new leader asks for now, and which of its requests it takes for lost.
+
+A promise whose data list is long has many parts. A socket's buffer may hold as little as one of them, and a network may
+lose any of them. So the leader asks for each part that it lacks, and has only so many requests under way as their
+answers arrive: few at first, more with each answer, half as many after a loss. This is the scheme of TCP (RFC 5681),
+with parts in place of segments. How long an answer may take follows from how long answers have taken, and is doubled
+while none arrives (RFC 6298).
+
+Nothing here has an effect on safety: what a promise is, and when it counts, does not depend on who asked for its parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from attrs import define, field
+
+from pfsb.paxos.data_structures import PrepareOKs
+
+ROOM_AT_FIRST = 3.0
+"""Number of requests that may be under way at first: their answers fit into a socket buffer of Linux's default size."""
+ROOM_MIN = 4.0
+"""Least number of requests that may be under way after losses. Where parts are lost by chance and not for want of room,
+fewer requests would take long: each loss costs one of them the time of `patience`."""
+ROOM_MAX = 32.0
+OVERTAKEN = 2
+"""A request is taken for lost when so many later requests to the same server were answered before it."""
+PATIENCE_MAX = 8
+"""Longest patience, in units of `resend_seconds`."""
+FAILURES_BORNE = 2
+"""How many times in a row a server may leave its requests unanswered before servers that answer are preferred."""
+
+
+@define
+class Request:
+    """One request that is under way."""
+
+    number: int
+    """Requests are numbered in the order in which they leave."""
+    at: float
+    """Time, by the clock in seconds, at which it left."""
+    first_at: float
+    """Time at which the part was asked for first."""
+    overtaken: int = 0
+    """Number of later requests to the same server that were answered."""
+
+
+@define(eq=False)
+class PartRequests:
+    """The requests of one Prepare phase. `resend_seconds` is the shortest time after which a request counts as lost."""
+
+    resend_seconds: float
+    _under_way: dict[int, dict[int, Request]] = field(factory=dict)
+    """Server -> part -> the request for it."""
+    _asked: dict[int, dict[int, float]] = field(factory=dict)
+    """Server -> part -> time at which the part was asked for first."""
+    _failures: dict[int, int] = field(factory=dict)
+    """Server -> number of times in a row that requests to it were in vain."""
+    _number: int = 0
+    _room: float = ROOM_AT_FIRST
+    """Number of requests that may be under way at present."""
+    _steep_below: float = ROOM_MAX
+    """Below this number `_room` doubles with each round of answers; above it grows by one in a round."""
+    _shrunk_at: int = 0
+    """Number of the next request when `_room` was halved last: earlier ones do not halve it again."""
+    _usual: float = 0.0
+    """How long, in seconds, an answer has taken: the latest one to a part that was asked for once; while there is none,
+    an upper bound from those that were asked for again."""
+    _is_measured: bool = False
+    _backoff: int = 1
+    """Factor of the patience: doubled when a request is in vain, and 1 again when an answer arrives."""
+
+    def begin(self) -> None:
+        """Forget all requests: a new Prepare phase begins."""
+        self._under_way.clear()
+        self._asked.clear()
+        self._failures.clear()
+        self._number, self._shrunk_at = 0, 0
+        self._room, self._steep_below = ROOM_AT_FIRST, ROOM_MAX
+        self._usual, self._is_measured, self._backoff = 0.0, False, 1
+
+    def answered(self, server_id: int, part: int, now: float) -> None:
+        """Take notice that a part has arrived, whether it was asked for or not."""
+        self._failures[server_id] = 0
+        requests = self._under_way.get(server_id, {})
+        request = requests.pop(part, None)
+        if request is None:
+            return
+        is_first = request.at == request.first_at
+        if is_first or not self._is_measured:
+            self._usual, self._is_measured = now - request.first_at, is_first
+        self._backoff = 1
+        self._room = min(ROOM_MAX, self._room + (1 if self._room < self._steep_below else 1 / self._room))
+        for other in requests.values():
+            other.overtaken += other.number < request.number
+
+    def choose(self, promises: Mapping[int, PrepareOKs], wanted: int, now: float) -> list[tuple[int, int]]:
+        """The (server, part) pairs to ask for now. The caller sends these requests.
+
+        `promises` are those of which some part has arrived; `wanted` is the number of promises that must be completed.
+        Those that lack least are completed first, so that not more is sent than a majority needs. After a loss one
+        part at least is asked for.
+        """
+        are_lost = self.forget_lost(now)
+        lacking = [i for i, promise in promises.items() if not promise.complete]
+        lacking.sort(key=lambda i: (self._failures.get(i, 0) // FAILURES_BORNE, promises[i].lacking, i))
+        room = max(int(are_lost), int(self._room) - sum(map(len, self._under_way.values())))
+        chosen: list[tuple[int, int]] = []
+        for server_id in lacking[:wanted]:
+            promise, requests = promises[server_id], self._under_way.setdefault(server_id, {})
+            for part in range(promise.parts):
+                if len(chosen) >= room:
+                    return chosen
+                if part not in promise.arrived and part not in requests:
+                    self._note(server_id, part, now)
+                    chosen.append((server_id, part))
+        return chosen
+
+    @property
+    def patience(self) -> float:
+        """How long, in seconds, an answer may take."""
+        seconds = self._backoff * max(2 * self._usual, self.resend_seconds)
+        return min(seconds, PATIENCE_MAX * self.resend_seconds)
+
+    def is_silent(self, server_id: int) -> bool:
+        """Whether the latest request to this server that is not under way any more was in vain."""
+        return self._failures.get(server_id, 0) > 0
+
+    def _note(self, server_id: int, part: int, now: float) -> None:
+        first_at = self._asked.setdefault(server_id, {}).setdefault(part, now)
+        self._under_way[server_id][part] = Request(self._number, now, first_at)
+        self._number += 1
+
+    def forget_lost(self, now: float) -> bool:
+        """Drop the requests that count as lost, so that their parts are asked for again. Returns whether there are
+        any."""
+        is_late = are_lost = False
+        patience = self.patience
+        for server_id, requests in self._under_way.items():
+            late = [part for part, request in requests.items() if now - request.at >= patience]
+            passed = [part for part, request in requests.items() if request.overtaken >= OVERTAKEN]
+            for part in sorted({*late, *passed}):
+                self._shrink(requests.pop(part))
+                are_lost = True
+            if late:
+                self._failures[server_id] = self._failures.get(server_id, 0) + 1
+                is_late = True
+        if is_late:
+            self._backoff = min(2 * self._backoff, PATIENCE_MAX)
+        return are_lost
+
+    def _shrink(self, lost: Request) -> None:
+        """Halve the number of requests under way, once for all losses of one round."""
+        if lost.number >= self._shrunk_at:
+            self._room = self._steep_below = max(ROOM_MIN, self._room / 2)
+            self._shrunk_at = self._number

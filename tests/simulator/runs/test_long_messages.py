@@ -1,0 +1,56 @@
+"""Schedules in which much is sent over sockets that hold little: correct servers pass, and servers without one guard of
+Departure 47 do not.
+
+Random runs do not show these guards, since their absence costs time only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.part_requests import PartRequests
+from pfsb.simulator.defects.defect import become, do_nothing, override
+from pfsb.simulator.runs.defect_hunt import attempt
+
+
+class NeverSilent(PartRequests):
+    __slots__ = ()
+
+    def is_silent(self, server_id: int) -> bool:
+        return False
+
+
+def restarted_promiser_is_forgotten(process: Any) -> None:
+    """A server that restarts while the leader fetches its promise is sent no PREPARE again."""
+    become(process.replica.prepare.requests, NeverSilent)
+
+
+def long_promise_is_given_no_time(process: Any) -> None:
+    """A leader is suspected while a promise still arrives."""
+    override(process.replica.prepare, "give_time", lambda _: do_nothing)
+
+
+def bursts_are_too_long(process: Any) -> None:
+    """A server goes on asking for bursts of which its socket holds only a part."""
+    override(process.replica.reconciliation, "shorten_burst", lambda _: do_nothing)
+
+
+class LongMessagesTests(SynchronousTestCase):
+    def test_long_promise_arrives_over_any_buffer(self) -> None:
+        """The seed chooses the number of servers and the size of the buffers."""
+        for seed in range(2):
+            self.assertEqual(attempt("long-promise-over-small-buffers", seed, None), "")
+
+    def test_promiser_may_restart(self) -> None:
+        self.assertEqual(attempt("promiser-restarts", 0, None), "")
+        self.assertIn("was well", attempt("promiser-restarts", 0, restarted_promiser_is_forgotten))
+
+    def test_long_promise_is_given_time(self) -> None:
+        self.assertEqual(attempt("long-promise-over-slow-links", 0, None), "")
+        self.assertIn("was well", attempt("long-promise-over-slow-links", 0, long_promise_is_given_no_time))
+
+    def test_bursts_become_as_short_as_the_buffer(self) -> None:
+        self.assertEqual(attempt("catching-up-over-a-small-buffer", 0, None), "")
+        self.assertIn("in vain", attempt("catching-up-over-a-small-buffer", 0, bursts_are_too_long))
