@@ -140,21 +140,25 @@ class AliveHandler(Handler):
         self.stay_if_followed()
 
     def stay_if_followed(self) -> None:
-        """Restart the Progress_Timer if this server leads and a majority, itself included, follows it in its view.
+        """Restart the Progress_Timer if this server leads and a majority follows it (`is_followed`)."""
+        if self.is_followed():
+            self._progress_timer.start()
+
+    def is_followed(self) -> bool:
+        """Whether this server leads, and a majority, itself included, follows it in its view.
 
         A server counts as a follower if its last ALIVE said that it follows this leader in this view, and if any
         message of it has come within the last `progress_seconds`.
         """
         data = self._data
         if data.server.state is not State.REG_LEADER:
-            return
+            return False
         oldest = self._clock.seconds() - self._settings.progress_seconds
         followers = sum(
             peer.last_heard >= oldest and peer.state is State.REG_NONLEADER and peer.view == data.views.last_installed
             for peer in self._peers.by_id.values()
         )
-        if followers + 1 >= self.quorum:
-            self._progress_timer.start()
+        return followers + 1 >= self.quorum
 
     def _is_my_leader(self, message: Alive) -> bool:
         data = self._data

@@ -14,6 +14,7 @@ from twisted.logger import Logger
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Proposal, State, VCProof, ViewChange
+from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
@@ -34,26 +35,41 @@ class LeaderElectionHandler(Handler):
         update_queue: UpdateQueue,
         alive: AliveHandler,
         progress_timer: ProgressTimer,
+        peers: Peers,
     ) -> None:
         super().__init__(core)
         self._prepare = prepare
         self._update_queue = update_queue
         self._alive = alive
         self._progress_timer = progress_timer
+        self._peers = peers
         self.on_begin: Callable[[], None] = lambda: None
         """Called each time that this server sends a first VIEW_CHANGE for a view."""
         self.just_recovered = True
         """Whether this server has neither suspected a leader nor rejoined a view since it started; if so, it may rejoin
         the installed view, which means to follow the leader of that view again (G9 i)."""
         self._aru_at_suspicion = 0
+        self._leader_attempts = (0, 0)
+        """(installed view, later view): the leader of the installed view, perhaps this server, has last voted for the
+        later view."""
 
     def suspect(self) -> None:
-        """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress."""
+        """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
+
+        Departure 50: a later one if the leader of the installed view has left it to attempt that one.
+        """
         self.just_recovered = False
-        self.shift_to_leader_election(self._data.views.last_attempted + 1)
+        self.shift_to_leader_election(max(self._data.views.last_attempted + 1, self.attempted_by_leader()))
+
+    def raise_view(self, view: int) -> None:
+        """Departure 50: leave the view that this server leads, and attempt a later one that it leads, too."""
+        self.just_recovered = False
+        self._leader_attempts = self._data.views.last_installed, view
+        self.shift_to_leader_election(view)
 
     def on_view_change(self, message: ViewChange) -> None:
         """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
+        self._note_vote_of_leader(message)
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
@@ -68,17 +84,32 @@ class LeaderElectionHandler(Handler):
         """Hurry the Progress_Timer: the leader of the installed view votes for another view.
 
         Such a leader never leads the installed view again (G10), so its vote is as good a hint as a refused frame
-        (Departure 11). The VIEW_CHANGE itself is discarded, as every VIEW_CHANGE is while this server follows a leader.
+        (Departure 11). The VIEW_CHANGE itself is discarded, as every VIEW_CHANGE is while this server follows a leader;
+        but when this server suspects the leader, it attempts the same view (Departure 50).
         """
-        installed = self._data.views.last_installed
-        if 0 < installed < message.attempted and self._membership.leader_of(installed) == message.server_id:
+        if self._note_vote_of_leader(message):
             self._progress_timer.hurry()
+
+    def _note_vote_of_leader(self, message: ViewChange) -> bool:
+        """Remember a vote of the leader of the installed view for a later view. Returns whether it is one."""
+        installed = self._data.views.last_installed
+        if not 0 < installed < message.attempted or self._membership.leader_of(installed) != message.server_id:
+            return False
+        self._leader_attempts = installed, message.attempted
+        return True
+
+    def attempted_by_leader(self) -> int:
+        """The view that the leader of the installed view has last voted for; 0: none."""
+        installed, attempted = self._leader_attempts
+        return attempted if installed == self._data.views.last_installed else 0
 
     def on_vc_proof(self, message: VCProof) -> None:
         """Figure 6, Block C: install a later view that another server has installed already."""
         data = self._data
         if message.installed == data.views.last_installed:
             self._rejoin_after_recovery(message.installed)
+        elif self.leader_goes_beyond(message.installed):
+            return
         elif message.installed > data.views.last_installed:
             if self._membership.i_lead(message.installed):
                 self._led_it_before(message.installed)
@@ -147,6 +178,18 @@ class LeaderElectionHandler(Handler):
         """Figure 6, Block D: whether a majority votes for `view`."""
         votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
         return votes >= self.quorum
+
+    def leader_goes_beyond(self, view: int) -> bool:
+        """Departure 50: whether this server attempts, with the leader of its installed view, a view above `view`.
+
+        The leader has left its view for the sake of servers that have installed `view`, in which they follow a leader
+        that does not lead. A VC_PROOF of theirs is then no reason to follow it, too. It is one if the leader of any
+        later view is heard.
+        """
+        data = self._data
+        attempted = data.views.last_attempted
+        is_raised = data.views.last_installed < view < attempted == self.attempted_by_leader()
+        return is_raised and not self._peers.a_later_view_is_led(data.views.last_installed)
 
     def _rejoin_after_recovery(self, view: int) -> None:
         if self.just_recovered and self.may_rejoin(view):

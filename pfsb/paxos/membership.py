@@ -51,5 +51,9 @@ class Membership:
         assert view > 0, "view 0 is a placeholder that nobody leads"
         return self.ids[(view - 1) % len(self.ids)]
 
+    def next_led(self, view: int) -> int:
+        """The first view above `view` that this server leads."""
+        return next(later for later in range(view + 1, view + self.n + 1) if self.i_lead(later))
+
     def i_lead(self, view: int) -> bool:
         return view > 0 and self.leader_of(view) == self.server_id

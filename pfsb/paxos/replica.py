@@ -78,6 +78,7 @@ from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
+from pfsb.paxos.view_raise import ViewRaise
 from pfsb.paxos.window import Window
 
 
@@ -169,7 +170,10 @@ class Replica:
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
-        self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
+        self.election = LeaderElectionHandler(
+            core, self.prepare, self.update_queue, self.alive, self.progress_timer, peers
+        )
+        self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
         self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.take_part)
         self.log_positions = LogPositionHandler(core, peers, storage, self.storage_identity.doubt)
@@ -183,6 +187,7 @@ class Replica:
             self.reconciliation,
             self.storage_identity,
             self.disk_watch,
+            self.view_raise,
             self.demand,
             rng,
             slot_time,

@@ -29,6 +29,7 @@ from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.round_trip import JITTER, SHORTEST_SECONDS, RoundTrip
 from pfsb.paxos.storage_identity import StorageIdentityHandler
+from pfsb.paxos.view_raise import ViewRaise
 
 REORDERING = 1.25
 """How long, in units of the mean time of a slot, a PROPOSAL waits before it counts as lost because a later slot is
@@ -60,6 +61,7 @@ class Retransmission(Handler):
         reconciliation: ReconciliationHandler,
         storage_identity: StorageIdentityHandler,
         disk_watch: DiskWatch,
+        view_raise: ViewRaise,
         demand: Demand,
         rng: random.Random,
         slot_time: RoundTrip,
@@ -74,6 +76,7 @@ class Retransmission(Handler):
         self._alive = alive
         self._storage_identity = storage_identity
         self._disk_watch = disk_watch
+        self._view_raise = view_raise
         self._demand = demand
         self._rng = rng
         self._slot_time = slot_time
@@ -146,8 +149,9 @@ class Retransmission(Handler):
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
-        This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
-        Measured times of which nothing new is learned are forgotten by and by (`RoundTrip.relax`).
+        This is also when the server looks whether its disk works, when slots that all servers have are forgotten, and
+        when a leader looks for servers that have installed a later view (Departure 50). Measured times of which nothing
+        new is learned are forgotten by and by (`RoundTrip.relax`).
         """
         self._disk_watch.look()
         self._turn.run(self._keep_informed)
@@ -165,6 +169,7 @@ class Retransmission(Handler):
             self._update_time.relax()
         if not self._reconciliation.is_behind():
             self._reconciliation.round_trip.relax()
+        self._view_raise.look()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).

@@ -32,6 +32,11 @@ class MembershipTests(SynchronousTestCase):
         one, other = Membership(1, (1, 2, 3, 4)), Membership(4, (4, 2, 1, 3))
         self.assertEqual([one.leader_of(v) for v in views], [other.leader_of(v) for v in views])
 
+    def test_next_view_that_a_server_leads(self) -> None:
+        """Departure 50: a server leads every N-th view; the next one is above the given view."""
+        membership = Membership(7, (9, 3, 7))
+        self.assertEqual([membership.next_led(view) for view in (0, 1, 2, 3, 4, 5)], [2, 2, 5, 5, 5, 8])
+
     def test_view_0_has_no_leader(self) -> None:
         """View 0 is a placeholder: asking who leads it is a mistake."""
         membership = Membership(1, (1, 2, 3))

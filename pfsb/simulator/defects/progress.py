@@ -186,6 +186,30 @@ def _alone_and_leading(process: Any) -> None:
             replica.progress_timer.start()
 
 
+@DEFECTS.add("view-not-raised", "Departure 50", "a leader leaves servers that have installed a later view alone")
+def _view_not_raised(process: Any) -> None:
+    override(process.replica.view_raise, "look", lambda _: do_nothing)
+
+
+@DEFECTS.add("raised-without-pause", "Departure 50", "a leader raises its view as often as a server tells a later one")
+def _raised_without_pause(process: Any) -> None:
+    process.replica.view_raise.longest_wait = process.replica.view_raise.shortest_wait
+
+
+@DEFECTS.add(
+    "raise-not-followed", "Departure 50", "the followers of a leader that raises its view attempt the next view"
+)
+def _raise_not_followed(process: Any) -> None:
+    override(process.replica.election, "attempted_by_leader", lambda _: lambda: 0)
+
+
+@DEFECTS.add(
+    "raise-given-up", "Departure 50", "a leader that raises its view, or a follower of it, installs the view below"
+)
+def _raise_given_up(process: Any) -> None:
+    override(process.replica.election, "leader_goes_beyond", lambda _: lambda view: False)
+
+
 # ---------------------------------------------------------------------------------------------
 # Ordering
 # ---------------------------------------------------------------------------------------------

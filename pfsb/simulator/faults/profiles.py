@@ -133,6 +133,8 @@ class Profile:
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_pace_drills: bool = False
     """Whether the run ends with measurements on slow disks and lossy links (`pfsb.simulator.runs.pace_drills`)."""
+    has_later_views: bool = False
+    """Whether the drills are those of `pfsb.simulator.runs.view_drills`: servers are brought into later views."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -364,6 +366,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")
+    ),
+    "later-views": Profile(
+        "some crashes; then servers that are in a later view than the one in which a majority works, or say so",
+        ("crashes",),
+        servers=(3, 4, 5, 5),
+        drills=4,
+        has_later_views=True,
     ),
     "names": Profile(
         "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",

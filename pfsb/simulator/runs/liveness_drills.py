@@ -201,7 +201,8 @@ class LivenessDrills:
 
         Meanwhile the drill asks for one update after the other. A server that has suspected its leader returns to it
         only when it sees the leader order something. Its Progress_Timer returns to the default when it orders a slot of
-        its view by ACCEPTs; it may learn some slots by reconciliation instead, but not all. A server must also have
+        its view by ACCEPTs; it may learn some slots by reconciliation instead, but not all. If a minority has installed
+        a later view, the leader raises its own above that one (Departure 50). A server must also have
         forgotten each update of another server's client that it remembers as waiting (Departure 17).
         """
         began = self.cluster.now
@@ -211,29 +212,9 @@ class LivenessDrills:
             if self.cluster.now > until:
                 what = wrong or f"server {request.server_id} gets no answer"
                 raise Violation(f"all is well, and {what}\n{self.cluster.picture()}")
-            if self._restart_leader_if_needed() or (request.is_answered and not self._unequal()):
+            if request.is_answered and not self._unequal():
                 request = self._ask(self._any_server())
             self.cluster.run(LOOK_SECONDS if self.cluster.now < began + HASTE_SECONDS else 10 * LOOK_SECONDS)
-
-    def _restart_leader_if_needed(self) -> bool:
-        """Crash the leader and start it again if another server waits in a later view. Returns whether it did so.
-
-        The updates of the leader's clients that were under way are lost then.
-
-        A server may have installed a later view that no majority has installed. Such a server waits for the next
-        election, as in the paper: it does not interrupt a view that works (Figure 4 A4 and B4).
-        """
-        leader = self.cluster.leader()
-        if leader is None or not any(self._waits_beyond(self._installed(leader), i) for i in self.cluster.ids):
-            return False
-        self.marks.counts["some wait in a later view"] += 1
-        self.cluster.crash(leader)
-        self.cluster.restart(leader)
-        return True
-
-    def _waits_beyond(self, view: int, server_id: int) -> bool:
-        data = self.cluster.replica(server_id).data
-        return data.views.last_installed > view and data.server.state is State.LEADER_ELECTION
 
     def _unsettled(self) -> str:
         """A sentence about the first thing that has not settled, or "" if all has."""

@@ -43,6 +43,7 @@ from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.pace_drills import PaceDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
+from pfsb.simulator.runs.view_drills import ViewDrills
 
 EQUALITY_SECONDS = 60.0
 """How long, in simulated seconds, all servers of a healed cluster may take to have executed the same slots."""
@@ -228,7 +229,8 @@ class Run:
     def _drills(self, slowness: float) -> LivenessDrills:
         if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
-        return LivenessDrills(self.cluster, self._rng, self.marks, slowness)
+        drills = ViewDrills if self.profile.has_later_views else LivenessDrills
+        return drills(self.cluster, self._rng, self.marks, slowness)
 
     def _begin(self) -> None:
         for server in self.cluster.servers.values():

@@ -6,7 +6,9 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Prepare, PrepareOK, State
+from pfsb.paxos.messages import Alive, Prepare, PrepareOK, State
+from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.stranding import all_follow, strand, tell_view
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule, size
 
@@ -126,6 +128,61 @@ def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.has_leader() and cluster.leader() != deaf, 30)
 
 
+def minority_in_a_later_view(seed: int, patch: Plant | None) -> None:
+    """Departure 50: servers that have installed a view that is never led come back, and the leader goes on to lead.
+
+    With and without load, in clusters of three to seven servers, and twice one after the other.
+    """
+    rng = random.Random(f"{seed}/minority")
+    servers, clients = rng.choice((3, 4, 5, 6, 7)), rng.choice((0, 0, 1, 3))
+    scene = Scenario(seed, patch, servers=servers, clients=clients)
+    cluster = scene.cluster
+    for client in scene.clients:
+        client.start()
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    leader = scene.leader()
+    for _ in range(2):
+        followers = [i for i in cluster.ids if i != leader]
+        away = rng.sample(followers, rng.randint(1, (servers - 1) // 2))
+        strand(cluster, away, scene.view() + rng.choice((1, 2, 7, 100, 1_000)))
+        cluster.run_until(lambda: all_follow(cluster), 40)
+        if scene.leader() != leader:
+            raise Violation(f"server {leader} led, and now server {scene.leader()} leads\n{cluster.picture()}")
+    scene.everyone_is_served(10)
+
+
+def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
+    """Departure 50: a server in error that always tells a later view takes the leadership from no server.
+
+    It causes few elections, and servers that have installed a later view in truth come back all the same.
+    """
+    scene = Scenario(seed, patch, servers=random.Random(f"{seed}/servers").choice((5, 6, 7)), clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    wrong, away = scene.rng.sample([i for i in cluster.ids if i != leader], 2)
+    until = cluster.now + 120
+    ahead = scene.rng.choice((1, 7, 2**19))
+
+    def tell() -> None:
+        if cluster.now < until:
+            tell_view(cluster, wrong, ahead)
+            cluster.clock.callLater(0.01, tell)
+
+    cluster.network.drop(lambda passage: isinstance(passage.message, Alive) and passage.sender == wrong)
+    tell()
+    cluster.run(100)
+    cluster.run_until(cluster.has_leader)
+    elections = len(cluster.checks.messages.leaders) - 1
+    if not 2 <= elections <= 10:
+        raise Violation(f"one server tells a later view for 100 s, and there are {elections} elections")
+    strand(cluster, [away], scene.view() + 1)
+    cluster.run_until(lambda: all_follow(cluster), 40)
+    if scene.leader() != leader:
+        raise Violation(f"server {leader} led, and now server {scene.leader()} leads\n{cluster.picture()}")
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     minority_is_down,
     prepare_is_overtaken,
@@ -136,4 +193,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     nothing_happens,
     one_server_only_talks,
     leader_hears_nobody,
+    minority_in_a_later_view,
+    later_view_is_told_without_end,
 )

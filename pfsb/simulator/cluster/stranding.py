@@ -1,0 +1,51 @@
+"""Servers that are brought into a later view than the one in which the others work (Departure 50)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pfsb.paxos.messages import Alive, State, VCProof
+from pfsb.simulator.cluster.cluster import SimulatedCluster
+
+DELIVERY_SECONDS = 0.01
+"""How long, in seconds, the servers have to install the later view before their links are mended."""
+
+
+def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
+    """Let the servers `away` install `view`, or one soon after it, by the VC_PROOF of a server in error.
+
+    For that they are cut off from all others until they suspect their leader. Then all links of the cluster are mended.
+    No server has led the view, and its leader is none of these servers.
+    """
+    wrong = next(i for i in cluster.ids if i not in away)
+    for server_id in away:
+        cluster.isolate(server_id)
+    for server_id in away:
+        server = cluster.replica(server_id).data.server
+        cluster.run_until(lambda server=server: server.state is State.LEADER_ELECTION, 60)  # type: ignore[misc]
+    while cluster.replica(wrong).membership.leader_of(view) in away:
+        view += 1
+    for server_id in away:
+        proof = VCProof(wrong, view)
+        cluster.replica(server_id).receive(wrong, cluster.disk(wrong).identity or b"", [proof])
+    cluster.run(DELIVERY_SECONDS)
+    cluster.heal()
+
+
+def tell_view(cluster: SimulatedCluster, wrong: int, ahead: int) -> None:
+    """Let the leader, if there is one, hear an ALIVE by which server `wrong` is `ahead` views above the leader's."""
+    leader = cluster.leader()
+    if leader is not None:
+        view = cluster.replica(leader).data.views.last_installed + ahead
+        told = Alive(wrong, view, State.LEADER_ELECTION, 0, True)
+        cluster.replica(leader).receive(wrong, cluster.disk(wrong).identity or b"", [told])
+
+
+def all_follow(cluster: SimulatedCluster) -> bool:
+    """Whether every server follows or leads the latest view that any server has installed."""
+    data = [cluster.replica(i).data for i in cluster.ids]
+    latest = max(one.views.last_installed for one in data)
+    is_followed = all(
+        one.views.last_installed == latest and one.server.state is not State.LEADER_ELECTION for one in data
+    )
+    return is_followed and cluster.has_leader()
