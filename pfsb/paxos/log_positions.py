@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from attrs import define
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
@@ -29,6 +30,15 @@ from pfsb.support.limits import NUMBER_MAX
 
 TOLD_PER_ALIVE = 4
 """Maximum number of KNOWN_POSITIONs, within `alive_seconds`, to one server."""
+WORDS_BELIEVED = 4
+"""Number of KNOWN_POSITIONs in a row, from one server, that this server believes. A server that has refused a frame
+refuses all later ones, and says so each time; a server in error, or a forged frame, says it now and then."""
+WORD_PERIODS = 0.5
+"""Least time between two KNOWN_POSITIONs of one server that count as two, in periods of ALIVE: copies of a frame come
+sooner."""
+SILENCE_PERIODS = 3
+"""Most time between two KNOWN_POSITIONs that follow each other in a row, in periods of ALIVE. While this server is not
+admitted, it asks in each period."""
 
 
 def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
@@ -42,6 +52,16 @@ def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
         return 0
     starts = incarnation - own.incarnation
     return position - starts - own.position if own.incarnation else own.position
+
+
+@define
+class Doubt:
+    """How often, in a row, another server has told (KNOWN_POSITION) that it knows a later state of this storage."""
+
+    words: int = 0
+    """Number of KNOWN_POSITIONs, without copies."""
+    last_at: float = NEVER
+    """Time by the clock of the last one that is counted."""
 
 
 class StorageWentBack(Exception):
@@ -72,8 +92,8 @@ class LogPositionHandler(Handler):
         storage."""
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
-        self._doubted_at: dict[int, float] = {}
-        """Server id -> the time by the clock at which it first told of a later state of this storage."""
+        self._doubts: dict[int, Doubt] = {}
+        """Server id -> what it has said of a later state of this storage."""
 
     def begin(self, found: Recovered) -> None:
         """Take over what is on this server's disk, at the start."""
@@ -149,17 +169,16 @@ class LogPositionHandler(Handler):
             self._turn.send(KnownPosition(own_id, identity, peer.incarnation, peer.position), sender)
 
     def on_known_position(self, message: KnownPosition) -> None:
-        """Stop this server if another one knows of a later state of its storage, and says so twice.
+        """Stop this server if another one knows of a later state of its storage, and says so again and again.
 
-        The first time may be a forged frame. From then on this server waits, if it is not admitted yet, until the other
-        server has told it again, or has admitted it.
+        One word may be a forged frame. From the first one on this server waits, if it is not admitted yet, until the
+        other server has said it often enough, or has admitted it.
         """
         if message.identity != self._identity or not self._lacks(message):
             return
-        now, sender = self._clock.seconds(), message.server_id
-        doubted_at = self._doubted_at.setdefault(sender, now)
+        sender = message.server_id
         self._on_doubt(sender)
-        if now - doubted_at >= self._settings.alive_seconds / 2:
+        if self._words_in_a_row(sender) >= WORDS_BELIEVED:
             raise StorageWentBack(
                 f"this storage was further than it is: server {sender} has known it with {message.position} groups of "
                 f"records in its start number {message.incarnation}, and now it has {self.told()} in number "
@@ -175,7 +194,18 @@ class LogPositionHandler(Handler):
 
     def believe(self, server_id: int) -> None:
         """Forget what a server has told, because it takes this server's frames now."""
-        self._doubted_at.pop(server_id, None)
+        self._doubts.pop(server_id, None)
+
+    def _words_in_a_row(self, sender: int) -> int:
+        """Count a KNOWN_POSITION of this server. Returns how many have come in a row, with this one."""
+        doubt, now = self._doubts.setdefault(sender, Doubt()), self._clock.seconds()
+        silence = now - doubt.last_at
+        if silence > SILENCE_PERIODS * self._settings.alive_seconds:
+            doubt.words = 0
+        if silence >= WORD_PERIODS * self._settings.alive_seconds:
+            doubt.words += 1
+            doubt.last_at = now
+        return doubt.words
 
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether this storage has never been in the state that is told."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pfsb.paxos.disk_trouble import DiskTrouble
-from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.log_positions import SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.turn import SYNCS_PER_NOTE
@@ -221,28 +221,40 @@ class AccusedTests(ReplicaTestCase):
         self.take(Heard)
         self.flushLoggedErrors()
 
-    def test_second_word_stops_the_server(self) -> None:
-        """The line says what was known, what is there, and what to do."""
+    def hear_again_and_again(self, message: KnownPosition, times: int) -> None:
+        for _ in range(times):
+            self.advance(self.settings.alive_seconds)
+            self.receive(message)
+            self.receive(message)
+
+    def test_word_that_is_told_again_and_again_stops_the_server(self) -> None:
+        """The line says what was known, what is there, and what to do. A repetition of a frame does not count."""
         for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
             self.start()
             self.accused()
             self.storage.position = 50
-            self.receive(message)
-            self.receive(message)
-            self.assertEqual(self.failures, [], "a repetition of the same frame is no second word")
-            self.advance(self.settings.alive_seconds / 2)
-            self.receive(message)
+            self.hear_again_and_again(message, WORDS_BELIEVED - 1)
+            self.assertEqual(self.failures, [])
+            self.hear_again_and_again(message, 1)
             self.assertIsNotNone(self.failures.pop().check(StorageWentBack), message)
             self.take(Heard)
 
+    def test_word_that_is_told_now_and_then_is_not_believed(self) -> None:
+        """A server in error says many things; one that has refused a frame refuses the following ones, too."""
+        for _ in range(4 * WORDS_BELIEVED):
+            self.hear_again_and_again(state(1, 3, 51), 1)
+            self.advance((SILENCE_PERIODS + 1) * self.settings.alive_seconds)
+        self.assertEqual(self.failures, [])
+        self.take(Heard)
+        self.flushLoggedErrors()
+
     def test_server_that_takes_the_storage_again_is_believed(self) -> None:
-        """The first word was forged: the next frame of the true server takes it back."""
-        self.receive(state(1, 9, 99))
+        """The first words were wrong: the next frame of the true server takes them back."""
+        self.hear_again_and_again(state(1, 9, 99), WORDS_BELIEVED - 1)
         for sender in (1, 3, 4, 5):
             self.receive(Acquainted(sender, identity_of(2)))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
-        self.advance(self.settings.alive_seconds)
-        self.receive(state(1, 9, 99))
+        self.hear_again_and_again(state(1, 9, 99), WORDS_BELIEVED - 1)
         self.assertEqual(self.failures, [])
         self.take(ViewChange)
         self.take(Heard)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pfsb.paxos.messages import Alive, State, VCProof
+from pfsb.paxos.messages import Alive, Message, State, VCProof
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 DELIVERY_SECONDS = 0.01
@@ -26,8 +27,7 @@ def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
     while cluster.replica(wrong).membership.leader_of(view) in away:
         view += 1
     for server_id in away:
-        proof = VCProof(wrong, view)
-        cluster.replica(server_id).receive(wrong, cluster.disk(wrong).identity or b"", [proof])
+        _tell(cluster, wrong, server_id, VCProof(wrong, view))
     cluster.run(DELIVERY_SECONDS)
     cluster.heal()
 
@@ -37,8 +37,14 @@ def tell_view(cluster: SimulatedCluster, wrong: int, ahead: int) -> None:
     leader = cluster.leader()
     if leader is not None:
         view = cluster.replica(leader).data.views.last_installed + ahead
-        told = Alive(wrong, view, State.LEADER_ELECTION, 0, True)
-        cluster.replica(leader).receive(wrong, cluster.disk(wrong).identity or b"", [told])
+        _tell(cluster, wrong, leader, Alive(wrong, view, State.LEADER_ELECTION, 0, True))
+
+
+def _tell(cluster: SimulatedCluster, sender: int, receiver: int, message: Message) -> None:
+    """Let a server handle a message as if it came in the latest frame of `sender`."""
+    disk = cluster.disk(sender)
+    identity, position = disk.identity or b"", position_of(disk, sender)
+    cluster.replica(receiver).receive(sender, identity, [message], disk.incarnation, position)
 
 
 def all_follow(cluster: SimulatedCluster) -> bool:
