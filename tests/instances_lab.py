@@ -27,7 +27,7 @@ class PeerProcess:
         self.application = Instances()
         self.server = make_server(config, Catalogue([self.application]), parts)
         self.replica = self.server.replica
-        self.replica.ordered_queue._state_machine = parts.watched(self.server.machine)
+        self.replica.ordered_queue.state_machine = parts.watched(self.server.machine)
         watch_introductions(self.replica, parts)
         self.peer = Peer(self.server, self.application, parts.clock)
 

@@ -100,7 +100,8 @@ class KeyValue(Application):
 
     def __init__(self) -> None:
         self._entries: dict[bytes, _Entry] = {}
-        self._used_bytes = 0
+        self.used_bytes = 0
+        """Number of bytes of all keys and values, for the quota `kv_bytes`."""
         """Bytes of all keys and values, as a running sum: no command looks at more than it changes."""
         self._keys: SortedList[bytes] = SortedList()
         """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
@@ -140,7 +141,7 @@ class KeyValue(Application):
         keys, values, revisions = columns
         self._entries.clear()  # before the new entries are made: memory may not hold a million keys twice
         self._entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
-        self._used_bytes = sum(map(len, keys)) + sum(map(len, values))
+        self.used_bytes = sum(map(len, keys)) + sum(map(len, values))
         self._keys, self._unsorted = SortedList(keys), []
 
     def _put(self, command: Command, context: IContext) -> Result:
@@ -153,7 +154,7 @@ class KeyValue(Application):
         for key in command[1:]:
             entry = self._entries.pop(key, None)
             if entry is not None:
-                self._used_bytes -= len(key) + len(entry[0])
+                self.used_bytes -= len(key) + len(entry[0])
                 self._in_order().remove(key)
                 deleted += 1
         return Done((("deleted", deleted), ("revision", context.revision)))
@@ -188,10 +189,10 @@ class KeyValue(Application):
             return self._write(key, text, context) or Done((("value", text), ("revision", context.revision)))
         value, growth, growing = entry[0] + text, len(text), entry[2]
         size = len(value)
-        quotas, used = context.quotas, self._used_bytes + growth
+        quotas, used = context.quotas, self.used_bytes + growth
         if growth and (size > quotas.value_bytes or used > quotas.kv_bytes):
             return self._refused(key, size, growth, quotas)
-        self._used_bytes = used
+        self.used_bytes = used
         if size >= GROWING_FROM_BYTES:
             growing = growing or GrowingBytes()
             growing.data = value
@@ -222,9 +223,9 @@ class KeyValue(Application):
                 return self._refused(key, size, added, quotas)
             growth += added
             entries[key] = value, revision, None
-        if growth > 0 and self._used_bytes + growth > quotas.kv_bytes:
+        if growth > 0 and self.used_bytes + growth > quotas.kv_bytes:
             return self._refused(b"", 0, growth, quotas)
-        self._used_bytes += growth
+        self.used_bytes += growth
         for key, entry in entries.items():
             self._put_entry(key, entry)
         return Done((("revision", revision),))
@@ -277,9 +278,9 @@ class KeyValue(Application):
 
         Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
         """
-        if growth > 0 and (len(entry[0]) > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
+        if growth > 0 and (len(entry[0]) > quotas.value_bytes or self.used_bytes + growth > quotas.kv_bytes):
             return self._refused(key, len(entry[0]), growth, quotas)
-        self._used_bytes += growth
+        self.used_bytes += growth
         self._put_entry(key, entry)
         return None
 
@@ -291,7 +292,7 @@ class KeyValue(Application):
         self._entries[key] = entry
 
     def used(self) -> int:
-        return self._used_bytes
+        return self.used_bytes
 
     def _refused(self, key: bytes, size: int, growth: int, quotas: Quotas) -> Refused:
         """The refusal of a value of `size` bytes for `key`, or of one by which the state grows by `growth` bytes."""
@@ -300,7 +301,7 @@ class KeyValue(Application):
             return Refused("TOOLARGE", text)
         return Refused(
             "TOOLARGE",
-            f"keys and values have {self._used_bytes} bytes, this command would add {growth}, and kv_bytes allows "
+            f"keys and values have {self.used_bytes} bytes, this command would add {growth}, and kv_bytes allows "
             f"{quotas.kv_bytes}: delete keys, or have that setting raised",
         )
 

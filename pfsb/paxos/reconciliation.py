@@ -113,7 +113,7 @@ class ReconciliationHandler(Handler):
     def catch_up_to(self, target: int) -> None:
         """Ask for the slots up to `target`, which another server has ordered, unless they come by themselves soon."""
         self._target = max(self._target, target)
-        if self._call is None and self._is_behind():
+        if self._call is None and self.is_behind():
             self._arm(self._patience())
 
     def _patience(self) -> float:
@@ -126,13 +126,13 @@ class ReconciliationHandler(Handler):
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
-        if not message.updates and self._was_asked_in_vain(message):
+        if not message.updates and self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
             self._ordering.on_globally_ordered_update(update)
-        if not self._is_behind():
+        if not self.is_behind():
             self._stop_waiting()
             self._peer = None
             self._slots_max, self._whole_bursts, self._torn_bursts = BURST_SLOTS_MAX, 0, 0
@@ -151,7 +151,7 @@ class ReconciliationHandler(Handler):
         elif self._data.ordering.local_aru > aru:
             self._rearm(self._settings.reconciliation_seconds)
 
-    def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
+    def was_asked_in_vain(self, message: ReconciliationReply) -> bool:
         """Whether a reply without slots contradicts what its sender says, or said when it was asked.
 
         A server that is not ahead has nothing to give, and is in no doubt for that: at its start a server asks a peer
@@ -164,7 +164,7 @@ class ReconciliationHandler(Handler):
     def stop(self) -> None:
         self._stop_waiting()
 
-    def _is_behind(self) -> bool:
+    def is_behind(self) -> bool:
         """Whether slots are missing that this server can take.
 
         A leader with a prepared view re-sends its own proposals and never reconciles, and a server whose disk is in
@@ -172,6 +172,12 @@ class ReconciliationHandler(Handler):
         """
         is_behind = self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
         return is_behind and self._turn.trouble is None
+
+    def forget_requests(self) -> None:
+        """Forget which slots were asked for, of whom. The model checker does so when no slot is missing, since nothing
+        rests on these values then, and states that differ in them are one state."""
+        self._target, self._peer = 0, None
+        self._first = self._burst_end = 0
 
     def _may_ask_on(self) -> bool:
         """Whether to ask for the next burst now, before the present burst is complete.
@@ -204,7 +210,7 @@ class ReconciliationHandler(Handler):
             self._slots_max, self._torn_bursts = max(1, self._reply_slots), 0
 
     def ask_a_peer(self) -> None:
-        if self._is_behind():
+        if self.is_behind():
             self.shorten_burst()
             peer = self._choose_peer()
             if peer is not None:

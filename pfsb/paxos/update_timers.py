@@ -7,6 +7,7 @@ delayed call of the reactor are therefore enough for any number of clients.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
@@ -39,6 +40,10 @@ class UpdateTimers(Handler):
         if self._call is not None:
             self._call.cancel()
             self._call = None
+
+    def running(self) -> Iterable[UpdateTimer]:
+        """The timers that run, in the order in which they expire."""
+        return self._timers.values()
 
     def forward_pending_updates(self) -> None:
         """Departure 18: send the pending updates to a new leader at once, before their timers expire."""

@@ -67,7 +67,7 @@ class Submission:
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self._own = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
-        self._submitters: dict[str, Submitter] = {}
+        self.submitters: dict[str, Submitter] = {}
         """Session client id -> the connection that speaks for the session."""
         self._bundlers: dict[Bundler, None] = {self._own: None}
         """All bundlers that may have an outstanding bundle."""
@@ -105,7 +105,7 @@ class Submission:
 
     def speaks_for(self, client_id: str, epoch: int) -> bool:
         """True if a connection of this server has opened the session under `epoch`, and is still connected."""
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         return submitter is not None and submitter.epoch == epoch
 
     # ------------------------------------------------------------------ commands on their way down
@@ -113,15 +113,15 @@ class Submission:
     def attach(self, submitter: Submitter) -> None:
         """Registers a connection as the one that submits commands of its session and gets their results."""
         self._bundlers[submitter.bundler] = None
-        self._submitters[submitter.client_id] = submitter
+        self.submitters[submitter.client_id] = submitter
 
     def detach(self, submitter: Submitter) -> None:
         """Ends the registration of a connection that was lost, or that changes to another session.
 
         The waiting parts of its session are dropped; the outstanding bundle still gets its results.
         """
-        if self._submitters.get(submitter.client_id) is submitter:
-            del self._submitters[submitter.client_id]
+        if self.submitters.get(submitter.client_id) is submitter:
+            del self.submitters[submitter.client_id]
         bundler = submitter.bundler
         bundler.drop_waiting()
         self._abandoned.add(bundler)
@@ -250,13 +250,13 @@ class Submission:
         A connection that has opened the session under another epoch is fenced off: its command of that number is
         another one, and it must not believe that it holds a lock.
         """
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         """Tells the session's connection here, if there is one, in a turn, that `epoch` is over (see `Submitter`)."""
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:
             submitter.session_ended(refusal)
 

@@ -226,7 +226,7 @@ def dump(machine: SessionStateMachine) -> Any:
         machine.revision,
         machine.time_ms,
         [(*_fields(session),) for session in machine.sessions.values()],
-        list(machine._closed.items()),
+        list(machine.closed_sessions.items()),
         [application.snapshot() for application in machine.applications],
     )
 
@@ -432,7 +432,7 @@ class ClusterTestCase(SynchronousTestCase):
         local_clients = self.server(server_id).local_clients
         submission = local_clients.submission
         self.assertEqual(local_clients.connections, 0)
-        self.assertEqual(list(submission._submitters), [])
+        self.assertEqual(list(submission.submitters), [])
         self.assertEqual(list(submission._bundlers), [submission._own])
         self.assertEqual(list(submission._abandoned), [])
         self.assertEqual(list(submission._ready), [])

@@ -55,26 +55,26 @@ class QuotaCheckerTests(SynchronousTestCase):
     def test_sum_that_is_wrong(self) -> None:
         """A DEL that does not count."""
         self.run_command("PUT", "k", "12")
-        self.kv._used_bytes += 1
+        self.kv.used_bytes += 1
         self.run_command("DEL", "k")
         self.assertViolation("kv_bytes are 1, after ('DEL', 'k') 0")
 
     def test_refusal_that_is_wrong(self) -> None:
         """Half the quota is left."""
-        self.driver.machine._context.quotas = Driver(kv_bytes=5).machine.settings.values
+        self.driver.machine.context.quotas = Driver(kv_bytes=5).machine.settings.values
         self.run_command("PUT", "k", "123456")
         self.assertViolation("is refused, but adds 7 to 10")
 
     def test_growth_beyond_a_quota(self) -> None:
         """The server has another limit than the settings say."""
-        self.driver.machine._context.quotas = Driver(kv_bytes=50).machine.settings.values
+        self.driver.machine.context.quotas = Driver(kv_bytes=50).machine.settings.values
         self.run_command("PUT", "k", "12345678")
         self.run_command("PUT", "l", "12345678")
         self.assertViolation("beyond a quota")
 
     def test_line_beyond_a_quota(self) -> None:
         """A text has 8 bytes at most."""
-        self.driver.machine._context.quotas = Driver(chat_bytes=50).machine.settings.values
+        self.driver.machine.context.quotas = Driver(chat_bytes=50).machine.settings.values
         self.run_command("SAY", "123456789")
         self.assertViolation("('SAY', '123456789') came to")
 

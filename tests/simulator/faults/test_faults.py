@@ -320,9 +320,9 @@ class BoundsTests(SynchronousTestCase):
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
         """The last number of a closed session is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon, 1)
+        self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon, 1)
         check_bounds(self.run_.cluster, 6)
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1, 1)
+        self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon - 1, 1)
         self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_table_that_grows_is_found(self) -> None:

@@ -99,8 +99,8 @@ def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
 
 
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
-    "frames": (FrameCodec, "_check_tag", _trusting),
-    "keyed-frames": (FrameCodec, "_check_tag", _trusting),
+    "frames": (FrameCodec, "check_tag", _trusting),
+    "keyed-frames": (FrameCodec, "check_tag", _trusting),
     "headers": (FrameCodec, "_check_shared", _trusting),
     "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
     "batches": (wire, "_are_updates", lambda found: True),

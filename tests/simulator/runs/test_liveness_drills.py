@@ -54,7 +54,7 @@ class LivenessDrillTests(SynchronousTestCase):
         """All drills are run with three to five servers."""
         for servers in (3, 4, 5):
             liveness = self.liveness(servers=servers)
-            liveness.run_drills(len(liveness._possible_drills()))
+            liveness.run_drills(len(liveness.possible_drills()))
             for drill in DRILLS:
                 self.assertGreater(liveness.marks.counts[f"drill: {drill}"], 0, drill)
 
@@ -62,7 +62,7 @@ class LivenessDrillTests(SynchronousTestCase):
         """Clusters of one or two servers can spare none, and have fewer drills."""
         for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
             liveness = self.liveness(servers=servers)
-            self.assertEqual({drill.__name__ for drill in liveness._possible_drills()}, drills)
+            self.assertEqual({drill.__name__ for drill in liveness.possible_drills()}, drills)
             liveness.run_drills(3)
 
     def test_votes_that_interrupt_are_found(self) -> None:
@@ -152,7 +152,7 @@ class TimerBoundsTests(SynchronousTestCase):
             running = run.cluster.servers[server_id].running
             assert running is not None
             running.server_clock.rate = rate
-        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._possible_drills(), [])
+        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks).possible_drills(), [])
 
 
 class DrillRequestTests(SynchronousTestCase):

@@ -45,7 +45,7 @@ def digest_of(seed: int) -> str:
 
 def answers_wrongly(process: Any) -> None:
     """A defect: the answer of INCR is too high, by another number at each server."""
-    desk_tell = process.server.machine._execute
+    desk_tell = process.server.machine.execute_command
 
     def execute(session: Any, number: int, command: Any) -> Any:
         result = desk_tell(session, number, command)
@@ -54,7 +54,7 @@ def answers_wrongly(process: Any) -> None:
             return Done((("value", str(int(shown["value"]) + session.server_id)), ("revision", shown["revision"])))
         return result
 
-    process.server.machine._execute = execute
+    process.server.machine.execute_command = execute
 
 
 def orders_too_early(process: Any) -> None:
