@@ -82,7 +82,7 @@ class Lab:
 
     def wait_for_unfinished(self, peer: int, values: int) -> None:
         """Wait until this number of values has come to a peer in parts, and not as a whole yet."""
-        unfinished = self[peer]._application.unfinished
+        unfinished = self[peer].application.unfinished
         self.cluster.run_until(lambda: len(unfinished) == values, WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:

@@ -57,27 +57,29 @@ class HeldLock:
     """
 
 
-class _Deadlines:
+class Deadlines:
     """The time limits of all waiting LOCKs, in a heap. When a LOCK stops waiting earlier, its entry is removed from the
     heap later."""
 
     def __init__(self) -> None:
-        self._live: set[_Deadline] = set()
-        self._heap: list[_Deadline] = []
+        self.live: set[_Deadline] = set()
+        """The time limits of the LOCKs that wait now."""
+        self.heap: list[_Deadline] = []
+        """The time limits in `live`, and some of LOCKs that wait no more."""
 
     def add(self, deadline: _Deadline) -> None:
-        self._live.add(deadline)
-        heapq.heappush(self._heap, deadline)
+        self.live.add(deadline)
+        heapq.heappush(self.heap, deadline)
 
     def discard(self, deadline: _Deadline) -> None:
-        self._live.discard(deadline)
-        if len(self._heap) > 2 * len(self._live) + 64:
-            self._heap = sorted(self._live)
+        self.live.discard(deadline)
+        if len(self.heap) > 2 * len(self.live) + 64:
+            self.heap = sorted(self.live)
 
     def earliest(self) -> _Deadline | None:
-        while self._heap and self._heap[0] not in self._live:
-            heapq.heappop(self._heap)
-        return self._heap[0] if self._heap else None
+        while self.heap and self.heap[0] not in self.live:
+            heapq.heappop(self.heap)
+        return self.heap[0] if self.heap else None
 
     def take_due(self, time_ms: int) -> Iterator[_Deadline]:
         """Remove and yield the deadlines up to and including `time_ms`."""
@@ -103,8 +105,9 @@ class Lock(Application):
     def __init__(self) -> None:
         self.locks: dict[str, HeldLock] = {}
         """Name of a lock that is held -> its holder, and the sessions that wait for it."""
-        self._names: dict[str, set[str]] = {}  # client id -> names of the locks that its session holds or waits for
-        self._deadlines = _Deadlines()
+        self.locks_of: dict[str, set[str]] = {}
+        """Client id -> names of the locks that its session holds or waits for."""
+        self.deadlines = Deadlines()
         self._forgotten_token = 0  # the largest token of all forgotten locks
         super().__init__(
             {
@@ -118,7 +121,7 @@ class Lock(Application):
     def session_ended(self, client_id: str, context: IContext) -> None:
         """Grant each lock that the ended session held to the next waiting session, and end the session's own waits."""
         # The names are sorted, because the order of a set may differ from server to server.
-        for name in sorted(self._names.pop(client_id, ())):
+        for name in sorted(self.locks_of.pop(client_id, ())):
             lock = self.locks[name]
             if lock.holder == client_id:
                 self.pass_on(name, lock, context)
@@ -127,7 +130,7 @@ class Lock(Application):
 
     def time_passed(self, context: IContext) -> None:
         """Answer TIMEOUT to every waiting LOCK whose deadline has come."""
-        for _, name, client_id, number in self._deadlines.take_due(context.time_ms):
+        for _, name, client_id, number in self.deadlines.take_due(context.time_ms):
             numbers = self.locks[name].places[client_id]
             del numbers[number]
             if not numbers:
@@ -136,7 +139,7 @@ class Lock(Application):
             context.complete((client_id, number), _timed_out(name))
 
     def next_deadline(self) -> int | None:
-        earliest = self._deadlines.earliest()
+        earliest = self.deadlines.earliest()
         return None if earliest is None else earliest[0]
 
     def snapshot(self) -> bytes:
@@ -157,13 +160,13 @@ class Lock(Application):
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         self._forgotten_token, locks = state
-        self.locks, self._names, self._deadlines = {}, {}, _Deadlines()
+        self.locks, self.locks_of, self.deadlines = {}, {}, Deadlines()
         for name, holder, token, places in locks:
             lock = self.locks[name] = HeldLock(holder, token)
-            self._names.setdefault(holder, set()).add(name)
+            self.locks_of.setdefault(holder, set()).add(name)
             for client_id, numbers in places:
                 for number, deadline in numbers:
-                    self._wait(name, lock, client_id, number, deadline)
+                    self.begin_wait(name, lock, client_id, number, deadline)
 
     def _lock(self, command: Command, context: IContext) -> Any:
         _, name, wait_ms = command
@@ -172,12 +175,12 @@ class Lock(Application):
             return self._hold(name, lock, context)
         if wait_ms == 0:
             return _timed_out(name)
-        names = self._names.get(context.session, ())
+        names = self.locks_of.get(context.session, ())
         if len(names) >= context.quotas.session_locks and name not in names:
             return _too_many(len(names), context.quotas)
         # Another version may have checked the command with a higher limit, and a snapshot holds integers of 64 bits.
         deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
-        self._wait(name, lock, context.session, context.ticket[1], deadline)
+        self.begin_wait(name, lock, context.session, context.ticket[1], deadline)
         return PENDING
 
     def _try_lock(self, command: Command, context: IContext) -> Result:
@@ -211,9 +214,9 @@ class Lock(Application):
     def _hold(self, name: str, lock: HeldLock | None, context: IContext) -> Result:
         """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
         if lock is None:
-            names = self._names.get(context.session)
+            names = self.locks_of.get(context.session)
             if names is None:
-                names = self._names[context.session] = set()
+                names = self.locks_of[context.session] = set()
             elif len(names) >= context.quotas.session_locks:
                 return _too_many(len(names), context.quotas)
             token = max(context.revision, self._forgotten_token + 1)
@@ -221,11 +224,12 @@ class Lock(Application):
             names.add(name)
         return _granted(name, lock)
 
-    def _wait(self, name: str, lock: HeldLock, client_id: str, number: int, deadline: int) -> None:
+    def begin_wait(self, name: str, lock: HeldLock, client_id: str, number: int, deadline: int) -> None:
+        """Let command `number` of a session wait for a lock until `deadline`, at the end of the queue."""
         lock.places.setdefault(client_id, {})[number] = deadline
-        self._names.setdefault(client_id, set()).add(name)
+        self.locks_of.setdefault(client_id, set()).add(name)
         if deadline != absent:
-            self._deadlines.add((deadline, name, client_id, number))
+            self.deadlines.add((deadline, name, client_id, number))
 
     def pass_on(self, name: str, lock: HeldLock, context: IContext) -> None:
         """Grant a lock that its holder has released to the session that waits longest, or forget it if none waits."""
@@ -245,14 +249,14 @@ class Lock(Application):
     def _answer(self, name: str, lock: HeldLock, client_id: str, result: Result, context: IContext) -> None:
         """Remove the session from the queue of this lock, and answer all its LOCKs that wait there with `result`."""
         for number, deadline in lock.places.pop(client_id).items():
-            self._deadlines.discard((deadline, name, client_id, number))
+            self.deadlines.discard((deadline, name, client_id, number))
             context.complete((client_id, number), result)
 
     def _let_go(self, name: str, client_id: str) -> None:
-        names = self._names[client_id]
+        names = self.locks_of[client_id]
         names.remove(name)
         if not names:
-            del self._names[client_id]
+            del self.locks_of[client_id]
 
 
 def _granted(name: str, lock: HeldLock) -> Done:

@@ -228,7 +228,7 @@ class Links:
 
     @property
     def codec(self) -> FrameCodec | None:
-        """What packs and checks the frames of these links; None before `start` and after `stop`."""
+        """The codec that packs and checks the frames of these links; None before `start` and after `stop`."""
         return self._codec
 
     # -- in ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, DoneGrowing, GrowingBytes, Refused, Word
-from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, KeptReplies, ReplyCache, Beginning, size_of
+from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, Beginning, KeptReplies, ReplyCache, size_of
 
 
 class KeptAnswersTests(SynchronousTestCase):

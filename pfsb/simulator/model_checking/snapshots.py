@@ -71,7 +71,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "local_aru"): 0,
     # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
     # fire whenever it is armed.
-    (Demand, "_foreign_updates"): {},
+    (Demand, "foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
     # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.

@@ -21,7 +21,8 @@ class QuotaCheckerTests(SynchronousTestCase):
         self.kv, self.chat = KeyValue(), Chat()
         quotas = {"kv_bytes": 10, "chat_bytes": 20, "value_bytes": 8}
         self.driver = Driver(catalogue=Catalogue([self.chat, self.kv]), window=100, **quotas)
-        self.checker = QuotaChecker(self.driver.machine, self.kv, self.chat, Counter())
+        self.marks: Counter[str] = Counter()
+        self.checker = QuotaChecker(self.driver.machine, self.kv, self.chat, self.marks)
         self.epoch = self.driver.open("alice")["epoch"]
         self.number = 0
 
@@ -50,7 +51,7 @@ class QuotaCheckerTests(SynchronousTestCase):
         ):
             self.run_command(*command)
         self.checker.raise_violation()
-        self.assertEqual(self.checker._marks["SAY beyond a quota"], 2)
+        self.assertEqual(self.marks["SAY beyond a quota"], 2)
 
     def test_sum_that_is_wrong(self) -> None:
         """A DEL that does not count."""

@@ -196,7 +196,7 @@ class CommandTests(TestCase):
     async def test_list_names_every_target(self) -> None:
         """`pfsb fuzz --list`."""
         out = io.StringIO()
-        self.patch(FuzzTool, "_say", lambda self, text: out.write(text + "\n"))
+        self.patch(FuzzTool, "say", lambda self, text: out.write(text + "\n"))
         await ensureDeferred(run(reactor, self.options("--list")))
         self.assertEqual([line.split()[0] for line in out.getvalue().splitlines()], list(TARGETS))
 

@@ -24,10 +24,10 @@ DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "f
 def quiet_run(servers: int = 3, patch: Plant | None = None) -> Run:
     """Make a run whose cluster has settled, without requests, and with the default timers."""
     usual = Settings()
-    with mock.patch.object(parameters, "_settings", lambda rng, drawn: usual):
+    with mock.patch.object(parameters, "draw_settings", lambda rng, drawn: usual):
         run = Run(Plan(1, "calm", servers=servers, seconds=1.0), patch)
     run.cluster.network.refusals = False
-    run._begin()
+    run.begin()
     run.population.finish()
     run.cluster.run(3)
     return run
@@ -117,7 +117,8 @@ class LivenessDrillTests(SynchronousTestCase):
         """Figure 4 A4: a server in a later view does not interrupt the others, and joins at the next election."""
         liveness = self.liveness()
         cluster = liveness.cluster
-        away = liveness._follower()
+        leader = cluster.leader()
+        away = next(server_id for server_id in cluster.ids if server_id != leader)
         cluster.isolate(away)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         other = (away + 1) % 3
@@ -128,7 +129,7 @@ class LivenessDrillTests(SynchronousTestCase):
         cluster.heal()
         liveness.settle()
         self.assertGreater(liveness.marks.counts["some wait in a later view"], 0)
-        self.assertGreater(liveness._view(), later)
+        self.assertGreater(cluster.replica(away).data.views.last_installed, later)
 
 
 class TimerBoundsTests(SynchronousTestCase):
