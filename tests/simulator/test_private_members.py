@@ -7,6 +7,7 @@ that member is renamed or taken apart. What they need of the server has a public
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,9 @@ CHECKED = ("pfsb/simulator", "tests")
 
 NAMEDTUPLE = {"_replace", "_asdict", "_fields", "_make"}
 """Methods of named tuples, which are public in spite of their names."""
+
+PRIVATE_NAME = re.compile(r"(?:def |self\.|^    )(_[a-z]\w*)", re.MULTILINE)
+"""The private name of a function, a method or an attribute, where it is defined."""
 
 EXCEPTIONS: dict[str, str] = {
     "pfsb/simulator/model_checking/snapshots.py": "stores all attributes of a server, private ones included, and lists "
@@ -37,18 +41,18 @@ def _is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_" and name not in NAMEDTUPLE
 
 
-@define
-class _Class:
-    """A class, with the private names that its own body gives to its instances, and its bases as they are written."""
-
-    module: str
-    bases: list[str]
-    own: set[str] = field(factory=set)
+@cache
+def _source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 @cache
 def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text())
+    return ast.parse(_source(path))
+
+
+def _module_of(path: Path) -> str:
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
 
 
 @cache
@@ -58,72 +62,76 @@ def _modules() -> dict[str, Path]:
     return {_module_of(path): path for path in found}
 
 
-def _module_of(path: Path) -> str:
-    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+@cache
+def _private_names() -> frozenset[str]:
+    """The private names that functions, methods and attributes have in `pfsb`."""
+    sources = (_source(path) for module, path in _modules().items() if module.startswith("pfsb."))
+    return frozenset(
+        name for source in sources for name in re.findall(r"(?:def |self\.|^    )(_[a-z]\w*)", source, re.M)
+    )
 
 
-def _own_names(node: ast.ClassDef) -> set[str]:
-    names = set()
-    for each in ast.walk(node):
-        match each:
-            case ast.FunctionDef(name=name) | ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store()):
-                names.add(name)
-    for each in node.body:
-        match each:
-            case ast.AnnAssign(target=ast.Name(id=name)):
-                names.add(name)
-            case ast.Assign(targets=targets):
-                names |= {target.id for target in targets if isinstance(target, ast.Name)}
-    return {name for name in names if _is_private(name)}
+@define
+class _Classes:
+    """The classes of a module."""
+
+    own: dict[str, ast.ClassDef] = field(factory=dict)
+    imported: dict[str, tuple[str, str]] = field(factory=dict)
+    """Name -> (module, name there), for all that the module imports from `pfsb` and from the tests."""
 
 
 @cache
-def _classes(module: str) -> dict[str, _Class]:
-    """The classes of a module by their names, imported ones included."""
-    found: dict[str, _Class] = {}
-    for node in ast.walk(_tree(_modules()[module])):
+def _classes(module: str) -> _Classes:
+    found = _Classes()
+    for node in _tree(_modules()[module]).body:
         match node:
-            case ast.ImportFrom(module=str(source), names=aliases) if source in _modules() and source != module:
-                known = _classes(source)
-                found |= {alias.asname or alias.name: known[alias.name] for alias in aliases if alias.name in known}
-            case ast.ClassDef(name=name, bases=bases):
-                found[name] = _Class(module, [ast.unparse(base) for base in bases], _own_names(node))
+            case ast.ImportFrom(module=str(source), names=aliases) if source in _modules():
+                found.imported |= {alias.asname or alias.name: (source, alias.name) for alias in aliases}
+            case ast.ClassDef(name=name):
+                found.own[name] = node
     return found
 
 
-def _inherited(module: str, name: str) -> set[str]:
+def _own_names(node: ast.ClassDef) -> set[str]:
+    """The private names that a class gives to its methods and to the attributes of its instances."""
+    names = set()
+    for each in ast.walk(node):
+        match each:
+            case (
+                ast.FunctionDef(name=name)
+                | ast.Attribute(value=ast.Name(id="self"), attr=name, ctx=ast.Store())
+                | ast.AnnAssign(target=ast.Name(id=name))
+            ):
+                names.add(name)
+    return {name for name in names if _is_private(name)}
+
+
+def _inherited(module: str, node: ast.ClassDef) -> set[str]:
     """The private names that a class has from base classes of the server.
 
     Base classes of the simulator and of the tests may share private members with their subclasses in the same package:
     they are written for them.
     """
+    package = module.split(".")[:2]
     names: set[str] = set()
-    waiting, seen = [(module, name)], set()
+    waiting = [(module, ast.unparse(base).split("[")[0]) for base in node.bases]
     while waiting:
-        here, each = waiting.pop()
-        found = _classes(here).get(each.split("[")[0])
-        if found is None or (here, each) in seen:
-            continue
-        seen.add((here, each))
-        if found.module.split(".")[:2] != module.split(".")[:2] and not found.module.startswith("tests."):
-            names |= found.own
-        waiting += [(found.module, base) for base in found.bases]
+        here, name = waiting.pop()
+        classes = _classes(here)
+        if name in classes.own:
+            base = classes.own[name]
+            if here.split(".")[:2] != package and not here.startswith("tests."):
+                names |= _own_names(base)
+            waiting += [(here, ast.unparse(each).split("[")[0]) for each in base.bases]
+        elif name in classes.imported:
+            waiting.append(classes.imported[name])
     return names
-
-
-@cache
-def _private_names() -> frozenset[str]:
-    """The private names of all classes and functions in `pfsb`."""
-    modules = [module for module in _modules() if module.startswith("pfsb.")]
-    functions = (node for module in modules for node in _tree(_modules()[module]).body)
-    names = {node.name for node in functions if isinstance(node, ast.FunctionDef) and _is_private(node.name)}
-    return frozenset(names.union(*(each.own for module in modules for each in _classes(module).values())))
 
 
 def _reaches(path: Path) -> Iterator[tuple[int, str]]:
     """(line, text) of each place in a file that names a private member of another module."""
-    tree, module = _tree(path), _module_of(path)
-    for node in ast.walk(tree):
+    module = _module_of(path)
+    for node in ast.walk(_tree(path)):
         match node:
             case ast.Attribute(value=ast.Name(id="self" | "cls")):
                 pass
@@ -131,23 +139,19 @@ def _reaches(path: Path) -> Iterator[tuple[int, str]]:
                 yield node.lineno, ast.unparse(node)
             case ast.Call(args=[_, *names]) | ast.Tuple(elts=[ast.Name() | ast.Attribute(), *names]):
                 for each in names:
-                    if (
-                        isinstance(each, ast.Constant)
-                        and isinstance(each.value, str)
-                        and each.value in _private_names()
-                    ):
+                    if isinstance(each, ast.Constant) and each.value in _private_names():
                         yield each.lineno, f'"{each.value}"'
             case ast.ImportFrom(module=source, names=aliases):
                 for alias in aliases:
                     if _is_private(alias.name):
                         yield node.lineno, f"{source}.{alias.name}"
             case ast.ClassDef(name=name):
-                inherited = _inherited(module, name)
-                for each in ast.walk(node):
-                    match each:
-                        case ast.FunctionDef(name=used) | ast.Attribute(value=ast.Name(id="self"), attr=used):
-                            if used in inherited:
-                                yield each.lineno, f"{name}.{used}, of a base class"
+                inherited = _inherited(module, node)
+                for used in ast.walk(node) if inherited else ():
+                    match used:
+                        case ast.FunctionDef(name=member) | ast.Attribute(value=ast.Name(id="self"), attr=member):
+                            if member in inherited:
+                                yield used.lineno, f"{name}.{member}, of a base class"
 
 
 def _checked_files() -> list[Path]:
