@@ -340,6 +340,7 @@ class ServingTests(PlausibilityTestCase):
         self.patch(handler, "rows_from_memory", rows)
         self.data.ordering.local_aru = 10_000
         self.replica.perform(handler.on_reconciliation_request, request(3, 1, NUMBER_MAX))
+        self.assertEqual(len(self.take(ReconciliationReply)), 1)
         self.assertEqual(asked, [(1, BURST_SLOTS_MAX)])
 
 

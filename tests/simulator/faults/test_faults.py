@@ -294,7 +294,7 @@ class BoundsTests(SynchronousTestCase):
         """A periodic timer that was not set again is reported."""
         self.server.replica.retransmission.stop()
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
-        self.assertIn("alive_due has stopped", str(error))
+        self.assertIn("resend_due has stopped", str(error))
 
     def test_calls_of_a_server_that_pile_up_are_found(self) -> None:
         """A server that sets a timer again and again, and never cancels one, is reported."""
