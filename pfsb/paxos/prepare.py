@@ -27,6 +27,8 @@ differ in rate."""
 
 
 class PrepareHandler(Handler):
+    """Asks for promises as the leader of a new view (PREPARE), and gives them as a follower (PREPARE_OK)."""
+
     def __init__(
         self,
         core: Core,

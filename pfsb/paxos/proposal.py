@@ -24,6 +24,8 @@ from pfsb.support.limits import SLOT_MAX
 
 
 class ProposalHandler(Handler):
+    """Proposes batches as the leader, and accepts the proposals of the leader as a follower."""
+
     def __init__(
         self,
         core: Core,

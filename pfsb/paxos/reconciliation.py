@@ -54,6 +54,8 @@ ALL_THERE_IS = SLOT_MAX
 
 
 class ReconciliationHandler(Handler):
+    """Asks a peer for the ordered slots that this server lacks, and answers such requests of other servers."""
+
     def __init__(
         self,
         core: Core,

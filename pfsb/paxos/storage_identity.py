@@ -56,6 +56,8 @@ class StorageWasReplaced(Exception):
 
 
 class StorageIdentityHandler(Handler):
+    """Remembers the storage identity of each server, refuses frames of other storages, and admits newcomers."""
+
     _log = Logger()
 
     def __init__(self, core: Core, alive: AliveHandler, on_admitted: Callable[[], None]) -> None:

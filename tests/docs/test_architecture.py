@@ -16,6 +16,8 @@ ROOT = Path(pfsb.__file__).resolve().parent
 PAGE = ROOT.parent / "docs" / "architecture.rst"
 ROW = re.compile(r"^   \* - ``([\w.]+)``\n     - .*\n     - (.*)$", re.MULTILINE)
 NAME = re.compile(r"``([\w.]+)``")
+PLACE = re.compile(r"``([\w/]+\.(?:py|rst|yaml|json)|\w[\w/]*/\w*)(?: --\w[^`]*)?``")
+"""A file or a folder, from `pfsb` or from the root of the repository on."""
 
 OF_TWISTED = {
     "paxos": {"internet.interfaces", "logger", "python.failure"},
@@ -32,7 +34,7 @@ def rows() -> dict[str, str]:
 
 
 def may_import(name: str) -> set[str]:
-    """What the row of `name` allows. Raises KeyError if there is no such row."""
+    """The imports that the row of `name` allows. Raises KeyError if there is no such row."""
     text = rows()[name]
     names = set(NAME.findall(text))
     if text.startswith("everything above"):
@@ -65,15 +67,25 @@ def imported_by(name: str) -> frozenset[str]:
     return frozenset(module for path in paths for module in imports(path))
 
 
+class ChangesTests(SynchronousTestCase):
+    def test_every_place_that_a_change_needs_exists(self) -> None:
+        """A stranger goes where the last table of the page sends them."""
+        table = PAGE.read_text(encoding="utf-8").partition("Where a change belongs")[2]
+        places = PLACE.findall(table)
+        self.assertGreater(len(places), 60)
+        roots = (ROOT, ROOT.parent)
+        self.assertEqual([place for place in places if not any((root / place).exists() for root in roots)], [])
+
+
 class TableTests(SynchronousTestCase):
     def test_every_package_and_module_has_a_row(self) -> None:
-        """What is missing in the table would not be checked."""
+        """A package that is missing in the table would not be checked."""
         packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
         modules = {path.name for path in ROOT.glob("*.py")} - {"__init__.py"}
         self.assertEqual(set(rows()), packages | modules)
 
     def test_rows_name_only_rows_above_them(self) -> None:
-        """So imports run one way, and no circle can close."""
+        """Imports that run one way close no circle."""
         for place, name in enumerate(rows()):
             self.assertLessEqual(may_import(name), set(list(rows())[:place]), name)
 
