@@ -10,8 +10,6 @@ from pfsb.paxos.validity import INVALID, NOT_OURS, Validity
 
 
 class ClientUpdateHandler(Handler):
-    """Takes updates of this server's clients, and those that other servers send to a leader or relay."""
-
     def __init__(self, core: Core, update_queue: UpdateQueue, demand: Demand, validity: Validity) -> None:
         super().__init__(core)
         self._update_queue = update_queue

@@ -20,8 +20,6 @@ suspect their leader at once."""
 
 
 class ProgressTimer(Handler):
-    """Begins an election when this server has waited for global progress for too long."""
-
     def __init__(self, core: Core, rng: random.Random) -> None:
         super().__init__(core)
         self._timers = core.data.timers

@@ -43,8 +43,6 @@ class _Round:
 
 
 class ReadIndexHandler(Handler):
-    """Decides when this server may answer a read: the leader gives read indexes, other servers ask it for them."""
-
     def __init__(self, core: Core, alive: AliveHandler) -> None:
         super().__init__(core)
         self._alive = alive

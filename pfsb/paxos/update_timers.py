@@ -18,15 +18,11 @@ from pfsb.paxos.messages import ClientUpdate, State
 
 @define
 class UpdateTimer:
-    """The Update_Timer of one pending update: when it expires, by the clock, and how often it has."""
-
     due: float
     expiries: int = 0
 
 
 class UpdateTimers(Handler):
-    """Sends each pending update again, until this server has executed it."""
-
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._seconds = core.settings.update_seconds
