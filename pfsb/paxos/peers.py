@@ -7,9 +7,16 @@ from twisted.internet.interfaces import IReactorTime
 
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
+from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
 
 NEVER = float("-inf")
+OVERTAKEN_PERIODS = 2
+"""How long after the latest state of a peer was heard an earlier one may still be, in periods of ALIVE.
+
+A running peer tells its latest state with each ALIVE. After a silence, an earlier state is that of a server that was
+started with less than it had.
+"""
 
 
 @define
@@ -28,9 +35,16 @@ class Peer:
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
     incarnation: int = 0
-    """The highest incarnation of the peer's storage that a frame has told, since this server's start."""
+    """The highest incarnation of the peer's storage that is noted (`Peers.note_frame`)."""
     position: int = 0
-    """The highest log position of the peer's storage that a frame has told, since this server's start."""
+    """The highest log position of the peer's storage that is noted."""
+    claimed_incarnation: int = 0
+    claimed_position: int = 0
+    """With `claimed_incarnation`: what one frame has told, and is noted when another one confirms it."""
+    overtaken_at: float = NEVER
+    """Time by the clock at which a frame last told less than is noted."""
+    reached_at: float = NEVER
+    """Time by the clock at which a frame last confirmed a claim: the peer is in its latest known state, and runs."""
 
 
 class Peers:
@@ -40,6 +54,7 @@ class Peers:
         self.by_id = {server_id: Peer() for server_id in membership.others}
         self._clock = clock
         self._heard_seconds = settings.progress_seconds
+        self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""
@@ -47,15 +62,52 @@ class Peers:
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
 
-    def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
-        """Note a frame: its sender is running, and its storage had `position` groups on disk at the time."""
+    def remember(self, record: PeerRecord) -> None:
+        """Take over what is on this server's disk about a peer's storage."""
+        peer = self.by_id[record.server_id]
+        peer.incarnation = peer.claimed_incarnation = record.incarnation
+        peer.position = peer.claimed_position = record.position
+
+    def note_frame(self, server_id: int, incarnation: int, position: int) -> bool:
+        """Departure 43: note a frame, whose sender's storage had `position` groups on disk in this incarnation.
+
+        Returns False, and notes nothing, if the storage was further before: then the frame must not be handled. A state
+        is noted when two frames have told it or more, so that a single forged frame does not silence a server.
+        """
         peer = self.by_id[server_id]
-        peer.last_heard = self._clock.seconds()
-        peer.refused_at = NEVER
-        if incarnation > peer.incarnation:
+        now = self._clock.seconds()
+        if incarnation == peer.claimed_incarnation and position >= peer.claimed_position:
             peer.incarnation = incarnation
-        if position > peer.position:
-            peer.position = position
+            peer.position = peer.claimed_position
+            peer.claimed_position = position
+            peer.reached_at = now
+        elif not self._may_be(peer, incarnation, position, now):
+            return False
+        peer.last_heard = now
+        peer.refused_at = NEVER
+        return True
+
+    def is_overtaken(self, server_id: int) -> bool:
+        """Whether the frame that was noted last from this server has told less than is noted of the server."""
+        peer = self.by_id[server_id]
+        return peer.overtaken_at == peer.last_heard
+
+    def _may_be(self, peer: Peer, incarnation: int, position: int, now: float) -> bool:
+        """Whether a storage of which more is claimed, or another incarnation, may be in this state, or lately was.
+
+        A later incarnation begins with all groups of the former ones. A frame of the present incarnation may be
+        overtaken by others, as long as its sender runs.
+        """
+        is_running = now - peer.reached_at <= self._overtaken_seconds
+        if position < peer.position:
+            peer.overtaken_at = now
+            return incarnation == peer.incarnation and is_running
+        if incarnation < peer.incarnation:
+            return False
+        is_news = (incarnation, position) > (peer.claimed_incarnation, peer.claimed_position)
+        if is_news or not is_running:
+            peer.claimed_incarnation, peer.claimed_position = incarnation, position
+        return True
 
     def is_ahead(self, server_id: int, local_aru: int) -> bool:
         """Whether the peer says that it has executed more than `local_aru`, and is not in doubt."""

@@ -57,9 +57,9 @@ class PeerRecord:
     server_id: int
     identity: bytes
     incarnation: int = 0
-    """Incarnation of that storage when it was seen; 0: not noted."""
+    """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
-    """Number of groups that were on its disk when it was seen; 0: not noted."""
+    """Number of groups that were on its disk then; 0: not noted."""
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
@@ -89,7 +89,7 @@ class Recovered:
     """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, in ascending order."""
-    peers: dict[int, bytes] = field(factory=dict)
-    """Server id -> identity of the storage of each other server that was heard."""
+    peers: dict[int, PeerRecord] = field(factory=dict)
+    """Server id -> the facts on disk about the storage of each other server that was heard."""
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

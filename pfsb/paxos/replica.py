@@ -33,6 +33,7 @@ from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
+from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
@@ -43,6 +44,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -162,10 +164,18 @@ class Replica:
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive)
-        self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.take_part)
+        self.log_positions = LogPositionHandler(core, peers, storage, self.storage_identity.doubt)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
-            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation, self.disk_watch
+            core,
+            self.election,
+            self.prepare,
+            self.proposals,
+            self.alive,
+            self.reconciliation,
+            self.storage_identity,
+            self.disk_watch,
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
@@ -180,13 +190,15 @@ class Replica:
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs by which a handler calls one that is built later, because the later one needs the
-        earlier one to be built."""
+        """Set the call-backs by which a handler calls one that is built later, because the later one needs the earlier
+        one to be built."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self.reconciliation.catch_up_to
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
+        # A group that is written takes along what is known of the other servers' storages (Departure 43).
+        self.turn.due_records = self.log_positions.due_records
 
     def attach(
         self,
@@ -217,7 +229,8 @@ class Replica:
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
-        self.membership.identities.update(found.peers)
+        self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
+        self.log_positions.begin(found)
         self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
@@ -299,7 +312,9 @@ class Replica:
         storage_identity = self.storage_identity
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
-        self.peers.note_frame(sender, incarnation, position)
+        if not self.peers.note_frame(sender, incarnation, position):
+            self.log_positions.refuse(sender, identity)
+            return
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
@@ -391,9 +406,12 @@ class Replica:
             case Stranger():
                 self.storage_identity.on_stranger(message)
             case Acquainted():
+                self.log_positions.believe(message.server_id)
                 self.storage_identity.on_acquainted(message)
             case Heard():
                 self.storage_identity.on_heard(message)
+            case KnownPosition():
+                self.log_positions.on_known_position(message)
             case _:
                 assert_never(message)
         return line

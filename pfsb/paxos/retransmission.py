@@ -17,6 +17,7 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.storage_identity import StorageIdentityHandler
 
 
 class Retransmission(Handler):
@@ -30,6 +31,7 @@ class Retransmission(Handler):
         proposals: ProposalHandler,
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
+        storage_identity: StorageIdentityHandler,
         disk_watch: DiskWatch,
     ) -> None:
         super().__init__(core)
@@ -38,6 +40,7 @@ class Retransmission(Handler):
         self._prepare = prepare
         self._proposals = proposals
         self._alive = alive
+        self._storage_identity = storage_identity
         self._disk_watch = disk_watch
         self._calls: dict[str, IDelayedCall] = {}
 
@@ -74,14 +77,16 @@ class Retransmission(Handler):
 
     def _keep_informed(self) -> None:
         self._alive.send_alive()
+        self._storage_identity.ask_again()
         self._reconciliation.forget_what_all_have()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
 
-        A server whose disk is in trouble repeats none: it could not go on when they are answered (Departures 44, 45).
+        A server that is not admitted yet repeats nothing: it does not vote (Departure 12). Nor does a server whose disk
+        is in trouble: it could not go on when the messages are answered (Departures 44, 45).
         """
-        if self._turn.trouble is not None:
+        if self._storage_identity.is_newcomer or self._turn.trouble is not None:
             return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:

@@ -308,7 +308,7 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
-        if failure.check(StorageWasReplaced, CannotRun, StateDiverged):
+        if failure.check(StorageWasReplaced, StorageRefused, CannotRun, StateDiverged):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)

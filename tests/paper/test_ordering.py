@@ -94,7 +94,7 @@ class NormalCase(ScenarioTestCase):
         cluster.run_until(lambda: [self.state(i) for i in (3, 4)] == [State.REG_NONLEADER] * 2 and self.view(3) > 1)
         self.assertEqual(self.proposed(1), {1: ["x"], 2: ["y"], 3: ["z"]})
         for receiver in (3, 4):
-            cluster.replica(receiver).receive(0, cluster.disk(0).identity, self.sent_by(0, Proposal)[:3])
+            self.hand_over(0, receiver, self.sent_by(0, Proposal)[:3])
             self.assertEqual(cluster.replica(receiver).data.ordering.global_history.slots, {})
             self.assertEqual(cluster.replica(receiver).discarded["4 E6"], 3)
 

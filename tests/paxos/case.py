@@ -20,6 +20,7 @@ from pfsb.paxos.messages import (
     Alive,
     Batch,
     ClientUpdate,
+    Heard,
     Message,
     Prepare,
     ReconciliationRequest,
@@ -27,7 +28,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.paxos.records import Record, Recovered
+from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
@@ -192,7 +193,7 @@ class ReplicaTestCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.found = Recovered(identity_of(self.server_id), incarnation=1)
-        self.found.peers = {i: identity_of(i) for i in self.servers if i != self.server_id}
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in self.servers if i != self.server_id}
         if self.starts:
             self.start()
 
@@ -226,6 +227,8 @@ class ReplicaTestCase(SynchronousTestCase):
                 self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
         self.asked_at_start = self.take(ReconciliationRequest)
+        if self.introduced:
+            self.take(Heard)
         if not self.replica.storage_identity.is_newcomer:
             self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()

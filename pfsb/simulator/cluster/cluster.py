@@ -200,12 +200,15 @@ class SimulatedCluster:
     def _must_have_stopped(self, server_id: int) -> None:
         raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
 
-    def lose_disk(self, server_id: int) -> None:
-        """Give a server that is down an empty disk. `bring_back` can restore the old one."""
+    def lose_disk(self, server_id: int, instead: MemoryDisk | None = None) -> None:
+        """Give a server that is down an empty disk, or `instead`, an older copy. `bring_back` can restore the old one.
+
+        An older copy is also the state of a disk whose log was cut at the end of a group.
+        """
         server = self.servers[server_id]
         assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
         self.amnesiacs.add(server_id)
-        server.disk = MemoryDisk()
+        server.disk = instead or MemoryDisk()
 
     def bring_back(self, server_id: int) -> None:
         """Give a server back the disk that it had lost, unchanged since then, and start the server with it."""
@@ -407,7 +410,9 @@ class SimulatedCluster:
             self.checks.sent(server_id, to, messages)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
-        self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
+        disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]
+        if disk is true or disk.identity != true.identity:  # an older copy tells less than before
+            self.findings.note(self.checks.positions.sent, server_id, frame, disk)
 
     def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
         for message in decode_all(sender, frame[OVERHEAD_BYTES:]):

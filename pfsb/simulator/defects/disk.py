@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
@@ -231,6 +232,43 @@ def _lost_disk_unnoticed(process: Any) -> None:
     def broken(_: Any, sender: int, identity: bytes, messages: object) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
+
+
+@DEFECTS.add("new-storage-few-know", "Departure 42", "a majority with itself admits a new storage")
+def _new_storage_few_know(process: Any) -> None:
+    membership = process.replica.membership
+    become(membership, _HastyMembership)
+
+
+class _HastyMembership(Membership):
+    __slots__ = ()
+
+    @property
+    def acquaintances(self) -> int:
+        return self.quorum - 1
+
+
+@DEFECTS.add("old-copy-unnoticed", "Departure 43", "a frame is taken whatever its sender's storage has lost")
+def _old_copy_unnoticed(process: Any) -> None:
+    @instead_of(process.replica.peers, "note_frame")
+    def broken(note: Callable[..., bool], *args: Any) -> bool:
+        note(*args)
+        return True
+
+
+@DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
+def _positions_not_written(process: Any) -> None:
+    process.replica.turn.due_records = tuple
+
+
+@DEFECTS.add("votes-before-word", "Departure 43", "a server that comes back votes before the others have said a word")
+def _votes_before_word(process: Any) -> None:
+    @instead_of(process.replica.storage_identity, "begin_admission")
+    def broken(begin: Callable[..., None], identity: bytes) -> None:
+        begin(identity)
+        if process.replica.storage_identity._returns and process.replica.storage_identity.is_newcomer:
+            process.replica.storage_identity.is_newcomer = False
+            process.replica.take_part()
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")

@@ -52,6 +52,7 @@ ALL_FAMILIES: Final = (
     "confusion",
     "names",
     "disk_troubles",
+    "old_copies",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -292,6 +293,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "old-copies": Profile(
+        "servers, never a majority, that come back with an older copy of their disk, or one whose log was cut",
+        ("old_copies", "crashes"),
     ),
     "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
     "takeovers": Profile(

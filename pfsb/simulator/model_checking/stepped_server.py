@@ -106,9 +106,11 @@ class SteppedServer:
         )
         self.transport.replica = self.replica
         # `tell_state` would log a line for each of millions of states. `answer_alive` would tell the other servers that
-        # their storage identities are known here, but all explored servers know that from the start.
+        # their storage identities are known here, and `ask_again` would ask for that, but all explored servers know
+        # that from the start.
         override(self.replica, "tell_state", lambda _: do_nothing)
         override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)
+        override(self.replica.storage_identity, "ask_again", lambda _: do_nothing)
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)

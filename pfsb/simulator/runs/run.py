@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.divergence import StateDiverged
+from pfsb.paxos.log_positions import StorageWentBack
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.clock import SimulatedClock
@@ -131,8 +132,10 @@ class Run:
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
-        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
-        self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies"))
+        self.cluster.expected_failures = (OSError,)
+        if loses_disks:
+            self.cluster.expected_failures += (StorageWasReplaced, StorageWentBack)
         if "memory" in parameters.families:
             self.cluster.expected_failures += (MemoryError, RecursionError)
         if "slips" in parameters.families:
@@ -237,12 +240,15 @@ class Run:
 
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
         their disk run as well, to find that out. With the profile's `leaves_broken` off, all servers are healed here,
-        except those that have executed something otherwise than the others.
+        except those that have executed something otherwise than the others. So they are if a server of the majority was
+        never admitted: a new storage must meet more than a majority (Departure 42).
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
+        if not all(map(self._was_admitted, well)):
+            well = whole
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self.injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
@@ -250,6 +256,10 @@ class Run:
             if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
         self.population.finish()
+
+    def _was_admitted(self, server_id: int) -> bool:
+        views = self.cluster.disk(server_id).contents.views
+        return views is not None and views.last_installed > 0
 
     def _leave_broken(self, server_id: int) -> None:
         fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")

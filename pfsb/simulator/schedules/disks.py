@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Accept, PrepareOK, Proposal, ReconciliationReply, State
+from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.messages import (
+    Accept,
+    KnownPosition,
+    Message,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
@@ -13,6 +23,9 @@ from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
+
+VOTES: Final = (ViewChange, PrepareOK, Accept)
+"""Kinds of messages by which a server binds itself."""
 
 
 def disk_is_lost(seed: int, patch: Plant | None) -> None:
@@ -59,6 +72,102 @@ def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
     assert scene.state(0) is State.REG_LEADER, "it has heard a majority a while ago"
     cluster.heal()
     cluster.run_until(lambda: 2 in cluster.failures)
+
+
+def old_copy_is_put_back(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back with an older copy of its disk is refused by the other servers, and stops.
+
+    The others have been started anew meanwhile, one after the other, so they know of it only by their disks.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    cluster.run(2)
+    cluster.crash(victim)
+    for other in [i for i in cluster.ids if i != victim]:
+        cluster.crash(other)
+        cluster.restart(other)
+        cluster.run(1)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    cluster.run(3)
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} was given an older copy of its disk, and takes part all the same")
+    for client in scene.clients:
+        client.finish()
+
+
+def old_copy_votes(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back with an older copy must not vote before the others have told what they
+    know.
+
+    Servers 1 and 2 have ordered a slot without server 0. Then server 2 gets a copy of its disk from before, and is
+    started. Server 0 would vote with it for another batch in that slot. Server 1 knows better, but its frames are slow.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    copy = cluster.disk(2).copy()
+    cluster.isolate(0)
+    cluster.run_until(lambda: cluster.leader() in (1, 2) and cluster.has_leader(), 60)
+    leader = scene.leader()
+    for number in range(1, 5):
+        cluster.submit(leader, "a", number)
+        cluster.run_until(lambda number=number: ("a", number) in cluster.answers)  # type: ignore[misc]
+    cluster.run(1)
+    cluster.crash(2)
+    cluster.run(1)
+    votes: list[Message] = []
+    cluster.network.observers.append(
+        lambda sender, _, messages: votes.extend(m for m in messages if sender == 2 and isinstance(m, VOTES))
+    )
+    scene.late(KnownPosition, 0.5 * cluster.settings.alive_seconds)
+    cluster.network.drop(lambda passage: passage.sender == 1 and not isinstance(passage.message, KnownPosition))
+    cluster.heal()
+    cluster.lose_disk(2, copy)
+    cluster.restart(2)
+    cluster.run_until(lambda: 2 in cluster.failures, 5)
+    if votes:
+        raise Violation(f"server 2 votes with an older copy of its disk: {votes[0]}")
+
+
+def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
+    """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
+
+    Server 0 hears no other server. Servers 1 and 2 alone would be a majority; but if they began, and server 2 lost its
+    disk then, server 0 would admit the new storage of server 2, which it never met before, and both would order another
+    batch in the same slot while server 1 is away.
+    """
+    scene = Scenario(seed, patch, clients=0, start=False)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWasReplaced,)
+    cluster.isolate(0)
+    for server_id in cluster.ids:
+        cluster.restart(server_id)
+    cluster.run(10)
+    if cluster.leader() is not None:
+        _replace_unmet(scene)
+    cluster.heal()
+    cluster.run_until(cluster.has_leader)
+
+
+def _replace_unmet(scene: Scenario) -> None:
+    cluster = scene.cluster
+    cluster.submit(scene.leader(), "a", 1)
+    cluster.run_until(lambda: ("a", 1) in cluster.answers)
+    cluster.crash(2)
+    cluster.lose_disk(2)
+    cluster.heal()
+    cluster.isolate(1)
+    cluster.restart(2)
+    cluster.run_until(lambda: State.REG_LEADER in (scene.state(0), scene.state(2)), 60)
+    cluster.submit(0, "b", 1)
+    cluster.run_until(lambda: ("b", 1) in cluster.answers)
 
 
 def torn_while_learning(seed: int, patch: Plant | None) -> None:
@@ -180,6 +289,9 @@ def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
 SCHEDULES: Final[Sequence[Schedule]] = (
     disk_is_lost,
     disk_is_lost_unheard,
+    old_copy_is_put_back,
+    old_copy_votes,
+    storage_is_replaced_unmet,
     torn_while_learning,
     two_old_proposals,
     bound_twice,

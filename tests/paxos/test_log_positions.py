@@ -1,0 +1,147 @@
+"""Tests of `pfsb.paxos.log_positions`: a storage in an earlier state than it was known in (Departure 43)."""
+
+from __future__ import annotations
+
+from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.messages import Acquainted, Heard, KnownPosition, ReconciliationRequest, ViewChange
+from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.turn import SYNCS_PER_NOTE
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import view_change
+
+
+def state(server_id: int, incarnation: int, position: int) -> KnownPosition:
+    """A message of `server_id` to server 2 about its storage."""
+    return KnownPosition(server_id, identity_of(2), incarnation, position)
+
+
+class RefusalTests(ReplicaTestCase):
+    """Server 2 of five, which knows server 3 in start 4 with 100 groups."""
+
+    def after_start(self) -> None:
+        for _ in range(2):
+            self.replica.receive(3, identity_of(3), [], 4, 100)
+
+    def test_vote_of_a_storage_that_went_back_is_not_counted(self) -> None:
+        """The storage has forgotten votes, and its new ones may contradict them."""
+        self.replica.receive(1, identity_of(1), [view_change(1, 1)])
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertEqual(self.data.views.last_installed, 0)
+        self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
+
+    def test_server_is_told_seldom(self) -> None:
+        """Each frame of a refused server would be answered otherwise."""
+        for _ in range(10):
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertEqual(len(self.take(KnownPosition)), 1)
+        self.advance(self.settings.alive_seconds)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertEqual(len(self.take(KnownPosition)), 1)
+        self.take(ViewChange)
+
+    def test_asking_server_with_less_is_not_told_that_it_is_known(self) -> None:
+        """Right after a restart such a frame passes for one that was overtaken."""
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 99)
+        self.assertNotSent(Acquainted)
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
+        self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+
+class NoteTests(ReplicaTestCase):
+    """Server 2 writes down the states of the others' storages."""
+
+    def frames(self, *states: tuple[int, int]) -> None:
+        for each in states:
+            self.replica.receive(3, identity_of(3), [], *each)
+
+    def test_nothing_is_written_for_the_sake_of_a_note(self) -> None:
+        """An idle cluster writes nothing: otherwise each server's note would make others write one."""
+        self.take_records(PeerRecord)
+        self.frames((1, 1), (1, 2), (1, 3))
+        for _ in range(20):
+            self.advance(self.settings.alive_seconds)
+        self.assertEqual(self.take_records(PeerRecord), [])
+        self.take(ViewChange)
+
+    def test_notes_go_with_what_is_written_anyway(self) -> None:
+        """With every few groups, and only what has changed."""
+        self.frames((1, 7), (1, 9))
+        for _ in range(SYNCS_PER_NOTE):
+            self.replica.turn._sync()
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 1, 7)])
+        for _ in range(SYNCS_PER_NOTE):
+            self.replica.turn._sync()
+        self.assertEqual(self.take_records(PeerRecord), [])
+
+    def test_number_that_no_disk_takes_is_not_written(self) -> None:
+        """The header has more room than the storage; forged frames must not stop the server."""
+        self.frames((1, (1 << 64) - 1), (1, (1 << 64) - 1))
+        self.assertEqual(list(self.replica.log_positions.due_records()), [])
+
+
+class AccusedTests(ReplicaTestCase):
+    """Server 2 of five is told what others know of its storage, which has 50 groups in its third start."""
+
+    starts = False
+    introduced = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.found.incarnation = 3
+        self.found.last_installed = self.found.last_attempted = 4
+        self.start()
+        self.replica.log_positions._first_position = 40
+        self.storage.position = 50
+        self.take(Heard)
+
+    def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
+        """The frame that was refused was only late."""
+        for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
+            self.receive(message)
+            self.advance(self.settings.alive_seconds)
+            self.receive(message)
+        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.take(Heard)
+
+    def test_word_about_another_storage_is_nothing(self) -> None:
+        """The word was meant for a storage that had this id before."""
+        self.receive(KnownPosition(1, b"brandnew", 9, 99))
+        self.assertEqual(self.replica.storage_identity._doubters, set())
+
+    def test_server_that_lacks_something_does_not_vote(self) -> None:
+        """One server that knows is enough, however many do not know."""
+        self.receive(state(1, 3, 51))
+        for sender in (3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.advance(3 * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.assertNotSent(ViewChange)
+        self.take(Heard)
+        self.flushLoggedErrors()
+
+    def test_second_word_stops_the_server(self) -> None:
+        """The line says what was known, what is there, and what to do."""
+        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
+            self.start()
+            self.replica.log_positions._first_position = 40
+            self.storage.position = 50
+            self.receive(message)
+            self.receive(message)
+            self.assertEqual(self.failures, [], "a repetition of the same frame is no second word")
+            self.advance(self.settings.alive_seconds / 2)
+            self.receive(message)
+            self.assertIsNotNone(self.failures.pop().check(StorageWentBack), message)
+            self.take(Heard)
+
+    def test_server_that_takes_the_storage_again_is_believed(self) -> None:
+        """The first word was forged: the next frame of the true server takes it back."""
+        self.receive(state(1, 9, 99))
+        for sender in (1, 3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.advance(self.settings.alive_seconds)
+        self.receive(state(1, 9, 99))
+        self.assertEqual(self.failures, [])
+        self.take(ViewChange)
+        self.take(Heard)
+        self.take(ReconciliationRequest)
