@@ -45,7 +45,7 @@ class LogPositionHandler(Handler):
         self._on_doubt = on_doubt
         self._identity = b""
         self._incarnation = 0
-        self._first_position = 0
+        self.first_position = 0
         """Log position of this server's storage when the server started."""
         self._written: dict[int, tuple[int, int]] = {}
         """Server id -> (incarnation, position) of its storage in the record that was last given to this server's own
@@ -58,7 +58,7 @@ class LogPositionHandler(Handler):
     def begin(self, found: Recovered) -> None:
         """Take over what is on this server's disk, at the start."""
         self._identity, self._incarnation = found.identity, found.incarnation
-        self._first_position = self._storage.position
+        self.first_position = self._storage.position
         self._written = {record.server_id: (record.incarnation, record.position) for record in found.peers.values()}
         for record in found.peers.values():
             self._peers.remember(record)
@@ -112,5 +112,5 @@ class LogPositionHandler(Handler):
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether this storage has never been in the state that is told."""
         earlier = message.incarnation < self._incarnation
-        own = self._first_position if earlier else self._storage.position
+        own = self.first_position if earlier else self._storage.position
         return message.incarnation > self._incarnation or message.position > own

@@ -81,13 +81,13 @@ class StorageIdentityHandler(Handler):
         self._acquainted: set[int] = set()
         """Ids of the other servers that have told (ACQUAINTED), since this start, that they have this storage's
         identity on disk."""
-        self._doubters: set[int] = set()
+        self.doubters: set[int] = set()
         """Ids of the other servers that know of a later state of this storage (Departure 43)."""
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
         """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
-        self._returns = False
+        self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
         self._periods = 0
         """Number of periods of ALIVE that have begun since the start."""
@@ -98,7 +98,7 @@ class StorageIdentityHandler(Handler):
     def begin_admission(self, identity: bytes) -> None:
         """Begin the admission of this server, in a turn, at the start."""
         self._identity = identity
-        self._returns = self._data.views.last_installed > 0
+        self.returns = self._data.views.last_installed > 0
         self.is_newcomer = True
         self._admit_if_known()
 
@@ -110,7 +110,7 @@ class StorageIdentityHandler(Handler):
         if not self.is_newcomer:
             return
         self._periods += 1
-        if self._returns:
+        if self.returns:
             for server_id in self.missing:
                 known = self._membership.identities.get(server_id)
                 if known is not None:
@@ -126,7 +126,7 @@ class StorageIdentityHandler(Handler):
     @property
     def needed(self) -> int:
         """How many other servers must know this storage before this server votes and leads."""
-        if not self._returns:
+        if not self.returns:
             return self._membership.acquaintances
         return self._membership.n - 1 if self._periods <= PERIODS_FOR_ALL else self.quorum - 1
 
@@ -207,14 +207,14 @@ class StorageIdentityHandler(Handler):
     def on_acquainted(self, message: Acquainted) -> None:
         """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage."""
         if self.is_newcomer and message.identity == self._identity:
-            self._doubters.discard(message.server_id)
+            self.doubters.discard(message.server_id)
             self._acquainted.add(message.server_id)
             self._admit_if_known()
 
     def doubt(self, server_id: int) -> None:
         """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
         self._acquainted.discard(server_id)
-        self._doubters.add(server_id)
+        self.doubters.add(server_id)
 
     def on_heard(self, message: Heard) -> None:
         """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED.
@@ -227,6 +227,6 @@ class StorageIdentityHandler(Handler):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:
-        if len(self._acquainted) >= self.needed and not self._doubters:
+        if len(self._acquainted) >= self.needed and not self.doubters:
             self.is_newcomer = False
             self._on_admitted()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pfsb.paxos.log_positions import StorageWentBack
 from pfsb.paxos.messages import Acquainted, Heard, KnownPosition, ReconciliationRequest, ViewChange
-from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import view_change
@@ -67,10 +67,10 @@ class NoteTests(ReplicaTestCase):
         """With every few groups, and only what has changed."""
         self.frames((1, 7), (1, 9))
         for _ in range(SYNCS_PER_NOTE):
-            self.replica.turn._sync()
+            self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 1, 7)])
         for _ in range(SYNCS_PER_NOTE):
-            self.replica.turn._sync()
+            self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
 
     def test_number_that_no_disk_takes_is_not_written(self) -> None:
@@ -90,7 +90,7 @@ class AccusedTests(ReplicaTestCase):
         self.found.incarnation = 3
         self.found.last_installed = self.found.last_attempted = 4
         self.start()
-        self.replica.log_positions._first_position = 40
+        self.replica.log_positions.first_position = 40
         self.storage.position = 50
         self.take(Heard)
 
@@ -100,13 +100,13 @@ class AccusedTests(ReplicaTestCase):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
-        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.assertEqual(self.replica.storage_identity.doubters, set())
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
         """The word was meant for a storage that had this id before."""
         self.receive(KnownPosition(1, b"brandnew", 9, 99))
-        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.assertEqual(self.replica.storage_identity.doubters, set())
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
         """One server that knows is enough, however many do not know."""
@@ -123,7 +123,7 @@ class AccusedTests(ReplicaTestCase):
         """The line says what was known, what is there, and what to do."""
         for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
             self.start()
-            self.replica.log_positions._first_position = 40
+            self.replica.log_positions.first_position = 40
             self.storage.position = 50
             self.receive(message)
             self.receive(message)

@@ -266,7 +266,7 @@ def _votes_before_word(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
-        if process.replica.storage_identity._returns and process.replica.storage_identity.is_newcomer:
+        if process.replica.storage_identity.returns and process.replica.storage_identity.is_newcomer:
             process.replica.storage_identity.is_newcomer = False
             process.replica.take_part()
 
