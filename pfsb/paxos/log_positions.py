@@ -9,6 +9,9 @@ frames of an earlier one, votes included. This handler has those states written 
 server that was restarted knows them, too; and it tells a refused server what is known of it (KNOWN_POSITION). The
 refused server alone knows for certain whether it lacks something, since a frame may also be late; so it decides whether
 it stops. While it waits to be admitted after its start (`StorageIdentityHandler`), it has not voted.
+
+A later incarnation of a peer is on disk before anything leaves that rests on its frames, and positions within it are
+not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.interfaces import IStableStorage
-from pfsb.paxos.messages import KnownPosition
+from pfsb.paxos.messages import Heard, KnownPosition
 from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.records import PeerRecord, Recovered
 from pfsb.support.limits import NUMBER_MAX
@@ -71,13 +74,29 @@ class LogPositionHandler(Handler):
                 self._written[server_id] = state
                 yield PeerRecord(server_id, self._membership.identities[server_id], *state)
 
-    def refuse(self, sender: int, identity: bytes) -> None:
-        """Tell the sender of a refused frame what is known of its storage, unless it was just told."""
+    def write_incarnation(self, server_id: int) -> None:
+        """Force to disk that a peer has started again: this server, restarted, handles no frame of a former
+        incarnation, and none of a copy from before.
+
+        While the disk is in trouble nothing is forced (Departures 44, 45), and the record goes with a later group.
+        """
+        if self._turn.trouble is None:
+            for record in self.due_records():
+                self._turn.append(record)
+
+    def refuse(self, sender: int, identity: bytes, incarnation: int) -> None:
+        """Answer a frame that was not handled: ask for another one if it was the first of a later incarnation.
+
+        Otherwise tell its sender what is known of its storage, unless it was just told.
+        """
+        own_id = self._data.server.server_id
+        if self._peers.waits_for_second(sender, incarnation):
+            self._turn.send(Heard(own_id, identity), sender)
+            return
         now = self._clock.seconds()
         if now - self._told_at.get(sender, NEVER) >= self._settings.alive_seconds / TOLD_PER_ALIVE:
             self._told_at[sender] = now
             peer = self._peers.by_id[sender]
-            own_id = self._data.server.server_id
             self._turn.send(KnownPosition(own_id, identity, peer.incarnation, peer.position), sender)
 
     def on_known_position(self, message: KnownPosition) -> None:
@@ -111,6 +130,6 @@ class LogPositionHandler(Handler):
 
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether this storage has never been in the state that is told."""
-        earlier = message.incarnation < self._incarnation
-        own = self.first_position if earlier else self._storage.position
-        return message.incarnation > self._incarnation or message.position > own
+        if message.incarnation < self._incarnation:
+            return message.position >= self.first_position  # the present start has counted as a group, too
+        return message.incarnation > self._incarnation or message.position > self._storage.position

@@ -71,6 +71,7 @@ from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.turn import Turn
@@ -131,14 +132,17 @@ class Replica:
         self.turn = Turn(data, storage, self.outbound, on_failure, self.end_turn, tracer)
         core = Core(data, membership, self.turn, clock, settings, tracer)
         self.demand = Demand(core, peers)
-        self.progress_timer = ProgressTimer(core, rng)
-        self.update_timers = UpdateTimers(core)
-        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
+        self.slot_time = slot_time = RoundTrip(settings.resend_seconds, rng)
+        self.progress_timer = ProgressTimer(core, rng, slot_time)
+        self.update_timers = UpdateTimers(core, rng, slot_time, window)
+        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer, self.update_timers.executed)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
         self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
-        self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
-        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.ordering = GlobalOrderingHandler(
+            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
+        )
+        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,
@@ -157,13 +161,16 @@ class Replica:
             window,
             validity,
             self.reconciliation.catch_up_to,
+            self.reconciliation.catch_up_to,
             birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
+        self.client_updates = ClientUpdateHandler(
+            core, self.update_queue, self.demand, validity, self.reconciliation.offer
+        )
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
-        self.reads = ReadIndexHandler(core, self.alive)
+        self.reads = ReadIndexHandler(core, self.alive, rng)
         self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.take_part)
         self.log_positions = LogPositionHandler(core, peers, storage, self.storage_identity.doubt)
         self.disk_watch = DiskWatch(core, storage, self.alive)
@@ -176,6 +183,10 @@ class Replica:
             self.reconciliation,
             self.storage_identity,
             self.disk_watch,
+            self.demand,
+            rng,
+            slot_time,
+            self.update_timers.round_trip,
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
@@ -194,11 +205,32 @@ class Replica:
         one to be built."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
-        self.ordering.on_gap = self.reconciliation.catch_up_to
+        self.ordering.on_gap = self._on_gap
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
         self.turn.due_records = self.log_positions.due_records
+        self.peers.on_incarnation = self.log_positions.write_incarnation
+        # Retransmission repeats the messages of handlers that are built before it (Departure 49).
+        self.proposals.on_sent = self.retransmission.proposal_sent
+        self.election.on_begin = self.retransmission.election_begun
+        self.reconciliation.on_unordered = self.retransmission.resend_to
+        self.peers.on_return = self._path_is_back
+        self.update_timers.on_open_slot = self.reconciliation.ask_leader
+        self.update_timers.is_behind = self.reconciliation.is_behind
+
+    def _on_gap(self, seq: int) -> None:
+        """Slot `seq` is ordered here, and an earlier one is not: ask for it, or propose it again."""
+        self.reconciliation.catch_up_to(seq)
+        self.retransmission.gap_seen()
+
+    def _path_is_back(self) -> None:
+        """A server is heard again after a silence: what was sent meanwhile is repeated soon, and not measured.
+
+        Departures 48 and 49.
+        """
+        self.retransmission.path_is_back()
+        self.update_timers.path_is_back()
 
     def attach(
         self,
@@ -313,7 +345,7 @@ class Replica:
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
         if not self.peers.note_frame(sender, incarnation, position):
-            self.log_positions.refuse(sender, identity)
+            self.log_positions.refuse(sender, identity, incarnation)
             return
         for message in messages:
             if self._tracer is not None:

@@ -13,7 +13,8 @@ the server that they share keeps its own disk.
 
 A server that comes back with a storage that was admitted before waits, too, but not for long: until all others have
 told it that they know its storage in no later state than it is in (Departure 43), or, after a period of ALIVE, so many
-that they are a majority with it.
+that they are a majority with it. Only those others count whose storages it knew when it started: a server that is new
+itself has heard of no earlier state.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ FOR_NEWCOMERS = (
     ReconciliationRequest,
 )
 """Kinds of messages that a newcomer handles: none of them asks for a vote or a promise."""
-FROM_A_HEARER = (Acquainted, Heard, Stranger)
+FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 PERIODS_FOR_ALL = 1
 """For how many periods of ALIVE a server that comes back waits for a word of all others, not only of a majority."""
@@ -89,6 +90,8 @@ class StorageIdentityHandler(Handler):
         """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
         self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
+        self._known_at_start: frozenset[int] = frozenset()
+        """Ids of the other servers whose storages this server knew when it started."""
         self._periods = 0
         """Number of periods of ALIVE that have begun since the start."""
         self._log_from = 0.0
@@ -99,6 +102,7 @@ class StorageIdentityHandler(Handler):
         """Begin the admission of this server, in a turn, at the start."""
         self._identity = identity
         self.returns = self._data.views.last_installed > 0
+        self._known_at_start = frozenset(self._membership.identities)
         self.is_newcomer = True
         self._admit_if_known()
 
@@ -200,16 +204,22 @@ class StorageIdentityHandler(Handler):
         """
         sender = message.server_id
         if message.view == 0:
-            self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
+            self._acquaint(sender)
         if self.is_newcomer and sender not in self._acquainted:
             self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:
-        """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage."""
+        """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage.
+
+        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
+        storage was further before.
+        """
+        sender = message.server_id
         if self.is_newcomer and message.identity == self._identity:
-            self.doubters.discard(message.server_id)
-            self._acquainted.add(message.server_id)
-            self._admit_if_known()
+            self.doubters.discard(sender)
+            if not self.returns or sender in self._known_at_start:
+                self._acquainted.add(sender)
+                self._admit_if_known()
 
     def doubt(self, server_id: int) -> None:
         """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
@@ -217,13 +227,17 @@ class StorageIdentityHandler(Handler):
         self.doubters.add(server_id)
 
     def on_heard(self, message: Heard) -> None:
-        """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED.
+        """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
+        if message.identity == self._identity:
+            self._acquaint(message.server_id)
 
-        A frame that tells less of its sender's storage than is known is not answered: it may come from a server that
-        was started with an earlier state.
+    def _acquaint(self, sender: int) -> None:
+        """Tell the sender of a frame that its storage's identity is on disk here.
+
+        Not if the frame has told less of the storage than is known: its sender may have been started with an earlier
+        state, and must not be admitted.
         """
-        sender = message.server_id
-        if message.identity == self._identity and not self._peers.is_overtaken(sender):
+        if not self._peers.is_overtaken(sender):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:

@@ -156,15 +156,16 @@ class Turn:
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
-    def send_proposal_early(self, message: Proposal) -> None:
-        """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
+    def send_proposal_early(self, message: Proposal, to: int | None = None) -> None:
+        """Send a PROPOSAL, to all other servers if `to` is None: early if its view is on disk, else through the gate
+        (Departure 2)."""
         # While PREPARE passes the gate, this test finds the view on disk: a leader has promises only because its
         # PREPARE has left. Should a PREPARE ever leave early, (view, seq) names one proposal only by this test (breaks
         # EarlyProposal and NeitherWaits in docs/spec/index.rst).
         if self.durable.last_installed < message.view:
-            self.send(message)
+            self.send(message, to)
         else:
-            self.send_early(message)
+            self.send_early(message, to)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
@@ -269,6 +270,11 @@ class Turn:
         """Whether all that this server has executed rests on records that are on disk, as far as it rests on its own
         ones."""
         return not any(outbox.has_executed for _, outbox in self._behind_the_gate)
+
+    @property
+    def position(self) -> int:
+        """Number of disk writes asked for so far. What is sent now leaves when so many are done."""
+        return self._position
 
     @property
     def idle(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.log_positions import StorageWentBack
-from pfsb.paxos.messages import Acquainted, Heard, KnownPosition, ReconciliationRequest, ViewChange
+from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
@@ -21,12 +22,15 @@ class RefusalTests(ReplicaTestCase):
     def after_start(self) -> None:
         for _ in range(2):
             self.replica.receive(3, identity_of(3), [], 4, 100)
+        self.assertSent(Heard(2, identity_of(3)), to=3)
+        self._after_event()
 
     def test_vote_of_a_storage_that_went_back_is_not_counted(self) -> None:
         """The storage has forgotten votes, and its new ones may contradict them."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
-        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
-        self.assertEqual(self.data.views.last_installed, 0)
+        for _ in range(2):
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 100)
+        self.assertFalse(self.replica.progress_timer.running, "two of five vote for view 1")
         self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
 
     def test_server_is_told_seldom(self) -> None:
@@ -41,10 +45,23 @@ class RefusalTests(ReplicaTestCase):
 
     def test_asking_server_with_less_is_not_told_that_it_is_known(self) -> None:
         """Right after a restart such a frame passes for one that was overtaken."""
-        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 99)
+        new = Alive(3, 0, State.LEADER_ELECTION, 0)
+        for question in (Heard(3, identity_of(2)), new):
+            self.replica.receive(3, identity_of(3), [question], 4, 99)
         self.assertNotSent(Acquainted)
+        self.advance(0.01)
         self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+    def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
+        """The answer is the second frame, from which on this start's frames count."""
+        self.replica.receive(1, identity_of(1), [view_change(1, 1)])
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.assertFalse(self.replica.progress_timer.running)
+        self.assertSent(Heard(2, identity_of(3)), to=3)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.assertTrue(self.replica.progress_timer.running, "three of five vote for view 1")
+        self.take(ViewChange)
 
 
 class NoteTests(ReplicaTestCase):
@@ -53,11 +70,38 @@ class NoteTests(ReplicaTestCase):
     def frames(self, *states: tuple[int, int]) -> None:
         for each in states:
             self.replica.receive(3, identity_of(3), [], *each)
+        self._after_event()
+        self.take(Heard)
+
+    def test_later_start_is_on_disk_before_anything_leaves_that_rests_on_its_frames(self) -> None:
+        """Otherwise a restart of this server forgets it, and handles frames of a copy from before."""
+        self.frames((1, 7), (1, 7))
+        self.take_records(PeerRecord)
+        self.hold_syncs = True
+        self.frames((2, 9), (2, 9))
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 2, 9)])
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 2, 9)
+        self.assertNotSent(Acquainted)
+        self.storage.finish_all()
+        self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+    def test_disk_in_trouble_is_not_asked_to_write_a_start(self) -> None:
+        """The record goes to disk later, with others."""
+        self.take_records(PeerRecord)
+        self.storage.is_full = True
+        self.advance(self.settings.alive_seconds)
+        self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
+        self.frames((1, 7), (1, 7))
+        self.assertEqual(self.take_records(PeerRecord), [])
+        self.assertEqual(list(self.replica.log_positions.due_records()), [PeerRecord(3, identity_of(3), 1, 7)])
+        self.flushLoggedErrors()
+        self.take(ViewChange)
 
     def test_nothing_is_written_for_the_sake_of_a_note(self) -> None:
         """An idle cluster writes nothing: otherwise each server's note would make others write one."""
+        self.frames((1, 1), (1, 1))
         self.take_records(PeerRecord)
-        self.frames((1, 1), (1, 2), (1, 3))
+        self.frames((1, 2), (1, 3))
         for _ in range(20):
             self.advance(self.settings.alive_seconds)
         self.assertEqual(self.take_records(PeerRecord), [])
@@ -65,6 +109,8 @@ class NoteTests(ReplicaTestCase):
 
     def test_notes_go_with_what_is_written_anyway(self) -> None:
         """With every few groups, and only what has changed."""
+        self.frames((1, 6), (1, 6))
+        self.take_records(PeerRecord)
         self.frames((1, 7), (1, 9))
         for _ in range(SYNCS_PER_NOTE):
             self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
@@ -96,7 +142,7 @@ class AccusedTests(ReplicaTestCase):
 
     def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
         """The frame that was refused was only late."""
-        for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
+        for message in (state(1, 3, 50), state(1, 2, 39), state(1, 3, 0)):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
@@ -121,7 +167,7 @@ class AccusedTests(ReplicaTestCase):
 
     def test_second_word_stops_the_server(self) -> None:
         """The line says what was known, what is there, and what to do."""
-        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
+        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 40)):
             self.start()
             self.replica.log_positions.first_position = 40
             self.storage.position = 50

@@ -138,6 +138,22 @@ class RestartTests(ReplicaTestCase):
         self.assertIn(ViewChange(2, 4), self.take(ViewChange))
         self.take(ReconciliationRequest)
 
+    def test_server_that_comes_back_does_not_count_one_that_it_never_met(self) -> None:
+        """Departure 43: that one is new, and cannot know whether this storage was further before."""
+        self.found.last_installed = self.found.last_attempted = 3
+        del self.found.peers[5]
+        self.start()
+        self.receive(known(1))
+        self.receive(Heard(5, identity_of(2)))
+        self.receive(known(5))
+        self.assertSent(Acquainted(2, identity_of(5)), to=5)
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.receive(known(3))
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
+
     def test_missing_servers_are_named(self) -> None:
         """An operator who waits for the cluster sees for whom."""
         self.start()

@@ -259,6 +259,44 @@ def _old_copy_unnoticed(process: Any) -> None:
 @DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
 def _positions_not_written(process: Any) -> None:
     process.replica.turn.due_records = tuple
+    process.replica.peers.on_incarnation = do_nothing
+
+
+@DEFECTS.add("incarnations-not-forced", "Departure 43", "a later incarnation of a peer gets to disk some time later")
+def _incarnations_not_forced(process: Any) -> None:
+    process.replica.peers.on_incarnation = do_nothing
+
+
+@DEFECTS.add("two-lives-count", "Departure 43", "late frames of a former incarnation count beside those of a later one")
+def _two_lives_count(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+        return note(server_id, incarnation, position) or incarnation != peers.by_id[server_id].incarnation
+
+
+@DEFECTS.add(
+    "one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group before a start is taken"
+)
+def _one_lost_group_unnoticed(process: Any) -> None:
+    @instead_of(process.replica.peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+        peer = process.replica.peers.by_id[server_id]
+        return note(server_id, incarnation, position + (0 < peer.incarnation < incarnation))
+
+
+@DEFECTS.add("anybody-vouches", "Departure 43", "a server that comes back counts a new one that it has never met")
+def _anybody_vouches(process: Any) -> None:
+    @instead_of(process.replica.storage_identity, "begin_admission")
+    def broken(begin: Callable[..., None], identity: bytes) -> None:
+        begin(identity)
+        process.replica.storage_identity._known_at_start = frozenset(process.replica.membership.others)
+
+
+@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
+def _overtaken_is_admitted(process: Any) -> None:
+    override(process.replica.peers, "is_overtaken", lambda _: lambda server_id: False)
 
 
 @DEFECTS.add("votes-before-word", "Departure 43", "a server that comes back votes before the others have said a word")

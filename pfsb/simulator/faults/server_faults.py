@@ -294,13 +294,13 @@ class ServerFaults(FaultInjector):
             self._later(seconds, self._restart, server_id)
 
     def _is_known_to_be_past(self, server_id: int, copy: MemoryDisk) -> bool:
-        """Whether the disks of all others say that this server was further than it will be when it starts with `copy`.
+        """Whether the disks of all others say that this server was further than `copy` is.
 
         Servers that have lost their own disks are not asked.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         known = [self._cluster.disk(i).contents.peers.get(server_id) for i in whole]
-        return all(peer is not None and peer.position > copy.position + 1 for peer in known)
+        return all(peer is not None and peer.position > copy.position for peer in known)
 
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.

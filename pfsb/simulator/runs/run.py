@@ -34,6 +34,7 @@ from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
+from pfsb.simulator.runs.pace_drills import PaceDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
@@ -208,6 +209,10 @@ class Run:
                 self._phase = "an idle hour"
                 IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
+        if self.profile.has_pace_drills:
+            self._phase = "pace"
+            PaceDrills(self.cluster, self._rng, self.marks).run()
+            self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.check_history()
@@ -232,7 +237,8 @@ class Run:
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
-        self.population.check_bounds()
+        if self._phase != "pace":  # the drills have clients of their own
+            self.population.check_bounds()
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def heal_a_majority(self) -> None:

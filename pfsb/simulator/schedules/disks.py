@@ -136,6 +136,133 @@ def old_copy_votes(seed: int, patch: Plant | None) -> None:
         raise Violation(f"server 2 votes with an older copy of its disk: {votes[0]}")
 
 
+def last_group_is_lost(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back without the last group of its log is refused, and stops."""
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copies = [cluster.disk(victim).copy()]
+    until = cluster.now + 1
+    while cluster.now < until:
+        cluster.step()
+        if cluster.disk(victim).position > copies[-1].position:
+            copies.append(cluster.disk(victim).copy())
+    for client in scene.clients:
+        client.finish()
+    cluster.run(3 * cluster.settings.alive_seconds)
+    last = cluster.disk(victim).position
+    cluster.crash(victim)
+    cluster.lose_disk(victim, max((copy for copy in copies if copy.position < last), key=lambda copy: copy.position))
+    cluster.restart(victim)
+    cluster.run(3)
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} has lost the last group of its log, and takes part all the same")
+
+
+def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
+    """Departure 43: at any time the frames of one incarnation of a peer count, and late ones of a former one do not."""
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    victim = scene.follower()
+    receiver = scene.leader()
+    frames: list[bytes] = []
+    cluster.network.frame_observers.append(lambda sender, frame: frames.append(frame) if sender == victim else None)
+    cluster.run(0.5)
+    late = frames[-20:]
+    cluster.crash(victim)
+    handled: list[int] = []
+    peers = cluster.replica(receiver).peers
+    note = peers.note_frame
+
+    def noted(server_id: int, incarnation: int, position: int) -> bool:
+        is_handled = note(server_id, incarnation, position)
+        if is_handled and server_id == victim:
+            handled.append(incarnation)
+        return is_handled
+
+    peers.note_frame = noted  # type: ignore[method-assign]
+    cluster.restart(victim)
+    for frame in late:
+        cluster.run(0.05)
+        cluster.network.hand_over(receiver, frame)
+    if handled != sorted(handled):
+        raise Violation(f"server {receiver} handles frames of the starts {handled} of server {victim}, in this order")
+    for client in scene.clients:
+        client.finish()
+
+
+def start_is_written_down(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a later incarnation is on a peer's disk before anything that rests on its frames leaves.
+
+    Server 2 starts again, and server 0 admits it. However soon server 0 crashes then, it does not forget that start.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    cluster.crash(2)
+    cluster.crash(1)
+    cluster.restart(2)
+    cluster.run_until(lambda: not cluster.replica(2).storage_identity.is_newcomer, 5)
+    cluster.crash(0)
+    if cluster.disk(0).contents.peers[2].incarnation < cluster.disk(2).incarnation:
+        raise Violation("server 0 has admitted a start of server 2, and its disk does not tell")
+
+
+def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a copy that begins with the present start number is not admitted, however soon it is put back.
+
+    Right after the restart its frames could be late ones of the server that was there before.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    cluster.crash(victim)
+    copy = cluster.disk(victim).copy()
+    cluster.restart(victim)
+    cluster.run(2)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    until = cluster.now + 3
+    while victim not in cluster.failures and cluster.now < until:
+        cluster.step()
+        if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+            raise Violation(f"server {victim} is admitted with an older copy of its disk")
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} does not notice that it has an older copy of its disk")
+    for client in scene.clients:
+        client.finish()
+
+
+def stranger_vouches(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it was.
+
+    Of five servers, server 0 comes back with others that it has never met.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0, start=False)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWasReplaced, StorageWentBack)
+    for server_id in (0, 1, 2, 3):
+        cluster.restart(server_id)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    for server_id in (0, 1, 2, 3):
+        cluster.crash(server_id)
+    for server_id in (0, 1, 4):
+        cluster.restart(server_id)
+    cluster.run(3)
+    if not cluster.replica(0).storage_identity.is_newcomer:
+        raise Violation("server 0 came back, and was admitted by server 4, which it had never met")
+    cluster.restart(2)
+    cluster.run_until(cluster.has_leader)
+
+
 def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
     """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
 
@@ -291,6 +418,11 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     disk_is_lost_unheard,
     old_copy_is_put_back,
     old_copy_votes,
+    last_group_is_lost,
+    frames_of_a_former_start,
+    start_is_written_down,
+    start_number_is_repeated,
+    stranger_vouches,
     storage_is_replaced_unmet,
     torn_while_learning,
     two_old_proposals,

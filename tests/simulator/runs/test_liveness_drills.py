@@ -110,7 +110,7 @@ class LivenessDrillTests(SynchronousTestCase):
         liveness = self.liveness()
         timer = liveness.cluster.replica(1).progress_timer
         timer.double()
-        timer.back_to_default = lambda: None
+        timer.come_down = lambda: None
         self.assertIn("Progress_Timer of server 1 stays", str(self.assertRaises(Violation, liveness.settle)))
 
     def test_who_has_promised_to_follow_a_later_view_is_waited_for(self) -> None:
