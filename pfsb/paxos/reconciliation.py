@@ -273,7 +273,7 @@ class ReconciliationHandler(Handler):
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
-            elif not self._ask_own_leader():
+            elif not self.ask_own_leader():
                 # Departure 37: no peer says at present that it is ahead, so an earlier message may have been wrong. A
                 # peer that is ahead says so in its next ALIVE.
                 self._target = self._data.ordering.local_aru
@@ -306,7 +306,7 @@ class ReconciliationHandler(Handler):
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
         return self._rng.choice(preferred) if preferred else None
 
-    def _ask_own_leader(self) -> bool:
+    def ask_own_leader(self) -> bool:
         """Departure 49: ask the leader for a slot that it has proposed and that is missing here, though no ALIVE has
         told that the leader has executed it. Returns whether the leader was asked.
 

@@ -46,7 +46,7 @@ class RoundTrip:
         """Time by the clock: answers to requests that were sent before it are not measured (`interrupted`)."""
         self._deviation = 0.0
         self._backoff = 1.0
-        self._guesses = 0
+        self.guesses = 0
         """Number of answers to requests that were sent again, since the last answer to one that was sent once."""
         self.seconds = first_seconds
         """How long, in seconds, to wait now before the request is sent again."""
@@ -62,7 +62,7 @@ class RoundTrip:
             return
         if first_at == last_at:
             self._backoff = 1.0
-            self._guesses = 0
+            self.guesses = 0
             self._measure(now - first_at)
         else:
             self._guess(now - first_at, now - last_at)
@@ -75,8 +75,8 @@ class RoundTrip:
         copy, which is measured, and the waits stay long. If all answers come to repeated requests, the waits are too
         short: then the time since the first copy is measured, which is no less than the true one.
         """
-        self._guesses += 1
-        if self._guesses > GUESSES_MAX:
+        self.guesses += 1
+        if self.guesses > GUESSES_MAX:
             self._measure(longest)
         elif shortest <= max(self.measured, self._floor):
             self.start_anew()
@@ -90,7 +90,7 @@ class RoundTrip:
         about later answers: a process that was paused for an hour would take its leader for alive for hours.
         """
         self._valid_from = now
-        self._guesses = 0
+        self.guesses = 0
         self.start_anew()
 
     def _measure(self, seconds: float) -> None:

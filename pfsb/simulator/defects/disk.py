@@ -291,7 +291,7 @@ def _anybody_vouches(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
-        process.replica.storage_identity._known_at_start = frozenset(process.replica.membership.others)
+        process.replica.storage_identity.known_at_start = frozenset(process.replica.membership.others)
 
 
 @DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")

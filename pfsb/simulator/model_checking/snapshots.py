@@ -87,7 +87,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (RoundTrip, "_valid_from"): 0.0,
     (RoundTrip, "_deviation"): 0.0,
     (RoundTrip, "_backoff"): 1.0,
-    (RoundTrip, "_guesses"): 0,
+    (RoundTrip, "guesses"): 0,
     # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
     (UpdateTimer, "position"): 0,
     (ReconciliationHandler, "_asked_behind"): 0,
