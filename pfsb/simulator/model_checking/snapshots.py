@@ -118,7 +118,7 @@ Real values of these attributes would only multiply the states: they make no dif
 or the explorer tries all their effects when a timer fires.
 """
 
-_ATOMS = {int, float, str, bytes, bool, NoneType, State}
+_ATOMS = {int, float, str, bytes, bool, frozenset, NoneType, State}
 
 
 def _is_value(kind: type) -> bool:
