@@ -31,6 +31,19 @@ TOLD_PER_ALIVE = 4
 """Maximum number of KNOWN_POSITIONs, within `alive_seconds`, to one server."""
 
 
+def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
+    """The log position that a server's frames tell after its start in this incarnation, with `position` groups on disk.
+
+    `own` is the record that the server has written of its own storage last: in the incarnation in which it was admitted
+    last, with the number of groups to leave out; or in incarnation 0, with the position that is told until it is
+    admitted. Without such a record no group was written while it was admitted.
+    """
+    if own is None:
+        return 0
+    starts = incarnation - own.incarnation
+    return position - starts - own.position if own.incarnation else own.position
+
+
 class StorageWentBack(Exception):
     """This server may not vote: its storage was in a later state before, and lacks what it promised then."""
 
@@ -48,8 +61,12 @@ class LogPositionHandler(Handler):
         self._on_doubt = on_doubt
         self._identity = b""
         self._incarnation = 0
-        self.first_position = 0
-        """Log position of this server's storage when the server started."""
+        self._first_told = 0
+        """The log position that this server's frames tell until it is admitted."""
+        self._left_out = 0
+        """Number of groups on disk that the told position leaves out, from the admission on."""
+        self.is_admitted = False
+        """Whether this server has been admitted since its start (`StorageIdentityHandler`), and its disk says so."""
         self._written: dict[int, tuple[int, int]] = {}
         """Server id -> (incarnation, position) of its storage in the record that was last given to this server's own
         storage."""
@@ -61,10 +78,42 @@ class LogPositionHandler(Handler):
     def begin(self, found: Recovered) -> None:
         """Take over what is on this server's disk, at the start."""
         self._identity, self._incarnation = found.identity, found.incarnation
-        self.first_position = self._storage.position
+        own = found.peers.pop(self._data.server.server_id, None)
+        self._first_told = first_told(own, found.incarnation, self._storage.position)
+        self._left_out = self._storage.position - self._first_told
         self._written = {record.server_id: (record.incarnation, record.position) for record in found.peers.values()}
         for record in found.peers.values():
             self._peers.remember(record)
+
+    def told(self) -> int:
+        """The log position that this server's frames tell: the number of groups that it has written while admitted.
+
+        A server that is not admitted has voted for nothing, but writes what it learns of its peers, and each start is a
+        group, too. If frames told those groups, a storage that has lost as many would seem to have lost nothing, once
+        it was started often enough.
+        """
+        return self._storage.position - self._left_out if self.is_admitted else self._first_told
+
+    def write_start(self) -> None:
+        """Write, in the first turn, before any other record, that what follows is written by a server that is not
+        admitted.
+
+        The record forces nothing. It is in the first group, or that group and all later ones are not there.
+        """
+        own_id = self._data.server.server_id
+        self._turn.append(PeerRecord(own_id, self._identity, 0, self._first_told), lazy=True)
+
+    def write_admission(self) -> None:
+        """Write, in the turn in which this server is admitted, how many groups are left out from now on.
+
+        The frames tell more groups when that is on disk: after a crash before, the next start would tell fewer.
+        """
+        own_id = self._data.server.server_id
+        self._turn.append(PeerRecord(own_id, self._identity, self._incarnation, self._left_out))
+        self._turn.call(self._begin_to_tell)
+
+    def _begin_to_tell(self) -> None:
+        self.is_admitted = True
 
     def due_records(self) -> Iterator[PeerRecord]:
         """The records of those peers whose storages are further than was written last; they count as written then."""
@@ -113,7 +162,7 @@ class LogPositionHandler(Handler):
         if now - doubted_at >= self._settings.alive_seconds / 2:
             raise StorageWentBack(
                 f"this storage was further than it is: server {sender} has known it with {message.position} groups of "
-                f"records in its start number {message.incarnation}, and now it has {self._storage.position} in number "
+                f"records in its start number {message.incarnation}, and now it has {self.told()} in number "
                 f"{self._incarnation}. An older copy was put back, or its log was cut. It lacks promises, and must not "
                 "vote: bring the latest data directory back"
             )
@@ -121,7 +170,7 @@ class LogPositionHandler(Handler):
             "server {other} knows a later state of this storage: {position} groups, and not {own}",
             other=sender,
             position=message.position,
-            own=self._storage.position,
+            own=self.told(),
         )
 
     def believe(self, server_id: int) -> None:
@@ -130,6 +179,5 @@ class LogPositionHandler(Handler):
 
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether this storage has never been in the state that is told."""
-        if message.incarnation < self._incarnation:
-            return message.position >= self.first_position  # the present start has counted as a group, too
-        return message.incarnation > self._incarnation or message.position > self._storage.position
+        own = self._first_told if message.incarnation < self._incarnation else self.told()
+        return message.incarnation > self._incarnation or message.position > own

@@ -120,11 +120,8 @@ class Peers:
         return 0 < incarnation == self.by_id[server_id].next_incarnation
 
     def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
-        """Take a later incarnation of a peer if this is the second frame of it; note the first one.
-
-        A start counts as a group, so a later incarnation tells more than any former one, from its first frame on.
-        """
-        if incarnation < peer.incarnation or position <= peer.position:
+        """Take a later incarnation of a peer if this is the second frame of it; note the first one."""
+        if incarnation < peer.incarnation or position < peer.position:
             return False
         if incarnation != peer.next_incarnation or position < peer.next_position:
             peer.next_incarnation, peer.next_position = incarnation, position

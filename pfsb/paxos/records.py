@@ -52,14 +52,18 @@ class AruRecord:
 
 @frozen
 class PeerRecord:
-    """The storage of server `server_id` has this identity (Departure 12)."""
+    """The storage of server `server_id` has this identity (Departure 12).
+
+    A server writes such a record about its own storage, too, with other numbers
+    (`pfsb.paxos.log_positions.first_told`).
+    """
 
     server_id: int
     identity: bytes
     incarnation: int = 0
     """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
-    """Number of groups that were on its disk then; 0: not noted."""
+    """The log position that its frames told then; 0: not noted."""
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
@@ -90,6 +94,7 @@ class Recovered:
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, in ascending order."""
     peers: dict[int, PeerRecord] = field(factory=dict)
-    """Server id -> the facts on disk about the storage of each other server that was heard."""
+    """Server id -> the facts on disk about the storage of each other server that was heard, and on this server's
+    own storage."""
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

@@ -261,8 +261,8 @@ class Replica:
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
-        self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
         self.log_positions.begin(found)
+        self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
         self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
@@ -271,12 +271,17 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
         passes = list_digest(found.passes)
-        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
-        self.turn.run(self.storage_identity.begin_admission, found.identity)
+        self._transport.start(self, found.identity, found.incarnation, self.log_positions.told, passes)
+        self.turn.run(self._begin_admission, found.identity)
         self.retransmission.start()
+
+    def _begin_admission(self, identity: bytes) -> None:
+        self.log_positions.write_start()
+        self.storage_identity.begin_admission(identity)
 
     def take_part(self) -> None:
         """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
+        self.log_positions.write_admission()
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 

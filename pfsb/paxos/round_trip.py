@@ -15,9 +15,9 @@ SHORTEST_SECONDS = 0.01
 pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
 """Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
-GUESSES_MAX = 3
-"""How many answers in a row to requests that were sent again are taken for answers to the last copy. Where messages are
-lost, a request that was sent once is answered in between; where answers are slow, none is."""
+GUESSING_WAITS = 16
+"""How long, in units of the wait, answers to requests that were sent again may be taken for answers to the last copy.
+Where messages are lost, some request that was sent once is answered in that time; where answers are slow, none is."""
 JITTER = 0.25
 """Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
 RELAXATION = 0.97
@@ -46,8 +46,9 @@ class RoundTrip:
         """Time by the clock: answers to requests that were sent before it are not measured (`interrupted`)."""
         self._deviation = 0.0
         self._backoff = 1.0
-        self.guesses = 0
-        """Number of answers to requests that were sent again, since the last answer to one that was sent once."""
+        self.guessing_since: float | None = None
+        """Time by the clock of the first answer to a request that was sent again, since the last answer to one that was
+        sent once; None: there was none."""
         self.seconds = first_seconds
         """How long, in seconds, to wait now before the request is sent again."""
 
@@ -62,26 +63,27 @@ class RoundTrip:
             return
         if first_at == last_at:
             self._backoff = 1.0
-            self.guesses = 0
+            self.guessing_since = None
             self._measure(now - first_at)
         else:
-            self._guess(now - first_at, now - last_at)
+            self._guess(first_at, last_at, now)
 
-    def _guess(self, longest: float, shortest: float) -> None:
+    def _guess(self, first_at: float, last_at: float, now: float) -> None:
         """Take the time of an answer that may belong to any copy of a request (Karn's rule).
 
         An answer that comes as soon after the last copy as answers usually do seems to show that the copies before were
         lost and not late, so the waits are no longer than before. A later answer took at least the time since the last
-        copy, which is measured, and the waits stay long. If all answers come to repeated requests, the waits are too
-        short: then the time since the first copy is measured, which is no less than the true one.
+        copy, which is measured, and the waits stay long. If for long all answers come to repeated requests, the waits
+        are too short: then the time since the first copy is measured, which is no less than the true one.
         """
-        self.guesses += 1
-        if self.guesses > GUESSES_MAX:
-            self._measure(longest)
-        elif shortest <= max(self.measured, self._floor):
+        if self.guessing_since is None:
+            self.guessing_since = now
+        if now - self.guessing_since > GUESSING_WAITS * self.seconds:
+            self._measure(now - first_at)
+        elif now - last_at <= max(self.measured, self._floor):
             self.start_anew()
         else:
-            self._measure(shortest)
+            self._measure(now - last_at)
 
     def interrupted(self, now: float) -> None:
         """Measure no request that was sent before `now`, by the clock, and take back what `back_off` has done.
@@ -90,7 +92,7 @@ class RoundTrip:
         about later answers: a process that was paused for an hour would take its leader for alive for hours.
         """
         self._valid_from = now
-        self.guesses = 0
+        self.guessing_since = None
         self.start_anew()
 
     def _measure(self, seconds: float) -> None:

@@ -90,7 +90,7 @@ class StorageIdentityHandler(Handler):
         """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
         self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
-        self.known_at_start: frozenset[int] = frozenset()
+        self.known_at_start: set[int] = set()
         """Ids of the other servers whose storages this server knew when it started."""
         self._periods = 0
         """Number of periods of ALIVE that have begun since the start."""
@@ -102,7 +102,7 @@ class StorageIdentityHandler(Handler):
         """Begin the admission of this server, in a turn, at the start."""
         self._identity = identity
         self.returns = self._data.views.last_installed > 0
-        self.known_at_start = frozenset(self._membership.identities)
+        self.known_at_start = set(self._membership.identities)
         self.is_newcomer = True
         self._admit_if_known()
 

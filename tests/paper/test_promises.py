@@ -29,13 +29,15 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.cluster.servers[server_id].sync_seconds = (1000.0, 1000.0)
 
     def _start_and_stick(self, server_id: int) -> None:
-        """Start all servers. The disk of one does not come back once it holds the identities of the others.
+        """Start all servers. The disk of one does not come back once it holds identities and starts of the others.
 
-        Without these no server would admit the other two (Departure 42).
+        Without these no server would admit the other two (Departures 42, 43).
         """
         for each in self.cluster.ids:
             self.cluster.restart(each)
-        self.cluster.run_until(lambda: len(self.cluster.disk(server_id).contents.peers) == 2)
+        peers = self.cluster.disk(server_id).contents.peers
+        others = [i for i in self.cluster.ids if i != server_id]
+        self.cluster.run_until(lambda: all(i in peers and peers[i].incarnation == 1 for i in others))
         self._stuck(server_id)
 
     def test_vote_for_a_view_needs_no_disk(self) -> None:

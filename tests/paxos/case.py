@@ -188,6 +188,8 @@ class ReplicaTestCase(SynchronousTestCase):
     ignore_periodic = True
     ignore_answered_votes = True
     starts = True
+    position_at_start = 0
+    """Number of groups on disk after the start."""
     introduced = True
     """Whether the other servers have this server's identity on disk."""
 
@@ -200,7 +202,7 @@ class ReplicaTestCase(SynchronousTestCase):
     def start(self) -> None:
         """Build the replica on the state in `found`, start it, and look at its vote."""
         self.clock = Clock()
-        self.storage = FakeStorage(self.found)
+        self.storage = FakeStorage(self.found, self.position_at_start)
         self.transport = FakeTransport()
         self.machine = RecordingStateMachine()
         self.notes = Notes()
@@ -226,6 +228,9 @@ class ReplicaTestCase(SynchronousTestCase):
             for peer in self.replica.membership.others:
                 self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
+        peers = [each for each in self.storage.records if isinstance(each, PeerRecord)]
+        self.records_of_own_storage = own = [each for each in peers if each.server_id == self.server_id]
+        self.storage.records = [each for each in self.storage.records if each not in own]
         self.asked_at_start = self.take(ReconciliationRequest)
         if self.introduced:
             self.take(Heard)

@@ -29,7 +29,7 @@ class RefusalTests(ReplicaTestCase):
         """The storage has forgotten votes, and its new ones may contradict them."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
         for _ in range(2):
-            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 100)
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
         self.assertFalse(self.replica.progress_timer.running, "two of five vote for view 1")
         self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
 
@@ -125,6 +125,58 @@ class NoteTests(ReplicaTestCase):
         self.assertEqual(list(self.replica.log_positions.due_records()), [])
 
 
+class TellingTests(ReplicaTestCase):
+    """Frames tell the groups that were written while the server was admitted."""
+
+    starts = False
+    introduced = False
+
+    def begin_at(self, position: int, incarnation: int = 1) -> None:
+        """Start, on what the server before has written, with so many groups on disk."""
+        if incarnation > 1:
+            written = [*self.records_of_own_storage, *self.take_records(PeerRecord)]
+            self.found.peers |= {record.server_id: record for record in written}
+        self.found.incarnation = incarnation
+        self.position_at_start = position
+        self.start()
+
+    def told(self) -> int:
+        return self.replica.log_positions.told()
+
+    def admit(self) -> None:
+        for sender in (1, 3, 4):
+            self.receive(Acquainted(sender, identity_of(2)))
+
+    def test_only_groups_of_an_admitted_server_are_told(self) -> None:
+        """Starts, and what a server writes that is not admitted, must not hide that as many groups were lost."""
+        self.begin_at(1)
+        self.storage.position = 4
+        self.assertEqual(self.told(), 0)
+        self.admit()
+        self.storage.position = 10
+        self.assertEqual(self.told(), 9)
+        for incarnation, position in ((2, 11), (3, 15), (4, 16)):
+            self.begin_at(position, incarnation)
+            self.storage.position += 3
+            self.assertEqual(self.told(), 9, incarnation)
+        self.begin_at(20, 5)
+        self.admit()
+        self.storage.position = 22
+        self.assertEqual(self.told(), 11)
+        self.take(ViewChange)
+
+    def test_admission_is_on_disk_before_more_is_told(self) -> None:
+        """After a crash before, the start would tell less than was told, and the server would be refused for ever."""
+        self.begin_at(1)
+        self.storage.position = 4
+        self.hold_syncs = True
+        self.admit()
+        self.assertEqual(self.told(), 0)
+        self.storage.finish_all()
+        self.assertEqual(self.told(), 3)
+        self.take(ViewChange)
+
+
 class AccusedTests(ReplicaTestCase):
     """Server 2 of five is told what others know of its storage, which has 50 groups in its third start."""
 
@@ -136,13 +188,17 @@ class AccusedTests(ReplicaTestCase):
         self.found.incarnation = 3
         self.found.last_installed = self.found.last_attempted = 4
         self.start()
-        self.replica.log_positions.first_position = 40
+        self.accused()
         self.storage.position = 50
         self.take(Heard)
 
+    def accused(self) -> None:
+        positions = self.replica.log_positions
+        positions._first_told, positions._left_out, positions.is_admitted = 40, 0, True
+
     def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
         """The frame that was refused was only late."""
-        for message in (state(1, 3, 50), state(1, 2, 39), state(1, 3, 0)):
+        for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
@@ -167,9 +223,9 @@ class AccusedTests(ReplicaTestCase):
 
     def test_second_word_stops_the_server(self) -> None:
         """The line says what was known, what is there, and what to do."""
-        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 40)):
+        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
             self.start()
-            self.replica.log_positions.first_position = 40
+            self.accused()
             self.storage.position = 50
             self.receive(message)
             self.receive(message)

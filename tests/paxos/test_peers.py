@@ -63,11 +63,11 @@ class NoteTests(SynchronousTestCase):
         self.assertNoted(1, 9)
 
     def test_one_lost_group_is_found(self) -> None:
-        """A start counts as a group: a storage that has lost its last group starts with as many as it had before."""
+        """A start counts as no group that is told: a whole storage starts with as many as it had."""
         self.note((1, 9), (1, 9))
-        self.assertEqual(self.note((2, 9), (2, 9)), [False, False])
-        self.assertEqual(self.note((2, 10), (2, 10)), [False, True])
-        self.assertNoted(2, 10)
+        self.assertEqual(self.note((2, 8), (2, 8)), [False, False])
+        self.assertEqual(self.note((2, 9), (2, 9)), [False, True])
+        self.assertNoted(2, 9)
 
     def test_frames_of_one_incarnation_count_at_a_time(self) -> None:
         """A late vote would count beside one of a copy that has forgotten it, and contradicts it."""
@@ -76,7 +76,7 @@ class NoteTests(SynchronousTestCase):
         self.assertEqual(self.note((2, 11), (1, 12), (1, 13), (2, 10)), [True, False, False, True])
 
     def test_later_incarnation_is_told_before_its_frame_is_handled(self) -> None:
-        """The new incarnation is written to disk then."""
+        """The handler writes that incarnation to disk."""
         told: list[tuple[int, int, int]] = []
         self.peers.on_incarnation = lambda i: told.append((i, self.peer.incarnation, self.peer.position))
         self.note((1, 7), (1, 8), (1, 9), (2, 20))

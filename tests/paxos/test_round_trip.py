@@ -6,7 +6,7 @@ import random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.paxos.round_trip import GUESSES_MAX, JITTER, LONGEST_SECONDS, SHORTEST_SECONDS, RoundTrip
+from pfsb.paxos.round_trip import GUESSING_WAITS, JITTER, LONGEST_SECONDS, SHORTEST_SECONDS, RoundTrip
 
 
 class RoundTripTests(SynchronousTestCase):
@@ -84,18 +84,21 @@ class RoundTripTests(SynchronousTestCase):
         """Each answer comes 0.33 s after the first copy, soon after the second one, and belongs to the first one."""
         self.wait.answered(0.0, 0.0, 0.07)
         self.assertAlmostEqual(self.wait.seconds, 0.21)
-        for _ in range(GUESSES_MAX):
-            self.wait.answered(0.0, 0.21, 0.33)
+        for tenth in range(1, int(GUESSING_WAITS * 2.1)):
+            now = tenth / 10
+            self.wait.answered(now - 0.33, now - 0.12, now)
             self.assertAlmostEqual(self.wait.seconds, 0.21)
-        self.wait.answered(0.0, 0.21, 0.33)
+        now = GUESSING_WAITS * 0.21 + 0.5
+        self.wait.answered(now - 0.33, now - 0.12, now)
         self.assertGreater(self.wait.seconds, 0.33)
 
     def test_guesses_count_anew_from_each_answer_that_is_certain(self) -> None:
         """Where a part of the messages is lost, most copies that are answered soon were needed."""
         self.wait.answered(0.0, 0.0, 0.01)
-        for _ in range(3 * GUESSES_MAX):
-            self.wait.answered(0.0, 0.1, 0.11)
-            self.wait.answered(0.0, 0.0, 0.01)
+        for second in range(1, 3 * GUESSING_WAITS):
+            for copies in range(10):
+                self.wait.answered(second, second + 0.01 * copies, second + 0.01 * (copies + 1))
+            self.wait.answered(second + 0.2, second + 0.2, second + 0.21)
         self.assertLess(self.wait.seconds, 0.03)
 
     def test_answer_over_an_interruption_is_not_measured(self) -> None:

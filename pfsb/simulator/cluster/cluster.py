@@ -16,6 +16,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
@@ -34,6 +35,7 @@ from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.transports.frames import OVERHEAD_BYTES
+from pfsb.transports.links import Links
 from pfsb.transports.wire import decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
@@ -265,6 +267,9 @@ class SimulatedCluster:
     def server_clock(self, server_id: int) -> ServerClock:
         return self._running(server_id).server_clock
 
+    def links(self, server_id: int) -> Links:
+        return self._running(server_id).transport.links
+
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage
 
@@ -374,6 +379,10 @@ class SimulatedCluster:
     def picture(self) -> str:
         """A text with one line for each server, which tells its state."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
+
+    def told_position(self, server_id: int) -> int:
+        """The log position that frames of a server tell, or would tell after a start, by what is on its disk."""
+        return position_of(self.disk(server_id), server_id)
 
     # ------------------------------------------------------------------ inside
 

@@ -276,14 +276,28 @@ def _two_lives_count(process: Any) -> None:
         return note(server_id, incarnation, position) or incarnation != peers.by_id[server_id].incarnation
 
 
-@DEFECTS.add(
-    "one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group before a start is taken"
-)
+@DEFECTS.add("one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group is taken")
 def _one_lost_group_unnoticed(process: Any) -> None:
     @instead_of(process.replica.peers, "note_frame")
     def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
         peer = process.replica.peers.by_id[server_id]
-        return note(server_id, incarnation, position + (0 < peer.incarnation < incarnation))
+        return note(server_id, incarnation, position + (position == peer.position - 1))
+
+
+@DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
+def _newcomers_tell_all(process: Any) -> None:
+    positions = process.replica.log_positions
+    override(positions, "told", lambda _: lambda: process.replica.storage.position)
+
+
+@DEFECTS.add("admission-told-early", "Departure 43", "frames tell more groups before the admission is on disk")
+def _admission_told_early(process: Any) -> None:
+    positions = process.replica.log_positions
+
+    @instead_of(positions, "write_admission")
+    def broken(write: Callable[[], None]) -> None:
+        write()
+        positions.is_admitted = True
 
 
 @DEFECTS.add("anybody-vouches", "Departure 43", "a server that comes back counts a new one that it has never met")
@@ -291,7 +305,7 @@ def _anybody_vouches(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
-        process.replica.storage_identity.known_at_start = frozenset(process.replica.membership.others)
+        process.replica.storage_identity.known_at_start = set(process.replica.membership.others)
 
 
 @DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")

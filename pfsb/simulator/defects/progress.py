@@ -86,7 +86,7 @@ def _waits_guessed(process: Any) -> None:
 
     @instead_of(slot_time, "answered")
     def broken(answered: Callable[[float, float, float], None], first_at: float, last_at: float, now: float) -> None:
-        slot_time.guesses = 0
+        slot_time.guessing_since = None
         answered(first_at, last_at, now)
 
 

@@ -6,6 +6,7 @@ import random
 from typing import Final
 
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.wrong_messages import WrongMessages
@@ -60,4 +61,6 @@ class ConfusionFaults(FaultInjector):
         """
         ids, disk = self._cluster.ids, self._cluster.disk(sender)
         us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))
-        return FrameCodec(us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: disk.position)
+        return FrameCodec(
+            us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: position_of(disk, sender)
+        )

@@ -6,6 +6,7 @@ from typing import Any
 
 from pfsb.applications.interfaces import Command, IContext
 from pfsb.server import DRAIN_SECONDS
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
 from pfsb.storage.memory import MemoryDisk
@@ -300,7 +301,7 @@ class ServerFaults(FaultInjector):
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         known = [self._cluster.disk(i).contents.peers.get(server_id) for i in whole]
-        return all(peer is not None and peer.position > copy.position for peer in known)
+        return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
 
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.
@@ -342,9 +343,9 @@ class ServerFaults(FaultInjector):
         its disk.
 
         A server notices it if the present identity is on its disk. Servers that have lost their own disks are not
-        asked. A disk that holds a view, but no storage identity of any other server, is not asked either: its server
+        asked. A disk that holds a view, but no storage identity but its own, is not asked either: its server
         has voted before it knew the others, a defect that the checkers find only if a disk is lost all the same.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]
-        return all(server_id in other.peers or (other.views is not None and not other.peers) for other in others)
+        return all(server_id in other.peers or (other.views is not None and len(other.peers) < 2) for other in others)

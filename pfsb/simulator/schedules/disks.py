@@ -240,6 +240,34 @@ def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
         client.finish()
 
 
+def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
+    """Departure 43: however often a server is started with an older copy of its disk, the others refuse it.
+
+    Each start writes something, and a supervisor starts a server again whenever it stops.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    cluster.run(0.3)
+    for client in scene.clients:
+        client.finish()
+    cluster.run(1)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    for number in range(60):
+        cluster.restart(victim)
+        until = cluster.now + (1 if number % 4 else 0.05)
+        while cluster.is_running(victim) and cluster.now < until:
+            cluster.step()
+            if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+                raise Violation(f"server {victim} is admitted with an older copy of its disk, at start {number}")
+        if cluster.is_running(victim):
+            cluster.crash(victim)
+
+
 def stranger_vouches(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it was.
 
@@ -422,6 +450,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     frames_of_a_former_start,
     start_is_written_down,
     start_number_is_repeated,
+    old_copy_is_started_again_and_again,
     stranger_vouches,
     storage_is_replaced_unmet,
     torn_while_learning,
