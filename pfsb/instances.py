@@ -122,14 +122,15 @@ class Peer:
 
     def __init__(self, server: Server, application: Instances, clock: IReactorTime) -> None:
         self.server = server
-        self._application = application
+        self.application = application
         self._clock = clock
         self._peers = server.config.n
         self._decided: dict[int, bytes] = {}
         self._least = 0
         self._highest = -1
         self._done = -1
-        self._wanted: dict[tuple[object, ...], _Wanted] = {}
+        self.wanted: dict[tuple[object, ...], _Wanted] = {}
+        """Key that names a value -> the value, which this peer wants to have ordered, and which is not ordered yet."""
         self._under_way = 0
         self._number = 0
         self._retry: IDelayedCall | None = None
@@ -143,7 +144,7 @@ class Peer:
         A value of up to 1 MiB: a large one reaches the server in parts, and all peers see it as a whole. Raises
         `ValueError` for a value that is too large.
         """
-        allowed = self._application.limits.value_bytes
+        allowed = self.application.limits.value_bytes
         if len(value) > allowed:
             raise ValueError(f"a value of {len(value)} bytes is too large: {allowed} are allowed")
         if seq >= self.min():
@@ -193,11 +194,11 @@ class Peer:
         the server executes it.
         """
         turn = self.server.replica.turn
-        self._note_forgotten(self._application.least)
-        for seq, value in self._application.decided.items():
+        self._note_forgotten(self.application.least)
+        for seq, value in self.application.decided.items():
             self._note_decided(seq, value)
-        self._application.on_decided = partial(turn.call, self._note_decided)
-        self._application.on_forgotten = partial(turn.call, self._note_forgotten)
+        self.application.on_decided = partial(turn.call, self._note_decided)
+        self.application.on_forgotten = partial(turn.call, self._note_forgotten)
         self._connect()
 
     def _note_decided(self, seq: int, value: bytes) -> None:
@@ -214,7 +215,7 @@ class Peer:
     def _connect(self) -> None:
         self._connection = self.server.local_clients.connect(lambda _code, _text: self._connect_again())
         self._number = self._under_way = 0
-        for wanted in self._wanted.values():
+        for wanted in self.wanted.values():
             wanted.begin_anew()
 
     def _connect_again(self) -> None:
@@ -228,11 +229,11 @@ class Peer:
             self._ask()
 
     def _want(self, key: tuple[object, ...], wanted: _Wanted) -> None:
-        self._wanted.setdefault(key, wanted)
+        self.wanted.setdefault(key, wanted)
         self._ask()
 
     def _ask(self) -> None:
-        for key, wanted in list(self._wanted.items()):
+        for key, wanted in list(self.wanted.items()):
             if self._under_way >= UNDER_WAY_MAX or self._killed:
                 return
             if not wanted.number and not (wanted.is_large and self._has_large_under_way):
@@ -243,7 +244,7 @@ class Peer:
     @property
     def _has_large_under_way(self) -> bool:
         """Whether a part of a large value was submitted, and is not answered yet or is to be repeated."""
-        return any(wanted.is_large and wanted.number for wanted in self._wanted.values())
+        return any(wanted.is_large and wanted.number for wanted in self.wanted.values())
 
     def _submit(self, key: tuple[object, ...], wanted: _Wanted) -> None:
         self._under_way += 1
@@ -255,8 +256,8 @@ class Peer:
             return
         self._under_way -= 1
         if wanted.is_settled_by(result):
-            self._wanted.pop(key, None)
-        if isinstance(result, Refused) and key in self._wanted:
+            self.wanted.pop(key, None)
+        if isinstance(result, Refused) and key in self.wanted:
             self._log.debug("{command} again: {text}", command=key[:2], text=result.text)
             self._ask_later(key, wanted, is_unknown=result.fate != "none")
         else:

@@ -27,7 +27,7 @@ class PeerProcess:
         self.application = Instances()
         self.server = make_server(config, Catalogue([self.application]), parts)
         self.replica = self.server.replica
-        self.replica.ordered_queue._state_machine = parts.watched(self.server.machine)
+        self.replica.ordered_queue.state_machine = parts.watched(self.server.machine)
         watch_introductions(self.replica, parts)
         self.peer = Peer(self.server, self.application, parts.clock)
 
@@ -87,7 +87,7 @@ class Lab:
 
     def wait_for_unfinished(self, peer: int, values: int) -> None:
         """Wait until this number of values has come to a peer in parts, and not as a whole yet."""
-        unfinished = self[peer]._application.unfinished
+        unfinished = self[peer].application.unfinished
         self.cluster.run_until(lambda: len(unfinished) == values, WAIT_SECONDS)
 
     def part(self, *groups: tuple[int, ...]) -> None:

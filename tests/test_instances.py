@@ -103,14 +103,14 @@ class LargeValueTests(LabTestCase):
 
     def test_largest_value_is_decided(self) -> None:
         for lab in self.labs(3):
-            largest = lab[0]._application.limits.value_bytes
+            largest = lab[0].application.limits.value_bytes
             value = Random(0).randbytes(largest)
             lab[0].start(0, value)
             lab.wait_for_all(0)
             self.assertEqual([peer.status(0) for peer in lab.peers], [(True, value)] * 3)
             error = self.assertRaises(ValueError, lab[0].start, 9, bytes(largest + 1))
             self.assertIn("1048576 are allowed", str(error))
-            self.assertEqual([len(peer._application.unfinished) for peer in lab.peers], [0] * 3)
+            self.assertEqual([len(peer.application.unfinished) for peer in lab.peers], [0] * 3)
 
     def test_value_of_any_size_around_that_of_a_part(self) -> None:
         for lab in self.labs(3):
@@ -136,8 +136,8 @@ class LargeValueTests(LabTestCase):
                 for seq in range(6):
                     self.assertIn(lab[0].status(seq)[1], proposed[seq])
                 lab.cluster.run(10)
-                self.assertEqual([len(peer._application.unfinished) for peer in lab.peers], [0] * 3)
-                self.assertEqual([len(peer._wanted) for peer in lab.peers], [0] * 3)
+                self.assertEqual([len(peer.application.unfinished) for peer in lab.peers], [0] * 3)
+                self.assertEqual([len(peer.wanted) for peer in lab.peers], [0] * 3)
 
     def test_parts_of_a_proposer_that_vanished_are_dropped(self) -> None:
         """The proposer's session expires. The instance stays free for all, the proposer included when it is back."""
@@ -173,7 +173,7 @@ class LargeValueTests(LabTestCase):
         for lab in self.labs(3):
             room = InstanceLimits(unfinished_bytes=250_000)
             for peer in lab.peers:
-                peer._application.unfinished.bytes_max = room.unfinished_bytes
+                peer.application.unfinished.bytes_max = room.unfinished_bytes
             for seq in range(9):
                 lab[seq % 3].start(seq, bytes([seq]) * 100_000)
             lab.wait_for_all(*range(9))
@@ -210,7 +210,7 @@ class ForgettingTests(LabTestCase):
             for peer in lab.peers:
                 peer.done(59)
             lab.wait_for_min(60)
-            self.assertEqual([len(peer._application.decided) for peer in lab.peers], [0] * 3)
+            self.assertEqual([len(peer.application.decided) for peer in lab.peers], [0] * 3)
 
     def test_memory_of_the_forgotten_is_freed(self) -> None:
         """No cached reply and no waiting update refers to a forgotten value."""
@@ -218,14 +218,14 @@ class ForgettingTests(LabTestCase):
             for seq in range(20):
                 lab[seq % 3].start(seq, b"much" * 5_000)
             lab.wait_for_all(*range(20))
-            values = [peer._application.decided[0] for peer in lab.peers]
-            before = [len(peer._application.snapshot()) for peer in lab.peers]
+            values = [peer.application.decided[0] for peer in lab.peers]
+            before = [len(peer.application.snapshot()) for peer in lab.peers]
             for peer in lab.peers:
                 peer.done(18)
             lab.wait_for_min(19)
-            after = [len(peer._application.snapshot()) for peer in lab.peers]
+            after = [len(peer.application.snapshot()) for peer in lab.peers]
             self.assertTrue(all(10 * b < a for a, b in zip(before, after, strict=True)), (before, after))
-            self.assertEqual([len(peer._wanted) for peer in lab.peers], [0] * 3)
+            self.assertEqual([len(peer.wanted) for peer in lab.peers], [0] * 3)
             gc.collect()
             # In the list, and as the argument.
             self.assertEqual([sys.getrefcount(values[i]) for i in range(3)], [2] * 3)

@@ -46,7 +46,8 @@ class Application:
     commands: Sequence[CommandDescription] = ()
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
-        self._verbs = verbs
+        self.verbs = verbs
+        """Verb -> the types of its arguments and the methods that check and run it."""
         descriptions = {description.verb: description for description in self.commands}
         assert verbs.keys() == descriptions.keys(), "every verb is described, and every description has a verb"
         self._usages = {verb: description.usage for verb, description in descriptions.items()}
@@ -60,9 +61,9 @@ class Application:
 
         Raises `BadRequest`, whose text says what would be right, if the line is wrong.
         """
-        verb = self._verbs.get(command[0]) if command else None
+        verb = self.verbs.get(command[0]) if command else None
         if verb is None:
-            known = ", ".join(sorted(self._verbs))
+            known = ", ".join(sorted(self.verbs))
             raise BadRequest(f"{quoted(''.join(command[:1]))} is no command here (there are: {known})", "UNKNOWN")
         return verb.rule(Arguments(command, self._usages[command[0]]))
 

@@ -56,7 +56,8 @@ class Chat(Application):
     )
 
     def __init__(self) -> None:
-        self._lines: list[tuple[str, str]] = []  # (client id, text); line number I is at index I - 1
+        self.lines: list[tuple[str, str]] = []
+        """(client id, text) of each line; line number I is at index I - 1."""
         self._used_bytes = 0
         """Bytes of UTF-8 of all lines, and of the client ids beside them, as a running sum."""
         super().__init__(
@@ -69,7 +70,7 @@ class Chat(Application):
         )
 
     def length(self) -> int:
-        return len(self._lines)
+        return len(self.lines)
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
         """The lines with the numbers `first` to `first + limit - 1`, as far as they exist, as events."""
@@ -77,7 +78,7 @@ class Chat(Application):
 
     def snapshot(self) -> bytes:
         """The state as msgpack: (format, [(client id, text), ...])."""
-        data: bytes = msgpack.packb((_snapshot_format, self._lines))
+        data: bytes = msgpack.packb((_snapshot_format, self.lines))
         return data
 
     def restore(self, data: bytes) -> None:
@@ -85,7 +86,7 @@ class Chat(Application):
         found, *state = msgpack.unpackb(data, use_list=False)
         refuse_other_format(self.name, found, _snapshot_format)
         (lines,) = state
-        self._lines = list(lines)
+        self.lines = list(lines)
         self._used_bytes = sum(utf8_length(who) + utf8_length(text) for who, text in lines)
 
     def used(self) -> int:
@@ -100,8 +101,8 @@ class Chat(Application):
             if refused is not None:
                 return refused
         self._used_bytes = used
-        self._lines.append((who, text))
-        return Done((("index", len(self._lines)), ("revision", context.revision)))
+        self.lines.append((who, text))
+        return Done((("index", len(self.lines)), ("revision", context.revision)))
 
     def _log(self, command: Command) -> Result:
         _, first, limit = command
@@ -109,7 +110,7 @@ class Chat(Application):
 
     def _rows(self, first: int, limit: int) -> list[Fields]:
         start = max(first, 1)
-        lines = self._lines[start - 1 : start - 1 + max(limit, 0)]
+        lines = self.lines[start - 1 : start - 1 + max(limit, 0)]
         return [(("index", index), ("client", who), ("text", text)) for index, (who, text) in enumerate(lines, start)]
 
 

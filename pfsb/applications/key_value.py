@@ -99,8 +99,10 @@ class KeyValue(Application):
     )
 
     def __init__(self) -> None:
-        self._entries: dict[bytes, _Entry] = {}
-        self._used_bytes = 0
+        self.entries: dict[bytes, _Entry] = {}
+        """Key -> its value, the revision that has set it, and how the value grows, if it does."""
+        self.used_bytes = 0
+        """Number of bytes of all keys and values, for the quota `kv_bytes`."""
         """Bytes of all keys and values, as a running sum: no command looks at more than it changes."""
         self._keys: SortedList[bytes] = SortedList()
         """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
@@ -128,7 +130,7 @@ class KeyValue(Application):
         Keys, values and revisions are three lists, since one row for each key would make a tuple for each key.
         """
         keys = list(self._in_order())
-        entries = [self._entries[key] for key in keys]
+        entries = [self.entries[key] for key in keys]
         columns = keys, [entry[0] for entry in entries], [entry[1] for entry in entries]
         data: bytes = msgpack.packb((_snapshot_format, *columns))
         return data
@@ -138,9 +140,9 @@ class KeyValue(Application):
         found, *columns = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         keys, values, revisions = columns
-        self._entries.clear()  # before the new entries are made: memory may not hold a million keys twice
-        self._entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
-        self._used_bytes = sum(map(len, keys)) + sum(map(len, values))
+        self.entries.clear()  # before the new entries are made: memory may not hold a million keys twice
+        self.entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
+        self.used_bytes = sum(map(len, keys)) + sum(map(len, values))
         self._keys, self._unsorted = SortedList(keys), []
 
     def _put(self, command: Command, context: IContext) -> Result:
@@ -151,16 +153,16 @@ class KeyValue(Application):
         """Run DEL. A key that is given twice counts once."""
         deleted = 0
         for key in command[1:]:
-            entry = self._entries.pop(key, None)
+            entry = self.entries.pop(key, None)
             if entry is not None:
-                self._used_bytes -= len(key) + len(entry[0])
+                self.used_bytes -= len(key) + len(entry[0])
                 self._in_order().remove(key)
                 deleted += 1
         return Done((("deleted", deleted), ("revision", context.revision)))
 
     def _cas(self, command: Command, context: IContext) -> Result:
         _, key, must_exist, old, new = command
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if must_exist and entry is None:
             return Refused("CONFLICT", f"there is no key {quoted(key)}")
         if entry is not None and not (must_exist and entry[0] == old):
@@ -183,19 +185,19 @@ class KeyValue(Application):
 
     def _append(self, command: Command, context: IContext) -> Result:
         _, key, text = command
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
             return self._write(key, text, context) or Done((("value", text), ("revision", context.revision)))
         value, growth, growing = entry[0] + text, len(text), entry[2]
         size = len(value)
-        quotas, used = context.quotas, self._used_bytes + growth
+        quotas, used = context.quotas, self.used_bytes + growth
         if growth and (size > quotas.value_bytes or used > quotas.kv_bytes):
             return self._refused(key, size, growth, quotas)
-        self._used_bytes = used
+        self.used_bytes = used
         if size >= GROWING_FROM_BYTES:
             growing = growing or GrowingBytes()
             growing.data = value
-        self._entries[key] = (value, context.revision, growing)
+        self.entries[key] = (value, context.revision, growing)
         fields = (("value", value), ("revision", context.revision))
         return Done(fields) if growing is None else DoneGrowing(fields, growing=growing)
 
@@ -216,28 +218,28 @@ class KeyValue(Application):
         quotas, revision = context.quotas, context.revision
         growth, entries = 0, {}
         for key, value in dict(zip(command[1::2], command[2::2], strict=True)).items():
-            size, old = len(value), self._entries.get(key)
+            size, old = len(value), self.entries.get(key)
             added = size - len(old[0]) if old is not None else size + len(key)
             if added > 0 and size > quotas.value_bytes:
                 return self._refused(key, size, added, quotas)
             growth += added
             entries[key] = value, revision, None
-        if growth > 0 and self._used_bytes + growth > quotas.kv_bytes:
+        if growth > 0 and self.used_bytes + growth > quotas.kv_bytes:
             return self._refused(b"", 0, growth, quotas)
-        self._used_bytes += growth
+        self.used_bytes += growth
         for key, entry in entries.items():
             self._put_entry(key, entry)
         return Done((("revision", revision),))
 
     def _get(self, command: Command) -> Result:
-        entry = self._entries.get(command[1])
+        entry = self.entries.get(command[1])
         if entry is None:
             return Refused("NOTFOUND", f"there is no key {quoted(command[1])}")
         return Done((("value", entry[0]), ("revision", entry[1])))
 
     def _mget(self, command: Command) -> Result:
         """Answer MGET: a row for each key that exists, in the order of the command."""
-        return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self._entries))
+        return bounded_rows(tuple(self._row(key) for key in command[1 : rows_max + 1] if key in self.entries))
 
     def _range(self, command: Command) -> Result:
         return self._page(command, self._row)
@@ -250,11 +252,11 @@ class KeyValue(Application):
         return paged_rows(map(row, self._in_order().irange(first, end or None, (True, False))), limit)
 
     def _row(self, key: bytes) -> Fields:
-        value, revision, *_ = self._entries[key]
+        value, revision, *_ = self.entries[key]
         return (("key", key), ("value", value), ("revision", revision))
 
     def _value(self, key: bytes, default: bytes) -> bytes:
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         return default if entry is None else entry[0]
 
     def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
@@ -262,13 +264,13 @@ class KeyValue(Application):
 
         This method runs for each PUT, so it is written without calls of other methods where nothing is new or refused.
         """
-        entry = self._entries.get(key)
+        entry = self.entries.get(key)
         if entry is None:
             growth = len(key) + len(value)
         else:
             growth = len(value) - len(entry[0])
             if not growth:
-                self._entries[key] = (value, context.revision, None)
+                self.entries[key] = (value, context.revision, None)
                 return None
         return self._store(key, (value, context.revision, None), growth, context.quotas)
 
@@ -277,21 +279,21 @@ class KeyValue(Application):
 
         Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
         """
-        if growth > 0 and (len(entry[0]) > quotas.value_bytes or self._used_bytes + growth > quotas.kv_bytes):
+        if growth > 0 and (len(entry[0]) > quotas.value_bytes or self.used_bytes + growth > quotas.kv_bytes):
             return self._refused(key, len(entry[0]), growth, quotas)
-        self._used_bytes += growth
+        self.used_bytes += growth
         self._put_entry(key, entry)
         return None
 
     def _put_entry(self, key: bytes, entry: _Entry) -> None:
-        if key not in self._entries:
+        if key not in self.entries:
             self._unsorted.append(key)
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
-        self._entries[key] = entry
+        self.entries[key] = entry
 
     def used(self) -> int:
-        return self._used_bytes
+        return self.used_bytes
 
     def _refused(self, key: bytes, size: int, growth: int, quotas: Quotas) -> Refused:
         """The refusal of a value of `size` bytes for `key`, or of one by which the state grows by `growth` bytes."""
@@ -300,7 +302,7 @@ class KeyValue(Application):
             return Refused("TOOLARGE", text)
         return Refused(
             "TOOLARGE",
-            f"keys and values have {self._used_bytes} bytes, this command would add {growth}, and kv_bytes allows "
+            f"keys and values have {self.used_bytes} bytes, this command would add {growth}, and kv_bytes allows "
             f"{quotas.kv_bytes}: delete keys, or have that setting raised",
         )
 

@@ -40,7 +40,7 @@ _Deadline = tuple[int, str, str, int]
 
 
 @define
-class _HeldLock:
+class HeldLock:
     """A lock that a session holds, and the sessions that wait for it."""
 
     holder: str
@@ -57,27 +57,29 @@ class _HeldLock:
     """
 
 
-class _Deadlines:
+class Deadlines:
     """The time limits of all waiting LOCKs, in a heap. When a LOCK stops waiting earlier, its entry is removed from the
     heap later."""
 
     def __init__(self) -> None:
-        self._live: set[_Deadline] = set()
-        self._heap: list[_Deadline] = []
+        self.live: set[_Deadline] = set()
+        """The time limits of the LOCKs that wait now."""
+        self.heap: list[_Deadline] = []
+        """The time limits in `live`, and some of LOCKs that wait no more."""
 
     def add(self, deadline: _Deadline) -> None:
-        self._live.add(deadline)
-        heapq.heappush(self._heap, deadline)
+        self.live.add(deadline)
+        heapq.heappush(self.heap, deadline)
 
     def discard(self, deadline: _Deadline) -> None:
-        self._live.discard(deadline)
-        if len(self._heap) > 2 * len(self._live) + 64:
-            self._heap = sorted(self._live)
+        self.live.discard(deadline)
+        if len(self.heap) > 2 * len(self.live) + 64:
+            self.heap = sorted(self.live)
 
     def earliest(self) -> _Deadline | None:
-        while self._heap and self._heap[0] not in self._live:
-            heapq.heappop(self._heap)
-        return self._heap[0] if self._heap else None
+        while self.heap and self.heap[0] not in self.live:
+            heapq.heappop(self.heap)
+        return self.heap[0] if self.heap else None
 
     def take_due(self, time_ms: int) -> Iterator[_Deadline]:
         """Remove and yield the deadlines up to and including `time_ms`."""
@@ -101,9 +103,11 @@ class Lock(Application):
     )
 
     def __init__(self) -> None:
-        self._locks: dict[str, _HeldLock] = {}
-        self._names: dict[str, set[str]] = {}  # client id -> names of the locks that its session holds or waits for
-        self._deadlines = _Deadlines()
+        self.locks: dict[str, HeldLock] = {}
+        """Name of a lock that is held -> its holder, and the sessions that wait for it."""
+        self.locks_of: dict[str, set[str]] = {}
+        """Client id -> names of the locks that its session holds or waits for."""
+        self.deadlines = Deadlines()
         self._forgotten_token = 0  # the largest token of all forgotten locks
         super().__init__(
             {
@@ -117,8 +121,8 @@ class Lock(Application):
     def session_ended(self, client_id: str, context: IContext) -> None:
         """Grant each lock that the ended session held to the next waiting session, and end the session's own waits."""
         # The names are sorted, because the order of a set may differ from server to server.
-        for name in sorted(self._names.pop(client_id, ())):
-            lock = self._locks[name]
+        for name in sorted(self.locks_of.pop(client_id, ())):
+            lock = self.locks[name]
             if lock.holder == client_id:
                 self.pass_on(name, lock, context)
             else:
@@ -126,16 +130,16 @@ class Lock(Application):
 
     def time_passed(self, context: IContext) -> None:
         """Answer TIMEOUT to every waiting LOCK whose deadline has come."""
-        for _, name, client_id, number in self._deadlines.take_due(context.time_ms):
-            numbers = self._locks[name].places[client_id]
+        for _, name, client_id, number in self.deadlines.take_due(context.time_ms):
+            numbers = self.locks[name].places[client_id]
             del numbers[number]
             if not numbers:
-                del self._locks[name].places[client_id]
+                del self.locks[name].places[client_id]
                 self._let_go(name, client_id)
             context.complete((client_id, number), _timed_out(name))
 
     def next_deadline(self) -> int | None:
-        earliest = self._deadlines.earliest()
+        earliest = self.deadlines.earliest()
         return None if earliest is None else earliest[0]
 
     def snapshot(self) -> bytes:
@@ -146,7 +150,7 @@ class Lock(Application):
         """
         locks = [
             (name, lock.holder, lock.token, [(who, list(numbers.items())) for who, numbers in lock.places.items()])
-            for name, lock in sorted(self._locks.items())
+            for name, lock in sorted(self.locks.items())
         ]
         data: bytes = msgpack.packb((_snapshot_format, self._forgotten_token, locks))
         return data
@@ -156,39 +160,39 @@ class Lock(Application):
         found, *state = msgpack.unpackb(data)
         refuse_other_format(self.name, found, _snapshot_format)
         self._forgotten_token, locks = state
-        self._locks, self._names, self._deadlines = {}, {}, _Deadlines()
+        self.locks, self.locks_of, self.deadlines = {}, {}, Deadlines()
         for name, holder, token, places in locks:
-            lock = self._locks[name] = _HeldLock(holder, token)
-            self._names.setdefault(holder, set()).add(name)
+            lock = self.locks[name] = HeldLock(holder, token)
+            self.locks_of.setdefault(holder, set()).add(name)
             for client_id, numbers in places:
                 for number, deadline in numbers:
-                    self._wait(name, lock, client_id, number, deadline)
+                    self.begin_wait(name, lock, client_id, number, deadline)
 
     def _lock(self, command: Command, context: IContext) -> Any:
         _, name, wait_ms = command
-        lock = self._locks.get(name)
+        lock = self.locks.get(name)
         if lock is None or lock.holder == context.session:
             return self._hold(name, lock, context)
         if wait_ms == 0:
             return _timed_out(name)
-        names = self._names.get(context.session, ())
+        names = self.locks_of.get(context.session, ())
         if len(names) >= context.quotas.session_locks and name not in names:
             return _too_many(len(names), context.quotas)
         # Another version may have checked the command with a higher limit, and a snapshot holds integers of 64 bits.
         deadline = absent if wait_ms < 0 else context.time_ms + min(wait_ms, wait_ms_max)
-        self._wait(name, lock, context.session, context.ticket[1], deadline)
+        self.begin_wait(name, lock, context.session, context.ticket[1], deadline)
         return PENDING
 
     def _try_lock(self, command: Command, context: IContext) -> Result:
         _, name = command
-        lock = self._locks.get(name)
+        lock = self.locks.get(name)
         if lock is None or lock.holder == context.session:
             return self._hold(name, lock, context)
         return Refused("HELD", f"lock {quoted(name)} is held by {quoted(lock.holder)}")
 
     def _unlock(self, command: Command, context: IContext) -> Result:
         _, name, token = command
-        lock = self._locks.get(name)
+        lock = self.locks.get(name)
         if lock is None:
             return Refused("NOTHELD", f"nobody holds lock {quoted(name)}")
         if lock.holder != context.session:
@@ -200,61 +204,62 @@ class Lock(Application):
         return Done((("name", name),))
 
     def _list(self, command: Command) -> Result:
-        shown = heapq.nsmallest(row_limit(command[1]), self._locks.items(), key=lambda item: item[0])
+        shown = heapq.nsmallest(row_limit(command[1]), self.locks.items(), key=lambda item: item[0])
         rows = tuple(
             (("name", name), ("holder", lock.holder), ("token", lock.token), ("waiting", len(lock.places)))
             for name, lock in shown
         )
-        return Done((("count", len(rows)), ("held", len(self._locks))), rows)
+        return Done((("count", len(rows)), ("held", len(self.locks))), rows)
 
-    def _hold(self, name: str, lock: _HeldLock | None, context: IContext) -> Result:
+    def _hold(self, name: str, lock: HeldLock | None, context: IContext) -> Result:
         """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
         if lock is None:
-            names = self._names.get(context.session)
+            names = self.locks_of.get(context.session)
             if names is None:
-                names = self._names[context.session] = set()
+                names = self.locks_of[context.session] = set()
             elif len(names) >= context.quotas.session_locks:
                 return _too_many(len(names), context.quotas)
             token = max(context.revision, self._forgotten_token + 1)
-            lock = self._locks[name] = _HeldLock(context.session, token)
+            lock = self.locks[name] = HeldLock(context.session, token)
             names.add(name)
         return _granted(name, lock)
 
-    def _wait(self, name: str, lock: _HeldLock, client_id: str, number: int, deadline: int) -> None:
+    def begin_wait(self, name: str, lock: HeldLock, client_id: str, number: int, deadline: int) -> None:
+        """Let command `number` of a session wait for a lock until `deadline`, at the end of the queue."""
         lock.places.setdefault(client_id, {})[number] = deadline
-        self._names.setdefault(client_id, set()).add(name)
+        self.locks_of.setdefault(client_id, set()).add(name)
         if deadline != absent:
-            self._deadlines.add((deadline, name, client_id, number))
+            self.deadlines.add((deadline, name, client_id, number))
 
-    def pass_on(self, name: str, lock: _HeldLock, context: IContext) -> None:
+    def pass_on(self, name: str, lock: HeldLock, context: IContext) -> None:
         """Grant a lock that its holder has released to the session that waits longest, or forget it if none waits."""
         if not lock.places:
             self._forgotten_token = max(self._forgotten_token, lock.token)
-            del self._locks[name]
+            del self.locks[name]
             return
         lock.holder = next(iter(lock.places))
         # Several sessions can end at one revision, so a lock can be granted several times at that revision.
         lock.token = max(context.revision, lock.token + 1)
         self._answer(name, lock, lock.holder, _granted(name, lock), context)
 
-    def _end_wait(self, name: str, lock: _HeldLock, client_id: str, context: IContext) -> None:
+    def _end_wait(self, name: str, lock: HeldLock, client_id: str, context: IContext) -> None:
         refused = Refused("NOSESSION", f"the session ended while it waited for lock {quoted(name)}")
         self._answer(name, lock, client_id, refused, context)
 
-    def _answer(self, name: str, lock: _HeldLock, client_id: str, result: Result, context: IContext) -> None:
+    def _answer(self, name: str, lock: HeldLock, client_id: str, result: Result, context: IContext) -> None:
         """Remove the session from the queue of this lock, and answer all its LOCKs that wait there with `result`."""
         for number, deadline in lock.places.pop(client_id).items():
-            self._deadlines.discard((deadline, name, client_id, number))
+            self.deadlines.discard((deadline, name, client_id, number))
             context.complete((client_id, number), result)
 
     def _let_go(self, name: str, client_id: str) -> None:
-        names = self._names[client_id]
+        names = self.locks_of[client_id]
         names.remove(name)
         if not names:
-            del self._names[client_id]
+            del self.locks_of[client_id]
 
 
-def _granted(name: str, lock: _HeldLock) -> Done:
+def _granted(name: str, lock: HeldLock) -> Done:
     return Done((("name", name), ("token", lock.token)))
 
 

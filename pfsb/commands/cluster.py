@@ -65,7 +65,7 @@ class Cluster:
 
     _reactor: Any
     _commands: dict[int, list[str]]
-    _addresses: Sequence[ServerAddress]
+    addresses: Sequence[ServerAddress]
     _out: TextIO
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
@@ -115,7 +115,7 @@ class Cluster:
             self._ended.callback(self._stopping)
 
     def _wait_until_ready(self) -> None:
-        asked = gatherResults([ask_status(self._reactor, address) for address in self._addresses])
+        asked = gatherResults([ask_status(self._reactor, address) for address in self.addresses])
         asked.addCallback(self._heard_all)
 
     def _heard_all(self, found: list[dict[str, Any] | str]) -> None:
@@ -127,11 +127,11 @@ class Cluster:
             self._poll = self._reactor.callLater(POLL_SECONDS, self._wait_until_ready)
 
     def _welcome(self) -> str:
-        one = self._addresses[-1]
+        one = self.addresses[-1]
         host, _, port = one.shown.rpartition(":")
         how = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
         return (
-            f"all {len(self._addresses)} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
+            f"all {len(self.addresses)} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
         )
 
     def _tell(self, text: str) -> None:

@@ -168,6 +168,11 @@ class ProcessCluster:
         return [server_id for server_id, child in sorted(self._children.items()) if child.exit_status is None]
 
     @property
+    def pids(self) -> list[int]:
+        """The process id of the latest process of each server that was started, in the order of the servers' ids."""
+        return [child.transport.pid for _, child in sorted(self._children.items()) if child.transport is not None]
+
+    @property
     def addresses(self) -> list[ServerAddress]:
         """The addresses at which clients reach the servers, in the order of the servers' ids."""
         return list(self._addresses.values())

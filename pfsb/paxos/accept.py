@@ -12,6 +12,8 @@ from pfsb.paxos.window import Window
 
 
 class AcceptHandler(Handler):
+    """Stores votes, the ACCEPTs of all servers, until a majority has voted for one batch of a slot."""
+
     def __init__(self, core: Core, ordering: GlobalOrderingHandler, window: Window) -> None:
         super().__init__(core)
         self._ordering = ordering

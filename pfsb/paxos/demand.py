@@ -36,7 +36,8 @@ class Demand(Handler):
     def __init__(self, core: Core, peers: Peers) -> None:
         super().__init__(core)
         self._peers = peers
-        self._foreign_updates: dict[str, ForeignUpdate] = {}
+        self.foreign_updates: dict[str, ForeignUpdate] = {}
+        """Paxos client -> its update that waits at another server, as far as this server knows (Departure 17)."""
         self._asked_until = NEVER
         """Time by the clock until which this server's clients count as waiting, because of their last request."""
         self.clients_wait: Callable[[], bool] = lambda: False
@@ -72,10 +73,10 @@ class Demand(Handler):
 
     def note_foreign_update(self, update: ClientUpdate) -> None:
         """Record that an update of another server's client waits: an ALIVE of the leader is then no progress."""
-        known = update.client_id in self._foreign_updates or len(self._foreign_updates) < FOREIGN_UPDATES_MAX
+        known = update.client_id in self.foreign_updates or len(self.foreign_updates) < FOREIGN_UPDATES_MAX
         if known and update.timestamp > self._data.clients.last_executed.of(update.client_id):
             until = self._clock.seconds() + 4 * self._settings.update_seconds
-            self._foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
+            self.foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
 
     def knows_of_unexecuted_update(self) -> bool:
         """Whether this server knows of an update that it has not executed.
@@ -94,9 +95,9 @@ class Demand(Handler):
         """Drop foreign updates that have been executed, and those that the client's server has stopped repeating."""
         now = self._clock.seconds()
         last_executed = self._data.clients.last_executed
-        for client_id, waiting in list(self._foreign_updates.items()):
+        for client_id, waiting in list(self.foreign_updates.items()):
             if waiting.until < now or waiting.timestamp <= last_executed.of(client_id):
-                del self._foreign_updates[client_id]
+                del self.foreign_updates[client_id]
 
     def _an_accepted_update_waits(self) -> bool:
         """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered behind a gap.
@@ -112,4 +113,4 @@ class Demand(Handler):
 
     def _a_foreign_update_waits(self) -> bool:
         self.forget_foreign_updates()
-        return bool(self._foreign_updates)
+        return bool(self.foreign_updates)

@@ -89,17 +89,18 @@ class DiskWatch(Handler):
 
     def look(self) -> None:
         """Look at the disk, between turns; a change has a turn of its own."""
-        self._note_waiting()
-        trouble = self._trouble()
+        self.note_waiting()
+        trouble = self.find_trouble()
         if trouble is not self._turn.trouble:
             self._turn.run(self._change, trouble)
 
-    def _trouble(self) -> DiskTrouble | None:
+    def find_trouble(self) -> DiskTrouble | None:
+        """The trouble that the disk is in, by the last `note_waiting` and by the storage's report; None: it works."""
         if self._waited > self._settings.disk_seconds:
             return DiskTrouble.HANGS
         return DiskTrouble.FULL if self._storage.is_full else None
 
-    def _note_waiting(self) -> None:
+    def note_waiting(self) -> None:
         """Add the time since the last look to the time that the write under way has taken.
 
         At most two periods are added, so that a process that stood still does not take its disk for a hanging one.

@@ -23,6 +23,8 @@ LOG_SECONDS = 60.0
 
 
 class GlobalOrderingHandler(Handler):
+    """Orders a slot when a majority has accepted its batch, and has it executed."""
+
     _log = Logger()
 
     def __init__(

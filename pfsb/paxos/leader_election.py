@@ -26,6 +26,8 @@ class NoViewLeft(Exception):
 
 
 class LeaderElectionHandler(Handler):
+    """Votes for views (VIEW_CHANGE), installs the view for which a majority has voted, and tells of it (VC_PROOF)."""
+
     _log = Logger()
 
     def __init__(

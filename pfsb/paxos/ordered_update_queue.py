@@ -51,6 +51,15 @@ class DigestChain:
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
 
+    def replace_head(self, head: bytes) -> None:
+        """Put another hash in the place of that of the last slot, as if executing the slot had had other outcomes.
+
+        Only the simulator does so, to let a server diverge.
+        """
+        self.head = head
+        at = self.seq % self._kept * DIGEST_BYTES
+        self._ring[at : at + DIGEST_BYTES] = head
+
     def at(self, seq: int) -> bytes | None:
         """The hash over the batches and outcomes up to slot `seq`; None if it is no longer kept, or the slot is not
         executed yet."""
@@ -67,7 +76,8 @@ class OrderedUpdateQueue(Handler):
 
     def __init__(self, core: Core, state_machine: IStateMachine) -> None:
         super().__init__(core)
-        self._state_machine = state_machine
+        self.state_machine = state_machine
+        """Executes the updates. A watcher may be put in its place before the server starts."""
         self.last_executed = core.data.clients.last_executed
         """Last_Executed of Figure 2, by which each update is executed only once (G15 i)."""
         self.horizon_slots = core.settings.horizon_slots
@@ -148,11 +158,11 @@ class OrderedUpdateQueue(Handler):
             last_executed.note(update.client_id, update.timestamp, seq)
             # Departure 37: no update is made at its slot or later. If it counted, it would be valid for too long.
             if passes or not oldest <= update.made_at < seq:
-                self._state_machine.too_old(update)
+                self.state_machine.too_old(update)
             else:
                 fresh.append(update)
         try:
-            outcomes = self._state_machine.execute(seq, time_ms, fresh)
+            outcomes = self.state_machine.execute(seq, time_ms, fresh)
         except Exception:
             self._tell_of_failure(seq, slot.ordered)
             raise

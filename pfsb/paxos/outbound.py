@@ -30,7 +30,7 @@ _NEARLY = 0.9
 """Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
 
 
-class _Kept(NamedTuple):
+class WaitingVotes(NamedTuple):
     """Votes (ACCEPTs of one view) that wait to be sent to one server."""
 
     votes: Accept
@@ -59,7 +59,8 @@ class Outbound:
         self._tracer = tracer
         self._seconds = settings.lazy_seconds
         self._window = window
-        self._kept: dict[int, _Kept] = {}
+        self.waiting_votes: dict[int, WaitingVotes] = {}
+        """Server -> the votes that wait for the next frame to it."""
         self._call: IDelayedCall | None = None
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
@@ -73,7 +74,7 @@ class Outbound:
 
     def stop(self) -> None:
         """Drop the votes that wait to be sent, as if the network had lost them."""
-        self._kept.clear()
+        self.waiting_votes.clear()
         if self._call is not None:
             self._call.cancel()
             self._call = None
@@ -102,11 +103,11 @@ class Outbound:
         Votes of an earlier view that still wait for that server are dropped: a server that can use votes of the later
         view discards votes of earlier ones.
         """
-        before = self._kept.get(server_id)
+        before = self.waiting_votes.get(server_id)
         since = self._clock.seconds() if before is None else before.since
         if before is not None and before.votes.view == votes.view:
             votes = before.votes.joined(votes)
-        self._kept[server_id] = _Kept(votes, since)
+        self.waiting_votes[server_id] = WaitingVotes(votes, since)
         # A server whose Local_Aru lags by two windows accepts no proposals, so late votes must not add up to that.
         if len(votes.seqs) > self._window.slots // 2:
             self._transmit(self.take_kept(server_id), server_id)
@@ -119,7 +120,7 @@ class Outbound:
         The caller puts them first in its next frame to that server, since they may order slots, which opens the
         receiver's window for a proposal in the same frame.
         """
-        kept = self._kept.pop(server_id, None)
+        kept = self.waiting_votes.pop(server_id, None)
         return [] if kept is None else [kept.votes]
 
     def _send_to_all(self, messages: Sequence[Message]) -> None:
@@ -127,12 +128,12 @@ class Outbound:
 
         If the same votes wait for all of them, or none wait, all get the same frame, which is encoded only once.
         """
-        if not self._kept:
+        if not self.waiting_votes:
             self._transmit(messages, None)
             return
-        different = {kept.votes for kept in self._kept.values()}
-        if len(different) == 1 and len(self._kept) == len(self._others):
-            self._kept.clear()
+        different = {kept.votes for kept in self.waiting_votes.values()}
+        if len(different) == 1 and len(self.waiting_votes) == len(self._others):
+            self.waiting_votes.clear()
             self._transmit([*different, *messages], None)
         else:
             for server_id in self._others:
@@ -142,13 +143,13 @@ class Outbound:
         """Send the votes that have waited for (nearly) `lazy_seconds`, and set the timer for the oldest of the rest."""
         self._call = None
         now = self._clock.seconds()
-        for server_id, kept in list(self._kept.items()):
+        for server_id, kept in list(self.waiting_votes.items()):
             if now - kept.since >= self._seconds * _NEARLY:
                 if self._tracer is not None:
                     self._tracer.trace("timer", name="votes")
                 self._transmit(self.take_kept(server_id), server_id)
-        if self._kept:
-            oldest = min(kept.since for kept in self._kept.values())
+        if self.waiting_votes:
+            oldest = min(kept.since for kept in self.waiting_votes.values())
             self._call = self._clock.callLater(max(0.0, oldest + self._seconds - now), self.send_due)
 
     def _transmit(self, messages: Sequence[Message], to: int | None) -> None:

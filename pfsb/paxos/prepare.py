@@ -27,6 +27,8 @@ differ in rate."""
 
 
 class PrepareHandler(Handler):
+    """Asks for promises as the leader of a new view (PREPARE), and gives them as a follower (PREPARE_OK)."""
+
     def __init__(
         self,
         core: Core,
@@ -49,7 +51,8 @@ class PrepareHandler(Handler):
         self._fetched: set[int] = set()
         """The parts of this server's own promise that the leader has asked for one by one."""
         self.requests = PartRequests(core.settings.resend_seconds)
-        self._allowances = {peer: Allowance() for peer in core.membership.others}
+        self.allowances = {peer: Allowance() for peer in core.membership.others}
+        """Server -> how many bytes of promises it may still ask for (Departure 37)."""
 
     # ------------------------------------------------------------------ the leader asks
 
@@ -176,7 +179,7 @@ class PrepareHandler(Handler):
         own = self._data.preparing.prepare_oks.get(self._data.server.server_id)
         if own is None or (own.view, own.edition, own.parts) != (message.view, message.edition, message.parts):
             return
-        allowance = self._allowances[message.server_id]
+        allowance = self.allowances[message.server_id]
         if not allowance.is_left(self._clock.seconds()):
             return  # Departure 37
         if message.part not in self._fetched:

@@ -35,7 +35,8 @@ class ProgressTimer(Handler):
     def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip) -> None:
         """`slot_time` measures how long slots take, from PROPOSAL to order (Departure 48)."""
         super().__init__(core)
-        self._slot_time = slot_time
+        self.slot_time = slot_time
+        """The time that slots take, below which the timer is not to be."""
         self._timers = core.data.timers
         self._rng = rng
         self._default = core.settings.progress_seconds
@@ -61,7 +62,7 @@ class ProgressTimer(Handler):
     @property
     def seconds(self) -> float:
         """The timer's length at its next start, in seconds (Departure 48)."""
-        for_slots = min(SLOTS_PATIENCE * self._slot_time.measured, self.longest_for_slots)
+        for_slots = min(SLOTS_PATIENCE * self.slot_time.measured, self.longest_for_slots)
         return max(self._timers.progress_seconds, for_slots)
 
     def start(self) -> None:
@@ -71,7 +72,7 @@ class ProgressTimer(Handler):
         when the delayed call of the earlier deadline comes, `expire` sets another one for the rest of the time.
         """
         seconds = self._timers.progress_seconds  # `self.seconds`, in fewer steps: this runs for every slot
-        if self._slot_time.measured * SLOTS_PATIENCE > seconds:
+        if self.slot_time.measured * SLOTS_PATIENCE > seconds:
             seconds = self.seconds
         self._due = self._clock.seconds() + seconds
         self._written = self._turn.durable_position
@@ -116,7 +117,7 @@ class ProgressTimer(Handler):
         self._call = None
         if self._clock.seconds() < self._due:
             self._arm(self._due)
-        elif self._own_disk_is_slow():
+        elif self.own_disk_is_slow():
             self._arm(self._clock.seconds() + self._default)
         elif self._awaits_disk_since is not None:
             waited = self._clock.seconds() - self._awaits_disk_since
@@ -125,7 +126,7 @@ class ProgressTimer(Handler):
         else:
             self._turn.run(self._suspect)
 
-    def _own_disk_is_slow(self) -> bool:
+    def own_disk_is_slow(self) -> bool:
         """Departure 48: whether this server's disk has finished no write since the timer was started, and is writing.
 
         Then the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the same

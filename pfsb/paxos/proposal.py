@@ -24,6 +24,8 @@ from pfsb.support.limits import SLOT_MAX
 
 
 class ProposalHandler(Handler):
+    """Proposes batches as the leader, and accepts the proposals of the leader as a follower."""
+
     def __init__(
         self,
         core: Core,
@@ -119,7 +121,7 @@ class ProposalHandler(Handler):
         ordering = data.ordering
         ordering.last_proposed = max(ordering.last_proposed, ordering.local_aru)
         while self._window.may_propose(seq := ordering.last_proposed + 1):
-            if not self._is_left_out(seq) and not self.is_ordered(seq):
+            if not self.is_left_out(seq) and not self.is_ordered(seq):
                 batch = self.batch_for(seq)
                 if batch is None:
                     return
@@ -172,7 +174,7 @@ class ProposalHandler(Handler):
             self._turn.send_proposal_early(slot.proposal, receiver)
             self._accept(slot.proposal, receiver)
 
-    def _is_left_out(self, seq: int) -> bool:
+    def is_left_out(self, seq: int) -> bool:
         """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
 
         A slot is left out only if it lies above all slots with a batch, and if the window has room for the next slot. A

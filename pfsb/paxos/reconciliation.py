@@ -55,6 +55,8 @@ ALL_THERE_IS = SLOT_MAX
 
 
 class ReconciliationHandler(Handler):
+    """Asks a peer for the ordered slots that this server lacks, and answers such requests of other servers."""
+
     def __init__(
         self,
         core: Core,
@@ -176,7 +178,7 @@ class ReconciliationHandler(Handler):
         A peer that was asked for more than it has told of has done nothing wrong; what this server has heard of those
         slots by other ways was wrong, or the peer is as late.
         """
-        if self._was_asked_in_vain(message):
+        if self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
         elif message.server_id == self._peer:
             self._target = self._data.ordering.local_aru
@@ -189,7 +191,7 @@ class ReconciliationHandler(Handler):
             self._awaits_reply = False
             self.round_trip.answered(self._peers_asked[message.server_id], self._asked_at, self._clock.seconds())
 
-    def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
+    def was_asked_in_vain(self, message: ReconciliationReply) -> bool:
         """Whether a reply without slots contradicts what its sender says, or said when it was asked.
 
         A server that is not ahead has nothing to give, and is in no doubt for that: at its start a server asks a peer
@@ -211,6 +213,12 @@ class ReconciliationHandler(Handler):
         is_behind = self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
         return is_behind and self._turn.trouble is None
 
+    def forget_requests(self) -> None:
+        """Forget which slots were asked for, of whom. The model checker does so when no slot is missing, since nothing
+        rests on these values then, and states that differ in them are one state."""
+        self._target, self._peer = 0, None
+        self._first = self._burst_end = 0
+
     def _may_ask_on(self) -> bool:
         """Whether to ask for the next burst now, before the present burst is complete.
 
@@ -226,7 +234,7 @@ class ReconciliationHandler(Handler):
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
-            elif not self._ask_own_leader():
+            elif not self.ask_own_leader():
                 # Departure 37: no peer says at present that it is ahead, so an earlier message may have been wrong. A
                 # peer that is ahead says so in its next ALIVE.
                 self._target = self._data.ordering.local_aru
@@ -259,7 +267,7 @@ class ReconciliationHandler(Handler):
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
         return self._rng.choice(preferred) if preferred else None
 
-    def _ask_own_leader(self) -> bool:
+    def ask_own_leader(self) -> bool:
         """Departure 49: ask the leader for a slot that it has proposed and that is missing here, though no ALIVE has
         told that the leader has executed it. Returns whether the leader was asked.
 

@@ -46,7 +46,7 @@ class RoundTrip:
         """Time by the clock: answers to requests that were sent before it are not measured (`interrupted`)."""
         self._deviation = 0.0
         self._backoff = 1.0
-        self._guessing_since: float | None = None
+        self.guessing_since: float | None = None
         """Time by the clock of the first answer to a request that was sent again, since the last answer to one that was
         sent once; None: there was none."""
         self.seconds = first_seconds
@@ -63,7 +63,7 @@ class RoundTrip:
             return
         if first_at == last_at:
             self._backoff = 1.0
-            self._guessing_since = None
+            self.guessing_since = None
             self._measure(now - first_at)
         else:
             self._guess(first_at, last_at, now)
@@ -76,9 +76,9 @@ class RoundTrip:
         copy, which is measured, and the waits stay long. If for long all answers come to repeated requests, the waits
         are too short: then the time since the first copy is measured, which is no less than the true one.
         """
-        if self._guessing_since is None:
-            self._guessing_since = now
-        if now - self._guessing_since > GUESSING_WAITS * self.seconds:
+        if self.guessing_since is None:
+            self.guessing_since = now
+        if now - self.guessing_since > GUESSING_WAITS * self.seconds:
             self._measure(now - first_at)
         elif now - last_at <= max(self.measured, self._floor):
             self.start_anew()
@@ -92,7 +92,7 @@ class RoundTrip:
         about later answers: a process that was paused for an hour would take its leader for alive for hours.
         """
         self._valid_from = now
-        self._guessing_since = None
+        self.guessing_since = None
         self.start_anew()
 
     def _measure(self, seconds: float) -> None:

@@ -7,6 +7,8 @@ from attrs import frozen
 
 @frozen
 class Settings:
+    """The constants of the protocol at one server: not the settings of the cluster, which are ordered."""
+
     progress_seconds: float = 1.0
     """How long a server waits for global progress before it suspects the leader: the Progress_Timer's default."""
     progress_doublings_max: int = 3

@@ -68,6 +68,8 @@ class StorageWasReplaced(Exception):
 
 
 class StorageIdentityHandler(Handler):
+    """Remembers the storage identity of each server, refuses frames of other storages, and admits newcomers."""
+
     _log = Logger()
 
     def __init__(self, core: Core, alive: AliveHandler, peers: Peers, on_admitted: Callable[[], None]) -> None:
@@ -80,15 +82,15 @@ class StorageIdentityHandler(Handler):
         self._acquainted: set[int] = set()
         """Ids of the other servers that have told (ACQUAINTED), since this start, that they have this storage's
         identity on disk."""
-        self._doubters: set[int] = set()
+        self.doubters: set[int] = set()
         """Ids of the other servers that know of a later state of this storage (Departure 43)."""
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
         """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
-        self._returns = False
+        self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
-        self._known_at_start: set[int] = set()
+        self.known_at_start: set[int] = set()
         """Ids of the other servers whose storages this server knew when it started."""
         self._periods = 0
         """Number of periods of ALIVE that have begun since the start."""
@@ -99,8 +101,8 @@ class StorageIdentityHandler(Handler):
     def begin_admission(self, identity: bytes) -> None:
         """Begin the admission of this server, in a turn, at the start."""
         self._identity = identity
-        self._returns = self._data.views.last_installed > 0
-        self._known_at_start = set(self._membership.identities)
+        self.returns = self._data.views.last_installed > 0
+        self.known_at_start = set(self._membership.identities)
         self.is_newcomer = True
         self._admit_if_known()
 
@@ -112,7 +114,7 @@ class StorageIdentityHandler(Handler):
         if not self.is_newcomer:
             return
         self._periods += 1
-        if self._returns:
+        if self.returns:
             for server_id in self.missing:
                 known = self._membership.identities.get(server_id)
                 if known is not None:
@@ -128,7 +130,7 @@ class StorageIdentityHandler(Handler):
     @property
     def needed(self) -> int:
         """How many other servers must know this storage before this server votes and leads."""
-        if not self._returns:
+        if not self.returns:
             return self._membership.acquaintances
         return self._membership.n - 1 if self._periods <= PERIODS_FOR_ALL else self.quorum - 1
 
@@ -214,15 +216,15 @@ class StorageIdentityHandler(Handler):
         """
         sender = message.server_id
         if self.is_newcomer and message.identity == self._identity:
-            self._doubters.discard(sender)
-            if not self._returns or sender in self._known_at_start:
+            self.doubters.discard(sender)
+            if not self.returns or sender in self.known_at_start:
                 self._acquainted.add(sender)
                 self._admit_if_known()
 
     def doubt(self, server_id: int) -> None:
         """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
         self._acquainted.discard(server_id)
-        self._doubters.add(server_id)
+        self.doubters.add(server_id)
 
     def on_heard(self, message: Heard) -> None:
         """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
@@ -239,6 +241,6 @@ class StorageIdentityHandler(Handler):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:
-        if len(self._acquainted) >= self.needed and not self._doubters:
+        if len(self._acquainted) >= self.needed and not self.doubters:
             self.is_newcomer = False
             self._on_admitted()

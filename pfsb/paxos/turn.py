@@ -248,7 +248,7 @@ class Turn:
         self._position_in_trouble = self._position
         if trouble is DiskTrouble.HANGS:
             for _, outbox in self._behind_the_gate:
-                self._refuse_answers(outbox)
+                self.refuse_answers(outbox)
 
     @property
     def is_writing(self) -> bool:
@@ -280,6 +280,22 @@ class Turn:
     def idle(self) -> bool:
         """Whether no outbox waits at the gate, and no write is under way."""
         return not self._behind_the_gate and self._position == self.durable_position
+
+    def renumber_writes(self) -> int:
+        """Count the writes from those that are on disk now, and put messages that wait for one write into one outbox.
+
+        The model checker does so, since states that differ in these numbers alone are one state. Returns by how much
+        the number of each write under way went down; its call-back must be told the lower number.
+        """
+        behind = self.durable_position
+        if behind or len(self._behind_the_gate) > 1:
+            self._position -= behind
+            self.durable_position = 0
+            gate: dict[int, Outbox] = {}
+            for position, outbox in self._behind_the_gate:
+                gate.setdefault(position - behind, Outbox()).extend(outbox)
+            self._behind_the_gate = deque(gate.items())
+        return behind
 
     def _close(self) -> None:
         if self._early:
@@ -344,10 +360,14 @@ class Turn:
     def _let_nothing_wait(self, trouble: DiskTrouble) -> None:
         """Drop the messages of this turn if the disk hangs, as the network may, and refuse instead of answering."""
         if trouble is DiskTrouble.HANGS:
-            self._outbox.messages.clear()
-            self._refuse_answers(self._outbox)
+            self.drop_messages(self._outbox)
+            self.refuse_answers(self._outbox)
 
-    def _refuse_answers(self, outbox: Outbox) -> None:
+    def drop_messages(self, outbox: Outbox) -> None:
+        """Take the messages out of an outbox that would wait for a disk that hangs."""
+        outbox.messages.clear()
+
+    def refuse_answers(self, outbox: Outbox) -> None:
         """Take the answers out of an outbox, and let refusals leave in their places at the end of the turn."""
         kept = []
         for call in outbox.calls:

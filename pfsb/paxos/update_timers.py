@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define
 from twisted.internet.interfaces import IDelayedCall
@@ -107,6 +107,10 @@ class UpdateTimers(Handler):
             self._call.cancel()
             self._call = None
 
+    def running(self) -> Iterable[UpdateTimer]:
+        """The timers that run, in the order in which they expire."""
+        return self._timers.values()
+
     def forward_pending_updates(self) -> None:
         """Departure 18: send the pending updates to a new leader at once, before their timers expire."""
         if self._data.server.state is State.REG_NONLEADER:
@@ -129,11 +133,12 @@ class UpdateTimers(Handler):
 
     def expire(self) -> None:
         self._call = None
-        self._turn.run(self._expire_due)
+        self._turn.run(self.expire_due)
         if not self._turn.stopped:
             self._arm()
 
-    def _expire_due(self) -> None:
+    def expire_due(self) -> None:
+        """Send the updates again whose timers have expired, as far as they are not known to be on their way."""
         now = self._clock.seconds()
         seconds = self.seconds
         due = []
@@ -141,7 +146,7 @@ class UpdateTimers(Handler):
             if timer.sent_at + seconds > now:
                 break
             due.append((client_id, timer))
-        bound = self._bound_in_this_view() if due else {}
+        bound = self.bound_in_this_view() if due else {}
         is_behind = bool(due) and self.is_behind()
         open_slot = 0
         was_in_vain = False
@@ -185,7 +190,7 @@ class UpdateTimers(Handler):
         elif self._data.server.state is State.REG_NONLEADER:
             self._turn.send(update, self._membership.leader_of(self._data.views.last_installed))
 
-    def _bound_in_this_view(self) -> dict[tuple[str, int], int]:
+    def bound_in_this_view(self) -> dict[tuple[str, int], int]:
         """(client id, timestamp) -> slot, of the updates that are known to be on their way (Departure 49).
 
         They are in PROPOSALs of the installed view, whose leader repeats these until they are ordered, or are ordered

@@ -122,9 +122,9 @@ class ClientConnection:
         """Number of requests of this client that have no answer yet."""
         self._highest = 0
         """The highest command number that is in use: a new command gets, or must have, a higher one."""
-        self._submitted: dict[int, Submitted] = {}
+        self.submitted: dict[int, Submitted] = {}
         """Commands under way, by the highest command number among those that were submitted together."""
-        self._pending: dict[int, Submitted] = {}
+        self.pending: dict[int, Submitted] = {}
         """Command number -> a command that has run and is PENDING: the application will give its result later."""
         self._session_end: Refused | None = None
         """The refusal of every new command, since the session has ended; None while the session is open."""
@@ -242,10 +242,10 @@ class ClientConnection:
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        The command is still in `_submitted` if another command of the same bundle has completed it, because the bundle
+        The command is still in `submitted` if another command of the same bundle has completed it, because the bundle
         has not brought the result PENDING to this connection yet.
         """
-        submitted = self._pending.pop(number, None) or self._submitted.pop(number, None)
+        submitted = self.pending.pop(number, None) or self.submitted.pop(number, None)
         if submitted is not None:
             self._answer_submitted(submitted, [result])
 
@@ -269,7 +269,7 @@ class ClientConnection:
         This server may not learn the results for a long time. They go to clients that repeat the numbers, here or at
         another server.
         """
-        for submitted in self._pending.values():
+        for submitted in self.pending.values():
             self._refuse_submitted(submitted, [refusal])
 
     def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
@@ -300,7 +300,7 @@ class ClientConnection:
         submitted = Submitted(numbers, answer)
         if submitted.highest:
             self._highest = submitted.highest
-            self._submitted[submitted.highest] = submitted
+            self.submitted[submitted.highest] = submitted
         self.bundler.add(BundlePart(numbers, encoded_entries, submitted_at, partial(self._on_results, submitted)))
         if not self._reads_under_way:
             self._submission.mark_ready(self.bundler)
@@ -344,9 +344,9 @@ class ClientConnection:
         if isinstance(first, Provisional):
             self._refuse_submitted(submitted, results)
             return
-        if self._submitted.pop(submitted.highest, None) is not None:
+        if self.submitted.pop(submitted.highest, None) is not None:
             if first is PENDING:
-                self._pending[submitted.highest] = submitted
+                self.pending[submitted.highest] = submitted
             elif isinstance(first, NeverRan | bundle.NotOpened):
                 self._highest = min(self._highest, submitted.lowest - 1)
         if isinstance(first, NotSent):
@@ -377,9 +377,9 @@ class ClientConnection:
 
     def _submitted_with(self, number: int) -> Submitted | None:
         """The commands, under way or PENDING, that were submitted together and have `number` among them; or None."""
-        if number in self._pending:
-            return self._pending[number]
-        return next((submitted for submitted in self._submitted.values() if number in submitted.numbers), None)
+        if number in self.pending:
+            return self.pending[number]
+        return next((submitted for submitted in self.submitted.values() if number in submitted.numbers), None)
 
     def _join(self, submitted: Submitted, number: int, answer: Answer) -> None:
         """Lets a repeated number wait for the result of its first submission, which may have been answered
@@ -399,7 +399,7 @@ class ClientConnection:
             return
         result = self._machine.answer_of(session, number)
         if result is PENDING:
-            self._pending[number] = Submitted((number,), None, [(number, answer)])
+            self.pending[number] = Submitted((number,), None, [(number, answer)])
         else:
             self._answer_behind_gate(answer, result)
 
@@ -477,7 +477,7 @@ class ClientConnection:
         connection that has taken the session over, so this connection answers it with the fate unknown.
         """
         self._session_end = refusal
-        for number in list(self._pending):
+        for number in list(self.pending):
             self.completed(number, evolve(refusal, fate="unknown"))
         if not self._is_changing_session:
             self._turn.call(self._tell_session_end, refusal)
@@ -529,8 +529,8 @@ class ClientConnection:
     def _speak_for(self, client_id: str, epoch: int, last: int, *, opens: bool) -> None:
         self.client_id, self.epoch = client_id, epoch
         self._highest = last
-        self._submitted = {}
-        self._pending = {}
+        self.submitted = {}
+        self.pending = {}
         self._session_end = None
         self.bundler = Bundler(client_id, epoch, opens=opens, on_idle=self._on_bundler_idle)
         self._submission.attach(self)

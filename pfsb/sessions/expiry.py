@@ -84,7 +84,7 @@ class Expiry:
         self._submission = submission
         self._clock = clock
         self._on_sweep = on_sweep
-        self._silences: dict[tuple[str, int], Silence] = {}
+        self.silences: dict[tuple[str, int], Silence] = {}
         """(client id, epoch) -> the silence of the client, for the sessions that this server may expire."""
         self._asked: dict[int, Asked] = {}
         """Server -> the ASK for it, at the leader."""
@@ -129,17 +129,17 @@ class Expiry:
             self._asked.clear()
         silences: dict[tuple[str, int], Silence] = {}
         for session in self._machine.sessions.values():
-            if self._is_silent(session):
+            if self.is_silent(session):
                 key = (session.client_id, session.epoch)
-                silences[key] = silence = self._silence_of(session, key, now)
+                silences[key] = silence = self.silence_of(session, key, now)
                 self._expire_if_due(session, key, silence, now)
-        self._silences = silences
+        self.silences = silences
 
-    def _silence_of(self, session: Session, key: tuple[str, int], now: float) -> Silence:
+    def silence_of(self, session: Session, key: tuple[str, int], now: float) -> Silence:
         """The silence of a session's client. It begins anew whenever an update of the session's server was executed."""
         is_own = session.server_id == self._server_id
         heard = 0 if is_own else self._machine.heard_in.get(session.server_id, 0)
-        silence = self._silences.get(key)
+        silence = self.silences.get(key)
         return silence if silence is not None and silence.heard == heard else Silence(now, heard)
 
     def _expire_if_due(self, session: Session, key: tuple[str, int], silence: Silence, now: float) -> None:
@@ -148,8 +148,8 @@ class Expiry:
             if quiet >= ttl:
                 self._expire(key)
         elif quiet >= ttl / 2:
-            self._ask(session.server_id, silence.heard)
-            if quiet >= ttl and self._has_not_answered(session.server_id, silence.heard, now):
+            self.ask(session.server_id, silence.heard)
+            if quiet >= ttl and self.has_not_answered(session.server_id, silence.heard, now):
                 self._expire(key, silence.heard)
 
     def _expire(self, key: tuple[str, int], *heard: int) -> None:
@@ -160,7 +160,7 @@ class Expiry:
     def _on_expiry_result(self, key: tuple[str, int], _: object) -> None:
         self._expiring.discard(key)
 
-    def _ask(self, server_id: int, heard: int) -> None:
+    def ask(self, server_id: int, heard: int) -> None:
         """Have an ASK ordered, which a server that the leader does not hear must answer through the log (Departure 36).
 
         `heard` is the last slot in which an update of that server was executed. Each value of `heard` has one ASK: the
@@ -180,13 +180,17 @@ class Expiry:
         else:
             del self._asked[server_id]
 
-    def _has_not_answered(self, server_id: int, heard: int, now: float) -> bool:
+    def has_not_answered(self, server_id: int, heard: int, now: float) -> bool:
+        """Whether a server has let its time for an answer to ASK pass, and no update of it was executed after `heard`.
+
+        False as long as ASK is not executed: the time begins then.
+        """
         asked, settings = self._asked.get(server_id), self._replica.settings
         if asked is None or asked.heard != heard or asked.executed_at is None:
             return False
         return now - asked.executed_at >= settings.progress_seconds + ANSWER_UPDATES * settings.update_seconds
 
-    def _is_silent(self, session: Session) -> bool:
+    def is_silent(self, session: Session) -> bool:
         """True if the session's client is silent at present, and this server is the one that must expire the session.
 
         A new leader, or a restarted server, counts the silence of a client from its own first search of all sessions

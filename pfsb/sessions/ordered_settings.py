@@ -142,7 +142,7 @@ class OrderedSettings(Application):
             values = ClusterSettings.decode(data)
         except WrongSetting as error:
             return Refused("BADREQUEST", str(error))
-        self._adopt(values)
+        self.adopt(values)
         return Done()
 
     def announce(self, server_id: int, data: object) -> Result:
@@ -172,7 +172,7 @@ class OrderedSettings(Application):
         if refusal is not None:
             return refusal
         try:
-            self._adopt(values)
+            self.adopt(values)
         except BadRequest as error:
             return Refused("CONFLICT", f"{error}; no setting was changed")
         return Done((("revision", context.revision),))
@@ -193,7 +193,7 @@ class OrderedSettings(Application):
                 )
         return None
 
-    def _adopt(self, values: ClusterSettings) -> None:
+    def adopt(self, values: ClusterSettings) -> None:
         """Put settings in force, after `on_change` has followed them: if it raises, the former settings stay in
         force."""
         self.on_change(values)
@@ -210,7 +210,7 @@ class OrderedSettings(Application):
     def restore(self, data: bytes) -> None:
         values, announced = msgpack.unpackb(data, use_list=False)
         self.announced = {server_id: Abilities.decode(abilities) for server_id, abilities in announced}
-        self._adopt(ClusterSettings.decode(values))
+        self.adopt(ClusterSettings.decode(values))
 
 
 def rows(values: ClusterSettings) -> tuple[Fields, ...]:

@@ -43,7 +43,8 @@ class PaxosClients:
 
         The maximum is not above that of a batch, because an update cannot be divided among proposals.
         """
-        self._paxos_clients: dict[str, PaxosClient] = {}
+        self.by_name: dict[str, PaxosClient] = {}
+        """The Paxos clients of this incarnation by their names, without those that have been given up."""
         self._free: list[PaxosClient] = []
         self._made = 0
         """Number of Paxos clients so far, those that have been given up included."""
@@ -71,7 +72,7 @@ class PaxosClients:
 
         Only a server that is in error can have made such an update (Departure 37).
         """
-        paxos_client = self._paxos_clients.get(update.client_id)
+        paxos_client = self.by_name.get(update.client_id)
         if paxos_client is None or update.timestamp < paxos_client.timestamp:
             return False
         return update.timestamp > paxos_client.timestamp or update.payload != paxos_client.payload
@@ -81,21 +82,21 @@ class PaxosClients:
 
         Returns the bundlers of its outstanding update, which no server will execute.
         """
-        paxos_client = self._paxos_clients.pop(client_id)
+        paxos_client = self.by_name.pop(client_id)
         if not paxos_client.bundlers:
             self._free.remove(paxos_client)
         return paxos_client.bundlers
 
     def bundlers_of(self, update: ClientUpdate) -> Sequence[Bundler]:
         """The bundlers whose bundles an outstanding update holds; empty if the update is not outstanding."""
-        paxos_client = self._paxos_clients.get(update.client_id)
+        paxos_client = self.by_name.get(update.client_id)
         return paxos_client.bundlers if paxos_client is not None and paxos_client.timestamp == update.timestamp else ()
 
     def end_update(self, update: ClientUpdate) -> Sequence[Bundler]:
         """Frees the Paxos client of an outstanding update for its next one. Returns the bundlers of the update."""
         bundlers = self.bundlers_of(update)
         if bundlers:
-            paxos_client = self._paxos_clients[update.client_id]
+            paxos_client = self.by_name[update.client_id]
             paxos_client.bundlers = ()
             self._free.append(paxos_client)
         return bundlers
@@ -110,5 +111,5 @@ class PaxosClients:
     def _add_paxos_client(self) -> PaxosClient:
         self._made += 1
         paxos_client = PaxosClient(f"{self._incarnation_name}.{self._made}")
-        self._paxos_clients[paxos_client.client_id] = paxos_client
+        self.by_name[paxos_client.client_id] = paxos_client
         return paxos_client

@@ -46,7 +46,7 @@ def _bytes(value: bytes | str) -> int:
 
 
 @frozen
-class _Beginning:
+class Beginning:
     """The kept form of a `DoneGrowing`: its first field is the beginning of a value that has grown since."""
 
     growing: GrowingBytes
@@ -58,7 +58,7 @@ class _Beginning:
     """All fields but the first."""
 
     @classmethod
-    def of(cls, result: DoneGrowing) -> _Beginning:
+    def of(cls, result: DoneGrowing) -> Beginning:
         (name, value), *fields = result.fields
         assert isinstance(value, bytes), "the value that grows is the first field"
         return cls(result.growing, name, len(value), tuple(fields))
@@ -69,11 +69,11 @@ class _Beginning:
 
 
 @define
-class _Page:
+class Page:
     """A page of a cache: results of commands that finished one after the other, which are dropped together."""
 
     owner: ReplyCache = field(eq=False, repr=False)
-    results: dict[int, Done | Result | _Beginning | int] = field(factory=dict)
+    results: dict[int, Done | Result | Beginning | int] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command.
 
     The garbage collector does not visit integers. With result objects instead, garbage collection took a tenth of the
@@ -95,7 +95,7 @@ class _Page:
         result = self.results[number]
         if isinstance(result, int):
             return Done((("revision", result),))
-        return result.result() if isinstance(result, _Beginning) else result
+        return result.result() if isinstance(result, Beginning) else result
 
 
 @define
@@ -108,22 +108,22 @@ class KeptReplies:
     bytes_max: int = BYTES_IN_ALL_MAX
     size: int = 0
     """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
-    _pages: OrderedDict[int, _Page] = field(factory=OrderedDict, eq=False, repr=False)
+    pages: OrderedDict[int, Page] = field(factory=OrderedDict, eq=False, repr=False)
     """The pages that have bytes, in the order in which they come to be looked at."""
     _numbered: int = 0
 
-    def note(self, page: _Page) -> None:
+    def note(self, page: Page) -> None:
         """Count, from now on, a page that has got its first bytes."""
         self._numbered += 1
         page.number, page.looked_at = self._numbered, len(page.results)
-        self._pages[page.number] = page
+        self.pages[page.number] = page
 
-    def release(self, page: _Page) -> None:
+    def release(self, page: Page) -> None:
         """Count the results of a page no more, since it was dropped."""
         self.size -= page.size - page.shared
-        self._pages.pop(page.number, None)
+        self.pages.pop(page.number, None)
         for result in page.results.values() if page.has_beginnings else ():
-            if isinstance(result, _Beginning):
+            if isinstance(result, Beginning):
                 growing = result.growing
                 growing.kept -= 1
                 if not growing.kept:
@@ -137,11 +137,11 @@ class KeptReplies:
         at the end instead: a session that goes on working loses its results after one that has stopped. Each such look
         is paid for by a result, so the work is constant for each command on average.
         """
-        while self.size > self.bytes_max and self._pages:
-            number, page = self._pages.popitem(last=False)
+        while self.size > self.bytes_max and self.pages:
+            number, page = self.pages.popitem(last=False)
             if len(page.results) > page.looked_at:
                 page.looked_at = len(page.results)
-                self._pages[number] = page
+                self.pages[number] = page
             else:
                 page.owner.drop(page)
 
@@ -162,32 +162,32 @@ class ReplyCache:
     """Maximum bytes of the results that are kept. The newest results are kept even if they are more."""
     _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
     """The count of the results of all sessions, this one included."""
-    _full: deque[_Page] = field(init=False, factory=deque)
+    _full: deque[Page] = field(init=False, factory=deque)
     """The pages of this cache that take no more results, the oldest first."""
-    _page: _Page = field(init=False)
+    page: Page = field(init=False)
     """The page of this cache to which the next result is added."""
 
-    @_page.default
-    def _make_page(self) -> _Page:
-        return _Page(self)
+    @page.default
+    def _make_page(self) -> Page:
+        return Page(self)
 
     def __len__(self) -> int:
-        return sum(len(page.results) for page in self._pages())
+        return sum(len(page.results) for page in self.pages())
 
     @property
     def numbers(self) -> list[int]:
         """The command numbers whose results are kept, in the order in which the results came."""
-        return [number for page in self._pages() for number in page.results]
+        return [number for page in self.pages() for number in page.results]
 
     def get(self, number: int) -> Result | None:
-        return next((page.get(number) for page in self._pages() if number in page.results), None)
+        return next((page.get(number) for page in self.pages() if number in page.results), None)
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
         """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision.
 
         This method runs for each command, so its usual case is written out.
         """
-        page = self._page
+        page = self.page
         results = page.results
         if type(result) is Done and not result.rows:
             fields = result.fields
@@ -213,12 +213,12 @@ class ReplyCache:
             self._begin_page()
         return False
 
-    def _keep_other(self, page: _Page, number: int, result: Result) -> int:
+    def _keep_other(self, page: Page, number: int, result: Result) -> int:
         """Keep a result that is not only fields. Returns the number of bytes by which more is kept."""
         if not isinstance(result, DoneGrowing):
             page.results[number] = result
             return size_of(result)
-        page.results[number] = _Beginning.of(result)
+        page.results[number] = Beginning.of(result)
         page.has_beginnings = True
         growing = result.growing
         growth = len(growing.data) - growing.counted
@@ -227,39 +227,40 @@ class ReplyCache:
         page.shared += growth
         return growth
 
-    def drop(self, page: _Page) -> None:
+    def drop(self, page: Page) -> None:
         """Forget the results of a page, since all sessions together keep too much."""
-        if page is self._page:
-            self._page = _Page(self)
+        if page is self.page:
+            self.page = Page(self)
         else:
             self._full = deque(each for each in self._full if each is not page)
         self._forget(page)
 
     def drop_all(self) -> None:
         """Count the results of this session no more, since it has ended."""
-        for page in self._pages():
+        for page in self.pages():
             self._kept.release(page)
 
-    def _pages(self) -> Iterator[_Page]:
+    def pages(self) -> Iterator[Page]:
+        """The pages of this cache, the oldest first."""
         yield from self._full
-        yield self._page
+        yield self.page
 
     def _begin_page(self) -> None:
-        full, page = self._full, self._page
+        full, page = self._full, self.page
         entries = ENTRY_BYTES * len(page.results)
         page.size += entries
         self._kept.size += entries
         if not page.number:
             self._kept.note(page)
-        count, size = len(self), sum(each.size for each in self._pages())
+        count, size = len(self), sum(each.size for each in self.pages())
         while full and (count - len(full[0].results) >= self.answers_max or size > self.bytes_max):
             oldest = full.popleft()
             count -= len(oldest.results)
             size -= oldest.size
             self._forget(oldest)
         full.append(page)
-        self._page = _Page(self)
+        self.page = Page(self)
 
-    def _forget(self, page: _Page) -> None:
+    def _forget(self, page: Page) -> None:
         self._kept.release(page)
         self.forgotten = max(self.forgotten, *page.results)

@@ -12,8 +12,7 @@ is too old to be executed (Departure 7).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, evolve, field
@@ -192,7 +191,8 @@ class SessionStateMachine:
         catalogue.include(self.settings)
         self._read_catalogue()
         initial: Any = values  # without settings, no command is executed before slot 1 brings them
-        self._context = Context(self, initial)
+        self.context = Context(self, initial)
+        """The context of the command that is running, or of the last one."""
         self.kept_replies = KeptReplies()
         """The results that all sessions keep, which have a quota together."""
         self._waits_max = 0
@@ -209,9 +209,9 @@ class SessionStateMachine:
         """Number of updates that this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
-        self._closed: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
-        """Client id of a named session that has ended -> (its last number, slot and revision of its end), oldest first.
-        """
+        self.closed_sessions: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
+        """Client id of a named session that has ended, unless forgotten -> (its last number, slot and revision of its
+        end), oldest first."""
         self.forgotten = 0
         """The revision at which the latest forgotten session ended; 0: none was forgotten (Departure 33)."""
         self.heard_in: dict[int, int] = {}
@@ -236,7 +236,7 @@ class SessionStateMachine:
         """Server id -> the beginning of the names of its Paxos clients."""
         self.refused = 0
         """Number of updates that were ordered although they are not valid, and were refused (Departure 37)."""
-        self._outcomes: list[Noted] = []
+        self.outcomes: list[Noted] = []
         """The results of the slot that is being executed which the digest of the history has to tell apart."""
 
     def _read_catalogue(self) -> None:
@@ -259,7 +259,7 @@ class SessionStateMachine:
         self.on_settings(values)
 
     def _apply_quotas(self, values: ClusterSettings) -> None:
-        self._context.quotas = values
+        self.context.quotas = values
         self.kept_replies.bytes_max = values.replies_bytes
         self._waits_max = min(values.session_window, values.session_waits)
 
@@ -331,7 +331,7 @@ class SessionStateMachine:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
         one slot."""
         self._seq = seq
-        self.time_ms = self._context.time_ms = time_ms
+        self.time_ms = self.context.time_ms = time_ms
         if self.settings.is_born:
             self.updates += len(updates)
             self._end_waits()
@@ -346,7 +346,7 @@ class SessionStateMachine:
                     self.observer.log_grew(log.application)
         else:
             self._execute_before_birth(updates)
-        outcomes, self._outcomes = self._outcomes, []
+        outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
 
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
@@ -377,12 +377,7 @@ class SessionStateMachine:
     def last_number(self, client_id: str) -> int:
         """The highest number executed for a session, open or ended; 0 if none was, or the session is forgotten."""
         session = self.sessions.get(client_id)
-        return self._closed.get(client_id, (0, 0, 0))[0] if session is None else session.last_number
-
-    @property
-    def closed_sessions(self) -> Mapping[str, tuple[int, int, int]]:
-        """Client id of an ended session, unless forgotten -> (last number, slot and revision of its end), in order."""
-        return MappingProxyType(self._closed)
+        return self.closed_sessions.get(client_id, (0, 0, 0))[0] if session is None else session.last_number
 
     def next_deadline(self) -> int | None:
         """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
@@ -421,7 +416,7 @@ class SessionStateMachine:
         try:
             deadline: int | None = application.next_deadline()
         except Exception as error:
-            self._stop_unless_alike(error, "next_deadline")
+            self.stop_unless_alike(error, "next_deadline")
             return None
         return None if deadline is not None and self._overdue.get(application.name) == deadline else deadline
 
@@ -439,7 +434,7 @@ class SessionStateMachine:
             self._refuse(update)
             return
         for position, content in enumerate(contents):
-            results = self._run_bundle(update.server_id, content)
+            results = self.run_bundle(update.server_id, content)
             if self._completed:
                 self._tell_completed()
             if is_ours:
@@ -460,17 +455,22 @@ class SessionStateMachine:
         if update.server_id == self._server_id:
             self.observer.too_old(update)
 
-    def _run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
+    def run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
+        """Runs the commands and questions of a bundle that server `server_id` has sent. Returns a result for each.
+
+        The bundle of a server's own session holds operations. If the session of any other bundle is not open under the
+        bundle's epoch, nothing runs, and each result is the refusal.
+        """
         if content.client_id == bundle.SERVER:
             return [self.run_operation(server_id, command) for _, command in content.entries]
         session = self.session_for(server_id, content)
         if isinstance(session, Refused):
-            self._outcomes.append((session, content.client_id))
+            self.outcomes.append((session, content.client_id))
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
         results = [
-            self.run_command(session, number, command) if number else self._question(command, is_ours)
+            self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
             for number, command in content.entries
         ]
         if is_ours and self.counts is not None:
@@ -478,10 +478,12 @@ class SessionStateMachine:
         return results
 
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
+        """The open session in which a bundle runs, or the refusal. Opens the session of an anonymous client's first
+        bundle."""
         client_id = content.client_id
         session = self.sessions.get(client_id)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
-            refusal = self._sessions_full()
+            refusal = self.refusal_if_full()
             if refusal is not None:
                 return refusal
             session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
@@ -498,7 +500,7 @@ class SessionStateMachine:
         values = self.settings.values
         return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies)
 
-    def _sessions_full(self) -> NotOpened | None:
+    def refusal_if_full(self) -> NotOpened | None:
         """The refusal of one more session; None if there may be one."""
         count, most = len(self.sessions), self.settings.values.sessions
         if count < most:
@@ -511,10 +513,10 @@ class SessionStateMachine:
             return self.answer_of(session, number)
         session.last_number = number
         self.revision += 1
-        result = self._execute(session, number, command)
+        result = self.execute_command(session, number, command)
         if result is PENDING and command[0] in self._waits:
             session.waiting[number] = self._application_of[command[0]].name
-            self._outcomes.append((result, self.revision))
+            self.outcomes.append((result, self.revision))
             return result
         try:
             is_revision = session.answers.keep(number, result, self.revision)
@@ -522,10 +524,14 @@ class SessionStateMachine:
             result = self._internal(command[0], error)
             is_revision = session.answers.keep(number, result, self.revision)
         if not is_revision:
-            self._outcomes.append((result, self.revision))
+            self.outcomes.append((result, self.revision))
         return result
 
-    def _execute(self, session: Session, number: int, command: Command) -> Any:
+    def execute_command(self, session: Session, number: int, command: Command) -> Any:
+        """Runs a command in its application, at the present revision. Returns its result, a refusal or PENDING.
+
+        Raises an exception of the application that other servers may not meet: this server stops then.
+        """
         verb = command[0]
         try:
             application = self._application_of[verb]
@@ -533,7 +539,7 @@ class SessionStateMachine:
             return Refused("UNKNOWN", f"no application here knows {verb}")
         if verb in self._waits and len(session.waiting) >= self._waits_max:
             return Refused("BUSY", f"{len(session.waiting)} commands of this session wait already, no more may")
-        context = self._context
+        context = self.context
         context.revision = self.revision
         context.session = session.client_id
         context.number = number
@@ -551,18 +557,21 @@ class SessionStateMachine:
 
         Raises `error` if other servers may not meet it: then this server stops, and has not executed the command.
         """
-        self._stop_unless_alike(error, verb)
+        self.stop_unless_alike(error, verb)
         text = f"{verb} failed inside the application, at every server alike; it may have changed something"
         return Refused("INTERNAL", text, fate="unknown")
 
-    def _stop_unless_alike(self, error: Exception, what: str) -> None:
+    def stop_unless_alike(self, error: Exception, what: str) -> None:
         """Raises an exception that may have happened at this server alone; logs one that happens at every server."""
         if depends_on_machine(error):
             raise error
         self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
-    def _question(self, command: Command, is_ours: bool) -> Result | None:
-        """Answers a question at the server at which it was asked; other servers skip it, since it changes nothing."""
+    def ordered_question(self, command: Command, is_ours: bool) -> Result | None:
+        """Answers a question that came through the log, at the server at which it was asked.
+
+        Other servers skip it, since it changes nothing.
+        """
         return self.question(command) if is_ours else None
 
     def question(self, command: Command) -> Result:
@@ -578,7 +587,7 @@ class SessionStateMachine:
             result = Refused(error.code, str(error))
         except Exception as error:
             # A question may have changed what the application keeps beside its state, such as an index.
-            self._stop_unless_alike(error, command[0])
+            self.stop_unless_alike(error, command[0])
             result = Refused("INTERNAL", f"{command[0]} failed inside the application; it changes nothing")
         return result
 
@@ -612,7 +621,7 @@ class SessionStateMachine:
         client, whose command of that number is another one.
         """
         client_id, number = ticket
-        self._outcomes.append((result, (client_id, number)))
+        self.outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
         if session is None and self._ending is not None and self._ending.client_id == client_id:
             session = self._ending
@@ -634,11 +643,11 @@ class SessionStateMachine:
         try:
             function(*args)
         except Exception as error:
-            self._stop_unless_alike(error, function.__qualname__)
+            self.stop_unless_alike(error, function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
         """The context of a call of an application that executes no command: a session has ended, or time has passed."""
-        context = self._context
+        context = self.context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
         return context
@@ -651,7 +660,7 @@ class SessionStateMachine:
         if result is None:
             self.revision += 1
             result = self._operation(server_id, command)
-        self._outcomes.append((result, self.revision))
+        self.outcomes.append((result, self.revision))
         return result
 
     def _operation_about_servers(self, server_id: int, command: Command) -> Result | None:
@@ -673,15 +682,15 @@ class SessionStateMachine:
             case (str(verb), str(client_id), int(ttl_ms)) if verb == OPEN:
                 if client_id[:1] in _NOT_NAMES or ttl_ms < 1:
                     return Refused("BADREQUEST", f"no session of this name and ttl can be opened: {ttl_ms} ms")
-                return self._open(server_id, client_id, ttl_ms)
+                return self.open_session(server_id, client_id, ttl_ms)
             case (str(verb), str(client_id), int(epoch)) if verb in (CLOSE, EXPIRE):
                 return self.end_session(client_id, epoch, verb)
             case (str(verb), str(client_id), int(epoch), int(heard)) if verb == EXPIRE:
-                return self._expire_silent(client_id, epoch, heard)
+                return self.expire_silent(client_id, epoch, heard)
             case _:
                 return Refused("UNKNOWN", f"no operation {command[0]}")
 
-    def _open(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
+    def open_session(self, server_id: int, client_id: str, ttl_ms: int) -> Result:
         """Opens a session, or takes it over: the new epoch fences off the connection that had opened it before.
 
         If a former session of this client id has ended and is not forgotten, the new session begins with the last
@@ -698,10 +707,10 @@ class SessionStateMachine:
             )
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
-            refusal = self._sessions_full()
+            refusal = self.refusal_if_full()
             if refusal is not None:
                 return refusal
-            last_number, *_ = self._closed.pop(client_id, (0, 0, 0))
+            last_number, *_ = self.closed_sessions.pop(client_id, (0, 0, 0))
             answers = self._reply_cache(forgotten=last_number)
             session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
             self.sessions[client_id] = session
@@ -714,7 +723,7 @@ class SessionStateMachine:
         )
         return Done((*fields, ("forgotten", self.forgotten)) if self.forgotten else fields)
 
-    def _expire_silent(self, client_id: str, epoch: int, heard: int) -> Result:
+    def expire_silent(self, client_id: str, epoch: int, heard: int) -> Result:
         """Departure 36: expires a session for the leader, unless the session's server is being heard through the log.
 
         `heard` is the last slot in which, as far as the leader knew, an update of the session's server was executed. If
@@ -738,7 +747,7 @@ class SessionStateMachine:
             return replaced(client_id)
         del self.sessions[client_id]
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
-            self._closed[client_id] = (session.last_number, self._seq, self.revision)
+            self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
         self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
@@ -758,9 +767,9 @@ class SessionStateMachine:
         longer be known.
         """
         self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
-        while self._closed:
-            client_id, (_, closed_at, revision) = next(iter(self._closed.items()))
+        while self.closed_sessions:
+            client_id, (_, closed_at, revision) = next(iter(self.closed_sessions.items()))
             if closed_at >= self.oldest_kept:
                 return
-            del self._closed[client_id]
+            del self.closed_sessions[client_id]
             self.forgotten = revision

@@ -65,16 +65,16 @@ class Submission:
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
-        self._own = Bundler(bundle.SERVER, 0, opens=False)
+        self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
-        self._submitters: dict[str, Submitter] = {}
+        self.submitters: dict[str, Submitter] = {}
         """Session client id -> the connection that speaks for the session."""
-        self._bundlers: dict[Bundler, None] = {self._own: None}
+        self.bundlers: dict[Bundler, None] = {self.own_bundler: None}
         """All bundlers that may have an outstanding bundle."""
-        self._abandoned: set[Bundler] = set()
+        self.abandoned: set[Bundler] = set()
         """The bundlers of sessions whose connection was lost, or has changed to another session, while their last
         bundle has no results yet."""
-        self._ready: dict[Bundler, None] = {}
+        self.ready: dict[Bundler, None] = {}
         """Bundlers whose next bundle is introduced in the next iteration, in the order in which they became ready."""
         self._unloaded: list[Bundler] = []
         """Bundlers with waiting parts whose outstanding bundle was executed, or found too old, in the present turn."""
@@ -90,13 +90,13 @@ class Submission:
     def idle(self) -> bool:
         """True if no command and no read is under way."""
         reading = self._reads or self._replica.reads.under_way
-        return not reading and all(bundler.idle for bundler in self._bundlers)
+        return not reading and all(bundler.idle for bundler in self.bundlers)
 
     @property
     def is_busy(self) -> bool:
         """True if too many bundles of sessions without a connection are outstanding, as happens while no majority
         runs."""
-        return len(self._abandoned) >= self._abandoned_max
+        return len(self.abandoned) >= self._abandoned_max
 
     @property
     def has_diverged(self) -> bool:
@@ -105,41 +105,41 @@ class Submission:
 
     def speaks_for(self, client_id: str, epoch: int) -> bool:
         """True if a connection of this server has opened the session under `epoch`, and is still connected."""
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         return submitter is not None and submitter.epoch == epoch
 
     # ------------------------------------------------------------------ commands on their way down
 
     def attach(self, submitter: Submitter) -> None:
         """Registers a connection as the one that submits commands of its session and gets their results."""
-        self._bundlers[submitter.bundler] = None
-        self._submitters[submitter.client_id] = submitter
+        self.bundlers[submitter.bundler] = None
+        self.submitters[submitter.client_id] = submitter
 
     def detach(self, submitter: Submitter) -> None:
         """Ends the registration of a connection that was lost, or that changes to another session.
 
         The waiting parts of its session are dropped; the outstanding bundle still gets its results.
         """
-        if self._submitters.get(submitter.client_id) is submitter:
-            del self._submitters[submitter.client_id]
+        if self.submitters.get(submitter.client_id) is submitter:
+            del self.submitters[submitter.client_id]
         bundler = submitter.bundler
         bundler.drop_waiting()
-        self._abandoned.add(bundler)
+        self.abandoned.add(bundler)
         if bundler.idle:
             self._retire(bundler)
 
     def submit_operation(self, command: Command, on_result: Callable[[Any], None] = nothing) -> None:
         """Submits an operation of the server's own session, which opens, closes or expires a client's session."""
         entry = bundle.encode_entries([(0, command)])
-        self._own.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
-        self.mark_ready(self._own)
+        self.own_bundler.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
+        self.mark_ready(self.own_bundler)
 
     def answer_leader(self) -> None:
         """Departure 36: have an update of this server ordered, by which its sessions are known to be served.
 
         If an operation of this server is under way, that is the answer.
         """
-        if self._own.idle:
+        if self.own_bundler.idle:
             self.submit_operation((HERE,))
 
     def mark_ready(self, bundler: Bundler) -> None:
@@ -148,7 +148,7 @@ class Submission:
         A bundler with an outstanding bundle is not marked: its next bundle follows when that bundle has its results.
         """
         if not bundler.outstanding:
-            self._ready[bundler] = None
+            self.ready[bundler] = None
             self._introduce_soon()
 
     def begin_read(self, on_decided: Callable[[bool], None]) -> None:
@@ -165,15 +165,15 @@ class Submission:
     ) -> None:
         """Refuses, in a turn, the operations of the server's own session that were submitted before clock time
         `oldest`; see `Bundler.refuse_submitted_before`."""
-        self._own.refuse_submitted_before(oldest, unknown, not_sent)
+        self.own_bundler.refuse_submitted_before(oldest, unknown, not_sent)
 
     def _retire(self, bundler: Bundler) -> None:
         """Forgets the bundler of a session without a connection, when its last bundle has its results.
 
         An anonymous session is closed now and not before: that last bundle may have been the one that opened it.
         """
-        self._abandoned.discard(bundler)
-        self._bundlers.pop(bundler, None)
+        self.abandoned.discard(bundler)
+        self.bundlers.pop(bundler, None)
         client_id = bundler.client_id
         if client_id[0] == bundle.ANONYMOUS and bundler.introduced and client_id in self._machine.sessions:
             self.submit_operation((CLOSE, client_id, 0))
@@ -187,7 +187,7 @@ class Submission:
         self._replica.perform(self._introduce_and_read)
 
     def _introduce_and_read(self) -> None:
-        ready, self._ready = self._ready, {}
+        ready, self.ready = self.ready, {}
         reads, self._reads = self._reads, []
         self._introduce(ready)
         for on_decided in reads:
@@ -250,13 +250,13 @@ class Submission:
         A connection that has opened the session under another epoch is fenced off: its command of that number is
         another one, and it must not believe that it holds a lock.
         """
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:
             submitter.completed(number, result)
 
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         """Tells the session's connection here, if there is one, in a turn, that `epoch` is over (see `Submitter`)."""
-        submitter = self._submitters.get(client_id)
+        submitter = self.submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:
             submitter.session_ended(refusal)
 
@@ -276,7 +276,7 @@ class Submission:
         for bundler in bundlers:
             if bundler.waiting:
                 self._unloaded.append(bundler)
-            elif bundler in self._abandoned:
+            elif bundler in self.abandoned:
                 self._retire(bundler)
             else:
                 bundler.on_idle()

@@ -30,7 +30,8 @@ class Subscription:
     ) -> None:
         self._source = log
         self._next = first
-        self._deliver = deliver
+        self.deliver = deliver
+        """Called with each event, in their order."""
         self._on_stopped = on_stopped
         self._paused = False
         self._is_running = True
@@ -80,7 +81,7 @@ class Subscription:
     def _deliver_event(self, event: Event) -> None:
         """Delivers one event. If the call-back raises, the subscription ends, since the client would miss the event."""
         try:
-            self._deliver(event)
+            self.deliver(event)
         except Exception:
             self._log.failure("{name} could not be told; whoever follows there is told no more", name=event.name)
             self.stop()

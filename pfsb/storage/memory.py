@@ -90,7 +90,7 @@ def _never() -> bool:
 
 
 @define
-class _Group:
+class Group:
     """Records that reach the disk together: those of one or several calls of `sync`.
 
     `write` is the number that `Acknowledgements` gave to the last of these syncs that had records. Once the group is on
@@ -123,13 +123,15 @@ class MemoryStorage:
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
-    _waiting: _Group = field(factory=_Group, init=False)
-    _under_way: _Group | None = field(default=None, init=False)
+    _waiting: Group = field(factory=Group, init=False)
+    _under_way: Group | None = field(default=None, init=False)
     _write_call: IDelayedCall | None = field(default=None, init=False)
-    _running: bool = field(default=False, init=False)
+    running: bool = field(default=False, init=False)
+    """Whether the storage takes records: from `recover` to `close`, `crash` or a failure."""
     _silent: bool = field(default=False, init=False)
     """True after a crash or a failure: no callback is called any more."""
-    _next_error: Exception | None = field(default=None, init=False)
+    next_error: Exception | None = field(default=None, init=False)
+    """The exception with which the next write of a group fails (see `fail_next`); None: it does not fail."""
     _hangs: bool = field(default=False, init=False)
     """Whether no write ends at present (see `hang`)."""
 
@@ -142,6 +144,11 @@ class MemoryStorage:
         return self._disk.position
 
     @property
+    def contents(self) -> Effect:
+        """The records on the disk, as the next incarnation finds them."""
+        return self._disk.contents
+
+    @property
     def is_full(self) -> bool:
         free = self._disk.free_records
         return free is not None and free <= self._disk.reserve_records
@@ -149,7 +156,7 @@ class MemoryStorage:
     # IStableStorage
 
     def recover(self) -> Recovered:
-        assert not self._running, "recover is called once"
+        assert not self.running, "recover is called once"
         disk = self._disk
         if disk.in_use:
             raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
@@ -160,37 +167,37 @@ class MemoryStorage:
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru)
-        disk.in_use = self._running = True
+        disk.in_use = self.running = True
         disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
         disk.incarnation += 1
         disk.position += 1
         return self._recovered()
 
     def append(self, record: Record) -> None:
-        if self._running:
+        if self.running:
             self._appended.append(record)
 
     def sync(self, durable: Callable[[], None]) -> None:
-        if not self._running:
+        if not self.running:
             return
         is_alone = self._acknowledgements.all_reached
         self._hand_over()
         if self._acknowledgements.wait(durable):
             self._clock.callLater(0, self._acknowledgements.release)
         elif is_alone and not self._hangs and self._writes_at_once():
-            group, self._waiting = self._waiting, _Group()
-            if self._to_disk(group):
+            group, self._waiting = self._waiting, Group()
+            if self.write(group):
                 self._acknowledge(group, 0.0)
         elif self._under_way is None:
             self._begin_group()
 
     def read_history(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> None:
-        if self._running:
+        if self.running:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
     def forget_history(self, up_to: int) -> bool:
         """Forget the slots, if the disk ends with this storage; see `IStableStorage.forget_history`."""
-        if self._is_transient and self._running:
+        if self._is_transient and self.running:
             self._disk.forget_up_to(min(up_to, self._disk.local_aru))
         return self._is_transient
 
@@ -199,15 +206,15 @@ class MemoryStorage:
 
         If the disk hangs, the records are lost, as in a crash.
         """
-        if not self._running:
+        if not self.running:
             return True
         if self._hangs:
             self.crash()
             return False
         self._hand_over()
         self._cancel_write()
-        for group in self._pending():
-            if not self._to_disk(group):
+        for group in self.pending():
+            if not self.write(group):
                 return True
             self._clock.callLater(0, self._acknowledge, group, 0.0)
         self._let_go()
@@ -224,10 +231,10 @@ class MemoryStorage:
         that survives such groups does not depend on that.) Records that were appended but not synced never reach the
         disk.
         """
-        if not self._running:
+        if not self.running:
             return
         self._cancel_write()
-        pending = self._pending()
+        pending = self.pending()
         self._disk.position += len(pending[:groups_kept])
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
@@ -236,9 +243,8 @@ class MemoryStorage:
         self._let_go()
 
     def pending_groups(self) -> list[int]:
-        """How many records are in each group that `crash` can keep, lose or cut: one count for each group, the oldest
-        first."""
-        return [len(group.records) for group in self._pending()]
+        """How many records are in each group that is `pending`: one count for each group, the oldest first."""
+        return [len(group.records) for group in self.pending()]
 
     @property
     def seconds_left(self) -> float:
@@ -248,7 +254,7 @@ class MemoryStorage:
     def fail_next(self, error: Exception | None) -> None:
         """Let the next write of a group fail with `error`, so that none of the group gets to the disk; None cancels
         this."""
-        self._next_error = error
+        self.next_error = error
 
     def hang(self) -> None:
         """Let no write end from now on, neither with success nor with an error, until `go_on`."""
@@ -264,7 +270,8 @@ class MemoryStorage:
 
     # Groups
 
-    def _pending(self) -> list[_Group]:
+    def pending(self) -> list[Group]:
+        """The groups that `crash` can keep, lose or cut, the oldest first."""
         return [group for group in (self._under_way, self._waiting) if group is not None and group.records]
 
     def _hand_over(self) -> None:
@@ -274,21 +281,21 @@ class MemoryStorage:
             self._appended = []
 
     def _begin_group(self) -> None:
-        self._under_way, self._waiting = self._waiting, _Group()
+        self._under_way, self._waiting = self._waiting, Group()
         seconds = self._sync_seconds()
         if not self._hangs:
             self._write_call = self._clock.callLater(seconds, self._finish_group, self._under_way, seconds)
 
-    def _finish_group(self, group: _Group, seconds: float) -> None:
+    def _finish_group(self, group: Group, seconds: float) -> None:
         self._write_call = self._under_way = None
-        if self._to_disk(group):
+        if self.write(group):
             if self._waiting.records:
                 self._begin_group()
             self._acknowledge(group, seconds)
 
-    def _to_disk(self, group: _Group) -> bool:
+    def write(self, group: Group) -> bool:
         """Put a group on the disk; False if that failed and the storage has therefore stopped."""
-        error, self._next_error = self._next_error, None
+        error, self.next_error = self.next_error, None
         if error is not None:
             self._fail(Failure(error))
             return False
@@ -301,7 +308,7 @@ class MemoryStorage:
         self._disk.position += 1
         return True
 
-    def _acknowledge(self, group: _Group, seconds: float) -> None:
+    def _acknowledge(self, group: Group, seconds: float) -> None:
         self.counters.count(len(group.records), batch_bytes(group.records), seconds)
         if not self._silent:
             self._acknowledgements.reached(group.write)
@@ -313,9 +320,9 @@ class MemoryStorage:
 
     def _let_go(self) -> None:
         self._under_way = None
-        self._waiting = _Group()
+        self._waiting = Group()
         self._appended = []
-        self._running = False
+        self.running = False
         self._disk.in_use = False
 
     def _silence(self) -> None:

@@ -79,7 +79,8 @@ class SQLiteStorage:
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     position: int = field(default=0, init=False)
     is_full: bool = field(default=False, init=False)
-    _lock: DirectoryLock = field(init=False)
+    lock: DirectoryLock = field(init=False)
+    """Keeps other processes from the directory, from `recover` to `close` or a failure."""
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
     _writer: GroupWriter | None = field(default=None, init=False)
@@ -94,7 +95,7 @@ class SQLiteStorage:
     """Whether the writer has been asked to look at the room of the disk, and has not answered yet."""
     _look_call: IDelayedCall | None = field(default=None, init=False)
 
-    @_lock.default
+    @lock.default
     def _make_lock(self) -> DirectoryLock:
         return DirectoryLock(self._directory)
 
@@ -116,14 +117,14 @@ class SQLiteStorage:
         are checked while `Recovered.ordered` is read, which raises `StorageRefused` at a damaged row.
         """
         assert not self._running, "recover is called once"
-        self._lock.acquire()
+        self.lock.acquire()
         try:
             recovered = self._recover()
         except (sqlite3.Error, OSError, ValueError) as error:
-            self._lock.release()
+            self.lock.release()
             raise unusable(self.path, error) from error
         except StorageRefused:
-            self._lock.release()
+            self.lock.release()
             raise
         self._running = True
         return recovered
@@ -137,13 +138,13 @@ class SQLiteStorage:
         if not self.path.exists():
             self._refuse_leftovers()
             return
-        self._lock.acquire()
+        self.lock.acquire()
         try:
-            self._make_or_find()
+            self.make_or_find()
         except (sqlite3.Error, OSError, ValueError) as error:
             raise unusable(self.path, error) from error
         finally:
-            self._lock.release()
+            self.lock.release()
 
     def add_pass(self, seq: int, digest: bytes, *, unseen: bool) -> None:
         """Store on disk that slot `seq`, whose batch has this digest, must be passed and not executed (Departure 38).
@@ -155,9 +156,9 @@ class SQLiteStorage:
         """
         if not self.path.exists():
             raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
-        self._lock.acquire()
+        self.lock.acquire()
         try:
-            self._make_or_find()
+            self.make_or_find()
             database = WritingDatabase.open(self.path)
             try:
                 _refuse_wrong_pass(self.path, database, seq, digest, unseen)
@@ -167,7 +168,7 @@ class SQLiteStorage:
         except (sqlite3.Error, OSError, ValueError) as error:
             raise unusable(self.path, error) from error
         finally:
-            self._lock.release()
+            self.lock.release()
 
     def append(self, record: Record) -> None:
         if self._running:
@@ -205,14 +206,14 @@ class SQLiteStorage:
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         if reader is None or writer is None:
-            self._lock.release()
+            self.lock.release()
             return True
         reader.begin_stop()
         writer.begin_stop()
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         if reader.has_stopped(CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN) and written:
             self._note.close()
-            self._lock.release()
+            self.lock.release()
             return True
         self._log.error("storage: {path} does not answer; what was not acknowledged may be lost", path=str(self.path))
         return False
@@ -220,7 +221,7 @@ class SQLiteStorage:
     # Start
 
     def _recover(self) -> Recovered:
-        self._make_or_find()
+        self.make_or_find()
         database = WritingDatabase.open(self.path)
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
@@ -234,7 +235,7 @@ class SQLiteStorage:
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
 
-    def _make_or_find(self) -> None:
+    def make_or_find(self) -> None:
         """Make a new storage, or check the one that is there. What is refused is not changed."""
         refuse_old_library()
         log = log_of(self.path)

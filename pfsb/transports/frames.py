@@ -308,7 +308,7 @@ class FrameCodec:
         if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or not is_alike:
             self._check_format(marks, size, shared, sender, len(frame))
         body = frame[OVERHEAD_BYTES:]
-        self._check_tag(sender, frame, body)
+        self.check_tag(sender, frame, body)
         if not is_alike:
             self._check_shared(shared, sender)
         if sender not in us.peers:
@@ -339,7 +339,8 @@ class FrameCodec:
         if flags != self._flags:
             raise self._wrong_flags(flags, sender)
 
-    def _check_tag(self, sender: int, frame: bytes, body: bytes) -> None:
+    def check_tag(self, sender: int, frame: bytes, body: bytes) -> None:
+        """Check the tag of a whole frame. Raises `FrameRefused` if it does not fit these bytes and the secret."""
         if compare_digest(frame[_TAG_AT:OVERHEAD_BYTES], self.tag(frame[:_TAG_AT], body)):
             return
         if self._flags:

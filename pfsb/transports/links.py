@@ -276,6 +276,11 @@ class Links:
         self.counters.bytes_out += len(frame)
         self._sender(peer, frame)
 
+    @property
+    def codec(self) -> FrameCodec | None:
+        """The codec that packs and checks the frames of these links; None before `start` and after `stop`."""
+        return self._codec
+
     # -- in ---------------------------------------------------------------------------------------
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:

@@ -152,12 +152,14 @@ class AddressBook:
         """
         name = self._names[peer]
         host = source[0] if isinstance(source, tuple) else ""
-        if host != name.source and not self._accepts_source(name, host):
+        if host != name.source and not self.accepts_source(name, host):
             return False
         self._heard.add(peer)
         return True
 
-    def _accepts_source(self, name: ServerName, host: str) -> bool:
+    def accepts_source(self, name: ServerName, host: str) -> bool:
+        """Whether a frame of a server may come from `host`, another IP address than that of the last frame, as the
+        network writes it. Learns the address, or doubts the name, as the class describes."""
         try:
             written = canonical(host)
         except ValueError:
@@ -206,7 +208,7 @@ class AddressBook:
         """
         name = self._names[server_id]
         if not name.is_literal and self._clock.seconds() - name.began_at >= DOUBT_SECONDS:
-            self._begin_unless_waiting(name)
+            self.begin_unless_waiting(name)
 
     # ------------------------------------------------------------------ the schedule
 
@@ -228,19 +230,21 @@ class AddressBook:
             self._note(name, name.chosen, None)
         interval = SCHEDULE_SECONDS if name.is_found and not is_silent else SEARCH_SECONDS
         if not name.is_literal and self._clock.seconds() - name.began_at >= interval:
-            self._begin_unless_waiting(name)
+            self.begin_unless_waiting(name)
 
-    def _begin_unless_waiting(self, name: ServerName) -> None:
+    def begin_unless_waiting(self, name: ServerName) -> None:
+        """Begin a look-up, unless the last one of this name may still be answered in time (`ANSWER_SECONDS`)."""
         if name.waiting:
             patience = ANSWER_SECONDS * 2 ** min(name.waiting - 1, WAITING_DOUBLINGS_MAX)
             if self._clock.seconds() - name.began_at < patience:
                 return
             self._note_failure(name, f"no answer for {patience:g} s")
-        self._begin(name)
+        self.begin_look_up(name)
 
     # ------------------------------------------------------------------ looking up
 
-    def _begin(self, name: ServerName) -> None:
+    def begin_look_up(self, name: ServerName) -> None:
+        """Begin a look-up of a name. Its answer comes later, by the clock or from a thread."""
         name.began_at = self._clock.seconds()
         name.begun += 1
         name.waiting += 1

@@ -50,7 +50,7 @@ class ChatTest(SynchronousTestCase):
 
     def test_log_without_limit_is_bounded(self) -> None:
         """A log of any length gives a reply of 1,000 rows at most, and of 10,000 if so asked."""
-        self.chat._lines = [("alice", "x")] * 10_001
+        self.chat.lines = [("alice", "x")] * 10_001
         self.assertEqual(len(rows(self.machine.ask("LOG"))), 1_000)
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=10000"))), 10_000)
         self.assertEqual(len(rows(self.chat.query(("LOG", 1, 2**60)))), 10_000)
@@ -70,7 +70,7 @@ class ChatTest(SynchronousTestCase):
 
     def test_log_too_large_to_be_built_is_refused(self) -> None:
         """Few rows may be long: a client that asks for too much at a time is told to ask for less."""
-        self.chat._lines = [("alice", "x" * 1_000_000)] * 5
+        self.chat.lines = [("alice", "x" * 1_000_000)] * 5
         self.assertEqual(code(self.machine.ask("LOG")), "TOOLARGE")
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
 

@@ -167,7 +167,7 @@ class KeyValueTest(SynchronousTestCase):
         """A bundle with them is valid: text where bytes belong, bytes where numbers do. Nothing raises or changes."""
         self.put(k="1")
         before = self.kv.snapshot()
-        for verb, verb_of in self.kv._verbs.items():
+        for verb, verb_of in self.kv.verbs.items():
             right = tuple(kind for kind in verb_of.types[1:] if kind is not ...)
             for place, kind in enumerate(right):
                 for other in KINDS.keys() - {kind}:

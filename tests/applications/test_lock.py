@@ -212,8 +212,8 @@ class LockTest(SynchronousTestCase):
             self.waits("bob", f"x{number}", "wait=9999")
             self.machine.run("alice", "UNLOCK", f"x{number}")
             self.machine.run("bob", "UNLOCK", f"x{number}")
-        self.assertEqual((self.lock._locks, self.lock._names, self.lock._deadlines._live), ({}, {}, set()))
-        self.assertLess(len(self.lock._deadlines._heap), 100)
+        self.assertEqual((self.lock.locks, self.lock.locks_of, self.lock.deadlines.live), ({}, {}, set()))
+        self.assertLess(len(self.lock.deadlines.heap), 100)
 
     def test_wait_beyond_all_limits_can_still_be_stored(self) -> None:
         """A deadline fits into the 64 bits of a snapshot, even if another version has checked the command."""

@@ -70,5 +70,5 @@ class ClusterTests(TestCase):
         first, _ = self.cluster(SERVER)
         await self.until_said("[0] ")
         port = self.out.getvalue().split()[1]
-        first._addresses = [ServerAddress(0, f"tcp:127.0.0.1:{port}:timeout=1", f"127.0.0.1:{port}")]
+        first.addresses = [ServerAddress(0, f"tcp:127.0.0.1:{port}:timeout=1", f"127.0.0.1:{port}")]
         await self.until_said(f"telnet 127.0.0.1 {port}; there: SAY hello")

@@ -42,7 +42,7 @@ class FailoverTests(LoopbackTestCase):
         again = client.command("INCR n")
         await self.until(lambda: local_clients.held)
         connection = next(iter(self.cluster.members[0].factory.connections))
-        connection._replies.close()
+        connection.replies.close()
         local_clients.release()
         await self.cluster.members[0].crash()
         self.assertEqual((await again).fields["value"], "2")

@@ -16,7 +16,7 @@ ENDINGS = {".py", ".rst", ".inc", ".yaml", ".c"}
 
 OUTSIDE = re.compile(r"(?i)\b(?:design|interface)s?\s+parts?\s+\d|\b(?:paper|design|interface|style)\.md\b")
 """Documents that were never in the repository."""
-PAGE = re.compile(r"\bdocs/([\w/-]+\.(?:rst|svg|py|inc))\b")
+PAGE = re.compile(r"(?<!tests/)\bdocs/([\w/-]+\.(?:rst|svg|py|inc))\b")
 NAME = re.compile(r"``([A-Z]\w+)\.(\w+)``|``(test_\w+)``")
 FILE = re.compile(r"``((?:pfsb|tests|benchmarks|etc)/[\w/.-]+\.(?:py|yaml|json|c))``")
 

@@ -270,6 +270,8 @@ class FakeLocalClients:
     draining: bool = False
     hold: bool = False
     silent: bool = False
+    unanswered: int = 0
+    """Number of commands that got no answer, since `silent` was set."""
     refuse: Refused | None = None
     held: list[Callable[[], None]] = field(factory=list)
     connections: list[FakeClientConnection] = field(factory=list)
@@ -282,6 +284,7 @@ class FakeLocalClients:
     def later(self, what: Callable[[], None], answer: Answer) -> None:
         refused = self.refuse
         if self.silent:
+            self.unanswered += 1
             return
         if refused is not None:
             answer(refused)
@@ -334,7 +337,7 @@ class FakeServer:
         self.dead: set[int] = set()
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
-        self._leader = leader
+        self.leader_id = leader
         self.differs_from: list[int] = []
         self.disk_trouble: DiskTrouble | None = None
 
@@ -343,7 +346,7 @@ class FakeServer:
         return self.config.limits.session_window
 
     def leader(self) -> int | None:
-        return self._leader
+        return self.leader_id
 
     def status(self) -> dict[str, object]:
         return {
@@ -352,7 +355,7 @@ class FakeServer:
             "version": "0",
             "state": "REG_NONLEADER",
             "view": self.view,
-            "leader": self._leader,
+            "leader": self.leader_id,
             "aru": len(self.cluster.executed),
             "revision": self.cluster.revision,
             "uptime": 1.5,

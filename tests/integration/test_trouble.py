@@ -137,7 +137,7 @@ class ProcessClusterTests(ClusterCase):
         with self.assertRaisesRegex(RuntimeError, "the scenario fails"):
             async with cluster:
                 await cluster.start_all()
-                pids = [child.transport.pid for child in cluster._children.values()]
+                pids = cluster.pids
                 cluster.freeze(0)
                 raise RuntimeError("the scenario fails")
         self.assertEqual([pid for pid in pids if Path(f"/proc/{pid}").exists()], [])

@@ -126,4 +126,4 @@ class IdleFollowerTests(ReplicaTestCase):
             self.receive(reply(3, ordered(3, self.data.ordering.local_aru + 1)))
             self.advance(0.5)
             self.take(ClientUpdate)
-        self.assertEqual(len(self.replica.demand._foreign_updates), 0)
+        self.assertEqual(len(self.replica.demand.foreign_updates), 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.log_positions import SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
-from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import view_change
@@ -113,10 +113,10 @@ class NoteTests(ReplicaTestCase):
         self.take_records(PeerRecord)
         self.frames((1, 7), (1, 9))
         for _ in range(SYNCS_PER_NOTE):
-            self.replica.turn._sync()
+            self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 1, 7)])
         for _ in range(SYNCS_PER_NOTE):
-            self.replica.turn._sync()
+            self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
 
     def test_number_that_no_disk_takes_is_not_written(self) -> None:
@@ -202,13 +202,13 @@ class AccusedTests(ReplicaTestCase):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
-        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.assertEqual(self.replica.storage_identity.doubters, set())
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
         """The word was meant for a storage that had this id before."""
         self.receive(KnownPosition(1, b"brandnew", 9, 99))
-        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.assertEqual(self.replica.storage_identity.doubters, set())
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
         """One server that knows is enough, however many do not know."""

@@ -68,7 +68,7 @@ class PassTests(ReplicaTestCase):
         globalLogPublisher.addObserver(told.append)
         self.addCleanup(globalLogPublisher.removeObserver, told.append)
 
-        self.patch(self.replica.ordered_queue, "_state_machine", Failing())
+        self.patch(self.replica.ordered_queue, "state_machine", Failing())
         self.receive(ordered(3, 1, ALICE))
         self.expected_failure(SystemError)
         (line,) = [event for event in told if event["log_level"].name == "critical"]

@@ -331,11 +331,16 @@ class ServingTests(PlausibilityTestCase):
         """A no-op has some ten bytes, so a burst that is bounded in bytes alone could be very long."""
         handler = self.replica.reconciliation
         asked: list[tuple[int, int]] = []
-        self.patch(handler, "rows_from_memory", lambda first, last: asked.append((first, last)))
-        self.patch(handler, "_serve", lambda to, first, rows: None)
+
+        def rows(first: int, last: int) -> list[Any]:
+            self.data.ordering.local_aru = 3
+            asked.append((first, last))
+            return []
+
+        self.patch(handler, "rows_from_memory", rows)
         self.data.ordering.local_aru = 10_000
-        handler.on_reconciliation_request(request(3, 1, NUMBER_MAX))
-        self.data.ordering.local_aru = 3
+        self.replica.perform(handler.on_reconciliation_request, request(3, 1, NUMBER_MAX))
+        self.assertEqual(len(self.take(ReconciliationReply)), 1)
         self.assertEqual(asked, [(1, BURST_SLOTS_MAX)])
 
 
@@ -345,7 +350,7 @@ class QueueTests(ReplicaTestCase):
         self.follow(view=1)
         for number in range(FOREIGN_UPDATES_MAX + 100):
             self.replica.perform(self.replica.demand.note_foreign_update, client_update(f"c{number}"))
-        self.assertEqual(len(self.replica.demand._foreign_updates), FOREIGN_UPDATES_MAX)
+        self.assertEqual(len(self.replica.demand.foreign_updates), FOREIGN_UPDATES_MAX)
 
     def test_queue_is_bounded_in_bytes(self) -> None:
         """Departure 30: 20,000 updates of 48,000 bytes would be a gigabyte."""

@@ -403,7 +403,7 @@ class FollowerSendsPartsTests(ReplicaTestCase):
         """Departure 37: each peer has an allowance of bytes."""
         self.promise_of_five_parts()
         self.take(PrepareOK)
-        self.replica.prepare._allowances[1] = Allowance(300)
+        self.replica.prepare.allowances[1] = Allowance(300)
         self.receive(*[self.wanted(1)] * 100)
         self.assertEqual(self.parts_sent(), [1, 1, 1])
 

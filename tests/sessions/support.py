@@ -226,7 +226,7 @@ def dump(machine: SessionStateMachine) -> Any:
         machine.revision,
         machine.time_ms,
         [(*_fields(session),) for session in machine.sessions.values()],
-        list(machine._closed.items()),
+        list(machine.closed_sessions.items()),
         [application.snapshot() for application in machine.applications],
     )
 
@@ -425,17 +425,17 @@ class ClusterTestCase(SynchronousTestCase):
 
     def in_use(self) -> dict[int, Submitted]:
         """The commands of `self.client` that are under way, or PENDING, by number."""
-        return {**self.client.connection._submitted, **self.client.connection._pending}
+        return {**self.client.connection.submitted, **self.client.connection.pending}
 
     def assertNothingLeft(self, server_id: int = 0) -> None:
         """All tables of the server's clients are as they were before the first client connected."""
         local_clients = self.server(server_id).local_clients
         submission = local_clients.submission
         self.assertEqual(local_clients.connections, 0)
-        self.assertEqual(list(submission._submitters), [])
-        self.assertEqual(list(submission._bundlers), [submission._own])
-        self.assertEqual(list(submission._abandoned), [])
-        self.assertEqual(list(submission._ready), [])
+        self.assertEqual(list(submission.submitters), [])
+        self.assertEqual(list(submission.bundlers), [submission.own_bundler])
+        self.assertEqual(list(submission.abandoned), [])
+        self.assertEqual(list(submission.ready), [])
         self.assertTrue(local_clients.idle)
 
     def assertEqualServers(self) -> None:

@@ -244,7 +244,7 @@ class WholeServerTests(ClusterTestCase):
         self.do(client, "APPEND", "k", "one")
 
         def execute(command: Command, context: IContext) -> Any:
-            key_value._entries[b"k"] = (b"onetwo", context.revision, None)  # type: ignore[attr-defined]
+            key_value.entries[b"k"] = (b"onetwo", context.revision, None)  # type: ignore[attr-defined]
             raise MemoryError
 
         key_value.execute = execute  # type: ignore[method-assign]

@@ -22,14 +22,14 @@ class DivergenceTests(ClusterTestCase):
         dice = random.Random(server_id)
         self.cluster.slipped.add(server_id)
         machine = self.server(server_id).machine
-        execute = machine._execute
+        execute = machine.execute_command
 
         def rolled(session: Any, number: int, command: Any) -> Any:
             if command[0] != "INCR":
                 return execute(session, number, command)
             return Done((("value", dice.randrange(1_000_000)), ("revision", machine.revision)))
 
-        machine._execute = rolled  # type: ignore[method-assign]
+        machine.execute_command = rolled  # type: ignore[method-assign]
 
     def increment(self, server_id: int = 0) -> None:
         self.do(self.connect(server_id), "INCR", "n")

@@ -99,12 +99,12 @@ class MachineTests(SynchronousTestCase):
         whole = self.slots(Driver())
         for result in (Done((("value", 3), ("revision", 3))), Refused("OVERFLOW", ""), PENDING):
             driver = Driver()
-            execute = driver.machine._execute
+            execute = driver.machine.execute_command
 
             def otherwise(*args: Any, execute: Any = execute, result: Any = result) -> Any:
                 return result if args[2] == INCR else execute(*args)
 
-            driver.machine._execute = otherwise  # type: ignore[method-assign]
+            driver.machine.execute_command = otherwise  # type: ignore[method-assign]
             self.assertNotEqual(self.slots(driver)[1], whole[1])
         self.assertTrue(self.flushLoggedErrors(AttributeError), "PENDING is no result of a verb that does not wait")
 
@@ -113,7 +113,7 @@ class MachineTests(SynchronousTestCase):
         right, wrong = Driver(), Driver()
         for driver, more in ((right, 0), (wrong, 1)):
             driver.open("alice")
-            driver.machine._execute = lambda session, number, command, machine=driver.machine, more=more: Done(  # type: ignore[method-assign]
+            driver.machine.execute_command = lambda session, number, command, machine=driver.machine, more=more: Done(  # type: ignore[method-assign]
                 (("revision", machine.revision + more),)
             )
             driver.run("alice", 1, (1, PUT))

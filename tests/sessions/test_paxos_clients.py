@@ -210,7 +210,7 @@ class TogetherTests(ClusterTestCase):
         leader = self.cluster.leader() or 0
         away = next(i for i in self.cluster.ids if i != leader)
         client = self.open("alice", away)
-        first = self.server(away).local_clients.submission.paxos_clients._paxos_clients.copy()
+        first = self.server(away).local_clients.submission.paxos_clients.by_name.copy()
         held = self.cluster.network.hold(lambda p: isinstance(p.message, ClientUpdate) and p.sender == away)
         asked = client.ask("INCR", "n", number=1)
         self.cluster.run(0.01)
@@ -226,4 +226,4 @@ class TogetherTests(ClusterTestCase):
         held.release()
         for number in (1, 2):
             self.assertEqual(value(self.do(client, "INCR", "n", number=number)), str(number))
-        self.assertNotIn(name, self.server(away).local_clients.submission.paxos_clients._paxos_clients)
+        self.assertNotIn(name, self.server(away).local_clients.submission.paxos_clients.by_name)

@@ -25,7 +25,7 @@ class QuotaTestCase(SynchronousTestCase):
 
     def change(self, **quotas: int) -> None:
         """Have other quotas, as SETTINGS SET has it."""
-        self.machine.settings._adopt(evolve(self.machine.settings.values, apps=self.running(), **quotas))
+        self.machine.settings.adopt(evolve(self.machine.settings.values, apps=self.running(), **quotas))
 
     def running(self) -> tuple[tuple[str, int], ...]:
         return tuple((app.name, 1) for app in self.machine.applications if app.name != "settings")

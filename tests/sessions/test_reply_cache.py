@@ -8,7 +8,7 @@ from random import Random
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Done, DoneGrowing, GrowingBytes, Refused, Word
-from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, KeptReplies, ReplyCache, _Beginning, size_of
+from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, Beginning, KeptReplies, ReplyCache, size_of
 
 
 class KeptAnswersTests(SynchronousTestCase):
@@ -48,7 +48,7 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual(told, [True] + [False] * 7)
         found = [kept.get(number) for number in range(1, 1 + len(answers))]
         self.assertEqual([repr(one) for one in found], [repr(one) for one in answers])
-        page = kept._page.results
+        page = kept.page.results
         self.assertEqual([number for number, result in page.items() if not gc.is_tracked(result)], [1])
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
@@ -197,7 +197,7 @@ class AllSessionsTests(SynchronousTestCase):
             self.assertEqual(self.kept.size, counted(self.caches))
         for cache in self.caches:
             cache.drop_all()
-        self.assertEqual((self.kept.size, len(self.kept._pages)), (0, 0))
+        self.assertEqual((self.kept.size, len(self.kept.pages)), (0, 0))
 
 
 def counted(caches: list[ReplyCache]) -> int:
@@ -205,10 +205,10 @@ def counted(caches: list[ReplyCache]) -> int:
     size = 0
     texts: dict[int, int] = {}
     for cache in caches:
-        for page in cache._pages():
-            size += ENTRY_BYTES * len(page.results) if page is not cache._page else 0
+        for page in cache.pages():
+            size += ENTRY_BYTES * len(page.results) if page is not cache.page else 0
             for result in page.results.values():
-                if isinstance(result, _Beginning):
+                if isinstance(result, Beginning):
                     texts[id(result.growing)] = result.growing.counted
                 elif not isinstance(result, int):
                     size += size_of(result)

@@ -202,7 +202,7 @@ class ClosedSessionTests(MachineTestCase):
     def test_last_number_is_forgotten_after_the_horizon(self) -> None:
         """The table of closed sessions stays bounded."""
         self.pass_slots(11)
-        self.assertEqual(len(self.machine._closed), 0)
+        self.assertEqual(len(self.machine.closed_sessions), 0)
         self.assertEqual(self.driver.open("alice")["last"], 0)
 
     def test_reopened_session_is_kept_anew_when_it_closes_again(self) -> None:
@@ -215,7 +215,7 @@ class ClosedSessionTests(MachineTestCase):
     def test_session_without_a_number_leaves_nothing(self) -> None:
         """A session that has changed nothing needs no last number."""
         self.driver.close("bob", self.driver.open("bob")["epoch"])
-        self.assertEqual(list(self.machine._closed), ["alice"])
+        self.assertEqual(list(self.machine.closed_sessions), ["alice"])
 
 
 class AnonymousTests(MachineTestCase):
@@ -239,7 +239,7 @@ class AnonymousTests(MachineTestCase):
         """The id of an anonymous session is never used again, so its last number is not kept."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
-        self.assertEqual((self.machine.sessions, len(self.machine._closed)), ({}, 0))
+        self.assertEqual((self.machine.sessions, len(self.machine.closed_sessions)), ({}, 0))
 
     def test_it_belongs_to_the_server_that_sent_it(self) -> None:
         """The server that sent the bundle ends the session, or the leader if that server is silent."""
@@ -445,7 +445,7 @@ class DeterminismTests(SynchronousTestCase):
             play(driver)
         machine = driver.machine
         self.assertEqual(sorted(machine.sessions), ["bob", "carol", "~0.1.1"])
-        self.assertEqual(list(machine._closed), ["alice"])
+        self.assertEqual(list(machine.closed_sessions), ["alice"])
         self.assertEqual(machine.sessions["~0.1.1"].answers.forgotten, 4)
         self.assertEqual(machine.sessions["bob"].answers.numbers, [6, 5])
 

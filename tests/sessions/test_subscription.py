@@ -64,7 +64,7 @@ class FollowingTests(SynchronousTestCase):
             if len(self.told) == 7:
                 subscription.pause()
 
-        subscription._deliver = deliver
+        subscription.deliver = deliver
         subscription.release(100)
         self.assertEqual(self.told, list(range(1, 8)))
         subscription.resume()
@@ -79,7 +79,7 @@ class FollowingTests(SynchronousTestCase):
             subscription.pause()
             subscription.resume()
 
-        subscription._deliver = deliver
+        subscription.deliver = deliver
         subscription.release(1_000)
         self.assertEqual(self.told, list(range(1, 1_001)))
 
@@ -91,7 +91,7 @@ class FollowingTests(SynchronousTestCase):
             self.deliver(event)
             subscription.stop()
 
-        subscription._deliver = deliver
+        subscription.deliver = deliver
         subscription.release(100)
         subscription.release(200)
         subscription.resume()
@@ -105,7 +105,7 @@ class FollowingTests(SynchronousTestCase):
             self.deliver(event)
             raise ZeroDivisionError
 
-        subscription._deliver = deliver
+        subscription.deliver = deliver
         subscription.release(5)
         subscription.release(9)
         self.assertEqual((self.told, self.stopped), ([1], [subscription]))

@@ -68,7 +68,7 @@ class WatchTests(SynchronousTestCase):
         for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal", "pfsb.position"):
             (self.directory / name).unlink()
             self.assertStops(name, "deleted")
-            self.server.storage._lock.release()
+            self.server.storage.lock.release()
             self.directory = Path(self.mktemp())
             self.server = Server(self.directory)
             self.addCleanup(self.server.storage.close)

@@ -158,9 +158,9 @@ class LostLogTests(SynchronousTestCase):
         fresh = Path(self.mktemp())
         server = Server(fresh)
         server.storage.refuse_if_unusable()
-        server.storage._lock.acquire()
-        server.storage._make_or_find()
-        server.storage._lock.release()
+        server.storage.lock.acquire()
+        server.storage.make_or_find()
+        server.storage.lock.release()
         note_of(fresh / "pfsb.sqlite3").unlink()
         self.assertEqual(self.recover(fresh), [])
 

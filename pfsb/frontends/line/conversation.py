@@ -115,7 +115,7 @@ class Conversation:
         self._check = server.catalogue.check
         self._verbs = verbs
         self._submitted_verbs = verbs.submitted
-        self._replies = replies
+        self.replies = replies
         self._on_session_end = on_session_end
         self._has_numbers = has_numbers
         self._session_is_used = False
@@ -175,7 +175,7 @@ class Conversation:
             return
         pipelined, self._pipelined = self._pipelined, _Pipelined()
         if pipelined.is_local:
-            self._query_local(pipelined.commands, self._replies.place_all(pipelined.tags))
+            self._query_local(pipelined.commands, self.replies.place_all(pipelined.tags))
         elif not self._submit_together(pipelined.tags, pipelined.commands):
             for tag, command in zip(pipelined.tags, pipelined.commands, strict=True):
                 self._submit(tag, command, waits=False)
@@ -199,7 +199,7 @@ class Conversation:
             session.disconnected()
 
     def _handle_when_first(self, handle: Callable[[Request, Answer], None], request: Request) -> None:
-        self._replies.handle_when_first(request.tag, partial(handle, request))
+        self.replies.handle_when_first(request.tag, partial(handle, request))
 
     # ---------------------------------------------------------------------------------------------
     # Commands of the applications
@@ -217,12 +217,12 @@ class Conversation:
             self._submit(request.tag, command, waits=True)
         elif level == "linearizable":
             self._pipeline(request, command, is_local=False)
-        elif level == "stale" or not (self._replies.in_order or self._pipelined.is_for_the_log):
+        elif level == "stale" or not (self.replies.in_order or self._pipelined.is_for_the_log):
             self._pipeline(request, command, is_local=True)
         else:
             # read=sequential behind other requests: wait for their replies, so that the answer shows what they wrote.
             self.submit_pipelined()
-            self._replies.handle_when_first(request.tag, partial(self._query_local_one, command))
+            self.replies.handle_when_first(request.tag, partial(self._query_local_one, command))
 
     def _pipeline(self, request: Request, command: Command, is_local: bool) -> None:
         characters = len(request.rest)
@@ -247,7 +247,7 @@ class Conversation:
         placed: list[AnswerAll] = []
 
         def place() -> AnswerAll:
-            placed.append(self._replies.place_all(tags))
+            placed.append(self.replies.place_all(tags))
             return placed[0]
 
         numbers = tags if self._has_numbers else [None] * len(tags)
@@ -262,7 +262,7 @@ class Conversation:
         return together
 
     def _submit(self, tag: Any, command: Command, waits: bool) -> None:
-        answer = self._replies.place_waiting(tag) if waits else self._replies.place(tag)
+        answer = self.replies.place_waiting(tag) if waits else self.replies.place(tag)
         if self._hello_refusal is not None:
             answer(self._hello_refusal)
             return
@@ -308,7 +308,7 @@ class Conversation:
     def _hello(self, request: Request) -> None:
         client_id, ttl_seconds = hello_arguments(request)
         self.is_changing_session = True
-        self._replies.handle_when_first(request.tag, partial(self._open_session, client_id, ttl_seconds))
+        self.replies.handle_when_first(request.tag, partial(self._open_session, client_id, ttl_seconds))
 
     def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
         if self._local_clients.draining:
@@ -328,7 +328,7 @@ class Conversation:
         session, self._session = self._session, None
         assert session is not None
         session.disconnected()
-        self._replies.refuse_out_of_order(
+        self.replies.refuse_out_of_order(
             Refused("NOSESSION", "this connection has said HELLO again and left its session", fate="unknown")
         )
 
@@ -345,7 +345,7 @@ class Conversation:
     def _bye(self, request: Request) -> None:
         without_arguments(request)
         self.is_changing_session = True
-        self._replies.handle_when_first(request.tag, self._close_session)
+        self.replies.handle_when_first(request.tag, self._close_session)
 
     def _close_session(self, answer: Answer) -> None:
         assert self._session is not None
@@ -363,7 +363,7 @@ class Conversation:
     def _quit(self, request: Request) -> None:
         without_arguments(request)
         self.finished = True
-        self._replies.place(request.tag)(Done())
+        self.replies.place(request.tag)(Done())
 
     # ---------------------------------------------------------------------------------------------
     # Subscriptions to event logs
@@ -371,7 +371,7 @@ class Conversation:
 
     def _listen(self, request: Request) -> None:
         _verb, first = self._check((request.verb, *request.args))
-        self._replies.handle_when_first(request.tag, partial(self._subscribe, request.verb, first))
+        self.replies.handle_when_first(request.tag, partial(self._subscribe, request.verb, first))
 
     def _subscribe(self, verb: str, first: int, answer: Answer) -> None:
         if self._local_clients.draining:
@@ -381,7 +381,7 @@ class Conversation:
 
     def _unlisten(self, request: Request) -> None:
         self._check((request.verb, *request.args))
-        self._replies.handle_when_first(request.tag, partial(self._unsubscribe, request.verb.removeprefix("UN")))
+        self.replies.handle_when_first(request.tag, partial(self._unsubscribe, request.verb.removeprefix("UN")))
 
     def _unsubscribe(self, verb: str, answer: Answer) -> None:
         self._subscriptions.end(verb)

@@ -25,19 +25,19 @@ class LineProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         self._splitter = LineSplitter(factory.server.config.limits.command_bytes)
-        self._replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved)
+        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved)
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong]:
         return self._splitter.feed(data)
 
     def begin_conversation(self) -> Conversation:
-        conversation = Conversation(self.factory.server, self.factory.verbs, self._replies, self._tell_session_end)
+        conversation = Conversation(self.factory.server, self.factory.verbs, self.replies, self._tell_session_end)
         self._line_conversation = conversation
-        self._replies.write_between_replies(self.factory.welcome())
+        self.replies.write_between_replies(self.factory.welcome())
         return conversation
 
     def write_refusal(self, refused: Refused) -> None:
-        self._replies.write_between_replies(render(None, refused))
+        self.replies.write_between_replies(render(None, refused))
 
     def handle_request(self, request: bytes | TooLong) -> None:
         conversation = self._line_conversation
@@ -52,14 +52,14 @@ class LineProtocol(StreamProtocol):
                 conversation.handle_request(parsed)
         except BadLine as error:
             conversation.submit_pipelined()
-            self._replies.place(error.number)(refusal(error))
+            self.replies.place(error.number)(refusal(error))
         except Exception as error:
             conversation.submit_pipelined()
-            self._replies.place(number)(refusal(error))
+            self.replies.place(number)(refusal(error))
 
     def _tell_session_end(self, refused: Refused) -> None:
         state = Word("replaced" if refused.code == "REPLACED" else "expired")
-        self._replies.write_between_replies(render_event(Event("SESSION", (("state", state),))))
+        self.replies.write_between_replies(render_event(Event("SESSION", (("state", state),))))
 
 
 class LineFactory(StreamFactory):

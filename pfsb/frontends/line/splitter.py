@@ -39,6 +39,11 @@ class LineSplitter:
         self._skipping = False
         self._telnet = _TelnetFilter()
 
+    @property
+    def bytes_kept(self) -> int:
+        """Number of bytes of an incomplete line that are kept."""
+        return len(self._partial)
+
     def feed(self, data: bytes) -> list[bytes | TooLong]:
         """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
         if IAC in data or self._telnet.inside:

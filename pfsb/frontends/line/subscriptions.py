@@ -18,7 +18,7 @@ class Subscriptions:
 
     def __init__(self, server: Server, replies: ReplyQueue) -> None:
         self._server = server
-        self._replies = replies
+        self.replies = replies
         self._by_verb: dict[str, Subscription] = {}
         self._paused = False
 
@@ -59,4 +59,4 @@ class Subscriptions:
             subscription.resume()
 
     def _write_event(self, event: Event) -> None:
-        self._replies.write_between_replies(render_event(event))
+        self.replies.write_between_replies(render_event(event))

@@ -66,6 +66,11 @@ class CommandParser:
         self._is_too_large = False
         self._is_over = False
 
+    @property
+    def bytes_kept(self) -> int:
+        """Number of bytes of an incomplete command that are kept."""
+        return sum(map(len, self._beginning)) + sum(map(len, self._arguments))
+
     def feed(self, data: bytes) -> list[Item]:
         """The commands that are complete with `data`. After a `Malformed` no more are given, whatever bytes come."""
         if self._is_over:

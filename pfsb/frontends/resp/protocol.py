@@ -74,7 +74,7 @@ class RespConversation:
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
-        self._replies = replies
+        self.replies = replies
         self._connection_commands = ConnectionCommands(factory.server, next(factory.numbers))
         self._cursors = factory.cursors
         self._client = Client(self._connection_commands.dialect, self._cursors)
@@ -100,7 +100,7 @@ class RespConversation:
         """Takes the next place in the queue of replies, and fills it: `form` makes the reply of `result`, which is
         known at once."""
         self.conversation.submit_pipelined()
-        self._replies.place(form)(result)
+        self.replies.place(form)(result)
 
     def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
         """Translate a command of Redis; for a command about the connection, return the bytes of the reply instead.
@@ -135,7 +135,7 @@ class RespProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         self._parser = CommandParser(factory.server.config.limits.command_bytes)
-        self._replies = self._resp_replies = RespReplyQueue(self._write, _render, factory.iteration_end, self._relieved)
+        self.replies = self._resp_replies = RespReplyQueue(self._write, _render, factory.iteration_end, self._relieved)
 
     def split_requests(self, data: bytes) -> Iterable[Item]:
         return self._parser.feed(data)
@@ -146,7 +146,7 @@ class RespProtocol(StreamProtocol):
         return self._resp.conversation
 
     def write_refusal(self, refused: Refused) -> None:
-        self._replies.write_between_replies(replies.error(refused))
+        self.replies.write_between_replies(replies.error(refused))
 
     def handle_request(self, request: Item) -> None:
         match request:

@@ -86,7 +86,8 @@ class StreamProtocol(Protocol):
     not read its replies. Requests that have arrived by then, one read of the transport at most, wait in memory.
     """
 
-    _replies: ReplyQueue
+    replies: ReplyQueue
+    """The replies of this connection, in the order of its requests."""
 
     def __init__(self, factory: StreamFactory) -> None:
         self._stream_factory = factory
@@ -137,7 +138,7 @@ class StreamProtocol(Protocol):
             self.leave()
             return
         self._conversation = self.begin_conversation()
-        self._replies.flush()
+        self.replies.flush()
 
     def dataReceived(self, data: bytes) -> None:
         self._requests.extend(self.split_requests(data))
@@ -155,7 +156,7 @@ class StreamProtocol(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
         self._requests.clear()
-        self._replies.close()
+        self.replies.close()
         self._count()
         self._admission.forget(self)
         if self._conversation is not None:
@@ -166,7 +167,7 @@ class StreamProtocol(Protocol):
     def pauseProducing(self) -> None:
         """The client does not read its replies: deliver no more events, and handle no more requests."""
         self._output_is_full = True
-        self._replies.pause()
+        self.replies.pause()
         if self._conversation is not None:
             self._conversation.pause()
         self._count()
@@ -174,7 +175,7 @@ class StreamProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         self._output_is_full = False
-        self._replies.resume()
+        self.replies.resume()
         if self._conversation is not None:
             self._conversation.resume()
         self._work()
@@ -192,7 +193,7 @@ class StreamProtocol(Protocol):
         self._requests.clear()
         if self._conversation is not None:
             self._conversation.end_subscriptions()
-        self._replies.finish()
+        self.replies.finish()
         transport = self._transport()
         IConsumer(transport).unregisterProducer()
         transport.loseConnection()
@@ -235,11 +236,11 @@ class StreamProtocol(Protocol):
             self._wait_for_admission(conversation)
         self._working = False
         self._count()
-        self._replies.flush()
+        self.replies.flush()
         if conversation.finished:
             self._requests.clear()
         ending = conversation.finished or self._end_of_input
-        if ending and not self._requests and not self._replies.in_order:
+        if ending and not self._requests and not self.replies.in_order:
             self.leave()
         else:
             self._regulate()
@@ -268,7 +269,7 @@ class StreamProtocol(Protocol):
         A single request is not counted, since the number of connections has a limit of its own. Requests of a client
         that does not read its replies are not counted: they must not keep other clients from being served.
         """
-        in_order = self._replies.in_order
+        in_order = self.replies.in_order
         if in_order > 1 or self._counted:
             under_way = 0 if self._output_is_full or in_order == 1 else in_order
             change, self._counted = under_way - self._counted, under_way
@@ -280,7 +281,7 @@ class StreamProtocol(Protocol):
         conversation.submit_pipelined()
 
     def _must_wait(self, conversation: IConversation) -> bool:
-        outstanding = self._replies.outstanding + conversation.unsubmitted
+        outstanding = self.replies.outstanding + conversation.unsubmitted
         if outstanding >= self._window:
             self._window_is_full = True
         elif self._window_is_full and outstanding <= self._window // 2:

@@ -357,7 +357,7 @@ class WatchedSessions:
         """Wrap the method of the sessions that runs a command, and the one that completes a PENDING command, to record
         what they do."""
         machine = self._machine
-        execute, complete = machine._execute, machine.complete
+        execute, complete = machine.execute_command, machine.complete
 
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
@@ -373,7 +373,7 @@ class WatchedSessions:
             self._slot.completed.append((ticket, result))
             complete(ticket, result)
 
-        machine._execute = executed  # type: ignore[method-assign]
+        machine.execute_command = executed  # type: ignore[method-assign]
         machine.complete = completed  # type: ignore[method-assign]
 
     def _watch_epochs(self) -> None:
@@ -382,7 +382,7 @@ class WatchedSessions:
         The checker compares them itself, so that it does not depend on the comparison in the code of the sessions.
         """
         machine = self._machine
-        run_bundle, open_session = machine._run_bundle, machine._open
+        run_bundle, open_session = machine.run_bundle, machine.open_session
 
         def runs(server_id: int, content: Bundle) -> list[Any]:
             self._epoch = content.epoch
@@ -394,5 +394,5 @@ class WatchedSessions:
                 self._latest_epoch[client_id] = machine.sessions[client_id].epoch
             return result
 
-        machine._run_bundle = runs  # type: ignore[method-assign]
-        machine._open = opened  # type: ignore[method-assign]
+        machine.run_bundle = runs  # type: ignore[method-assign]
+        machine.open_session = opened  # type: ignore[method-assign]

@@ -229,9 +229,7 @@ class SimulatedCluster:
         """
         chain = self.replica(server_id).ordered_queue.digests
         if chain.seq:
-            chain.head = bytes(byte ^ 1 for byte in chain.head)
-            at = chain.seq % chain._kept * len(chain.head)
-            chain._ring[at : at + len(chain.head)] = chain.head
+            chain.replace_head(bytes(byte ^ 1 for byte in chain.head))
             self.slipped.add(server_id)
 
     def pause(self, server_id: int) -> None:

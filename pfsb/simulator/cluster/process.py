@@ -85,6 +85,8 @@ class SimulatedProcess(Protocol):
     """One incarnation of a server, which the cluster starts, drains and stops by these methods."""
 
     replica: Replica
+    clock: ServerClock
+    transport: ITransport
 
     def start(self) -> None: ...
 
@@ -125,6 +127,8 @@ class ProtocolProcess:
 
     def __init__(self, parts: ServerParts) -> None:
         self.state_machine = RecordingStateMachine(on_executed=self._executed)
+        self.clock = parts.clock
+        self.transport = parts.transport
         self._answered = parts.answered
         self._waiting: set[Identity] = set()
         self.replica = Replica(

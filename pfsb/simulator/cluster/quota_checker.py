@@ -34,7 +34,7 @@ class QuotaChecker:
         self._kv_bytes = 0
         self._chat_bytes = 0
         self._violation: Violation | None = None
-        execute = machine._execute
+        execute = machine.execute_command
 
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
@@ -44,7 +44,7 @@ class QuotaChecker:
                 self._violation = self._violation or violation
             return result
 
-        machine._execute = executed  # type: ignore[method-assign]
+        machine.execute_command = executed  # type: ignore[method-assign]
 
     def raise_violation(self) -> None:
         if self._violation is not None:
@@ -112,8 +112,8 @@ def _kept_bytes(machine: SessionStateMachine) -> int:
     longest: dict[int, int] = {}
     for session in machine.sessions.values():
         cache = session.answers
-        for page in cache._pages():
-            size += 0 if page is cache._page else ENTRY_BYTES * len(page.results)
+        for page in cache.pages():
+            size += 0 if page is cache.page else ENTRY_BYTES * len(page.results)
             for number, kept in page.results.items():
                 growing = getattr(kept, "growing", None)
                 answer = result_in_text(page.get(number))

@@ -80,6 +80,8 @@ class ServerProcess:
         catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
         self.server = make_server(config, catalogue, parts)
         self.replica = self.server.replica
+        self.clock = parts.clock
+        self.transport = parts.transport
         self._watch_executions(parts, checks, watch_reads)
         watch_introductions(self.replica, parts)
 
@@ -101,7 +103,7 @@ class ServerProcess:
             chat = self.applications["chat"]
             assert isinstance(chat, Chat)
             watched = watch_reads(watched, machine, chat)
-        self.replica.ordered_queue._state_machine = parts.watched(watched)
+        self.replica.ordered_queue.state_machine = parts.watched(watched)
 
 
 def watch_introductions(replica: Replica, parts: ServerParts) -> None:

@@ -69,7 +69,7 @@ def _wrong_aru_for_ever(process: Any) -> None:
     "empty-reply-doubted", "Departure 37", "a peer that has nothing to give is in doubt, though it claimed nothing"
 )
 def _empty_reply_doubted(process: Any) -> None:
-    override(process.replica.reconciliation, "_was_asked_in_vain", lambda asked: lambda message: True)
+    override(process.replica.reconciliation, "was_asked_in_vain", lambda asked: lambda message: True)
 
 
 @DEFECTS.add("first-frame-binds", "Departure 12", "the first frame in the name of a server binds its id to a storage")
@@ -96,4 +96,4 @@ def _known_holes_skipped(process: Any) -> None:
         slot = history.get(seq)
         return seq in proposals.skipped and (slot is None or slot.proposal is None)
 
-    override(proposals, "_is_left_out", lambda _: broken)
+    override(proposals, "is_left_out", lambda _: broken)

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.messages import Accept, Alive, Batch, Message, Proposal
-from pfsb.paxos.outbound import _Kept
+from pfsb.paxos.outbound import WaitingVotes
 from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
 DEFECTS = Defects()
@@ -60,17 +60,18 @@ def _old_votes_relabelled(process: Any) -> None:
 
     @instead_of(outbound, "take_kept")
     def leave(take: Callable[[int], list[Message]], server_id: int) -> list[Message]:
-        kept = outbound._kept.get(server_id)
+        kept = outbound.waiting_votes.get(server_id)
         if kept is None or kept.votes.view == replica.data.views.last_attempted:
             return take(server_id)
-        outbound._kept[server_id] = _Kept(kept.votes, outbound._clock.seconds())
+        outbound.waiting_votes[server_id] = WaitingVotes(kept.votes, process.clock.seconds())
         return []
 
     @instead_of(outbound, "keep_votes")
     def relabel(keep: Callable[[int, Accept], None], server_id: int, votes: Accept) -> None:
-        before = outbound._kept.get(server_id)
+        before = outbound.waiting_votes.get(server_id)
         if before is not None and before.votes.view < votes.view:
-            outbound._kept[server_id] = _Kept(evolve(before.votes, view=votes.view), before.since)
+            relabelled = evolve(before.votes, view=votes.view)
+            outbound.waiting_votes[server_id] = WaitingVotes(relabelled, before.since)
         keep(server_id, votes)
 
 

@@ -120,32 +120,33 @@ def _reply_early(process: Any) -> None:
             call()
 
 
-class _HastyStorage(MemoryStorage):
-    __slots__ = ()
-
-    def sync(self, durable: Callable[[], None]) -> None:
-        super().sync(do_nothing)
-        if self._running:
-            self._clock.callLater(0, durable)
-
-
 @DEFECTS.add(
     "sync-not-awaited",
     "docs/internals/storage.rst",
     "the storage says that a group is on disk when it only begins to write",
 )
 def _sync_not_awaited(process: Any) -> None:
-    become(process.replica.storage, _HastyStorage)
+    clock = process.clock
+
+    class HastyStorage(MemoryStorage):
+        __slots__ = ()
+
+        def sync(self, durable: Callable[[], None]) -> None:
+            super().sync(do_nothing)
+            if self.running:
+                clock.callLater(0, durable)
+
+    become(process.replica.storage, HastyStorage)
 
 
 class _StubbornStorage(MemoryStorage):
     __slots__ = ()
 
-    def _to_disk(self, group: Any) -> bool:
-        if self._next_error is not None:
-            self._next_error = None
+    def write(self, group: Any) -> bool:
+        if self.next_error is not None:
+            self.next_error = None
             return True
-        return super()._to_disk(group)
+        return super().write(group)
 
 
 @DEFECTS.add("write-error-ignored", "Departure 1", "a write that failed is taken for done, and the server goes on")
@@ -157,8 +158,8 @@ class _TearingStorage(MemoryStorage):
     __slots__ = ()
 
     def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
-        records = [record for group in self._pending()[groups_kept : groups_kept + 1] for record in group.records]
-        contents = self._disk.contents
+        records = [record for group in self.pending()[groups_kept : groups_kept + 1] for record in group.records]
+        contents = self.contents
         super().crash(groups_kept, records_torn)
         match records[records_torn : records_torn + 1]:
             case [ProposalRecord(seq, view, batch)]:
@@ -183,7 +184,7 @@ class _BackwardEffect(Effect):
 
 @DEFECTS.add("replayed-backwards", "Figure 14", "of the records in a group the first one stands, not the last")
 def _replayed_backwards(process: Any) -> None:
-    become(process.replica.storage._disk.contents, _BackwardEffect)
+    become(process.replica.storage.contents, _BackwardEffect)
 
 
 @DEFECTS.add("aru-ahead", "section 5.8", "Local_Aru is written before the slots that it speaks of")
@@ -209,9 +210,7 @@ class _ForgetfulChain(DigestChain):
         head = self.head
         super().extend(batch, outcomes)
         if self.seq % 7 == 0:
-            self.head = head
-            at = self.seq % self._kept * len(head)
-            self._ring[at : at + len(head)] = head
+            self.replace_head(head)
 
 
 @DEFECTS.add(
@@ -288,7 +287,7 @@ def _one_lost_group_unnoticed(process: Any) -> None:
 @DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
 def _newcomers_tell_all(process: Any) -> None:
     positions = process.replica.log_positions
-    override(positions, "told", lambda _: lambda: positions._storage.position)
+    override(positions, "told", lambda _: lambda: process.replica.storage.position)
 
 
 @DEFECTS.add("admission-told-early", "Departure 43", "frames tell more groups before the admission is on disk")
@@ -306,7 +305,7 @@ def _anybody_vouches(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
-        process.replica.storage_identity._known_at_start = set(process.replica.membership.others)
+        process.replica.storage_identity.known_at_start = set(process.replica.membership.others)
 
 
 @DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
@@ -319,14 +318,18 @@ def _votes_before_word(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "begin_admission")
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
-        if process.replica.storage_identity._returns and process.replica.storage_identity.is_newcomer:
+        if process.replica.storage_identity.returns and process.replica.storage_identity.is_newcomer:
             process.replica.storage_identity.is_newcomer = False
             process.replica.take_part()
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
 def _newcomer_votes(process: Any) -> None:
-    @instead_of(process.replica.storage_identity, "begin_admission")
-    def broken(_: Any, identity: bytes) -> None:
-        process.replica.storage_identity._identity = identity
-        process.replica.take_part()
+    admission = process.replica.storage_identity
+
+    @instead_of(admission, "begin_admission")
+    def broken(begin_admission: Callable[[bytes], None], identity: bytes) -> None:
+        begin_admission(identity)
+        if admission.is_newcomer:
+            admission.is_newcomer = False
+            process.replica.take_part()

@@ -17,7 +17,7 @@ DEFECTS = Defects(needs_sessions=True)
 
 @DEFECTS.add("hang-unnoticed", "Departure 44", "a server does not notice that its disk hangs")
 def _hang_unnoticed(process: Any) -> None:
-    override(process.replica.disk_watch, "_note_waiting", lambda _: do_nothing)
+    override(process.replica.disk_watch, "note_waiting", lambda _: do_nothing)
 
 
 @DEFECTS.add("hang-not-told", "Departure 44", "a leader whose disk hangs tells the others that it leads")
@@ -34,7 +34,7 @@ def _hang_not_told(process: Any) -> None:
 def _hang_for_ever(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.disk_watch, "_trouble")
+    @instead_of(replica.disk_watch, "find_trouble")
     def broken(trouble: Callable[[], DiskTrouble | None]) -> DiskTrouble | None:
         hangs = replica.turn.trouble is DiskTrouble.HANGS
         return DiskTrouble.HANGS if hangs else trouble()
@@ -42,7 +42,7 @@ def _hang_for_ever(process: Any) -> None:
 
 @DEFECTS.add("answers-wait-for-ever", "Departure 44", "answers that wait at the gate wait as long as the disk hangs")
 def _answers_wait_for_ever(process: Any) -> None:
-    override(process.replica.turn, "_refuse_answers", lambda _: do_nothing)
+    override(process.replica.turn, "refuse_answers", lambda _: do_nothing)
 
 
 @DEFECTS.add("refusals-wait", "Departure 44", "refusals wait at the gate, as answers do")
@@ -77,12 +77,7 @@ def _hanging_disk_shows_all(process: Any) -> None:
 
 @DEFECTS.add("messages-pile-up", "Departure 44", "messages wait at the gate as long as the disk hangs, ever more")
 def _messages_pile_up(process: Any) -> None:
-    turn = process.replica.turn
-
-    @instead_of(turn, "_let_nothing_wait")
-    def broken(_: Callable[[DiskTrouble], None], trouble: DiskTrouble) -> None:
-        if trouble is DiskTrouble.HANGS:
-            turn._refuse_answers(turn._outbox)
+    override(process.replica.turn, "drop_messages", lambda _: do_nothing)
 
 
 @DEFECTS.add("votes-in-trouble", "Departures 44 and 45", "a server whose disk hangs or is full handles all messages")
@@ -108,14 +103,15 @@ def _lazy_writes_in_trouble(process: Any) -> None:
     turn = process.replica.turn
 
     @instead_of(turn, "flush_lazy")
-    def broken(_: Callable[[], None]) -> None:
-        if turn._lazy_waits and not turn.stopped:
-            turn._sync()
+    def broken(flush_lazy: Callable[[], None]) -> None:
+        trouble, turn.trouble = turn.trouble, None
+        flush_lazy()
+        turn.trouble = trouble
 
 
 @DEFECTS.add("full-unnoticed", "Departure 45", "a server does not notice that its disk is full")
 def _full_unnoticed(process: Any) -> None:
-    @instead_of(process.replica.disk_watch, "_trouble")
+    @instead_of(process.replica.disk_watch, "find_trouble")
     def broken(trouble: Callable[[], DiskTrouble | None]) -> DiskTrouble | None:
         found = trouble()
         return None if found is DiskTrouble.FULL else found

@@ -12,7 +12,7 @@ DEFECTS = Defects()
 
 def _give(process: Any, kind: type[AddressBook]) -> None:
     """Give the server an address book of this kind. Runs without names have none, and stay as they are."""
-    book = getattr(process.replica._transport, "book", None)
+    book = getattr(process.transport, "book", None)
     if book is not None:
         become(book, kind)
 
@@ -20,10 +20,10 @@ def _give(process: Any, kind: type[AddressBook]) -> None:
 class _LookingOnce(AddressBook):
     __slots__ = ()
 
-    def _begin(self, name: ServerName) -> None:
+    def begin_look_up(self, name: ServerName) -> None:
         """Begin the first look-up of a name, and no other one."""
         if not name.begun:
-            super()._begin(name)
+            super().begin_look_up(name)
 
 
 @DEFECTS.add("name-looked-up-once", "docs/internals/frames.rst", "a name is looked up at the start of a server only")
@@ -34,10 +34,10 @@ def _name_looked_up_once(process: Any) -> None:
 class _WaitingForAnswers(AddressBook):
     __slots__ = ()
 
-    def _begin_unless_waiting(self, name: ServerName) -> None:
+    def begin_unless_waiting(self, name: ServerName) -> None:
         """Begin a look-up if none of this name waits for its answer, however long that takes."""
         if not name.waiting:
-            self._begin(name)
+            self.begin_look_up(name)
 
 
 @DEFECTS.add(
@@ -50,9 +50,9 @@ def _name_waited_for(process: Any) -> None:
 class _Trusting(AddressBook):
     __slots__ = ()
 
-    def _accepts_source(self, name: ServerName, host: str) -> bool:
+    def accepts_source(self, name: ServerName, host: str) -> bool:
         """Take a frame wherever it comes from, but learn of the address by look-ups only."""
-        super()._accepts_source(name, host)
+        super().accepts_source(name, host)
         return True
 
 

@@ -19,7 +19,7 @@ _PAGE = "docs/internals/frames.rst"
 
 def _change(process: Any, changed: type) -> None:
     """Make each path of a server, or the part of it that `changed` is a kind of, defective when it is measured."""
-    become(process.replica._transport.links, type("_Links", (_DefectiveLinks,), {"__slots__": (), "changed": changed}))
+    become(process.transport.links, type("_Links", (_DefectiveLinks,), {"__slots__": (), "changed": changed}))
 
 
 class _DefectiveLinks(Links):
@@ -43,7 +43,7 @@ class _LinksWithFragments(Links):
 
 @DEFECTS.add("fragments", _PAGE, "large frames are sent as one datagram each, in IP fragments")
 def _fragments(process: Any) -> None:
-    become(process.replica._transport.links, _LinksWithFragments)
+    become(process.transport.links, _LinksWithFragments)
 
 
 class _HopefulSize(PathSize):

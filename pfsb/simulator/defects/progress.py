@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
@@ -43,14 +44,14 @@ def _timer_never_back(process: Any) -> None:
 )
 def _timer_without_slots(process: Any) -> None:
     timer = process.replica.progress_timer
-    timer._slot_time = RoundTrip(0.0, timer._rng)
+    timer.slot_time = RoundTrip(0.0, Random(0))
 
 
 @DEFECTS.add(
     "timer-without-disk", "Departure 48", "the Progress_Timer expires during one long write of the server's own disk"
 )
 def _timer_without_disk(process: Any) -> None:
-    override(process.replica.progress_timer, "_own_disk_is_slow", lambda _: lambda: False)
+    override(process.replica.progress_timer, "own_disk_is_slow", lambda _: lambda: False)
 
 
 @DEFECTS.add("standstill-measured", "Departure 48", "the time for which a server stood still counts as that of a slot")
@@ -85,7 +86,7 @@ def _waits_guessed(process: Any) -> None:
 
     @instead_of(slot_time, "answered")
     def broken(answered: Callable[[float, float, float], None], first_at: float, last_at: float, now: float) -> None:
-        slot_time._guessing_since = None
+        slot_time.guessing_since = None
         answered(first_at, last_at, now)
 
 
@@ -99,16 +100,16 @@ def _waits_stay_long(process: Any) -> None:
 
 @DEFECTS.add("arrived-updates-repeated", "Departure 49", "an update is sent again though the leader has proposed it")
 def _arrived_updates_repeated(process: Any) -> None:
-    override(process.replica.update_timers, "_bound_in_this_view", lambda _: dict)
+    override(process.replica.update_timers, "bound_in_this_view", lambda _: dict)
 
 
 @DEFECTS.add("waiting-copies-repeated", "Departure 49", "an update is sent again though its copy waits at the gate")
 def _waiting_copies_repeated(process: Any) -> None:
     timers = process.replica.update_timers
 
-    @instead_of(timers, "_expire_due")
+    @instead_of(timers, "expire_due")
     def broken(expire: Callable[[], None]) -> None:
-        for timer in timers._timers.values():
+        for timer in timers.running():
             timer.position = 0
         expire()
 
@@ -117,7 +118,7 @@ def _waiting_copies_repeated(process: Any) -> None:
     "holes-not-asked-for", "Departure 49", "a follower asks for slots that it lacks only when an ALIVE has told of them"
 )
 def _holes_not_asked_for(process: Any) -> None:
-    override(process.replica.reconciliation, "_ask_own_leader", lambda _: lambda: False)
+    override(process.replica.reconciliation, "ask_own_leader", lambda _: lambda: False)
 
 
 @DEFECTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")

@@ -118,7 +118,7 @@ def _closed_number_forgotten(process: Any) -> None:
     @instead_of(machine, "end_session")
     def broken(end: Callable[[str, int, str], Result], client_id: str, epoch: int, verb: str) -> Result:
         result = end(client_id, epoch, verb)
-        machine._closed.pop(client_id, None)
+        machine.closed_sessions.pop(client_id, None)
         return result
 
 
@@ -184,7 +184,7 @@ def _idle_client_expired(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        expiry, clock = process.server.expiry, process.server.expiry._clock
+        expiry, clock = process.server.expiry, process.clock
 
         @instead_of(process.server.machine, "run_command")
         def noted(
@@ -193,7 +193,7 @@ def _idle_client_expired(process: Any) -> None:
             asked_at[session.client_id] = clock.seconds()
             return command(session, number, asked)
 
-        @instead_of(expiry, "_is_silent")
+        @instead_of(expiry, "is_silent")
         def is_silent(truly_silent: Callable[[Session], bool], session: Session) -> bool:
             return truly_silent(session) or clock.seconds() - asked_at.get(session.client_id, clock.seconds()) > 600
 
@@ -224,7 +224,7 @@ def _lock_line_lost(process: Any) -> None:
     lock = _lock(process)
 
     def forget() -> None:
-        for held in lock._locks.values():
+        for held in lock.locks.values():
             held.places.clear()
 
     _once_recovered(process, forget)
@@ -265,7 +265,7 @@ def _lock_waits_for_ever(process: Any) -> None:
 def _takeover_keeps_epoch(process: Any) -> None:
     machine = process.server.machine
 
-    @instead_of(machine, "_open")
+    @instead_of(machine, "open_session")
     def broken(open_session: Callable[..., Result], server_id: int, client_id: str, ttl_ms: int) -> Result:
         session = machine.sessions.get(client_id)
         known = (session.epoch, session.server_id) if session is not None else (0, None)
@@ -313,7 +313,7 @@ def _fenced_connection_told(process: Any) -> None:
 
         @instead_of(submission, "completed")
         def told(completed: Callable[..., None], client_id: str, epoch: int, number: int, result: Result) -> None:
-            submitter = submission._submitters.get(client_id)
+            submitter = submission.submitters.get(client_id)
             completed(client_id, epoch if submitter is None else submitter.epoch, number, result)
 
 
@@ -326,7 +326,7 @@ def _served_session_expired(process: Any) -> None:
     machine = process.server.machine
     override(
         machine,
-        "_expire_silent",
+        "expire_silent",
         lambda _: lambda client_id, epoch, heard: machine.end_session(client_id, epoch, EXPIRE),
     )
 
@@ -334,11 +334,11 @@ def _served_session_expired(process: Any) -> None:
     def broken(start: Callable[[], None]) -> None:
         start()
         expiry = process.server.expiry
-        override(expiry, "_has_not_answered", lambda _: lambda server_id, heard, now: True)
+        override(expiry, "has_not_answered", lambda _: lambda server_id, heard, now: True)
 
-        @instead_of(expiry, "_silence_of")
+        @instead_of(expiry, "silence_of")
         def unbroken(silence_of: Callable[..., Any], session: Session, key: tuple[str, int], now: float) -> Any:
-            return expiry._silences.get(key) or silence_of(session, key, now)
+            return expiry.silences.get(key) or silence_of(session, key, now)
 
 
 @DEFECTS.add(
@@ -350,8 +350,8 @@ def _expiry_not_asked(process: Any) -> None:
     @instead_of(process.server, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        override(process.server.expiry, "_ask", lambda _: do_nothing)
-        override(process.server.expiry, "_has_not_answered", lambda _: lambda server_id, heard, now: True)
+        override(process.server.expiry, "ask", lambda _: do_nothing)
+        override(process.server.expiry, "has_not_answered", lambda _: lambda server_id, heard, now: True)
 
 
 @DEFECTS.add(
@@ -363,7 +363,7 @@ def _expiry_overtaken(process: Any) -> None:
     machine = process.server.machine
     override(
         machine,
-        "_expire_silent",
+        "expire_silent",
         lambda _: lambda client_id, epoch, heard: machine.end_session(client_id, epoch, EXPIRE),
     )
 
@@ -374,13 +374,13 @@ def _expiry_overtaken(process: Any) -> None:
     "a command that fails for want of memory at one server is answered there, and the server goes on",
 )
 def _machine_fault_answered(process: Any) -> None:
-    override(process.server.machine, "_stop_unless_alike", lambda _: do_nothing)
+    override(process.server.machine, "stop_unless_alike", lambda _: do_nothing)
 
 
 @DEFECTS.add("time-from-wall-clock", "Departure 35", "a leader's time is that of its own clock")
 def _time_from_wall_clock(process: Any) -> None:
     time = process.replica.ordered_queue.time
-    override(time, "now_ms", lambda _: lambda: int(time._clock.seconds() * 1000))
+    override(time, "now_ms", lambda _: lambda: int(process.clock.seconds() * 1000))
 
 
 @DEFECTS.add("time-stands-still", "Departure 35", "a leader's time is that of the last slot, however long ago that was")
@@ -400,7 +400,7 @@ def _executes_otherwise(process: Any) -> None:
     if process.replica.membership.server_id != 1:
         return
 
-    @instead_of(machine, "_execute")
+    @instead_of(machine, "execute_command")
     def broken(execute: Callable[..., Any], session: Session, number: int, command: Command) -> Any:
         if machine.revision % 20 == 0:
             return Refused("INTERNAL", f"{command[0]} failed inside the application")
@@ -411,11 +411,11 @@ def _executes_otherwise(process: Any) -> None:
 def _digest_of_questions(process: Any) -> None:
     machine = process.server.machine
 
-    @instead_of(machine, "_question")
+    @instead_of(machine, "ordered_question")
     def broken(question: Callable[..., Any], command: Command, is_ours: bool) -> Any:
         result = question(command, is_ours)
         if is_ours:
-            machine._outcomes.append((result, machine.revision))
+            machine.outcomes.append((result, machine.revision))
         return result
 
 
@@ -430,10 +430,10 @@ def _deleted_bytes_counted(process: Any) -> None:
 
     @instead_of(kv, "execute")
     def broken(execute: Callable[[Command, Any], Any], command: Command, context: Any) -> Any:
-        used = kv._used_bytes
+        used = kv.used_bytes
         result = execute(command, context)
         if command[0] == "DEL":
-            kv._used_bytes = used
+            kv.used_bytes = used
         return result
 
 
@@ -466,12 +466,12 @@ def _quota_of_this_server(process: Any) -> None:
     "a server counts only the sessions of its own clients, as it has them",
 )
 def _sessions_of_this_server(process: Any) -> None:
-    machine = process.server.machine
+    machine, own_id = process.server.machine, process.replica.membership.server_id
 
-    @instead_of(machine, "_sessions_full")
-    def broken(sessions_full: Callable[[], Any]) -> Any:
-        own = [session for session in machine.sessions.values() if session.server_id == machine._server_id]
-        return sessions_full() if 2 * len(own) >= machine.settings.values.sessions else None
+    @instead_of(machine, "refusal_if_full")
+    def broken(refusal_if_full: Callable[[], Any]) -> Any:
+        own = [session for session in machine.sessions.values() if session.server_id == own_id]
+        return refusal_if_full() if 2 * len(own) >= machine.settings.values.sessions else None
 
 
 @DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")

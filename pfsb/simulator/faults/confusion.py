@@ -29,7 +29,7 @@ class ConfusionFaults(FaultInjector):
         """
         if len(self._cluster.ids) > 1:
             sender = random.Random(f"{self._cluster.seed}/confused").choice(self._cluster.ids)
-            self._send_wrong(sender, self._cluster.now + between(self._rng, 0.1, 3))
+            self.send_wrong(sender, self._cluster.now + between(self._rng, 0.1, 3))
 
     def damaged_frames(self) -> None:
         """Damage some of the frames on all links for a while: flip bits, cut them short, or repeat a part of them."""
@@ -39,7 +39,8 @@ class ConfusionFaults(FaultInjector):
     def _end_damage(self) -> None:
         self._cluster.network.damage = 0.0
 
-    def _send_wrong(self, sender: int, until: float) -> None:
+    def send_wrong(self, sender: int, until: float) -> None:
+        """Let wrong messages in the name of server `sender` arrive, one after the other, until that simulated time."""
         receivers = [i for i in self._cluster.running_ids if i != sender]
         if receivers:
             receiver = self._rng.choice(receivers)
@@ -51,7 +52,7 @@ class ConfusionFaults(FaultInjector):
             for frame in self._codec(sender).seal([encode_any(message) for message in messages], later=later):
                 self._cluster.network.hand_over(receiver, frame)
         if self._cluster.now < until:
-            self._later(between(self._rng, *PAUSE_SECONDS), self._send_wrong, sender, until)
+            self._later(between(self._rng, *PAUSE_SECONDS), self.send_wrong, sender, until)
 
     def _codec(self, sender: int) -> FrameCodec:
         """Make a codec that seals frames in the name of `sender`.

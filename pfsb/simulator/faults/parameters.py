@@ -94,7 +94,7 @@ def draw_parameters(
         partitions=profile.partitions,
         faulty_kinds=profile.faulty_kinds,
         lasting=_lasting(rng, profile, len(ids)),
-        settings=_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
+        settings=draw_settings(rng, {name: rng.choice(values) for name, values in profile.settings.items()}),
         limits=limits,
         quality=draw_link_quality(rng) if "network" in families else LinkQuality(),
         sync_seconds=_sync_seconds(rng) if "disks" in families else (0.0005, 0.002),
@@ -262,7 +262,7 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
     return frozenset(on if profile.is_mixed else profile.families)
 
 
-def _settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
+def draw_settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
     """Draw settings with small windows, short timers, and few slots kept in memory, so that runs reach the limits."""
     progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
     drawn = Settings(

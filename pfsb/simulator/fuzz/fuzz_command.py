@@ -93,12 +93,12 @@ class FuzzTool:
 
     def list_targets(self) -> None:
         for name, make in TARGETS.items():
-            self._say(f"{name:16} {make().help}")
+            self.say(f"{name:16} {make().help}")
 
     def repeat(self, finding: Finding) -> None:
         failure = replay(TARGETS[finding.target](), finding)
         self.has_failed = bool(failure)
-        self._say(f"FAILED: {failure}" if failure else f"{finding.target}: does not fail any more")
+        self.say(f"FAILED: {failure}" if failure else f"{finding.target}: does not fail any more")
 
     async def run_campaign(self) -> None:
         options, seed = self.options, self.options["seed"]
@@ -108,15 +108,15 @@ class FuzzTool:
         for _ in campaign.rounds(begun + options["for"]):
             if self.reactor.seconds() - shown >= PROGRESS_SECONDS:
                 shown = self.reactor.seconds()
-                self._say(self._progress(campaign, shown - begun))
+                self.say(self._progress(campaign, shown - begun))
             await deferLater(self.reactor, 0, lambda: None)
         for record in campaign.records:
             kept, lines = len(record.kept), record.coverage.lines
-            self._say(
+            self.say(
                 f"{record.target.name:16} {record.inputs:9,} inputs in {record.rounds} rounds, {lines} lines reached, "
                 f"{kept} inputs kept, {record.failures} failures"
             )
-        self._say(
+        self.say(
             f"{campaign.inputs:,} inputs in {self.reactor.seconds() - begun:.0f} s from seed {seed} for "
             f"{len(campaign.records)} targets: {campaign.failures} failures"
         )
@@ -127,9 +127,10 @@ class FuzzTool:
 
     def _found(self, finding: Finding) -> None:
         self.has_failed = True
-        self._say(write_finding(finding, Path(self.options["directory"])))
+        self.say(write_finding(finding, Path(self.options["directory"])))
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Print a line at once."""
         self.out.write(text + "\n")
         self.out.flush()
 
@@ -140,13 +141,13 @@ class FuzzTool:
         ended = await gatherResults([self._job(self.options["seed"] + job) for job in range(jobs)])
         self.has_failed = not all(ended)
         failed = sum(not well for well in ended)
-        self._say(f"{jobs} processes with seeds from {self.options['seed']} on: {failed} with failures")
+        self.say(f"{jobs} processes with seeds from {self.options['seed']} on: {failed} with failures")
 
     def _job(self, seed: int) -> Deferred[bool]:
         options = self.options
         words = [sys.executable, "-m", "pfsb.simulator.fuzz", "--for", str(options["for"]), "--seed", str(seed)]
         words += ["--target", ",".join(options.names), "--directory", options["directory"]]
-        job = _Job(self._say)
+        job = _Job(self.say)
         self.reactor.spawnProcess(job, words[0], words, os.environ)
         return job.ended
 
@@ -156,13 +157,13 @@ class _Job(ProcessProtocol):
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.ended: Deferred[bool] = Deferred()
-        self._say = say
+        self.say = say
         self._partial = b""
 
     def outReceived(self, data: bytes) -> None:
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._say(line.decode("utf-8", "replace"))
+            self.say(line.decode("utf-8", "replace"))
 
     errReceived = outReceived
 

@@ -40,7 +40,7 @@ class Watchdog:
     def watching(self) -> Iterator[None]:
         before = signal.signal(signal.SIGALRM, self._look)
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS, HANG_SECONDS)
-        self._megabytes = _megabytes()
+        self._megabytes = megabytes_in_use()
         try:
             yield
         finally:
@@ -50,7 +50,7 @@ class Watchdog:
     def next_input(self) -> None:
         """Begin to watch the next input. Raises `Greed` if the one before it has taken too much memory."""
         self._inputs += 1
-        now = _megabytes()
+        now = megabytes_in_use()
         grown, self._megabytes = now - self._megabytes, now
         if grown > GROWTH_MEGABYTES:
             raise Greed(f"the highest use of memory has grown by {grown} MB")
@@ -62,6 +62,6 @@ class Watchdog:
         self._seen = self._inputs
 
 
-def _megabytes() -> int:
+def megabytes_in_use() -> int:
     """The highest use of memory of this process so far (Linux reports kilobytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

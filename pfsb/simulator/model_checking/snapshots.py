@@ -81,7 +81,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (RoundTrip, "_valid_from"): 0.0,
     (RoundTrip, "_deviation"): 0.0,
     (RoundTrip, "_backoff"): 1.0,
-    (RoundTrip, "_guessing_since"): None,
+    (RoundTrip, "guessing_since"): None,
     # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
     (UpdateTimer, "position"): 0,
     (ReconciliationHandler, "_asked_behind"): 0,
@@ -96,7 +96,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "local_aru"): 0,
     # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
     # fire whenever it is armed.
-    (Demand, "_foreign_updates"): {},
+    (Demand, "foreign_updates"): {},
     (Peer, "view"): 0,
     (Peer, "state"): State.LEADER_ELECTION,
     # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.
@@ -112,7 +112,7 @@ Real values of these attributes would only multiply the states: they make no dif
 or the explorer tries all their effects when a timer fires.
 """
 
-_ATOMS = {int, float, str, bytes, bool, NoneType, State}
+_ATOMS = {int, float, str, bytes, bool, frozenset, NoneType, State}
 
 
 def _is_value(kind: type) -> bool:

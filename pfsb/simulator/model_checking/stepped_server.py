@@ -21,7 +21,6 @@ from pfsb.paxos.messages import Acquainted, Prepare
 from pfsb.paxos.records import PeerRecord, ProposalRecord
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.turn import Outbox
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.defects.defect import do_nothing, override
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS, Frozen, Snapshots
@@ -207,7 +206,7 @@ class SteppedServer:
         """
         for number, peer in enumerate(self.replica.peers.by_id.values()):
             peer.local_aru = SEQ_MAX if number == choice else 0
-        for timer in self.replica.update_timers._timers.values():
+        for timer in self.replica.update_timers.running():
             timer.expiries = choice
 
     def _crash(self, records_kept: int) -> None:
@@ -246,8 +245,7 @@ class SteppedServer:
         if not reconciliation.is_behind():
             if RECONCILIATION_TIMER in armed:
                 self.clock.fire(RECONCILIATION_TIMER)
-            reconciliation._target, reconciliation._peer = 0, None
-            reconciliation._first = reconciliation._burst_end = 0
+            reconciliation.forget_requests()
 
     def _tidy(self) -> None:
         """Bring states that differ in form only into one form, so that the explorer takes them for one state.
@@ -257,15 +255,8 @@ class SteppedServer:
         """
         clients = self.replica.data.clients
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
-        turn = self.replica.turn
-        behind = turn.durable_position
-        if behind or len(turn._behind_the_gate) > 1:
-            turn._position -= behind
-            turn.durable_position = 0
-            gate: dict[int, Outbox] = {}
-            for position, outbox in turn._behind_the_gate:
-                gate.setdefault(position - behind, Outbox()).extend(outbox)
-            turn._behind_the_gate = deque(gate.items())
+        behind = self.replica.turn.renumber_writes()
+        if behind:
             self.storage.groups = deque(
                 (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
             )

@@ -57,8 +57,8 @@ class DiskDrills(LivenessDrills):
 
     population: UserPopulation = field(kw_only=True)
 
-    def _possible_drills(self) -> list[Callable[[], None]]:
-        drills = [*LivenessDrills._possible_drills(self), self.hanging_disk, self.full_disks]
+    def possible_drills(self) -> list[Callable[[], None]]:
+        drills = [*LivenessDrills.possible_drills(self), self.hanging_disk, self.full_disks]
         return [*drills, self.full_disk_of_leader] if len(self.cluster.ids) > 2 else drills
 
     # ------------------------------------------------------------------ drills

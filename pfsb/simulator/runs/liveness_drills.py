@@ -173,7 +173,7 @@ class LivenessDrills:
         """Let the cluster settle, then run `drills` of the drills that are possible in it, drawn at random."""
         self.cluster.network.lose_frames_under_way()
         self.settle()
-        possible = self._possible_drills()
+        possible = self.possible_drills()
         for drill in self.rng.sample(possible, min(drills, len(possible))):
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
@@ -181,7 +181,7 @@ class LivenessDrills:
             heal_all(self.cluster)
             self.settle()
 
-    def _possible_drills(self) -> list[Callable[[], None]]:
+    def possible_drills(self) -> list[Callable[[], None]]:
         """The drills that this cluster must pass: it has enough servers for them, and clocks of similar rates."""
         if not self.times.is_steady:
             return []

@@ -123,12 +123,12 @@ class PaceDrills:
         drills = [self.slow_disks, self.lossy_links, self.silent_death, self.betrayed_death]
         self.rng.shuffle(drills)
         for drill in [*drills, self.death_after_a_pause, self.slow_links]:
-            self._settle()
+            self.settle_pace()
             self.marks.counts[f"drill: {drill.__name__}"] += 1
             self.cluster.tracers.tell(None, "drill", kind=drill.__name__)
             drill()
             heal_all(self.cluster)
-        self._settle()
+        self.settle_pace()
 
     def slow_disks(self) -> None:
         """Departures 48 and 49: slow disks cost no election, few copies, and no more time than their writes."""
@@ -217,7 +217,7 @@ class PaceDrills:
         heal_all(self.cluster)
         load.finish(PATIENCE_SECONDS)
 
-    def _settle(self) -> None:
+    def settle_pace(self) -> None:
         """Let the cluster order updates until its timers and waits are those of quick disks and whole links."""
         load = self._load(f"settle-{self.cluster.now:g}", len(self.cluster.ids))
         until = self.cluster.now + PATIENCE_SECONDS

@@ -153,7 +153,8 @@ class Run:
             self.cluster.expected_failures += (StateDiverged,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
-        self._injector = AllFaults(self.cluster, parameters, self.marks)
+        self.injector = AllFaults(self.cluster, parameters, self.marks)
+        """Makes the faults of this run happen."""
         self._phase = "trouble"
 
     def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
@@ -193,11 +194,11 @@ class Run:
         )
 
     def _go_through(self) -> None:
-        self._begin()
+        self.begin()
         self.cluster.run(self.parameters.seconds)
-        self._injector.cease()
+        self.injector.cease()
         self._phase = "a majority is well"
-        self._heal_a_majority()
+        self.heal_a_majority()
         patience = self.profile.patience_seconds
         self._wait_for(self._amnesiacs_are_out, "a server that has lost its disk takes part all the same", patience)
         self._wait_for(self._all_are_served, "somebody is not served", patience)
@@ -232,7 +233,8 @@ class Run:
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills
         return drills(self.cluster, self._rng, self.marks, slowness)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Start the servers and the users, and schedule the faults."""
         for server in self.cluster.servers.values():
             server.sync_seconds = self.parameters.sync_seconds
             server.clock_offset = CLOCKS_BEGIN_SECONDS
@@ -242,7 +244,7 @@ class Run:
         for server_id in self.cluster.ids:
             self.cluster.restart(server_id)
         self.population.begin()
-        self._injector.schedule(self.faults)
+        self.injector.schedule(self.faults)
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
@@ -250,7 +252,7 @@ class Run:
             self.population.check_bounds()
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
-    def _heal_a_majority(self) -> None:
+    def heal_a_majority(self) -> None:
         """Heal a majority of the servers, drawn at random, and let the users finish (`Population.finish`).
 
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
@@ -265,7 +267,7 @@ class Run:
         if not all(map(self._was_admitted, well)):
             well = whole
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
-            self._injector.cut_links(self._rng)
+            self.injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
         for server_id in whole:
             if server_id not in well and not self.profile.ends_in_shape:

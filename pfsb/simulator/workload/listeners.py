@@ -40,7 +40,7 @@ class SimulatedListener:
 
     def _act(self) -> None:
         if self._server_clock is None or self._server_clock.closed or self.cluster.now >= self._leaves_at:
-            self._move()
+            self.move()
         elif self._subscription is not None and self.rng.random() < 0.2:
             self._pause_or_resume(self._subscription)
         self.cluster.clock.callLater(LOOK_SECONDS, self._act)
@@ -53,7 +53,8 @@ class SimulatedListener:
         else:
             subscription.resume()
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """Leave the present server, if there is one, and listen at a server that is drawn."""
         if self._subscription is not None:
             self._subscription.stop()
         self._subscription, self._server_clock, self._is_paused = None, None, False

@@ -52,9 +52,10 @@ class User:
     home_servers: frozenset[int]
     """Ids of the servers that the user prefers until `finish`; it uses others only while none of these runs."""
     is_gone: bool = False
-    _connection: SimulatedConnection | None = None
+    connection: SimulatedConnection | None = None
+    """The connection that the user has, or has lost without noticing; None: it has none."""
     _is_ready: bool = False
-    """Whether the user may send commands on `_connection`; for a user with a name, only after HELLO was answered."""
+    """Whether the user may send commands on `connection`; for a user with a name, only after HELLO was answered."""
     _connection_since: float = 0.0
     _had_a_session: bool = False
     _numbers: CommandNumbers = field(init=False)
@@ -97,19 +98,19 @@ class User:
     @property
     def session_in_use(self) -> str:
         """The client id of the session that the user's connection speaks for; "" if it speaks for none."""
-        connection = self._connection
+        connection = self.connection
         return "" if connection is None or connection.is_lost or not self._is_ready else connection.client_id
 
     def describe(self) -> str:
         requests = ", ".join(f"#{request.number} {request.command[0]}" for request in self._requests[:5])
-        where = "nowhere" if self._connection is None else f"server {self._connection.server_id}"
+        where = "nowhere" if self.connection is None else f"server {self.connection.server_id}"
         requests = requests or ("nothing" if self._is_served else "a server that takes a command")
         return f"{self.name or 'somebody'} at {where} waits for {requests}; holds {self._may_hold or 'nothing'}"
 
     def _act(self) -> None:
         if self.is_gone:
             return
-        if self._connection is None or self._connection.is_lost or self._is_impatient():
+        if self.connection is None or self.connection.is_lost or self._is_impatient():
             self._move()
         elif self._is_ready:
             self._send_requests()
@@ -201,7 +202,7 @@ class User:
         The read is a sequential one if all commands of the connection are answered, else a stale one: a sequential read
         would have to wait for these commands.
         """
-        connection = self._connection
+        connection = self.connection
         assert connection is not None
         who = self.name or connection.client_id
         is_sequential = not connection.unanswered
@@ -240,22 +241,22 @@ class User:
 
         A correct client does neither, but a server must give a true answer even then.
         """
-        assert self._connection is not None
+        assert self.connection is not None
         if self._numbers.skipped and self.rng.random() < 0.5:
             number = self._numbers.take_skipped()
             request = UserRequest(number, self.vocabulary.change(self.rng, self.unique()))
-            request.history_entry = self.history.called(self._connection.client_id, request.command)
-            self._connection.submit(number, request.command, lambda result: self._note_answer(request, result))
+            request.history_entry = self.history.called(self.connection.client_id, request.command)
+            self.connection.submit(number, request.command, lambda result: self._note_answer(request, result))
         elif self._done:
             request = self.rng.choice(self._done)
-            self._connection.submit(request.number, request.command, lambda result: None)
+            self.connection.submit(request.number, request.command, lambda result: None)
 
     def _begin(self, request: UserRequest) -> None:
         self._requests.append(request)
         self._ask(request)
 
     def _ask(self, request: UserRequest) -> None:
-        connection = self._connection
+        connection = self.connection
         assert connection is not None
         request.asked_at, request.connection = self.cluster.now, connection
         if request.history_entry is None:
@@ -302,8 +303,8 @@ class User:
 
     def _note_answer(self, request: UserRequest, result: Result) -> None:
         assert request.history_entry is not None
-        if self._connection is not None and request.number:
-            client = self._connection.client_id
+        if self.connection is not None and request.number:
+            client = self.connection.client_id
             self.log.seen(client, self.checks.results.get((client, request.number), (0, None))[0])
         if isinstance(result, Done) or result.code not in REFUSED_BY_LOCAL_CLIENTS:
             self.history.answered(request.history_entry, result)
@@ -325,7 +326,7 @@ class User:
         """Connect to a server, if possible to another than the present one, and leave the present connection."""
         if self.cluster.now < self._connection_since:
             return
-        before = self._connection
+        before = self.connection
         self._moves_when_finishing += self._is_finishing
         self._hang_up()
         serving = self.cluster.serving_ids
@@ -334,7 +335,7 @@ class User:
         able = [i for i in serving if before is None or i != before.server_id] or serving
         if not able:
             return
-        self._connection = connection = SimulatedConnection(
+        self.connection = connection = SimulatedConnection(
             self.cluster,
             self.checks,
             self.rng,
@@ -362,13 +363,13 @@ class User:
             connection.hello(
                 self.name, self.profile.ttl_seconds, lambda result: self._on_hello_answered(connection, result)
             )
-        elif connection is self._connection:
+        elif connection is self.connection:
             self._is_ready = True
             self._numbers.restart()
             self._done.clear()
 
     def _on_hello_answered(self, connection: SimulatedConnection, result: Result) -> None:
-        if connection is not self._connection:
+        if connection is not self.connection:
             return
         if not isinstance(result, Done):
             self._wants_another_server = True
@@ -408,7 +409,7 @@ class User:
 
     def _hang_up(self) -> None:
         """Leave the connection: disconnect at once, or after a while in which the user does not use it."""
-        connection, self._connection, self._wants_another_server = self._connection, None, False
+        connection, self.connection, self._wants_another_server = self.connection, None, False
         was_ready, self._is_ready = self._is_ready, False
         if connection is None:
             return
@@ -437,7 +438,7 @@ class User:
             connection.disconnect()
 
     def _say_goodbye(self) -> None:
-        connection = self._connection
+        connection = self.connection
         assert connection is not None
         self._is_ready = False
         self._connection_since = self.cluster.now
@@ -449,5 +450,5 @@ class User:
 
         If the user has not left this connection meanwhile, it leaves it now and connects again.
         """
-        if connection is self._connection:
+        if connection is self.connection:
             self._move()

@@ -242,7 +242,7 @@ class CallTests(ClerkTestCase):
 
             thread = threading.Thread(target=other)
             thread.start()
-            while not clerk._clerk._core._core._commands._waiting:
+            while not any(member.server.local_clients.unanswered for member in self.cluster.members):
                 threading.Event().wait(0.01)
             clerk.close()
             thread.join(5)

@@ -168,7 +168,7 @@ class ServerInfoTests(HTTPCase):
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.server.dead = {1}
         self.assertEqual(self.ask("GET", "/readyz").status, 200)
-        self.server._leader = None
+        self.server.leader_id = None
         self.assertRefused(self.ask("GET", "/readyz"), 503, "UNAVAILABLE")
         self.assertEqual(self.ask("GET", "/healthz").status, 200)
 

@@ -476,7 +476,7 @@ class BoundTests(LineTestCase):
         self.assertEqual(self.transport.producerState, "producing")
 
     def outstanding(self) -> int:
-        return self.protocol._replies.outstanding
+        return self.protocol.replies.outstanding
 
     def test_waiting_locks_count_too(self) -> None:
         other, _ = self.connect()
@@ -535,7 +535,7 @@ class StoppingTests(LineTestCase):
         self.assertEqual(self.reply("PING"), "OK")
 
     def test_leaving_writes_what_was_to_be_said(self) -> None:
-        self.protocol._replies.write_between_replies(b"* LAST\n")
+        self.protocol.replies.write_between_replies(b"* LAST\n")
         self.factory.leave()
         self.assertEqual(self.transport.value(), b"* LAST\n")
         self.assertTrue(self.transport.disconnecting)

@@ -55,5 +55,5 @@ class TooLongTests(SynchronousTestCase):
         splitter = LineSplitter(32_768)
         found = [line for _ in range(160) for line in splitter.feed(b"x" * 65_536)]
         self.assertEqual(found, [TooLong(b"x" * 32)])
-        self.assertEqual(splitter._partial, b"")
+        self.assertEqual(splitter.bytes_kept, 0)
         self.assertEqual(splitter.feed(b"\nPING\n"), [b"PING"])

@@ -25,18 +25,13 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
-def kept(parser: CommandParser) -> int:
-    """The number of bytes that the parser keeps."""
-    return sum(map(len, parser._beginning)) + sum(map(len, parser._arguments))
-
-
 class CommandParserTests(SynchronousTestCase):
     def parse(self, *pieces: bytes) -> list[Item]:
         parser = CommandParser(LIMIT)
         items: list[Item] = []
         for piece in pieces:
             items += parser.feed(piece)
-            self.assertLessEqual(kept(parser), LIMIT + 40)
+            self.assertLessEqual(parser.bytes_kept, LIMIT + 40)
         return items
 
     def assertMalformed(self, data: bytes, text: str) -> None:

@@ -21,7 +21,8 @@ class QuotaCheckerTests(SynchronousTestCase):
         self.kv, self.chat = KeyValue(), Chat()
         quotas = {"kv_bytes": 10, "chat_bytes": 20, "value_bytes": 8}
         self.driver = Driver(catalogue=Catalogue([self.chat, self.kv]), window=100, **quotas)
-        self.checker = QuotaChecker(self.driver.machine, self.kv, self.chat, Counter())
+        self.marks: Counter[str] = Counter()
+        self.checker = QuotaChecker(self.driver.machine, self.kv, self.chat, self.marks)
         self.epoch = self.driver.open("alice")["epoch"]
         self.number = 0
 
@@ -50,31 +51,31 @@ class QuotaCheckerTests(SynchronousTestCase):
         ):
             self.run_command(*command)
         self.checker.raise_violation()
-        self.assertEqual(self.checker._marks["SAY beyond a quota"], 2)
+        self.assertEqual(self.marks["SAY beyond a quota"], 2)
 
     def test_sum_that_is_wrong(self) -> None:
         """A DEL that does not count."""
         self.run_command("PUT", "k", "12")
-        self.kv._used_bytes += 1
+        self.kv.used_bytes += 1
         self.run_command("DEL", "k")
         self.assertViolation("kv_bytes are 1, after ('DEL', 'k') 0")
 
     def test_refusal_that_is_wrong(self) -> None:
         """Half the quota is left."""
-        self.driver.machine._context.quotas = Driver(kv_bytes=5).machine.settings.values
+        self.driver.machine.context.quotas = Driver(kv_bytes=5).machine.settings.values
         self.run_command("PUT", "k", "123456")
         self.assertViolation("is refused, but adds 7 to 10")
 
     def test_growth_beyond_a_quota(self) -> None:
         """The server has another limit than the settings say."""
-        self.driver.machine._context.quotas = Driver(kv_bytes=50).machine.settings.values
+        self.driver.machine.context.quotas = Driver(kv_bytes=50).machine.settings.values
         self.run_command("PUT", "k", "12345678")
         self.run_command("PUT", "l", "12345678")
         self.assertViolation("beyond a quota")
 
     def test_line_beyond_a_quota(self) -> None:
         """A text has 8 bytes at most."""
-        self.driver.machine._context.quotas = Driver(chat_bytes=50).machine.settings.values
+        self.driver.machine.context.quotas = Driver(chat_bytes=50).machine.settings.values
         self.run_command("SAY", "123456789")
         self.assertViolation("('SAY', '123456789') came to")
 

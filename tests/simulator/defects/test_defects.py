@@ -80,17 +80,8 @@ class ExpectedCatchTests(SynchronousTestCase):
             self.assertNotEqual(attempt(schedule, 0, planted(name)), "", name)
             self.assertEqual(attempt(schedule, 0, None), "", name)
 
-    def test_every_directed_schedule_runs_with_a_correct_server(self) -> None:
-        """A correct server passes every directed schedule."""
-        for name in SCHEDULES:
-            self.assertEqual(attempt(name, 7, None), "", name)
-
 
 class RegistryTests(SynchronousTestCase):
-    def test_names_of_schedules_and_profiles_differ(self) -> None:
-        """No profile has the name of a directed schedule."""
-        self.assertEqual(set(SCHEDULES) & set(PROFILES), set())
-
     def test_unknown_name_is_refused_with_the_known_names(self) -> None:
         """The error of `pfsb simulate --broken NAME` lists the names."""
         error = str(self.assertRaises(KeyError, planted, "no-such-thing"))

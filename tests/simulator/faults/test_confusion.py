@@ -31,15 +31,15 @@ class WrongMessagesTests(SynchronousTestCase):
 class ConfusedRunTests(SynchronousTestCase):
     def run_with(self, kind: str, seconds: float) -> Run:
         run = Run(Plan(7, "confused", servers=3, seconds=seconds, faults=()))
-        run._begin()
+        run.begin()
         run.cluster.run_until(run.cluster.has_leader)
-        getattr(run._injector, kind)()
+        getattr(run.injector, kind)()
         return run
 
     def test_cluster_that_is_told_wrong_messages_discards_them_and_goes_on(self) -> None:
         """The messages get as far as the rules that discard them."""
         run = self.run_with("confused_peer", 5.0)
-        run._injector._send_wrong(2, run.cluster.now + 3.0)
+        run.injector.send_wrong(2, run.cluster.now + 3.0)
         run.cluster.run(5.0)
         counts: dict[str, int] = {}
         for server_id in run.cluster.running_ids:

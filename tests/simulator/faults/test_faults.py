@@ -99,7 +99,8 @@ class TroubleTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.cluster = SimulatedCluster(self.id(), 5)
         self.cluster.run_until(self.cluster.has_leader)
-        self.injector = AllFaults(self.cluster, drawn(0), Marks())
+        self.marks = Marks()
+        self.injector = AllFaults(self.cluster, drawn(0), self.marks)
 
     def happen(self, kind: str, number: int = 0) -> None:
         self.injector.schedule([Fault(number, self.cluster.now, "any", kind)])
@@ -195,7 +196,7 @@ class TroubleTests(SynchronousTestCase):
             for server_id in self.cluster.running_ids:
                 self.cluster.submit(server_id, f"client-{server_id}", number)
             self.cluster.run(0.2)
-        self.assertEqual(self.injector._marks.counts["torn group on disk"], 1)
+        self.assertEqual(self.marks.counts["torn group on disk"], 1)
 
     def test_drained_server_stops_and_comes_back(self) -> None:
         """A drained server stops, and is started some seconds later."""
@@ -281,7 +282,7 @@ class StrangersTests(SynchronousTestCase):
 class BoundsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.run_ = Run(Plan(1, "calm", servers=3, seconds=1.0))
-        self.run_._begin()
+        self.run_.begin()
         self.run_.cluster.run(1)
         self.server = self.run_.cluster.process(1).server
 
@@ -291,9 +292,9 @@ class BoundsTests(SynchronousTestCase):
 
     def test_stopped_heartbeat_is_found(self) -> None:
         """A periodic timer that was not set again is reported."""
-        self.server.replica.retransmission._calls["alive"].cancel()
+        self.server.replica.retransmission.stop()
         error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
-        self.assertIn("alive_due has stopped", str(error))
+        self.assertIn("resend_due has stopped", str(error))
 
     def test_calls_of_a_server_that_pile_up_are_found(self) -> None:
         """A server that sets a timer again and again, and never cancels one, is reported."""
@@ -309,7 +310,7 @@ class BoundsTests(SynchronousTestCase):
         listener = SimulatedListener(cluster, ReadHistory((), Counter()), random.Random(1))
         with_visits = len(cluster.server_clock(1).calls) + 2 * TIMERS_MAX
         while len(cluster.server_clock(1).calls) < with_visits:
-            listener._move()
+            listener.move()
         check_bounds(cluster, 6)
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
@@ -320,9 +321,9 @@ class BoundsTests(SynchronousTestCase):
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
         """The last number of a closed session is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon, 1)
+        self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon, 1)
         check_bounds(self.run_.cluster, 6)
-        self.server.machine._closed["user"] = (7, ordering.local_aru - horizon - 1, 1)
+        self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon - 1, 1)
         self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
 
     def test_table_that_grows_is_found(self) -> None:

@@ -189,7 +189,7 @@ class WatchdogTests(CampaignTestCase):
     def test_input_that_takes_much_memory_is_a_finding(self) -> None:
         """A small message must not become a large table."""
         megabytes = [100]
-        self.patch(watchdog, "_megabytes", lambda: megabytes[0])
+        self.patch(watchdog, "megabytes_in_use", lambda: megabytes[0])
 
         def grow() -> None:
             megabytes[0] += 300

@@ -103,8 +103,8 @@ def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
 
 
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
-    "frames": (FrameCodec, "_check_tag", _trusting),
-    "keyed-frames": (FrameCodec, "_check_tag", _trusting),
+    "frames": (FrameCodec, "check_tag", _trusting),
+    "keyed-frames": (FrameCodec, "check_tag", _trusting),
     "headers": (FrameCodec, "_check_shared", _trusting),
     "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
     "notices": (notices, "_report", _report_of_any_length),
@@ -201,7 +201,7 @@ class CommandTests(TestCase):
     async def test_list_names_every_target(self) -> None:
         """`pfsb fuzz --list`."""
         out = io.StringIO()
-        self.patch(FuzzTool, "_say", lambda self, text: out.write(text + "\n"))
+        self.patch(FuzzTool, "say", lambda self, text: out.write(text + "\n"))
         await ensureDeferred(run(reactor, self.options("--list")))
         self.assertEqual([line.split()[0] for line in out.getvalue().splitlines()], list(TARGETS))
 

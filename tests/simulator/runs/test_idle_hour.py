@@ -24,7 +24,7 @@ from tests.simulator.runs.test_liveness_drills import quiet_run
 def waits_too_short(process: Any) -> None:
     """A defect: a LOCK waits for one second less than its client has asked for."""
 
-    @instead_of(process.applications["lock"], "_wait")
+    @instead_of(process.applications["lock"], "begin_wait")
     def wait(wait: Callable[..., None], name: str, lock: Any, client_id: str, number: int, deadline: int) -> None:
         wait(name, lock, client_id, number, deadline if deadline == absent else deadline - 1_000)
 

@@ -24,10 +24,10 @@ DRILLS = ("idleness", "blackout", "lateness", "detour", "absence", "restart", "f
 def quiet_run(servers: int = 3, patch: Plant | None = None) -> Run:
     """Make a run whose cluster has settled, without requests, and with the default timers."""
     usual = Settings()
-    with mock.patch.object(parameters, "_settings", lambda rng, drawn: usual):
+    with mock.patch.object(parameters, "draw_settings", lambda rng, drawn: usual):
         run = Run(Plan(1, "calm", servers=servers, seconds=1.0), patch)
     run.cluster.network.refusals = False
-    run._begin()
+    run.begin()
     run.population.finish()
     run.cluster.run(3)
     return run
@@ -54,7 +54,7 @@ class LivenessDrillTests(SynchronousTestCase):
         """All drills are run with three to five servers."""
         for servers in (3, 4, 5):
             liveness = self.liveness(servers=servers)
-            liveness.run_drills(len(liveness._possible_drills()))
+            liveness.run_drills(len(liveness.possible_drills()))
             for drill in DRILLS:
                 self.assertGreater(liveness.marks.counts[f"drill: {drill}"], 0, drill)
 
@@ -62,7 +62,7 @@ class LivenessDrillTests(SynchronousTestCase):
         """Clusters of one or two servers can spare none, and have fewer drills."""
         for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
             liveness = self.liveness(servers=servers)
-            self.assertEqual({drill.__name__ for drill in liveness._possible_drills()}, drills)
+            self.assertEqual({drill.__name__ for drill in liveness.possible_drills()}, drills)
             liveness.run_drills(3)
 
     def test_votes_that_interrupt_are_found(self) -> None:
@@ -117,7 +117,8 @@ class LivenessDrillTests(SynchronousTestCase):
         """Departure 50: the leader raises its view above that of a server in a later view, and the server joins."""
         liveness = self.liveness()
         cluster = liveness.cluster
-        away = liveness._follower()
+        leader = cluster.leader()
+        away = next(server_id for server_id in cluster.ids if server_id != leader)
         cluster.isolate(away)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         other = (away + 1) % 3
@@ -131,7 +132,7 @@ class LivenessDrillTests(SynchronousTestCase):
         cluster.heal()
         liveness.settle()
         self.assertEqual(cluster.leader(), leader)
-        self.assertGreater(liveness._view(), later)
+        self.assertGreater(cluster.replica(away).data.views.last_installed, later)
 
 
 class TimerBoundsTests(SynchronousTestCase):
@@ -155,7 +156,7 @@ class TimerBoundsTests(SynchronousTestCase):
             running = run.cluster.servers[server_id].running
             assert running is not None
             running.server_clock.rate = rate
-        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks)._possible_drills(), [])
+        self.assertEqual(LivenessDrills(run.cluster, random.Random(1), run.marks).possible_drills(), [])
 
 
 class DrillRequestTests(SynchronousTestCase):

@@ -64,7 +64,7 @@ class MeasureTests(SynchronousTestCase):
         both = drills(3)
         both.slow_disks()
         pace_drills.heal_all(both.cluster)
-        both._settle()
+        both.settle_pace()
         both.silent_death()
 
 

@@ -45,7 +45,7 @@ def digest_of(seed: int) -> str:
 
 def answers_wrongly(process: Any) -> None:
     """A defect: the answer of INCR is too high, by another number at each server."""
-    desk_tell = process.server.machine._execute
+    desk_tell = process.server.machine.execute_command
 
     def execute(session: Any, number: int, command: Any) -> Any:
         result = desk_tell(session, number, command)
@@ -54,7 +54,7 @@ def answers_wrongly(process: Any) -> None:
             return Done((("value", str(int(shown["value"]) + session.server_id)), ("revision", shown["revision"])))
         return result
 
-    process.server.machine._execute = execute
+    process.server.machine.execute_command = execute
 
 
 def orders_too_early(process: Any) -> None:
@@ -194,10 +194,10 @@ class LopsidedLinksTests(SynchronousTestCase):
     def test_links_outside_the_majority_stay_cut(self) -> None:
         """The links of the majority are whole, and some of the other links stay cut in one direction."""
         run = Run(Plan(2, "one-way", servers=5, seconds=2.0))
-        run._begin()
+        run.begin()
         run.cluster.run(2)
-        run._injector.cease()
-        run._heal_a_majority()
+        run.injector.cease()
+        run.heal_a_majority()
         ids, network = run.cluster.ids, run.cluster.network
         cut = {(a, b) for a in ids for b in ids if a != b and network.link(a, b).cut}
         self.assertTrue(cut)
@@ -214,7 +214,7 @@ class DrainTests(SynchronousTestCase):
             override(process.server, "drain", lambda _: lambda drained: None)
 
         run = Run(Plan(1, "calm", servers=3, seconds=1.0), never_stops)
-        run._begin()
+        run.begin()
         run.cluster.drain(0)
         error = self.assertRaises(Violation, run.cluster.run, 10)
         self.assertIn("asked to stop", str(error))
@@ -222,7 +222,7 @@ class DrainTests(SynchronousTestCase):
     def test_draining_server_is_restarted_by_healing(self) -> None:
         """Healing restarts a server that drains, since no fault would."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
-        run._begin()
+        run.begin()
         run.cluster.drain(0)
         heal_all(run.cluster)
         run.cluster.run(10)
@@ -231,7 +231,7 @@ class DrainTests(SynchronousTestCase):
     def test_disk_that_fails_at_the_stop_ends_that_incarnation_only(self) -> None:
         """A failure at the stop does not end the next incarnation, which starts in the same moment."""
         run = Run(Plan(1, "calm", servers=3, seconds=1.0))
-        run._begin()
+        run.begin()
         cluster = run.cluster
         cluster.run_until(lambda: cluster.storage(0).pending_groups() != [])
         cluster.storage(0).fail_next(OSError("input/output error"))
@@ -243,7 +243,7 @@ class DrainTests(SynchronousTestCase):
     def test_single_server_gets_past_a_skipped_slot(self) -> None:
         """Healing restarts a single server that has skipped a slot, since no other server would fill the slot."""
         run = Run(Plan(1, "calm", servers=1, seconds=1.0))
-        run._begin()
+        run.begin()
         cluster = run.cluster
         cluster.run_until(cluster.has_leader)
         data = cluster.replica(0).data
@@ -259,7 +259,7 @@ class PaperClientPopulationTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
         """Each client has at most one pending update."""
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
-        run._begin()
+        run.begin()
         run.population.check_bounds()
         pending = run.cluster.replica(0).data.clients.pending_updates
         pending.update((str(i), ClientUpdate(str(i), 0, 1, 0, b"")) for i in range(50))

@@ -23,7 +23,7 @@ class FinishingUserTests(SynchronousTestCase):
     def begin(self, seed: int) -> None:
         """Let the users of a calm run send commands for a second."""
         self.run_ = Run(Plan(seed, "calm", servers=7))
-        self.run_._begin()
+        self.run_.begin()
         self.cluster = self.run_.cluster
         self.cluster.run(1)
 
@@ -33,8 +33,8 @@ class FinishingUserTests(SynchronousTestCase):
         connection = None
         while len(found) < number:
             self.cluster.run(0.05)
-            if user._connection is not None and user._connection is not connection:
-                connection = user._connection
+            if user.connection is not None and user.connection is not connection:
+                connection = user.connection
                 found.append(connection.server_id)
         return found
 
