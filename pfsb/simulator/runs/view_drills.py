@@ -17,7 +17,7 @@ from pfsb.simulator.runs.liveness_drills import ROUND_SECONDS, LivenessDrills
 class ViewDrills(LivenessDrills):
     """Two drills instead of those of `LivenessDrills`. Raises `Violation`."""
 
-    def _possible_drills(self) -> list[Callable[[], None]]:
+    def possible_drills(self) -> list[Callable[[], None]]:
         if not self.times.is_steady or len(self.cluster.ids) < 3:
             return []
         return [self.later_view, self.later_view, self.untrue_views, self.later_view]

@@ -24,13 +24,13 @@ class ViewDrillTests(SynchronousTestCase):
         """All drills are run with three to six servers."""
         for servers in (3, 4, 5, 6):
             drills = self.drills(servers=servers)
-            drills.run_drills(len(drills._possible_drills()))
+            drills.run_drills(len(drills.possible_drills()))
             for drill in ("later_view", "untrue_views"):
                 self.assertGreater(drills.marks.counts[f"drill: {drill}"], 0, drill)
 
     def test_small_clusters_have_no_drills(self) -> None:
         """In a cluster of two servers, the leader has no majority without the other server."""
-        self.assertEqual(self.drills(servers=2)._possible_drills(), [])
+        self.assertEqual(self.drills(servers=2).possible_drills(), [])
 
     def test_minority_that_is_left_alone_is_found(self) -> None:
         """Departure 50: without a raise the minority stays in its later view."""
