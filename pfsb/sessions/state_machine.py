@@ -45,7 +45,7 @@ from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 
@@ -106,6 +106,15 @@ When only the connection is lost, that server closes the session at once.
 def replaced(client_id: str) -> Refused:
     """The refusal of a command that comes under a former epoch of its session."""
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+
+
+def _changes_settings(content: Bundle) -> bool:
+    """Whether a bundle has a command that changes settings.
+
+    It opens its anonymous session even if there are as many as the setting `sessions` allows. Otherwise clients that
+    keep their sessions open could keep everybody from raising that setting.
+    """
+    return any(command[0] == SET for _, command in content.entries)
 
 
 @define
@@ -482,7 +491,7 @@ class SessionStateMachine:
         session = self.sessions.get(client_id)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self._sessions_full()
-            if refusal is not None:
+            if refusal is not None and not _changes_settings(content):
                 return refusal
             session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
             self.sessions[client_id] = session
