@@ -41,7 +41,7 @@ peers_max = 1_000
 """Maximum number of peers: the programs that share the instances, and say by DONE which values they need no longer."""
 
 decided_overhead_bytes = 64
-"""Number of bytes that each decided instance counts besides its value, so that the number of instances is limited, too."""
+"""Number of bytes that each decided instance counts besides its value, so that the number of them is limited, too."""
 
 _snapshot_format = 2
 
@@ -149,9 +149,7 @@ class Instances(Application):
         if isinstance(value, Refused):
             return value
         return (
-            self._settled(seq, context)
-            or self._beyond_quota(len(value), context)
-            or self._decide(seq, value, context)
+            self._settled(seq, context) or self._beyond_quota(len(value), context) or self._decide(seq, value, context)
         )
 
     def _take_part(self, command: Command, context: IContext) -> Result:

@@ -1,11 +1,11 @@
-"""Departure 39: slots for which promises report different batches of one view, and which of these a new leader proposes.
+"""Departure 39: slots for which promises report different batches of one view, and which of them a new leader proposes.
 
-In one view a leader binds one batch to a slot. So two batches show that a memory, a disk or a program has failed, and at
-most one of the two can have been chosen. A server does not see which: each is on somebody's disk, with a right checksum.
-But a batch that was chosen was accepted by a majority, so the other promises tell the two apart. The new leader counts
-for each batch the servers that may have accepted it: those that report it, and those of which nothing is known. A batch
-for which they are no majority was not chosen. If that leaves one batch, the leader proposes it. If it leaves more, the
-leader does not lead yet, and waits for a further promise.
+In one view a leader binds one batch to a slot. So two batches show that a memory, a disk or a program has failed, and
+at most one of the two can have been chosen. A server does not see which: each is on the disk of a server, with a right
+checksum. But a batch that was chosen was accepted by a majority, so the other promises tell the two apart. The new
+leader counts for each batch the servers that may have accepted it: those that report it, and those of which nothing is
+known. A batch for which they are no majority was not chosen. If that leaves one batch, the leader proposes it. If it
+leaves more, the leader does not lead yet, and waits for a further promise.
 """
 
 from __future__ import annotations
@@ -87,12 +87,11 @@ class ContestedSlots(Handler):
         return batches[possible[0] if possible else max(batches, key=lambda digest: (counts[digest], digest))]
 
     def _accepted_by(self, server_id: int, seq: int, view: int, slot: Slot) -> bytes | None:
-        """The digest of the batch that a server has accepted last in a slot; b"" if it has accepted none, None if that is
-        not known.
+        """The digest of the batch that a server has accepted last in a slot; b"" if it has accepted none.
 
-        A report counts whatever its view is: the batch may have been chosen in an earlier view than that of the contest.
-        A server that has not promised may be known by its vote. Of this server counts what is on its disk: what it has
-        learned from reports it has not accepted.
+        None if that is not known. A report counts whatever its view is: the batch may have been chosen in an earlier
+        view than that of the contest. A server that has not promised may be known by its vote. Of this server counts
+        what is on its disk, since it has not accepted what it has learned from reports.
         """
         data = self._data
         if server_id == data.server.server_id:

@@ -258,7 +258,9 @@ class PrepareHandler(Handler):
 
     def _if_prepared_lead(self) -> None:
         """Lead if a majority has promised, and no slot is contested (Departure 39)."""
-        if self.view_prepared_ready(self._data.views.last_installed) and (not self.contested or self.contested.settle()):
+        if self.view_prepared_ready(self._data.views.last_installed) and (
+            not self.contested or self.contested.settle()
+        ):
             self.shift_to_reg_leader()
 
     def shift_to_reg_leader(self) -> None:

@@ -39,8 +39,8 @@ class Validity:
         self._birth = birth
 
     def of_update(self, update: ClientUpdate) -> bool:
-        """Whether the update may be ordered: it is of a server of the cluster, a PROPOSAL has room for it, and the state
-        machine can execute it."""
+        """Whether the update may be ordered: it is of a server of the cluster, not too large for a PROPOSAL, and the
+        state machine can execute it."""
         return (
             update.server_id in self._ids
             and len(update.payload) <= PAYLOAD_BYTES_MAX

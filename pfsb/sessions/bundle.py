@@ -83,8 +83,8 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 def encode_checked(entries: Sequence[Entry]) -> bytes:
     """Encodes entries as `encode_entries` does, if a bundle with them is valid, and an update has room for it.
 
-    The other servers take no update that is not valid, so the leader would propose it in vain, and nothing else could be
-    ordered. An application whose `check` returns what no command can be must not do that to a cluster. Raises
+    The other servers take no update that is not valid, so the leader would propose it in vain, and nothing else could
+    be ordered. An application whose `check` returns what no command can be must not do that to a cluster. Raises
     `BadRequest` for entries that are too large, and for words of a command that are no text, bytes or integer of 64
     bits; OverflowError, TypeError, ValueError or IndexError for all else that cannot be sent.
     """

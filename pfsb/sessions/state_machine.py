@@ -112,7 +112,7 @@ def _changes_settings(content: Bundle) -> bool:
     """Whether a bundle has a command that changes settings.
 
     It opens its anonymous session even if there are as many as the setting `sessions` allows. Otherwise clients that
-    keep their sessions open could keep everybody from raising that setting.
+    keep their sessions open could keep all operators from raising that setting.
     """
     return any(command[0] == SET for _, command in content.entries)
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from attrs import evolve
 
 from pfsb.paxos.allowance import Allowance
-from pfsb.paxos.messages import Accept, ClientUpdate, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State, ViewChange
+from pfsb.paxos.messages import (
+    Accept,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.records import Accepted, ProposalRecord, Recovered, ViewRecord
 from tests.paxos.case import SMALL, ReplicaTestCase, identity_of
 from tests.paxos.messages import (
@@ -339,7 +348,7 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertExecuted([BOB])
 
     def test_batch_of_a_later_view_ends_the_contest(self) -> None:
-        """It is the one that binds the new leader, whatever was accepted in earlier views."""
+        """The batch of the latest view binds the new leader, whatever was accepted in earlier ones."""
         self.contest()
         carol = client_update("carol", 1)
         self.receive(prepare_ok(5, 7, proposal(5, 5, 1, carol)))
@@ -365,7 +374,7 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertProposed(ALICE)
 
     def test_next_view_begins_anew(self) -> None:
-        """What was contested in one view is forgotten with it; the batch that was learned first is still held."""
+        """A contest is forgotten with its view; the batch that was learned first is still held."""
         self.contest()
         self.replica.perform(self.replica.election.suspect)
         self.take(ViewChange)

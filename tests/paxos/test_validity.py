@@ -43,7 +43,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1))
 
     def test_proposal_that_could_not_be_passed_on_is_not_accepted(self) -> None:
-        """The message that brings a batch may have a few bytes less beside it than those that this server has to send."""
+        """The message that brings a batch may have less beside it than those that this server has to send."""
         half = client_update("alice", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
         other = client_update("bob", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
         self.receive(proposal(1, 1, 1, half, other))

@@ -49,7 +49,6 @@ class EncodingTests(SynchronousTestCase):
         """Half a surrogate pair cannot be sent: encoding raises before the command has any effect."""
         self.assertRaises(UnicodeEncodeError, bundle.encode_entries, [(1, ("SAY", "\ud800"))])
 
-
     def test_what_other_servers_would_refuse_is_refused_when_it_is_encoded(self) -> None:
         """A mistake of an application: its `check` has returned something that is no command."""
         for word in (2**63, True, 1.5, None, ("a",), ["a"], {"a": 1}):

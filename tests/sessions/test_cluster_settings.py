@@ -41,7 +41,7 @@ class EncodingTests(SynchronousTestCase):
         self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb(rows))
 
     def test_settings_from_before_a_setting_was_added_have_its_default(self) -> None:
-        """They are read as those of a cluster that has never changed it, and a change is kept."""
+        """The new setting is that of a cluster that has never changed it, and a change is kept."""
         rows = dict(msgpack.unpackb(VALUES.encode()))
         self.assertNotIn("instance_bytes", rows)
         self.assertEqual(ClusterSettings.decode(VALUES.encode()).instance_bytes, 2**30)

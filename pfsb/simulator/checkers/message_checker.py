@@ -107,7 +107,9 @@ class MessageChecker:
     def _proposed(self, message: Proposal) -> None:
         key = (message.view, message.seq)
         known = self.proposals.setdefault(key, message.batch.data)
-        require(known == message.batch.data or key in self.altered, f"two proposals of view {message.view} at {message.seq}")
+        require(
+            known == message.batch.data or key in self.altered, f"two proposals of view {message.view} at {message.seq}"
+        )
 
     def _ordered(self, message: GloballyOrderedUpdate) -> None:
         known = self.ordered.setdefault(message.seq, message.batch.data)

@@ -79,7 +79,7 @@ class ExactlyOnceTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections, [])
 
     def test_connection_opens_so_many_sessions(self) -> None:
-        """A client that makes up ids is told to connect anew; ids that it has used, and sessions that are open, work."""
+        """A client that makes up ids is told to connect anew; ids that it has used, and open sessions, still work."""
         _, site = self.make_site(Limits(opened_sessions=2))
         client, other = Connection(site, self.clock), Connection(site, self.clock)
         for name in ("alice", "bob", "alice"):
