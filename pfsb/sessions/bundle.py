@@ -39,6 +39,7 @@ _verb = itemgetter(0)
 _command = itemgetter(1)
 _FLAGS: Final = {bool}
 _TUPLES: Final = {tuple}
+_ARRAYS: Final = {tuple, list}
 _NUMBERS: Final = range(NUMBER_MAX + 1)
 _CLIENT_ID_LENGTHS: Final = range(1, CLIENT_ID_CHARS_MAX + 1)
 
@@ -92,7 +93,8 @@ def encode_checked(entries: Sequence[Entry]) -> bytes:
     if len(encoded) > ENTRIES_BYTES_MAX:
         text = f"{len(encoded)} bytes of commands, as they are sent to the servers: {ENTRIES_BYTES_MAX} are allowed"
         raise BadRequest(text, "TOOLARGE")
-    if not _are_words(tuple(map(_command, entries))):
+    commands = tuple(map(_command, entries))
+    if not {*map(type, commands)} <= _ARRAYS or not _are_words(commands):
         raise BadRequest("a number in a command must be from -2^63 to 2^63 - 1, and all else text or bytes")
     return encoded
 

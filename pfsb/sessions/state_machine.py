@@ -429,6 +429,8 @@ class SessionStateMachine:
         """
         try:
             deadline: int | None = application.next_deadline()
+            if deadline is not None and type(deadline) is not int:
+                raise TypeError(f"next_deadline of {application.name} has returned {deadline!r:.40}, no int")
         except Exception as error:
             self._stop_unless_alike(error, "next_deadline")
             return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
@@ -59,6 +59,11 @@ class EncodingTests(SynchronousTestCase):
         for command in ((b"PUT", "key"), (1, "key")):
             with self.assertRaises(TypeError):
                 bundle.encode_checked([(1, command)])
+        for other in ("PUT", b"PUT", None, 7, {"PUT": "key"}, {"PUT"}):
+            with self.assertRaises((BadRequest, TypeError), msg=repr(other)):
+                bundle.encode_checked([(1, ("PUT", "key", "v")), (2, cast(Any, other))])
+        with self.assertRaises(IndexError):
+            bundle.encode_checked([(1, ())])
         entries = [(1, ("PUT", "key", -(2**63))), (0, ("GET", b"\xff", 2**63 - 1))]
         self.assertEqual(bundle.encode_checked(entries), bundle.encode_entries(entries))
 
