@@ -165,20 +165,31 @@ class Server:
     def drain(self, drained: Callable[[], None]) -> None:
         """Take no more commands, and call `drained`, once: when those under way are answered, or after `DRAIN_SECONDS`.
 
-        The call may come before this method returns. A disk that hangs is not waited for: the clients were refused.
+        The call may come before this method returns.
         """
         self.local_clients.draining = True
         deadline = self._clock.seconds() + DRAIN_SECONDS
 
         def look() -> None:
-            turn = self.replica.turn
-            is_over = (self.local_clients.idle and turn.idle) or turn.trouble is DiskTrouble.HANGS
-            if is_over or self._clock.seconds() >= deadline:
+            if self._is_drained() or self._clock.seconds() >= deadline:
                 drained()
             else:
                 self._clock.callLater(DRAIN_LOOK_SECONDS, look)
 
         look()
+
+    def _is_drained(self) -> bool:
+        """Whether no client waits for an answer that may come soon.
+
+        The commands under way were refused when the disk got into trouble. A disk that hangs is not waited for; with a
+        full disk, questions are still answered.
+        """
+        turn = self.replica.turn
+        if turn.trouble is DiskTrouble.HANGS:
+            return True
+        if turn.trouble is DiskTrouble.FULL:
+            return turn.idle and not self.replica.reads.under_way
+        return turn.idle and self.local_clients.idle
 
     def stop(self) -> Any:
         """Stop at once, as a crash would; the data on disk stays whole.

@@ -216,6 +216,19 @@ class ServerFacts:
         assert counts is not None, "a server counts commands from its start on"
         return counts.by_verb_and_result()
 
+    # ------------------------------------------------------------------ admission
+
+    @property
+    def is_admitted(self) -> bool:
+        """Whether this server votes and leads; False until enough others know its storage (Departures 12 and 42)."""
+        return not self._replica.storage_identity.is_newcomer
+
+    @property
+    def not_acquainted(self) -> list[int]:
+        """Ids of the servers that have not told yet that they know this server's storage; empty once it is
+        admitted."""
+        return [] if self.is_admitted else self._replica.storage_identity.missing
+
     # ------------------------------------------------------------------ clients
 
     @property
@@ -328,6 +341,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "diverged": facts.is_undecided,
         "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
         "disk": _disk(facts),
+        "admitted": facts.is_admitted,
+        "not_acquainted": facts.not_acquainted,
     }
 
 

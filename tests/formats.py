@@ -27,6 +27,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -47,7 +48,7 @@ from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner,
 from pfsb.storage.rows import Cell, row_hash
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import LATER, encode_any
 
 DATA: Final = Path(__file__).parent / "data"
 SENDER: Final = 3
@@ -135,7 +136,8 @@ def encoded_frame(meaning: dict[str, Any]) -> bytes:
     """The frame of this meaning; the codec has sent frames with all lower counters."""
     sender = codec(meaning)
     for _ in range(meaning["counter"]):
-        [frame] = sender.seal([encode(message) for message in meaning["messages"]])
+        later = all(isinstance(message, LATER) for message in meaning["messages"])
+        [frame] = sender.seal([encode_any(message) for message in meaning["messages"]], later=later)
     return frame
 
 
@@ -183,6 +185,7 @@ MESSAGES: Final[dict[str, Message]] = {
     "STRANGER": Stranger(SENDER, b"disk-001"),
     "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
     "HEARD": Heard(SENDER, b"disk-001"),
+    "KNOWN_POSITION": KnownPosition(SENDER, b"disk-001", 4, 70_000),
     "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),
     "READ_INDEX": ReadIndex(SENDER, (1 << 40) + 5, 812),
     "CONFIRM": Confirm(SENDER, 7, 33),
@@ -228,6 +231,8 @@ FRAMES: Final[dict[str, dict[str, Any]]] = {
     "without a secret": _FRAME,
     "with a secret": _FRAME | {"secret": SECRET},
     "every field has a value of its own": _FULL,
+    "a kind of message that was added later, in a frame of its own type": _FRAME
+    | {"messages": (MESSAGES["KNOWN_POSITION"],)},
     "every field has a value of its own, with a secret, and three messages": _FULL
     | {
         "secret": SECRET,
@@ -241,7 +246,7 @@ assert IDENTITY.format_version == FORMAT_VERSION
 
 ROWS: Final[dict[str, tuple[str, tuple[Cell, ...]]]] = {
     "identity": ("identity", IDENTITY.columns()),
-    "views": ("views", StoredViews(9, 7, 1, 4).columns()),
+    "views": ("views", StoredViews(9, 7, 1, 9).columns()),
     "slot 1, learned as ordered": ("history", (1, 0, EMPTY_BATCH.data)),
     "slot 2, accepted in view 7": ("history", (2, 7, BATCH.data)),
     "peer, nothing noted of its log": ("peers", (0, b"disk-000".hex(), 0, 0)),
@@ -254,7 +259,7 @@ def vectors() -> dict[str, list[dict[str, Plain]]]:
     """The content of the files in tests/data, by name of the file."""
     return {
         "batches.json": [vector(name, batch.data, batch) for name, batch in BATCHES.items()],
-        "messages.json": [vector(name, encode(message), message) for name, message in MESSAGES.items()],
+        "messages.json": [vector(name, encode_any(message), message) for name, message in MESSAGES.items()],
         "bundles.json": [vector(name, encoded_payload(bundles), bundles) for name, bundles in BUNDLES.items()],
         "frames.json": [
             vector(name, encoded_frame(meaning), {key: to_plain(part) for key, part in meaning.items()})

@@ -52,6 +52,11 @@ class Lab:
             has_disks=has_disks,
         )
 
+    def meet(self) -> None:
+        """Let all peers meet: a new storage takes part when a majority of the others know it (Departure 42)."""
+        replicas = [self.cluster.replica(i) for i in self.cluster.ids]
+        self.cluster.run_until(lambda: not any(replica.storage_identity.is_newcomer for replica in replicas))
+
     def __getitem__(self, peer: int) -> Peer:
         found: Peer = self.cluster.process(peer).peer
         return found

@@ -17,9 +17,10 @@ from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, P
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.bundle import decode as decode_bundles
 from pfsb.storage import database
+from pfsb.storage.position_note import PositionNote
 from pfsb.storage.rows import row_hash
 from pfsb.transports import frames
-from pfsb.transports.wire import MessageKind, content_of, decode, encode
+from pfsb.transports.wire import MessageKind, content_of, decode, encode_any
 from tests import formats
 from tests.formats import DATA, IDENTITY, OWNER, SENDER, codec, encoded_frame, encoded_payload, from_plain, to_plain
 from tests.storage.support import Server
@@ -46,7 +47,7 @@ class VectorTests(SynchronousTestCase):
         for name, data, meaning in read("messages.json"):
             with self.subTest(name):
                 message = from_plain(meaning)
-                self.assertEqual(encode(message), data)
+                self.assertEqual(encode_any(message), data)
                 self.assertEqual(decode(SENDER, msgpack.unpackb(data, use_list=False)), message)
 
     def test_every_kind_of_message_has_a_vector(self) -> None:
@@ -145,14 +146,15 @@ class RecordTests(SynchronousTestCase):
                 for row in rows:
                     connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
         connection.close()
+        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(9)
         server = self.server()
         found = server.storage.recover()
         ordered, accepted = (Batch(row[2]) for row in self.rows["history"])
-        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 6, 4))
+        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 6, 10))
         self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (9, 7, 1))
         self.assertEqual(list(found.ordered), [(1, ordered)])
         self.assertEqual(found.accepted, [Accepted(2, 7, accepted)])
-        self.assertEqual(found.peers, {0: b"disk-000", 1: b"disk-001"})
+        self.assertEqual(found.peers, {0: PeerRecord(0, b"disk-000"), 1: PeerRecord(1, b"disk-001", 12, 34_567)})
         self.assertEqual(found.passes, {2: batch_digest(accepted.data)})
 
     def test_every_table_has_a_vector(self) -> None:

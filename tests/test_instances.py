@@ -318,6 +318,11 @@ class LossTests(LabTestCase):
 
 
 class PartitionTests(LabTestCase):
+    def labs(self, peers: int = 5, loss: float = 0.0) -> Iterator[Lab]:
+        for lab in super().labs(peers, loss):
+            lab.meet()
+            yield lab
+
     def test_minority_proposal_is_ignored(self) -> None:
         """The decisions that the majority made meanwhile stand."""
         for lab in self.labs():

@@ -45,6 +45,7 @@ class NameTests(SynchronousTestCase):
                 "RECONCILIATION_REQUEST",
                 "RECONCILIATION_REPLY",
                 "HEARD",
+                "KNOWN_POSITION",
                 "STRANGER",
                 "ACQUAINTED",
                 "READ_REQUEST",

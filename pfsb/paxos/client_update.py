@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import ClientUpdate, State
@@ -10,8 +12,17 @@ from pfsb.paxos.validity import INVALID, NOT_OURS, Validity
 
 
 class ClientUpdateHandler(Handler):
-    def __init__(self, core: Core, update_queue: UpdateQueue, demand: Demand, validity: Validity) -> None:
+    def __init__(
+        self,
+        core: Core,
+        update_queue: UpdateQueue,
+        demand: Demand,
+        validity: Validity,
+        offer: Callable[[int, int], None],
+    ) -> None:
+        """`offer` is called with a slot and a server that seems to lack it."""
         super().__init__(core)
+        self._offer = offer
         self._update_queue = update_queue
         self._demand = demand
         self._validity = validity
@@ -26,7 +37,20 @@ class ClientUpdateHandler(Handler):
             if sender != self._data.server.server_id and (line := self._line_against(message)):
                 return line
             self._client_update_handler(message, sender)
+        else:
+            self._answer_executed(message, sender)
         return None
+
+    def _answer_executed(self, update: ClientUpdate, sender: int) -> None:
+        """Departure 49: send the slot of an executed update, as leader, to the update's own server that sends it again.
+
+        That server has not executed the slot, so it has lost the PROPOSAL or the ACCEPTs, and may have no other reason
+        to ask for the slot before the next ALIVE.
+        """
+        if self._data.server.state is State.REG_LEADER and sender == update.server_id != self._data.server.server_id:
+            timestamp, seq = self._data.clients.last_executed.timestamps[update.client_id]
+            if timestamp == update.timestamp:
+                self._offer(seq, sender)
 
     def _line_against(self, update: ClientUpdate) -> str | None:
         """Departure 37: the line that discards an update of another server, or None.

@@ -42,7 +42,10 @@ class Slot:
     on_disk: Batch | None = None
     """The batch that a restart would find on disk for this sequence number, or None."""
     sent_at: float = 0.0
-    """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9)."""
+    """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
+    as a follower, accepted it."""
+    first_sent_at: float = 0.0
+    """Time, by the clock in seconds, at which the first copy of that PROPOSAL was sent or accepted (Departure 49)."""
 
 
 @define

@@ -127,9 +127,10 @@ class DiskWatch(Handler):
         match trouble:
             case DiskTrouble.HANGS:
                 self._log.error(
-                    "the disk hangs: a write has had no answer for {seconds:.1f} s. Until it has, this server does not "
-                    "vote or lead, and refuses its clients",
+                    "the disk hangs: a write has had no answer for {seconds:.1f} s{why}. Until it has, this server "
+                    "does not vote or lead, and refuses its clients",
                     seconds=self._waited,
+                    why=", for want of room" if self._storage.is_full else "",
                 )
             case DiskTrouble.FULL:
                 self._log.error(

@@ -15,6 +15,7 @@ from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.update_queue import UpdateQueue
 
 LOG_SECONDS = 60.0
@@ -31,8 +32,11 @@ class GlobalOrderingHandler(Handler):
         update_queue: UpdateQueue,
         progress_timer: ProgressTimer,
         peers: Peers,
+        slot_time: RoundTrip,
     ) -> None:
+        """`slot_time` is told how long each slot took (Departures 48 and 49)."""
         super().__init__(core)
+        self._slot_time = slot_time
         self._ordered_queue = ordered_queue
         self._update_queue = update_queue
         self._progress_timer = progress_timer
@@ -51,6 +55,8 @@ class GlobalOrderingHandler(Handler):
         if self.globally_ordered_ready(slot):
             assert slot.proposal is not None
             ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
+            if ordered_in_this_view:
+                self._slot_time.answered(slot.first_sent_at, slot.sent_at, self._clock.seconds())
             self._order(seq, slot, ordered_in_this_view)
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
@@ -109,13 +115,13 @@ class GlobalOrderingHandler(Handler):
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
         """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.
 
-        The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length goes
-        back to its default only if the slots were ordered in the installed view (G8).
+        The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length comes
+        down only if the slots were ordered in the installed view (G8, Departure 48).
         """
         for slot in executed:
             self._upon_executing(slot)
         if executed and ordered_in_this_view:
-            self._progress_timer.back_to_default()
+            self._progress_timer.come_down()
         if executed and self._is_progress(ordered_in_this_view):
             self._progress_timer.start()
 
@@ -139,4 +145,4 @@ class GlobalOrderingHandler(Handler):
         once for all slots that become executable together, and `ProposalHandler.send_proposal` at the end of the turn.
         """
         for update in executed.updates:
-            self._update_queue.drop_executed(update)
+            self._update_queue.drop_executed(update, executed.seq)

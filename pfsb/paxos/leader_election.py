@@ -7,6 +7,8 @@ suspects its own leader already, and no preinstalled view is being prepared.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from twisted.logger import Logger
 
 from pfsb.paxos.alive import AliveHandler
@@ -38,6 +40,8 @@ class LeaderElectionHandler(Handler):
         self._update_queue = update_queue
         self._alive = alive
         self._progress_timer = progress_timer
+        self.on_begin: Callable[[], None] = lambda: None
+        """Called each time that this server sends a first VIEW_CHANGE for a view."""
         self.just_recovered = True
         """Whether this server has neither suspected a leader nor rejoined a view since it started; if so, it may rejoin
         the installed view, which means to follow the leader of that view again (G9 i)."""
@@ -101,6 +105,7 @@ class LeaderElectionHandler(Handler):
         data.views.last_attempted = view
         vote = ViewChange(data.server.server_id, view)
         self._turn.send(vote)
+        self.on_begin()
         data.apply_view_change(vote)
         self._if_preinstalled_prepare()  # G6: in a cluster of one, this server's own vote is a majority
 

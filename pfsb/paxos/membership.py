@@ -30,6 +30,15 @@ class Membership:
         return len(self.ids) // 2 + 1
 
     @property
+    def acquaintances(self) -> int:
+        """Departure 12: number of other servers that must know a new storage before it takes part; 0 for a cluster of
+        one.
+
+        It is a majority of the others, N - majority + 1: two such groups, for two storages of one id, share a server.
+        """
+        return min(self.n - self.quorum + 1, self.n - 1)
+
+    @property
     def others(self) -> tuple[int, ...]:
         return tuple(i for i in self.ids if i != self.server_id)
 

@@ -249,6 +249,23 @@ class Heard:
 
 
 @frozen
+class KnownPosition:
+    """Departure 43: the sender has refused a frame of a storage of which it knows a later state than the frame tells.
+
+    The receiver compares the state with the one that it is in, and takes no notice if it is past it: then the frame was
+    only late.
+    """
+
+    server_id: int
+    identity: bytes
+    """Identity of the storage. The receiver ignores the message unless it is its own."""
+    incarnation: int
+    """An incarnation of that storage that the sender knows of."""
+    position: int
+    """Number of groups that were on the storage's disk in that incarnation, at least."""
+
+
+@frozen
 class ReadRequest:
     """Departure 24: the sender asks the leader which slot the sender must have executed before it answers its reads."""
 
@@ -301,6 +318,7 @@ RareMessage = (
     | Stranger
     | Acquainted
     | Heard
+    | KnownPosition
     | ReadRequest
     | ReadIndex
     | Confirm

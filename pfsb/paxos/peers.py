@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
+from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
 
 NEVER = float("-inf")
+OVERTAKEN_PERIODS = 2
+"""How long after the latest state of a peer was heard an earlier one may still be, in periods of ALIVE.
+
+A running peer tells its latest state with each ALIVE. After a silence, an earlier state is that of a server that was
+started with less than it had.
+"""
+SILENT_ALIVES = 2.5
+"""For how many periods of ALIVE a server is not heard before its next frame counts as a return: two ALIVEs are lost."""
 
 
 @define
@@ -28,9 +39,20 @@ class Peer:
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
     incarnation: int = 0
-    """The highest incarnation of the peer's storage that a frame has told, since this server's start."""
+    """The incarnation of the peer's storage whose frames are handled (`Peers.note_frame`); 0: no frame has been."""
     position: int = 0
-    """The highest log position of the peer's storage that a frame has told, since this server's start."""
+    """The highest log position of the peer's storage that is noted."""
+    claimed_position: int = 0
+    """A position in this incarnation that one frame has told. It is noted when another one tells as much."""
+    next_incarnation: int = 0
+    """A later incarnation that one frame has told. It is taken when another one tells it."""
+    next_position: int = 0
+    """The log position that was told with `next_incarnation`."""
+    overtaken_at: float = NEVER
+    """Time by the clock at which a frame last told less than is noted."""
+    reached_at: float = NEVER
+    """Time by the clock at which a frame last told as much as `claimed_position`: the peer runs, and is in its latest
+    known state."""
 
 
 class Peers:
@@ -40,6 +62,13 @@ class Peers:
         self.by_id = {server_id: Peer() for server_id in membership.others}
         self._clock = clock
         self._heard_seconds = settings.progress_seconds
+        self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
+        self.on_incarnation: Callable[[int], None] = lambda _: None
+        """Called in a turn with the id of a peer whose later incarnation is taken, before the frame is handled."""
+        self._silence = SILENT_ALIVES * settings.alive_seconds
+        self.on_return: Callable[[], None] = lambda: None
+        """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
+        was not heard because this server itself stood still."""
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""
@@ -47,15 +76,72 @@ class Peers:
         peer.last_heard = self._clock.seconds()
         peer.refused_at = NEVER
 
-    def note_frame(self, server_id: int, incarnation: int, position: int) -> None:
-        """Note a frame: its sender is running, and its storage had `position` groups on disk at the time."""
+    def remember(self, record: PeerRecord) -> None:
+        """Take over what is on this server's disk about a peer's storage."""
+        peer = self.by_id[record.server_id]
+        peer.incarnation = record.incarnation
+        peer.position = peer.claimed_position = record.position
+
+    def note_frame(self, server_id: int, incarnation: int, position: int) -> bool:
+        """Departure 43: note a frame, whose sender's storage had `position` groups on disk in this incarnation.
+
+        Returns False if the frame must not be handled: the storage was further before, or the frame is the first one of
+        a later incarnation. At any time the frames of one incarnation are handled, and no others: a late vote of a
+        former one would count beside a vote that its storage has forgotten, and contradicts.
+
+        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server.
+        """
         peer = self.by_id[server_id]
-        peer.last_heard = self._clock.seconds()
+        now = self._clock.seconds()
+        if incarnation != peer.incarnation:
+            if not self._is_later(peer, incarnation, position):
+                return False
+            peer.reached_at = now
+            self.on_incarnation(server_id)
+        elif position >= peer.claimed_position:
+            peer.position = peer.claimed_position
+            peer.claimed_position = position
+            peer.reached_at = now
+        elif not self._may_be_late(peer, position, now):
+            return False
+        if now - peer.last_heard > self._silence:
+            self.on_return()
+        peer.last_heard = now
         peer.refused_at = NEVER
-        if incarnation > peer.incarnation:
-            peer.incarnation = incarnation
-        if position > peer.position:
-            peer.position = position
+        return True
+
+    def is_overtaken(self, server_id: int) -> bool:
+        """Whether the frame that was noted last from this server has told less than is noted of the server."""
+        peer = self.by_id[server_id]
+        return peer.overtaken_at == peer.last_heard
+
+    def waits_for_second(self, server_id: int, incarnation: int) -> bool:
+        """Whether the frames of this incarnation of a peer are handled from the next one on."""
+        return 0 < incarnation == self.by_id[server_id].next_incarnation
+
+    def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
+        """Take a later incarnation of a peer if this is the second frame of it; note the first one."""
+        if incarnation < peer.incarnation or position < peer.position:
+            return False
+        if incarnation != peer.next_incarnation or position < peer.next_position:
+            peer.next_incarnation, peer.next_position = incarnation, position
+            return False
+        peer.incarnation, peer.position, peer.claimed_position = incarnation, peer.next_position, position
+        peer.next_incarnation = 0
+        return True
+
+    def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
+        """Whether a storage of which more is claimed in this incarnation may be in this state, or lately was.
+
+        A frame may be overtaken by others, as long as its sender runs.
+        """
+        is_running = now - peer.reached_at <= self._overtaken_seconds
+        if position < peer.position:
+            peer.overtaken_at = now
+            return is_running
+        if not is_running:
+            peer.claimed_position = position
+        return True
 
     def is_ahead(self, server_id: int, local_aru: int) -> bool:
         """Whether the peer says that it has executed more than `local_aru`, and is not in doubt."""

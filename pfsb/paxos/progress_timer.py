@@ -1,8 +1,11 @@
 """The Progress_Timer (Figure 2, line E1, and Figure 6, Block A): the only failure detector.
 
 The timer runs in REG_LEADER and REG_NONLEADER at all times, and in an election from the moment a view is preinstalled
-(G5, G8). Departure 28: the timer's length doubles at each preinstall, up to a cap. The length goes back to its default
-when an update is executed that was ordered in the installed view.
+(G5, G8). Departure 28: the timer's length doubles at each preinstall, up to a cap.
+
+Departure 48: the length comes down by half each time that updates are executed which were ordered in the installed
+view, down to its default, and the timer never expires sooner than a multiple of the time that slots have taken lately.
+It does not expire, either, while one write of this server's own disk takes that long.
 """
 
 from __future__ import annotations
@@ -13,22 +16,39 @@ from collections.abc import Callable
 from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.round_trip import RoundTrip
 
 HURRY_SECONDS = 0.02
 """Maximum time, in seconds, that `hurry` leaves until the timer expires. The time is random, so that not all servers
 suspect their leader at once."""
 
+NO_WRITE = -1
+"""Number that no count of disk writes equals: the timer waits for no write."""
+SLOTS_PATIENCE = 2
+"""Minimum length of the timer, in units of the time within which nearly all slots were ordered lately."""
+WRITES_PATIENCE = 4
+"""Maximum length that slow slots give the timer, in units of the time after which a disk counts as one that hangs: a
+slot waits for a write that is under way and for its own, at the leader or at a follower."""
+
 
 class ProgressTimer(Handler):
-    def __init__(self, core: Core, rng: random.Random) -> None:
+    def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip) -> None:
+        """`slot_time` measures how long slots take, from PROPOSAL to order (Departure 48)."""
         super().__init__(core)
+        self._slot_time = slot_time
         self._timers = core.data.timers
         self._rng = rng
         self._default = core.settings.progress_seconds
         self.longest = core.settings.progress_seconds * 2**core.settings.progress_doublings_max
-        """Maximum length of the timer, in seconds (G8)."""
+        """Maximum length to which the timer doubles, in seconds (G8)."""
+        self.longest_for_slots = WRITES_PATIENCE * core.settings.disk_seconds
+        """Maximum length of the timer, in seconds, on account of slots that took long (Departure 48)."""
         self._call: IDelayedCall | None = None
         self._due = 0.0
+        self._written = 0
+        """Number of disk writes that were done when the timer was started."""
+        self._awaits_disk_since: float | None = None
+        """Time by the clock at which the timer was due, if it waits for a write of this server's disk; else None."""
         self.expiries = 0
         self.on_expiry: Callable[[], None] = lambda: None
         """Called in a turn each time that the timer expires. `Replica._wire` sets it to the beginning of an
@@ -38,17 +58,28 @@ class ProgressTimer(Handler):
     def running(self) -> bool:
         return self._call is not None
 
+    @property
+    def seconds(self) -> float:
+        """The timer's length at its next start, in seconds (Departure 48)."""
+        for_slots = min(SLOTS_PATIENCE * self._slot_time.measured, self.longest_for_slots)
+        return max(self._timers.progress_seconds, for_slots)
+
     def start(self) -> None:
         """Start the timer, or start it again, with its present length.
 
         The timer is started again for every executed update. To keep that cheap, a later deadline only changes `_due`;
         when the delayed call of the earlier deadline comes, `expire` sets another one for the rest of the time.
         """
-        self._due = self._clock.seconds() + self._timers.progress_seconds
+        seconds = self._timers.progress_seconds  # `self.seconds`, in fewer steps: this runs for every slot
+        if self._slot_time.measured * SLOTS_PATIENCE > seconds:
+            seconds = self.seconds
+        self._due = self._clock.seconds() + seconds
+        self._written = self._turn.durable_position
+        self._awaits_disk_since = None
         if self._call is None:
             self._arm(self._due)
         elif self._call.getTime() > self._due:
-            self._call.reset(self._timers.progress_seconds)
+            self._call.reset(seconds)
 
     def stop(self) -> None:
         if self._call is not None:
@@ -63,16 +94,20 @@ class ProgressTimer(Handler):
         if self._call is None:
             return
         left = self._rng.uniform(0, HURRY_SECONDS)
-        if self._clock.seconds() + left < self._due:
+        if self._clock.seconds() + left < max(self._due, self._call.getTime()):
             self._due = self._clock.seconds() + left
+            self._written = NO_WRITE
+            self._awaits_disk_since = None
             self._call.reset(left)
 
     def double(self) -> None:
         """Double the timer's length, up to `longest`: called at each preinstall, so that slow servers get more time."""
         self._timers.progress_seconds = min(self._timers.progress_seconds * 2, self.longest)
 
-    def back_to_default(self) -> None:
-        self._timers.progress_seconds = self._default
+    def come_down(self) -> None:
+        """Halve the timer's length, down to its default: called when this view orders updates (Departure 48)."""
+        if self._timers.progress_seconds > self._default:
+            self._timers.progress_seconds = max(self._default, self._timers.progress_seconds / 2)
 
     def _arm(self, due: float) -> None:
         self._call = self._clock.callLater(max(0.0, due - self._clock.seconds()), self.expire)
@@ -81,8 +116,27 @@ class ProgressTimer(Handler):
         self._call = None
         if self._clock.seconds() < self._due:
             self._arm(self._due)
-            return
-        self._turn.run(self._suspect)
+        elif self._own_disk_is_slow():
+            self._arm(self._clock.seconds() + self._default)
+        elif self._awaits_disk_since is not None:
+            waited = self._clock.seconds() - self._awaits_disk_since
+            self.start()
+            self._due += waited
+        else:
+            self._turn.run(self._suspect)
+
+    def _own_disk_is_slow(self) -> bool:
+        """Departure 48: whether this server's disk has finished no write since the timer was started, and is writing.
+
+        Then the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the same
+        write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs once
+        more, and as much longer as it has waited, since the disks of the other servers may be as slow.
+        """
+        turn = self._turn
+        is_slow = turn.is_writing and turn.durable_position == self._written
+        if is_slow and self._awaits_disk_since is None:
+            self._awaits_disk_since = self._clock.seconds()
+        return is_slow
 
     def _suspect(self) -> None:
         """Figure 6, Block A: suspect the leader, since the timer has expired without global progress.

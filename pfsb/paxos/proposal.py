@@ -33,12 +33,14 @@ class ProposalHandler(Handler):
         window: Window,
         validity: Validity,
         on_far_ahead: Callable[[int], None],
+        on_hole: Callable[[int], None],
         birth: Birth | None,
     ) -> None:
         """`birth` makes the first update, with the settings of the cluster; None: the state machine needs none.
 
         `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
-        the leader must have executed (section 5.6, trigger 1)."""
+        the leader must have executed (section 5.6, trigger 1). `on_hole` is called with the number of a slot that the
+        leader has proposed before the one that came, and that has not come (Departure 49)."""
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
@@ -46,8 +48,11 @@ class ProposalHandler(Handler):
         self._window = window
         self._validity = validity
         self._on_far_ahead = on_far_ahead
+        self._on_hole = on_hole
         self.birth = birth
         """The first update of the cluster (Departure 34)."""
+        self.on_sent: Callable[[float], None] = lambda now: None
+        """Called with the time by the clock each time that this server, as leader, sends a new PROPOSAL."""
         self.skipped: set[int] = set()
         """Numbers of slots in which this server, as leader, proposes nothing, so that the next leader finds holes: set
         by the command FAULT SKIP, for trials."""
@@ -76,6 +81,10 @@ class ProposalHandler(Handler):
             stored = self._data.apply_proposal(message)
             if stored is not None:
                 self._record(message, stored)
+                stored.first_sent_at = stored.sent_at = self._clock.seconds()
+                ordering = self._data.ordering
+                if seq - 1 not in ordering.global_history.slots and seq - 1 > ordering.local_aru:
+                    self._on_hole(seq - 1)
         slot = self._data.ordering.global_history.ensure(seq)
         held = slot.proposal
         assert held is not None and held.view == message.view, f"slot {seq} holds a proposal of a later view (G18)"
@@ -147,13 +156,21 @@ class ProposalHandler(Handler):
             return 0
         return self._ordered_queue.time.now_ms()
 
-    def resend(self, seq: int) -> None:
-        """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9)."""
+    def resend(self, seq: int, to: int | None = None) -> None:
+        """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9).
+
+        Departure 49: they go to the servers whose ACCEPT is missing here, or to server `to` alone.
+        """
         slot = self._data.ordering.global_history.get(seq)
-        if slot is not None and slot.proposal is not None and slot.ordered is None:
-            slot.sent_at = self._clock.seconds()
-            self._turn.send_proposal_early(slot.proposal)
-            self._accept(slot.proposal)
+        if slot is None or slot.proposal is None or slot.ordered is not None:
+            return
+        slot.sent_at = self._clock.seconds()
+        voters = slot.voters.get(slot.proposal.view, {})
+        silent = [peer for peer in self._membership.others if peer not in voters]
+        receivers = [None] if len(silent) == len(self._membership.others) else silent
+        for receiver in receivers if to is None else [to]:
+            self._turn.send_proposal_early(slot.proposal, receiver)
+            self._accept(slot.proposal, receiver)
 
     def _is_left_out(self, seq: int) -> bool:
         """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
@@ -193,7 +210,8 @@ class ProposalHandler(Handler):
     def propose(self, message: Proposal) -> None:
         slot = self._data.apply_proposal(message)
         assert slot is not None, "a leader proposes once a view and slot, and only what is not ordered"
-        slot.sent_at = self._clock.seconds()
+        slot.first_sent_at = slot.sent_at = now = self._clock.seconds()
+        self.on_sent(now)
         self.batch_bytes.observe(len(message.batch.data))
         self._turn.send_proposal_early(message)
         self._record(message, slot)
@@ -204,9 +222,9 @@ class ProposalHandler(Handler):
         self._turn.append(ProposalRecord(message.seq, message.view, message.batch))
         slot.on_disk = message.batch
 
-    def _accept(self, message: Proposal) -> None:
+    def _accept(self, message: Proposal, to: int | None = None) -> None:
         own_id = self._data.server.server_id
-        self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest))
+        self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest), to)
 
     def vote(self, message: Proposal, slot: Slot) -> None:
         self._data.apply_accept(self._data.server.server_id, message.view, slot, message.batch.digest)

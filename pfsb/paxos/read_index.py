@@ -9,6 +9,7 @@ reads that come later wait for the next round. The departure has the proof.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 from attrs import define, field
@@ -17,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
+from pfsb.paxos.round_trip import RoundTrip
 
 Ready = Callable[[bool], None]
 """Call-back of a read, called once, in a turn: with True when this server may answer the read from its own state now,
@@ -39,13 +41,25 @@ class _Round:
     """The slot up to which a server must have executed to answer a read that was asked before the round began."""
     asked_by: dict[int, int]
     """server id -> the number of the READ_REQUEST of that server which this round answers."""
+    first_asked_at: float
+    """Time by the clock at which the round's CONFIRM was first sent."""
+    asked_at: float
+    """Time by the clock at which it was last sent."""
     confirmed_by: set[int] = field(factory=set)
 
 
 class ReadIndexHandler(Handler):
-    def __init__(self, core: Core, alive: AliveHandler) -> None:
+    def __init__(self, core: Core, alive: AliveHandler, rng: random.Random) -> None:
         super().__init__(core)
         self._alive = alive
+        self._wait = RoundTrip(core.settings.resend_seconds, rng, core.settings.update_seconds)
+        """The wait for an answer to READ_REQUEST or CONFIRM (Departure 49)."""
+        self._requested_at = 0.0
+        """Time by the clock at which the present READ_REQUEST was last sent."""
+        self._first_requested_at = 0.0
+        """Time by the clock at which it was first sent."""
+        self._looked_at = 0.0
+        """Time by the clock at which messages were last repeated, and late reads given up."""
         self.waiting: list[_Read] = []
         """Reads that wait until the next READ_REQUEST of this server is sent."""
         self.requested: list[_Read] = []
@@ -85,6 +99,7 @@ class ReadIndexHandler(Handler):
         An answer to an earlier request is ignored: it says nothing about reads that were asked after that request.
         """
         if message.number == self._request_number and self.requested:
+            self._wait.answered(self._first_requested_at, self._requested_at, self._clock.seconds())
             self._indexed.append((message.seq, self.requested))
             self.requested = []
             if self.waiting:
@@ -107,6 +122,7 @@ class ReadIndexHandler(Handler):
         # The number is larger than those of this server's former incarnations, to which answers may be on their way.
         self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
         self.requested, self.waiting = self.waiting, []
+        self._first_requested_at = self._requested_at = self._clock.seconds()
         self._ask_leader()
 
     def _ask_leader(self) -> None:
@@ -166,7 +182,8 @@ class ReadIndexHandler(Handler):
         # No batch is chosen in a slot above the index: this leader has proposed nothing above the index in its view,
         # and the promises of a majority have told it of all that older views may have chosen (Departure 24).
         index = max(ordering.local_aru, ordering.last_proposed, ordering.global_history.top)
-        self._round = begun = _Round(self._round_number, self._data.views.last_installed, index, asked_by)
+        now, view = self._clock.seconds(), self._data.views.last_installed
+        self._round = begun = _Round(self._round_number, view, index, asked_by, now, now)
         begun.confirmed_by.add(self._data.server.server_id)
         self.ask_for_confirmation(begun)
         self._end_round_if_confirmed(begun)
@@ -179,6 +196,7 @@ class ReadIndexHandler(Handler):
         if len(present.confirmed_by) < self.quorum:
             return
         self._round = None
+        self._wait.answered(present.first_asked_at, present.asked_at, self._clock.seconds())
         own_id = self._data.server.server_id
         for server_id, number in present.asked_by.items():
             answer = ReadIndex(own_id, number, present.index)
@@ -193,23 +211,45 @@ class ReadIndexHandler(Handler):
 
     def _watch(self) -> None:
         if self._call is None:
-            self._call = self._clock.callLater(self._settings.resend_seconds, self.ask_again)
+            wait = min(self._wait.seconds, self._settings.resend_seconds)
+            self._call = self._clock.callLater(wait, self.ask_again)
 
     def ask_again(self) -> None:
+        """Repeat what is due, and give up late reads every `resend_seconds` at least."""
         self._call = None
-        self._turn.run(self._repeat_requests)
+        now = self._clock.seconds()
+        if (
+            self._request_is_due(now)
+            or self._round_is_due(now)
+            or now - self._looked_at >= self._settings.resend_seconds
+        ):
+            self._looked_at = now
+            self._turn.run(self._repeat_requests)
         if not self._turn.stopped and (self.under_way or self._round is not None):
             self._watch()
 
     def _repeat_requests(self) -> None:
-        self._give_up(self._clock.seconds() - self._settings.update_seconds)
+        now = self._clock.seconds()
+        is_late, round_is_late = self._request_is_due(now), self._round_is_due(now)
+        self._give_up(now - self._settings.update_seconds)
         if self.requested:
-            self._ask_leader()
+            if is_late:
+                self._requested_at = now
+                self._ask_leader()
         elif self.waiting:
             self.request_index()
         present = self.present_round()
-        if present is not None:
+        if present is not None and round_is_late:
+            present.asked_at = now
             self.ask_for_confirmation(present)
+        if (is_late or round_is_late) and self._data.server.state is not State.LEADER_ELECTION:
+            self._wait.back_off()
+
+    def _request_is_due(self, now: float) -> bool:
+        return bool(self.requested) and now >= self._requested_at + self._wait.seconds
+
+    def _round_is_due(self, now: float) -> bool:
+        return self._round is not None and now >= self._round.asked_at + self._wait.seconds
 
     def _give_up(self, oldest: float) -> None:
         """Give up reads that were asked before `oldest`, by `ready(False)`; their callers put them through the log.

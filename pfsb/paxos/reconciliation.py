@@ -13,6 +13,7 @@ nothing else brings them to servers that lack them (G24).
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
 
@@ -30,6 +31,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.plausibility import BURST_SLOTS_MAX
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.support.limits import SLOT_MAX
 
 PATIENCE_SECONDS = 0.01
@@ -38,6 +40,11 @@ already, and wait in the socket's buffer."""
 LAZY_VOTES_PATIENCE = 2
 """How long, in units of `lazy_seconds`, this server waits for ACCEPTs that may be delayed, before it asks for the slots
 (Departure 25)."""
+LONGEST_WAIT = 4
+"""Maximum time that a peer gets for its answer, in units of `reconciliation_seconds`."""
+WRITES_IN_BETWEEN = 2
+"""How many disk writes a peer has finished after a request without an answer to it when the request or the answer is
+taken for lost, and not for late: one may have been under way, and an answer waits for no more than the next one."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
@@ -62,8 +69,17 @@ class ReconciliationHandler(Handler):
         ordering: GlobalOrderingHandler,
         peers: Peers,
         demand: Demand,
+        slot_time: RoundTrip,
     ) -> None:
+        """`slot_time` is the wait for a slot to be ordered."""
         super().__init__(core)
+        self._slot_time = slot_time
+        default = core.settings.reconciliation_seconds
+        self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
+        """The wait for the first reply to a request."""
+        self.on_unordered: Callable[[int, int, int], int] = lambda server_id, first, last: 0
+        """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered.
+        Returns how many bytes of batches were sent to the server."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering
@@ -77,6 +93,16 @@ class ReconciliationHandler(Handler):
         """The first slot that the last request asked for."""
         self._burst_end = 0
         """The last slot of the burst that answers the last request; 0 while no message of it has arrived."""
+        self._asked_at = 0.0
+        """Time by the clock at which the last request was sent."""
+        self._asked_behind = 0
+        """Number of disk writes that must be done before the last request has left this server."""
+        self._asked_position = 0
+        """The log position of the peer that was asked last, as it was known then."""
+        self._awaits_reply = False
+        """Whether the last request has had no reply yet, and was not given up."""
+        self._peers_asked: dict[int, float] = {}
+        """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
         self._reply_slots = 0
         """Number of slots in the last reply."""
         self._slots_max = BURST_SLOTS_MAX
@@ -113,8 +139,18 @@ class ReconciliationHandler(Handler):
     def catch_up_to(self, target: int) -> None:
         """Ask for the slots up to `target`, which another server has ordered, unless they come by themselves soon."""
         self._target = max(self._target, target)
-        if self._call is None and self._is_behind():
+        if self._call is None and self.is_behind():
             self._arm(self._patience())
+
+    def ask_leader(self, seq: int) -> None:
+        """Departure 49: ask the leader for the slots up to `seq`, in which updates of this server's clients wait.
+
+        Their PROPOSALs are here, so the leader may have ordered them, and the ACCEPTs may be lost. The leader is not
+        asked while the slots are younger than slots usually get (`_first_missing`).
+        """
+        if self._call is None:
+            self._target = max(self._target, seq)
+            self.ask_a_peer()
 
     def _patience(self) -> float:
         """How long, in seconds, to wait before asking: longer while no client of this server waits, because ACCEPTs to
@@ -126,18 +162,19 @@ class ReconciliationHandler(Handler):
     def on_reconciliation_reply(self, message: ReconciliationReply) -> None:
         """Take the slots of a reply, and ask for the next burst if it is time for that (`_may_ask_on`)."""
         aru = self._data.ordering.local_aru
-        if not message.updates and self._was_asked_in_vain(message):
-            self._peers.doubt(message.server_id, message.local_aru)
+        self._measure(message)
+        if not message.updates:
+            self._nothing_came(message)
         self._target = max(self._target, message.local_aru)
         for update in message.updates:
             self.bytes_received += len(update.batch.data)
             self._ordering.on_globally_ordered_update(update)
-        if not self._is_behind():
+        if not self.is_behind():
             self._stop_waiting()
             self._peer = None
             self._slots_max, self._whole_bursts, self._torn_bursts = BURST_SLOTS_MAX, 0, 0
             return
-        self._arm(self._settings.reconciliation_seconds)
+        self._arm(self.round_trip.seconds if self._peer is not None else self._patience())
         if message.server_id != self._peer or not message.updates:
             return  # the peer that was asked cannot serve, or another one has answered: the timeout asks again
         # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
@@ -149,7 +186,26 @@ class ReconciliationHandler(Handler):
             self._stop_waiting()
             self._ask(message.server_id, self._burst_end + 1)
         elif self._data.ordering.local_aru > aru:
-            self._rearm(self._settings.reconciliation_seconds)
+            self._rearm(self.round_trip.seconds)
+
+    def _nothing_came(self, message: ReconciliationReply) -> None:
+        """Doubt a peer that has no slots to give and has said that it has some (Departure 37).
+
+        A peer that was asked for more than it has told of has done nothing wrong; what this server has heard of those
+        slots by other ways was wrong, or the peer is as late.
+        """
+        if self._was_asked_in_vain(message):
+            self._peers.doubt(message.server_id, message.local_aru)
+        elif message.server_id == self._peer:
+            self._target = self._data.ordering.local_aru
+
+    def _measure(self, message: ReconciliationReply) -> None:
+        """Departure 49: measure how long the answer took, if this message begins the answer to the last request."""
+        if message.server_id != self._peer or not message.updates or message.updates[0].seq != self._first:
+            return
+        if self._awaits_reply:
+            self._awaits_reply = False
+            self.round_trip.answered(self._peers_asked[message.server_id], self._asked_at, self._clock.seconds())
 
     def _was_asked_in_vain(self, message: ReconciliationReply) -> bool:
         """Whether a reply without slots contradicts what its sender says, or said when it was asked.
@@ -164,7 +220,7 @@ class ReconciliationHandler(Handler):
     def stop(self) -> None:
         self._stop_waiting()
 
-    def _is_behind(self) -> bool:
+    def is_behind(self) -> bool:
         """Whether slots are missing that this server can take.
 
         A leader with a prepared view re-sends its own proposals and never reconciles, and a server whose disk is in
@@ -204,20 +260,26 @@ class ReconciliationHandler(Handler):
             self._slots_max, self._torn_bursts = max(1, self._reply_slots), 0
 
     def ask_a_peer(self) -> None:
-        if self._is_behind():
+        if self.is_behind():
             self.shorten_burst()
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
-            else:
+            elif not self._ask_own_leader():
                 # Departure 37: no peer says at present that it is ahead, so an earlier message may have been wrong. A
                 # peer that is ahead says so in its next ALIVE.
                 self._target = self._data.ordering.local_aru
 
     def _ask(self, peer: int, first: int) -> None:
+        if first != self._first:
+            self._peers_asked.clear()
+        self._awaits_reply = True
+        self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
+        self._peers_asked.setdefault(peer, self._asked_at)
+        self._asked_position = self._peers.by_id[peer].position
         last = self._target if self._slots_max >= BURST_SLOTS_MAX else min(self._target, first + self._slots_max - 1)
         self._request(peer, first, last)
-        self._arm(self._settings.reconciliation_seconds)
+        self._arm(self.round_trip.seconds)
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
@@ -236,6 +298,34 @@ class ReconciliationHandler(Handler):
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
         return self._rng.choice(preferred) if preferred else None
 
+    def _ask_own_leader(self) -> bool:
+        """Departure 49: ask the leader for a slot that it has proposed and that is missing here, though no ALIVE has
+        told that the leader has executed it. Returns whether the leader was asked.
+
+        The leader answers with the slots if they are ordered, and otherwise repeats their PROPOSALs.
+        """
+        view = self._data.views.last_installed
+        if self._data.server.state is not State.REG_NONLEADER:
+            return False
+        leader = self._membership.leader_of(view)
+        first = self._first_missing(view)
+        if not first or self._clock.seconds() < self._peers.by_id[leader].in_doubt_until:
+            return False
+        self._ask(leader, first)
+        return True
+
+    def _first_missing(self, view: int) -> int:
+        """The lowest slot up to `_target` without a PROPOSAL of `view`, or that should have been ordered by now; 0 if
+        there is none."""
+        ordering, waits_since = self._data.ordering, self._clock.seconds() - self._slot_time.seconds
+        for seq in range(ordering.local_aru + 1, min(self._target, ordering.global_history.top) + 1):
+            slot = ordering.global_history.get(seq)
+            if slot is None or slot.ordered is None:
+                proposal = None if slot is None else slot.proposal
+                if slot is None or proposal is None or proposal.view != view or slot.sent_at <= waits_since:
+                    return seq
+        return 0
+
     def _arm(self, seconds: float) -> None:
         if self._call is None:
             self._call = self._clock.callLater(seconds, self.ask_again)
@@ -251,7 +341,18 @@ class ReconciliationHandler(Handler):
 
     def ask_again(self) -> None:
         self._call = None
-        self._turn.run(self.ask_a_peer)
+        self._turn.run(self._ask_again)
+
+    def _ask_again(self) -> None:
+        awaits, self._awaits_reply = self._awaits_reply, False
+        if awaits and self._peer is not None and self.is_behind():
+            if self._turn.durable_position < self._asked_behind:
+                self._awaits_reply = True
+                self._arm(self.round_trip.seconds)  # the last request has not even left
+                return
+            if self._peers.by_id[self._peer].position < self._asked_position + WRITES_IN_BETWEEN:
+                self.round_trip.back_off()
+        self.ask_a_peer()
 
     # ------------------------------------------------------------------ the server that has them
 
@@ -264,7 +365,10 @@ class ReconciliationHandler(Handler):
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
         if last < message.first:
-            self._serve(message.server_id, message.first, [])
+            if self._data.server.state is State.REG_LEADER and message.first <= self._data.ordering.last_proposed:
+                allowance.spend(self.on_unordered(message.server_id, message.first, message.last))
+            else:
+                self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
             self._serve(message.server_id, message.first, self.rows_from_memory(message.first, last))
         else:
@@ -274,6 +378,12 @@ class ReconciliationHandler(Handler):
                 self._turn.run(self._serve, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def offer(self, seq: int, to: int) -> None:
+        """Departure 49: send an executed slot to a server that has not asked for it, if the slot is in memory."""
+        is_here = self._data.ordering.global_history.floor < seq <= self._data.ordering.local_aru
+        if is_here and self._allowances[to].is_left(self._clock.seconds()):
+            self._serve(to, seq, self.rows_from_memory(seq, seq))
 
     def rows_from_memory(self, first: int, last: int) -> list[tuple[int, Batch]]:
         rows: list[tuple[int, Batch]] = []

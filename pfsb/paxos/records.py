@@ -52,14 +52,17 @@ class AruRecord:
 
 @frozen
 class PeerRecord:
-    """The storage of server `server_id` has this identity (Departure 12)."""
+    """The storage of server `server_id` has this identity (Departure 12).
+
+    A server writes such a record about its own storage, too, with other numbers (`pfsb.paxos.log_positions.first_told`).
+    """
 
     server_id: int
     identity: bytes
     incarnation: int = 0
-    """Incarnation of that storage when it was seen; 0: not noted."""
+    """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
-    """Number of groups that were on its disk when it was seen; 0: not noted."""
+    """The log position that its frames told then; 0: not noted."""
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
@@ -89,7 +92,8 @@ class Recovered:
     """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, in ascending order."""
-    peers: dict[int, bytes] = field(factory=dict)
-    """Server id -> identity of the storage of each other server that was heard."""
+    peers: dict[int, PeerRecord] = field(factory=dict)
+    """Server id -> the facts on disk about the storage of each other server that was heard, and on this server's
+    own storage."""
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""

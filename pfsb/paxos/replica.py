@@ -33,6 +33,7 @@ from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
+from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
@@ -43,6 +44,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -69,6 +71,7 @@ from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.turn import Turn
@@ -129,14 +132,17 @@ class Replica:
         self.turn = Turn(data, storage, self.outbound, on_failure, self.end_turn, tracer)
         core = Core(data, membership, self.turn, clock, settings, tracer)
         self.demand = Demand(core, peers)
-        self.progress_timer = ProgressTimer(core, rng)
-        self.update_timers = UpdateTimers(core)
-        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer)
+        self.slot_time = slot_time = RoundTrip(settings.resend_seconds, rng)
+        self.progress_timer = ProgressTimer(core, rng, slot_time)
+        self.update_timers = UpdateTimers(core, rng, slot_time, window)
+        self.update_queue = UpdateQueue(data, settings, self.update_timers.start_timer, self.update_timers.executed)
         self.ordered_queue = OrderedUpdateQueue(core, state_machine)
         self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
-        self.ordering = GlobalOrderingHandler(core, self.ordered_queue, self.update_queue, self.progress_timer, peers)
-        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand)
+        self.ordering = GlobalOrderingHandler(
+            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
+        )
+        self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,
@@ -155,17 +161,32 @@ class Replica:
             window,
             validity,
             self.reconciliation.catch_up_to,
+            self.reconciliation.catch_up_to,
             birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.client_updates = ClientUpdateHandler(core, self.update_queue, self.demand, validity)
+        self.client_updates = ClientUpdateHandler(
+            core, self.update_queue, self.demand, validity, self.reconciliation.offer
+        )
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(core, self.prepare, self.update_queue, self.alive, self.progress_timer)
-        self.reads = ReadIndexHandler(core, self.alive)
-        self.storage_identity = StorageIdentityHandler(core, self.alive, self.take_part)
+        self.reads = ReadIndexHandler(core, self.alive, rng)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.take_part)
+        self.log_positions = LogPositionHandler(core, peers, storage, self.storage_identity.doubt)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
-            core, self.election, self.prepare, self.proposals, self.alive, self.reconciliation, self.disk_watch
+            core,
+            self.election,
+            self.prepare,
+            self.proposals,
+            self.alive,
+            self.reconciliation,
+            self.storage_identity,
+            self.disk_watch,
+            self.demand,
+            rng,
+            slot_time,
+            self.update_timers.round_trip,
         )
         self._wire()
         self._introduce_waiting: Callable[[], None] = _nothing
@@ -180,13 +201,36 @@ class Replica:
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the two call-backs by which a handler calls one that is built later, because the later one needs the
-        earlier one to be built."""
+        """Set the call-backs by which a handler calls one that is built later, because the later one needs the earlier
+        one to be built."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
-        self.ordering.on_gap = self.reconciliation.catch_up_to
+        self.ordering.on_gap = self._on_gap
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
+        # A group that is written takes along what is known of the other servers' storages (Departure 43).
+        self.turn.due_records = self.log_positions.due_records
+        self.peers.on_incarnation = self.log_positions.write_incarnation
+        # Retransmission repeats the messages of handlers that are built before it (Departure 49).
+        self.proposals.on_sent = self.retransmission.proposal_sent
+        self.election.on_begin = self.retransmission.election_begun
+        self.reconciliation.on_unordered = self.retransmission.resend_to
+        self.peers.on_return = self._path_is_back
+        self.update_timers.on_open_slot = self.reconciliation.ask_leader
+        self.update_timers.is_behind = self.reconciliation.is_behind
+
+    def _on_gap(self, seq: int) -> None:
+        """Slot `seq` is ordered here, and an earlier one is not: ask for it, or propose it again."""
+        self.reconciliation.catch_up_to(seq)
+        self.retransmission.gap_seen()
+
+    def _path_is_back(self) -> None:
+        """A server is heard again after a silence: what was sent meanwhile is repeated soon, and not measured.
+
+        Departures 48 and 49.
+        """
+        self.retransmission.path_is_back()
+        self.update_timers.path_is_back()
 
     def attach(
         self,
@@ -217,7 +261,8 @@ class Replica:
     def start(self) -> None:
         """Recover, listen, and enter an election (Figure 14) as soon as this storage is admitted (Departure 12)."""
         found = self.storage.recover()
-        self.membership.identities.update(found.peers)
+        self.log_positions.begin(found)
+        self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
         self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
         self.turn.durable.last_installed = self.data.views.last_installed
@@ -226,12 +271,17 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
         passes = list_digest(found.passes)
-        self._transport.start(self, found.identity, found.incarnation, lambda: self.storage.position, passes)
-        self.turn.run(self.storage_identity.begin_admission, found.identity)
+        self._transport.start(self, found.identity, found.incarnation, self.log_positions.told, passes)
+        self.turn.run(self._begin_admission, found.identity)
         self.retransmission.start()
+
+    def _begin_admission(self, identity: bytes) -> None:
+        self.log_positions.write_start()
+        self.storage_identity.begin_admission(identity)
 
     def take_part(self) -> None:
         """Begin to vote, when this server is admitted: ask for missing slots, and enter an election."""
+        self.log_positions.write_admission()
         self.reconciliation.ask_at_start()
         self.election.shift_to_leader_election(self.data.views.last_attempted + 1)
 
@@ -299,7 +349,9 @@ class Replica:
         storage_identity = self.storage_identity
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
-        self.peers.note_frame(sender, incarnation, position)
+        if not self.peers.note_frame(sender, incarnation, position):
+            self.log_positions.refuse(sender, identity, incarnation)
+            return
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
@@ -391,9 +443,12 @@ class Replica:
             case Stranger():
                 self.storage_identity.on_stranger(message)
             case Acquainted():
+                self.log_positions.believe(message.server_id)
                 self.storage_identity.on_acquainted(message)
             case Heard():
                 self.storage_identity.on_heard(message)
+            case KnownPosition():
+                self.log_positions.on_known_position(message)
             case _:
                 assert_never(message)
         return line

@@ -3,24 +3,52 @@
 This module repeats VIEW_CHANGE during an election, PREPARE until the view is prepared, and PROPOSAL until its slot is
 ordered, and it sends ALIVE and VC_PROOF periodically. A PREPARE_OK or an ACCEPT that was lost is sent again by its
 handler, as the answer to a repeated PREPARE or PROPOSAL. Client updates have their Update_Timers.
+
+Departure 49: how long a message waits for its answer follows the time that slots take (`RoundTrip`). A PROPOSAL is
+repeated sooner if a slot that was proposed after it is ordered already, as a lost TCP segment is when later ones are
+acknowledged.
 """
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
+
+from attrs import define
 from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import DiskWatch
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.round_trip import JITTER, SHORTEST_SECONDS, RoundTrip
+from pfsb.paxos.storage_identity import StorageIdentityHandler
+
+REORDERING = 1.25
+"""How long, in units of the mean time of a slot, a PROPOSAL waits before it counts as lost because a later slot is
+ordered already: messages may overtake each other (RFC 8985)."""
+
+BURSTS = 4
+"""Maximum number of times in `resend_seconds` that `Retransmission.resend_proposals` sends all that it may."""
+
+
+@define
+class Repetition:
+    """The repetition of one message of an election."""
+
+    view: int
+    due: float
+    wait: float
 
 
 class Retransmission(Handler):
-    """Two periodic timers: a fast one repeats messages that had no effect, a slow one sends ALIVE and VC_PROOF."""
+    """Two timers: one repeats messages that had no effect when they are due, a slow one sends ALIVE and VC_PROOF."""
 
     def __init__(
         self,
@@ -30,15 +58,30 @@ class Retransmission(Handler):
         proposals: ProposalHandler,
         alive: AliveHandler,
         reconciliation: ReconciliationHandler,
+        storage_identity: StorageIdentityHandler,
         disk_watch: DiskWatch,
+        demand: Demand,
+        rng: random.Random,
+        slot_time: RoundTrip,
+        update_time: RoundTrip,
     ) -> None:
+        """`slot_time` is the wait for a slot to be ordered, `update_time` that for the PROPOSAL with an update."""
         super().__init__(core)
         self._reconciliation = reconciliation
         self._election = election
         self._prepare = prepare
         self._proposals = proposals
         self._alive = alive
+        self._storage_identity = storage_identity
         self._disk_watch = disk_watch
+        self._demand = demand
+        self._rng = rng
+        self._slot_time = slot_time
+        self._update_time = update_time
+        self._votes = Repetition(0, 0.0, 0.0)
+        self._prepares = Repetition(0, 0.0, 0.0)
+        self._wake_at = 0.0
+        """Time by the clock at which this server looks next whether a message is to be repeated."""
         self._calls: dict[str, IDelayedCall] = {}
 
     def start(self) -> None:
@@ -57,14 +100,54 @@ class Retransmission(Handler):
         The timer is a delayed call and not a LoopingCall, which would end silently after an exception: an exception in
         a turn must stop the whole server.
         """
+        self._wake_at = self._clock.seconds() + self._settings.resend_seconds
         self._turn.run(self._resend)
         if not self._turn.stopped:
-            self._calls["resend"] = self._clock.callLater(self._settings.resend_seconds, self.resend_due)
+            self._calls["resend"] = self._clock.callLater(
+                max(0.0, self._wake_at - self._clock.seconds()), self.resend_due
+            )
+
+    def wake_by(self, time: float) -> None:
+        """Look at `time`, by the clock, or sooner whether a message is to be repeated."""
+        if time < self._wake_at:
+            self._wake_at = time
+            call = self._calls.get("resend")
+            if call is not None and call.active():
+                call.reset(max(0.0, time - self._clock.seconds()))
+
+    def proposal_sent(self, now: float) -> None:
+        """Look whether a PROPOSAL is to be repeated when its slot should have been ordered; `now` by the clock."""
+        due = now + self._slot_time.seconds
+        if due < self._wake_at:
+            self.wake_by(due)
+
+    def election_begun(self) -> None:
+        """Look in time whether the VIEW_CHANGE that is sent in this turn is to be repeated.
+
+        That waits were in vain under the former leader says little about the next one.
+        """
+        self._slot_time.start_anew()
+        wait = self._first_wait()
+        due = self._clock.seconds() + wait
+        self._votes = Repetition(self._data.views.last_attempted, due, wait)
+        self.wake_by(due)
+
+    def gap_seen(self) -> None:
+        """Repeat, as leader, the PROPOSALs below a slot that is ordered already, when they have had their time."""
+        if self._data.server.state is State.REG_LEADER:
+            self.wake_by(self._clock.seconds() + self._slot_time.mean * (REORDERING - 1))
+
+    def path_is_back(self) -> None:
+        """Repeat PROPOSALs soon: a server is heard again that was not heard for a while."""
+        now = self._clock.seconds()
+        self._slot_time.interrupted(now)
+        self.wake_by(now + self._slot_time.mean)
 
     def alive_due(self) -> None:
         """Send ALIVE and VC_PROOF, write the lazy records that still wait, and set the timer for the next time.
 
         This is also when the server looks whether its disk works, and when slots that all servers have are forgotten.
+        Measured times of which nothing new is learned are forgotten by and by (`RoundTrip.relax`).
         """
         self._disk_watch.look()
         self._turn.run(self._keep_informed)
@@ -74,35 +157,111 @@ class Retransmission(Handler):
 
     def _keep_informed(self) -> None:
         self._alive.send_alive()
+        self._storage_identity.ask_again()
         self._reconciliation.forget_what_all_have()
+        if not self._demand.knows_of_unexecuted_update():
+            self._slot_time.relax()
+        if not self._data.clients.pending_updates:
+            self._update_time.relax()
+        if not self._reconciliation.is_behind():
+            self._reconciliation.round_trip.relax()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).
 
-        A server whose disk is in trouble repeats none: it could not go on when they are answered (Departures 44, 45).
+        A server that is not admitted yet repeats nothing: it does not vote (Departure 12). Nor does a server whose disk
+        is in trouble: it could not go on when the messages are answered (Departures 44, 45).
         """
-        if self._turn.trouble is not None:
+        if self._storage_identity.is_newcomer or self._turn.trouble is not None:
             return
         views = self._data.views
         if self._data.server.state is State.REG_LEADER:
             self.resend_proposals()
         elif self._data.server.state is State.LEADER_ELECTION and views.last_attempted > 0:
-            if views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed):
-                self._prepare.ask_again()
-            self._election.send_view_change()
+            longest = self._settings.resend_seconds
+            prepares = views.last_installed == views.last_attempted and self._membership.i_lead(views.last_installed)
+            if prepares:
+                self._prepare.ask_for_parts()  # these requests have times of their own (Departure 47)
+                if self._is_due(self._prepares, max(longest, self._slot_time.measured)):
+                    self._prepare.ask_again()
+            if self._is_due(self._votes, longest):
+                self._election.send_view_change()
+
+    # ------------------------------------------------------------------ elections
+
+    def _first_wait(self) -> float:
+        return min(self._settings.resend_seconds, self._slot_time.seconds)
+
+    def _is_due(self, repetition: Repetition, longest: float) -> bool:
+        """Whether a message of the present election is to be sent again; its next wait is longer, up to `longest`.
+
+        While a disk write is under way, the message waits at the gate, or would do so: one copy is enough there.
+        """
+        now, view = self._clock.seconds(), self._data.views.last_attempted
+        if repetition.view != view:
+            repetition.view, repetition.wait = view, self._first_wait()
+            repetition.due = now + repetition.wait
+        is_due = now >= repetition.due and not self._turn.is_writing
+        if is_due:
+            repetition.wait = min(longest, repetition.wait * self._rng.uniform(2.0, 2.0 * (1 + JITTER)))
+            repetition.due = now + repetition.wait
+        self.wake_by(max(repetition.due, now + min(SHORTEST_SECONDS, longest)))
+        return is_due
+
+    # ------------------------------------------------------------------ proposals
 
     def resend_proposals(self) -> None:
-        """Send again the proposals that were not ordered within `resend_seconds`, the lowest slot first.
+        """Send again the proposals that were not ordered in time, the lowest slot first (Departure 49).
 
         Departure 32: each call sends about four frames of batches at most, so that repetitions do not flood a slow
-        network.
+        network; the next call goes on. If no slot at all was ordered while one waited, disks or links may have become
+        slow, and all waits become longer. Otherwise the messages of this slot were lost.
+        """
+        now, slot_time = self._clock.seconds(), self._slot_time
+        room = 4 * self._settings.frame_data_bytes_max
+        pause = min(SHORTEST_SECONDS, self._settings.resend_seconds)
+        was_in_vain = False
+        waiting = list(self._unordered())
+        for seq, slot, wait in waiting:
+            if slot.sent_at + wait <= now and room >= 0:
+                assert slot.proposal is not None
+                room -= len(slot.proposal.batch.data)
+                was_in_vain |= slot.sent_at >= slot_time.last_answer_at
+                self._proposals.resend(seq)
+        if room < 0:
+            pause = self._settings.resend_seconds / BURSTS
+        elif was_in_vain:
+            slot_time.back_off()
+        if waiting:
+            due = min(slot.sent_at + min(wait, slot_time.seconds) for _, slot, wait in waiting)
+            self.wake_by(max(due, now + pause))
+
+    def resend_to(self, server_id: int, first: int, last: int) -> int:
+        """Send the PROPOSALs from `first` to `last` that are not ordered yet to a server that lacks these slots.
+
+        Returns the number of bytes in their batches. Departure 32: about four frames are sent at most.
+        A PROPOSAL that was sent less than the mean time of a slot ago may be on its way, and is not repeated.
+        """
+        now = self._clock.seconds()
+        size = 0
+        for seq, slot, _ in self._unordered():
+            has_room = size <= 4 * self._settings.frame_data_bytes_max
+            if first <= seq <= last and has_room and slot.sent_at + self._slot_time.mean <= now:
+                assert slot.proposal is not None
+                size += len(slot.proposal.batch.data)
+                self._proposals.resend(seq, server_id)
+        return size
+
+    def _unordered(self) -> Iterator[tuple[int, Slot, float]]:
+        """(number, slot, wait in seconds) for the slots that this leader has proposed and that are not ordered yet.
+
+        The wait is short for a slot with a later one that is ordered already, though it was sent later.
         """
         ordering = self._data.ordering
-        due = self._clock.seconds() - self._settings.resend_seconds
-        room = 4 * self._settings.frame_data_bytes_max
-        for seq, slot in ordering.global_history.above(ordering.local_aru):
-            if seq > ordering.last_proposed or room < 0:
-                return
-            if slot.proposal is not None and slot.ordered is None and slot.sent_at <= due:
-                room -= len(slot.proposal.batch.data)
-                self._proposals.resend(seq)
+        slots = [(seq, slot) for seq, slot in ordering.global_history.above(ordering.local_aru)]
+        latest_ordered = max((slot.sent_at for _, slot in slots if slot.ordered is not None), default=0.0)
+        wait = self._slot_time.seconds
+        soon = min(wait, REORDERING * self._slot_time.mean)
+        for seq, slot in slots:
+            if seq <= ordering.last_proposed and slot.proposal is not None and slot.ordered is None:
+                yield seq, slot, soon if slot.sent_at < latest_ordered else wait

@@ -1,14 +1,20 @@
-"""Departure 12: a storage has an identity, and a server with a new storage takes part when other servers know it.
+"""Departure 12: a storage has an identity, and a server takes part when enough others know its storage.
 
 A server with an empty disk may have had another disk before, and have made promises that were lost with that disk.
 Servers that know the former storage identity tell the server so (STRANGER). But a server that receives messages while
 its own are all lost would not be told; it would follow some old leader, and count its own vote. So a server with a new
-storage, a newcomer, neither votes nor leads until enough other servers to make a majority with it have told it that
-they have its storage identity on disk (ACQUAINTED).
+storage, a newcomer, neither votes nor leads until enough others have told it that they have its storage identity on
+disk (ACQUAINTED).
 
-Why safe: a server that has received a frame of the former storage refuses the new one, and never sends it ACQUAINTED.
-So the servers that make a majority with an admitted newcomer have received no frame of its former storage. The
-departure says which cases are left to the operator.
+Departure 42: enough is a majority of the others, N - majority + 1 of them. Why safe: a server that knows the former
+storage refuses the new one, and never sends it ACQUAINTED. The former storage was admitted by a majority of the others,
+too, and any two such majorities share a server. So of two storages of one id at most one is ever admitted, as long as
+the server that they share keeps its own disk.
+
+A server that comes back with a storage that was admitted before waits, too, but not for long: until all others have
+told it that they know its storage in no later state than it is in (Departure 43), or, after a period of ALIVE, so many
+that they are a majority with it. Only those others count whose storages it knew when it started: a server that is new
+itself has heard of no earlier state.
 """
 
 from __future__ import annotations
@@ -25,18 +31,20 @@ from pfsb.paxos.messages import (
     ClientUpdate,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     ReconciliationReply,
     ReconciliationRequest,
     Stranger,
 )
-from pfsb.paxos.peers import NEVER
+from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.records import PeerRecord
 
 FOR_NEWCOMERS = (
     Acquainted,
     Alive,
     Heard,
+    KnownPosition,
     Stranger,
     ClientUpdate,
     GloballyOrderedUpdate,
@@ -44,8 +52,12 @@ FOR_NEWCOMERS = (
     ReconciliationRequest,
 )
 """Kinds of messages that a newcomer handles: none of them asks for a vote or a promise."""
-FROM_A_HEARER = (Acquainted, Heard, Stranger)
+FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
+PERIODS_FOR_ALL = 1
+"""For how many periods of ALIVE a server that comes back waits for a word of all others, not only of a majority."""
+LOG_SECONDS = 10.0
+"""Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
 ANSWERS_PER_ALIVE = 4
 """Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 
@@ -58,31 +70,78 @@ class StorageWasReplaced(Exception):
 class StorageIdentityHandler(Handler):
     _log = Logger()
 
-    def __init__(self, core: Core, alive: AliveHandler, on_admitted: Callable[[], None]) -> None:
+    def __init__(self, core: Core, alive: AliveHandler, peers: Peers, on_admitted: Callable[[], None]) -> None:
         """`on_admitted` is called once, in a turn, when this server may vote and lead."""
         super().__init__(core)
         self._alive = alive
+        self._peers = peers
         self._on_admitted = on_admitted
         self._identity = b""
         self._acquainted: set[int] = set()
-        """Ids of the other servers that have told (ACQUAINTED) that they have this storage's identity on disk."""
+        """Ids of the other servers that have told (ACQUAINTED), since this start, that they have this storage's
+        identity on disk."""
+        self._doubters: set[int] = set()
+        """Ids of the other servers that know of a later state of this storage (Departure 43)."""
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
         """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
+        self._returns = False
+        """Whether this storage has installed a view before, and so was admitted before."""
+        self._known_at_start: set[int] = set()
+        """Ids of the other servers whose storages this server knew when it started."""
+        self._periods = 0
+        """Number of periods of ALIVE that have begun since the start."""
+        self._log_from = 0.0
         self.is_newcomer = False
+        """Whether this server is not admitted yet: it neither votes nor leads."""
 
     def begin_admission(self, identity: bytes) -> None:
-        """Begin the admission of this server, in a turn, at the start.
-
-        A server that has installed a view before was admitted then, so it is admitted again at once.
-        """
+        """Begin the admission of this server, in a turn, at the start."""
         self._identity = identity
+        self._returns = self._data.views.last_installed > 0
+        self._known_at_start = set(self._membership.identities)
         self.is_newcomer = True
         self._admit_if_known()
-        if self.is_newcomer:
-            others = self._membership.quorum - 1
-            self._log.info("this storage is new: to take part it must be known to {others} others", others=others)
+
+    def ask_again(self) -> None:
+        """Ask, in a turn and with each ALIVE, those others for ACQUAINTED that have not sent it since this start.
+
+        A newcomer's ALIVE asks by itself (`answer_alive`); a server that comes back asks by HEARD.
+        """
+        if not self.is_newcomer:
+            return
+        self._periods += 1
+        if self._returns:
+            for server_id in self.missing:
+                known = self._membership.identities.get(server_id)
+                if known is not None:
+                    self._turn.send(Heard(self._data.server.server_id, known), server_id)
+        self._admit_if_known()
+        self._tell_who_is_missing()
+
+    @property
+    def missing(self) -> list[int]:
+        """Ids of the other servers that have not told, since this start, that they know this storage."""
+        return [i for i in self._membership.others if i not in self._acquainted]
+
+    @property
+    def needed(self) -> int:
+        """How many other servers must know this storage before this server votes and leads."""
+        if not self._returns:
+            return self._membership.acquaintances
+        return self._membership.n - 1 if self._periods <= PERIODS_FOR_ALL else self.quorum - 1
+
+    def _tell_who_is_missing(self) -> None:
+        now = self._clock.seconds()
+        if self.is_newcomer and self._periods > PERIODS_FOR_ALL and now >= self._log_from:
+            self._log_from = now + LOG_SECONDS
+            self._log.warn(
+                "this server does not vote yet: its storage must be known to {needed} others, and it has no word yet "
+                "of server {missing}",
+                needed=self.needed,
+                missing=", ".join(map(str, self.missing)),
+            )
 
     def is_who_it_says(self, sender: int, identity: bytes, messages: Sequence[Message]) -> bool:
         """Whether a frame carries the storage identity that this server has remembered for the sender.
@@ -143,25 +202,43 @@ class StorageIdentityHandler(Handler):
         """
         sender = message.server_id
         if message.view == 0:
-            self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
+            self._acquaint(sender)
         if self.is_newcomer and sender not in self._acquainted:
             self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:
-        """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage."""
+        """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage.
+
+        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
+        storage was further before.
+        """
+        sender = message.server_id
         if self.is_newcomer and message.identity == self._identity:
-            self._acquainted.add(message.server_id)
-            self._admit_if_known()
+            self._doubters.discard(sender)
+            if not self._returns or sender in self._known_at_start:
+                self._acquainted.add(sender)
+                self._admit_if_known()
+
+    def doubt(self, server_id: int) -> None:
+        """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
+        self._acquainted.discard(server_id)
+        self._doubters.add(server_id)
 
     def on_heard(self, message: Heard) -> None:
-        """Answer HEARD, by which a server that does not know this storage yet asks for a sign of life, with
-        ACQUAINTED."""
+        """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
         if message.identity == self._identity:
-            sender = message.server_id
+            self._acquaint(message.server_id)
+
+    def _acquaint(self, sender: int) -> None:
+        """Tell the sender of a frame that its storage's identity is on disk here.
+
+        Not if the frame has told less of the storage than is known: its sender may have been started with an earlier
+        state, and must not be admitted.
+        """
+        if not self._peers.is_overtaken(sender):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:
-        promised = self._data.views.last_installed > 0
-        if promised or len(self._acquainted) + 1 >= self._membership.quorum:
+        if len(self._acquainted) >= self.needed and not self._doubters:
             self.is_newcomer = False
             self._on_admitted()

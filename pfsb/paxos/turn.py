@@ -19,7 +19,7 @@ become refusals, which rest on no record and so need not wait.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,10 @@ from pfsb.paxos.interfaces import IStableStorage, ITracer
 from pfsb.paxos.messages import Accept, Message, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
+
+SYNCS_PER_NOTE = 16
+"""Every how many syncs the records of `Turn.due_records` are written: with each they would make a tenth more to write.
+"""
 
 
 @define
@@ -122,6 +126,9 @@ class Turn:
         self.durable_position = 0
         """Number of `sync` calls whose records are on disk."""
         self._releasing = False
+        self.due_records: Callable[[], Iterable[Record]] = tuple
+        """Called when a group is about to be written, but not for each one: returns records that go with it, and for
+        which nothing waits (`pfsb.paxos.log_positions`)."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
 
@@ -149,15 +156,16 @@ class Turn:
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
-    def send_proposal_early(self, message: Proposal) -> None:
-        """Send a PROPOSAL to all other servers: early if its view is on disk, else through the gate (Departure 2)."""
+    def send_proposal_early(self, message: Proposal, to: int | None = None) -> None:
+        """Send a PROPOSAL, to all other servers if `to` is None: early if its view is on disk, else through the gate
+        (Departure 2)."""
         # While PREPARE passes the gate, this test finds the view on disk: a leader has promises only because its
         # PREPARE has left. Should a PREPARE ever leave early, (view, seq) names one proposal only by this test (breaks
         # EarlyProposal and NeitherWaits in docs/spec/index.rst).
         if self.durable.last_installed < message.view:
-            self.send(message)
+            self.send(message, to)
         else:
-            self.send_early(message)
+            self.send_early(message, to)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
@@ -227,6 +235,7 @@ class Turn:
     def flush_lazy(self) -> None:
         """Write the lazy records that no forced record has taken along to disk yet, unless the disk is in trouble."""
         if self._lazy_waits and not self._stopped and self.trouble is None:
+            self._append_due()
             self._sync()
 
     def set_trouble(self, trouble: DiskTrouble | None) -> None:
@@ -263,6 +272,11 @@ class Turn:
         return not any(outbox.has_executed for _, outbox in self._behind_the_gate)
 
     @property
+    def position(self) -> int:
+        """Number of disk writes asked for so far. What is sent now leaves when so many are done."""
+        return self._position
+
+    @property
     def idle(self) -> bool:
         """Whether no outbox waits at the gate, and no write is under way."""
         return not self._behind_the_gate and self._position == self.durable_position
@@ -288,8 +302,14 @@ class Turn:
     def _sync(self) -> None:
         self._lazy_waits = False
         self._position += 1
+        if not self._position % SYNCS_PER_NOTE:
+            self._append_due()
         now_durable = Durable(self._data.views.last_installed, self._data.ordering.local_aru)
         self._storage.sync(partial(self._synced, self._position, now_durable))
+
+    def _append_due(self) -> None:
+        for record in self.due_records():
+            self._storage.append(record)
 
     def _synced(self, position: int, durable: Durable) -> None:
         if self._stopped:

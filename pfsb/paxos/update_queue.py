@@ -28,11 +28,18 @@ def _encoded_bytes(update: ClientUpdate) -> int:
 class UpdateQueue:
     """Update_Queue, the updates that wait for a sequence number; Pending_Updates, those of this server's clients."""
 
-    def __init__(self, data: DataStructures, settings: Settings, start_update_timer: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        data: DataStructures,
+        settings: Settings,
+        start_update_timer: Callable[[str], None],
+        stop_update_timer: Callable[[str, int], None] = lambda client_id, seq: None,
+    ) -> None:
         self._data = data
         self._clients = data.clients
         self._settings = settings
         self._start_update_timer = start_update_timer
+        self._stop_update_timer = stop_update_timer
         self.batch_updates = Histogram(COUNTS)
         """Distribution of the number of updates in each batch that this server has made from its queue since its
         start."""
@@ -136,8 +143,10 @@ class UpdateQueue:
         self.batch_updates.observe(len(updates))
         return Batch.of(time_ms, updates)
 
-    def drop_executed(self, update: ClientUpdate) -> None:
-        """Drop `update`, which was executed, and earlier updates of its client from Pending_Updates (Figure 10 D, G16).
+    def drop_executed(self, update: ClientUpdate, seq: int) -> None:
+        """Drop `update`, which was executed in slot `seq`, and earlier updates of its client from Pending_Updates.
+
+        Figure 10 D, and G16.
 
         It makes no difference which server the pending copy names as the one that answers. The client's entry of
         Last_Enqueued is dropped, too: from here on Last_Executed refuses the update, and Last_Enqueued need not hold
@@ -148,6 +157,7 @@ class UpdateQueue:
         pending = self._clients.pending_updates.get(update.client_id)
         if pending is not None and pending.timestamp <= update.timestamp:
             del self._clients.pending_updates[update.client_id]
+            self._stop_update_timer(update.client_id, seq)
 
     def bound_updates(self) -> Set[Identity]:
         bound: set[Identity] = set()

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -32,9 +33,10 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
 from pfsb.service.assembly import real_server, sqlite_storage
-from pfsb.service.chat_log import ChatLog
+from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
+from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -46,6 +48,8 @@ EXIT_FAILED = 3
 """Exit status of a server that has stopped itself."""
 LAST_WORDS_SECONDS = 0.05
 """How long, in seconds, the reactor runs on after the last answers, so that they are written to the sockets."""
+LOG_SECONDS = 1.0
+"""How long, in seconds, the end of the process waits for the last lines of the text log to be written."""
 OTHER_FILES_MAX = 100
 """Number of file descriptors reserved for storage, logs and the server's own sockets, which need about 50 in practice.
 """
@@ -133,6 +137,9 @@ class Options(usage.Options):
             self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
         if not self.parent.get("nodaemon") and self.parent.get("logfile") is None:
             self.parent["logfile"] = f"pfsb-{self.server_id}.log"
+        if not self.parent.get("logger"):
+            PROCESS_LOG.options = self.parent
+            self.parent["logger"] = OBSERVER_NAME
 
     @property
     def directory(self) -> Path | None:
@@ -160,7 +167,9 @@ class ServerService(Service):
     def __init__(self, options: Options) -> None:
         self._options = options
         self._ports = MultiService()
-        self._chat_log: ChatLog | None = None
+        self._chat_log: ChatLogWriter | None = None
+        self._exit_status: int | None = None
+        """The status with which the process must end at once, without the interpreter's own end; None: it need not."""
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
 
@@ -169,6 +178,8 @@ class ServerService(Service):
         super().startService()
         clock: Any = reactor
         clock.seconds = steady_seconds()
+        atexit.register(self._end)  # runs after twistd has removed its pid file
+        PROCESS_LOG.begin()
         try:
             self._start()
         except CannotRun as error:
@@ -260,9 +271,9 @@ class ServerService(Service):
     def _begin_chat_log(self, server: Server) -> None:
         directory, chat = self._options.directory, _chat(server)
         if directory is not None and chat is not None and self._chat_log is None:
-            self._chat_log = ChatLog(directory / "chat.log")
-            first, append = self._chat_log.next_index, self._chat_log.append
-            server.subscribe(chat.listen_verb, first, append, is_patient=True)
+            log = ChatLog(directory / "chat.log")
+            self._chat_log = ChatLogWriter(log)
+            server.subscribe(chat.listen_verb, log.next_index, self._chat_log.append, is_patient=True)
 
     def _take_signals(self) -> None:
         """Stop the reactor at SIGTERM and SIGINT, so that the exit status is 0: the server was asked to stop."""
@@ -293,9 +304,9 @@ class ServerService(Service):
             server.stop()
             if server.disk_is_stuck:
                 # The writer's thread is inside a system call. At the interpreter's end SQLite would wait for it.
-                atexit.register(os._exit, 0)  # runs after twistd has removed its pid file
-            if self._chat_log is not None:
-                self._chat_log.close()
+                self._exit_status = 0
+            if self._chat_log is not None and not self._chat_log.close():
+                self._exit_status = 0
             self._ports.stopService()
             clock: Any = reactor
             clock.callLater(LAST_WORDS_SECONDS, stopped.callback, None)
@@ -308,15 +319,24 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
-        if failure.check(StorageWasReplaced, CannotRun, StateDiverged):
+        if failure.check(StorageWasReplaced, StorageRefused, CannotRun, StateDiverged):
             self._log.critical("{error}", error=failure.getErrorMessage())
         else:
             self._log.failure("this server stops itself", failure)
         sys.stderr.write(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}\n")
         if self._server is not None:
             self._server.replica.turn.stop()
-        atexit.register(os._exit, EXIT_FAILED)  # runs after twistd has removed its pid file
+        self._exit_status = EXIT_FAILED
         _stop_reactor()
+
+    def _end(self) -> None:
+        """End the process, when everything else of it has ended: write the last lines of the log, if its disk answers.
+
+        A thread that is inside a system call holds locks for which the interpreter would wait at its end.
+        """
+        is_written = PROCESS_LOG.finish(LOG_SECONDS)
+        if self._exit_status is not None or not is_written:
+            os._exit(self._exit_status or 0)
 
 
 def _chat(server: Server) -> Any:
@@ -337,11 +357,13 @@ def _collect_garbage_seldom() -> None:
 
 
 def _stop_reactor() -> None:
+    """Stop the reactor: now, or as soon as it runs. Has no effect if it is stopping, as after a second SIGTERM."""
     clock: Any = reactor
     try:
         clock.stop()
     except ReactorNotRunning:
-        clock.callWhenRunning(clock.stop)
+        with suppress(ReactorNotRunning):
+            clock.callWhenRunning(clock.stop)
 
 
 def makeService(options: Options) -> Service:

@@ -148,14 +148,11 @@ class ClientConnection:
 
     @property
     def answers_in_wait(self) -> int:
-        """Number of answers that the client waits for, without those to reads, and to commands that are PENDING.
+        """Number of answers that the client waits for; 0 while the server decides how to answer a read.
 
         Always 0 while the disk hangs, unless there is a mistake in this class: the simulator checks it.
         """
-        if self._reads_under_way:
-            return 0
-        pending = sum((each.answer is not None) + len(each.repeats) for each in self._pending.values())
-        return self.unanswered - pending
+        return 0 if self._reads_under_way else self.unanswered
 
     # ------------------------------------------------------------------ commands and questions
 
@@ -229,17 +226,18 @@ class ClientConnection:
     def query_local_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
         """Answers several questions as `query_local` does, all from one state of this server.
 
-        While the disk hangs, the questions are refused if the state rests on records that are not on disk; otherwise
-        they are answered at once (Departure 44).
+        While the disk is in trouble, the questions are answered at once if the state rests on no record that is not on
+        disk: a write may be under way for long. Otherwise they are refused if the disk hangs (Departure 44).
         """
         self.unanswered += len(questions)
         answer = partial(self._give_answers, answer)
-        if self._turn.trouble is not DiskTrouble.HANGS:
-            self._turn.run(self._answer_questions, questions, answer)
-        elif self._turn.shows_only_what_is_durable:
+        trouble = self._turn.trouble
+        if trouble is not None and self._turn.shows_only_what_is_durable:
             answer(self._results_of(questions))
-        else:
+        elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))
+        else:
+            self._turn.run(self._answer_questions, questions, answer)
 
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
@@ -256,13 +254,23 @@ class ClientConnection:
     ) -> None:
         """Refuses the unanswered commands and the BYE that were submitted before clock time `oldest`; called in a turn.
 
-        A command that is PENDING is not refused: it has run, and its result may come much later. The two refusals are
-        those of `Bundler.refuse_submitted_before`.
+        A command that is PENDING is not refused: it has run, and its result may come much later (but see
+        `refuse_pending`). The two refusals are those of `Bundler.refuse_submitted_before`.
         """
         self.bundler.refuse_submitted_before(oldest, unknown, not_sent)
         if self._waiting_bye is not None and self._waiting_bye.submitted_at < oldest:
             bye, self._waiting_bye = self._waiting_bye, None
             self._turn.refuse(bye.answer, unknown)
+
+    def refuse_pending(self, refusal: Provisional) -> None:
+        """Answers the clients of PENDING commands with a provisional refusal; called in a turn when the disk is in
+        trouble.
+
+        This server may not learn the results for a long time. They go to clients that repeat the numbers, here or at
+        another server.
+        """
+        for submitted in self._pending.values():
+            self._refuse_submitted(submitted, [refusal])
 
     def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
         """The refusal of a command with this number at present, or None if the command is accepted.

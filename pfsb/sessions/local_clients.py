@@ -144,13 +144,14 @@ class LocalClients:
     # ------------------------------------------------------------------ commands that are not answered in time
 
     def disk_changed(self) -> None:
-        """Refuses, in a turn, all that is under way, if the disk has begun to hang, or is full."""
+        """Refuses, in a turn, all that is under way or PENDING, if the disk has begun to hang, or is full."""
         trouble = self.replica.turn.trouble
         if trouble is not None:
             refusals = TROUBLE_REFUSALS[trouble]
             self.submission.refuse_operations_submitted_before(inf, refusals.under_way, refusals.not_sent)
             for connection in self._connections:
                 connection.refuse_submitted_before(inf, refusals.under_way, refusals.not_sent)
+                connection.refuse_pending(refusals.under_way)
 
     def sweep_unanswered(self) -> None:
         self.replica.perform(self._refuse_old)

@@ -23,7 +23,7 @@ from attrs import define, evolve, frozen
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import Accepted
+from pfsb.paxos.records import Accepted, PeerRecord
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, other_format, unusable
@@ -33,6 +33,10 @@ from pfsb.storage.wal import log_of, make_room
 FORMAT_VERSION: Final = 3
 """Number of the file format that this version writes, and the only one that it reads. Formats 1 and 2 belong to
 versions of pfsb that were not released."""
+
+LIBRARY_MIN: Final = (3, 32, 0)
+"""The oldest SQLite library that is allowed: the first one that takes as many parameters in one statement as a group
+of `ROWS_MAX` rows has."""
 
 TABLES = """
 CREATE TABLE identity (
@@ -49,7 +53,7 @@ CREATE TABLE views (
     last_attempted INTEGER NOT NULL,
     last_installed INTEGER NOT NULL,
     local_aru      INTEGER NOT NULL,
-    position       INTEGER NOT NULL,    -- number of groups written, this one included
+    position       INTEGER NOT NULL,    -- number of groups written, this one included; a start counts as one
     hash           BLOB NOT NULL
 );
 CREATE TABLE history (
@@ -102,6 +106,16 @@ Such rows bring the number of rows of each INSERT up to 1, 2, 4, 8, ..., so that
 
 ROWS_MAX = 256
 """Maximum number of rows in one INSERT; a group with more is written as one transaction of several INSERTs."""
+
+
+def refuse_old_library() -> None:
+    """Raise `StorageRefused` if Python was linked with an SQLite library older than `LIBRARY_MIN`."""
+    if sqlite3.sqlite_version_info < LIBRARY_MIN:
+        needed = ".".join(map(str, LIBRARY_MIN))
+        raise StorageRefused(
+            f"SQLite {sqlite3.sqlite_version}, the library that this Python uses, is too old; pfsb needs {needed} or "
+            "later: run it with another Python or with a later library"
+        )
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -230,6 +244,16 @@ class WritingDatabase:
     views: StoredViews = StoredViews()
 
     @classmethod
+    def look(cls, path: Path) -> WritingDatabase:
+        """Open the file for reading only: neither opening nor closing changes the database or its log.
+
+        A connection that may write would copy a log into the database when it is closed. A log that does not belong to
+        the database, and is about to be refused, would destroy the database by that.
+        """
+        uri = f"{path.absolute().as_uri()}?mode=ro"
+        return cls(path, sqlite3.connect(uri, uri=True, isolation_level=None))
+
+    @classmethod
     def open(cls, path: Path) -> WritingDatabase:
         connection = connect(path)
         try:
@@ -271,9 +295,12 @@ class WritingDatabase:
         self.views = StoredViews(*self._only_row("views"))
         return self.views
 
-    def peers(self) -> dict[int, bytes]:
+    def peers(self) -> dict[int, PeerRecord]:
         rows = self._connection.execute("SELECT * FROM peers")
-        return {row[0]: bytes.fromhex(row[1]) for row in checked_rows(self.path, "peers", rows)}
+        return {
+            server_id: PeerRecord(server_id, bytes.fromhex(identity), incarnation, position)
+            for server_id, identity, incarnation, position in checked_rows(self.path, "peers", rows)
+        }
 
     def passes(self) -> dict[int, bytes]:
         rows = self._connection.execute("SELECT * FROM passes")
@@ -322,20 +349,29 @@ class WritingDatabase:
     # Writing
 
     def begin_incarnation(self, identity: StorageIdentity) -> StorageIdentity:
-        """Increase the stored incarnation by one, and begin the write-ahead log anew; returns the changed row.
+        """Increase the stored incarnation and position by one, and begin the write-ahead log anew; returns the changed
+        row.
 
-        The number is on disk before the server sends anything, so no two incarnations ever use the same number. The log
+        The number is on disk before the server sends anything, so no two incarnations ever use the same number. The
+        position counts a start as a group, so the log of a server that was started is never empty: the database alone
+        has a lower position than the note beside it (`pfsb.storage.position_note`). The log
         begins anew with other salts, because a torn transaction of an earlier incarnation may have left frames behind
         the end of the log, and `acknowledged_commits_lost` would count the commits among them.
         """
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         make_room(log_of(self.path))
         identity = evolve(identity, incarnation=identity.incarnation + 1)
-        self._connection.execute(
-            "UPDATE identity SET incarnation = ?, hash = ?",
-            (identity.incarnation, row_hash("identity", *identity.columns())),
-        )
+        views = evolve(self.views, position=self.views.position + 1)
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._update("identity", "incarnation = ?", identity.incarnation, identity.columns())
+        self._update("views", "position = ?", views.position, views.columns())
+        self._connection.execute("COMMIT")
+        self.views = views
         return identity
+
+    def _update(self, table: str, change: str, value: int, columns: tuple[Cell, ...]) -> None:
+        """Change one column of the only row of a table, whose columns are `columns` afterwards."""
+        self._connection.execute(f"UPDATE {table} SET {change}, hash = ?", (value, row_hash(table, *columns)))
 
     def write(self, effect: Effect) -> None:
         """Write a whole group as one transaction, which is on disk when this method returns.

@@ -1,53 +1,128 @@
-"""The lock of a data directory: without it, two server processes could use one storage and vote twice under one id."""
+"""A data directory belongs to one process, and its files stay the ones that were opened.
+
+Without the lock two server processes could use one storage, and vote twice under one id. Without the watch a server
+would go on writing to files that have been deleted or replaced, and its next start would not find what it has promised.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Event, Thread
+from typing import Final
 
 from attrs import define, field
+from twisted.python.failure import Failure
 
 from pfsb.paxos.interfaces import StorageRefused
+
+WATCH_SECONDS: Final = 1.0
+"""Time, in seconds, between two looks at the files of a running server."""
 
 
 @define(eq=False)
 class DirectoryLock:
-    """An advisory lock on `<directory>/pfsb.lock`, held until `release` or the end of the process.
+    """An advisory lock on a data directory and on the file `pfsb.lock` in it, held until `release` or the end of the
+    process.
 
-    The kernel releases the lock when the process dies, however it dies: no stale lock is ever left to clean up.
+    The kernel releases the lock when the process dies, however it dies: no stale lock is ever left to clean up. The
+    lock on the directory itself holds when the file is deleted. Where directories cannot be locked, as on NFS, the file
+    has to do.
     """
 
     _directory: Path
-    _descriptor: int | None = field(default=None, init=False)
+    _descriptors: list[int] = field(factory=list, init=False)
 
     def acquire(self) -> None:
         """Make the directory if need be and lock it. Raises `StorageRefused` if another process holds the lock."""
         path = self._directory / "pfsb.lock"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._descriptors.append(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+            self._descriptors.append(os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         except OSError as error:
+            self.release()
             raise StorageRefused(
                 f"{error.filename}: {error.strerror}; the data directory must be one that this server may write to"
             ) from error
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock(*self._descriptors)
         except OSError as error:
-            holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-            os.close(descriptor)
+            holder = os.read(self._descriptors[0], 20).decode("ascii", "replace").strip() or "unknown"
+            self.release()
             raise StorageRefused(
                 f"{self._directory}: in use by another server (process {holder}); "
                 "each server needs a directory of its own"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, b"%d\n" % os.getpid())
-        self._descriptor = descriptor
+        os.ftruncate(self._descriptors[0], 0)
+        os.write(self._descriptors[0], b"%d\n" % os.getpid())
+
+    def _lock(self, file: int, directory: int) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EAGAIN):
+                raise
 
     def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Give the lock up. Further calls do nothing."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+
+@define(eq=False)
+class DirectoryWatch:
+    """A thread that looks every `WATCH_SECONDS` whether the files of a running server are still the ones it opened.
+
+    `on_failure` is called once, from the thread, with a `StorageRefused` as a Failure: when a file has been deleted,
+    replaced by another one or cut short, or the disk does not tell. The caller of `start` must have opened the files.
+    """
+
+    _files: Sequence[Path]
+    _on_failure: Callable[[Failure], None]
+    _found: dict[Path, os.stat_result] = field(factory=dict, init=False)
+    _stopped: Event = field(factory=Event, init=False)
+
+    def start(self) -> None:
+        self._found = {path: path.stat() for path in self._files}
+        Thread(target=self._run, name="pfsb storage watch", daemon=True).start()
+
+    def stop(self) -> None:
+        """Look no more. A look that is under way may still find something."""
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Look once; raises `StorageRefused` at the first file that is not what it was."""
+        for path, before in self._found.items():
+            try:
+                now = path.stat()
+            except OSError as error:
+                gone = "deleted" if isinstance(error, FileNotFoundError) else f"not readable ({error.strerror})"
+                raise _under_a_running_server(path, gone) from error
+            if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
+                raise _under_a_running_server(path, "replaced by another file")
+            if now.st_size < before.st_size:
+                raise _under_a_running_server(path, "cut short")
+            self._found[path] = now
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.wait(WATCH_SECONDS):
+                self.look()
+        except StorageRefused:
+            if not self._stopped.is_set():
+                self._on_failure(Failure())
+
+
+def _under_a_running_server(path: Path, fate: str) -> StorageRefused:
+    return StorageRefused(
+        f"{path}: {fate} while the server was running; what it has written since may be lost. Bring back all files of "
+        "this directory as they are now in use, if that is still possible, before this server is started again"
+    )
 
 
 def free_bytes(directory: Path) -> tuple[int, int]:

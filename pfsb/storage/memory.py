@@ -33,7 +33,7 @@ class MemoryDisk:
     identity: bytes = b""
     incarnation: int = 0
     position: int = 0
-    """Number of groups that are on this disk as a whole, counted since the disk was made."""
+    """Number of groups that are on this disk as a whole, counted since the disk was made; a start counts as one."""
     contents: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
@@ -44,6 +44,14 @@ class MemoryDisk:
     """The disk counts as full when it has room for no more records than this."""
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
+
+    def copy(self) -> MemoryDisk:
+        """A disk with the present contents of this one, which later writes leave as they are."""
+        now = self.contents
+        contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers))
+        return MemoryDisk(
+            self.identity, self.incarnation, self.position, contents, dict(self.passes), forgotten=self.forgotten
+        )
 
     def first_gap(self) -> int | None:
         """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
@@ -155,6 +163,7 @@ class MemoryStorage:
         disk.in_use = self._running = True
         disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
         disk.incarnation += 1
+        disk.position += 1
         return self._recovered()
 
     def append(self, record: Record) -> None:
@@ -334,7 +343,7 @@ class MemoryStorage:
             local_aru=disk.local_aru,
             ordered=disk.ordered(1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
-            peers={server_id: peer.identity for server_id, peer in disk.contents.peers.items()},
+            peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
         )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from pfsb.paxos.interfaces import StorageRefused
 
 MUST_NOT_VOTE_AGAIN = (
-    "a server that has lost part of its storage must not vote again: remove it from the membership and add it anew"
+    "a server that has lost part of its storage must not vote again: leave it stopped, and the others go on without it "
+    "as long as they are a majority"
 )
 """The last words of each text that refuses a storage because a part of it is lost or damaged."""
 

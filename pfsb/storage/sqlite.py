@@ -19,9 +19,18 @@ from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Record, Recovered
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.database import ReadingDatabase, StorageIdentity, StorageOwner, WritingDatabase, create, read_ordered
-from pfsb.storage.directory import DirectoryLock
+from pfsb.storage.database import (
+    ReadingDatabase,
+    StorageIdentity,
+    StorageOwner,
+    WritingDatabase,
+    create,
+    read_ordered,
+    refuse_old_library,
+)
+from pfsb.storage.directory import DirectoryLock, DirectoryWatch
 from pfsb.storage.effect import ORDERED_VIEW, HistoryCallback
+from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
 from pfsb.storage.room import Room
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
@@ -75,6 +84,9 @@ class SQLiteStorage:
     _appended: list[Record] = field(factory=list, init=False)
     _writer: GroupWriter | None = field(default=None, init=False)
     _reader: HistoryReader | None = field(default=None, init=False)
+    _watch: DirectoryWatch | None = field(default=None, init=False)
+    _note: PositionNote = field(init=False)
+    """Set by `_check`, before anything is written."""
     _running: bool = field(default=False, init=False)
     """True from `recover` to `close` or a failure: records are taken."""
     _failed: bool = field(default=False, init=False)
@@ -121,17 +133,13 @@ class SQLiteStorage:
 
         The incarnation is not increased and no thread is started. A directory without a database is usable.
         """
+        refuse_old_library()
         if not self.path.exists():
+            self._refuse_leftovers()
             return
         self._lock.acquire()
         try:
             self._make_or_find()
-            database = WritingDatabase.open(self.path)
-            try:
-                database.identity().check(self.path, self._owner())
-                database.check_pages()
-            finally:
-                database.close()
         except (sqlite3.Error, OSError, ValueError) as error:
             raise unusable(self.path, error) from error
         finally:
@@ -152,8 +160,6 @@ class SQLiteStorage:
             self._make_or_find()
             database = WritingDatabase.open(self.path)
             try:
-                database.identity().check(self.path, self._owner())
-                database.check_pages()
                 _refuse_wrong_pass(self.path, database, seq, digest, unseen)
                 database.add_pass(seq, digest)
             finally:
@@ -194,6 +200,8 @@ class SQLiteStorage:
         self._hand_over()
         self._running = False
         self._stop_looking()
+        if self._watch is not None:
+            self._watch.stop()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         if reader is None or writer is None:
@@ -203,6 +211,7 @@ class SQLiteStorage:
         writer.begin_stop()
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         if reader.has_stopped(CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN) and written:
+            self._note.close()
             self._lock.release()
             return True
         self._log.error("storage: {path} does not answer; what was not acknowledged may be lost", path=str(self.path))
@@ -226,17 +235,40 @@ class SQLiteStorage:
         return recovered
 
     def _make_or_find(self) -> None:
+        """Make a new storage, or check the one that is there. What is refused is not changed."""
+        refuse_old_library()
         log = log_of(self.path)
         if not self.path.exists():
-            if log.exists():
-                raise StorageRefused(
-                    f"{self.path}: missing, although its log {log.name} is there; {MUST_NOT_VOTE_AGAIN}"
-                )
+            self._refuse_leftovers()
             create(self.path, StorageIdentity.new(self._owner(), self._random_bytes(IDENTITY_BYTES)))
         elif log.exists() and acknowledged_commits_lost(log):
             raise StorageRefused(
                 f"{log}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}"
             )
+        self._check()
+
+    def _refuse_leftovers(self) -> None:
+        """Raise `StorageRefused` if files are there that belong to a database which is not there any more."""
+        for left, name in ((log_of(self.path), "log"), (note_of(self.path), "position note")):
+            if left.exists():
+                raise StorageRefused(
+                    f"{self.path}: missing, although its {name} {left.name} is there; {MUST_NOT_VOTE_AGAIN}"
+                )
+
+    def _check(self) -> None:
+        """Raise `StorageRefused` if the database is damaged, not this server's, or lacks what was in its log."""
+        database = WritingDatabase.look(self.path)
+        try:
+            identity = database.identity()
+            identity.check(self.path, self._owner())
+            database.check_pages()
+            position = database.read_views().position
+        finally:
+            database.close()
+        self._note = PositionNote(note_of(self.path), bytes.fromhex(identity.storage_identity), self._reactor.seconds)
+        if identity.incarnation == 0 and not self._note.path.exists():
+            self._note.create(position)
+        self._note.refuse_less(self.path, position)
 
     def _owner(self) -> StorageOwner:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
@@ -244,15 +276,14 @@ class SQLiteStorage:
     def _read(self, database: WritingDatabase) -> Recovered:
         """Read and check the storage, and only then increase the incarnation: a refused storage is not changed."""
         identity = database.identity()
-        identity.check(self.path, self._owner())
-        database.check_pages()
         views = database.read_views()
         database.check_history()
         accepted = database.accepted()
         peers = database.peers()
         passes = database.passes()
         identity = database.begin_incarnation(identity)
-        self.position = views.position
+        self.position = database.views.position
+        self._note.open(self.position)
         return Recovered(
             identity=bytes.fromhex(identity.storage_identity),
             incarnation=identity.incarnation,
@@ -270,7 +301,7 @@ class SQLiteStorage:
         self._writer = GroupWriter(
             database,
             self._reactor.seconds,
-            lambda group: in_reactor(self._group_written, group),
+            self._written,
             lambda failure: in_reactor(self._fail, failure),
             room,
             lambda is_full: in_reactor(self._room_seen, is_full),
@@ -280,8 +311,20 @@ class SQLiteStorage:
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda failure: in_reactor(self._fail, failure),
         )
+        self._watch = DirectoryWatch(
+            (self.path, log_of(self.path), self._note.path), lambda failure: in_reactor(self._fail, failure)
+        )
         self._writer.start()
         self._reader.start()
+        self._watch.start()
+
+    # In the writer's thread
+
+    def _written(self, group: WrittenGroup) -> None:
+        """Tell the reactor, and then the position note: the reactor is not kept waiting for a guard that nothing rests
+        on but the next start."""
+        self._reactor.callFromThread(self._group_written, group)
+        self._note.tell(group.position)
 
     # In the reactor
 

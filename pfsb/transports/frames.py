@@ -34,6 +34,11 @@ FRAME_BYTES_MAX: Final = 60_000
 MAGIC: Final = b"PFSB"
 VERSION: Final = 3
 TYPE_MESSAGES: Final = 1
+TYPE_LATER_MESSAGES: Final = 16
+"""Frame type for messages of kinds that were added to format version 3 later (`LATER` in `pfsb.transports.wire`).
+
+A server that does not know this type refuses the frame, and takes the other messages, which travel in other frames.
+"""
 FLAG_KEYED: Final = 1
 
 HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
@@ -202,6 +207,7 @@ class FrameCodec:
     """Hash of the tag before anything is put into it."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
+    _marks_of_later: bytes = field(init=False)
 
     @_hash.default
     def _make_hash(self) -> blake2b | xxh3_128:
@@ -220,16 +226,22 @@ class FrameCodec:
     def _make_marks(self) -> bytes:
         return _MARKS.pack(MAGIC, VERSION, TYPE_MESSAGES, self._flags)
 
+    @_marks_of_later.default
+    def _make_marks_of_later(self) -> bytes:
+        return _MARKS.pack(MAGIC, VERSION, TYPE_LATER_MESSAGES, self._flags)
+
     # -- out --------------------------------------------------------------------------------------
 
-    def seal(self, encoded: Sequence[bytes]) -> list[bytes]:
+    def seal(self, encoded: Sequence[bytes], *, later: bool = False) -> list[bytes]:
         """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
-        Raises `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
+        With `later` the frames have the type for kinds of messages that were added later. Raises `FrameTooLarge`, and
+        makes no frame, if one of the messages is too large for a frame.
         """
+        marks = self._marks_of_later if later else self._marks
         if 0 < sum(map(len, encoded)) <= self.message_bytes_max:
-            return [self._frame(encoded)]  # as almost always
-        return [self._frame(group) for group in self._groups(encoded)]
+            return [self._frame(marks, encoded)]  # as almost always
+        return [self._frame(marks, group) for group in self._groups(encoded)]
 
     def _groups(self, encoded: Sequence[bytes]) -> list[list[bytes]]:
         groups: list[list[bytes]] = []
@@ -246,12 +258,12 @@ class FrameCodec:
             room -= len(message)
         return groups
 
-    def _frame(self, group: Sequence[bytes]) -> bytes:
+    def _frame(self, marks: bytes, group: Sequence[bytes]) -> bytes:
         body = join_encoded(group)
         us = self.membership
         number = next(self._counter)
         head = _IN_PARTS.pack(
-            self._marks, len(body), us.shared, us.server_id, self.identity, self.incarnation, number, self.position()
+            marks, len(body), us.shared, us.server_id, self.identity, self.incarnation, number, self.position()
         )
         return head + self.tag(head, body) + body
 
@@ -296,8 +308,10 @@ class FrameCodec:
             raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")
         if version != VERSION:
             raise FrameRefused("version", f"format version {version}; this server speaks {VERSION}")
-        if kind != TYPE_MESSAGES:
-            raise FrameRefused("type", f"frame type {kind}; this server knows {TYPE_MESSAGES}")
+        if kind not in (TYPE_MESSAGES, TYPE_LATER_MESSAGES):
+            raise FrameRefused(
+                "type", f"frame type {kind}; this server knows {TYPE_MESSAGES} and {TYPE_LATER_MESSAGES}"
+            )
         if length != OVERHEAD_BYTES + size:
             raise FrameRefused("size", f"{length} bytes; the header announces {OVERHEAD_BYTES + size}")
         cluster = shared[:DIGEST_BYTES]

@@ -24,7 +24,7 @@ from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import LATER, encode, encode_later
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -42,7 +42,8 @@ The call is a hint that the peer is down; more frequent hints would cost work an
 
 UNSENDABLE: Final = (ValueError, OverflowError)
 """Exceptions that mean that a message cannot be sent: `FrameTooLarge`, which is a ValueError, and the exceptions that
-msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits.
+msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits. `OtherFrame`, a ValueError, too,
+means that the message needs a frame of its own.
 """
 
 
@@ -201,7 +202,10 @@ class Links:
         frames: list[bytes] = []
         for message in messages:
             try:
-                frames += codec.seal([encode(message)])
+                if isinstance(message, LATER):
+                    frames += codec.seal([encode_later(message)], later=True)
+                else:
+                    frames += codec.seal([encode(message)])
             except UNSENDABLE as error:
                 self._drop([message], "{error}", error=error)
         return frames

@@ -30,6 +30,7 @@ from pfsb.paxos.messages import (
     DataEntry,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -81,6 +82,11 @@ class MessageKind:
     CONFIRMED: Final = 16
     ACQUAINTED: Final = 17
     HEARD: Final = 18
+    KNOWN_POSITION: Final = 19
+
+
+LATER: Final = KnownPosition
+"""The type of messages that was added to format version 3 after its first use: it travels in frames of its own."""
 
 
 class Malformed(ValueError):
@@ -92,10 +98,26 @@ class Malformed(ValueError):
 # ---------------------------------------------------------------------------------------------
 
 
+class OtherFrame(ValueError):
+    """Raised by `encode` for a message that travels in a frame of another type (`encode_later`)."""
+
+
 def encode(message: Message) -> bytes:
-    """The bytes of one message, as they stand in the body of a frame."""
+    """The bytes of one message, as they stand in the body of a frame. Raises `OtherFrame` for the type `LATER`."""
     packed: bytes = msgpack.packb(_row(message))
     return packed
+
+
+def encode_later(message: KnownPosition) -> bytes:
+    """The bytes of one message of the type `LATER`, as they stand in the body of a frame of its type."""
+    row = (MessageKind.KNOWN_POSITION, message.identity, message.incarnation, message.position)
+    packed: bytes = msgpack.packb(row)
+    return packed
+
+
+def encode_any(message: Message) -> bytes:
+    """The bytes of one message of any type, whatever frame it travels in."""
+    return encode_later(message) if isinstance(message, LATER) else encode(message)
 
 
 def join_encoded(encoded: Sequence[bytes]) -> bytes:
@@ -135,6 +157,8 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
+        case KnownPosition():
+            raise OtherFrame("this type of message was added later, and travels in a frame of another type")
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
         case ReadIndex(_, number, seq):
@@ -224,6 +248,9 @@ def decode(sender: int, row: object) -> Message:
             return Acquainted(sender, _identity(identity))
         case (MessageKind.HEARD, identity):
             return Heard(sender, _identity(identity))
+        case (MessageKind.KNOWN_POSITION, identity, incarnation, position):
+            known = _number("incarnation", incarnation), _number("position", position)
+            return KnownPosition(sender, _identity(identity), *known)
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, _number("number", number))
         case (MessageKind.READ_INDEX, number, seq):

@@ -93,13 +93,9 @@ def _is_known(match: re.Match[str], departures: set[int]) -> bool:
     return {int(number) for number in (match["departure"], match["second"]) if number} <= departures
 
 
-COMING = {42, 43}
-"""Departures that the model is ahead of: their sections are written together with their code."""
-
-
 def departures() -> set[int]:
     text = (DOCS / "departures.rst").read_text(encoding="utf-8")
-    return {int(number) for number in re.findall(r"^(\d+)\. .*\n-+$", text, re.MULTILINE)} | COMING
+    return {int(number) for number in re.findall(r"^(\d+)\. .*\n-+$", text, re.MULTILINE)}
 
 
 def spec_files() -> Iterator[Path]:

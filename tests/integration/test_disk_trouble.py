@@ -95,6 +95,51 @@ class HangingDiskTests(DiskTroubleCase):
         await cluster.wait_equal(cluster.ids)
 
 
+class FrozenFileSystemTests(DiskTroubleCase):
+    """A server whose file system is frozen: every write to it waits, also those of its log and of `chat.log`."""
+
+    def mount(self, cluster: ProcessCluster, server_id: int) -> Path:
+        """Give a server a file system of its own, for its data and its log."""
+        place, image = cluster.data(server_id).absolute(), cluster.directory.absolute() / "image"
+        place.mkdir(parents=True)
+        with open(image, "wb") as file:
+            file.truncate(64 << 20)
+        for command in (["mkfs.ext4", "-q", "-F", str(image)], ["mount", "-o", "loop", str(image), str(place)]):
+            if shutil.which(command[0]) is None or subprocess.run(command, capture_output=True).returncode:
+                raise SkipTest("making and mounting a file system needs root")
+        self.addCleanup(subprocess.run, ["umount", "--lazy", str(place)], check=True)
+        self.addCleanup(self.thaw, place, check=False)
+        cluster.log_file(server_id).symlink_to(place / "log")
+        return place
+
+    def freeze(self, place: Path) -> None:
+        if shutil.which("fsfreeze") is None or subprocess.run(["fsfreeze", "-f", str(place)]).returncode:
+            raise SkipTest("freezing a file system needs root")
+
+    def thaw(self, place: Path, check: bool = True) -> None:
+        subprocess.run(["fsfreeze", "-u", str(place)], capture_output=True, check=check)
+
+    async def test_server_whose_log_is_on_the_frozen_disk_tells_its_clients(self) -> None:
+        """The log and the chat are written in threads, so the reactor does not wait for them."""
+        cluster = self.make_cluster(3, timers={"progress": 1.0, "disk": DISK_SECONDS})
+        frozen = 0
+        place = self.mount(cluster, frozen)
+        await cluster.start_all()
+        for number in range(20):
+            self.assertTrue((await cluster.ask(frozen, f"SAY {number}")).ok)
+        self.freeze(place)
+        under_way = await cluster.ask(frozen, "SAY more", seconds=20)
+        self.assertSays(under_way, "UNAVAILABLE", "unknown")
+        await self.wait_trouble(cluster, frozen, "hangs")
+        self.assertSays(await cluster.ask(frozen, "SAY more"), "UNAVAILABLE", "none")
+        await cluster.wait_leader(server_ids=[1, 2])
+        self.assertTrue((await cluster.ask(1, "SAY elsewhere", seconds=20)).ok)
+        self.thaw(place)
+        await self.wait_trouble(cluster, frozen, None)
+        await cluster.wait_equal(cluster.ids)
+        self.assertIn("the disk hangs", (place / "log").read_text())
+
+
 class FullDiskTests(DiskTroubleCase):
     async def test_server_whose_disk_fills_goes_on_when_there_is_room(self) -> None:
         """A small file system in memory is filled by another program, with all of its room at once."""

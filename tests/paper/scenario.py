@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -57,6 +57,11 @@ class ScenarioTestCase(SynchronousTestCase):
 
     def _note(self, sender: int, receiver: int | None, messages: Any) -> None:
         self.sent.extend((sender, receiver, message) for message in messages)
+
+    def hand_over(self, sender: int, receiver: int, messages: Sequence[Message]) -> None:
+        """Let a server receive a frame, which no network has seen, from the present storage of another server."""
+        disk, position = self.cluster.disk(sender), self.cluster.told_position(sender)
+        self.cluster.replica(receiver).receive(sender, disk.identity, messages, disk.incarnation, position)
 
     # ------------------------------------------------------------------ what is seen
 

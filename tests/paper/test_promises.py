@@ -28,6 +28,18 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
     def _stuck(self, server_id: int) -> None:
         self.cluster.servers[server_id].sync_seconds = (1000.0, 1000.0)
 
+    def _start_and_stick(self, server_id: int) -> None:
+        """Start all servers. The disk of one does not come back once it holds identities and starts of the others.
+
+        Without these no server would admit the other two (Departures 42, 43).
+        """
+        for each in self.cluster.ids:
+            self.cluster.restart(each)
+        peers = self.cluster.disk(server_id).contents.peers
+        others = [i for i in self.cluster.ids if i != server_id]
+        self.cluster.run_until(lambda: all(i in peers and peers[i].incarnation == 1 for i in others))
+        self._stuck(server_id)
+
     def test_vote_for_a_view_needs_no_disk(self) -> None:
         """A VIEW_CHANGE is no promise: it carries nothing that must outlive a crash."""
         cluster = self.begin()
@@ -40,9 +52,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
     def test_promise_waits_for_the_view(self) -> None:
         """PREPARE_OK, VC_PROOF and an ALIVE of the new view wait for Last_Installed."""
         cluster = self.begin(start=False)
-        self._stuck(2)
-        for server_id in cluster.ids:
-            cluster.restart(server_id)
+        self._start_and_stick(2)
         cluster.run_until(lambda: self.view(2) == 1)
         cluster.run(0.5)
         self.assertEqual(self.sent_by(2, PrepareOK) + self.sent_by(2, VCProof), [])
@@ -51,9 +61,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
     def test_prepare_waits_for_the_view(self) -> None:
         """PREPARE: a leader must never lead one view twice."""
         cluster = self.begin(start=False)
-        self._stuck(0)
-        for server_id in cluster.ids:
-            cluster.restart(server_id)
+        self._start_and_stick(0)
         cluster.run_until(lambda: self.view(0) == 1)
         cluster.run(0.5)
         self.assertEqual(self.sent_by(0, Prepare), [])

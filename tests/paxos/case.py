@@ -20,6 +20,7 @@ from pfsb.paxos.messages import (
     Alive,
     Batch,
     ClientUpdate,
+    Heard,
     Message,
     Prepare,
     ReconciliationRequest,
@@ -27,7 +28,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.paxos.records import Record, Recovered
+from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
@@ -187,19 +188,21 @@ class ReplicaTestCase(SynchronousTestCase):
     ignore_periodic = True
     ignore_answered_votes = True
     starts = True
+    position_at_start = 0
+    """Number of groups on disk after the start."""
     introduced = True
     """Whether the other servers have this server's identity on disk."""
 
     def setUp(self) -> None:
         self.found = Recovered(identity_of(self.server_id), incarnation=1)
-        self.found.peers = {i: identity_of(i) for i in self.servers if i != self.server_id}
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in self.servers if i != self.server_id}
         if self.starts:
             self.start()
 
     def start(self) -> None:
         """Build the replica on the state in `found`, start it, and look at its vote."""
         self.clock = Clock()
-        self.storage = FakeStorage(self.found)
+        self.storage = FakeStorage(self.found, self.position_at_start)
         self.transport = FakeTransport()
         self.machine = RecordingStateMachine()
         self.notes = Notes()
@@ -225,7 +228,12 @@ class ReplicaTestCase(SynchronousTestCase):
             for peer in self.replica.membership.others:
                 self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.found.identity))
         self._after_event()
+        peers = [each for each in self.storage.records if isinstance(each, PeerRecord)]
+        self.records_of_own_storage = own = [each for each in peers if each.server_id == self.server_id]
+        self.storage.records = [each for each in self.storage.records if each not in own]
         self.asked_at_start = self.take(ReconciliationRequest)
+        if self.introduced:
+            self.take(Heard)
         if not self.replica.storage_identity.is_newcomer:
             self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()

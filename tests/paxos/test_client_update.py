@@ -104,6 +104,14 @@ class LeaderTests(ReplicaTestCase):
     def test_executed_update_is_not_proposed_again(self) -> None:
         """G16."""
         self.receive(reply(3, ordered(3, 1, FOREIGN)))
-        self.receive(FOREIGN, sender=3)
+        self.receive(FOREIGN, sender=4)
         self.assertNotSent(Proposal)
         self.assertNotSent(ClientUpdate)
+
+    def test_executed_update_that_its_server_repeats_is_answered_with_its_slot(self) -> None:
+        """Departure 49: its server has not executed the slot; a server that relays the update needs nothing."""
+        self.receive(reply(3, ordered(3, 1, FOREIGN)))
+        self.receive(FOREIGN, sender=4)
+        self.assertNothingSent()
+        self.receive(FOREIGN, sender=3)
+        self.assertSent(reply(2, ordered(2, 1, FOREIGN), local_aru=1), to=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Prepare, PrepareOK, State, ViewChange
-from pfsb.paxos.records import Recovered, ViewRecord
+from pfsb.paxos.records import PeerRecord, Recovered, ViewRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import (
     accept,
@@ -288,7 +288,7 @@ class WayBackAfterRecoveryTests(ReplicaTestCase):
         self.found = Recovered(
             identity_of(2), incarnation=2, last_attempted=last_installed, last_installed=last_installed
         )
-        self.found.peers = {i: identity_of(i) for i in (1, 3, 4, 5)}
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in (1, 3, 4, 5)}
         self.start()
 
     def test_recovered_server_returns_on_a_proof(self) -> None:

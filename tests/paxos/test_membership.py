@@ -14,6 +14,13 @@ class MembershipTests(SynchronousTestCase):
             self.assertEqual(Membership(1, tuple(range(1, n + 1))).quorum, quorum)
             self.assertGreater(2 * quorum, n)
 
+    def test_any_two_groups_that_admit_a_new_storage_share_a_server(self) -> None:
+        """Departure 42: a majority of the other servers, N - majority + 1; none for a server alone."""
+        for n, others in {1: 0, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 4, 8: 4, 9: 5}.items():
+            membership = Membership(1, tuple(range(1, n + 1)))
+            self.assertEqual(membership.acquaintances, others)
+            self.assertTrue(n == 1 or 2 * others > n - 1)
+
     def test_first_view_is_led_by_the_lowest_id(self) -> None:
         """Departure 26: position (v - 1) mod N of the ids in ascending order."""
         membership = Membership(7, (9, 3, 7))

@@ -15,7 +15,7 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.records import Accepted, ProposalRecord, Recovered, ViewRecord
+from pfsb.paxos.records import Accepted, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from tests.paxos.case import SMALL, ReplicaTestCase, identity_of
 from tests.paxos.messages import (
     accept,
@@ -398,7 +398,7 @@ class MixedPartsTests(ReplicaTestCase):
         self.found.accepted = [
             Accepted(seq, 1, batch(client_update(f"c{seq}", payload=bytes(100)))) for seq in range(1, 5)
         ]
-        self.found.peers = {i: identity_of(i) for i in (1, 2, 3, 5)}
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in (1, 2, 3, 5)}
         self.start()
         self.receive(vc_proof(2, 2))
         self.receive(prepare(2, 2, leaders_aru))
@@ -419,7 +419,7 @@ class MixedPartsTests(ReplicaTestCase):
         self.assertEqual(cuts, [[[1, 2], [3, 4]], [[2, 3], [4]]])
         self.server_id = 2
         self.found = Recovered(identity_of(2), 1)
-        self.found.peers = {i: identity_of(i) for i in (1, 3, 4, 5)}
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in (1, 3, 4, 5)}
         self.start()
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2))

@@ -10,14 +10,17 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.membership import Membership
+from pfsb.paxos.messages import Accept
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
-from pfsb.paxos.progress_timer import HURRY_SECONDS, ProgressTimer
+from pfsb.paxos.progress_timer import HURRY_SECONDS, WRITES_PATIENCE, ProgressTimer
+from pfsb.paxos.records import AruRecord
 from pfsb.paxos.replica import new_data
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.window import Window
 from tests.paxos.case import SMALL, FakeStorage, FakeTransport, Notes, Recovered, ReplicaTestCase, identity_of
-from tests.paxos.messages import view_change
+from tests.paxos.messages import accept, alive, client_update, proposal, view_change
 
 
 class ProgressTimerTests(SynchronousTestCase):
@@ -37,7 +40,10 @@ class ProgressTimerTests(SynchronousTestCase):
         storage = FakeStorage(Recovered(identity_of(2), 1))
         turn = Turn(data, storage, way_out, lambda f: f.raiseException(), lambda: None)
         self.dice = random.Random(7)
-        self.timer = ProgressTimer(Core(data, membership, turn, self.clock, SMALL, self.notes), self.dice)
+        self.turn, self.storage = turn, storage
+        self.slot_time = RoundTrip(SMALL.resend_seconds, self.dice)
+        core = Core(data, membership, turn, self.clock, SMALL, self.notes)
+        self.timer = ProgressTimer(core, self.dice, self.slot_time)
         self.expired: list[float] = []
         self.timer.on_expiry = lambda: self.expired.append(self.clock.seconds())
 
@@ -92,17 +98,89 @@ class ProgressTimerTests(SynchronousTestCase):
             values.append(self.timers.progress_seconds)
         self.assertEqual(values, [2.0, 4.0, 8.0, 8.0, 8.0])
 
-    def test_value_goes_back_to_the_default(self) -> None:
-        """G8.2."""
-        self.timer.double()
-        self.timer.back_to_default()
-        self.assertEqual(self.timers.progress_seconds, 1.0)
+    def test_value_comes_down_to_the_default_by_steps(self) -> None:
+        """G8.2 and Departure 48: one update that was ordered does not show that the default is long enough."""
+        values = []
+        for _ in range(3):
+            self.timer.double()
+        for _ in range(4):
+            self.timer.come_down()
+            values.append(self.timers.progress_seconds)
+        self.assertEqual(values, [4.0, 2.0, 1.0, 1.0])
+
+    def test_length_is_twice_the_recent_time_of_slots_or_more(self) -> None:
+        """Departure 48: slots that take as long as the timer are no reason to suspect the leader."""
+        self.slot_time.answered(0.0, 0.0, 2.0)
+        self.assertGreaterEqual(self.timer.seconds, 4.0)
+        self.timer.start()
+        self.advance(3.9)
+        self.assertEqual(self.expired, [])
+
+    def test_slots_make_it_no_longer_than_disks_may_hang(self) -> None:
+        """Departure 48: a disk whose writes take longer counts as one that hangs, so no slot takes so long."""
+        for _ in range(9):
+            self.slot_time.answered(0.0, 0.0, 3600.0)
+        self.assertEqual(self.timer.seconds, WRITES_PATIENCE * SMALL.disk_seconds)
+
+    def test_length_comes_down_with_the_time_of_slots(self) -> None:
+        """Departure 48: one slow write must not make later failovers slower for long."""
+        self.slot_time.answered(0.0, 0.0, 2.0)
+        for _ in range(30):
+            self.slot_time.answered(0.0, 0.0, 0.002)
+        self.assertEqual(self.timer.seconds, 1.0)
+
+    def write(self) -> None:
+        """Begin a disk write that ends when the test says so."""
+        self.turn.run(self.turn.append, AruRecord(1))
+
+    def test_it_does_not_expire_during_one_long_write(self) -> None:
+        """Departure 48: the missing vote may be this server's own; its VIEW_CHANGE would wait for the same write."""
+        self.timer.start()
+        self.write()
+        self.advance(5.5)
+        self.assertEqual(self.expired, [])
+        self.storage.finish_all()
+        self.advance(5.5)
+        self.assertEqual(self.expired, [], "the disks of the others get the same time")
+        self.advance(1.1)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_progress_ends_the_longer_time_after_a_long_write(self) -> None:
+        """Departure 48: once the others have shown that they order slots, the usual time counts again."""
+        self.timer.start()
+        self.write()
+        self.advance(5.5)
+        self.storage.finish_all()
+        self.advance(1.0)
+        self.timer.start()
+        self.advance(1.01)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_writes_that_end_do_not_put_it_off(self) -> None:
+        """Departure 48: a disk that works is no excuse, however busy it is."""
+        self.timer.start()
+        for _ in range(12):
+            self.write()
+            self.advance(0.05)
+            self.storage.finish_all()
+            self.write()
+            self.advance(0.04)
+        self.assertEqual(len(self.expired), 1)
+
+    def test_hurry_does_not_wait_for_the_disk(self) -> None:
+        """Departure 11: what betrays a dead leader counts at once, also when the timer already waits for a write."""
+        self.timer.start()
+        self.write()
+        self.advance(1.5)
+        self.timer.hurry()
+        self.advance(HURRY_SECONDS + 0.002)
+        self.assertEqual(len(self.expired), 1)
 
     def test_shorter_value_counts_from_the_next_start(self) -> None:
         """The pending call was made for a longer value; it must not delay the suspicion."""
         self.timer.double()
         self.timer.start()
-        self.timer.back_to_default()
+        self.timer.come_down()
         self.timer.start()
         self.advance(1.01)
         self.assertEqual(len(self.expired), 1)
@@ -151,3 +229,35 @@ class ElectionTests(ReplicaTestCase):
             waited.append(round(self.clock.seconds() - begun))
             self.assertIn(view_change(2, view + 1), self.take(type(view_change(2, 1))))
         self.assertEqual(waited, [2, 4, 8, 8])
+
+
+class StandstillTests(ReplicaTestCase):
+    """Departure 48: for how long a server stood still says nothing about how long slots take."""
+
+    def order_after_a_pause(self) -> None:
+        """Slot 1 is proposed, the process stands still for an hour, and then the votes are read."""
+        self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
+        self.take(Accept)
+        self.clock.rightNow += 3600.0
+        for other in (1, 3):
+            self.receive(accept(other, 1, 1))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+
+    def test_paused_server_suspects_a_dead_leader_as_soon_as_before(self) -> None:
+        """A timer of hours would keep a cluster of three, with this server and a dead leader, from electing."""
+        self.follow(view=1)
+        for other in (1, 3):
+            self.receive(alive(other, 1))
+        self.order_after_a_pause()
+        self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)
+
+    def test_slot_that_a_restarted_server_finds_on_disk_is_not_measured(self) -> None:
+        """When its PROPOSAL came is forgotten."""
+        self.clock.rightNow += 3600.0
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
+        self.take(Accept)
+        self.data.ordering.global_history.ensure(1).first_sent_at = 0.0
+        for other in (1, 3):
+            self.receive(accept(other, 1, 1))
+        self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)

@@ -12,6 +12,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, LAZY_VOTES_PATIENCE
+from pfsb.paxos.round_trip import JITTER, SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase, Sent
 from tests.paxos.messages import (
     accept,
@@ -124,7 +125,7 @@ class ChoiceTests(AskingTestCase):
     def test_only_able_peer_is_asked_again(self) -> None:
         """The only peer that can serve is asked again: its answer may have been lost."""
         self.receive(alive(3, 1, local_aru=7))
-        self.advance(0.02 + 0.25 * 2)
+        self.advance(0.02 + 0.25 + 0.5 * (1 + JITTER))
         self.assertEqual(self.asked(), [3, 3, 3])
 
     def test_peer_that_cannot_serve_is_not_asked_next(self) -> None:
@@ -222,7 +223,7 @@ class BurstTests(AskingTestCase):
     def test_part_lost_between_two_bursts_is_asked_for_after_the_timeout(self) -> None:
         """Section 5.9: a gap costs one timeout, and what has arrived above it is not waited for again."""
         self.test_no_third_burst_is_asked_for_while_a_part_of_the_first_is_missing()
-        self.advance(0.26)
+        self.advance(SHORTEST_SECONDS)
         self.assertSent(ReconciliationRequest(2, 2, 9), to=3)
         self.receive(reply(3, slot(3, 2), slot(3, 3), slot(3, 4), burst_end=4, local_aru=9))
         self.assertSent(ReconciliationRequest(2, 5, 9), to=3)
@@ -231,7 +232,7 @@ class BurstTests(AskingTestCase):
         """There is nothing to ask for above it, and its other parts are waited for."""
         self.receive(reply(3, slot(3, 1), burst_end=9, local_aru=9))
         self.assertNothingSent()
-        self.advance(0.26)
+        self.advance(SHORTEST_SECONDS)
         self.assertSent(ReconciliationRequest(2, 2, 9), to=3)
 
     def test_target_grows_with_what_the_peer_has_meanwhile(self) -> None:
@@ -257,9 +258,9 @@ class BurstTests(AskingTestCase):
         self.receive(reply(3, slot(3, 1), slot(3, 2), burst_end=3, local_aru=9))
         self.receive(reply(3, slot(3, 3), burst_end=3, local_aru=9))
         self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 4, 9)])
-        self.advance(0.24)
+        self.advance(0.9 * SHORTEST_SECONDS)
         self.assertNothingSent()
-        self.advance(0.02)
+        self.advance(0.2 * SHORTEST_SECONDS)
         self.assertEqual([sent.message for sent in self.requests()], [ReconciliationRequest(2, 4, 9)])
 
     def test_duplicated_reply_asks_for_nothing(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from attrs import evolve
 
 from pfsb.paxos.messages import Batch, PrepareOK, State
-from pfsb.paxos.records import Accepted, Recovered
+from pfsb.paxos.records import Accepted, PeerRecord, Recovered
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import (
     accept,
@@ -36,7 +36,7 @@ class RecoveryTestCase(ReplicaTestCase):
             local_aru=len(history),
             ordered=iter(list(enumerate(history, start=1))),
             accepted=list(accepted),
-            peers={i: identity_of(i) for i in (1, 3, 4, 5)},
+            peers={i: PeerRecord(i, identity_of(i)) for i in (1, 3, 4, 5)},
         )
         self.start()
 

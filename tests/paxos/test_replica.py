@@ -58,13 +58,6 @@ class IdentityTests(ReplicaTestCase):
         self.receive(view_change(3, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
 
-    def test_highest_log_position_of_a_peer_is_kept(self) -> None:
-        """Frames may come late: only a higher incarnation or position is news."""
-        peer = self.replica.peers.by_id[3]
-        for incarnation, position, known in ((1, 7, (1, 7)), (1, 6, (1, 7)), (2, 9, (2, 9)), (1, 8, (2, 9))):
-            self.replica.receive(3, identity_of(3), [], incarnation, position)
-            self.assertEqual((peer.incarnation, peer.position), known)
-
     def test_log_position_of_another_storage_is_not_kept(self) -> None:
         """The position belongs to the storage that this server knows under the id."""
         self.replica.receive(3, NEW, [], 9, 99)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from attrs import evolve
 
-from pfsb.paxos.messages import Accept, Alive, Prepare, PrepareOK, Proposal, VCProof, ViewChange
+from pfsb.paxos import allowance
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    ReconciliationRequest,
+    VCProof,
+    ViewChange,
+)
+from pfsb.paxos.retransmission import BURSTS
+from pfsb.paxos.round_trip import SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase
-from tests.paxos.messages import accept, client_update, prepare_ok, proposal, view_change
+from tests.paxos.messages import accept, alive, client_update, prepare_ok, proposal, view_change
 
 
 class ElectionTests(ReplicaTestCase):
@@ -64,7 +76,7 @@ class LeaderTests(ReplicaTestCase):
     def test_proposal_is_repeated_with_the_leaders_vote_until_it_is_ordered(self) -> None:
         """Section 5.9: sender-driven; a server that missed the PROPOSAL may have missed the ACCEPT, too."""
         self.propose(1)
-        self.advance(0.21)
+        self.advance(0.36)
         self.assertEqual([(p.view, p.seq) for p in self.take(Proposal)], [(2, 1)] * 2)
         self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1))] * 2)
         self.receive(accept(1, 2, 1))
@@ -88,7 +100,7 @@ class LeaderTests(ReplicaTestCase):
         self.propose(3)
         for voter in (1, 3):
             self.receive(accept(voter, 2, 2))
-        self.advance(0.15)
+        self.advance(1.5 * SHORTEST_SECONDS)
         self.assertEqual([p.seq for p in self.take(Proposal)], [1, 3])
         self.assertEqual(self.take(Accept), [self.named(accept(2, 2, 1, 3))])
 
@@ -105,9 +117,103 @@ class LeaderTests(ReplicaTestCase):
         self.advance(0.11)
         self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3])
         self.take(Accept)
-        self.advance(0.1)
-        self.assertEqual([p.seq for p in self.take(Proposal)], [1, 2, 3])
+        self.advance(0.1 / BURSTS)
+        self.assertEqual([p.seq for p in self.take(Proposal)], [4])
         self.take(Accept)
+
+    def test_waits_double_while_nothing_is_ordered(self) -> None:
+        """Departure 49: disks or links may have become slow. Jitter makes each wait up to a quarter longer."""
+        self.propose(1)
+        self.advance(0.1 + 0.25 + 0.6)
+        self.assertEqual(len(self.take(Proposal)), 3)
+        self.advance(0.7)
+        self.assertEqual(len(self.take(Proposal)), 0)
+        self.take(Accept)
+
+    def test_slot_after_a_slow_one_is_given_its_time(self) -> None:
+        """Departure 49, RFC 6298: the wait follows the time that slots take; a repeated slot is not measured."""
+        self.propose(1)
+        self.advance(0.09)
+        self.order_as_leader(1)
+        self.introduce(client_update("slow", 1, server_id=2))
+        self.take(Proposal)
+        self.take(Accept)
+        self.advance(0.2)
+        self.assertNothingSent()
+
+    def test_servers_that_have_voted_get_no_copy(self) -> None:
+        """Departure 49: a PROPOSAL goes again to the servers whose ACCEPT has not come."""
+        self.propose(1)
+        self.receive(accept(3, 2, 1))
+        self.advance(0.11)
+        self.assertEqual([s.to for s in self.transport.sent if isinstance(s.message, Proposal)][1:], [1, 4, 5])
+        self.take(Proposal)
+        self.take(Accept)
+
+    def test_slot_below_one_that_is_ordered_is_repeated_early(self) -> None:
+        """Departure 49: as a TCP segment is when later ones are acknowledged (RFC 8985)."""
+        self.propose(1)
+        self.advance(0.08)
+        self.order_as_leader(1)
+        self.introduce(client_update("lost", 1, server_id=2))
+        self.advance(0.01)
+        self.introduce(client_update("next", 1, server_id=2))
+        self.take(Proposal)
+        self.take(Accept)
+        self.advance(0.08)
+        self.order_as_leader(3)
+        self.advance(0.25 * 0.09)
+        self.assertEqual([p.seq for p in self.take(Proposal)], [2])
+        self.take(Accept)
+
+    def test_waits_in_vain_of_a_former_view_do_not_count_in_the_next(self) -> None:
+        """Departure 49: the way to other servers may be good, and the first PROPOSAL of a view is watched for."""
+        self.propose(1)
+        self.advance(0.9)
+        self.take(Proposal)
+        self.take(Accept)
+        self.assertGreater(self.replica.slot_time.seconds, 2 * SMALL.resend_seconds)
+        self.expire_progress_timer()
+        self.take(ViewChange)
+        self.assertEqual(self.replica.slot_time.seconds, SMALL.resend_seconds)
+
+    def test_server_that_asks_without_pause_uses_up_its_allowance(self) -> None:
+        """Departure 37: PROPOSALs that it gets count as ordered slots do."""
+        self.propose(1, size=90)
+        self.receive(alive(4, 2))
+        self.advance(0.1)
+        self.take(Proposal)
+        self.take(Accept)
+        before = self.replica.reconciliation.refused
+        self.patch(allowance, "SERVED_BYTES_AT_ONCE", 100)
+        self.patch(allowance, "SERVED_BYTES_PER_SECOND", 0)
+        for _ in range(5):
+            self.receive(ReconciliationRequest(4, 1, 1))
+            self.data.ordering.global_history.ensure(1).sent_at -= 1.0
+        self.assertEqual(len(self.take(Proposal)), 1)
+        self.take(Accept)
+        self.assertEqual(self.replica.reconciliation.refused, before + 4)
+
+    def test_server_that_asks_for_slots_that_are_not_ordered_gets_their_proposals(self) -> None:
+        """Departure 49: the leader has nothing else to give; what it has just sent may be on its way."""
+        self.propose(1)
+        self.advance(0.08)
+        self.order_as_leader(1)
+        self.introduce(client_update("lost", 1, server_id=2))
+        self.take(Proposal)
+        self.take(Accept)
+        self.receive(ReconciliationRequest(4, 2, 2))
+        self.assertNothingSent()
+        self.advance(0.1)
+        self.receive(ReconciliationRequest(4, 2, 2))
+        sent = [(s.to, type(s.message)) for s in self.transport.sent if s.to == 4]
+        self.assertEqual(sent, [(4, Proposal), (4, Accept)])
+        self.take(Proposal)
+        self.take(Accept)
+
+    def order_as_leader(self, seq: int) -> None:
+        for voter in (1, 3):
+            self.receive(accept(voter, 2, seq))
 
 
 class HeartbeatTests(ReplicaTestCase):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Acquainted, Alive, Heard, Prepare, PrepareOK, State, ViewChange
+from twisted.logger import capturedLogs, formatEvent
+
+from pfsb.paxos.messages import Acquainted, Alive, Heard, Prepare, PrepareOK, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proof, view_change
@@ -43,11 +45,13 @@ class NewcomerTests(ReplicaTestCase):
         self.receive(ordered(1, 1, client_update("alice", 1)))
         self.assertEqual(self.data.ordering.local_aru, 1)
 
-    def test_with_itself_a_majority_must_know_it(self) -> None:
-        """Two of the four others."""
-        self.receive(known(1))
-        self.assertTrue(self.replica.storage_identity.is_newcomer)
+    def test_a_majority_of_the_others_must_know_it(self) -> None:
+        """Departure 42: three of the four others. With two, servers that never met could admit two storages."""
+        self.receive(known(1), known(1))
         self.receive(known(3))
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.assertEqual(self.replica.storage_identity.missing, [4, 5])
+        self.receive(known(4))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.assertSent(ViewChange(2, 1))
 
@@ -59,8 +63,8 @@ class NewcomerTests(ReplicaTestCase):
 
     def test_acquaintance_with_a_former_storage_does_not_count(self) -> None:
         """An ACQUAINTED for a lost disk may arrive late."""
-        self.receive(known(1, OTHER))
-        self.receive(known(3, OTHER))
+        for sender in (1, 3, 4, 5):
+            self.receive(known(sender, OTHER))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_newcomer_answers_an_alive_with_its_own(self) -> None:
@@ -108,11 +112,58 @@ class RestartTests(ReplicaTestCase):
     introduced = False
     starts = False
 
-    def test_server_that_has_promised_something_takes_part_at_once(self) -> None:
-        """The storage was known to a majority before its server installed the view."""
+    def test_server_that_comes_back_asks_all_others(self) -> None:
+        """Departure 43: one of them may know a later state of its storage."""
         self.found.last_installed = self.found.last_attempted = 3
         self.start()
+        self.assertEqual(self.take(Heard), [Heard(2, identity_of(i)) for i in (1, 3, 4, 5)])
+        for sender in (1, 3, 4):
+            self.receive(known(sender))
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.receive(known(5))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.assertSent(ViewChange(2, 4))
+        self.take(ReconciliationRequest)
+
+    def test_server_that_comes_back_does_not_wait_for_those_who_are_down(self) -> None:
+        """A majority must be able to go on: after a period of ALIVE it is enough."""
+        self.found.last_installed = self.found.last_attempted = 3
+        self.start()
+        for sender in (1, 3):
+            self.receive(known(sender))
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.advance(self.settings.alive_seconds)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.assertEqual(self.take(Heard), [Heard(2, identity_of(i)) for i in (1, 3, 4, 5, 4, 5)])
+        self.assertIn(ViewChange(2, 4), self.take(ViewChange))
+        self.take(ReconciliationRequest)
+
+    def test_server_that_comes_back_does_not_count_one_that_it_never_met(self) -> None:
+        """Departure 43: that one is new, and cannot know whether this storage was further before."""
+        self.found.last_installed = self.found.last_attempted = 3
+        del self.found.peers[5]
+        self.start()
+        self.receive(known(1))
+        self.receive(Heard(5, identity_of(2)))
+        self.receive(known(5))
+        self.assertSent(Acquainted(2, identity_of(5)), to=5)
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.receive(known(3))
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
+
+    def test_missing_servers_are_named(self) -> None:
+        """An operator who waits for the cluster sees for whom."""
+        self.start()
+        self.receive(known(1))
+        with capturedLogs() as lines:
+            self.advance(2 * self.settings.alive_seconds)
+            self.advance(5)
+        told = [formatEvent(event) for event in lines if "does not vote yet" in formatEvent(event)]
+        self.assertEqual(len(told), 1, "not with each ALIVE")
+        self.assertIn("known to 3 others, and it has no word yet of server 3, 4, 5", told[0])
 
     def test_server_alone_knows_itself(self) -> None:
         """G6: a majority of one."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import resource
 import signal
+import threading
+import time
 from pathlib import Path
+from threading import Event as ThreadEvent
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Event
-from pfsb.service.chat_log import BLOCK_BYTES, ChatLog, line_of
+from pfsb.service import chat_log
+from pfsb.service.chat_log import BLOCK_BYTES, ChatLog, ChatLogWriter, line_of
+
+SECONDS = 20.0
 
 
 def said(index: int, text: str = "hello", client: str = "alice") -> Event:
@@ -109,3 +116,97 @@ class ChatLogTests(SynchronousTestCase):
         """A line can be read from the file at once, so a killed server loses none."""
         self.open().append(said(1))
         self.assertEqual(self.path.read_bytes(), line_of(said(1)))
+
+
+class SlowChatLog(ChatLog):
+    """A chat log whose disk does not answer while `open` is not set, and gives `error` once if that is set."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.open = ThreadEvent()
+        self.open.set()
+        self.error: OSError | None = None
+        self.tried = ThreadEvent()
+
+    def append(self, event: Event) -> None:
+        self.tried.set()
+        self.open.wait(SECONDS)
+        if self.error is not None:
+            raise self.error
+        super().append(event)
+
+
+class ChatLogWriterTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp()) / "chat.log"
+        self.patch(chat_log, "FULL_SECONDS", 0.01)
+        self.log = SlowChatLog(self.path)
+        self.writer = ChatLogWriter(self.log)
+        self.addCleanup(self.log.close)
+
+    def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
+        """The lines are in the file when the disk answers."""
+        self.log.open.clear()
+        self.writer.append(said(1))
+        self.writer.append(said(2))
+        self.assertTrue(self.log.tried.wait(SECONDS))
+        self.assertEqual(self.path.read_bytes(), b"")
+        self.log.open.set()
+        self.assertTrue(self.writer.close())
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+
+    def test_long_file_that_is_made_anew_needs_little_memory(self) -> None:
+        """The caller waits for the disk when many lines wait."""
+        self.patch(chat_log, "LINES_WAITING_MAX", 3)
+        self.writer = ChatLogWriter(self.log)
+        self.log.open.clear()
+        for index in (1, 2, 3):
+            self.writer.append(said(index))
+        threading.Timer(0.2, self.log.open.set).start()
+        self.writer.append(said(4))
+        self.assertTrue(self.log.open.is_set())
+        self.assertTrue(self.writer.close())
+        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3, 4)))
+
+    def test_end_does_not_wait_long_for_a_disk_that_hangs(self) -> None:
+        """The lines that are lost are written at the next start."""
+        self.patch(chat_log, "CLOSE_SECONDS", 0.05)
+        self.log.open.clear()
+        self.writer.append(said(1))
+        self.assertFalse(self.writer.close())
+        self.log.open.set()
+        self.assertTrue(self.writer.close())
+
+    def test_line_for_which_there_is_no_room_is_written_when_there_is(self) -> None:
+        """A server whose disk was full goes on by itself, and so does this file."""
+        self.log.error = OSError(errno.ENOSPC, "the disk is full")
+        self.writer.append(said(1))
+        self.writer.append(said(2))
+        self.assertTrue(self.log.tried.wait(SECONDS))
+        self.log.error = None
+        deadline = time.monotonic() + SECONDS
+        while len(self.path.read_bytes().splitlines()) < 2 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+        self.assertTrue(self.writer.close())
+
+    def test_end_does_not_wait_for_room(self) -> None:
+        """A full disk may stay full."""
+        self.log.error = OSError(errno.ENOSPC, "the disk is full")
+        self.writer.append(said(1))
+        self.assertTrue(self.writer.close())
+
+    def test_other_errors_end_the_file(self) -> None:
+        """A line behind a gap must not be written; the operator is told."""
+        self.log.error = OSError(errno.EIO, "input/output error")
+        self.writer.append(said(1))
+        self.writer.append(said(2))
+        self.assertTrue(self.writer.close())
+        self.assertEqual(self.path.read_bytes(), b"")
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_file_is_put_aside_with_all_lines(self) -> None:
+        """The chat has ended; its lines are in the file that gets another name."""
+        self.writer.append(said(1))
+        self.writer.put_aside()
+        self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), line_of(said(1)))

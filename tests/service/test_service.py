@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
+from twisted.internet.error import ReactorNotRunning
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.service import service
 from pfsb.service.service import steady_seconds
 
 
@@ -19,6 +22,23 @@ class SteadySecondsTests(SynchronousTestCase):
         self.assertLess(abs(before - time.time()), 5.0)
         self.patch(time, "time", lambda: 0.0)
         self.assertGreaterEqual(seconds(), before)
+
+
+class StoppingReactor:
+    """A reactor that is stopping."""
+
+    def stop(self) -> None:
+        raise ReactorNotRunning
+
+    def callWhenRunning(self, function: Callable[[], None]) -> None:
+        function()
+
+
+class StopTests(SynchronousTestCase):
+    def test_second_sigterm_changes_nothing(self) -> None:
+        """The reactor is stopping already, while the server waits for its disk."""
+        self.patch(service, "reactor", StoppingReactor())
+        service._stop_reactor()
 
 
 class StartTests(SynchronousTestCase):

@@ -6,6 +6,7 @@ from typing import Any
 
 from pfsb.applications.interfaces import Done, Refused
 from pfsb.frontends.http.server_info import unready
+from pfsb.paxos.records import PeerRecord
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from tests.sessions.support import ClusterTestCase, code, small_limits, value
 
@@ -75,6 +76,40 @@ class HangingDiskTests(ClusterTestCase):
         self.assertEqual(code(under_way.result), ("UNAVAILABLE", "unknown"))
         self.assertEqual(code(behind.result), ("UNAVAILABLE", "none"))
         self.assertIn("disk", str(behind.result))
+
+    def test_client_that_waits_for_a_lock_is_told(self) -> None:
+        """The server may not learn for days that the lock was granted. The number can be repeated at another one."""
+        self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
+        client = self.open("alice", self.leader)
+        waiting = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.assertFalse(waiting.answered)
+        self.hang()
+        self.do(self.connect((self.leader + 1) % 3), "PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.assertEqual(code(waiting.result), ("UNAVAILABLE", "unknown"))
+        other = self.open("alice", (self.leader + 2) % 3)
+        again = other.ask("LOCK", "door", number=1)
+        self.do(holder, "UNLOCK", "door")
+        self.cluster.run(1)
+        self.assertIsInstance(again.result, Done)
+
+    def test_lock_that_was_waited_for_is_told_to_a_repetition_when_the_disk_works(self) -> None:
+        """The first call was answered, and is not answered twice."""
+        self.do(holder := self.open("holder", (self.leader + 1) % 3), "LOCK", "door")
+        client = self.open("alice", self.leader)
+        waiting = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.hang()
+        self.do(self.connect((self.leader + 1) % 3), "PUT", "k", "2")
+        self.cluster.run(NOTICED_SECONDS)
+        self.go_on()
+        again = client.ask("LOCK", "door", number=1)
+        self.cluster.run(1)
+        self.do(holder, "UNLOCK", "door")
+        self.cluster.run(1)
+        self.assertIsInstance(again.result, Done)
+        self.assertEqual(code(waiting.result), ("UNAVAILABLE", "unknown"))
 
     def test_stale_read_shows_only_what_rests_on_nothing_that_waits(self) -> None:
         """Slot by slot: the value before the hanging write is shown, until a later one was executed."""
@@ -192,6 +227,28 @@ class FullDiskTests(ClusterTestCase):
             client.ask("PUT", "k", str(number))
             self.cluster.run(0.5)
         self.assertEqual([self.cluster.disk(i).free_records for i in self.cluster.ids], before)
+
+    def test_stale_read_does_not_wait_for_a_write_that_has_no_room(self) -> None:
+        """A write that was refused for want of room is under way until there is room."""
+        follower = (self.leader + 1) % 3
+        client = self.connect(follower)
+        self.cluster.storage(follower).hang()
+        turn = self.server(follower).replica.turn
+        turn.run(lambda: turn.append(PeerRecord(self.leader, b"i" * 16)))
+        self.fill(follower)
+        self.assertTrue(turn.is_writing)
+        self.assertEqual(value(client.look("GET", "k").result), "1")
+
+    def test_drain_does_not_wait_for_room(self) -> None:
+        """The client of the command under way was refused, so nothing is left to wait for."""
+        follower = (self.leader + 1) % 3
+        self.cluster.isolate(follower)
+        self.connect(follower).ask("PUT", "k", "2")
+        self.cluster.run(0.1)
+        self.fill(follower)
+        drained: list[float] = []
+        self.server(follower).drain(lambda: drained.append(self.cluster.now))
+        self.assertEqual(len(drained), 1)
 
     def test_leader_with_a_full_disk_is_replaced_when_a_command_waits(self) -> None:
         """The two others are a majority that can write."""

@@ -112,14 +112,14 @@ class MemorySyncTests(MemoryTestCase):
     def test_position_counts_the_groups_that_are_whole_on_disk(self) -> None:
         """A crash may keep groups that the server has not heard of: they count; a torn one does not."""
         self.sync("first", *slot_records([1]))
-        self.assertEqual(self.storage.position, 0)
+        self.assertEqual(self.storage.position, 1, "the start counts")
         self.clock.advance(0.1)
-        self.assertEqual(self.storage.position, 1)
+        self.assertEqual(self.storage.position, 2)
         self.sync("second", *slot_records([2]))
         self.sync("third", *slot_records([3, 4]))
         self.storage.crash(groups_kept=1, records_torn=1)
         self.restart()
-        self.assertEqual((self.storage.position, sorted(self.disk.contents.slots)), (2, [1, 2, 3]))
+        self.assertEqual((self.storage.position, sorted(self.disk.contents.slots)), (4, [1, 2, 3]))
 
     def test_durable_after_the_time_a_write_takes(self) -> None:
         """The callback does not come earlier."""

@@ -80,7 +80,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual((recovered.last_attempted, recovered.last_installed, recovered.local_aru), (9, 7, 2))
         self.assertEqual(list(recovered.ordered), [(1, batch("slot 1")), (2, batch("slot 2"))])
         self.assertEqual(recovered.accepted, [Accepted(3, 7, batch("three")), Accepted(5, 0, batch("five"))])
-        self.assertEqual(recovered.peers, {1: b"12345678"})
+        self.assertEqual(recovered.peers, {1: PeerRecord(1, b"12345678")})
 
     def test_aru_alone_leaves_the_views_as_they_are(self) -> None:
         """The two are records of their own, although they share a row."""
@@ -93,17 +93,17 @@ class RecoveryTests(StorageTestCase):
     def test_position_counts_the_groups_on_disk_over_all_starts(self) -> None:
         """The count is written with each group: a storage that has lost groups can be told by it."""
         server = self.started()
-        self.assertEqual(server.storage.position, 0)
+        self.assertEqual(server.storage.position, 1, "the start counts")
         for seq in (1, 2, 3):
             server.write(*slot_records([seq]))
-            self.assertEqual(server.storage.position, seq)
+            self.assertEqual(server.storage.position, 1 + seq)
         server.sync("nothing to write")
         server.clock.run_until(lambda: bool(server.told))
         again = self.restarted(server)
         again.storage.recover()
-        self.assertEqual(again.storage.position, 3)
+        self.assertEqual(again.storage.position, 5)
         again.write(AruRecord(1))
-        self.assertEqual(again.storage.position, 4)
+        self.assertEqual(again.storage.position, 6)
 
     def test_group_larger_than_one_statement_is_written_whole(self) -> None:
         """A group is one transaction, however many statements it takes."""
@@ -178,10 +178,10 @@ class SyncTests(StorageTestCase):
         """A frame that told more than is on disk would accuse the storage of a loss after a crash."""
         server = self.hold_a_write()
         server.clock.run_what_came()
-        self.assertEqual(server.storage.position, 0)
+        self.assertEqual(server.storage.position, 1)
         self.gate.open.set()
         server.clock.run_until(lambda: server.told == ["first"])
-        self.assertEqual(server.storage.position, 1)
+        self.assertEqual(server.storage.position, 2)
 
     def test_no_callback_while_the_write_is_under_way(self) -> None:
         """Nothing may depend on a record that is not forced to disk."""

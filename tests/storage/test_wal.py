@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.storage.wal import ROOM_BYTES
 from tests.long import long
 from tests.storage.support import Server, slot_records
@@ -45,6 +46,12 @@ class DamagedLogTests(SynchronousTestCase):
             byte = file.read(1)[0]
             file.seek(offset)
             file.write(bytes([byte ^ 1]))
+
+    def set_the_note_back(self) -> None:
+        """As if the server had died before the last group was acknowledged: its note does not know that group."""
+        path = note_of(self.crashed / "pfsb.sqlite3")
+        note = PositionNote(path, bytes.fromhex(path.read_text().split()[2]), lambda: 0.0)
+        note.create(note.read() - 1)
 
     def recovered_slots(self) -> list[int]:
         server = Server(self.crashed)
@@ -82,11 +89,13 @@ class DamagedLogTests(SynchronousTestCase):
     def test_damage_in_the_last_group_is_a_torn_end(self) -> None:
         """Power failed while the group was written, so it was not acknowledged."""
         self.turn_a_bit(self.frame(1) + 2000)
+        self.set_the_note_back()
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5])
 
     def test_cut_off_end_is_a_torn_end(self) -> None:
         """A torn end may also be a file that is too short."""
         os.truncate(self.log, self.frame(1) + 1000)
+        self.set_the_note_back()
         self.assertEqual(self.recovered_slots(), [1, 2, 3, 4, 5])
 
     def test_damage_further_up_is_refused(self) -> None:

@@ -16,7 +16,7 @@ from pfsb.transports.frames import (
     FrameTooLarge,
     cluster_digest,
 )
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import LATER, encode, encode_any
 from tests.transports.messages import SENDER, accept, any_message, proposal
 
 IDS = frozenset({0, 1, 2, SENDER})
@@ -38,7 +38,8 @@ def codec(
 
 
 def one_frame(sender: FrameCodec, *messages: Message) -> bytes:
-    [frame] = sender.seal([encode(message) for message in messages or (accept(),)])
+    bodies = [encode_any(message) for message in messages or (accept(),)]
+    [frame] = sender.seal(bodies, later=any(isinstance(message, LATER) for message in messages))
     return frame
 
 
@@ -64,7 +65,7 @@ class SealTests(FrameTestCase):
         """At most 60,000 bytes each, in the order given, and no frame more than that takes."""
         for secret in (None, SECRET):
             messages = [proposal(b"x" * size) for size in (25_000, 25_000, 25_000, 59_000, 10)]
-            frames = codec(SENDER, secret=secret).seal([encode(m) for m in messages])
+            frames = codec(SENDER, secret=secret).seal([encode_any(m) for m in messages])
             self.assertEqual(len(frames), 3)
             self.assertLessEqual(max(map(len, frames)), FRAME_BYTES_MAX)
             receiver = codec(RECEIVER, secret=secret)

@@ -27,6 +27,9 @@ ANONYMOUS_SESSIONS_MAX: Final = 8
 Each session has at most one bundle under way. This number of sessions is enough to fill the leader's batches.
 """
 
+LOCK_AGAIN_SECONDS: Final = 1.0
+"""How long, in seconds, after a refused LOCK with an unknown fate this server asks for the result again."""
+
 Granted = Callable[[str, int], None]
 """Call-back of a stream of events, called for each lock that its client's session is granted: takes the name and the
 token of the lock."""
@@ -199,7 +202,7 @@ class NamedSession:
             answer(Refused("BUSY", text, fate="unknown" if is_used else "none"))
             return number
         self.highest = max(self.highest, number)
-        submit(self._connection, number, command, self._noting(answer))
+        submit(self._connection, number, command, self._noting(command[0], number, answer))
         return number
 
     def question(self, command: Command, answer: Answer) -> None:
@@ -223,10 +226,11 @@ class NamedSession:
         except Exception as error:
             answer(refusal(error))
 
-    def _noting(self, answer: Answer) -> Answer:
+    def _noting(self, verb: str, number: int, answer: Answer) -> Answer:
         """Return a call-back that passes a result on to `answer`, and tells the client's streams of a granted lock.
 
-        The request that asked for the lock may be gone by then.
+        The request that asked for the lock may be gone by then. A LOCK whose fate is unknown, as this server's disk
+        hangs, may still be granted; so its result is asked for until it is known.
         """
         self._unanswered += 1
 
@@ -234,6 +238,8 @@ class NamedSession:
             self._unanswered -= 1
             if isinstance(result, Done) and "token" in (fields := dict(result.fields)):
                 self._sessions.granted(self.client_id, str(fields["name"]), int(fields["token"]))
+            elif verb == "LOCK" and isinstance(result, Refused) and result.fate == "unknown":
+                self._sessions.clock.callLater(LOCK_AGAIN_SECONDS, self._take_up, number)
             answer(result)
 
         return answered
@@ -264,7 +270,11 @@ class NamedSession:
         A repeated number does not run again, so the arguments of LOCK do not matter.
         """
         for number in self._sessions.server.waiting(self.client_id):
-            submit(self._connection, number, ("LOCK", "", 0), self._noting(lambda _result: None))
+            self._take_up(number)
+
+    def _take_up(self, number: int) -> None:
+        if not self.over:
+            submit(self._connection, number, ("LOCK", "", 0), self._noting("LOCK", number, lambda _result: None))
 
     def _ended(self, code: str, _text: str) -> None:
         if not self.over:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from attrs import define, field
 
+from pfsb.paxos.log_positions import first_told
 from pfsb.simulator.checkers.violation import require
 from pfsb.storage.memory import MemoryDisk
 from pfsb.transports.frames import HEADER
+
+
+def position_of(disk: MemoryDisk, server_id: int) -> int:
+    """The log position that frames of a server with this disk tell, or would tell after a start (Departure 43)."""
+    return first_told(disk.contents.peers.get(server_id), disk.incarnation, disk.position)
 
 
 @define
@@ -21,7 +27,7 @@ class PositionChecker:
         *_, identity, incarnation, _counter, position = HEADER.unpack_from(frame)
         require(identity == disk.identity, f"server {server_id} sends a frame in the name of another storage")
         told = (incarnation, position)
-        on_disk = (disk.incarnation, disk.position)
+        on_disk = (disk.incarnation, position_of(disk, server_id))
         require(told <= on_disk, f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
         before = self._highest.get(identity, told)
         is_later = incarnation >= before[0] and position >= before[1]

@@ -16,6 +16,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
@@ -200,12 +201,15 @@ class SimulatedCluster:
     def _must_have_stopped(self, server_id: int) -> None:
         raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
 
-    def lose_disk(self, server_id: int) -> None:
-        """Give a server that is down an empty disk. `bring_back` can restore the old one."""
+    def lose_disk(self, server_id: int, instead: MemoryDisk | None = None) -> None:
+        """Give a server that is down an empty disk, or `instead`, an older copy. `bring_back` can restore the old one.
+
+        An older copy is also the state of a disk whose log was cut at the end of a group.
+        """
         server = self.servers[server_id]
         assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
         self.amnesiacs.add(server_id)
-        server.disk = MemoryDisk()
+        server.disk = instead or MemoryDisk()
 
     def bring_back(self, server_id: int) -> None:
         """Give a server back the disk that it had lost, unchanged since then, and start the server with it."""
@@ -374,6 +378,10 @@ class SimulatedCluster:
         """A text with one line for each server, which tells its state."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
+    def told_position(self, server_id: int) -> int:
+        """The log position that frames of a server tell, or would tell after a start, by what is on its disk."""
+        return position_of(self.disk(server_id), server_id)
+
     # ------------------------------------------------------------------ inside
 
     def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
@@ -409,7 +417,9 @@ class SimulatedCluster:
             self.checks.sent(server_id, to, messages)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
-        self.findings.note(self.checks.positions.sent, server_id, frame, self.servers[server_id].disk)
+        disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]
+        if disk is true or disk.identity != true.identity:  # an older copy tells less than before
+            self.findings.note(self.checks.positions.sent, server_id, frame, disk)
 
     def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
         for message in decode_all(sender, frame[OVERHEAD_BYTES:]):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
@@ -232,6 +233,95 @@ def _lost_disk_unnoticed(process: Any) -> None:
     def broken(_: Any, sender: int, identity: bytes, messages: object) -> bool:
         process.replica.membership.identities[sender] = identity
         return True
+
+
+@DEFECTS.add("new-storage-few-know", "Departure 42", "a majority with itself admits a new storage")
+def _new_storage_few_know(process: Any) -> None:
+    membership = process.replica.membership
+    become(membership, _HastyMembership)
+
+
+class _HastyMembership(Membership):
+    __slots__ = ()
+
+    @property
+    def acquaintances(self) -> int:
+        return self.quorum - 1
+
+
+@DEFECTS.add("old-copy-unnoticed", "Departure 43", "a frame is taken whatever its sender's storage has lost")
+def _old_copy_unnoticed(process: Any) -> None:
+    @instead_of(process.replica.peers, "note_frame")
+    def broken(note: Callable[..., bool], *args: Any) -> bool:
+        note(*args)
+        return True
+
+
+@DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
+def _positions_not_written(process: Any) -> None:
+    process.replica.turn.due_records = tuple
+    process.replica.peers.on_incarnation = do_nothing
+
+
+@DEFECTS.add("incarnations-not-forced", "Departure 43", "a later incarnation of a peer gets to disk some time later")
+def _incarnations_not_forced(process: Any) -> None:
+    process.replica.peers.on_incarnation = do_nothing
+
+
+@DEFECTS.add("two-lives-count", "Departure 43", "late frames of a former incarnation count beside those of a later one")
+def _two_lives_count(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+        return note(server_id, incarnation, position) or incarnation != peers.by_id[server_id].incarnation
+
+
+@DEFECTS.add("one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group is taken")
+def _one_lost_group_unnoticed(process: Any) -> None:
+    @instead_of(process.replica.peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+        peer = process.replica.peers.by_id[server_id]
+        return note(server_id, incarnation, position + (position == peer.position - 1))
+
+
+@DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
+def _newcomers_tell_all(process: Any) -> None:
+    positions = process.replica.log_positions
+    override(positions, "told", lambda _: lambda: positions._storage.position)
+
+
+@DEFECTS.add("admission-told-early", "Departure 43", "frames tell more groups before the admission is on disk")
+def _admission_told_early(process: Any) -> None:
+    positions = process.replica.log_positions
+
+    @instead_of(positions, "write_admission")
+    def broken(write: Callable[[], None]) -> None:
+        write()
+        positions.is_admitted = True
+
+
+@DEFECTS.add("anybody-vouches", "Departure 43", "a server that comes back counts a new one that it has never met")
+def _anybody_vouches(process: Any) -> None:
+    @instead_of(process.replica.storage_identity, "begin_admission")
+    def broken(begin: Callable[..., None], identity: bytes) -> None:
+        begin(identity)
+        process.replica.storage_identity._known_at_start = set(process.replica.membership.others)
+
+
+@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
+def _overtaken_is_admitted(process: Any) -> None:
+    override(process.replica.peers, "is_overtaken", lambda _: lambda server_id: False)
+
+
+@DEFECTS.add("votes-before-word", "Departure 43", "a server that comes back votes before the others have said a word")
+def _votes_before_word(process: Any) -> None:
+    @instead_of(process.replica.storage_identity, "begin_admission")
+    def broken(begin: Callable[..., None], identity: bytes) -> None:
+        begin(identity)
+        if process.replica.storage_identity._returns and process.replica.storage_identity.is_newcomer:
+            process.replica.storage_identity.is_newcomer = False
+            process.replica.take_part()
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")

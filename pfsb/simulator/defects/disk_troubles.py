@@ -51,6 +51,19 @@ def _refusals_wait(process: Any) -> None:
     override(turn, "refuse", lambda _: turn.call)
 
 
+@DEFECTS.add("waits-go-on", "Departure 44", "clients that wait for a lock are not told that the disk hangs")
+def _waits_go_on(process: Any) -> None:
+    @instead_of(process.replica, "attach")
+    def broken(attach: Callable[..., None], **given: Any) -> None:
+        attach(**given)
+
+        @instead_of(process.server.local_clients, "connect")
+        def not_told(connect: Callable[[Any], Any], ended: Any) -> Any:
+            connection = connect(ended)
+            override(connection, "refuse_pending", lambda _: do_nothing)
+            return connection
+
+
 class _BoastfulTurn(Turn):
     @property
     def shows_only_what_is_durable(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
 DEFECTS = Defects()
@@ -34,7 +35,89 @@ def _timer_without_cap(process: Any) -> None:
 
 @DEFECTS.add("timer-never-back", "G8", "the Progress_Timer never gets back to its default")
 def _timer_never_back(process: Any) -> None:
-    override(process.replica.progress_timer, "back_to_default", lambda _: do_nothing)
+    override(process.replica.progress_timer, "come_down", lambda _: do_nothing)
+
+
+@DEFECTS.add(
+    "timer-without-slots", "Departure 48", "the Progress_Timer is shorter than the time that slots take on slow disks"
+)
+def _timer_without_slots(process: Any) -> None:
+    timer = process.replica.progress_timer
+    timer._slot_time = RoundTrip(0.0, timer._rng)
+
+
+@DEFECTS.add(
+    "timer-without-disk", "Departure 48", "the Progress_Timer expires during one long write of the server's own disk"
+)
+def _timer_without_disk(process: Any) -> None:
+    override(process.replica.progress_timer, "_own_disk_is_slow", lambda _: lambda: False)
+
+
+@DEFECTS.add("standstill-measured", "Departure 48", "the time for which a server stood still counts as that of a slot")
+def _standstill_measured(process: Any) -> None:
+    slot_time = process.replica.slot_time
+    override(slot_time, "interrupted", lambda _: lambda now: slot_time.start_anew())
+
+
+@DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")
+def _waits_not_measured(process: Any) -> None:
+    slot_time = process.replica.slot_time
+    override(slot_time, "answered", lambda _: do_nothing)
+    override(slot_time, "back_off", lambda _: do_nothing)
+
+
+@DEFECTS.add("waits-of-copies", "Departure 49", "the time of a slot is measured from the last copy of its PROPOSAL")
+def _waits_of_copies(process: Any) -> None:
+    """Without Karn's rule an answer to the first copy counts as a quick answer to the last one."""
+    replica = process.replica
+
+    @instead_of(replica.proposals, "resend")
+    def broken(resend: Callable[..., None], seq: int, to: int | None = None) -> None:
+        resend(seq, to)
+        slot = replica.data.ordering.global_history.get(seq)
+        if slot is not None:
+            slot.first_sent_at = slot.sent_at
+
+
+@DEFECTS.add("waits-guessed", "Departure 49", "every answer to a request that was sent again counts for the last copy")
+def _waits_guessed(process: Any) -> None:
+    slot_time = process.replica.slot_time
+
+    @instead_of(slot_time, "answered")
+    def broken(answered: Callable[[float, float, float], None], first_at: float, last_at: float, now: float) -> None:
+        slot_time._guessing_since = None
+        answered(first_at, last_at, now)
+
+
+@DEFECTS.add("waits-stay-long", "Departure 49", "a wait that has grown never gets shorter again")
+def _waits_stay_long(process: Any) -> None:
+    replica = process.replica
+    for round_trip in (replica.slot_time, replica.update_timers.round_trip, replica.reconciliation.round_trip):
+        override(round_trip, "answered", lambda _: do_nothing)
+        override(round_trip, "start_anew", lambda _: do_nothing)
+
+
+@DEFECTS.add("arrived-updates-repeated", "Departure 49", "an update is sent again though the leader has proposed it")
+def _arrived_updates_repeated(process: Any) -> None:
+    override(process.replica.update_timers, "_bound_in_this_view", lambda _: dict)
+
+
+@DEFECTS.add("waiting-copies-repeated", "Departure 49", "an update is sent again though its copy waits at the gate")
+def _waiting_copies_repeated(process: Any) -> None:
+    timers = process.replica.update_timers
+
+    @instead_of(timers, "_expire_due")
+    def broken(expire: Callable[[], None]) -> None:
+        for timer in timers._timers.values():
+            timer.position = 0
+        expire()
+
+
+@DEFECTS.add(
+    "holes-not-asked-for", "Departure 49", "a follower asks for slots that it lacks only when an ALIVE has told of them"
+)
+def _holes_not_asked_for(process: Any) -> None:
+    override(process.replica.reconciliation, "_ask_own_leader", lambda _: lambda: False)
 
 
 @DEFECTS.add("idle-elections", "G8, Departure 10", "an idle cluster elects again and again: ALIVE is no progress")
@@ -187,9 +270,9 @@ def _pending_not_dropped(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica.update_queue, "drop_executed")
-    def broken(drop: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
+    def broken(drop: Callable[[ClientUpdate, int], None], update: ClientUpdate, seq: int) -> None:
         if update.server_id == replica.membership.server_id:
-            drop(update)
+            drop(update, seq)
 
 
 @DEFECTS.add(

@@ -6,12 +6,13 @@ import random
 from typing import Final
 
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.wrong_messages import WrongMessages
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import LATER, encode_any
 
 PAUSE_SECONDS: Final = (0.001, 0.1)
 """Shortest and longest time, in seconds, between two wrong frames of one server."""
@@ -46,7 +47,8 @@ class ConfusionFaults(FaultInjector):
             for message in messages:
                 if isinstance(message, ClientUpdate) and message.server_id == sender:
                     self._cluster.checks.relays.sent(sender, receiver, message)  # the receiver may relay this copy
-            for frame in self._codec(sender).seal([encode(message) for message in messages]):
+            later = isinstance(messages[0], LATER)
+            for frame in self._codec(sender).seal([encode_any(message) for message in messages], later=later):
                 self._cluster.network.hand_over(receiver, frame)
         if self._cluster.now < until:
             self._later(between(self._rng, *PAUSE_SECONDS), self._send_wrong, sender, until)
@@ -58,4 +60,6 @@ class ConfusionFaults(FaultInjector):
         """
         ids, disk = self._cluster.ids, self._cluster.disk(sender)
         us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))
-        return FrameCodec(us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: disk.position)
+        return FrameCodec(
+            us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: position_of(disk, sender)
+        )

@@ -36,6 +36,7 @@ _KINDS: Final = {
     "disks": ("slow_disk", "failing_disk", "full_disk"),
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
+    "old_copies": ("put_back_old_copy",),
     "memory": ("run_out_of_memory",),
     "strangers": ("stranger",),
     "slips": ("slip",),

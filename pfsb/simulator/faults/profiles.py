@@ -52,6 +52,7 @@ ALL_FAMILIES: Final = (
     "confusion",
     "names",
     "disk_troubles",
+    "old_copies",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -129,6 +130,8 @@ class Profile:
     """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
     has_idle_hour: bool = False
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
+    has_pace_drills: bool = False
+    """Whether the run ends with measurements on slow disks and lossy links (`pfsb.simulator.runs.pace_drills`)."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -187,6 +190,28 @@ PROFILES: Final[Mapping[str, Profile]] = {
         slowness=5.0,
         drills=1,
         has_idle_hour=True,
+    ),
+    "pace": Profile(
+        "some crashes; then slow disks, lossy links and deaths of leaders, and how fast the protocol is",
+        ("crashes",),
+        servers=(3, 3, 5),
+        settings={
+            "progress_seconds": (1.0,),
+            "update_seconds": (0.5,),
+            "alive_seconds": (0.2,),
+            "resend_seconds": (0.1,),
+            "lazy_seconds": (0.01,),
+            "reconciliation_seconds": (0.25,),
+            "window_slots": (16,),
+            "batch_bytes_max": (48_000,),
+            "frame_data_bytes_max": (50_000,),
+            "queue_updates_max": (20_000,),
+            "history_slots_kept": (1_024,),
+            "horizon_slots": (100_000,),
+        },
+        faults_per_second=(0.5,),
+        has_pace_drills=True,
+        has_sessions=False,
     ),
     "clients": Profile("users who hang up, come back, use two connections, and crashes", ("clients", "crashes")),
     "quotas": Profile(
@@ -292,6 +317,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         # harm only while few slots are used, so the windows are large and the users few and slow.
         settings={"progress_seconds": (1.0, 2.0), "window_slots": (16,), "batch_bytes_max": (48_000,)},
         faults_per_second=(1.5, 3.0),
+    ),
+    "old-copies": Profile(
+        "servers, never a majority, that come back with an older copy of their disk, or one whose log was cut",
+        ("old_copies", "crashes"),
     ),
     "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
     "takeovers": Profile(

@@ -6,6 +6,7 @@ from typing import Any
 
 from pfsb.applications.interfaces import Command, IContext
 from pfsb.server import DRAIN_SECONDS
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
 from pfsb.storage.memory import MemoryDisk
@@ -274,6 +275,34 @@ class ServerFaults(FaultInjector):
             self._crash(server_id)
             self._cluster.lose_disk(server_id)
 
+    def put_back_old_copy(self) -> None:
+        """Copy a server's disk. Later crash the server, and restart it with the copy, as if its log had been cut there.
+
+        The other servers must have noted by then, on their disks, that it was further; otherwise they could not know.
+        """
+        server_id = self._any_server()
+        if server_id is not None and server_id not in self._cluster.amnesiacs:
+            copy = self._cluster.disk(server_id).copy()
+            self._later(between(self._rng, 0.5, 3), self._put_back, server_id, copy, self._rng.uniform(0.5, 2))
+
+    def _put_back(self, server_id: int, copy: MemoryDisk, seconds: float) -> None:
+        cluster = self._cluster
+        is_enough = len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2
+        if not is_enough and cluster.is_running(server_id) and self._is_known_to_be_past(server_id, copy):
+            self._marks.counts["older copy put back"] += 1
+            self._die(server_id)
+            cluster.lose_disk(server_id, copy)
+            self._later(seconds, self._restart, server_id)
+
+    def _is_known_to_be_past(self, server_id: int, copy: MemoryDisk) -> bool:
+        """Whether the disks of all others say that this server was further than `copy` is.
+
+        Servers that have lost their own disks are not asked.
+        """
+        whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
+        known = [self._cluster.disk(i).contents.peers.get(server_id) for i in whole]
+        return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
+
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.
 
@@ -314,9 +343,9 @@ class ServerFaults(FaultInjector):
         its disk.
 
         A server notices it if the present identity is on its disk. Servers that have lost their own disks are not
-        asked. A disk that holds a view, but no storage identity of any other server, is not asked either: its server
+        asked. A disk that holds a view, but no storage identity but its own, is not asked either: its server
         has voted before it knew the others, a defect that the checkers find only if a disk is lost all the same.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]
-        return all(server_id in other.peers or (other.views is not None and not other.peers) for other in others)
+        return all(server_id in other.peers or (other.views is not None and len(other.peers) < 2) for other in others)

@@ -23,6 +23,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -209,4 +210,13 @@ class WrongMessages:
     def _identities(self) -> list[Message]:
         identity = self._rng.randbytes(IDENTITY_BYTES)
         kind = self._rng.choice((Acquainted, Heard, Stranger))
+        if kind is Stranger and self._rng.random() < 0.5:
+            return [self._known_position(identity)]
         return [kind(self._sender, identity)]
+
+    def _known_position(self, identity: bytes) -> KnownPosition:
+        """A state of another storage, or one in which the receiver's own has been: for a later one it would stop."""
+        if self._rng.random() < 0.5:
+            return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)
+        own = self._receiver.data.server
+        return KnownPosition(self._sender, own.storage_identity, own.incarnation, self._receiver.storage.position)

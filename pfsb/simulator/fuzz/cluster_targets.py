@@ -33,7 +33,7 @@ from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import SmallCluster
 from pfsb.simulator.fuzz.target import Target
 from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameCodec
-from pfsb.transports.wire import Malformed, decode_all, encode, join_encoded
+from pfsb.transports.wire import Malformed, decode_all, encode, encode_any, join_encoded
 
 Row = tuple[object, ...]
 
@@ -53,7 +53,7 @@ def _rows(body: bytes) -> list[Row]:
     return [row for row in rows if isinstance(row, tuple) and row] if isinstance(rows, tuple) else []
 
 
-_EXAMPLES: Final[dict[object, list[Row]]] = {row[0]: [row] for row in (unpacked(encode(each)) for each in EXAMPLES)}
+_EXAMPLES: Final[dict[object, list[Row]]] = {row[0]: [row] for row in (unpacked(encode_any(each)) for each in EXAMPLES)}
 _KINDS: Final = tuple(_EXAMPLES)
 
 
@@ -163,7 +163,7 @@ class MessageTarget(ClusterTarget):
             messages = decode_all(sender, body)
         except Malformed:
             return b""
-        left = [encode(message) for message in messages if not isinstance(message, LIES)]
+        left = [encode_any(message) for message in messages if not isinstance(message, LIES)]
         return join_encoded(left) if left else b""
 
 

@@ -35,7 +35,7 @@ from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import CapturedFrame, SmallCluster
 from pfsb.simulator.fuzz.target import Target
 from pfsb.transports.frames import HEADER, MAGIC, OVERHEAD_BYTES, TYPE_MESSAGES, VERSION, FrameCodec, FrameRefused
-from pfsb.transports.wire import Malformed, content_of, decode_all, encode, join_encoded
+from pfsb.transports.wire import Malformed, content_of, decode_all, encode_any, join_encoded
 
 SERVERS: Final = 3
 RECEIVER: Final = 1
@@ -85,7 +85,7 @@ def captured(secret: bytes | None) -> list[CapturedFrame]:
 def captured_bodies() -> list[bytes]:
     """Bodies of captured frames, each once, and then one body for each message of `EXAMPLES`."""
     bodies = [each.frame[OVERHEAD_BYTES:] for each in captured(None)]
-    return [*dict.fromkeys(bodies), *(join_encoded([encode(message)]) for message in EXAMPLES)]
+    return [*dict.fromkeys(bodies), *(join_encoded([encode_any(message)]) for message in EXAMPLES)]
 
 
 def receiving_codec(secret: bytes | None) -> FrameCodec:
@@ -173,7 +173,7 @@ class BodyTarget(Target):
             messages = decode_all(0, data)
         except Malformed:
             return
-        again = decode_all(0, join_encoded([encode(message) for message in messages]))
+        again = decode_all(0, join_encoded([encode_any(message) for message in messages]))
         require(again == messages, f"another message than was decoded is sent on:\n{messages}\n{again}")
 
 

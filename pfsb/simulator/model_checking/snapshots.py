@@ -32,11 +32,14 @@ from pfsb.paxos.messages import State
 from pfsb.paxos.peers import NEVER, Peer
 from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.prepare import PrepareHandler
+from pfsb.paxos.progress_timer import NO_WRITE, ProgressTimer
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.retransmission import Repetition, Retransmission
+from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.turn import Outbox, Turn
-from pfsb.paxos.update_timers import UpdateTimer
+from pfsb.paxos.update_timers import UpdateTimer, UpdateTimers
 
 Frozen = tuple[Any, ...]
 """A frozen value, or the whole frozen state of one server: a hashable tuple."""
@@ -63,11 +66,39 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "in_doubt_until"): NEVER,
     # Points in time. In the explorer a proposal may be sent again, and an Update_Timer may expire, at any time.
     (Slot, "sent_at"): 0.0,
-    (UpdateTimer, "due"): UPDATE_SECONDS,
+    (UpdateTimer, "first_sent_at"): 0.0,
+    (UpdateTimer, "sent_at"): 0.0,
+    (UpdateTimers, "_call_at"): 0.0,
+    (UpdateTimers, "_latest_executed"): 0.0,
+    (Repetition, "view"): 0,
+    (Repetition, "due"): 0.0,
+    (Repetition, "wait"): 0.0,
+    (Retransmission, "_wake_at"): 0.0,
+    (ReconciliationHandler, "_asked_at"): 0.0,
+    # How long answers take (Departure 49). No time passes, so all waits are at their first values.
+    (Slot, "first_sent_at"): 0.0,
+    (ReconciliationHandler, "_peers_asked"): {},
+    (ReconciliationHandler, "_awaits_reply"): False,
+    (ReconciliationHandler, "_asked_position"): 0,
+    (RoundTrip, "_is_measured"): False,
+    (RoundTrip, "mean"): 0.0,
+    (RoundTrip, "measured"): 0.0,
+    (RoundTrip, "last_answer_at"): 0.0,
+    (RoundTrip, "_valid_from"): 0.0,
+    (RoundTrip, "_deviation"): 0.0,
+    (RoundTrip, "_backoff"): 1.0,
+    (RoundTrip, "_guessing_since"): None,
+    # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
+    (UpdateTimer, "position"): 0,
+    (ReconciliationHandler, "_asked_behind"): 0,
+    (ProgressTimer, "_written"): NO_WRITE,
+    (ProgressTimer, "_awaits_disk_since"): None,
     # Whether an update goes to the leader or to all is chosen when its timer fires (`SteppedServer._choose`).
     (UpdateTimer, "expiries"): 0,
     # The peer that is asked for missing slots is chosen when the reconciliation timer fires.
     (Peer, "last_heard"): 0.0,
+    (Peer, "reached_at"): 0.0,
+    (Peer, "overtaken_at"): NEVER,
     (Peer, "local_aru"): 0,
     # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
     # fire whenever it is armed.

@@ -107,9 +107,13 @@ class SteppedServer:
         )
         self.transport.replica = self.replica
         # `tell_state` would log a line for each of millions of states. `answer_alive` would tell the other servers that
-        # their storage identities are known here, but all explored servers know that from the start.
+        # their storage identities are known here, and `ask_again` would ask for that, but all explored servers know
+        # that from the start.
         override(self.replica, "tell_state", lambda _: do_nothing)
         override(self.replica.storage_identity, "answer_alive", lambda _: do_nothing)
+        override(self.replica.storage_identity, "ask_again", lambda _: do_nothing)
+        # Longer waits would keep Update_Timers from firing: the clock shows the first wait when they do.
+        override(self.replica.update_timers.round_trip, "back_off", lambda _: do_nothing)
         if patch is not None:
             patch(self.replica)
         memory = invariants.install(self.replica)
@@ -236,7 +240,7 @@ class SteppedServer:
         if UPDATE_TIMER in armed and not self.replica.data.clients.pending_updates:
             self.clock.fire(UPDATE_TIMER)
         reconciliation = self.replica.reconciliation
-        if not reconciliation._is_behind():
+        if not reconciliation.is_behind():
             if RECONCILIATION_TIMER in armed:
                 self.clock.fire(RECONCILIATION_TIMER)
             reconciliation._target, reconciliation._peer = 0, None

@@ -16,6 +16,7 @@ from pfsb.paxos.messages import (
     Confirmed,
     GloballyOrderedUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -165,6 +166,8 @@ def in_words(message: Message) -> str:
             return "that its storage is known"
         case Heard():
             return "that it is heard"
+        case KnownPosition():
+            return "that its storage was further"
         case _:
             assert_never(message)
 

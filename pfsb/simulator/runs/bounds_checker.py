@@ -97,7 +97,7 @@ def _wrong_waits(server: Server) -> Iterator[str]:
 def _wrong_progress_timer(server: Server) -> Iterator[str]:
     """A sentence if the value of the Progress_Timer is below its default or above its cap.
 
-    The value doubles from the default up to the cap, and is set back to the default (Departure 28).
+    The value doubles from the default up to the cap, and comes down to the default (Departures 28 and 48).
     """
     settings, value = server.replica.settings, server.replica.data.timers.progress_seconds
     longest = settings.progress_seconds * 2**settings.progress_doublings_max

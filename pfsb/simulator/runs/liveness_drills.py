@@ -246,14 +246,32 @@ class LivenessDrills:
             if data.views.last_installed != view or data.server.state is State.LEADER_ELECTION:
                 return f"server {server_id} does not follow server {leader} in view {view}"
         for server_id in self.cluster.ids:
-            timer = self.cluster.replica(server_id).data.timers.progress_seconds
+            timer = self.cluster.replica(server_id).progress_timer.seconds
             if timer != self.cluster.settings.progress_seconds:
                 return f"the Progress_Timer of server {server_id} stays at {timer:g} s"
+            if wait := self._long_wait(server_id):
+                return f"server {server_id} {wait}"
             if self.cluster.replica(server_id).demand.knows_of_unexecuted_update():
                 return f"server {server_id} thinks that an update waits"
             if self.cluster.storage(server_id).seconds_left > ROUND_SECONDS:
                 return f"server {server_id} has begun to write when its disk was slow"
         return ""
+
+    def _long_wait(self, server_id: int) -> str:
+        """A sentence about a server whose waits for answers are longer than while nothing is measured, or ""
+        (Departure 49).
+
+        The bounds of the drills hold for waits that have come down again.
+        """
+        replica, settings = self.cluster.replica(server_id), self.cluster.settings
+        # A follower's slots may take longer, as ACCEPTs to it may be held back (Departure 25), and it repeats nothing.
+        leads = replica.data.server.state is State.REG_LEADER
+        if leads and replica.slot_time.seconds > settings.resend_seconds:
+            return f"waits {replica.slot_time.seconds:g} s for a slot"
+        if (wait := replica.reconciliation.round_trip.seconds) > settings.reconciliation_seconds:
+            return f"waits {wait:g} s for slots that it asks for"
+        wait = replica.update_timers.round_trip.seconds
+        return f"waits {wait:g} s for a PROPOSAL" if wait > settings.update_seconds else ""
 
     def _unequal(self) -> str:
         """A sentence about servers that have slots to learn or updates to order, or "" if there are none.

@@ -17,6 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.paxos.divergence import StateDiverged
+from pfsb.paxos.log_positions import StorageWentBack
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.clock import SimulatedClock
@@ -33,6 +34,7 @@ from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
+from pfsb.simulator.runs.pace_drills import PaceDrills
 from pfsb.simulator.runs.population import PaperClientPopulation, Population, UserPopulation
 
 EQUALITY_SECONDS = 60.0
@@ -131,8 +133,10 @@ class Run:
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
-        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs"))
-        self.cluster.expected_failures = (OSError, StorageWasReplaced) if loses_disks else (OSError,)
+        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies"))
+        self.cluster.expected_failures = (OSError,)
+        if loses_disks:
+            self.cluster.expected_failures += (StorageWasReplaced, StorageWentBack)
         if "memory" in parameters.families:
             self.cluster.expected_failures += (MemoryError, RecursionError)
         if "slips" in parameters.families:
@@ -204,6 +208,10 @@ class Run:
                 self._phase = "an idle hour"
                 IdleHour(self.cluster, self._rng, self.marks, slowness, population=self.population).run()
             self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
+        if self.profile.has_pace_drills:
+            self._phase = "pace"
+            PaceDrills(self.cluster, self._rng, self.marks).run()
+            self._wait_for(self._all_are_equal, "the servers are not equal any more", EQUALITY_SECONDS)
         self._phase = "looking back"
         self._check_equality()
         self.population.check_history()
@@ -227,7 +235,8 @@ class Run:
         self._look_at_bounds()
 
     def _look_at_bounds(self) -> None:
-        self.population.check_bounds()
+        if self._phase != "pace":  # the drills have clients of their own
+            self.population.check_bounds()
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def _heal_a_majority(self) -> None:
@@ -235,12 +244,15 @@ class Run:
 
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
         their disk run as well, to find that out. With the profile's `leaves_broken` off, all servers are healed here,
-        except those that have executed something otherwise than the others.
+        except those that have executed something otherwise than the others. So they are if a server of the majority was
+        never admitted: a new storage must meet more than a majority (Departure 42).
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
+        if not all(map(self._was_admitted, well)):
+            well = whole
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self._injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
@@ -248,6 +260,10 @@ class Run:
             if server_id not in well and not self.profile.ends_in_shape:
                 self._leave_broken(server_id)
         self.population.finish()
+
+    def _was_admitted(self, server_id: int) -> bool:
+        views = self.cluster.disk(server_id).contents.views
+        return views is not None and views.last_installed > 0
 
     def _leave_broken(self, server_id: int) -> None:
         fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Accept, PrepareOK, Proposal, ReconciliationReply, State
+from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.messages import (
+    Accept,
+    KnownPosition,
+    Message,
+    PrepareOK,
+    Proposal,
+    ReconciliationReply,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
@@ -13,6 +23,9 @@ from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
+
+VOTES: Final = (ViewChange, PrepareOK, Accept)
+"""Kinds of messages by which a server binds itself."""
 
 
 def disk_is_lost(seed: int, patch: Plant | None) -> None:
@@ -59,6 +72,257 @@ def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
     assert scene.state(0) is State.REG_LEADER, "it has heard a majority a while ago"
     cluster.heal()
     cluster.run_until(lambda: 2 in cluster.failures)
+
+
+def old_copy_is_put_back(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back with an older copy of its disk is refused by the other servers, and stops.
+
+    The others have been started anew meanwhile, one after the other, so they know of it only by their disks.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    cluster.run(2)
+    cluster.crash(victim)
+    for other in [i for i in cluster.ids if i != victim]:
+        cluster.crash(other)
+        cluster.restart(other)
+        cluster.run(1)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    cluster.run(3)
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} was given an older copy of its disk, and takes part all the same")
+    for client in scene.clients:
+        client.finish()
+
+
+def old_copy_votes(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back with an older copy must not vote before the others have told what they
+    know.
+
+    Servers 1 and 2 have ordered a slot without server 0. Then server 2 gets a copy of its disk from before, and is
+    started. Server 0 would vote with it for another batch in that slot. Server 1 knows better, but its frames are slow.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    copy = cluster.disk(2).copy()
+    cluster.isolate(0)
+    cluster.run_until(lambda: cluster.leader() in (1, 2) and cluster.has_leader(), 60)
+    leader = scene.leader()
+    for number in range(1, 5):
+        cluster.submit(leader, "a", number)
+        cluster.run_until(lambda number=number: ("a", number) in cluster.answers)  # type: ignore[misc]
+    cluster.run(1)
+    cluster.crash(2)
+    cluster.run(1)
+    votes: list[Message] = []
+    cluster.network.observers.append(
+        lambda sender, _, messages: votes.extend(m for m in messages if sender == 2 and isinstance(m, VOTES))
+    )
+    scene.late(KnownPosition, 0.5 * cluster.settings.alive_seconds)
+    cluster.network.drop(lambda passage: passage.sender == 1 and not isinstance(passage.message, KnownPosition))
+    cluster.heal()
+    cluster.lose_disk(2, copy)
+    cluster.restart(2)
+    cluster.run_until(lambda: 2 in cluster.failures, 5)
+    if votes:
+        raise Violation(f"server 2 votes with an older copy of its disk: {votes[0]}")
+
+
+def last_group_is_lost(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back without the last group of its log is refused, and stops."""
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copies = [cluster.disk(victim).copy()]
+    until = cluster.now + 1
+    while cluster.now < until:
+        cluster.step()
+        if cluster.disk(victim).position > copies[-1].position:
+            copies.append(cluster.disk(victim).copy())
+    for client in scene.clients:
+        client.finish()
+    cluster.run(3 * cluster.settings.alive_seconds)
+    last = cluster.disk(victim).position
+    cluster.crash(victim)
+    cluster.lose_disk(victim, max((copy for copy in copies if copy.position < last), key=lambda copy: copy.position))
+    cluster.restart(victim)
+    cluster.run(3)
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} has lost the last group of its log, and takes part all the same")
+
+
+def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
+    """Departure 43: at any time the frames of one incarnation of a peer count, and late ones of a former one do not."""
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    victim = scene.follower()
+    receiver = scene.leader()
+    frames: list[bytes] = []
+    cluster.network.frame_observers.append(lambda sender, frame: frames.append(frame) if sender == victim else None)
+    cluster.run(0.5)
+    late = frames[-20:]
+    cluster.crash(victim)
+    handled: list[int] = []
+    peers = cluster.replica(receiver).peers
+    note = peers.note_frame
+
+    def noted(server_id: int, incarnation: int, position: int) -> bool:
+        is_handled = note(server_id, incarnation, position)
+        if is_handled and server_id == victim:
+            handled.append(incarnation)
+        return is_handled
+
+    peers.note_frame = noted  # type: ignore[method-assign]
+    cluster.restart(victim)
+    for frame in late:
+        cluster.run(0.05)
+        cluster.network.hand_over(receiver, frame)
+    if handled != sorted(handled):
+        raise Violation(f"server {receiver} handles frames of the starts {handled} of server {victim}, in this order")
+    for client in scene.clients:
+        client.finish()
+
+
+def start_is_written_down(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a later incarnation is on a peer's disk before anything that rests on its frames leaves.
+
+    Server 2 starts again, and server 0 admits it. However soon server 0 crashes then, it does not forget that start.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    cluster.crash(2)
+    cluster.crash(1)
+    cluster.restart(2)
+    cluster.run_until(lambda: not cluster.replica(2).storage_identity.is_newcomer, 5)
+    cluster.crash(0)
+    if cluster.disk(0).contents.peers[2].incarnation < cluster.disk(2).incarnation:
+        raise Violation("server 0 has admitted a start of server 2, and its disk does not tell")
+
+
+def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a copy that begins with the present start number is not admitted, however soon it is put back.
+
+    Right after the restart its frames could be late ones of the server that was there before.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    cluster.crash(victim)
+    copy = cluster.disk(victim).copy()
+    cluster.restart(victim)
+    cluster.run(2)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    until = cluster.now + 3
+    while victim not in cluster.failures and cluster.now < until:
+        cluster.step()
+        if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+            raise Violation(f"server {victim} is admitted with an older copy of its disk")
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} does not notice that it has an older copy of its disk")
+    for client in scene.clients:
+        client.finish()
+
+
+def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
+    """Departure 43: however often a server is started with an older copy of its disk, the others refuse it.
+
+    Each start writes something, and a supervisor starts a server again whenever it stops.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    cluster.run(0.3)
+    for client in scene.clients:
+        client.finish()
+    cluster.run(1)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    for number in range(60):
+        cluster.restart(victim)
+        until = cluster.now + (1 if number % 4 else 0.05)
+        while cluster.is_running(victim) and cluster.now < until:
+            cluster.step()
+            if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+                raise Violation(f"server {victim} is admitted with an older copy of its disk, at start {number}")
+        if cluster.is_running(victim):
+            cluster.crash(victim)
+
+
+def stranger_vouches(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it was.
+
+    Of five servers, server 0 comes back with others that it has never met.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0, start=False)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWasReplaced, StorageWentBack)
+    for server_id in (0, 1, 2, 3):
+        cluster.restart(server_id)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    for server_id in (0, 1, 2, 3):
+        cluster.crash(server_id)
+    for server_id in (0, 1, 4):
+        cluster.restart(server_id)
+    cluster.run(3)
+    if not cluster.replica(0).storage_identity.is_newcomer:
+        raise Violation("server 0 came back, and was admitted by server 4, which it had never met")
+    cluster.restart(2)
+    cluster.run_until(cluster.has_leader)
+
+
+def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
+    """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
+
+    Server 0 hears no other server. Servers 1 and 2 alone would be a majority; but if they began, and server 2 lost its
+    disk then, server 0 would admit the new storage of server 2, which it never met before, and both would order another
+    batch in the same slot while server 1 is away.
+    """
+    scene = Scenario(seed, patch, clients=0, start=False)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWasReplaced,)
+    cluster.isolate(0)
+    for server_id in cluster.ids:
+        cluster.restart(server_id)
+    cluster.run(10)
+    if cluster.leader() is not None:
+        _replace_unmet(scene)
+    cluster.heal()
+    cluster.run_until(cluster.has_leader)
+
+
+def _replace_unmet(scene: Scenario) -> None:
+    cluster = scene.cluster
+    cluster.submit(scene.leader(), "a", 1)
+    cluster.run_until(lambda: ("a", 1) in cluster.answers)
+    cluster.crash(2)
+    cluster.lose_disk(2)
+    cluster.heal()
+    cluster.isolate(1)
+    cluster.restart(2)
+    cluster.run_until(lambda: State.REG_LEADER in (scene.state(0), scene.state(2)), 60)
+    cluster.submit(0, "b", 1)
+    cluster.run_until(lambda: ("b", 1) in cluster.answers)
 
 
 def torn_while_learning(seed: int, patch: Plant | None) -> None:
@@ -180,6 +444,15 @@ def promise_of_two_lives(seed: int, patch: Plant | None) -> None:
 SCHEDULES: Final[Sequence[Schedule]] = (
     disk_is_lost,
     disk_is_lost_unheard,
+    old_copy_is_put_back,
+    old_copy_votes,
+    last_group_is_lost,
+    frames_of_a_former_start,
+    start_is_written_down,
+    start_number_is_repeated,
+    old_copy_is_started_again_and_again,
+    stranger_vouches,
+    storage_is_replaced_unmet,
     torn_while_learning,
     two_old_proposals,
     bound_twice,

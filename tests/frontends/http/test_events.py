@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from pfsb.applications.interfaces import Refused
 from pfsb.frontends.http.chat import HEARTBEAT_SECONDS, HELD_BACK_MAX
+from pfsb.frontends.http.sessions import LOCK_AGAIN_SECONDS
 from tests.frontends.http.http_client import Connection, HTTPCase
 
 
@@ -114,6 +116,19 @@ class SessionEventTests(EventCase):
         stream = self.listen(Pfsb_Client="alice")
         self.content("DELETE", "/v1/locks/a", None, Pfsb_Client="bob")
         self.assertIn(b'event: lock\ndata: {"name":"a"', stream.heard())
+
+    def test_lock_that_is_granted_after_a_refusal_with_an_unknown_fate(self) -> None:
+        """The disk of this server hung, and works again: the stream is told of the grant all the same."""
+        stream = self.listen(Pfsb_Client="alice")
+        self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
+        waiting = Connection(self.site, self.clock)
+        waiting.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
+        for _ in range(3):
+            self.cluster.waiting.pop(("alice", 1))(Refused("UNAVAILABLE", "the disk does not answer", fate="unknown"))
+            self.clock.advance(LOCK_AGAIN_SECONDS)
+        self.assertEqual(waiting.reply().content["fate"], "unknown")
+        self.content("DELETE", "/v1/locks/a", None, Pfsb_Client="bob")
+        self.assertEqual(stream.heard().count(b'event: lock\ndata: {"name":"a"'), 1)
 
     def test_session_that_goes_elsewhere_and_comes_back(self) -> None:
         """Each takeover is told; the stream does not take the session back by itself."""

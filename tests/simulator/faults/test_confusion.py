@@ -10,7 +10,7 @@ from pfsb.paxos.messages import Message
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.faults.wrong_messages import WrongMessages
 from pfsb.simulator.runs.run import Plan, Run
-from pfsb.transports.wire import decode_all, encode, join_encoded
+from pfsb.transports.wire import decode_all, encode_any, join_encoded
 
 
 class WrongMessagesTests(SynchronousTestCase):
@@ -22,7 +22,7 @@ class WrongMessagesTests(SynchronousTestCase):
     def test_every_kind_of_message_is_drawn_and_well_formed(self) -> None:
         """A receiver refuses no frame of them before its protocol sees the messages."""
         drawn: list[Message] = [message for _ in range(2_000) for message in self.maker.draw()]
-        body = join_encoded([encode(message) for message in drawn])
+        body = join_encoded([encode_any(message) for message in drawn])
         decoded = decode_all(2, body)
         self.assertEqual(len(decoded), len(drawn))
         self.assertEqual(len({type(message) for message in drawn}), len(Message.__args__))

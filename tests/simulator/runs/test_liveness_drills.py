@@ -110,7 +110,7 @@ class LivenessDrillTests(SynchronousTestCase):
         liveness = self.liveness()
         timer = liveness.cluster.replica(1).progress_timer
         timer.double()
-        timer.back_to_default = lambda: None
+        timer.come_down = lambda: None
         self.assertIn("Progress_Timer of server 1 stays", str(self.assertRaises(Violation, liveness.settle)))
 
     def test_who_has_promised_to_follow_a_later_view_is_waited_for(self) -> None:
@@ -122,7 +122,9 @@ class LivenessDrillTests(SynchronousTestCase):
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         other = (away + 1) % 3
         later = next(view for view in range(50, 60) if cluster.replica(0).membership.leader_of(view) == other)
-        cluster.replica(away).receive(other, cluster.disk(other).identity, [VCProof(other, later)])
+        disk = cluster.disk(other)
+        proof = VCProof(other, later)
+        cluster.replica(away).receive(other, disk.identity, [proof], disk.incarnation, disk.position)
         cluster.run(0.01)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         cluster.heal()

@@ -1,0 +1,123 @@
+"""TextLog: the text log of `twistd pfsb`, written in a thread, so that a log on a disk that hangs stops no server."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.logger import FileLogObserver, textFileLogObserver
+from twisted.python.logfile import LogFile
+
+from pfsb.service.background import Background
+
+CHARACTERS_WAITING_MAX = 4_000_000
+"""Maximum number of characters that wait to be written. Further lines are left out, and counted."""
+
+
+class TextLog:
+    """A file for Twisted's log observer, which has `write` and `flush`. Before `begin` it writes at once; from then on,
+    in a thread."""
+
+    def __init__(self, file: Any) -> None:
+        """`file` is a `LogFile` or a stream of text. It is used in one thread at a time."""
+        self._file = file
+        self._background = Background("pfsb text log")
+        self._in_background = False
+        self._given = 0
+        """Number of characters that were given to the thread."""
+        self._written = 0
+        """Number of characters that the thread is through with."""
+        self._left_out = 0
+        """Number of texts that were left out since the last one that was not."""
+
+    def begin(self) -> None:
+        """Write in the thread from now on. Threads end in a fork, so a process that goes into the background must have
+        done so before."""
+        self._in_background = True
+
+    def write(self, text: str) -> None:
+        if not self._in_background:
+            self._write_now(text)
+        elif self._given - self._written > CHARACTERS_WAITING_MAX:
+            self._left_out += 1
+        else:
+            if self._left_out:
+                text = f"- [pfsb] {self._left_out} lines are left out here: the disk of this log was slow\n{text}"
+                self._left_out = 0
+            self._given += len(text)
+            self._background.call(lambda: self._write_given(text))
+
+    def flush(self) -> None:
+        """Do nothing: each text is flushed after it was written."""
+
+    def rotate(self) -> None:
+        """Begin a new file, behind what was written so far. Only for a `LogFile`."""
+        if self._in_background:
+            self._background.call(self._file.rotate)
+        else:
+            self._file.rotate()
+
+    def finish(self, timeout_seconds: float) -> bool:
+        """Write what waits, if that takes no longer than `timeout_seconds`; returns whether it was written."""
+        return self._background.finish(timeout_seconds)
+
+    def _write_given(self, text: str) -> None:
+        try:
+            self._write_now(text)
+        except Exception:
+            self._left_out += 1  # no log is left to tell of it, and the server must not stop
+        self._written += len(text)
+
+    def _write_now(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+
+
+@define
+class ProcessLog:
+    """The text log of this process. twistd takes the factory of its log observer by name, so the log is global."""
+
+    options: Mapping[str, Any] = field(factory=dict)
+    """The options of twistd; set before it makes its log observer."""
+    log: TextLog | None = None
+    """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
+
+    def begin(self) -> None:
+        """Write the log in a thread from now on: called when the process has gone into the background."""
+        if self.log is not None:
+            self.log.begin()
+
+    def finish(self, timeout_seconds: float) -> bool:
+        """Write what waits; returns False if that takes longer than `timeout_seconds`."""
+        return self.log is None or self.log.finish(timeout_seconds)
+
+
+PROCESS_LOG: Final = ProcessLog()
+OBSERVER_NAME: Final = f"{__name__}.make_observer"
+"""The value of twistd's option `--logger` that stands for `make_observer`."""
+
+
+def make_observer() -> FileLogObserver | None:
+    """Make the observer by which twistd writes its log, in its usual format, to the file that its options name."""
+    log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
+    file: Any = log
+    return None if log is None else textFileLogObserver(file)
+
+
+def open_text_log(options: Mapping[str, Any]) -> TextLog | None:
+    """Open the log that twistd's options name: a file, which SIGUSR1 rotates, or standard output.
+
+    None if the options name another log: twistd opens that of `--syslog`, and refuses a daemon's standard output.
+    """
+    name, stays = options.get("logfile") or "", options.get("nodaemon")
+    if options.get("syslog") or (name == "-" and not stays):
+        return None
+    if name == "-" or (stays and not name):
+        return TextLog(sys.stdout)
+    log = TextLog(LogFile.fromFullPath(name or "twistd.log"))
+    if not signal.getsignal(signal.SIGUSR1):
+        signal.signal(signal.SIGUSR1, lambda *_: log.rotate())
+    return log

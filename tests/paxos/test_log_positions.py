@@ -1,0 +1,249 @@
+"""Tests of `pfsb.paxos.log_positions`: a storage in an earlier state than it was known in (Departure 43)."""
+
+from __future__ import annotations
+
+from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
+from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.turn import SYNCS_PER_NOTE
+from tests.paxos.case import ReplicaTestCase, identity_of
+from tests.paxos.messages import view_change
+
+
+def state(server_id: int, incarnation: int, position: int) -> KnownPosition:
+    """A message of `server_id` to server 2 about its storage."""
+    return KnownPosition(server_id, identity_of(2), incarnation, position)
+
+
+class RefusalTests(ReplicaTestCase):
+    """Server 2 of five, which knows server 3 in start 4 with 100 groups."""
+
+    def after_start(self) -> None:
+        for _ in range(2):
+            self.replica.receive(3, identity_of(3), [], 4, 100)
+        self.assertSent(Heard(2, identity_of(3)), to=3)
+        self._after_event()
+
+    def test_vote_of_a_storage_that_went_back_is_not_counted(self) -> None:
+        """The storage has forgotten votes, and its new ones may contradict them."""
+        self.replica.receive(1, identity_of(1), [view_change(1, 1)])
+        for _ in range(2):
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertFalse(self.replica.progress_timer.running, "two of five vote for view 1")
+        self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
+
+    def test_server_is_told_seldom(self) -> None:
+        """Each frame of a refused server would be answered otherwise."""
+        for _ in range(10):
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertEqual(len(self.take(KnownPosition)), 1)
+        self.advance(self.settings.alive_seconds)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.assertEqual(len(self.take(KnownPosition)), 1)
+        self.take(ViewChange)
+
+    def test_asking_server_with_less_is_not_told_that_it_is_known(self) -> None:
+        """Right after a restart such a frame passes for one that was overtaken."""
+        new = Alive(3, 0, State.LEADER_ELECTION, 0)
+        for question in (Heard(3, identity_of(2)), new):
+            self.replica.receive(3, identity_of(3), [question], 4, 99)
+        self.assertNotSent(Acquainted)
+        self.advance(0.01)
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
+        self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+    def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
+        """The answer is the second frame, from which on this start's frames count."""
+        self.replica.receive(1, identity_of(1), [view_change(1, 1)])
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.assertFalse(self.replica.progress_timer.running)
+        self.assertSent(Heard(2, identity_of(3)), to=3)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.assertTrue(self.replica.progress_timer.running, "three of five vote for view 1")
+        self.take(ViewChange)
+
+
+class NoteTests(ReplicaTestCase):
+    """Server 2 writes down the states of the others' storages."""
+
+    def frames(self, *states: tuple[int, int]) -> None:
+        for each in states:
+            self.replica.receive(3, identity_of(3), [], *each)
+        self._after_event()
+        self.take(Heard)
+
+    def test_later_start_is_on_disk_before_anything_leaves_that_rests_on_its_frames(self) -> None:
+        """Otherwise a restart of this server forgets it, and handles frames of a copy from before."""
+        self.frames((1, 7), (1, 7))
+        self.take_records(PeerRecord)
+        self.hold_syncs = True
+        self.frames((2, 9), (2, 9))
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 2, 9)])
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 2, 9)
+        self.assertNotSent(Acquainted)
+        self.storage.finish_all()
+        self.assertSent(Acquainted(2, identity_of(3)), to=3)
+
+    def test_disk_in_trouble_is_not_asked_to_write_a_start(self) -> None:
+        """The record goes to disk later, with others."""
+        self.take_records(PeerRecord)
+        self.storage.is_full = True
+        self.advance(self.settings.alive_seconds)
+        self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
+        self.frames((1, 7), (1, 7))
+        self.assertEqual(self.take_records(PeerRecord), [])
+        self.assertEqual(list(self.replica.log_positions.due_records()), [PeerRecord(3, identity_of(3), 1, 7)])
+        self.flushLoggedErrors()
+        self.take(ViewChange)
+
+    def test_nothing_is_written_for_the_sake_of_a_note(self) -> None:
+        """An idle cluster writes nothing: otherwise each server's note would make others write one."""
+        self.frames((1, 1), (1, 1))
+        self.take_records(PeerRecord)
+        self.frames((1, 2), (1, 3))
+        for _ in range(20):
+            self.advance(self.settings.alive_seconds)
+        self.assertEqual(self.take_records(PeerRecord), [])
+        self.take(ViewChange)
+
+    def test_notes_go_with_what_is_written_anyway(self) -> None:
+        """With every few groups, and only what has changed."""
+        self.frames((1, 6), (1, 6))
+        self.take_records(PeerRecord)
+        self.frames((1, 7), (1, 9))
+        for _ in range(SYNCS_PER_NOTE):
+            self.replica.turn._sync()
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 1, 7)])
+        for _ in range(SYNCS_PER_NOTE):
+            self.replica.turn._sync()
+        self.assertEqual(self.take_records(PeerRecord), [])
+
+    def test_number_that_no_disk_takes_is_not_written(self) -> None:
+        """The header has more room than the storage; forged frames must not stop the server."""
+        self.frames((1, (1 << 64) - 1), (1, (1 << 64) - 1))
+        self.assertEqual(list(self.replica.log_positions.due_records()), [])
+
+
+class TellingTests(ReplicaTestCase):
+    """What frames tell: the groups that were written while the server was admitted."""
+
+    starts = False
+    introduced = False
+
+    def begin_at(self, position: int, incarnation: int = 1) -> None:
+        """Start, on what the server before has written, with so many groups on disk."""
+        if incarnation > 1:
+            written = [*self.records_of_own_storage, *self.take_records(PeerRecord)]
+            self.found.peers |= {record.server_id: record for record in written}
+        self.found.incarnation = incarnation
+        self.position_at_start = position
+        self.start()
+
+    def told(self) -> int:
+        return self.replica.log_positions.told()
+
+    def admit(self) -> None:
+        for sender in (1, 3, 4):
+            self.receive(Acquainted(sender, identity_of(2)))
+
+    def test_only_groups_of_an_admitted_server_are_told(self) -> None:
+        """Starts, and what a server writes that is not admitted, must not hide that as many groups were lost."""
+        self.begin_at(1)
+        self.storage.position = 4
+        self.assertEqual(self.told(), 0)
+        self.admit()
+        self.storage.position = 10
+        self.assertEqual(self.told(), 9)
+        for incarnation, position in ((2, 11), (3, 15), (4, 16)):
+            self.begin_at(position, incarnation)
+            self.storage.position += 3
+            self.assertEqual(self.told(), 9, incarnation)
+        self.begin_at(20, 5)
+        self.admit()
+        self.storage.position = 22
+        self.assertEqual(self.told(), 11)
+        self.take(ViewChange)
+
+    def test_admission_is_on_disk_before_more_is_told(self) -> None:
+        """After a crash before, the start would tell less than was told, and the server would be refused for ever."""
+        self.begin_at(1)
+        self.storage.position = 4
+        self.hold_syncs = True
+        self.admit()
+        self.assertEqual(self.told(), 0)
+        self.storage.finish_all()
+        self.assertEqual(self.told(), 3)
+        self.take(ViewChange)
+
+
+class AccusedTests(ReplicaTestCase):
+    """Server 2 of five is told what others know of its storage, which has 50 groups in its third start."""
+
+    starts = False
+    introduced = False
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.found.incarnation = 3
+        self.found.last_installed = self.found.last_attempted = 4
+        self.start()
+        self.accused()
+        self.storage.position = 50
+        self.take(Heard)
+
+    def accused(self) -> None:
+        positions = self.replica.log_positions
+        positions._first_told, positions._left_out, positions.is_admitted = 40, 0, True
+
+    def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
+        """The frame that was refused was only late."""
+        for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
+            self.receive(message)
+            self.advance(self.settings.alive_seconds)
+            self.receive(message)
+        self.assertEqual(self.replica.storage_identity._doubters, set())
+        self.take(Heard)
+
+    def test_word_about_another_storage_is_nothing(self) -> None:
+        """The word was meant for a storage that had this id before."""
+        self.receive(KnownPosition(1, b"brandnew", 9, 99))
+        self.assertEqual(self.replica.storage_identity._doubters, set())
+
+    def test_server_that_lacks_something_does_not_vote(self) -> None:
+        """One server that knows is enough, however many do not know."""
+        self.receive(state(1, 3, 51))
+        for sender in (3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.advance(3 * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.assertNotSent(ViewChange)
+        self.take(Heard)
+        self.flushLoggedErrors()
+
+    def test_second_word_stops_the_server(self) -> None:
+        """The line says what was known, what is there, and what to do."""
+        for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
+            self.start()
+            self.accused()
+            self.storage.position = 50
+            self.receive(message)
+            self.receive(message)
+            self.assertEqual(self.failures, [], "a repetition of the same frame is no second word")
+            self.advance(self.settings.alive_seconds / 2)
+            self.receive(message)
+            self.assertIsNotNone(self.failures.pop().check(StorageWentBack), message)
+            self.take(Heard)
+
+    def test_server_that_takes_the_storage_again_is_believed(self) -> None:
+        """The first word was forged: the next frame of the true server takes it back."""
+        self.receive(state(1, 9, 99))
+        for sender in (1, 3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.advance(self.settings.alive_seconds)
+        self.receive(state(1, 9, 99))
+        self.assertEqual(self.failures, [])
+        self.take(ViewChange)
+        self.take(Heard)
+        self.take(ReconciliationRequest)

@@ -1,0 +1,117 @@
+"""The states of a peer's storage that are noted, and the frames that are refused for them (Departure 43)."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.membership import Membership
+from pfsb.paxos.peers import OVERTAKEN_PERIODS, Peers
+from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.settings import Settings
+
+SETTINGS = Settings()
+SILENCE = OVERTAKEN_PERIODS * SETTINGS.alive_seconds + 0.01
+
+
+class NoteTests(SynchronousTestCase):
+    """Server 1, and frames of server 2."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.peers = Peers(Membership(1, (1, 2, 3)), self.clock, SETTINGS)
+        self.peer = self.peers.by_id[2]
+
+    def note(self, *states: tuple[int, int]) -> list[bool]:
+        return [self.peers.note_frame(2, *state) for state in states]
+
+    def assertNoted(self, incarnation: int, position: int) -> None:
+        self.assertEqual((self.peer.incarnation, self.peer.position), (incarnation, position))
+
+    def test_state_is_noted_when_a_second_frame_tells_as_much(self) -> None:
+        """A single frame may be forged. Of a later incarnation it is not handled either."""
+        for state, handled, noted in (
+            ((1, 7), False, (0, 0)),
+            ((1, 7), True, (1, 7)),
+            ((1, 9), True, (1, 7)),
+            ((1, 12), True, (1, 9)),
+        ):
+            self.assertEqual(self.note(state), [handled])
+            self.assertNoted(*noted)
+
+    def test_overtaken_frame_of_a_running_server_is_taken(self) -> None:
+        """Networks change the order of frames."""
+        self.note((1, 7), (1, 9), (1, 9), (1, 9))
+        self.assertEqual(self.note((1, 6)), [True])
+        self.assertTrue(self.peers.is_overtaken(2))
+        self.clock.advance(0.01)
+        self.assertEqual(self.note((1, 9)), [True])
+        self.assertFalse(self.peers.is_overtaken(2))
+        self.assertNoted(1, 9)
+
+    def test_lower_position_after_a_silence_is_refused(self) -> None:
+        """An older copy may begin with the number of starts that was known."""
+        self.note((2, 9), (2, 9))
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.note((2, 8)), [False])
+        self.assertEqual(self.note((2, 9)), [True])
+
+    def test_later_start_with_less_is_refused_at_once(self) -> None:
+        """No frame that is only late can tell that."""
+        self.note((1, 9), (1, 9))
+        self.assertEqual(self.note((2, 8), (2, 8)), [False, False])
+        self.assertNoted(1, 9)
+
+    def test_one_lost_group_is_found(self) -> None:
+        """A start counts as no group that is told: a whole storage starts with as many as it had."""
+        self.note((1, 9), (1, 9))
+        self.assertEqual(self.note((2, 8), (2, 8)), [False, False])
+        self.assertEqual(self.note((2, 9), (2, 9)), [False, True])
+        self.assertNoted(2, 9)
+
+    def test_frames_of_one_incarnation_count_at_a_time(self) -> None:
+        """A late vote would count beside one of a copy that has forgotten it, and contradicts it."""
+        self.note((1, 9), (1, 9))
+        self.assertEqual(self.note((2, 10), (1, 9), (1, 12)), [False, True, True])
+        self.assertEqual(self.note((2, 11), (1, 12), (1, 13), (2, 10)), [True, False, False, True])
+
+    def test_later_incarnation_is_told_before_its_frame_is_handled(self) -> None:
+        """It is written to disk then."""
+        told: list[tuple[int, int, int]] = []
+        self.peers.on_incarnation = lambda i: told.append((i, self.peer.incarnation, self.peer.position))
+        self.note((1, 7), (1, 8), (1, 9), (2, 20))
+        self.assertTrue(self.peers.waits_for_second(2, 2))
+        self.note((1, 9), (2, 21), (2, 22))
+        self.assertFalse(self.peers.waits_for_second(2, 2))
+        self.assertEqual(told, [(2, 1, 7), (2, 2, 20)])
+
+    def test_earlier_start_is_refused(self) -> None:
+        """The server has been started again since, or an older copy of its directory was."""
+        self.note((3, 9), (3, 9))
+        self.assertEqual(self.note((2, 9), (2, 20), (2, 20)), [False] * 3)
+        self.assertNoted(3, 9)
+
+    def test_refused_frame_does_not_count_as_heard(self) -> None:
+        """A leader that counted it as a follower would wait for votes that count for nothing."""
+        self.note((3, 9), (3, 9))
+        heard = self.peer.last_heard
+        self.clock.advance(SILENCE)
+        self.note((2, 9))
+        self.assertEqual(self.peer.last_heard, heard)
+
+    def test_forged_frame_silences_nobody(self) -> None:
+        """One frame with a state that cannot be reached, in any respect."""
+        for forged in ((1, 1 << 60), (1 << 60, 9), (1 << 60, 1 << 60)):
+            self.setUp()
+            self.note((1, 8), (1, 9), forged)
+            for position in range(9, 40):
+                self.assertEqual(self.note((1, position)), [True], forged)
+                self.clock.advance(0.1)
+            self.assertNoted(1, 38)
+            self.assertEqual(self.note((2, 41), (2, 41)), [False, True], forged)
+
+    def test_state_on_disk_is_known_after_a_restart(self) -> None:
+        """The peer may have been put back while this server was down."""
+        self.peers.remember(PeerRecord(2, b"disk-002", 4, 100))
+        self.assertEqual(self.note((4, 99), (5, 99), (3, 100)), [False] * 3)
+        self.assertEqual(self.note((4, 100)), [True])

@@ -1,0 +1,154 @@
+"""The text log on a disk that hangs stops no server (Departure 44)."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from twisted.logger import LogLevel, textFileLogObserver
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.service.text_log import CHARACTERS_WAITING_MAX, TextLog, open_text_log
+
+SECONDS = 20.0
+
+
+class SlowFile:
+    """A file whose writes wait while `open` is not set, and fail while `error` is set."""
+
+    def __init__(self) -> None:
+        self.open = Event()
+        self.open.set()
+        self.arrived = Event()
+        self.error: Exception | None = None
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.arrived.set()
+        self.open.wait(SECONDS)
+        if self.error is not None:
+            raise self.error
+        self.texts.append(text)
+
+    def flush(self) -> None:
+        pass
+
+    def rotate(self) -> None:
+        self.texts.append("(rotated)\n")
+
+
+class TextLogTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.file = SlowFile()
+        self.log = TextLog(self.file)
+        self.addCleanup(self.log.finish, SECONDS)
+        self.addCleanup(self.file.open.set)
+
+    def hang(self) -> None:
+        """Begin a write that does not end."""
+        self.log.begin()
+        self.file.open.clear()
+        self.log.write("first\n")
+        self.assertTrue(self.file.arrived.wait(SECONDS))
+
+    def go_on(self) -> list[str]:
+        self.file.open.set()
+        self.assertTrue(self.log.finish(SECONDS))
+        return self.file.texts
+
+    def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
+        """The lines are written in their order when the disk answers."""
+        self.hang()
+        self.log.write("second\n")
+        self.log.write("third\n")
+        self.assertEqual(self.file.texts, [])
+        self.assertEqual(self.go_on(), ["first\n", "second\n", "third\n"])
+
+    def test_before_the_beginning_lines_are_written_at_once(self) -> None:
+        """A thread would not live through the fork by which twistd goes into the background."""
+        self.log.write("first\n")
+        self.log.rotate()
+        self.assertEqual(self.file.texts, ["first\n", "(rotated)\n"])
+
+    def test_memory_is_bounded_and_what_is_left_out_is_counted(self) -> None:
+        """A disk may hang for days."""
+        self.hang()
+        self.log.write("x" * CHARACTERS_WAITING_MAX)
+        self.log.write("lost\n")
+        self.log.write("lost, too\n")
+        self.file.open.set()
+        self.assertTrue(self.log.finish(SECONDS))
+        self.log.write("last\n")
+        texts = self.go_on()
+        self.assertEqual(texts[-1].splitlines()[-1], "last")
+        self.assertIn("2 lines are left out here", texts[-1])
+        self.assertNotIn("lost", "".join(texts))
+
+    def test_end_does_not_wait_for_a_disk_that_hangs(self) -> None:
+        """The caller is told, and ends the process without the interpreter's end."""
+        self.hang()
+        self.assertFalse(self.log.finish(0.05))
+
+    def test_disk_that_is_full_stops_nothing(self) -> None:
+        """The line is counted among those that are left out."""
+        self.log.begin()
+        self.file.error = OSError("no space left")
+        self.log.write("first\n")
+        self.assertTrue(self.log.finish(SECONDS))
+        self.file.error = None
+        self.log.write("second\n")
+        self.assertIn("1 lines are left out here", self.go_on()[0])
+
+    def test_rotation_keeps_the_order(self) -> None:
+        """SIGUSR1 comes in the reactor's thread, and what was written before belongs into the old file."""
+        self.hang()
+        self.log.rotate()
+        self.log.write("second\n")
+        self.assertEqual(self.go_on(), ["first\n", "(rotated)\n", "second\n"])
+
+
+class OpenTests(SynchronousTestCase):
+    def open(self, **options: Any) -> TextLog | None:
+        before = signal.getsignal(signal.SIGUSR1)
+        self.addCleanup(signal.signal, signal.SIGUSR1, before)
+        return open_text_log(options)
+
+    def test_file_is_as_twistd_writes_it(self) -> None:
+        """Programs read the log: neither its format nor its name changes."""
+        path = Path(self.mktemp())
+        log = self.open(logfile=str(path), nodaemon=1)
+        assert log is not None
+        log.begin()
+        file: Any = log
+        textFileLogObserver(file)(
+            {
+                "log_time": 0.0,
+                "log_namespace": "pfsb",
+                "log_level": LogLevel.info,
+                "log_format": "it is {what}",
+                "what": 7,
+            }
+        )
+        self.assertTrue(log.finish(SECONDS))
+        self.assertRegex(path.read_text(), r"^1970-01-01T\d\d:\d\d:\d\d[+-]\d{4} \[pfsb#info\] it is 7\n$")
+
+    def test_sigusr1_begins_a_new_file(self) -> None:
+        """As with the log that twistd opens itself."""
+        path = Path(self.mktemp())
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        log = self.open(logfile=str(path))
+        assert log is not None
+        log.write("old\n")
+        signal.raise_signal(signal.SIGUSR1)
+        log.write("new\n")
+        self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("old\n", "new\n"))
+
+    def test_logs_of_other_kinds_are_left_to_twistd(self) -> None:
+        """syslog, and a daemon's standard output, which twistd refuses."""
+        self.assertIsNone(self.open(syslog=1))
+        self.assertIsNone(self.open(syslog=1, nodaemon=1))
+        self.assertIsNone(self.open(logfile="-"))
+        self.assertIsNotNone(self.open(logfile="-", nodaemon=1))
+        self.assertIsNotNone(self.open(nodaemon=1))

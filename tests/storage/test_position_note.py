@@ -1,0 +1,219 @@
+"""Tests of `pfsb.storage.position_note`: a storage that lacks what it had written is refused at the start."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from time import monotonic
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.position_note import LINE_BYTES, PositionNote, note_of
+from tests.storage.support import Server, slot_records
+from tests.storage.test_wal import FRAME_BYTES, HEADER_BYTES
+
+
+class LostLogTests(SynchronousTestCase):
+    """The log of a server that was killed, in all the ways in which it can be less than it was."""
+
+    def setUp(self) -> None:
+        self.running = Path(self.mktemp())
+        self.server = Server(self.running)
+        self.addCleanup(self.server.storage.close)
+        self.server.storage.recover()
+
+    def write(self, *seqs: int) -> None:
+        for seq in seqs:
+            self.server.write(*slot_records([seq]))
+            self.server.clock.run_what_came(0.01)
+
+    def killed(self) -> Path:
+        """A copy of the directory, as a kill leaves it now."""
+        copy = Path(self.mktemp())
+        shutil.copytree(self.running, copy)
+        return copy
+
+    def recover(self, directory: Path) -> list[int]:
+        server = Server(directory)
+        self.addCleanup(server.storage.close)
+        return [slot.seq for slot in server.storage.recover().accepted]
+
+    def assertRefused(self, directory: Path, *parts: str) -> None:
+        server = Server(directory)
+        error = str(self.assertRaises(StorageRefused, server.storage.recover))
+        self.assertNotIn("\n", error)
+        for part in parts:
+            self.assertIn(part, error)
+        again = self.assertRaises(StorageRefused, Server(directory).storage.refuse_if_unusable)
+        self.assertEqual(str(again), error, "the look before the start says the same")
+
+    def log_of(self, directory: Path) -> Path:
+        return directory / "pfsb.sqlite3-wal"
+
+    def test_missing_log(self) -> None:
+        """Acknowledged records vanished without a word, and the server voted without them."""
+        self.write(1, 2)
+        killed = self.killed()
+        self.log_of(killed).unlink()
+        self.assertRefused(killed, "holds 0 groups of records, and this server had written 3", "Bring back all files")
+
+    def test_missing_log_of_a_server_that_wrote_nothing_but_its_start(self) -> None:
+        """The start itself is a group, so no log of a server that was started is dispensable."""
+        killed = self.killed()
+        self.log_of(killed).unlink()
+        self.assertRefused(killed, "holds 0 groups of records, and this server had written 1")
+
+    def test_emptied_and_zeroed_log(self) -> None:
+        """Zeros look to SQLite like the room behind the end of the log."""
+        self.write(1, 2)
+        for content in (b"", bytes(HEADER_BYTES), bytes(self.log_of(self.running).stat().st_size)):
+            killed = self.killed()
+            self.log_of(killed).write_bytes(content)
+            self.assertRefused(killed, "its log is missing, emptied, cut off or older")
+
+    def test_log_cut_off_anywhere(self) -> None:
+        """A cut at the end of a commit leaves a log in which nothing is wrong."""
+        self.write(1, 2, 3, 4)
+        size = len(self.log_of(self.running).read_bytes().rstrip(b"\0"))
+        frames = -(-(size - HEADER_BYTES) // FRAME_BYTES)
+        self.assertGreaterEqual(frames, 5)
+        for kept in range(frames):
+            killed = self.killed()
+            os.truncate(self.log_of(killed), HEADER_BYTES + kept * FRAME_BYTES)
+            self.assertRefused(killed)
+
+    def test_log_with_a_zeroed_tail(self) -> None:
+        """As a file system leaves it that had noted the size of the file, and not its content."""
+        self.write(1, 2)
+        before = len(self.log_of(self.running).read_bytes().rstrip(b"\0"))
+        self.write(3)
+        killed = self.killed()
+        data = self.log_of(killed).read_bytes()
+        self.log_of(killed).write_bytes(data[:before].ljust(len(data), b"\0"))
+        self.assertRefused(killed, "holds 3 groups of records, and this server had written 4")
+
+    def test_older_log_with_the_database(self) -> None:
+        """A log of an earlier time beside a database of a later one."""
+        self.write(1)
+        older = self.killed()
+        self.write(2)
+        killed = self.killed()
+        shutil.copy(self.log_of(older), self.log_of(killed))
+        self.assertRefused(killed)
+
+    def test_older_database_and_log(self) -> None:
+        """All files of SQLite put back, and the note left: the directory is not of one moment."""
+        self.write(1)
+        older = self.killed()
+        self.write(2)
+        killed = self.killed()
+        for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal"):
+            shutil.copy(older / name, killed / name)
+        self.assertRefused(killed)
+
+    def test_refusal_changes_nothing(self) -> None:
+        """Once the right log is back, the server starts with all that it had written."""
+        self.write(1)
+        older = self.killed()
+        self.write(2, 3)
+        killed, whole = self.killed(), self.killed()
+        shutil.copy(self.log_of(older), self.log_of(killed))
+        self.assertRefused(killed)
+        shutil.copy(self.log_of(whole), self.log_of(killed))
+        self.assertEqual(self.recover(killed), [1, 2, 3])
+
+    def test_killed_server_starts(self) -> None:
+        """The note is never ahead of the storage."""
+        for seq in (1, 2, 3):
+            self.write(seq)
+            self.assertEqual(self.recover(self.killed()), list(range(1, seq + 1)))
+
+    def test_server_that_was_stopped_needs_no_log(self) -> None:
+        """SQLite copies the log into the database and deletes it, when a server stops in order."""
+        self.write(1, 2)
+        self.server.storage.close()
+        self.assertFalse(self.log_of(self.running).exists())
+        self.assertEqual(self.recover(self.running), [1, 2])
+
+    def test_database_without_its_note(self) -> None:
+        """Without the note a lost log would pass for an empty one."""
+        self.write(1)
+        killed = self.killed()
+        note_of(killed / "pfsb.sqlite3").unlink()
+        self.assertRefused(killed, "pfsb.position: missing", "Bring it back as it was")
+
+    def test_note_without_its_database(self) -> None:
+        """A server that was here before must not begin anew."""
+        self.write(1)
+        killed = self.killed()
+        for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal"):
+            (killed / name).unlink()
+        self.assertRefused(killed, "missing, although its position note pfsb.position is there")
+
+    def test_start_that_was_cut_short_before_its_note(self) -> None:
+        """A database that no server has used yet holds nothing that could be lost."""
+        self.server.storage.close()
+        fresh = Path(self.mktemp())
+        server = Server(fresh)
+        server.storage.refuse_if_unusable()
+        server.storage._lock.acquire()
+        server.storage._make_or_find()
+        server.storage._lock.release()
+        note_of(fresh / "pfsb.sqlite3").unlink()
+        self.assertEqual(self.recover(fresh), [])
+
+
+class NoteTests(SynchronousTestCase):
+    """The file itself."""
+
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.note = PositionNote(self.path, b"identity", monotonic)
+        self.note.create(5)
+
+    def tell(self, *positions: int) -> None:
+        self.note.open(positions[0])
+        self.addCleanup(self.note.close)
+        for position in positions[1:]:
+            self.note.tell(position)
+
+    def test_last_position_is_read(self) -> None:
+        """Both when it was just made and when it has been told more."""
+        self.assertEqual(self.note.read(), 5)
+        self.tell(6, 7, 8)
+        self.assertEqual(PositionNote(self.path, b"identity", monotonic).read(), 8)
+
+    def test_torn_line_leaves_the_one_before(self) -> None:
+        """A crash in the middle of the last line must not keep the server from starting."""
+        self.tell(6, 7, 8)
+        for line, left in ((0, 8), (1, 7)):
+            data = bytearray(self.path.read_bytes())
+            data[line * LINE_BYTES + 20 : (line + 1) * LINE_BYTES] = bytes(LINE_BYTES - 20)
+            torn = Path(self.mktemp())
+            torn.write_bytes(bytes(data))
+            self.assertEqual(PositionNote(torn, b"identity", monotonic).read(), left)
+
+    def test_damaged_note_is_refused(self) -> None:
+        """Every bit of a line counts."""
+        data = self.path.read_bytes()
+        for at in range(LINE_BYTES - 1):
+            line = bytearray(data[:LINE_BYTES])
+            line[at] ^= 1
+            self.path.write_bytes(bytes(line) * 2)
+            error = str(self.assertRaises(StorageRefused, self.note.read))
+            self.assertIn("damaged", error)
+
+    def test_note_of_another_storage_is_refused(self) -> None:
+        """Files of two directories were mixed."""
+        error = str(self.assertRaises(StorageRefused, PositionNote(self.path, b"stranger", monotonic).read))
+        self.assertIn("belongs to the storage " + b"identity".hex(), error)
+
+    def test_note_is_forced_to_disk_seldom(self) -> None:
+        """Forcing it with each group would double the work of the disk."""
+        forced: list[int] = []
+        self.patch(os, "fdatasync", forced.append)
+        self.tell(*range(6, 500))
+        self.assertLess(len(forced), 10)
+        self.assertGreaterEqual(len(forced), 1)
