@@ -365,7 +365,7 @@ class SessionTests(LineTestCase):
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_ends_while_it_is_not_read_is_noticed(self) -> None:
-        """The transport does not tell of the end of a connection whose window is full. The client has closed its side."""
+        """The transport does not tell of the end of a connection whose window is full: its client closes its side."""
         states: list[int | None] = [None, 1, 1]
         self.patch(protocol, "tcp_state", lambda _: states.pop(0))
         self.fill_window()
