@@ -212,8 +212,8 @@ class PayloadTarget(ClusterTarget):
         sender, receiver = self.pair_of(data[0] if data else 0)
         made_at = self.cluster.servers[sender].replica.data.ordering.local_aru
         update = ClientUpdate(f"{sender}.9.{self._number}", sender, 1, made_at, data[1:])
-        body = join_encoded([encode(update)])
-        if len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
-            self._tell(sender, receiver, body)
+        message = encode(update)
+        if len(message) <= FrameCodec.message_bytes_max:
+            self._tell(sender, receiver, join_encoded([message]))
         self.cluster.work(1)
         self.cluster.run(0.01)
