@@ -35,6 +35,8 @@ their bundle."""
 _TEXTS: Final = {str}
 _INTEGERS: Final = {int}
 _WORDS: Final = {str, int, bytes}
+_PLAIN_WORDS: Final = {str, bytes}
+"""The types of words that need no further check."""
 _verb = itemgetter(0)
 _command = itemgetter(1)
 _FLAGS: Final = {bool}
@@ -89,14 +91,24 @@ def encode_checked(entries: Sequence[Entry]) -> bytes:
     `BadRequest` for entries that are too large, and for words of a command that are no text, bytes or integer of 64
     bits; OverflowError, TypeError, ValueError or IndexError for all else that cannot be sent.
     """
-    encoded = encode_entries(entries)
-    if len(encoded) > ENTRIES_BYTES_MAX:
-        text = f"{len(encoded)} bytes of commands, as they are sent to the servers: {ENTRIES_BYTES_MAX} are allowed"
+    packed: bytes = msgpack.packb(entries)
+    commands = [*map(_command, entries)]
+    is_plain = (
+        {*map(type, commands)} == _TUPLES
+        and {*map(type, map(_verb, commands))} == _TEXTS
+        and {*map(type, chain.from_iterable(commands))} <= _PLAIN_WORDS
+    )
+    if not is_plain or len(packed) > ENTRIES_BYTES_MAX:
+        _refuse_what_cannot_be_sent(packed, tuple(commands))
+    return packed[len(_array_header(len(entries))) :]
+
+
+def _refuse_what_cannot_be_sent(packed: bytes, commands: tuple[Any, ...]) -> None:
+    if len(packed) > ENTRIES_BYTES_MAX:
+        text = f"{len(packed)} bytes of commands, as they are sent to the servers: {ENTRIES_BYTES_MAX} are allowed"
         raise BadRequest(text, "TOOLARGE")
-    commands = tuple(map(_command, entries))
     if not {*map(type, commands)} <= _ARRAYS or not _are_words(commands):
         raise BadRequest("a number in a command must be from -2^63 to 2^63 - 1, and all else text or bytes")
-    return encoded
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
