@@ -393,6 +393,14 @@ def _frames(counters: TransportCounters | None) -> dict[str, object]:
         "refused": dict(counters.refused),
         "lost_by_fault": counters.lost_by_fault,
         "send_errors": counters.send_errors,
+        "parts": {
+            "out": counters.paths.parts_out,
+            "in": counters.paths.parts_in,
+            "repeated": counters.paths.repeated,
+            "frames_in": counters.paths.whole_in,
+            "given_up": counters.paths.given_up,
+        },
+        "datagram_bytes": {str(peer): size for peer, size in sorted(counters.paths.datagram_bytes.items())},
     }
 
 

@@ -48,6 +48,7 @@ from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner,
 from pfsb.storage.rows import Cell, row_hash
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.notices import TYPE_OF, Echo, Notice, Part, Probe, Report
 from pfsb.transports.wire import LATER, encode_any
 
 DATA: Final = Path(__file__).parent / "data"
@@ -139,6 +140,20 @@ def encoded_frame(meaning: dict[str, Any]) -> bytes:
         later = all(isinstance(message, LATER) for message in meaning["messages"])
         [frame] = sender.seal([encode_any(message) for message in meaning["messages"]], later=later)
     return frame
+
+
+def sealed_notice(notice: Notice) -> bytes:
+    """The first frame of a server without a secret, with this notice."""
+    return codec(_FRAME).seal_notice(notice)
+
+
+def plain_notice(notice: Notice) -> dict[str, Plain]:
+    return {name: to_plain(value) for name, value in notice._asdict().items()}
+
+
+def notice_from_plain(meaning: dict[str, Any]) -> Notice:
+    kind = {kind.__name__: kind for kind in TYPE_OF}[meaning["kind"]]
+    return kind(**{name: from_plain(value) for name, value in meaning.items() if name != "kind"})
 
 
 # ---------------------------------------------------------------------------------------------
@@ -240,6 +255,16 @@ FRAMES: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
+NOTICES: Final[dict[str, Notice]] = {
+    "a part that is sent for the first time": Part(bytes(range(16)), 3_000, 1_083, 0, b"piece"),
+    "a part that was asked for": Part(bytes(range(16)), 0xEA60, 0, 0xFE, bytes(range(256))),
+    "a part that asks for a report": Part(bytes(range(16)), 5, 0, 0xFF, b"piece"),
+    "a report of missing bytes": Report(bytes(range(16)), 7, ((0, 1_083), (2_166, 0xEA60))),
+    "a report that nothing is missing": Report(bytes(range(16)), 0, ()),
+    "a probe": Probe(39),
+    "an echo": Echo(bytes(range(16))),
+}
+
 OWNER: Final = StorageOwner("four", cluster_digest("four", SERVERS), tuple(sorted(SERVERS)), SENDER)
 IDENTITY: Final = attrs.evolve(StorageIdentity.new(OWNER, b"disk-003"), incarnation=5)
 assert IDENTITY.format_version == FORMAT_VERSION
@@ -264,6 +289,10 @@ def vectors() -> dict[str, list[dict[str, Plain]]]:
         "frames.json": [
             vector(name, encoded_frame(meaning), {key: to_plain(part) for key, part in meaning.items()})
             for name, meaning in FRAMES.items()
+        ],
+        "notices.json": [
+            vector(name, sealed_notice(notice), {"kind": type(notice).__name__, **plain_notice(notice)})
+            for name, notice in NOTICES.items()
         ],
         "records.json": [
             vector(name, row_hash(table, *columns), {"table": table, "columns": to_plain(columns)})

@@ -20,9 +20,22 @@ from pfsb.storage import database
 from pfsb.storage.position_note import PositionNote
 from pfsb.storage.rows import row_hash
 from pfsb.transports import frames
+from pfsb.transports.notices import TYPE_OF
 from pfsb.transports.wire import MessageKind, content_of, decode, encode_any
 from tests import formats
-from tests.formats import DATA, IDENTITY, OWNER, SENDER, codec, encoded_frame, encoded_payload, from_plain, to_plain
+from tests.formats import (
+    DATA,
+    IDENTITY,
+    OWNER,
+    SENDER,
+    codec,
+    encoded_frame,
+    encoded_payload,
+    from_plain,
+    notice_from_plain,
+    sealed_notice,
+    to_plain,
+)
 from tests.storage.support import Server
 
 PAGE = Path(pfsb.__file__).resolve().parents[1] / "docs" / "internals" / "formats.rst"
@@ -82,6 +95,15 @@ class VectorTests(SynchronousTestCase):
                     (opened.sender, opened.identity, opened.incarnation, opened.position, tuple(opened.messages)),
                     (SENDER, frame["identity"], frame["incarnation"], frame["position"], frame["messages"]),
                 )
+
+    def test_notices(self) -> None:
+        """The frames of the transport itself; every type that is not that of messages has a vector."""
+        for name, data, meaning in read("notices.json"):
+            with self.subTest(name):
+                notice = notice_from_plain(meaning)
+                self.assertEqual(sealed_notice(notice), data)
+                self.assertEqual(codec(from_plain(read("frames.json")[0][2]), server_id=1).open(data).notice, notice)
+        self.assertEqual({data[5] for _, data, _ in read("notices.json")}, set(TYPE_OF.values()))
 
     def test_every_flag_of_frames_has_a_vector(self) -> None:
         """Keyed and not."""

@@ -44,8 +44,12 @@ class StatusFormTests(ClusterTestCase):
         facts = self.server(self.leader).facts
         facts.transport, facts.storage = TransportCounters(frames_in=3), StorageCounters()
         facts.transport.refused["short"] = 2
+        facts.transport.paths.datagram_bytes[1] = 1_472
         facts.storage.count(3, 100, 0.2)
-        frames = {"in": 3, "out": 0, "refused": {"short": 2}, "lost_by_fault": 0, "send_errors": 0}
+        frames = {"in": 3, "out": 0, "refused": {"short": 2}, "lost_by_fault": 0, "send_errors": 0} | {
+            "parts": {"out": 0, "in": 0, "repeated": 0, "frames_in": 0, "given_up": 0},
+            "datagram_bytes": {"1": 1_472},
+        }
         groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2}
         status = self.status()
         self.assertEqual(list(status["frames"].items()), list(frames.items()))

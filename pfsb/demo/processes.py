@@ -132,6 +132,8 @@ class ProcessCluster:
     trace: bool = False
     changes: Mapping[str, Any] = field(factory=dict)
     """Top-level keys of the configuration that are added, or replace those of `write_config`."""
+    prefixes: Mapping[int, Sequence[str]] = field(factory=dict)
+    """Server id -> words before the command that starts the server, such as those of a program that runs another."""
     _dice: Random = field(factory=Random)
     config: Config = field(init=False)
     _addresses: dict[int, ServerAddress] = field(init=False)
@@ -179,7 +181,10 @@ class ProcessCluster:
         if server_id in self.running:
             raise ClusterTrouble(f"server {server_id} runs already")
         incarnation = self._incarnations[server_id] = self._incarnations.get(server_id, 0) + 1
-        command = server_command("--id", str(server_id), "--config", "cluster.yaml", *arguments)
+        command = [
+            *self.prefixes.get(server_id, ()),
+            *server_command("--id", str(server_id), "--config", "cluster.yaml", *arguments),
+        ]
         if self.trace:
             command += ["--trace", self.trace_file(server_id, incarnation).name]
         # Each process gets a different hash seed, so that sets have different orders: servers must agree all the same.

@@ -4,10 +4,9 @@ Departure 13: the server asks a random peer, not the leader if others can serve,
 peer answers with a short burst of bounded messages. The server asks for the next burst as soon as a message of the
 present burst has arrived and it has every slot before the present burst, so that the peer reads from its disk while
 this server executes. A burst that does not come, or only in part, is asked for again after a timeout, from another
-peer; if bursts come in part, this server asks for as much as comes, since its socket's buffer may hold no more
-(Departure 47). Nothing here is forced to disk, because every slot that is learned is on the disks of a majority
-already. The protocol needs reconciliation: after a view change the leader skips slots that it knows as ordered, and
-nothing else brings them to servers that lack them (G24).
+peer. Nothing here is forced to disk, because every slot that is learned is on the disks of a majority already. The
+protocol needs reconciliation: after a view change the leader skips slots that it knows as ordered, and nothing else
+brings them to servers that lack them (G24).
 """
 
 from __future__ import annotations
@@ -51,11 +50,6 @@ BURST_MESSAGES = 2
 The next request is sent when the first reply arrives, or later, so at most three replies are under way, which fit into
 a socket buffer of default size.
 """
-TORN_BURSTS = 2
-"""After so many bursts of which only a part has come, a server asks for shorter ones (Departure 47)."""
-WHOLE_BURSTS = 16
-"""After so many whole bursts in a row, a server asks for bursts twice as long, if it has asked for short ones, and
-forgets the bursts of which only a part has come (Departure 47)."""
 ALL_THERE_IS = SLOT_MAX
 """The last slot that a server asks for while it does not know how many slots the others have: above any real one."""
 
@@ -103,14 +97,6 @@ class ReconciliationHandler(Handler):
         """Whether the last request has had no reply yet, and was not given up."""
         self._peers_asked: dict[int, float] = {}
         """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
-        self._reply_slots = 0
-        """Number of slots in the last reply."""
-        self._slots_max = BURST_SLOTS_MAX
-        """Maximum number of slots that a request asks for."""
-        self._whole_bursts = 0
-        """Number of bursts in a row of which all has come, up to `WHOLE_BURSTS`."""
-        self._torn_bursts = 0
-        """Number of bursts of which only a part has come in time, up to `TORN_BURSTS`."""
         self._asked: dict[int, tuple[int, int]] = {}
         """Peer -> the first slot that it was last asked for, and the Local_Aru that it had claimed by then."""
         self._call: IDelayedCall | None = None
@@ -172,16 +158,12 @@ class ReconciliationHandler(Handler):
         if not self.is_behind():
             self._stop_waiting()
             self._peer = None
-            self._slots_max, self._whole_bursts, self._torn_bursts = BURST_SLOTS_MAX, 0, 0
             return
         self._arm(self.round_trip.seconds if self._peer is not None else self._patience())
         if message.server_id != self._peer or not message.updates:
             return  # the peer that was asked cannot serve, or another one has answered: the timeout asks again
         # A reply whose burst ends below `_first` belongs to an earlier request, and triggers no further request.
         self._burst_end = max(self._burst_end, message.burst_end)
-        self._reply_slots = len(message.updates)
-        if self._burst_end <= self._data.ordering.local_aru:
-            self._note_whole_burst()
         if self._may_ask_on():
             self._stop_waiting()
             self._ask(message.server_id, self._burst_end + 1)
@@ -239,29 +221,8 @@ class ReconciliationHandler(Handler):
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
 
-    def _note_whole_burst(self) -> None:
-        """Ask for longer bursts again, if short ones have come whole for a while."""
-        self._whole_bursts += 1
-        if self._whole_bursts >= WHOLE_BURSTS:
-            self._whole_bursts = self._torn_bursts = 0
-            self._slots_max = min(2 * self._slots_max, BURST_SLOTS_MAX)
-
-    def shorten_burst(self) -> None:
-        """Departure 47: ask for no more slots than one reply has brought, if only parts of bursts have come of late.
-
-        The replies of one burst arrive one after the other. If this server's socket has no room for the second one, it
-        is lost each time, and all that follows waits for the timeout.
-        """
-        if self._burst_end < self._first or self._data.ordering.local_aru >= self._burst_end:
-            return
-        self._torn_bursts += 1
-        self._whole_bursts = 0
-        if self._torn_bursts >= TORN_BURSTS:
-            self._slots_max, self._torn_bursts = max(1, self._reply_slots), 0
-
     def ask_a_peer(self) -> None:
         if self.is_behind():
-            self.shorten_burst()
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
@@ -273,16 +234,16 @@ class ReconciliationHandler(Handler):
     def _ask(self, peer: int, first: int) -> None:
         if first != self._first:
             self._peers_asked.clear()
-        self._awaits_reply = True
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
         self._peers_asked.setdefault(peer, self._asked_at)
         self._asked_position = self._peers.by_id[peer].position
-        last = self._target if self._slots_max >= BURST_SLOTS_MAX else min(self._target, first + self._slots_max - 1)
-        self._request(peer, first, last)
+        self._request(peer, first, self._target)
+        self._awaits_reply = True
         self._arm(self.round_trip.seconds)
 
     def _request(self, peer: int, first: int, last: int) -> None:
         self._peer, self._first, self._burst_end = peer, first, 0
+        self._awaits_reply = False
         self._asked[peer] = (first, self._peers.by_id[peer].local_aru)
         if self._tracer is not None:
             self._tracer.trace("reconcile", peer=peer, first=first, last=last)

@@ -54,7 +54,8 @@ class AruRecord:
 class PeerRecord:
     """The storage of server `server_id` has this identity (Departure 12).
 
-    A server writes such a record about its own storage, too, with other numbers (`pfsb.paxos.log_positions.first_told`).
+    A server writes such a record about its own storage, too, with other numbers
+    (`pfsb.paxos.log_positions.first_told`).
     """
 
     server_id: int

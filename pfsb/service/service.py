@@ -170,6 +170,7 @@ class ServerService(Service):
         self._chat_log: ChatLogWriter | None = None
         self._exit_status: int | None = None
         """The status with which the process must end at once, without the interpreter's own end; None: it need not."""
+        self._was_up = False
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
 
@@ -218,6 +219,7 @@ class ServerService(Service):
         self._ports.startService()
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
+        self._was_up = True
         self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
 
     def _allow_connections(self, connections: int) -> None:
@@ -335,8 +337,10 @@ class ServerService(Service):
         A thread that is inside a system call holds locks for which the interpreter would wait at its end.
         """
         is_written = PROCESS_LOG.finish(LOG_SECONDS)
-        if self._exit_status is not None or not is_written:
-            os._exit(self._exit_status or 0)
+        if self._exit_status is not None:
+            os._exit(self._exit_status)
+        if not is_written:
+            os._exit(0 if self._was_up else 1)
 
 
 def _chat(server: Server) -> Any:

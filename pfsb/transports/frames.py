@@ -7,7 +7,7 @@ byte; docs/internals/frames.rst explains them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 from hmac import compare_digest
 from itertools import count
@@ -20,6 +20,7 @@ from attrs.setters import validate
 from xxhash import xxh3_128
 
 from pfsb.support.limits import IDENTITY_BYTES
+from pfsb.transports.notices import TAG_BYTES, TYPE_OF, Notice, decode_notice
 from pfsb.transports.replay import ReplayGuard
 from pfsb.transports.wire import Malformed, decode_all, join_encoded
 
@@ -51,8 +52,9 @@ _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
 These two parts are compared as a whole, and taken apart only where they differ.
 """
 _MARKS: Final = struct.Struct(">4sBBB")
+_TYPE_AT: Final = 5
+"""Place of the frame type among the marks."""
 _SHARED: Final = struct.Struct(">8s8s8sI")
-TAG_BYTES: Final = 16
 _TAG_AT: Final = HEADER.size
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
 """Bytes of a frame in addition to its body."""
@@ -67,6 +69,9 @@ msgpack's array header has three bytes for up to 65,535 elements, and a frame ha
 """
 _PERSON = b"pfsb frame"
 """Personalisation of BLAKE2b: tags of frames differ from hashes of the same bytes that serve another purpose."""
+
+_NOTICE_TYPES: Final = frozenset(TYPE_OF.values())
+_TYPES: Final = _NOTICE_TYPES | {TYPE_MESSAGES, TYPE_LATER_MESSAGES}
 
 RefusalReason = Literal[
     "size",
@@ -169,6 +174,8 @@ class OpenedFrame(NamedTuple):
     position: int
     """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
     messages: list[Message]
+    notice: Notice | None = None
+    """The notice in the frame, which then has no messages; None: a frame of messages."""
 
 
 def _nothing_written() -> int:
@@ -207,6 +214,7 @@ class FrameCodec:
     """Hash of the tag before anything is put into it."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
+    _notice_marks: Mapping[type[Notice], bytes] = field(init=False)
     _marks_of_later: bytes = field(init=False)
 
     @_hash.default
@@ -230,22 +238,33 @@ class FrameCodec:
     def _make_marks_of_later(self) -> bytes:
         return _MARKS.pack(MAGIC, VERSION, TYPE_LATER_MESSAGES, self._flags)
 
+    @_notice_marks.default
+    def _make_notice_marks(self) -> Mapping[type[Notice], bytes]:
+        return {kind: _MARKS.pack(MAGIC, VERSION, number, self._flags) for kind, number in TYPE_OF.items()}
+
     # -- out --------------------------------------------------------------------------------------
 
-    def seal(self, encoded: Sequence[bytes], *, later: bool = False) -> list[bytes]:
+    def seal(
+        self, encoded: Sequence[bytes], packed_bytes: int = FRAME_BYTES_MAX, *, later: bool = False
+    ) -> list[bytes]:
         """Pack these encoded messages, in this order, into frames: as few frames as the order allows.
 
-        With `later` the frames have the type for kinds of messages that were added later. Raises `FrameTooLarge`, and
-        makes no frame, if one of the messages is too large for a frame.
+        A frame with several messages has at most `packed_bytes`; a message for which that is too little has a frame of
+        its own. With `later` the frames have the type for kinds of messages that were added later. Raises
+        `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
         marks = self._marks_of_later if later else self._marks
-        if 0 < sum(map(len, encoded)) <= self.message_bytes_max:
-            return [self._frame(marks, encoded)]  # as almost always
-        return [self._frame(marks, group) for group in self._groups(encoded)]
+        if 0 < sum(map(len, encoded)) <= packed_bytes - OVERHEAD_BYTES - _JOIN_BYTES:
+            return [self._frame(marks, join_encoded(encoded))]  # as almost always
+        return [self._frame(marks, join_encoded(group)) for group in self._groups(encoded, packed_bytes)]
 
-    def _groups(self, encoded: Sequence[bytes]) -> list[list[bytes]]:
+    def seal_notice(self, notice: Notice) -> bytes:
+        """Make the frame of a notice, which has `OVERHEAD_BYTES` in addition to the body of the notice."""
+        return self._frame(self._notice_marks[type(notice)], notice.body())
+
+    def _groups(self, encoded: Sequence[bytes], packed_bytes: int) -> list[list[bytes]]:
         groups: list[list[bytes]] = []
-        room = 0
+        room, packed_room = 0, packed_bytes - OVERHEAD_BYTES - _JOIN_BYTES
         for message in encoded:
             if len(message) > self.message_bytes_max:
                 raise FrameTooLarge(
@@ -253,13 +272,12 @@ class FrameCodec:
                 )
             if not groups or len(message) > room:
                 groups.append([])
-                room = self.message_bytes_max
+                room = packed_room
             groups[-1].append(message)
             room -= len(message)
         return groups
 
-    def _frame(self, marks: bytes, group: Sequence[bytes]) -> bytes:
-        body = join_encoded(group)
+    def _frame(self, marks: bytes, body: bytes) -> bytes:
         us = self.membership
         number = next(self._counter)
         head = _IN_PARTS.pack(
@@ -276,10 +294,11 @@ class FrameCodec:
 
     # -- in ---------------------------------------------------------------------------------------
 
-    def open(self, frame: bytes) -> OpenedFrame:
+    def open(self, frame: bytes, came_in_parts: bool = False) -> OpenedFrame:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
-        The tag is checked before anything is believed but the cluster: a frame of another cluster has another key.
+        The tag is checked before anything is believed but the cluster: a frame of another cluster has another key. A
+        frame that came in parts may be late, after many later frames; each part of it was checked for repetition.
         """
         if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
@@ -294,9 +313,11 @@ class FrameCodec:
             self._check_shared(shared, sender)
         if sender not in us.peers:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
-        if self._flags and not self._replays.admit(sender, identity, incarnation, counter):
+        if self._flags and not came_in_parts and not self._replays.admit(sender, identity, incarnation, counter):
             raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
         try:
+            if marks[_TYPE_AT] in _NOTICE_TYPES:
+                return OpenedFrame(sender, identity, incarnation, position, [], decode_notice(marks[_TYPE_AT], body))
             return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
@@ -308,10 +329,8 @@ class FrameCodec:
             raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")
         if version != VERSION:
             raise FrameRefused("version", f"format version {version}; this server speaks {VERSION}")
-        if kind not in (TYPE_MESSAGES, TYPE_LATER_MESSAGES):
-            raise FrameRefused(
-                "type", f"frame type {kind}; this server knows {TYPE_MESSAGES} and {TYPE_LATER_MESSAGES}"
-            )
+        if kind not in _TYPES:
+            raise FrameRefused("type", f"frame type {kind}; this server knows {sorted(_TYPES)}")
         if length != OVERHEAD_BYTES + size:
             raise FrameRefused("size", f"{length} bytes; the header announces {OVERHEAD_BYTES + size}")
         cluster = shared[:DIGEST_BYTES]

@@ -22,9 +22,11 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused
+from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused, OpenedFrame
+from pfsb.transports.notices import Notice
+from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import LATER, encode, encode_later
+from pfsb.transports.wire import LATER, Malformed, encode, encode_later
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -75,6 +77,7 @@ class TransportCounters:
     """Number of frames that could not be sent because the network raised an error."""
     refusals: int = 0
     """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
+    paths: PathCounters = field(factory=PathCounters)
     addresses: Mapping[int, str | None] = field(factory=dict)
     """Server -> the address, as a person writes it, where this server finds it now, or itself listens; None: not known.
     Empty if the network has no addresses."""
@@ -126,6 +129,9 @@ class Links:
     """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
+    _paths: dict[int, Path] = field(init=False, factory=dict)
+    _is_measured: bool = field(init=False, default=False)
+    """Whether the path to some peer may carry less than a frame in one datagram."""
     _receiver: IFrameReceiver | None = field(init=False, default=None)
     _hints: PendingCalls = field(init=False)
     _hint_limit: Seldom = field(init=False)
@@ -155,6 +161,23 @@ class Links:
         self.membership.passes = passes
         self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
+        self._paths = {peer: self._path(self._codec, peer) for peer in sorted(self.membership.peers)}
+
+    def _path(self, codec: FrameCodec, peer: int) -> Path:
+        return Path(peer, self._clock, codec, lambda frame: self._send_frame(peer, frame), self.counters.paths)
+
+    def measure(self, peer: int, most: int = FRAME_BYTES_MAX) -> None:
+        """Find out by probes how large a datagram to this peer may be, and send larger frames in parts, from now on.
+
+        The network calls this after `start` for each peer that is on another machine, and again when its address has
+        changed. For the others, every frame is one datagram. `most` is the size, in bytes, that no datagram exceeds.
+        """
+        self._paths[peer].measure(most)
+        self._is_measured = True
+
+    def path(self, peer: int) -> Path:
+        """The path to this peer. Raises KeyError before `start`."""
+        return self._paths[peer]
 
     def know_cluster(self, identity: bytes) -> None:
         """Give the links the identity of the cluster: their frames carry it from now on.
@@ -167,6 +190,8 @@ class Links:
     def stop(self) -> None:
         """End the links: from now on nothing is sent or handed up, not even frames that are under way."""
         self._codec = self._receiver = None
+        for path in self._paths.values():
+            path.stop()
         self._hints.cancel()
         self.faults.stop()
 
@@ -184,16 +209,37 @@ class Links:
             self._drop(messages, "server {to} is no peer of ours", to=to)
             return
         peers = sorted(self.membership.peers) if to is None else [to]
-        frames = self._sealed(self._codec, messages)
         if peers:
             _count(messages, self.counters.messages_out, len(peers))
+        if self._is_measured:
+            self._send_measured(self._codec, messages, peers)
+            return
+        frames = self._sealed(self._codec, messages, FRAME_BYTES_MAX)
         for peer in peers:
             for frame in frames:
                 self._send_frame(peer, frame)
 
-    def _sealed(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
+    def _send_measured(self, codec: FrameCodec, messages: Sequence[Message], peers: Sequence[int]) -> None:
+        """Send messages to these peers, of which some are on other machines.
+
+        Departure 46: messages are packed only into frames that the narrowest of the paths carries in one datagram. So a
+        small message never waits for the parts of a large one.
+        """
+        paths = [self._paths[peer] for peer in peers]
+        frames = self._sealed(codec, messages, min(path.size for path in paths))
+        for path in paths:
+            if not path.is_measured:
+                for frame in frames:
+                    self._send_frame(path.peer, frame)
+                continue
+            if len(frames) > 1:
+                path.larger_wanted()
+            for frame in frames:
+                path.send(frame)
+
+    def _sealed(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
         try:
-            return codec.seal([encode(message) for message in messages])
+            return codec.seal([encode(message) for message in messages], packed_bytes)
         except UNSENDABLE:
             return self._sealed_one_by_one(codec, messages)
 
@@ -243,7 +289,7 @@ class Links:
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
-            sender, identity, incarnation, position, messages = self._codec.open(frame)
+            sender, identity, incarnation, position, messages, notice = self._codec.open(frame)
             if not self._is_from(sender, source):
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
@@ -252,8 +298,26 @@ class Links:
         if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1
             return
+        if notice is not None:
+            self._notice_arrived(self._codec, sender, notice, frame, source)
+            return
         _count(messages, self.counters.messages_in)
         self._receiver.receive(sender, identity, messages, incarnation, position)
+
+    def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
+        """Give a notice to the path of its sender, and hand up the frame of messages whose last part it was."""
+        try:
+            whole = self._paths[sender].arrived(notice, frame)
+            opened = None if whole is None else _opened_whole(codec, sender, whole)
+        except Malformed as error:
+            self._refuse(FrameRefused("body", str(error)), source)
+            return
+        except FrameRefused as refusal:
+            self._refuse(refusal, source)
+            return
+        if opened is not None and self._receiver is not None:
+            _count(opened.messages, self.counters.messages_in)
+            self._receiver.receive(sender, opened.identity, opened.messages, opened.incarnation, opened.position)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1
@@ -271,10 +335,27 @@ class Links:
         if self._receiver is None:
             return
         self.counters.refusals += 1
+        self._paths[peer].peer_is_down()
         if self._hint_limit.admits(peer):
             # The receiver is called later: the network may have learned this inside `send`, which a turn calls, and
             # the call of the receiver is a turn itself. Turns never nest.
             self._hints.call(0, self._receiver.peer_refused, peer)
+
+    def datagram_refused(self, peer: int, size: int, limit: int) -> None:
+        """Called by the network when this machine does not send a datagram of this size, in bytes, to server `peer`.
+
+        `limit` is the size of the largest datagram that it sends, in bytes. The datagram is lost.
+        """
+        if self._receiver is not None:
+            self._paths[peer].refused(size, limit)
+
+    def path_doubted(self, peer: int) -> None:
+        """Called by the network when a router says that it has dropped a datagram to server `peer` as too large.
+
+        The size comes down only if probes confirm it, since any host can forge such a message.
+        """
+        if self._receiver is not None:
+            self._paths[peer].doubt()
 
     def send_failed(self, peer: int, error: Exception) -> None:
         """Called by the network when it could not send a frame to server `peer`; the frame is lost."""
@@ -284,6 +365,14 @@ class Links:
             self.log.warn(
                 "frame to server {peer} not sent: {error} ({more} more like this)", peer=peer, error=error, more=more
             )
+
+
+def _opened_whole(codec: FrameCodec, sender: int, frame: bytes) -> OpenedFrame:
+    """Open a frame that came in parts from this sender. Raises `FrameRefused` as `FrameCodec.open` does."""
+    opened = codec.open(frame, came_in_parts=True)
+    if opened.notice is not None or opened.sender != sender:
+        raise FrameRefused("body", f"parts from server {sender} make up a frame that is none of its messages")
+    return opened
 
 
 def _from_elsewhere(sender: int) -> FrameRefused:

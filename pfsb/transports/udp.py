@@ -1,4 +1,7 @@
-"""UDP: each datagram carries one frame.
+"""UDP: each datagram carries one frame, or a part of one.
+
+Towards a peer on another machine, no datagram travels in IP fragments, which many networks drop
+(`pfsb.transports.path`).
 
 A server receives on one port and sends from one *connected* socket for each peer: only on a connected socket does the
 kernel report that the peer's host has answered that no process listens there (Departure 11). Each server sends from
@@ -29,9 +32,11 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.support.hosts import LookUp, SocketAddress, look_up_in_threads
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import NOT_KNOWN, FrameIdentity
+from pfsb.transports.fragmentation import can_forbid_fragments, datagram_limit, forbid_fragments
+from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameIdentity
 from pfsb.transports.links import Links, TransportCounters
 from pfsb.transports.names import AddressBook
+from pfsb.transports.path_size import BASE_BYTES
 from pfsb.transports.pending_calls import PendingCalls
 
 if TYPE_CHECKING:
@@ -83,6 +88,9 @@ class SendingSocket:
     _refused: Callable[[], None]
     """Called, without arguments, each time that the peer's host has answered that no process listens there; the call
     may come inside `write`."""
+    _doubted: Callable[[], None]
+    """Called, without arguments, when a router has said that it dropped a datagram as too large; the call may come
+    inside `write`."""
     _socket: socket.socket | None = field(init=False, default=None)
 
     def write(self, frame: bytes) -> None:
@@ -102,6 +110,17 @@ class SendingSocket:
             # the peer may be back.
             self._refused()
             connected.send(frame)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            # The error is about this frame, or about an earlier one that a router has dropped. In the first case it
+            # comes again.
+            connected.send(frame)
+            self._doubted()
+
+    def datagram_limit(self) -> int | None:
+        """Size, in bytes, of the largest datagram that this machine sends to the peer; None: not known."""
+        return None if self._socket is None else datagram_limit(self._socket)
 
     def _open(self) -> socket.socket:
         opened = socket.socket(self._address.family, socket.SOCK_DGRAM)
@@ -110,6 +129,8 @@ class SendingSocket:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
             if self._source is not None:
                 opened.bind(self._source)
+            if not self._address.is_loopback:
+                forbid_fragments(opened)
             opened.connect(self._address.where)
         except OSError:
             opened.close()
@@ -135,9 +156,10 @@ class SendingSocket:
             self._socket.recv(1)
         except ConnectionRefusedError:
             self._refused()
-        except OSError:
+        except OSError as error:
             # A frame was lost on its way. UDP may lose frames, and the protocol sends again what it needs.
-            pass
+            if error.errno == errno.EMSGSIZE:
+                self._doubted()
 
     def connectionLost(self, reason: Failure) -> None:
         """Called when the reactor has removed this socket: after an error on it (epoll), or at the reactor's shutdown.
@@ -153,6 +175,8 @@ class SendingSocket:
         self._reactor.addReader(self)
         if number == errno.ECONNREFUSED:
             self._refused()
+        elif number == errno.EMSGSIZE:
+            self._doubted()
 
     def fileno(self) -> int:
         return -1 if self._socket is None else self._socket.fileno()
@@ -280,18 +304,40 @@ class UDPTransport:
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:
-        """Make new sockets to a peer, in the place of those that it had; each is opened when it is needed."""
-        for sockets, address in ((self._senders, self.book.where(peer)), (self._copies, self.book.copies_to(peer))):
+        """Make new sockets to a peer, in the place of those that it had; each is opened when it is needed.
+
+        What the former path carried says nothing about the new one.
+        """
+        addresses = (self.book.where(peer), self.book.copies_to(peer))
+        for sockets, address in zip((self._senders, self._copies), addresses, strict=True):
             former = sockets.pop(peer, None)
             if former is not None:
                 former.close()
             if address is not None:
                 sockets[peer] = self._sender(peer, address)
+        if any(address is not None and not address.is_loopback for address in addresses):
+            # A probe that was sent in fragments proves nothing, so without that option the size never grows.
+            self.links.measure(peer, FRAME_BYTES_MAX if can_forbid_fragments() else BASE_BYTES)
         self.counters.addresses = dict(self.book.shown())
 
     def _sender(self, peer: int, address: SocketAddress) -> SendingSocket:
         source = None if self._bound is None else self._bound.source_for(address)
-        return SendingSocket(self._reactor, address, source, lambda: self.links.connection_refused(peer))
+        return SendingSocket(
+            self._reactor,
+            address,
+            source,
+            lambda: self._refused(peer),
+            lambda: self.links.path_doubted(peer),
+        )
+
+    def _refused(self, peer: int) -> None:
+        """Tell the links that no process listens at a peer's address, unless the peer has another address as well.
+
+        Of two addresses, the one that is wrong refuses each frame while the peer lives at the other. If the peer is
+        gone, the learned address is forgotten soon, and then the remaining one tells.
+        """
+        if self.book.copies_to(peer) is None:
+            self.links.connection_refused(peer)
 
     # -- the receiving port -----------------------------------------------------------------------
 
@@ -345,7 +391,7 @@ class UDPTransport:
         try:
             self._senders[peer].write(frame)
         except OSError as error:
-            self.links.send_failed(peer, error)
+            self._not_sent(peer, self._senders[peer], frame, error)
         except KeyError:
             self.counters.send_errors += 1  # the address book has logged that the name has no address
         if self._copies:
@@ -357,4 +403,11 @@ class UDPTransport:
             try:
                 copies.write(frame)
             except OSError as error:
-                self.links.send_failed(peer, error)
+                self._not_sent(peer, copies, frame, error)
+
+    def _not_sent(self, peer: int, sender: SendingSocket, frame: bytes, error: OSError) -> None:
+        if error.errno == errno.EMSGSIZE and self.links.path(peer).is_measured:
+            limit = sender.datagram_limit()
+            self.links.datagram_refused(peer, len(frame), len(frame) - 1 if limit is None else limit)
+        else:
+            self.links.send_failed(peer, error)

@@ -126,7 +126,7 @@ class NoteTests(ReplicaTestCase):
 
 
 class TellingTests(ReplicaTestCase):
-    """What frames tell: the groups that were written while the server was admitted."""
+    """Frames tell the groups that were written while the server was admitted."""
 
     starts = False
     introduced = False

@@ -76,7 +76,7 @@ class NoteTests(SynchronousTestCase):
         self.assertEqual(self.note((2, 11), (1, 12), (1, 13), (2, 10)), [True, False, False, True])
 
     def test_later_incarnation_is_told_before_its_frame_is_handled(self) -> None:
-        """It is written to disk then."""
+        """The handler writes that incarnation to disk."""
         told: list[tuple[int, int, int]] = []
         self.peers.on_incarnation = lambda i: told.append((i, self.peer.incarnation, self.peer.position))
         self.note((1, 7), (1, 8), (1, 9), (2, 20))

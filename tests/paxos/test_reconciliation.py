@@ -78,6 +78,17 @@ class TriggerTests(AskingTestCase):
         self.advance(1)
         self.assertNothingSent()
 
+    def test_request_at_a_late_admission_replaces_the_one_that_waits(self) -> None:
+        """A server may be admitted when it has asked a peer already: the answer to the newer request is not measured,
+        since no timer waits for it."""
+        self.receive(alive(3, 1, local_aru=7))
+        self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)
+        self.assertEqual(self.asked(), [3])
+        while 4 not in self.asked():
+            self.replica.perform(self.replica.reconciliation.ask_at_start)
+        self.receive(reply(4, slot(4, 1), burst_end=7, local_aru=7))
+        self.assertEqual(self.data.ordering.local_aru, 1)
+
     def test_leader_of_a_prepared_view_never_asks(self) -> None:
         """Section 5.6: it repeats its own proposals instead."""
         self.expire_progress_timer()
@@ -146,48 +157,6 @@ class ChoiceTests(AskingTestCase):
         self.receive(alive(3, 1, local_aru=7))
         self.advance(0.25)
         self.assertEqual(self.asked(), [3])
-
-
-class TornBurstTests(AskingTestCase):
-    """Departure 47: of each burst only the first message arrives, as over a socket buffer of one frame."""
-
-    def after_start(self) -> None:
-        super().after_start()
-        self.timeouts = 0
-        self.receive(alive(3, 1, local_aru=60))
-        self.advance(0.02)
-
-    def answer_until(self, aru: int, messages: int) -> None:
-        """Answer each request with a burst of two messages of one slot each, of which so many arrive."""
-        while self.data.ordering.local_aru < aru:
-            wanted = self.take(ReconciliationRequest)
-            if not wanted:
-                self.timeouts += 1
-                self.assertLess(self.timeouts, 100)
-                self.receive(alive(3, 1, local_aru=60))
-                self.advance(0.26)
-            for asked in wanted:
-                end = min(asked.first + 1, asked.last, 60)
-                for seq in range(asked.first, min(asked.first + messages - 1, end) + 1):
-                    self.receive(reply(3, slot(3, seq), burst_end=end, local_aru=60))
-
-    def test_short_bursts_are_asked_for_where_long_ones_do_not_arrive(self) -> None:
-        """Without that, each second slot would cost a timeout."""
-        self.answer_until(60, messages=1)
-        self.assertLess(self.timeouts, 8)
-
-    def test_long_bursts_are_asked_for_again_later(self) -> None:
-        """The buffer has room again: perhaps it was full of something else."""
-        self.answer_until(6, messages=1)
-        self.assertEqual(self.replica.reconciliation._slots_max, 1)
-        self.answer_until(60, messages=2)
-        self.assertGreaterEqual(self.replica.reconciliation._slots_max, 4)
-
-    def test_one_torn_burst_changes_nothing(self) -> None:
-        """A message may be lost by chance."""
-        self.answer_until(1, messages=1)
-        self.advance(0.26)
-        self.assertEqual([asked.last for asked in self.take(ReconciliationRequest)][-1:], [60])
 
 
 class BurstTests(AskingTestCase):

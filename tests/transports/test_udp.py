@@ -19,6 +19,7 @@ from pfsb.support.hosts import SocketAddress, literal
 from pfsb.transports import names, udp
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.path_size import BASE_BYTES
 from pfsb.transports.udp import PortTaken, SendingSocket, UDPTransport
 from pfsb.transports.wire import encode
 from tests.transports.messages import accept, proposal
@@ -306,6 +307,30 @@ class NameTests(UDPTestCase):
         await self.exchange(a, self.start(1))
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
 
+    async def test_peer_that_moves_to_another_machine_is_sent_measured_datagrams(self) -> None:
+        """On this machine every frame is one datagram; on a network, only if the path is known to carry it."""
+        a, _ = self.start(0), self.start(1)
+        path = a[0].links.path(1)
+        await until(lambda: a[0].counters.addresses.get(1) is not None)
+        self.assertFalse(path.is_measured)
+        self.names.hosts["db1"] = "192.0.2.1"
+        await until(lambda: path.is_measured)
+        self.assertEqual(a[0].counters.paths.datagram_bytes, {1: BASE_BYTES})
+
+    async def test_path_to_a_new_address_is_measured_anew(self) -> None:
+        """The new path may carry less than the former one did."""
+        self.patch(SocketAddress, "is_loopback", False)
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        path = a[0].links.path(1)
+        path.larger_wanted()
+        await until(lambda: path.size > BASE_BYTES)
+        await b[0].stop()
+        self.names.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+        self.assertEqual(path.size, BASE_BYTES)
+
     async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
         """The name servers of the others give the old address for a while: frames are refused, and nothing is sent."""
         a, b = self.start(0), self.start(1)
@@ -329,6 +354,23 @@ class NameTests(UDPTestCase):
         self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
         await self.exchange(a, self.start(1))
         self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_former_address_that_refuses_says_nothing_about_a_peer_at_a_learned_one(self) -> None:
+        """Else each refusal would be a hint that a living leader is down, and drop frames that are on their way."""
+        self.secret = b"a secret"
+        a, b, c = self.start(0), self.start(1), self.start(2)
+        await self.exchange(a, b, c)
+        await b[0].stop()
+        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
+        moved = self.start(1)
+        await self.exchange(a, moved, c)
+        await until(lambda: a[0].book.copies_to(1) is not None)
+        before = a[0].counters.refusals
+        for _ in range(5):
+            await self.exchange(a, moved, c)
+            await deferLater(reactor, 0.01)
+        self.assertIsNotNone(a[0].book.copies_to(1))
+        self.assertEqual(a[0].counters.refusals, before)
 
     async def test_port_that_is_forwarded_from_another_address_works_with_a_secret(self) -> None:
         """A translator passes on what comes to the outer address; the server sends from its inner address."""
@@ -438,7 +480,7 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
         """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""
-        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None)
+        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
 
         def none_left(*args: object) -> socket.socket:
             raise OSError(errno.EMFILE, "Too many open files")
@@ -453,7 +495,7 @@ class BrokenSocketTests(UDPTestCase):
 
     def test_error_of_one_frame_keeps_the_socket(self) -> None:
         """A datagram too long, like a full queue or a firewall's rule, says nothing about the socket."""
-        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None)
+        sender = SendingSocket(reactor, address(*self.addresses[1]), (HOST, 0), lambda: None, lambda: None)
         self.addCleanup(sender.close)
         sender.write(b"frame")
         before = sender.fileno()

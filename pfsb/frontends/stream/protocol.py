@@ -421,6 +421,8 @@ def tcp_state(transport: Any) -> int | None:
 
 
 def _keep_alive(transport: Any) -> None:
+    if transport.getHandle().family not in (socket.AF_INET, socket.AF_INET6):
+        return  # a Unix socket, which tells at once that the other end is gone
     transport.setTcpKeepAlive(True)
     for option, value in _KEEPALIVE:
         if hasattr(socket, option):

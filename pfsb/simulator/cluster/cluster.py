@@ -35,6 +35,7 @@ from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.transports.frames import OVERHEAD_BYTES
+from pfsb.transports.links import Links
 from pfsb.transports.wire import decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
@@ -267,6 +268,9 @@ class SimulatedCluster:
 
     def server_clock(self, server_id: int) -> ServerClock:
         return self._running(server_id).server_clock
+
+    def links(self, server_id: int) -> Links:
+        return self._running(server_id).transport.links
 
     def storage(self, server_id: int) -> MemoryStorage:
         return self._running(server_id).storage

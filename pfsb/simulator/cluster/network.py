@@ -20,6 +20,7 @@ from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.names import ELSEWHERE, PORT, Route, SimulatedNames
 from pfsb.transports.links import Links
+from pfsb.transports.path_size import ETHERNET_BYTES
 
 BUFFERED_FRAMES_MAX = 2_000
 """Maximum number of frames that wait for a paused server. Further frames are lost, as in a kernel's socket buffer."""
@@ -48,6 +49,23 @@ class LinkQuality:
     """Chance that a copy of a frame arrives once more, up to `straggling_seconds` later."""
     frames_max: int = 100_000
     """Maximum number of frames under way in this direction. Further frames are lost, as in a full router."""
+
+
+@frozen
+class PathLimits:
+    """How much one direction of a link carries, in bytes, if there is a network between the two machines.
+
+    A datagram that is larger than `interface_bytes` is refused by the sender's own machine; one that is larger than
+    `path_bytes` is lost on the way, and the sender is not told. If the sender allows fragments, a larger datagram
+    travels in fragments of `path_bytes`, and is lost if one of them is.
+    """
+
+    interface_bytes: int = ETHERNET_BYTES
+    path_bytes: int = ETHERNET_BYTES
+    fragment_loss: float = 1.0
+    """Chance that one fragment is lost; 1: a network that drops all fragments, as those of most clouds do."""
+    buffer_bytes: int = 200_000
+    """Maximum number of bytes under way in this direction. Further frames are lost, as in a full socket buffer."""
 
 
 @frozen
@@ -94,6 +112,10 @@ class Link:
     last_arrival: float = 0.0
     frames: int = 0
     """Number of frames under way in this direction."""
+    limits: PathLimits | None = None
+    """None: frames of any size travel whole, as between two servers on one machine."""
+    bytes: int = 0
+    """Number of bytes under way in this direction."""
 
 
 @frozen
@@ -203,6 +225,8 @@ class SimulatedNetwork:
     frames: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
     """Number of damaged frames that have come to a running server."""
+    too_large: int = field(default=0, init=False)
+    """Number of datagrams that were lost because they were larger than a link carries."""
     overflows: int = field(default=0, init=False)
     """Number of frames that were lost because a socket's buffer was full."""
     _links: dict[tuple[int, int], Link] = field(init=False)
@@ -225,6 +249,15 @@ class SimulatedNetwork:
         the network."""
         for pair in self._links if links is None else links:
             self._links[pair].quality = quality
+
+    def set_limits(self, limits: PathLimits | None, links: Iterable[tuple[int, int]] | None = None) -> None:
+        """From now on, `limits` hold for each direction (sender, receiver) in `links`; None: for each direction of the
+        network.
+
+        A server learns at its start alone whether there is a network between it and a peer.
+        """
+        for pair in self._links if links is None else links:
+            self._links[pair].limits = limits
 
     def cut(self, sender: int, receiver: int) -> None:
         """Let this direction of the link carry nothing until it is mended.
@@ -321,12 +354,16 @@ class SimulatedNetwork:
 
         `route` has the frame's addresses, if servers have any.
         """
+        link = self._links[sender, receiver]
+        if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
+            return
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         for observer in self.frame_observers:
             observer(sender, frame)
-        link = self._links[sender, receiver]
         quality = link.quality
+        if link.limits is not None and not self._fits(link, link.limits, sender, receiver, len(frame)):
+            return
         if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
             return
         if fault is not None and self._draws(fault.loss):
@@ -338,6 +375,23 @@ class SimulatedNetwork:
             self._send_off(link, sender, receiver, frame, fault, route)
         if self._draws(quality.echoes):
             self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)), route)
+
+    def _is_refused(self, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
+        """Whether the sender's own machine refuses a datagram of this size, in bytes; if so, the sender is told."""
+        links = self._endpoints[sender].links
+        if size <= limits.interface_bytes or not links.path(receiver).is_measured:
+            return False
+        links.datagram_refused(receiver, size, limits.interface_bytes)
+        return True
+
+    def _fits(self, link: Link, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
+        """Whether a datagram of this size, in bytes, passes the limits of a link."""
+        is_too_large = size > limits.path_bytes
+        if is_too_large and not self._endpoints[sender].links.path(receiver).is_measured:
+            fragments = -(-size // limits.path_bytes)
+            is_too_large = self._draws(1 - (1 - limits.fragment_loss) ** fragments)
+        self.too_large += is_too_large
+        return not is_too_large and link.bytes + size <= limits.buffer_bytes
 
     def _send_off(
         self, link: Link, sender: int, receiver: int, frame: bytes, fault: MessageFault | None, route: Route | None
@@ -353,6 +407,7 @@ class SimulatedNetwork:
         else:
             arrival = link.last_arrival = max(arrival, link.last_arrival)
         link.frames += 1
+        link.bytes += len(frame)
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now, route)
 
     def _damaged(self, frame: bytes) -> bytes:
@@ -374,6 +429,7 @@ class SimulatedNetwork:
         self, link: Link, sender: int, receiver: int, frame: bytes, sent_at: float, route: Route | None
     ) -> None:
         link.frames -= 1
+        link.bytes -= len(frame)
         if link.cut or sent_at < self._frames_lost_before:
             return
         if route is not None and self.names is not None and not self.names.reaches(receiver, route):

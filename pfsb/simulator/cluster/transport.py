@@ -69,6 +69,9 @@ class SimulatedTransport:
     ) -> None:
         self.links.start(receiver, identity, incarnation, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
+        for peer in self.network.servers:
+            if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
+                self.links.measure(peer)
         if self.book is not None:
             self.book.start()
 

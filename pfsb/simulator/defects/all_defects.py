@@ -18,6 +18,7 @@ from pfsb.simulator.defects import (
     execution,
     frames,
     names,
+    paths,
     progress,
     promises,
     proposals,
@@ -42,6 +43,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         confusion,
         digests,
         frames,
+        paths,
         names,
     )
     for defect in module.DEFECTS.by_name.values()

@@ -26,7 +26,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.simulator.cluster.network import MessageFault, SelectiveLink
 from pfsb.simulator.faults.injector import FaultInjector
-from pfsb.simulator.faults.parameters import draw_link_quality
+from pfsb.simulator.faults.parameters import draw_link_quality, draw_path_limits
 from pfsb.simulator.faults.plan import between
 
 EXCHANGES: Final = (
@@ -58,6 +58,16 @@ class NetworkFaults(FaultInjector):
         others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]
         self._cluster.network.set_quality(draw_link_quality(self._rng), links)
+
+    def path_size(self) -> None:
+        """Draw new limits in bytes, and give them to all links: these carry larger or only smaller datagrams now."""
+        self._cluster.network.set_limits(draw_path_limits(self._rng))
+
+    def path_size_of_one(self) -> None:
+        """Draw new limits in bytes, and give them to one direction of one link."""
+        pair = tuple(self._rng.sample(self._cluster.ids, 2)) if len(self._cluster.ids) > 1 else None
+        if pair is not None:
+            self._cluster.network.set_limits(draw_path_limits(self._rng), [(pair[0], pair[1])])
 
     # ------------------------------------------------------------------ kinds of messages
 

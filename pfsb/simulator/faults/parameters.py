@@ -11,11 +11,12 @@ from attrs import evolve, field, frozen
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
-from pfsb.simulator.cluster.network import LinkQuality, MessageFault, SocketBuffer
+from pfsb.simulator.cluster.network import LinkQuality, MessageFault, PathLimits, SocketBuffer
 from pfsb.simulator.faults.profiles import FAMILIES, Profile
 from pfsb.simulator.workload.commands import Vocabulary
 from pfsb.simulator.workload.user_profile import UserProfile
 from pfsb.support.limits import SERVER_ID_MAX
+from pfsb.transports.path_size import ETHERNET_BYTES
 
 RARE_SIZES: Final = (6, 8)
 """Numbers of servers from which a seed with a rare size draws (`Profile.share_of_rare_sizes`)."""
@@ -62,7 +63,8 @@ class Parameters:
     faults_per_second: float
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
-
+    path_limits: PathLimits | None = None
+    """How much each link carries, in bytes; None: every frame travels whole, as on one machine."""
     buffer: SocketBuffer | None = None
     """The buffer of each server's socket, from the beginning to the end of the run."""
 
@@ -137,6 +139,23 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
     }
     is_small = profile.has_small_quotas or (rng.random() < 0.2 and not profile.has_idle_hour)
     return evolve(parameters, quotas=drawn if is_small else {})
+
+
+def with_path_limits(rng: random.Random, parameters: Parameters) -> Parameters:
+    """Draw how much the links carry, for a profile with faults of paths. `rng` serves these limits alone."""
+    if "paths" not in parameters.families:
+        return parameters
+    return evolve(parameters, path_limits=draw_path_limits(rng))
+
+
+def draw_path_limits(rng: random.Random) -> PathLimits:
+    """Draw the limits of a link: of the interfaces, of the way between them, and of the queue on it."""
+    interface = rng.choice((ETHERNET_BYTES, ETHERNET_BYTES, 8_972))
+    return PathLimits(
+        interface_bytes=interface,
+        path_bytes=min(interface, rng.choice((600, 1_000, 1_250, 1_400, ETHERNET_BYTES, 8_972))),
+        buffer_bytes=rng.choice((30_000, 200_000, 1_000_000)),
+    )
 
 
 def with_buffers(rng: random.Random, profile: Profile, parameters: Parameters) -> Parameters:

@@ -51,6 +51,7 @@ _KINDS: Final = {
         "impostor",
     ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "paths": ("path_size", "path_size", "path_size_of_one"),
     "disk_troubles": (
         *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),
         *("fill_disk", "fill_disk_of_leader", "fill_all_disks", "disk_of_seconds"),

@@ -50,6 +50,7 @@ ALL_FAMILIES: Final = (
     "memory",
     "slips",
     "confusion",
+    "paths",
     "names",
     "disk_troubles",
     "old_copies",
@@ -349,6 +350,17 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("slips", "crashes", "partitions"),
         ("isolate_leader", "split"),
         servers=(3, 4, 5),
+    ),
+    "paths": Profile(
+        "links that drop fragments and large datagrams, carry less or more from time to time, and have short queues",
+        ("paths", "network", "crashes"),
+        settings={
+            "window_slots": (4, 16),
+            "batch_bytes_max": (48_000,),
+            "frame_data_bytes_max": (50_000,),
+            "queue_updates_max": (20_000,),
+        },
+        vocabulary={"long_values_bytes": 20_000},
     ),
     "confused": Profile(
         "servers in error that send wrong messages, damaged frames, and crashes", ("confusion", "crashes", "strangers")

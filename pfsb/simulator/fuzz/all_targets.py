@@ -8,7 +8,14 @@ from typing import Final
 from pfsb.simulator.fuzz.client_targets import CallTarget, ClientTarget, ReplyTarget
 from pfsb.simulator.fuzz.cluster_targets import LieTarget, MessageTarget, PayloadTarget
 from pfsb.simulator.fuzz.file_targets import ChatLogTarget, ConfigurationTarget, DatabaseTarget, LogTarget
-from pfsb.simulator.fuzz.frame_targets import SECRET, BatchTarget, BodyTarget, FrameTarget, HeaderTarget
+from pfsb.simulator.fuzz.frame_targets import (
+    SECRET,
+    BatchTarget,
+    BodyTarget,
+    FrameTarget,
+    HeaderTarget,
+    NoticeTarget,
+)
 from pfsb.simulator.fuzz.port_targets import HTTPTarget, LineTarget, RespTarget
 from pfsb.simulator.fuzz.target import Target
 
@@ -17,6 +24,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "keyed-frames": lambda: FrameTarget("keyed-frames", SECRET),
     "headers": HeaderTarget,
     "bodies": BodyTarget,
+    "notices": NoticeTarget,
     "batches": BatchTarget,
     "payloads": PayloadTarget,
     "messages": MessageTarget,

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Final
 
 import msgpack
+from twisted.internet.task import Clock
 
 from pfsb.paxos.messages import (
     Accept,
@@ -34,7 +35,19 @@ from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import CapturedFrame, SmallCluster
 from pfsb.simulator.fuzz.target import Target
-from pfsb.transports.frames import HEADER, MAGIC, OVERHEAD_BYTES, TYPE_MESSAGES, VERSION, FrameCodec, FrameRefused
+from pfsb.transports.frames import (
+    HEADER,
+    MAGIC,
+    OVERHEAD_BYTES,
+    TYPE_LATER_MESSAGES,
+    TYPE_MESSAGES,
+    VERSION,
+    FrameCodec,
+    FrameRefused,
+)
+from pfsb.transports.notices import TYPE_OF, Echo, Notice, Part, Probe, Report, decode_notice
+from pfsb.transports.path import Path, PathCounters
+from pfsb.transports.reassembly import KEPT_BYTES_MAX
 from pfsb.transports.wire import Malformed, content_of, decode_all, encode_any, join_encoded
 
 SERVERS: Final = 3
@@ -150,8 +163,9 @@ class HeaderTarget(Target):
         require(opened.sender in us.peers, f"a frame of server {opened.sender} was taken")
         magic, version, kind, flags, size, cluster, _, passes, epoch, *_ = HEADER.unpack(head)
         said = (magic, version, kind, flags, size, cluster, passes, epoch)
-        right = (MAGIC, VERSION, TYPE_MESSAGES, 0, len(body), us.cluster, us.passes, us.epoch)
-        require(said == right, f"a frame with another header was taken:\n{said}\n{right}")
+        kinds = (TYPE_MESSAGES, TYPE_LATER_MESSAGES) if opened.notice is None else (TYPE_OF[type(opened.notice)],)
+        right = (MAGIC, VERSION, kind, 0, len(body), us.cluster, us.passes, us.epoch)
+        require(kind in kinds and said == right, f"a frame with another header was taken:\n{said}\n{right}")
 
 
 class BodyTarget(Target):
@@ -175,6 +189,47 @@ class BodyTarget(Target):
             return
         again = decode_all(0, join_encoded([encode_any(message) for message in messages]))
         require(again == messages, f"another message than was decoded is sent on:\n{messages}\n{again}")
+
+
+class NoticeTarget(Target):
+    """Gives changed notices to the path of a peer, and checks that they raise only `Malformed`, and that the frames
+    which the path keeps for their parts stay bounded. The first byte of the input is the type of the notice."""
+
+    name = "notices"
+    help = "bodies of notices, changed by their sender: parts of frames, reports, probes and echoes"
+    guided_by = ("pfsb/transports/notices.py", "pfsb/transports/reassembly.py", "pfsb/transports/outgoing_parts.py")
+
+    def seeds(self) -> list[bytes]:
+        return [bytes([TYPE_OF[type(notice)]]) + notice.body() for notice in NOTICES]
+
+    def begin(self, name: str) -> None:
+        self._clock = Clock()
+        codec = receiving_codec(None)
+        self._path = Path(0, self._clock, codec, lambda frame: None, PathCounters())
+        self._path.measure()
+        # A frame that is too large for one datagram, so that reports and echoes find something to be about.
+        self._path.send(codec.seal([bytes(20_000)])[0])
+        self._frame = codec.seal_notice(Probe(10))
+
+    def run(self, data: bytes) -> None:
+        try:
+            notice = decode_notice(data[0] if data else 0, data[1:])
+            self._path.arrived(notice, self._frame)
+        except Malformed:
+            return
+        self._clock.advance(0.02)
+        require(self._path.kept_bytes <= KEPT_BYTES_MAX, f"{self._path.kept_bytes} bytes of parts are kept")
+
+
+NOTICES: Final[tuple[Notice, ...]] = (
+    Part(bytes(16), 3_000, 1_000, 0, bytes(100)),
+    Part(bytes(16), 3_000, 0, 255, bytes(2_000)),
+    Report(bytes(16), 1, ((0, 1_000), (2_000, 3_000))),
+    Report(bytes(16), 0, ()),
+    Probe(20),
+    Echo(bytes(16)),
+)
+"""Some notices of each kind."""
 
 
 class BatchTarget(Target):

@@ -30,7 +30,6 @@ from pfsb.paxos.demand import Demand
 from pfsb.paxos.divergence import Comparison, DivergenceHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.peers import NEVER, Peer
-from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import NO_WRITE, ProgressTimer
 from pfsb.paxos.reconciliation import ReconciliationHandler
@@ -53,11 +52,6 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Replica, "_told"): None,
     (Turn, "count"): 0,
     (ReconciliationHandler, "bytes_sent"): 0,
-    # How long a burst to ask for (Departure 47). The explored histories fit one reply.
-    (ReconciliationHandler, "_reply_slots"): 0,
-    (ReconciliationHandler, "_slots_max"): BURST_SLOTS_MAX,
-    (ReconciliationHandler, "_whole_bursts"): 0,
-    (ReconciliationHandler, "_torn_bursts"): 0,
     # What a peer may ask for in a time (Departure 37). No time passes, and the explored histories are short.
     (Allowance, "_left"): SERVED_BYTES_AT_ONCE,
     (PrepareHandler, "_answered"): (0, 0.0),

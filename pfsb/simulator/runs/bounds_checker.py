@@ -9,6 +9,7 @@ from pfsb.server import Server
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
+from pfsb.transports.reassembly import KEPT_BYTES_MAX
 
 HEARTBEATS = (
     "Retransmission.resend_due",
@@ -36,6 +37,7 @@ def check_bounds(cluster: SimulatedCluster, users: int) -> None:
             *_wrong_waits(server),
             *_wrong_progress_timer(server),
             *_wrong_timers(cluster, server_id),
+            *_wrong_parts(cluster, server_id),
         ):
             raise Violation(f"server {server_id}: {sentence}")
         _check_lock(server)
@@ -115,9 +117,16 @@ def _wrong_timers(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
     for heartbeat in HEARTBEATS:
         if heartbeat not in names:
             yield f"{heartbeat} has stopped"
-    timers = [name for name in names if not name.startswith("Links.")]
+    timers = [name for name in names if not name.startswith(("Links.", "Path."))]
     if len(timers) > TIMERS_MAX:
         yield f"{len(timers)} calls wait: {sorted(timers)}"
+
+
+def _wrong_parts(cluster: SimulatedCluster, server_id: int) -> Iterator[str]:
+    for peer in set(cluster.ids) - {server_id}:
+        kept = cluster.links(server_id).path(peer).kept_bytes
+        if kept > KEPT_BYTES_MAX:
+            yield f"{kept} bytes of incomplete frames of server {peer} are kept"
 
 
 def _check_lock(server: Server) -> None:

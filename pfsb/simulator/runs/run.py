@@ -28,7 +28,14 @@ from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.all_faults import AllFaults
-from pfsb.simulator.faults.parameters import Parameters, draw_parameters, with_batching, with_buffers, with_quotas
+from pfsb.simulator.faults.parameters import (
+    Parameters,
+    draw_parameters,
+    with_batching,
+    with_buffers,
+    with_path_limits,
+    with_quotas,
+)
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.disk_drills import DiskDrills
@@ -112,7 +119,8 @@ class Run:
         )
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
-        self.parameters = parameters = with_buffers(rng, self.profile, drawn)
+        drawn = with_buffers(rng, self.profile, drawn)
+        self.parameters = parameters = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -130,6 +138,7 @@ class Run:
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
+        self.cluster.network.set_limits(parameters.path_limits)
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
@@ -329,6 +338,7 @@ class Run:
         self.population.count(self.marks)
         views = self.cluster.checks.messages.leaders
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
+        self.marks.counts["datagram larger than its link carries"] += self.cluster.network.too_large
         names = self.cluster.network.names
         self.marks.counts["address changed"] += 0 if names is None else names.moves
         self.marks.counts["frame lost at a full socket buffer"] += self.cluster.network.overflows

@@ -90,9 +90,14 @@ def long_promise(seed: int, patch: Plant | None, servers: int = 3, parts: int = 
     """
     settings = Settings(window_slots=parts, batch_bytes_max=1, frame_data_bytes_max=UPDATE_BYTES + 50)
     scene = Scenario(seed, patch, servers=servers, clients=0, settings=settings)
-    cluster = scene.cluster
-    cluster.run_until(cluster.has_leader)
-    leader = scene.leader()
+    scene.cluster.run_until(scene.cluster.has_leader)
+    accept_everywhere(scene, parts)
+    return scene
+
+
+def accept_everywhere(scene: Scenario, parts: int) -> None:
+    """Let every server accept so many updates, of which none is ordered."""
+    cluster, leader = scene.cluster, scene.leader()
     lost = cluster.network.drop(lambda p: isinstance(p.message, Accept))
     for number in range(parts):
         cluster.submit(leader, f"client-{number}", 1, bytes(UPDATE_BYTES))
@@ -100,7 +105,6 @@ def long_promise(seed: int, patch: Plant | None, servers: int = 3, parts: int = 
     cluster.run_until(lambda: all(history.top == parts and len(history.slots) == parts for history in histories))
     cluster.run(0.05)
     cluster.network.filters.remove(lost)
-    return scene
 
 
 SCHEDULES: Final[Sequence[Schedule]] = (

@@ -63,8 +63,14 @@ class Vocabulary:
     share_of_local_reads: float = 0.15
     """Share of sequential and stale reads in all commands of a user; one server answers them without the log."""
 
+    long_values_bytes: int = 0
+    """Maximum size, in bytes, of the values of PUT; 0: all of them are short."""
+
     def change(self, rng: random.Random, unique: int) -> Command:
-        return rng.choice(_WRITERS)(rng, self._key(rng), unique)
+        command = rng.choice(_WRITERS)(rng, self._key(rng), unique)
+        if self.long_values_bytes and command[0] == "PUT":
+            return (*command[:2], f"{command[2]}{'y' * rng.randrange(self.long_values_bytes)}")
+        return command
 
     def question(self, rng: random.Random) -> Command:
         return rng.choice(_READERS)(rng, self._key(rng), 0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Accept, ViewChange
+from pfsb.simulator import defects
 from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
 from pfsb.simulator.defects.defect import Defects, become, instead_of, override
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
@@ -121,6 +124,13 @@ class RegistryTests(SynchronousTestCase):
         """Only defects above the protocol need sessions."""
         self.assertTrue(DEFECTS["lock-not-fair"].needs_sessions)
         self.assertFalse(DEFECTS["accept-early"].needs_sessions)
+
+    def test_defects_of_all_modules_have_different_names(self) -> None:
+        """A table by name would have only one of two defects with the same name."""
+        modules = [import_module(module.name) for module in iter_modules(defects.__path__, f"{defects.__name__}.")]
+        registries = [vars(module).get("DEFECTS") for module in modules]
+        names = [name for registry in registries if isinstance(registry, Defects) for name in registry.by_name]
+        self.assertEqual(sorted(names), sorted(DEFECTS))
 
     def test_second_defect_of_a_name_is_refused(self) -> None:
         """A second defect of that name would hide the first."""

@@ -31,7 +31,7 @@ from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
 from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
 from pfsb.storage import database, rows, sqlite
-from pfsb.transports import wire
+from pfsb.transports import notices, wire
 from pfsb.transports.frames import FrameCodec
 from pfsb.transports.wire import encode
 from tests.long import long
@@ -94,6 +94,10 @@ def _lines_of_any_end(self: ChatLog) -> int:
     return self._file.read().count(b"\n")
 
 
+def _report_of_any_length(body: bytes) -> notices.Report:
+    return notices.Report(body[:16], body[16], tuple(struct.iter_unpack(">II", body[17:])))
+
+
 _on_alive = AliveHandler.on_alive
 
 
@@ -107,6 +111,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "keyed-frames": (FrameCodec, "_check_tag", _trusting),
     "headers": (FrameCodec, "_check_shared", _trusting),
     "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
+    "notices": (notices, "_report", _report_of_any_length),
     "batches": (wire, "_are_updates", lambda found: True),
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),

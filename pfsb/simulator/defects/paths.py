@@ -1,0 +1,140 @@
+"""Defects of paths: large datagrams, frames in parts, and the probes of a path (docs/internals/frames.rst)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pfsb.simulator.defects.defect import Defects, become, do_nothing
+from pfsb.transports.frames import FRAME_BYTES_MAX
+from pfsb.transports.links import Links
+from pfsb.transports.notices import Part
+from pfsb.transports.outgoing_parts import OutgoingParts
+from pfsb.transports.path import Path
+from pfsb.transports.path_size import PathSize
+from pfsb.transports.reassembly import Reassembly
+
+DEFECTS = Defects()
+_PAGE = "docs/internals/frames.rst"
+
+
+def _change(process: Any, changed: type) -> None:
+    """Make each path of a server, or the part of it that `changed` is a kind of, defective when it is measured."""
+    become(process.replica._transport.links, type("_Links", (_DefectiveLinks,), {"__slots__": (), "changed": changed}))
+
+
+class _DefectiveLinks(Links):
+    __slots__ = ()
+    changed: type
+
+    def measure(self, peer: int, most: int = FRAME_BYTES_MAX) -> None:
+        super().measure(peer, most)
+        path = self.path(peer)
+        for part in (path, path._size, path._outgoing, path._reassembly):
+            if issubclass(self.changed, type(part)):
+                become(part, self.changed)
+
+
+class _LinksWithFragments(Links):
+    __slots__ = ()
+
+    def measure(self, peer: int, most: int = FRAME_BYTES_MAX) -> None:
+        """Measure nothing: every frame is one datagram, which travels in IP fragments if it is too large."""
+
+
+@DEFECTS.add("fragments", _PAGE, "large frames are sent as one datagram each, in IP fragments")
+def _fragments(process: Any) -> None:
+    become(process.replica._transport.links, _LinksWithFragments)
+
+
+class _HopefulSize(PathSize):
+    __slots__ = ()
+
+    def larger_wanted(self) -> None:
+        """Take the largest size without a probe."""
+        self._set_size(self._ceiling)
+
+
+@DEFECTS.add("size-unproved", _PAGE, "datagrams become as large as the own interface takes, without a probe")
+def _size_unproved(process: Any) -> None:
+    _change(process, _HopefulSize)
+
+
+class _TrustingSize(PathSize):
+    __slots__ = ()
+
+    used = doubt = do_nothing
+
+
+@DEFECTS.add("black-hole-unnoticed", _PAGE, "a path that carries large datagrams no more is never asked again")
+def _black_hole_unnoticed(process: Any) -> None:
+    _change(process, _TrustingSize)
+
+
+class _RashSize(PathSize):
+    __slots__ = ()
+
+    def used(self) -> None:
+        """Let the proof of the present size become as old as it will."""
+
+
+@DEFECTS.add("proof-never-renewed", _PAGE, "datagrams that are no parts may be lost for ever when a path gets narrower")
+def _proof_never_renewed(process: Any) -> None:
+    _change(process, _RashSize)
+
+
+class _SilentReassembly(Reassembly):
+    __slots__ = ()
+
+    def _ask(self, tag: bytes, assembly: Any, now: float) -> None:
+        """Ask for nothing, so that a frame of which one part was lost stays incomplete."""
+        assembly.due = now + 10
+
+
+@DEFECTS.add("lost-bytes-not-asked-for", _PAGE, "parts that are lost are not asked for")
+def _lost_bytes_not_asked_for(process: Any) -> None:
+    _change(process, _SilentReassembly)
+
+
+class _GreedyReassembly(Reassembly):
+    __slots__ = ()
+
+    def _begin(self, part: Part, now: float) -> Any:
+        """Begin another frame without dropping an old one for it."""
+        kept, self.kept_bytes = self.kept_bytes, 0
+        assembly = super()._begin(part, now)
+        self.kept_bytes += kept
+        return assembly
+
+
+@DEFECTS.add("parts-unbounded", _PAGE, "incomplete frames are kept in any number")
+def _parts_unbounded(process: Any) -> None:
+    _change(process, _GreedyReassembly)
+
+
+class _Copies(OutgoingParts):
+    __slots__ = ()
+
+    def _is_on_way(self, frame: bytes) -> bool:
+        return False
+
+
+@DEFECTS.add("copies-in-parts", "Departure 46", "a message is sent again though its parts are still on their way")
+def _copies_in_parts(process: Any) -> None:
+    _change(process, _Copies)
+
+
+class _OneQueue(Path):
+    __slots__ = ()
+
+    def send(self, frame: bytes) -> None:
+        if self._outgoing.is_idle:
+            super().send(frame)
+        else:
+            self._outgoing._window = 0
+            self._outgoing.send(frame)
+            self._set_timer()
+
+
+@DEFECTS.add("small-behind-large", "Departure 46", "small frames wait for the parts of large ones")
+def _small_behind_large(process: Any) -> None:
+    _change(process, _OneQueue)

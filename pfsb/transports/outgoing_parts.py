@@ -1,0 +1,236 @@
+"""Frames that are on their way to one peer in parts, because they are larger than a datagram of the path.
+
+Departure 46: a message that the protocol sends again while its former copy is still on its way in parts is not sent a
+second time. The parts that are missing are repeated instead, until the peer has them all.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import chain
+from math import inf
+from typing import Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES
+from pfsb.transports.notices import FIRST_TIME, PART_HEADER_BYTES, UNHEARD, Part, Report
+from pfsb.transports.path_round_trip import LONGEST_SECONDS
+from pfsb.transports.path_size import BASE_BYTES, PathSize
+
+QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Maximum number of bytes, of whole frames, that wait for one peer or are on their way to it; more are lost."""
+WINDOW_BYTES_MIN: Final = FRAME_BYTES_MAX
+"""Smallest window: one frame of any size may always be on its way."""
+WINDOW_BYTES_MAX: Final = 1024 * 1024
+"""Largest window; the receiver keeps at least as many bytes of incomplete frames (`reassembly.KEPT_BYTES_MAX`)."""
+WINDOW_STEP_BYTES: Final = 8 * 1024
+"""Number of bytes by which the window grows with each frame that has arrived, once a loss has shown the limit."""
+ARRIVED_MAX: Final = 64
+"""Maximum number of frames that are remembered after they have arrived."""
+TRIES_MAX: Final = 7
+"""Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
+
+With the doubled waits between them this takes some seconds. The protocol sends again what it still needs.
+"""
+
+
+@define(eq=False)
+class Transfer:
+    """One frame that is on its way to a peer in parts."""
+
+    frame: bytes
+    largest: int
+    """Size, in bytes, of the datagrams in which the parts were sent first."""
+    sent_at: float
+    due: float
+    """Time at which the frame is repeated in part, if nothing is heard of it."""
+    missing: int
+    """Number of bytes that the peer missed when it last reported, or all."""
+    tries: int = 0
+    is_repeated: bool = False
+    is_known: bool = False
+    """Whether the peer has reported on this frame."""
+
+
+@define(eq=False)
+class OutgoingParts:
+    """The frames that one peer is sent in parts: those on their way, within a window of bytes, and those that wait.
+
+    The window follows the losses as that of TCP does: it doubles with each round trip until the first loss, is halved
+    with losses, at most once in a round trip, and grows by small steps after that.
+    """
+
+    _clock: IReactorTime
+    _path_size: PathSize
+    _send_part: Callable[[Part], object]
+    """Sends one part in one datagram."""
+    _given_up: Callable[[], None]
+    """Called for each frame that is given up, because the peer does not take it or too much waits for it."""
+    due: float = field(init=False, default=inf)
+    """Time at which `tick` has something to do."""
+    _transfers: dict[bytes, Transfer] = field(init=False, factory=dict)
+    """Tag of a frame -> the frame on its way."""
+    _waiting: deque[bytes] = field(init=False, factory=deque)
+    _arrived: deque[tuple[bytes, float]] = field(init=False, factory=lambda: deque(maxlen=ARRIVED_MAX))
+    """The latest frames that have arrived, each with the time until which the answer to it may be on its way."""
+    _waiting_bytes: int = field(init=False, default=0)
+    _bytes_on_way: int = field(init=False, default=0)
+    _window: int = field(init=False, default=WINDOW_BYTES_MIN)
+    _has_lost: bool = field(init=False, default=False)
+    _shut_at: float = field(init=False, default=-inf)
+    """Time at which the window was last made smaller."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits, and nothing is on its way."""
+        return not self._transfers and not self._waiting
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame in parts, now or when the frames before it have arrived.
+
+        Departure 46: a frame whose messages are on their way already, or wait, or have arrived so recently that the
+        peer's answer may still be on its way, is not sent. A frame that finds too many bytes waiting is lost.
+        """
+        if self._is_on_way(frame):
+            return
+        if self._waiting_bytes + self._bytes_on_way + len(frame) > QUEUE_BYTES_MAX:
+            self._given_up()
+            return
+        self._waiting.append(frame)
+        self._waiting_bytes += len(frame)
+        self._send_waiting()
+
+    def reported(self, report: Report) -> None:
+        """The peer has reported which bytes of a frame it misses; none: it has the whole frame."""
+        transfer = self._transfers.get(report.tag)
+        if transfer is None:
+            return
+        transfer.is_known = True
+        if report.missing:
+            self._repeat_missing(transfer, report)
+            self._send_waiting()
+            return
+        if not transfer.is_repeated:
+            self._path_size.round_trip.observe(self._clock.seconds() - transfer.sent_at)
+            self._path_size.proved(transfer.largest)
+            step = WINDOW_STEP_BYTES if self._has_lost else len(transfer.frame)
+            self._window = min(self._window + step, WINDOW_BYTES_MAX)
+        self._arrived.append((transfer.frame, self._clock.seconds() + self._path_size.round_trip.seconds))
+        self._forget(report.tag)
+        self._send_waiting()
+
+    def tick(self) -> None:
+        """Repeat a piece of each frame of which nothing was heard in time, so that the peer reports on it."""
+        now = self._clock.seconds()
+        if now < self.due:
+            return
+        for tag, transfer in list(self._transfers.items()):
+            if transfer.due <= now and tag in self._transfers:
+                self._repeat_unheard(transfer, tag)
+        self._send_waiting()
+
+    def clear(self) -> None:
+        """Forget everything: the peer's process is gone, or this server stops."""
+        self._transfers.clear()
+        self._waiting.clear()
+        self._arrived.clear()
+        self._bytes_on_way = self._waiting_bytes = 0
+        self.due = inf
+
+    def _is_on_way(self, frame: bytes) -> bool:
+        """Whether a frame with the same messages is on its way, waits, or has just arrived.
+
+        Headers of frames with the same messages differ.
+        """
+        body = frame[OVERHEAD_BYTES:]
+        now = self._clock.seconds()
+        arrived = (other for other, until in self._arrived if now < until)
+        others = chain((transfer.frame for transfer in self._transfers.values()), self._waiting, arrived)
+        return any(len(other) == len(frame) and other.endswith(body) for other in others)
+
+    def _send_waiting(self) -> None:
+        while self._waiting and (not self._transfers or self._bytes_on_way + len(self._waiting[0]) <= self._window):
+            frame = self._waiting.popleft()
+            self._waiting_bytes -= len(frame)
+            self._bytes_on_way += len(frame)
+            self._begin(frame)
+        self.due = min((transfer.due for transfer in self._transfers.values()), default=inf)
+
+    def _begin(self, frame: bytes) -> None:
+        now, size = self._clock.seconds(), self._path_size.size
+        wait = self._path_size.round_trip.seconds
+        tag = frame[HEADER.size : OVERHEAD_BYTES]
+        self._transfers[tag] = Transfer(frame, size, now, now + wait, len(frame))
+        self._send_range(frame, 0, len(frame), size, FIRST_TIME)
+
+    def _repeat_missing(self, transfer: Transfer, report: Report) -> None:
+        now, missing = self._clock.seconds(), report.missing
+        count = sum(after - first for first, after in missing)
+        if missing[-1][1] > len(transfer.frame):
+            return
+        if count < transfer.missing:
+            transfer.tries, transfer.missing = 0, count
+        else:
+            transfer.tries += 1
+        if transfer.tries > TRIES_MAX:
+            self._give_up(report.tag)
+            return
+        if transfer.largest > BASE_BYTES and count > len(transfer.frame) // 2:
+            self._path_size.doubt()
+        self._narrow_window(now)
+        transfer.is_repeated = True
+        transfer.due = now + self._wait(transfer)
+        for first, after in missing:
+            self._send_range(transfer.frame, first, after, self._repeat_size, report.number)
+
+    def _repeat_unheard(self, transfer: Transfer, tag: bytes) -> None:
+        transfer.tries += 1
+        if transfer.tries > TRIES_MAX:
+            self._give_up(tag)
+            return
+        self._path_size.doubt()
+        transfer.is_repeated = True
+        transfer.due = self._clock.seconds() + self._wait(transfer)
+        size = self._repeat_size
+        self._send_range(transfer.frame, 0, min(_room(size), len(transfer.frame)), size, UNHEARD)
+
+    @property
+    def _repeat_size(self) -> int:
+        """Size of the datagrams of repeated parts: one that passes even if the path has become narrower."""
+        return min(self._path_size.size, BASE_BYTES)
+
+    def _wait(self, transfer: Transfer) -> float:
+        """How long, in seconds, to wait for an answer of the peer; doubled with each try without progress."""
+        return min(self._path_size.round_trip.seconds * 2.0**transfer.tries, LONGEST_SECONDS)
+
+    def _send_range(self, frame: bytes, first: int, after: int, size: int, answers: int) -> None:
+        tag, room = frame[HEADER.size : OVERHEAD_BYTES], _room(size)
+        for offset in range(first, after, room):
+            self._send_part(Part(tag, len(frame), offset, answers, frame[offset : min(offset + room, after)]))
+
+    def _narrow_window(self, now: float) -> None:
+        if now - self._shut_at >= self._path_size.round_trip.seconds:
+            self._window = max(self._window // 2, WINDOW_BYTES_MIN)
+            self._has_lost, self._shut_at = True, now
+
+    def _give_up(self, tag: bytes) -> None:
+        """Give up one frame; if the peer has never answered to it, nothing else that waits would arrive either."""
+        is_deaf = not self._transfers[tag].is_known
+        self._forget(tag)
+        self._given_up()
+        if is_deaf:
+            for _frame in self._waiting:
+                self._given_up()
+            self._waiting.clear()
+            self._waiting_bytes = 0
+
+    def _forget(self, tag: bytes) -> None:
+        self._bytes_on_way -= len(self._transfers.pop(tag).frame)
+
+
+def _room(size: int) -> int:
+    """Number of bytes of a frame that fit a datagram of this size."""
+    return size - OVERHEAD_BYTES - PART_HEADER_BYTES
