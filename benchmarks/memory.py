@@ -22,6 +22,7 @@ from typing import Final
 
 from pfsb.applications.key_value import KeyValue
 from pfsb.demo.processes import server_command, write_config
+from pfsb.sessions.cluster_settings import ClusterSettings
 
 KEYS_AT_ONCE: Final = 200
 COMMANDS_AT_ONCE: Final = 8
@@ -57,6 +58,7 @@ class Revision:
     """The part of an `IContext` that the application kv needs."""
 
     revision = 0
+    quotas = ClusterSettings(members=(0,), apps=(("kv", 1),), kv_bytes=2**50)
 
 
 def application(keys: int, value_bytes: int) -> None:
@@ -69,6 +71,7 @@ def application(keys: int, value_bytes: int) -> None:
         context.revision += 1
         kv.execute(("PUT", key.encode(), value_of(key, value_bytes).encode()), context)  # type: ignore[arg-type]
     report("PUT of all", began, before)
+    assert kv.used() == keys * (16 + value_bytes), "a command was refused"
     began = time.perf_counter()
     for number in range(0, keys, max(keys // 100, 1)):
         kv.query(("RANGE", b"key:%012d" % number, b"", 100))

@@ -51,6 +51,8 @@ DIGESTS_ASKED_MAX = 1_000
 class _DigestAsked:
     seq: int
     answer: Answer
+    until: float
+    """Time by the clock at which the question is refused, if the slot is not executed by then."""
 
 
 class Server:
@@ -247,7 +249,8 @@ class Server:
     def digest(self, seq: int | None, answer: Answer) -> None:
         """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot.
 
-        None stands for the last slot that is executed now.
+        None stands for the last slot that is executed now. The question is refused if the slot is not executed within
+        `request_seconds`: requests that are never answered would keep other clients from being served.
         """
         self.replica.perform(self._ask_digest, seq, answer)
 
@@ -256,7 +259,8 @@ class Server:
         if len(self._digests_asked) >= DIGESTS_ASKED_MAX:
             oldest = self._digests_asked.pop(0)
             self.replica.turn.refuse(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
-        self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer))
+        until = self._clock.seconds() + self.config.limits.request_seconds
+        self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer, until))
 
     def _after_answers(self) -> None:
         """Called at the end of each turn, when all answers of that turn are in the outbox."""
@@ -270,8 +274,11 @@ class Server:
         aru = self.replica.data.ordering.local_aru
         waiting, self._digests_asked = self._digests_asked, []
         for asked in waiting:
-            if asked.seq > aru:
+            if asked.seq > aru and self._clock.seconds() < asked.until:
                 self._digests_asked.append(asked)
+            elif asked.seq > aru:
+                text = f"this server has executed slots up to {aru} so far, and not slot {asked.seq} in time"
+                self.replica.turn.refuse(asked.answer, Refused("UNAVAILABLE", text))
             else:
                 self._answer_digest(asked)
 

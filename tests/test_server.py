@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pfsb.applications.interfaces import Event, Result
+from pfsb.applications.interfaces import Event, Refused, Result
 from pfsb.server import DRAIN_SECONDS
 from tests.sessions.support import DIGESTS_KEPT, ClusterTestCase, code, value
 
@@ -135,6 +135,18 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(len(self.answers), 3)
         self.assertEqual(len(set(self.answers)), 1)
         self.assertEqual(value(self.answers[0], "seq"), self.base + 4)
+
+    def test_digest_of_a_slot_that_does_not_come_is_refused_in_time(self) -> None:
+        """Questions that are never answered would count as under way, and keep other clients from being served."""
+        self.server(0).digest(2**62, self.answers.append)
+        seconds = self.server(0).config.limits.request_seconds
+        self.cluster.run(seconds - 1)
+        self.assertEqual(self.answers, [])
+        self.cluster.run(2)
+        (refused,) = self.answers
+        assert isinstance(refused, Refused)
+        self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
+        self.assertIn(f"not slot {2**62} in time", refused.text)
 
     def test_digests_of_different_slots_differ(self) -> None:
         """A digest is chained over the whole history."""

@@ -24,6 +24,7 @@ from pfsb.applications.interfaces import (
     Done,
     Fields,
     IContext,
+    IQuotaUser,
     IReplicatedApplication,
     Refused,
     Result,
@@ -38,6 +39,9 @@ In base64, with its verb, it fits into a line of the default `command_bytes`.
 """
 peers_max = 1_000
 """Maximum number of peers: the programs that share the instances, and say by DONE which values they need no longer."""
+
+decided_overhead_bytes = 64
+"""Number of bytes that each decided instance counts besides its value, so that the number of them is limited, too."""
 
 _snapshot_format = 2
 
@@ -62,7 +66,7 @@ def _ignore(*_: object) -> None:
     pass
 
 
-@implementer(IReplicatedApplication)
+@implementer(IReplicatedApplication, IQuotaUser)
 class Instances(Application):
     """A table of values, each written once.
 
@@ -72,6 +76,7 @@ class Instances(Application):
     """
 
     name = "instances"
+    quota = "instance_bytes"
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "PROPOSE", "PROPOSE seq value", "Decide instance seq, unless it is; value is base64 of any bytes."
@@ -93,6 +98,7 @@ class Instances(Application):
     def __init__(self, limits: InstanceLimits | None = None) -> None:
         self.limits = limits or InstanceLimits()
         self.decided: dict[int, bytes] = {}  # instance number -> its value
+        self._used_bytes = 0  # a running sum over the decided instances
         self.least = 0  # instances below this number are forgotten
         self.unfinished = UnfinishedValues(
             self.limits.unfinished_bytes, self.limits.unfinished_of_session, self.limits.unfinished_idle_ms
@@ -124,7 +130,11 @@ class Instances(Application):
         refuse_other_format(self.name, found, _snapshot_format)
         self.least, self._peers, done, decided, unfinished = state
         self._done, self.decided = dict(done), dict(decided)
+        self._used_bytes = sum(map(_charge, self.decided.values()))
         self.unfinished.restore(unfinished)
+
+    def used(self) -> int:
+        return self._used_bytes
 
     def session_ended(self, client_id: str, context: IContext) -> None:
         """Drop the unfinished values of a session that has ended: only that session could have sent their remaining
@@ -138,7 +148,9 @@ class Instances(Application):
         value = decoded(text)
         if isinstance(value, Refused):
             return value
-        return self._settled(seq, context) or self._decide(seq, value, context)
+        return (
+            self._settled(seq, context) or self._beyond_quota(len(value), context) or self._decide(seq, value, context)
+        )
 
     def _take_part(self, command: Command, context: IContext) -> Result:
         """Run PART, which brings one part of a value that is too large for one command.
@@ -154,7 +166,11 @@ class Instances(Application):
         refused = self._misplaced(offset, size, part)
         if refused is not None:
             return refused
-        return self._settled(seq, context) or self._collect((context.session, seq), offset, size, part, context)
+        return (
+            self._settled(seq, context)
+            or self._beyond_quota(size, context)
+            or self._collect((context.session, seq), offset, size, part, context)
+        )
 
     def _collect(self, key: tuple[str, int], offset: int, size: int, part: bytes, context: IContext) -> Result:
         unfinished = self.unfinished
@@ -178,6 +194,20 @@ class Instances(Application):
             return Refused("BADREQUEST", _no_part(offset, size, len(part)))
         return None
 
+    def _beyond_quota(self, size: int, context: IContext) -> Refused | None:
+        """The refusal of a value of `size` bytes if a quota does not allow to decide it; else None."""
+        quotas = context.quotas
+        if size > quotas.value_bytes:
+            return Refused("TOOLARGE", f"{_too_large(size, quotas.value_bytes)} (value_bytes)")
+        used = self._used_bytes + size + decided_overhead_bytes
+        if used <= quotas.instance_bytes:
+            return None
+        return Refused(
+            "TOOLARGE",
+            f"decided instances would have {used} bytes, and instance_bytes allows {quotas.instance_bytes}: all peers "
+            "must be done with some (DONE), or that setting be raised",
+        )
+
     def _settled(self, seq: int, context: IContext) -> Result | None:
         """The answer to a proposal for instance `seq` if this is forgotten or decided already; None if it can be
         decided."""
@@ -191,6 +221,7 @@ class Instances(Application):
         The answer leaves the value out, because the session's reply cache keeps the answer.
         """
         self.decided[seq] = value
+        self._used_bytes += _charge(value)
         self.unfinished.drop_instance(seq)
         self.on_decided(seq, value)
         return _proposed("yes", context)
@@ -217,7 +248,9 @@ class Instances(Application):
         passing = range(self.least, least)  # its length may be too large for len()
         is_short = least - self.least <= len(self.decided)
         for seq in passing if is_short else [seq for seq in self.decided if seq < least]:
-            self.decided.pop(seq, None)
+            value = self.decided.pop(seq, None)
+            if value is not None:
+                self._used_bytes -= _charge(value)
         for seq in [seq for seq in self.unfinished.instances if seq < least]:
             self.unfinished.drop_instance(seq)
         self.least = least
@@ -257,6 +290,10 @@ class Instances(Application):
 
 def _proposed(first: str, context: IContext) -> Done:
     return Done((("first", Word(first)), ("revision", context.revision)))
+
+
+def _charge(value: bytes) -> int:
+    return len(value) + decided_overhead_bytes
 
 
 def _too_large(size: int, allowed: int) -> str:

@@ -154,6 +154,10 @@ class Quotas(Protocol):
         """Maximum bytes of UTF-8 of all lines of the chat and the names of those who said them."""
 
     @property
+    def instance_bytes(self) -> int:
+        """Maximum bytes of all decided instances."""
+
+    @property
     def session_locks(self) -> int:
         """Maximum number of locks that one session holds or waits for."""
 

@@ -322,9 +322,14 @@ class ProcessCluster:
     async def digest(self, server_id: int, seq: int | None = None) -> str:
         """The digest of the history that a server has executed up to slot `seq` (default: all it has executed).
 
-        Raises ClusterTrouble if the server refuses, and the exception of `ask` if it does not answer in time.
+        Asks anew while the server says that it has not executed the slot in time. Raises ClusterTrouble if the server
+        refuses, and the exception of `ask` if it does not answer in time.
         """
-        reply = await self.ask(server_id, "DIGEST" if seq is None else f"DIGEST seq={seq}", seconds=30.0)
+        question = "DIGEST" if seq is None else f"DIGEST seq={seq}"
+        reply = await self.ask(server_id, question, seconds=30.0)
+        for _ in range(3):
+            if reply.code == "UNAVAILABLE":
+                reply = await self.ask(server_id, question, seconds=30.0)
         if not reply.ok:
             raise ClusterTrouble(f"server {server_id}: {reply.line}")
         return str(reply.fields["digest"])

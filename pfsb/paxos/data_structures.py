@@ -131,6 +131,8 @@ class PrepareOKs:
     edition: int
     parts: int
     arrived: dict[int, PrepareOK] = field(factory=dict)
+    reported: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of the batch that another server's data list has as its proposal there (Departure 39)."""
 
     @property
     def complete(self) -> bool:

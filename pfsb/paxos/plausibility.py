@@ -85,7 +85,9 @@ class Plausibility:
             case Prepare(view=view, local_aru=aru):
                 return self.view(view, sender) and aru <= SLOT_MAX
             case PrepareOK():
-                return message.parts <= REACH_SLOTS_MAX and all(map(self._entry, message.data_list))
+                return (
+                    message.view > 0 and message.parts <= REACH_SLOTS_MAX and all(map(self._entry, message.data_list))
+                )
             case GloballyOrderedUpdate(seq=seq):
                 return self.ordered(seq) and not self._holds_too_much(seq)
             case ReconciliationReply():

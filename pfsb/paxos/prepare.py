@@ -11,6 +11,7 @@ from attrs import evolve
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.allowance import Allowance
+from pfsb.paxos.contested_slots import ContestedSlots
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import PrepareOKs
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
@@ -51,6 +52,7 @@ class PrepareHandler(Handler):
         self._fetched: set[int] = set()
         """The parts of this server's own promise that the leader has asked for one by one."""
         self.requests = PartRequests(core.settings.resend_seconds)
+        self.contested = ContestedSlots(core)
         self.allowances = {peer: Allowance() for peer in core.membership.others}
         """Server -> how many bytes of promises it may still ask for (Departure 37)."""
 
@@ -71,6 +73,7 @@ class PrepareHandler(Handler):
         data.apply_prepare(self._own_prepare())
         data.preparing.prepare_oks.clear()
         self.requests.begin()
+        self.contested.clear()
         for part in self._construct_prepare_ok(data.ordering.local_aru):
             data.apply_prepare_ok(part)
         data.clients.last_enqueued.clear()
@@ -130,7 +133,8 @@ class PrepareHandler(Handler):
         data, begun = self._data, self._promises_begun()
         view = data.views.last_installed
         complete = sum(oks.view == view and oks.complete for oks in data.preparing.prepare_oks.values())
-        for server_id, part in self.requests.choose(begun, self.quorum - complete, self._clock.seconds()):
+        wanted = max(self.quorum - complete, bool(self.contested))
+        for server_id, part in self.requests.choose(begun, wanted, self._clock.seconds()):
             promise = begun[server_id]
             request = PrepareOK(data.server.server_id, view, (), part, promise.parts, promise.edition)
             self._turn.send(request, server_id)
@@ -256,7 +260,10 @@ class PrepareHandler(Handler):
     # ------------------------------------------------------------------ Figure 9
 
     def _if_prepared_lead(self) -> None:
-        if self.view_prepared_ready(self._data.views.last_installed):
+        """Lead if a majority has promised, and no slot is contested (Departure 39)."""
+        if self.view_prepared_ready(self._data.views.last_installed) and (
+            not self.contested or self.contested.settle()
+        ):
             self.shift_to_reg_leader()
 
     def shift_to_reg_leader(self) -> None:
@@ -299,11 +306,15 @@ class PrepareHandler(Handler):
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
 
     def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
-        """Departure 39: note a PREPARE_OK whose data list has another batch for a proposal that this server holds."""
-        slot = self._data.ordering.global_history.get(entry.seq)
-        held = None if slot is None else slot.proposal
-        if isinstance(entry, Proposal) and held is not None and held.batch.digest != entry.batch.digest:
-            self._ordering.note_contradiction(held, entry.view, server_id)
+        """Departure 39: note what a data list reports of a slot, and whether this server holds another batch there as
+        the proposal of the same view."""
+        if isinstance(entry, Proposal):
+            self._data.preparing.prepare_oks[server_id].reported[entry.seq] = entry.batch.digest
+            slot = self._data.ordering.global_history.get(entry.seq)
+            held = None if slot is None else slot.proposal
+            if held is not None and held.view == entry.view and held.batch.digest != entry.batch.digest:
+                self._ordering.note_contradiction(held, entry.view, server_id)
+                self.contested.add(held, entry)
 
     def apply_entry(self, entry: DataEntry) -> None:
         if isinstance(entry, Proposal):

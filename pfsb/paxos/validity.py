@@ -20,6 +20,7 @@ from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Batch, ClientUpdate, DataEntry
+from pfsb.support.limits import BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX
 
 INVALID: Final = "invalid"
 """Reason, given in place of a line of Figure 4, for which a message is discarded if an update or batch in it is not
@@ -38,15 +39,23 @@ class Validity:
         self._birth = birth
 
     def of_update(self, update: ClientUpdate) -> bool:
-        """Whether the update may be ordered: it is of a server of the cluster, and the state machine can execute it."""
-        return update.server_id in self._ids and self._state_machine.is_valid(update)
+        """Whether the update may be ordered: it is of a server of the cluster, not too large for a PROPOSAL, and the
+        state machine can execute it."""
+        return (
+            update.server_id in self._ids
+            and len(update.payload) <= PAYLOAD_BYTES_MAX
+            and self._state_machine.is_valid(update)
+        )
 
     def of_batch(self, seq: int, batch: Batch) -> bool:
         """Whether the batch may be ordered in slot `seq`.
 
         An update is made before its slot can be executed anywhere, so a `made_at` that is not below the slot is wrong;
-        it would keep the update valid for longer than its horizon (Departure 7).
+        it would keep the update valid for longer than its horizon (Departure 7). A batch that is too large would fit
+        the message that has brought it, and perhaps not the one in which this server has to pass it on.
         """
+        if len(batch.data) > BATCH_BYTES_MAX:
+            return False
         if seq == 1 and self._birth is not None and not self._is_birth(batch, self._birth):
             return False
         ids, is_valid = self._ids, self._state_machine.is_valid

@@ -20,20 +20,28 @@ from typing import Any, Final, NamedTuple
 import msgpack
 from attrs import frozen
 
-from pfsb.applications.interfaces import Command, Refused
-from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX
+from pfsb.applications.interfaces import BadRequest, Command, Refused
+from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX, PAYLOAD_BYTES_MAX
 
 SERVER = "!"
 ANONYMOUS = "~"
 INTEGER_MIN: Final = -(2**63)
 """Smallest integer that a command may have; the largest is `NUMBER_MAX`."""
 
+ENTRIES_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - 2_000
+"""Maximum bytes of the encoded entries that are submitted together: an update has room for them beside the head of
+their bundle."""
+
 _TEXTS: Final = {str}
 _INTEGERS: Final = {int}
 _WORDS: Final = {str, int, bytes}
+_PLAIN_WORDS: Final = {str, bytes}
+"""The types of words that need no further check."""
 _verb = itemgetter(0)
+_command = itemgetter(1)
 _FLAGS: Final = {bool}
 _TUPLES: Final = {tuple}
+_ARRAYS: Final = {tuple, list}
 _NUMBERS: Final = range(NUMBER_MAX + 1)
 _CLIENT_ID_LENGTHS: Final = range(1, CLIENT_ID_CHARS_MAX + 1)
 
@@ -73,6 +81,34 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
     """
     packed: bytes = msgpack.packb(entries)
     return packed[len(_array_header(len(entries))) :]
+
+
+def encode_checked(entries: Sequence[Entry]) -> bytes:
+    """Encodes entries as `encode_entries` does, if a bundle with them is valid, and an update has room for it.
+
+    The other servers take no update that is not valid, so the leader would propose it in vain, and nothing else could
+    be ordered. An application whose `check` returns what no command can be must not do that to a cluster. Raises
+    `BadRequest` for entries that are too large, and for words of a command that are no text, bytes or integer of 64
+    bits; OverflowError, TypeError, ValueError or IndexError for all else that cannot be sent.
+    """
+    packed: bytes = msgpack.packb(entries)
+    commands = [*map(_command, entries)]
+    is_plain = (
+        {*map(type, commands)} == _TUPLES
+        and {*map(type, map(_verb, commands))} == _TEXTS
+        and {*map(type, chain.from_iterable(commands))} <= _PLAIN_WORDS
+    )
+    if not is_plain or len(packed) > ENTRIES_BYTES_MAX:
+        _refuse_what_cannot_be_sent(packed, tuple(commands))
+    return packed[len(_array_header(len(entries))) :]
+
+
+def _refuse_what_cannot_be_sent(packed: bytes, commands: tuple[Any, ...]) -> None:
+    if len(packed) > ENTRIES_BYTES_MAX:
+        text = f"{len(packed)} bytes of commands, as they are sent to the servers: {ENTRIES_BYTES_MAX} are allowed"
+        raise BadRequest(text, "TOOLARGE")
+    if not {*map(type, commands)} <= _ARRAYS or not _are_words(commands):
+        raise BadRequest("a number in a command must be from -2^63 to 2^63 - 1, and all else text or bytes")
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:

@@ -73,6 +73,7 @@ class ClusterSettings:
     chat_bytes: int = _number(
         2**28, 1, 2**50, "bytes of all lines of the chat, and of the names of those who said them"
     )
+    instance_bytes: int = _number(2**30, 1, 2**50, "bytes of all decided instances, each counted 64 larger than it is")
     session_locks: int = _number(10_000, 1, 10**6, "locks that one session may hold or wait for")
     session_waits: int = _number(10_000, 1, 10_000, "commands of one session that may wait (LOCK)")
     sessions: int = _number(100_000, 1, 10**8, "open sessions of all clients")
@@ -80,8 +81,13 @@ class ClusterSettings:
     replies_bytes: int = _number(2**28, 1, 2**50, "bytes of the answers that are kept for all sessions together")
 
     def encode(self) -> bytes:
-        """The values by name, in the order of the names: the same bytes on every server."""
-        packed: bytes = msgpack.packb([(name, getattr(self, name)) for name in sorted(_NAMES)])
+        """The values by name, in the order of the names: the same bytes on every server.
+
+        A setting of `_ADDED` is left out while it has its default, and `decode` gives it that: so settings that were
+        ordered before there was such a setting are those of a cluster that has never changed it.
+        """
+        values = [(name, getattr(self, name)) for name in sorted(_NAMES)]
+        packed: bytes = msgpack.packb([(name, value) for name, value in values if value != _ADDED.get(name)])
         return packed
 
     @classmethod
@@ -92,7 +98,7 @@ class ClusterSettings:
             values = dict(msgpack.unpackb(data, use_list=False))
         except Exception as error:
             raise WrongSetting(f"{len(data)} bytes that are no settings") from error
-        if len(data) > BIRTH_BYTES_MAX or set(values) != _NAMES:
+        if len(data) > BIRTH_BYTES_MAX or not _NAMES - _ADDED.keys() <= set(values) <= _NAMES:
             raise WrongSetting("settings with other names than this version of pfsb has")
         _check_members(values["members"])
         _check_apps(values["apps"])
@@ -101,7 +107,7 @@ class ClusterSettings:
         for name in RANGES:
             # The least value that users may choose is not asked for: it may rise from one version of the server to the
             # next, and what has been ordered must stay readable.
-            _check_number(name, values[name], 1)
+            _check_number(name, values.get(name, RANGES[name].least), 1)
         return cls(**values)
 
     def change(self, values: Mapping[str, str]) -> ClusterSettings:
@@ -206,6 +212,7 @@ QUOTAS: Final = (
     "value_bytes",
     "kv_bytes",
     "chat_bytes",
+    "instance_bytes",
     "session_locks",
     "session_waits",
     "sessions",
@@ -216,3 +223,5 @@ QUOTAS: Final = (
 IN_FILES: Final = ("apps", *(name for name in RANGES if name not in QUOTAS))
 """Names of the settings that a server takes from its configuration at the birth of its cluster."""
 _NAMES: Final = frozenset(attribute.name for attribute in fields(ClusterSettings))
+_ADDED: Final = {"instance_bytes": fields(ClusterSettings).instance_bytes.default}
+"""Name of each setting that clusters may lack, since they were born before there was such a setting -> its default."""

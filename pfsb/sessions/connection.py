@@ -164,13 +164,13 @@ class ClientConnection:
         commands that come after the question wait for its answer.
 
         `number` None stands for the next number. `answer` may be called with a refusal before this method returns.
-        Raises, without any effect, if the command cannot be encoded.
+        Raises, without any effect, if the command cannot be sent to the servers (`bundle.encode_checked`).
         """
         is_question = not self._machine.changes(command)
         refusal = self._refusal(number, is_question)
         number = self._highest + 1 if number is None else number
         entry_number = 0 if is_question else number
-        encoded = bundle.encode_entries([(entry_number, command)])
+        encoded = bundle.encode_checked([(entry_number, command)])
         self.unanswered += 1
         answer = partial(self._give_answer, answer)
         if refusal is not None:
@@ -210,7 +210,7 @@ class ClientConnection:
                 entries.append((highest, command))
             else:
                 entries.append((0, command))
-        encoded = bundle.encode_entries(entries)
+        encoded = bundle.encode_checked(entries)
         self.unanswered += len(entries)
         answer = partial(self._give_answers, place())
         if highest == self._highest and self.bundler.idle:

@@ -44,7 +44,7 @@ from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 
@@ -105,6 +105,15 @@ When only the connection is lost, that server closes the session at once.
 def replaced(client_id: str) -> Refused:
     """The refusal of a command that comes under a former epoch of its session."""
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+
+
+def _changes_settings(content: Bundle) -> bool:
+    """Whether a bundle has a command that changes settings.
+
+    It opens its anonymous session even if there are as many as the setting `sessions` allows. Otherwise clients that
+    keep their sessions open could keep all operators from raising that setting.
+    """
+    return any(command[0] == SET for _, command in content.entries)
 
 
 @define
@@ -415,6 +424,8 @@ class SessionStateMachine:
         """
         try:
             deadline: int | None = application.next_deadline()
+            if deadline is not None and type(deadline) is not int:
+                raise TypeError(f"next_deadline of {application.name} has returned {deadline!r:.40}, no int")
         except Exception as error:
             self.stop_unless_alike(error, "next_deadline")
             return None
@@ -484,7 +495,7 @@ class SessionStateMachine:
         session = self.sessions.get(client_id)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self.refusal_if_full()
-            if refusal is not None:
+            if refusal is not None and not _changes_settings(content):
                 return refusal
             session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
             self.sessions[client_id] = session

@@ -12,6 +12,11 @@ IDENTITY_BYTES: Final = 8
 """Length, in bytes, of a storage's random identity; it shows servers that a peer has lost its disk (Departure 12)."""
 CLIENT_ID_CHARS_MAX: Final = 300
 """Maximum characters of the name of a Paxos client, and of the client id of a session."""
+PAYLOAD_BYTES_MAX: Final = 56_000
+"""Largest payload, in bytes, of an update. A batch of the update alone is no larger than `BATCH_BYTES_MAX`."""
+BATCH_BYTES_MAX: Final = 58_000
+"""Largest encoded batch. Every message that may have to carry the batch fits into a frame, whatever its numbers are: a
+batch that has once been accepted is told to new leaders, proposed again, and sent to servers that lack it."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """Latest time, in milliseconds since 1970, that a batch may carry: the end of the year 9999 (UTC).
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.instances import InstanceLimits, Instances, encoded, part_bytes_max
@@ -251,3 +253,62 @@ class PartsTests(SynchronousTestCase):
             machine.run("a", "PART", "1", "4", "6", "ZWY=")
         self.assertEqual(other.application.snapshot(), self.instances.snapshot())
         self.assertEqual(self.decided(1), b"abcdef")
+
+
+class QuotaTests(SynchronousTestCase):
+    """The quota of all decided instances together, and that of one value."""
+
+    def setUp(self) -> None:
+        self.instances = Instances()
+        self.machine = Machine(self.instances)
+        self.limit(instance_bytes=2 * (64 + 100))
+
+    def limit(self, **quotas: int) -> None:
+        self.machine.context.quotas = evolve(self.machine.context.quotas, **quotas)
+
+    def propose(self, seq: int, size: int) -> Any:
+        return self.machine.run("alice", "PROPOSE", str(seq), encoded(b"x" * size))
+
+    def test_value_beyond_the_quota_is_refused_and_not_decided(self) -> None:
+        """Up to the quota all is decided, and proposals for decided instances are still answered."""
+        for seq in (0, 1):
+            self.assertEqual(field(self.propose(seq, 100), "first"), "yes")
+        refused = self.propose(2, 0)
+        self.assertEqual((refused.code, refused.fate), ("TOOLARGE", "none"))
+        self.assertIn("392 bytes, and instance_bytes allows 328", refused.text)
+        self.assertEqual(field(self.propose(1, 100), "first"), "no")
+        self.assertEqual((sorted(self.instances.decided), self.instances.used()), ([0, 1], 328))
+
+    def test_instances_that_are_forgotten_make_room(self) -> None:
+        """Whether the range that is passed is short or longer than the table."""
+        for least in (1, 2**62):
+            first = self.instances.least
+            for seq in (first, first + 1):
+                self.propose(seq, 100)
+            self.assertEqual(code(self.propose(first + 2, 1)), "TOOLARGE")
+            self.machine.run("a", "DONE", "0", "1", str(least - 1))
+            self.assertEqual(self.instances.used(), 164 * len(self.instances.decided))
+        self.assertEqual((self.instances.used(), field(self.propose(2**62, 200), "first")), (0, "yes"))
+
+    def test_parts_of_a_value_that_has_no_room_are_refused_at_once(self) -> None:
+        """The size that the first part announces counts, so nothing is kept of a value that could not be decided."""
+        refused = self.machine.run("alice", "PART", "0", "0", "265", encoded(b"x" * 100))
+        self.assertEqual((refused.code, len(self.instances.unfinished)), ("TOOLARGE", 0))
+        self.machine.run("alice", "PART", "0", "0", "264", encoded(b"x" * 100))
+        self.propose(1, 1)
+        self.assertEqual(code(self.machine.run("alice", "PART", "0", "100", "264", encoded(b"x" * 164))), "TOOLARGE")
+        self.machine.run("a", "DONE", "0", "1", "1")
+        self.assertEqual(code(self.machine.run("alice", "PART", "0", "100", "264", encoded(b"x" * 164))), "CONFLICT")
+
+    def test_value_larger_than_one_may_be_is_refused(self) -> None:
+        """The setting value_bytes holds for PROPOSE and for values in parts."""
+        self.limit(value_bytes=10)
+        self.assertEqual(field(self.propose(0, 10), "first"), "yes")
+        self.assertIn("11 bytes, 10 are allowed (value_bytes)", self.propose(1, 11).text)
+        self.assertEqual(code(self.machine.run("alice", "PART", "1", "0", "11", encoded(b"x"))), "TOOLARGE")
+
+    def test_snapshot_brings_the_use_back(self) -> None:
+        self.propose(0, 100)
+        other = Instances()
+        other.restore(self.instances.snapshot())
+        self.assertEqual((other.used(), Instances().used()), (164, 0))

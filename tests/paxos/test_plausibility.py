@@ -12,6 +12,7 @@ from pfsb.paxos.demand import FOREIGN_UPDATES_MAX
 from pfsb.paxos.leader_election import NoViewLeft
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     Confirm,
     Confirmed,
@@ -21,6 +22,7 @@ from pfsb.paxos.messages import (
     ReconciliationReply,
     ReconciliationRequest,
     State,
+    VCProof,
     ViewChange,
 )
 from pfsb.paxos.plausibility import BURST_SLOTS_MAX, HELD_BYTES_MAX, REACH_SLOTS_MAX, VIEW_STEP_MAX
@@ -29,6 +31,7 @@ from tests.paxos.case import SMALL, ReplicaTestCase
 from tests.paxos.messages import (
     accept,
     alive,
+    batch,
     client_update,
     ordered,
     prepare,
@@ -287,6 +290,15 @@ class PromiseTests(PlausibilityTestCase):
         self.take(Alive)
         self.take(Accept)
 
+    def test_promise_of_view_0_is_dropped(self) -> None:
+        """No server leads that view. In each state: a leader's own PREPARE_OK would be a request for a part."""
+        self.assertImplausible(*(prepare_ok(sender, 0, proposal(1, 1, 1)) for sender in (1, 3)))
+        self.receive(prepare_ok(3, 2))
+        self.receive(prepare_ok(4, 2))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.take(Alive)
+        self.assertImplausible(*(prepare_ok(sender, 0) for sender in (1, 3)))
+
     def test_promise_of_more_parts_than_there_can_be_slots_is_dropped(self) -> None:
         """Each part has a slot at least."""
         self.assertImplausible(PrepareOK(3, 2, (), 0, 100_000))
@@ -299,6 +311,40 @@ class PromiseTests(PlausibilityTestCase):
         slot = self.data.ordering.global_history.get(1)
         assert slot is not None
         self.assertEqual(slot.proposal, proposal(1, 1, 1))
+
+
+class ViewZeroTests(ReplicaTestCase):
+    """No server leads view 0, whatever a message of that view says."""
+
+    MESSAGES = (
+        accept(3, 0, 1, of=[batch()]),
+        view_change(3, 0),
+        vc_proof(3, 0),
+        prepare_ok(3, 0),
+        prepare_ok(3, 0, proposal(3, 3, 1)),
+        *(alive(3, 0, state) for state in State),
+    )
+
+    def receive_all(self) -> None:
+        for message in self.MESSAGES:
+            self.receive(message)
+        for kind in (Alive, VCProof, ViewChange, PrepareOK, Acquainted):
+            self.take(kind)
+
+    def test_follower_goes_on(self) -> None:
+        self.receive_all()
+        self.follow(view=3)
+        self.receive_all()
+        self.receive(proposal(3, 3, 1))
+        self.assertSent(accept(2, 3, 1))
+
+    def test_leader_goes_on(self) -> None:
+        self.begin_prepare_phase(view=2)
+        self.receive_all()
+        self.receive(prepare_ok(3, 2))
+        self.receive(prepare_ok(4, 2))
+        self.receive_all()
+        self.assertIs(self.data.server.state, State.REG_LEADER)
 
 
 class ServingTests(PlausibilityTestCase):

@@ -5,7 +5,16 @@ from __future__ import annotations
 from attrs import evolve
 
 from pfsb.paxos.allowance import Allowance
-from pfsb.paxos.messages import Accept, GloballyOrderedUpdate, Prepare, PrepareOK, Proposal, State
+from pfsb.paxos.messages import (
+    Accept,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.records import Accepted, PeerRecord, ProposalRecord, Recovered, ViewRecord
 from tests.paxos.case import SMALL, ReplicaTestCase, identity_of
 from tests.paxos.messages import (
@@ -274,6 +283,106 @@ class PrepareOKTests(ReplicaTestCase):
         self.lead(2, ordered(3, 1, ALICE))
         self.assertSent(proposal(2, 2, 2, client_update("carol", 1, server_id=2)))
         self.assertSent(accept(2, 2, 2))
+
+
+class ContestedSlotTests(ReplicaTestCase):
+    """Departure 39: promises that report different batches of one view for one slot."""
+
+    def contest(self) -> None:
+        """Servers 3 and 4, which make a majority with this server, report different batches of view 3 in slot 1."""
+        self.replica.perform(self.replica.election.suspect)
+        self.take(ViewChange)
+        self.begin_prepare_phase(view=7)
+        self.receive(prepare_ok(3, 7, proposal(3, 3, 1, BOB)))
+        self.receive(prepare_ok(4, 7, proposal(3, 3, 1, ALICE)))
+
+    def assertWaits(self) -> None:
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.assertNotSent(Proposal)
+
+    def assertProposed(self, update: ClientUpdate) -> None:
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.assertSent(proposal(2, 7, 1, update))
+        self.assertSent(accept(2, 7, 1))
+
+    def test_leader_waits_while_each_batch_may_have_been_chosen(self) -> None:
+        """With servers 1 and 5, of which nothing is known, either batch may have a majority."""
+        self.contest()
+        self.assertEqual(self.replica.ordering.contradictions, 1)
+        self.assertWaits()
+        self.receive(prepare_ok(3, 7, proposal(3, 3, 1, BOB)))
+        self.assertWaits()
+
+    def test_batch_that_a_majority_may_have_accepted_is_proposed(self) -> None:
+        """Not the one that was learned first."""
+        self.contest()
+        self.receive(prepare_ok(5, 7, proposal(3, 3, 1, ALICE)))
+        self.assertProposed(ALICE)
+
+    def test_report_of_an_earlier_view_counts(self) -> None:
+        """The batch may have been chosen in that view, and proposed again in the later one."""
+        self.contest()
+        self.receive(prepare_ok(5, 7, proposal(1, 1, 1, ALICE)))
+        self.assertProposed(ALICE)
+
+    def test_one_of_them_is_proposed_if_none_was_chosen(self) -> None:
+        """Two servers of five hold no batch of that slot, so neither has a majority."""
+        self.contest()
+        self.receive(prepare_ok(5, 7))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.assertEqual((len(self.take(Proposal)), len(self.take(Accept))), (1, 1))
+
+    def test_votes_tell_of_servers_that_have_not_promised(self) -> None:
+        """Servers 1 and 5 have voted for the batch that server 4 reports."""
+        self.follow(view=3)
+        for voter in (1, 5):
+            self.receive(accept(voter, 3, 1, of=[batch(ALICE)]))
+        self.contest()
+        self.assertProposed(ALICE)
+
+    def test_slot_that_is_ordered_is_contested_no_more(self) -> None:
+        """Server 5 has executed it."""
+        self.contest()
+        self.receive(prepare_ok(5, 7, ordered(5, 1, BOB)))
+        self.assertIs(self.data.server.state, State.REG_LEADER)
+        self.assertExecuted([BOB])
+
+    def test_batch_of_a_later_view_ends_the_contest(self) -> None:
+        """The batch of the latest view binds the new leader, whatever was accepted in earlier ones."""
+        self.contest()
+        carol = client_update("carol", 1)
+        self.receive(prepare_ok(5, 7, proposal(5, 5, 1, carol)))
+        self.assertProposed(carol)
+
+    def test_own_report_counts(self) -> None:
+        """This server has accepted the batch itself, before it began to prepare the view."""
+        self.follow(view=3)
+        self.receive(proposal(3, 3, 1, ALICE))
+        self.take(Accept)
+        self.contest()
+        self.assertWaits()
+        self.receive(prepare_ok(5, 7))
+        self.assertProposed(ALICE)
+
+    def test_parts_of_a_further_promise_are_asked_for(self) -> None:
+        """Else a long promise would come as slowly as the PREPARE is repeated."""
+        self.contest()
+        self.receive(prepare_ok(5, 7, part=0, parts=2))
+        self.assertWaits()
+        self.assertSent(PrepareOK(2, 7, (), 1, 2), to=5)
+        self.receive(prepare_ok(5, 7, proposal(3, 3, 1, ALICE), part=1, parts=2))
+        self.assertProposed(ALICE)
+
+    def test_next_view_begins_anew(self) -> None:
+        """A contest is forgotten with its view; the batch that was learned first is still held."""
+        self.contest()
+        self.replica.perform(self.replica.election.suspect)
+        self.take(ViewChange)
+        self.begin_prepare_phase(view=12)
+        self.receive(prepare_ok(3, 12))
+        self.receive(prepare_ok(4, 12))
+        self.assertSent(proposal(2, 12, 1, BOB))
+        self.assertSent(accept(2, 12, 1))
 
 
 class MixedPartsTests(ReplicaTestCase):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Accept, Batch
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import Accept, Batch, GloballyOrderedUpdate, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.records import OrderedRecord, ProposalRecord
-from pfsb.support.limits import TIME_STEP_MS_MAX
+from pfsb.support.limits import BATCH_BYTES_MAX, PAYLOAD_BYTES_MAX, SLOT_MAX, TIME_STEP_MS_MAX, VIEW_MAX
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES
+from pfsb.transports.wire import encode
 from tests.paxos.case import INVALID_PAYLOAD, ReplicaTestCase
 from tests.paxos.messages import accept, client_update, ordered, prepare_ok, proposal, reply
 
 VALID = client_update("alice", 1, server_id=3)
 INVALID = client_update("alice", 1, server_id=3, payload=INVALID_PAYLOAD)
 OF_NOBODY = client_update("alice", 1, server_id=9)
+TOO_LARGE = client_update("alice", 1, server_id=3, payload=b"x" * (PAYLOAD_BYTES_MAX + 1))
+LARGEST_BATCH = Batch(bytes(BATCH_BYTES_MAX))
 OF_THE_FUTURE = client_update("alice", 1, server_id=3, made_at=1)
 
 
@@ -20,7 +26,7 @@ class FollowerTests(ReplicaTestCase):
 
     def test_invalid_update_is_not_relayed(self) -> None:
         """An invalid update goes no further, and does not count as one that waits."""
-        for wrong in (INVALID, OF_NOBODY):
+        for wrong in (INVALID, OF_NOBODY, TOO_LARGE):
             self.receive(wrong, sender=3)
             self.assertDiscarded("invalid")
         self.assertNothingSent()
@@ -35,6 +41,16 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.take_records(ProposalRecord), [])
         self.receive(proposal(1, 1, 1, VALID))
         self.assertSent(accept(2, 1, 1))
+
+    def test_proposal_that_could_not_be_passed_on_is_not_accepted(self) -> None:
+        """The message that brings a batch may have less beside it than those that this server has to send."""
+        half = client_update("alice", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
+        other = client_update("bob", 1, server_id=3, payload=b"x" * (BATCH_BYTES_MAX // 2))
+        self.receive(proposal(1, 1, 1, half, other))
+        self.assertDiscarded("invalid")
+        self.receive(ordered(3, 1, half, other))
+        self.assertDiscarded("invalid")
+        self.assertNothingSent()
 
     def test_ordered_update_with_an_invalid_batch_is_not_believed(self) -> None:
         """A majority has not accepted it, so it is not ordered, whatever the message says."""
@@ -107,3 +123,22 @@ class ExecutionTests(ReplicaTestCase):
         self.assertEqual(queue.time.time_ms, now + 1 + TIME_STEP_MS_MAX)
         self.receive(ordered(3, 4, time_ms=now))
         self.assertEqual(queue.time.time_ms, now + 1 + TIME_STEP_MS_MAX)
+
+
+class SizeTests(SynchronousTestCase):
+    def test_largest_update_fits_the_largest_batch(self) -> None:
+        """A client's name may have characters of four bytes."""
+        update = client_update("\U0001f600" * 300, 2**63 - 1, made_at=SLOT_MAX, payload=bytes(PAYLOAD_BYTES_MAX))
+        self.assertLessEqual(len(Batch.of(2**63 - 1, [update]).data), BATCH_BYTES_MAX)
+
+    def test_largest_batch_fits_every_message(self) -> None:
+        """Otherwise a server that has accepted it stops when it has to pass it on, and so does the next leader."""
+        told = GloballyOrderedUpdate(65_535, SLOT_MAX, LARGEST_BATCH)
+        proposed = Proposal(65_535, VIEW_MAX, SLOT_MAX, LARGEST_BATCH)
+        for message in (
+            proposed,
+            told,
+            PrepareOK(65_535, VIEW_MAX, (proposed,), 2_000_000, 2_000_000, 2**63 - 1),
+            ReconciliationReply(65_535, SLOT_MAX, SLOT_MAX, (told,)),
+        ):
+            self.assertLessEqual(len(encode(message)), FRAME_BYTES_MAX - OVERHEAD_BYTES - 100, type(message))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -217,6 +217,14 @@ class OtherCallTests(CounterTestCase):
         self.flushLoggedErrors(KeyError)
         self.counter.raises = OSError()
         self.assertRaises(OSError, self.driver.machine.next_deadline)
+
+    def test_deadline_that_is_no_number(self) -> None:
+        """A fault of the program like any other: the server goes on, and would meet it again at every start."""
+        for wrong in ("soon", 1.5, True, b"1"):
+            self.counter.deadline = cast(Any, wrong)
+            self.driver.execute()
+            self.assertIsNone(self.driver.machine.next_deadline())
+            self.assertTrue(self.flushLoggedErrors(TypeError))
 
     def test_deadline_that_is_never_dealt_with_is_not_waited_for(self) -> None:
         """The leader would order the time for it every tenth of a second, for ever."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.applications.interfaces import BadRequest
 from pfsb.paxos.data_structures import ServerData
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.support.limits import PAYLOAD_BYTES_MAX
 from tests.sessions.support import encoded
 
 
@@ -46,6 +48,33 @@ class EncodingTests(SynchronousTestCase):
     def test_what_is_no_utf8_is_refused_when_it_is_encoded(self) -> None:
         """Half a surrogate pair cannot be sent: encoding raises before the command has any effect."""
         self.assertRaises(UnicodeEncodeError, bundle.encode_entries, [(1, ("SAY", "\ud800"))])
+
+    def test_what_other_servers_would_refuse_is_refused_when_it_is_encoded(self) -> None:
+        """A mistake of an application: its `check` has returned something that is no command."""
+        for word in (2**63, True, 1.5, None, ("a",), ["a"], {"a": 1}):
+            with self.assertRaises(BadRequest, msg=repr(word)):
+                bundle.encode_checked([(1, ("PUT", "key", word))])
+        with self.assertRaises(OverflowError):
+            bundle.encode_checked([(1, ("PUT", "key", 2**64))])
+        for command in ((b"PUT", "key"), (1, "key")):
+            with self.assertRaises(TypeError):
+                bundle.encode_checked([(1, command)])
+        for other in ("PUT", b"PUT", None, 7, {"PUT": "key"}, {"PUT"}):
+            with self.assertRaises((BadRequest, TypeError), msg=repr(other)):
+                bundle.encode_checked([(1, ("PUT", "key", "v")), (2, cast(Any, other))])
+        with self.assertRaises(IndexError):
+            bundle.encode_checked([(1, ())])
+        entries = [(1, ("PUT", "key", -(2**63))), (0, ("GET", b"\xff", 2**63 - 1))]
+        self.assertEqual(bundle.encode_checked(entries), bundle.encode_entries(entries))
+
+    def test_entries_that_no_update_has_room_for_are_refused_when_they_are_encoded(self) -> None:
+        """The largest ones make a valid update, with the longest name of a session."""
+        value = "x" * (bundle.ENTRIES_BYTES_MAX - 20)
+        head = bundle.encode_head("\U0001f600" * 300, 2**62, False)
+        payload = bundle.encode([bundle.encode_bundle(head, 1, [bundle.encode_checked([(2**62, ("SAY", value))])])])
+        self.assertLessEqual(len(payload), PAYLOAD_BYTES_MAX)
+        error = self.assertRaises(BadRequest, bundle.encode_checked, [(2**62, ("SAY", value + "x" * 20))])
+        self.assertEqual(error.code, "TOOLARGE")
 
 
 class ClientIdTests(SynchronousTestCase):

@@ -40,6 +40,16 @@ class EncodingTests(SynchronousTestCase):
         rows = [*msgpack.unpackb(VALUES.encode()), ("speed", 9)]
         self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb(rows))
 
+    def test_settings_from_before_a_setting_was_added_have_its_default(self) -> None:
+        """The new setting is that of a cluster that has never changed it, and a change is kept."""
+        rows = dict(msgpack.unpackb(VALUES.encode()))
+        self.assertNotIn("instance_bytes", rows)
+        self.assertEqual(ClusterSettings.decode(VALUES.encode()).instance_bytes, 2**30)
+        changed = VALUES.change({"instance_bytes": "7"})
+        self.assertEqual(ClusterSettings.decode(changed.encode()).instance_bytes, 7)
+        rows.pop("kv_bytes")
+        self.assertRaises(WrongSetting, ClusterSettings.decode, msgpack.packb([*rows.items()]))
+
     def test_settings_outside_their_range_are_refused(self) -> None:
         """No number is believed because it was ordered."""
         for name in RANGES:

@@ -277,6 +277,17 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(value(self.do(client, "INCR", "n", number=1)), "1")
         self.assertEqual(value(self.do(client, "INCR", "n", number=2)), "2")
 
+    def test_setting_can_be_raised_when_no_session_is_free(self) -> None:
+        """A client that keeps its session open does not keep an operator from raising the limit."""
+        self.begin(3)
+        alice = self.open("alice")
+        self.assertIsInstance(self.do(alice, "SETTINGS", "SET", "sessions=1"), Done)
+        client = self.connect()
+        self.assertEqual(code(self.do(client, "PUT", "k", "v")), ("BUSY", "none"))
+        self.assertIsInstance(self.do(client, "SETTINGS", "SET", "sessions=2"), Done)
+        self.assertIsInstance(self.do(client, "PUT", "k", "v"), Done)
+        self.assertEqual(code(self.do(self.connect(), "PUT", "k", "v")), ("BUSY", "none"))
+
     def test_connection_opens_so_many_sessions(self) -> None:
         """A client that says HELLO with ever new ids is told to connect anew; ids that it has used still work."""
         self.begin(1, small_limits(opened_sessions=2))

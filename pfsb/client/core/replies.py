@@ -8,7 +8,8 @@ from json import JSONDecoder
 from attrs import frozen
 
 _ERROR = re.compile(r"ERR (\S+)(?: fate=(none|unknown|done))? ?(.*)", re.DOTALL)
-_NAME = re.compile(r"([^\s=\"]+)=")
+_NAME = re.compile(r"(?<![^\s=\"])([^\s=\"]+)=")
+"""A name begins a word. Without the first condition a search would begin anew at each character of a long word."""
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 _JSON = JSONDecoder()
 
@@ -63,7 +64,8 @@ def read_fields(text: str) -> dict[str, int | str]:
         if text[position : position + 1] == '"':
             fields[found[1]], position = _string(text, position)
         else:
-            word = text[position:].split(" ", 1)[0]
+            end = text.find(" ", position)
+            word = text[position : len(text) if end < 0 else end]
             fields[found[1]] = int(word) if _INTEGER.fullmatch(word) else word
             position += len(word)
     return fields

@@ -37,6 +37,8 @@ class Channel(http.HTTPChannel):
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.opened: set[str] = set()
+        """Client ids for which requests of this connection have opened sessions; see `HTTPSessions.enter`."""
         if len(self.factory.channels) >= self.factory.connections_max:
             self.cut_off(self.factory.full(), 503)
             return

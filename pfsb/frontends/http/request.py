@@ -201,7 +201,9 @@ class PfsbRequest(http.Request):
             fate = "none" if headers.number is None else "unknown"
             self.refuse(evolve(result, text=f"the session could not be opened: {result.text}", fate=fate))
 
-        self.site.sessions.enter(headers.client_id, headers.ttl_seconds, ready, refused)
+        if not self._gone:
+            channel: Any = self.channel
+            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, channel.opened, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
         """Make the call-back that takes the result of a command, once, and answers this request with it.

@@ -316,10 +316,20 @@ class HTTPSessions:
     def __len__(self) -> int:
         return len(self._named)
 
-    def enter(self, client_id: str, ttl_seconds: int, ready: Callable[[NamedSession], None], refused: Answer) -> None:
+    def enter(
+        self,
+        client_id: str,
+        ttl_seconds: int,
+        opened: set[str],
+        ready: Callable[[NamedSession], None],
+        refused: Answer,
+    ) -> None:
         """Open the client's session at this server, unless it is open, and call `ready(session)`.
 
-        If opening fails, `refused(Refused)` is called instead. One of the two is called, once.
+        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. `opened` are the client
+        ids for which the connection of the request has opened sessions, or has tried to, so far; an id is added when
+        it opens one. A connection opens no more than `opened_sessions`, as at the client port: a client that makes up
+        ids would leave a session behind with each.
         """
         session = self._named.get(client_id)
         if session is None:
@@ -330,6 +340,11 @@ class HTTPSessions:
             if len(self._named) >= limit:
                 refused(Refused("BUSY", f"{limit} sessions are open here and no more may be; try another server"))
                 return
+            opened_max = self.server.config.limits.opened_sessions
+            if client_id not in opened and len(opened) >= opened_max:
+                refused(Refused("BUSY", f"this connection has opened {opened_max} sessions; open a new connection"))
+                return
+            opened.add(client_id)
             session = self._named[client_id] = NamedSession(self, client_id, ttl_seconds)
             session.enter(ready, refused)
             session.open()

@@ -41,11 +41,17 @@ LINGER_SECONDS: Final = 15.0
 This is longer than the default of `request_seconds`, so the requests sent before have their replies by then.
 """
 
+PAUSED_LOOK_SECONDS: Final = 2.0
+"""Time, in seconds, between two looks whether the client of a connection that is not read is still there."""
+
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
 """Settings of TCP keep-alive, each (socket option, its value).
 
 With them a connection whose client's machine is gone ends within half a minute, so that its session can expire.
 """
+_CLOSED, _CLOSED_BY_CLIENT = 7, 8
+"""Numbers that Linux gives the states CLOSE and CLOSE_WAIT of a TCP connection: it is gone, or the client has closed
+its side of it."""
 
 
 class IConversation(StructuralType):
@@ -84,6 +90,9 @@ class StreamProtocol(Protocol):
     A connection is not read while a request must be answered before others are handled (HELLO), while `session_window`
     requests have no reply, while all connections together have too many requests under way, and while the client does
     not read its replies. Requests that have arrived by then, one read of the transport at most, wait in memory.
+
+    The end of a connection that is not read is not told by the transport. So such a connection is looked at again and
+    again: a client that has died with as many LOCKs as it may have must not hold its locks for ever.
     """
 
     replies: ReplyQueue
@@ -106,6 +115,8 @@ class StreamProtocol(Protocol):
         self._working = False
         self._reading = True
         self._deadline: IDelayedCall | None = None
+        self._next_look: IDelayedCall | None = None
+        """The next look whether the client is still there; None while the connection is read."""
 
     # ------------------------------------------------------------------ implemented by each protocol
 
@@ -162,6 +173,7 @@ class StreamProtocol(Protocol):
         if self._conversation is not None:
             self._conversation.disconnected()
         self._cancel_deadline()
+        self._look_no_more()
         self._stream_factory.forget(self)
 
     def pauseProducing(self) -> None:
@@ -309,7 +321,37 @@ class StreamProtocol(Protocol):
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()
-            (transport.resumeProducing if reading else transport.pauseProducing)()
+            if reading:
+                self._look_no_more()
+                transport.resumeProducing()
+            else:
+                transport.pauseProducing()
+                self._look_later()
+
+    # ------------------------------------------------------------------ clients that end while they are not read
+
+    def _look_later(self) -> None:
+        self._next_look = self._stream_factory.clock.callLater(PAUSED_LOOK_SECONDS, self._look)
+
+    def _look_no_more(self) -> None:
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
+
+    def _look(self) -> None:
+        """Ends the connection if it is gone.
+
+        If the client has closed its side, it still gets replies for a while, as if the end of its requests had been
+        read.
+        """
+        self._next_look = None
+        state = tcp_state(self._transport())
+        if state == _CLOSED and not self._leaving:
+            self._abort()
+        elif state == _CLOSED_BY_CLIENT and not self._leaving:
+            self._set_deadline(LINGER_SECONDS, self.leave)
+        elif not self._leaving:
+            self._look_later()
 
 
 class StreamFactory(Factory):
@@ -366,6 +408,17 @@ def write_now(transport: Any, data: bytes) -> None:
             data = data[sent:]
     if data:
         transport.write(data)
+
+
+def tcp_state(transport: Any) -> int | None:
+    """The state of a TCP connection, as Linux numbers them; None if it is no such connection, or on other systems."""
+    if not ITCPTransport.providedBy(transport) or not hasattr(socket, "TCP_INFO"):
+        return None
+    connected: Any = transport
+    try:
+        return int(connected.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
+    except (AttributeError, IndexError, OSError):
+        return None
 
 
 def _keep_alive(transport: Any) -> None:

@@ -54,6 +54,9 @@ class MessageChecker:
     """View -> the only (server, incarnation) that has sent a PREPARE, a PROPOSAL or a leader's ALIVE in it (G10)."""
     proposals: dict[tuple[int, int], bytes] = field(factory=dict)
     """(view, seq) -> the encoded batch that the leader of the view has proposed for this slot."""
+    altered: set[tuple[int, int]] = field(factory=set)
+    """(view, seq) of each proposal that the network has altered on its way, so that servers hold different batches: for
+    these it is not checked what servers report of that view."""
     ordered: dict[int, bytes] = field(factory=dict)
     """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
     views: Advertised = field(factory=lambda: Advertised("view"))
@@ -102,8 +105,11 @@ class MessageChecker:
         )
 
     def _proposed(self, message: Proposal) -> None:
-        known = self.proposals.setdefault((message.view, message.seq), message.batch.data)
-        require(known == message.batch.data, f"two proposals of view {message.view} at {message.seq}")
+        key = (message.view, message.seq)
+        known = self.proposals.setdefault(key, message.batch.data)
+        require(
+            known == message.batch.data or key in self.altered, f"two proposals of view {message.view} at {message.seq}"
+        )
 
     def _ordered(self, message: GloballyOrderedUpdate) -> None:
         known = self.ordered.setdefault(message.seq, message.batch.data)

@@ -12,7 +12,12 @@ from typing import Final
 from attrs import define, field
 
 HANG_SECONDS: Final = 10.0
-"""How long, in seconds, an input must take at least to count as a hang. One that takes twice as long always does."""
+"""How long, in seconds, an input must take at least to count as a hang. One that takes twice as long always does.
+
+It is time of the processor, of which a process gets little on a busy machine; an input that waits takes none.
+"""
+WAITING_SECONDS: Final = 300.0
+"""How long, in seconds of real time, an input must wait at least to count as a hang."""
 GROWTH_MEGABYTES: Final = 256
 """Maximum memory, in megabytes, by which one input may raise the highest use of memory of this process."""
 
@@ -33,19 +38,24 @@ class Watchdog:
     """
 
     _inputs: int = field(default=0, init=False)
-    _seen: int = field(default=-1, init=False)
+    _seen: dict[int, int] = field(factory=dict, init=False)
+    """Number of a signal -> the input that was under way when the signal came last."""
     _megabytes: int = field(default=0, init=False)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         before = signal.signal(signal.SIGALRM, self._look)
-        signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS, HANG_SECONDS)
+        before_busy = signal.signal(signal.SIGPROF, self._look)
+        signal.setitimer(signal.ITIMER_REAL, WAITING_SECONDS, WAITING_SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, HANG_SECONDS, HANG_SECONDS)
         self._megabytes = megabytes_in_use()
         try:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.signal(signal.SIGALRM, before)
+            signal.signal(signal.SIGPROF, before_busy)
 
     def next_input(self) -> None:
         """Begin to watch the next input. Raises `Greed` if the one before it has taken too much memory."""
@@ -55,11 +65,12 @@ class Watchdog:
         if grown > GROWTH_MEGABYTES:
             raise Greed(f"the highest use of memory has grown by {grown} MB")
 
-    def _look(self, _number: int, _frame: FrameType | None) -> None:
-        if self._seen == self._inputs:
-            self._seen = -1
-            raise Hang(f"does not end within {HANG_SECONDS:g} s")
-        self._seen = self._inputs
+    def _look(self, number: int, _frame: FrameType | None) -> None:
+        if self._seen.pop(number, -1) == self._inputs:
+            is_busy = number == signal.SIGPROF
+            seconds, what = (HANG_SECONDS, "of the processor") if is_busy else (WAITING_SECONDS, "of waiting")
+            raise Hang(f"does not end within {seconds:g} s {what}")
+        self._seen[number] = self._inputs
 
 
 def megabytes_in_use() -> int:

@@ -184,6 +184,41 @@ def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
         raise Violation("no vote for another batch than is held was noticed")
 
 
+def bit_flips_and_leader_is_gone(seed: int, patch: Plant | None) -> None:
+    """Departure 39: the next leader holds another batch than the one that was ordered, which it learns from a promise.
+
+    It must not lead before the third server has told it which of the two was ordered.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    membership, view = cluster.replica(leader).membership, scene.view()
+    heir = membership.leader_of(view + 1)
+    seq = cluster.aru(leader) + 1
+
+    def alter(passage: Passage) -> bool:
+        message = passage.message
+        if passage.sender != leader:
+            return False
+        if passage.receiver == heir and isinstance(message, Proposal) and message.seq == seq:
+            time_ms, updates = message.batch.open()
+            cluster.network.inject(evolve(passage, message=evolve(message, batch=Batch.of(time_ms + 1, updates))))
+            return True
+        return not isinstance(message, Proposal)
+
+    altered = cluster.network.drop(alter)
+    cluster.checks.messages.altered.add((view, seq))
+    cluster.submit(leader, "client", 1)
+    cluster.run_until(lambda: cluster.aru(leader) == seq, 5)
+    cluster.isolate(leader)
+    cluster.network.filters.remove(altered)
+    cluster.submit(heir, "other", 1)
+    cluster.run(10)
+    cluster.heal()
+    scene.everyone_executes(seq + 1, 60)
+
+
 def server_slips(seed: int, patch: Plant | None) -> None:
     """Departure 40: servers that differ refuse changes until a third one decides, and the wrong one stops."""
     scene = Scenario(seed, patch, clients=0)
@@ -215,5 +250,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     update_without_leader,
     late_duplicate,
     bit_flips_in_a_proposal,
+    bit_flips_and_leader_is_gone,
     server_slips,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.client.core.odd_replies import OddReply, check_reply
-from pfsb.client.core.replies import Reply
+from pfsb.client.core.replies import Reply, read_fields
 
 HELLO = "OK client=c epoch=4 last=7 opened=2"
 
@@ -32,3 +34,24 @@ class OddReplyTests(SynchronousTestCase):
     def test_refusals_are_passed_on(self) -> None:
         """A refusal has no fields."""
         check_reply("HELLO", Reply("ERR BUSY fate=none later", code="BUSY", fate="none", text="later"))
+
+
+class FieldTests(SynchronousTestCase):
+    def test_names_begin_words(self) -> None:
+        """A name follows white space, a string or an equals sign, or the beginning of the line."""
+        for line, fields in (
+            ("a=1 b=x", {"a": 1, "b": "x"}),
+            ('a="b=2 c"d=3', {"a": "b=2 c", "d": 3}),
+            ("word a=1", {"a": 1}),
+            ("a== b=2", {"a": "=", "b": 2}),
+            ("a=", {"a": ""}),
+            ("=1 a=2", {"a": 2}),
+        ):
+            self.assertEqual(read_fields(line), fields, line)
+
+    def test_long_words_and_many_fields_take_no_time(self) -> None:
+        """The time grows as the line does, not as its square: a client must not stand still over one reply."""
+        begun = process_time()
+        for line in ("x" * 1_000_000, "a=1 " * 100_000, "a=" + "x" * 1_000_000, "a=b" * 100_000):
+            read_fields(line)
+        self.assertLess(process_time() - begun, 5)

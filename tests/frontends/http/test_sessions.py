@@ -78,6 +78,20 @@ class ExactlyOnceTests(HTTPCase):
             self.assertRefused(self.ask("PUT", "/v1/kv/a", {"value": "1"}, **headers), 400, "BADREQUEST")
         self.assertEqual(self.server.local_clients.connections, [])
 
+    def test_connection_opens_so_many_sessions(self) -> None:
+        """A client that makes up ids is told to connect anew; ids that it has used, and open sessions, still work."""
+        _, site = self.make_site(Limits(opened_sessions=2))
+        client, other = Connection(site, self.clock), Connection(site, self.clock)
+        for name in ("alice", "bob", "alice"):
+            self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client=name).status, 200)
+        refused = client.ask("PUT", "/v1/kv/a", {"value": "1"}, Pfsb_Client="carol")
+        self.assertRefused(refused, 429, "BUSY")
+        self.assertEqual(refused.content["fate"], "none")
+        self.assertEqual(client.ask("DELETE", "/v1/session", None, Pfsb_Client="bob").status, 200)
+        self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="bob").status, 200)
+        self.assertEqual(other.ask("POST", "/v1/session", None, Pfsb_Client="carol").status, 200)
+        self.assertEqual(client.ask("POST", "/v1/session", None, Pfsb_Client="carol").status, 200)
+
     def test_window_of_a_session(self) -> None:
         """Beyond session_window unanswered requests the status is 429; the fate of a number in use is unknown."""
         server, site = self.make_site(Limits(session_window=2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,7 +180,16 @@ class WatchdogTests(CampaignTestCase):
                 except Exception:
                     pass
 
-        self.assertIn("Hang: does not end within 0.05 s", attempt(BadInputTarget(loop), "state", [b"x"]))
+        found = attempt(BadInputTarget(loop), "state", [b"x"])
+        self.assertIn("Hang: does not end within 0.05 s of the processor", found)
+
+    def test_input_that_waits_is_a_hang_only_after_long(self) -> None:
+        """A process of a busy machine gets no time of the processor for a while, which says nothing of the input."""
+        self.patch(watchdog, "HANG_SECONDS", 0.05)
+        self.assertEqual(attempt(BadInputTarget(lambda: time.sleep(0.3)), "state", [b"x"]), "")
+        self.patch(watchdog, "WAITING_SECONDS", 0.1)
+        found = attempt(BadInputTarget(lambda: time.sleep(5)), "state", [b"x"])
+        self.assertIn("Hang: does not end within 0.1 s of waiting", found)
 
     def test_many_quick_inputs_are_no_hang(self) -> None:
         """The time of one input counts, not that of the round."""

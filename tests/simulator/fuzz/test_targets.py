@@ -20,16 +20,20 @@ from pfsb.config import yaml_file
 from pfsb.frontends.http import protocol as http_protocol
 from pfsb.frontends.line.splitter import LineSplitter
 from pfsb.frontends.resp.parser import CommandParser
+from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
-from pfsb.paxos.messages import Alive
+from pfsb.paxos.messages import Alive, ClientUpdate
 from pfsb.service.chat_log import ChatLog
+from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
-from pfsb.simulator.fuzz.campaign import Campaign
+from pfsb.simulator.fuzz.campaign import Campaign, attempt
+from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
 from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
 from pfsb.storage import database, rows, sqlite
 from pfsb.transports import notices, wire
 from pfsb.transports.frames import FrameCodec
+from pfsb.transports.wire import encode
 from tests.long import long
 
 FOREVER = float("inf")
@@ -152,6 +156,36 @@ class FaultTests(SynchronousTestCase):
 
         self.patch(SessionStateMachine, "execute", execute)
         self.assertTrue(short_campaign("payloads", 5, until_found=True))
+        self.flushLoggedErrors()
+
+
+class LargestPayloadTests(SynchronousTestCase):
+    """Updates that fill their CLIENT_UPDATEs, and so do not fit into larger messages."""
+
+    def attempt(self) -> str:
+        overhead = len(encode(ClientUpdate("1.9.1", 1, 1, 50, bytes(55_000)))) - 55_000
+        room = FrameCodec.message_bytes_max - overhead
+        inputs = [bytes([how]) + self.payload(room - less) for less in (0, 1, 2, 5, 9, 12, 15) for how in range(6)]
+        return attempt(PayloadTarget(), "large", inputs)
+
+    def payload(self, size: int) -> bytes:
+        """A valid payload of `size` bytes."""
+        head = bundle.encode_head("~1.9.1", 0, opens=True)
+        for value in range(size - 60, size):
+            entries = bundle.encode_entries([(1, ("PUT", b"k", bytes(value)))])
+            found = bundle.encode([bundle.encode_bundle(head, 1, [entries])])
+            if len(found) == size:
+                return found
+        raise AssertionError(f"no payload of {size} bytes")
+
+    def test_update_that_fills_its_frame_stops_no_cluster(self) -> None:
+        self.assertEqual(self.attempt(), "")
+
+    def test_cluster_that_takes_such_updates_stops(self) -> None:
+        """The leader cannot propose them, and neither can the next one."""
+        for name in ("PAYLOAD_BYTES_MAX", "BATCH_BYTES_MAX"):
+            self.patch(validity, name, 60_000)
+        self.assertNotEqual(self.attempt(), "")
         self.flushLoggedErrors()
 
 
