@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pfsb.paxos.messages import Batch, State
-from pfsb.paxos.records import Accepted, Recovered
+from pfsb.paxos.records import Accepted, PeerRecord, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.transports import udp
@@ -77,7 +77,7 @@ class LongPromiseTests(TestCase):
     ) -> Replica:
         others = frozenset(addresses) - {server_id}
         found = Recovered(identity_of(server_id), 1, last_attempted=1, last_installed=1)
-        found.peers = {i: identity_of(i) for i in others}
+        found.peers = {i: PeerRecord(i, identity_of(i)) for i in others}
         updates = [client_update(f"client-{seq}", payload=bytes(UPDATE_BYTES)) for seq in range(1, PARTS + 1)]
         found.accepted = [Accepted(seq, 1, Batch.of(0, [update])) for seq, update in enumerate(updates, 1)]
         membership = FrameIdentity(server_id, others, cluster_digest("long", addresses))

@@ -7,7 +7,13 @@ from typing import Final
 
 from pfsb.simulator.fuzz.client_targets import CallTarget, ClientTarget, ReplyTarget
 from pfsb.simulator.fuzz.cluster_targets import LieTarget, MessageTarget, PayloadTarget
-from pfsb.simulator.fuzz.file_targets import ChatLogTarget, ConfigurationTarget, DatabaseTarget, LogTarget
+from pfsb.simulator.fuzz.file_targets import (
+    ChatLogTarget,
+    ConfigurationTarget,
+    DatabaseTarget,
+    LogTarget,
+    PositionNoteTarget,
+)
 from pfsb.simulator.fuzz.frame_targets import (
     SECRET,
     BatchTarget,
@@ -31,6 +37,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "lies": LieTarget,
     "databases": DatabaseTarget,
     "logs": LogTarget,
+    "position-notes": PositionNoteTarget,
     "chat-logs": ChatLogTarget,
     "configurations": ConfigurationTarget,
     "lines": LineTarget,

@@ -25,11 +25,14 @@ from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.target import Target
 from pfsb.storage.database import StorageIdentity, StorageOwner, WritingDatabase, create
 from pfsb.storage.effect import Effect
+from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.storage.sqlite import IStorageReactor, SQLiteStorage
 from pfsb.storage.wal import log_of
 
 OWNER: Final = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
 DATABASE: Final = "pfsb.sqlite3"
+IDENTITY: Final = b"disk-002"
+"""Identity of the storage."""
 IN_MEMORY: Final = Path("/dev/shm")
 """A file system without a disk, where there is one: each input is written to files and forced several times."""
 
@@ -84,6 +87,10 @@ class _Reactor(Clock):
         pass
 
 
+def _no_time() -> float:
+    return 0.0
+
+
 def _raise(failure: Failure) -> None:
     failure.raiseException()
 
@@ -101,22 +108,31 @@ def _recovered(directory: Path) -> Content:
     return found.identity, views, ordered, found.accepted, found.peers, storage.position
 
 
-def _files(groups: Sequence[Sequence[Record]], *, closed: bool) -> dict[str, bytes]:
-    """File name -> content, for a storage that has written these groups, and was closed in order (`closed`) or not."""
+def _files(groups: Sequence[Sequence[Record]], *, closed: bool, started: bool = True) -> dict[str, bytes]:
+    """File name -> content, for a storage that has written these groups, and was closed in order (`closed`) or not.
+
+    Without `started` it is the storage that was made and never used.
+
+    Its position note says that no group need be there, as after power loss: else a start would refuse a storage that
+    lacks a group before it looks at what is there.
+    """
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / DATABASE
-        create(path, StorageIdentity.new(OWNER, b"disk-002"))
+        create(path, StorageIdentity.new(OWNER, IDENTITY))
+        note = note_of(path)
+        PositionNote(note, IDENTITY, _no_time).create(0)
         database = WritingDatabase.open(path)
         try:
             database.read_views()
-            database.begin_incarnation(database.identity())
+            if started:
+                database.begin_incarnation(database.identity())
             for records in groups:
                 effect = Effect()
                 effect.apply_all(records)
                 database.write(effect)
             if closed:
                 database.close()
-            return {each.name: each.read_bytes() for each in (path, log_of(path)) if each.exists()}
+            return {each.name: each.read_bytes() for each in (path, log_of(path), note) if each.exists()}
         finally:
             database.close()
 
@@ -127,10 +143,10 @@ def _write(directory: Path, files: dict[str, bytes]) -> None:
 
 
 @cache
-def _content_after(groups: int) -> Content:
+def _content_after(groups: int, *, started: bool = True) -> Content:
     """All that a server recovers from the files of a storage that has written the first `groups` of `GROUPS`."""
     with tempfile.TemporaryDirectory() as name:
-        _write(Path(name), _files(GROUPS[:groups], closed=True))
+        _write(Path(name), _files(GROUPS[:groups], closed=True, started=started))
         return _recovered(Path(name))
 
 
@@ -142,11 +158,12 @@ class DatabaseTarget(FileTarget):
     guided_by = ("pfsb/storage/",)
 
     def seeds(self) -> list[bytes]:
-        return [_files(GROUPS, closed=True)[DATABASE]]
+        self._files = _files(GROUPS, closed=True)
+        return [self._files[DATABASE]]
 
     def run(self, data: bytes) -> None:
         directory = self.clear()
-        _write(directory, {DATABASE: data})
+        _write(directory, self._files | {DATABASE: data})
         with suppress(StorageRefused):
             found = _recovered(directory)
             expected = _content_after(len(GROUPS))
@@ -170,8 +187,26 @@ class LogTarget(FileTarget):
         _write(directory, self._files | {log_of(Path(DATABASE)).name: data})
         with suppress(StorageRefused):
             found = _recovered(directory)
-            known = [_content_after(groups) for groups in range(len(GROUPS) + 1)]
+            known = [_content_after(0, started=False), *map(_content_after, range(len(GROUPS) + 1))]
             require(found in known, f"no such content was ever written: {found}")
+
+
+class PositionNoteTarget(FileTarget):
+    """Checks that a server refuses a changed position note, or starts with all that was written."""
+
+    name = "position-notes"
+    help = "position notes of data directories, changed by a disk"
+    guided_by = ("pfsb/storage/position_note.py",)
+
+    def seeds(self) -> list[bytes]:
+        self._files = _files(GROUPS, closed=True)
+        return [self._files[note_of(Path(DATABASE)).name]]
+
+    def run(self, data: bytes) -> None:
+        directory = self.clear()
+        _write(directory, self._files | {note_of(Path(DATABASE)).name: data})
+        with suppress(StorageRefused):
+            require(_recovered(directory) == _content_after(len(GROUPS)), "another content was recovered")
 
 
 # ---------------------------------------------------------------------------------------------

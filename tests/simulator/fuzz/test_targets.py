@@ -22,6 +22,7 @@ from pfsb.frontends.line.splitter import LineSplitter
 from pfsb.frontends.resp.parser import CommandParser
 from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Alive, ClientUpdate
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
@@ -30,7 +31,7 @@ from pfsb.simulator.fuzz.campaign import Campaign, attempt
 from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
 from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
-from pfsb.storage import database, rows, sqlite
+from pfsb.storage import database, position_note, rows, sqlite
 from pfsb.transports import notices, wire
 from pfsb.transports.frames import FrameCodec
 from pfsb.transports.wire import encode
@@ -61,6 +62,20 @@ class SoundTests(SynchronousTestCase):
         for name in TARGETS:
             with self.subTest(name):
                 self.assertEqual([finding.failure for finding in short_campaign(name, 2)], [])
+
+    def test_unchanged_files_are_recovered(self) -> None:
+        """If a server refused the files before they are changed, it would refuse all that come of them."""
+
+        def refused(*_arguments: object) -> None:
+            raise AssertionError("refused")
+
+        self.patch(StorageRefused, "__init__", refused)
+        for name in ("databases", "logs", "position-notes"):
+            target = TARGETS[name]()
+            target.begin(name)
+            self.addCleanup(target.end)
+            for seed in target.seeds():
+                target.run(seed)
 
     def test_every_target_says_what_it_is(self) -> None:
         """The list of `pfsb fuzz --list`."""
@@ -94,6 +109,11 @@ def _lines_of_any_end(self: ChatLog) -> int:
     return self._file.read().count(b"\n")
 
 
+def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
+    words = lines[: position_note.LINE_BYTES].decode("ascii").split()
+    return [(words[2], int(words[1]))]
+
+
 def _report_of_any_length(body: bytes) -> notices.Report:
     return notices.Report(body[:16], body[16], tuple(struct.iter_unpack(">II", body[17:])))
 
@@ -115,6 +135,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "batches": (wire, "_are_updates", lambda found: True),
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
+    "position-notes": (position_note, "_positions", _positions_of_any_line),
     "logs": (sqlite, "acknowledged_commits_lost", _log_is_whole),
     "chat-logs": (ChatLog, "_cut_torn_line", _lines_of_any_end),
     "configurations": (yaml_file, "_compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
