@@ -59,6 +59,19 @@ def _standstill_measured(process: Any) -> None:
     override(slot_time, "interrupted", lambda _: lambda now: slot_time.start_anew())
 
 
+@DEFECTS.add(
+    "slots-forgotten", "Departure 48", "the time that slots take on slow disks is forgotten while the disks are writing"
+)
+def _slots_forgotten(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.retransmission, "_relax")
+    def broken(relax: Callable[[], None]) -> None:
+        relax()
+        if replica.turn.is_writing and not replica.demand.knows_of_unexecuted_update():
+            replica.slot_time.relax()
+
+
 @DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")
 def _waits_not_measured(process: Any) -> None:
     slot_time = process.replica.slot_time
