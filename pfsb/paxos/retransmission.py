@@ -164,8 +164,8 @@ class Retransmission(Handler):
     def _relax(self) -> None:
         """Forget a part of those measured times of which nothing new is learned now.
 
-        While this server's disk writes, the times that rest on disks are kept. Updates may wait at the gates of other
-        servers then, which nobody knows of, for as long as their disks write what this one writes, too.
+        While this server's disk writes, the times that rest on disks are kept: other servers' disks may write the same,
+        with updates at their gates of which this server does not know yet (Departure 48).
         """
         if not self._reconciliation.is_behind():
             self._reconciliation.round_trip.relax()
