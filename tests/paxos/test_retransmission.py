@@ -70,7 +70,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertLess(self.replica.slot_time.measured, 0.9 * before)
 
     def test_time_of_slots_is_kept_while_the_disk_writes(self) -> None:
-        """Departure 48: other servers' updates may wait for their disks meanwhile, and this server does not know of them."""
+        """Departure 48: updates that this server does not know of may wait for other disks."""
         self.follow(view=1)
         self.replica.slot_time.answered(0.0, 0.0, 5.0)
         before = self.replica.slot_time.measured
