@@ -23,7 +23,7 @@ HURRY_SECONDS = 0.02
 suspect their leader at once."""
 
 NO_WRITE = -1
-"""Number that no count of disk writes equals: the timer waits for no write."""
+"""Number below any count of disk writes: the timer waits for no write."""
 SLOTS_PATIENCE = 2
 """Minimum length of the timer, in units of the time within which nearly all slots were ordered lately."""
 WRITES_PATIENCE = 4
@@ -47,7 +47,8 @@ class ProgressTimer(Handler):
         self._call: IDelayedCall | None = None
         self._due = 0.0
         self._written = 0
-        """Number of disk writes that were done when the timer was started."""
+        """Number of disk writes that had begun when the timer was started, or were done when it was started once more
+        after a slow write."""
         self._awaits_disk_since: float | None = None
         """Time by the clock at which the timer was due, if it waits for a write of this server's disk; else None."""
         self.expiries = 0
@@ -75,7 +76,7 @@ class ProgressTimer(Handler):
         if self.slot_time.measured * SLOTS_PATIENCE > seconds:
             seconds = self.seconds
         self._due = self._clock.seconds() + seconds
-        self._written = self._turn.durable_position
+        self._written = self._turn.position
         self._awaits_disk_since = None
         if self._call is None:
             self._arm(self._due)
@@ -123,18 +124,23 @@ class ProgressTimer(Handler):
             waited = self._clock.seconds() - self._awaits_disk_since
             self.start()
             self._due += waited
+            self._written = self._turn.durable_position
         else:
             self._turn.run(self._suspect)
 
     def own_disk_is_slow(self) -> bool:
-        """Departure 48: whether this server's disk has finished no write since the timer was started, and is writing.
+        """Departure 48: whether this server's disk is writing, and has finished no write that it began after the start
+        of the timer.
+
+        A write that was under way at the start may have ended: it tells nothing of the next one, which may be the first
+        slow one.
 
         Then the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the same
         write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs once
         more, and as much longer as it has waited, since the disks of the other servers may be as slow.
         """
         turn = self._turn
-        is_slow = turn.is_writing and turn.durable_position == self._written
+        is_slow = turn.is_writing and turn.durable_position <= self._written
         if is_slow and self._awaits_disk_since is None:
             self._awaits_disk_since = self._clock.seconds()
         return is_slow

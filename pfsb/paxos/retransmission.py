@@ -163,13 +163,23 @@ class Retransmission(Handler):
         self._alive.send_alive()
         self._storage_identity.ask_again()
         self._reconciliation.forget_what_all_have()
+        self._relax()
+        self._view_raise.look()
+
+    def _relax(self) -> None:
+        """Forget a part of those measured times of which nothing new is learned now.
+
+        While this server's disk writes, the times that rest on disks are kept: other servers' disks may write the same,
+        with updates at their gates of which this server does not know yet (Departure 48).
+        """
+        if not self._reconciliation.is_behind():
+            self._reconciliation.round_trip.relax()
+        if self._turn.is_writing:
+            return
         if not self._demand.knows_of_unexecuted_update():
             self._slot_time.relax()
         if not self._data.clients.pending_updates:
             self._update_time.relax()
-        if not self._reconciliation.is_behind():
-            self._reconciliation.round_trip.relax()
-        self._view_raise.look()
 
     def _resend(self) -> None:
         """Repeat the messages that belong to the present state, and none of a state that this server has left (G23).

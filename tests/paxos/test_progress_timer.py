@@ -145,6 +145,28 @@ class ProgressTimerTests(SynchronousTestCase):
         self.advance(1.1)
         self.assertEqual(len(self.expired), 1)
 
+    def test_write_that_was_under_way_at_the_start_does_not_count(self) -> None:
+        """Departure 48: such a write may end at once, and the next one may be the first that is slow."""
+        self.write()
+        self.timer.start()
+        self.storage.finish_all()
+        self.write()
+        self.advance(5.5)
+        self.assertEqual(self.expired, [])
+
+    def test_second_wait_for_the_disk_is_for_one_write_only(self) -> None:
+        """Departure 48: a disk whose writes are all slow must not put a suspicion off for ever."""
+        self.timer.start()
+        self.write()
+        self.advance(1.5)
+        self.write()
+        self.storage.finish_sync()
+        self.advance(1.0)
+        self.storage.finish_sync()
+        self.write()
+        self.advance(2.0)
+        self.assertEqual(len(self.expired), 1)
+
     def test_progress_ends_the_longer_time_after_a_long_write(self) -> None:
         """Departure 48: once the others have shown that they order slots, the usual time counts again."""
         self.timer.start()

@@ -15,6 +15,7 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.records import AruRecord
 from pfsb.paxos.retransmission import BURSTS
 from pfsb.paxos.round_trip import SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase
@@ -59,6 +60,24 @@ class FollowerTests(ReplicaTestCase):
         self.advance(0.5)
         self.assertNotSent(Accept)
         self.assertNotSent(PrepareOK)
+
+    def test_time_of_slots_fades_while_nothing_is_under_way(self) -> None:
+        """Departure 48: what was slow may be quick by now."""
+        self.follow(view=1)
+        self.replica.slot_time.answered(0.0, 0.0, 5.0)
+        before = self.replica.slot_time.measured
+        self.advance(0.9)
+        self.assertLess(self.replica.slot_time.measured, 0.9 * before)
+
+    def test_time_of_slots_is_kept_while_the_disk_writes(self) -> None:
+        """Departure 48: updates that this server does not know of may wait for other disks."""
+        self.follow(view=1)
+        self.replica.slot_time.answered(0.0, 0.0, 5.0)
+        before = self.replica.slot_time.measured
+        self.hold_syncs = True
+        self.replica.turn.run(self.replica.turn.append, AruRecord(0))
+        self.advance(1.0)
+        self.assertEqual(self.replica.slot_time.measured, before)
 
 
 class LeaderTests(ReplicaTestCase):

@@ -54,10 +54,38 @@ def _timer_without_disk(process: Any) -> None:
     override(process.replica.progress_timer, "own_disk_is_slow", lambda _: lambda: False)
 
 
+@DEFECTS.add(
+    "timer-of-former-writes",
+    "Departure 48",
+    "the Progress_Timer expires during a long write if a write that had begun before the timer has ended",
+)
+def _timer_of_former_writes(process: Any) -> None:
+    replica = process.replica
+    timer = replica.progress_timer
+
+    @instead_of(timer, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        timer._written = replica.turn.durable_position
+
+
 @DEFECTS.add("standstill-measured", "Departure 48", "the time for which a server stood still counts as that of a slot")
 def _standstill_measured(process: Any) -> None:
     slot_time = process.replica.slot_time
     override(slot_time, "interrupted", lambda _: lambda now: slot_time.start_anew())
+
+
+@DEFECTS.add(
+    "slots-forgotten", "Departure 48", "the time that slots take on slow disks is forgotten while the disks are writing"
+)
+def _slots_forgotten(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.retransmission, "_relax")
+    def broken(relax: Callable[[], None]) -> None:
+        relax()
+        if replica.turn.is_writing and not replica.demand.knows_of_unexecuted_update():
+            replica.slot_time.relax()
 
 
 @DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")

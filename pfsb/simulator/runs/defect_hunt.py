@@ -84,5 +84,6 @@ def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
         yield from ((deep, seed) for seed in range(MANY_SEEDS))
     for turn in range(MANY_SEEDS // ROUND):
         for profile in profiles:
-            seeds = SLOW_ROUND if PROFILES[profile].has_idle_hour else ROUND
+            is_slow = PROFILES[profile].has_idle_hour or PROFILES[profile].has_pace_drills
+            seeds = SLOW_ROUND if is_slow else ROUND
             yield from ((profile, seed) for seed in range(turn * seeds, (turn + 1) * seeds))
