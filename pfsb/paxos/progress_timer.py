@@ -46,7 +46,7 @@ class ProgressTimer(Handler):
         """Maximum length of the timer, in seconds, on account of slots that took long (Departure 48)."""
         self._call: IDelayedCall | None = None
         self._due = 0.0
-        self._written = 0
+        self.written = 0
         """Number of disk writes that had begun when the timer was started, or were done when it was started once more
         after a slow write."""
         self._awaits_disk_since: float | None = None
@@ -76,7 +76,7 @@ class ProgressTimer(Handler):
         if self.slot_time.measured * SLOTS_PATIENCE > seconds:
             seconds = self.seconds
         self._due = self._clock.seconds() + seconds
-        self._written = self._turn.position
+        self.written = self._turn.position
         self._awaits_disk_since = None
         if self._call is None:
             self._arm(self._due)
@@ -98,7 +98,7 @@ class ProgressTimer(Handler):
         left = self._rng.uniform(0, HURRY_SECONDS)
         if self._clock.seconds() + left < max(self._due, self._call.getTime()):
             self._due = self._clock.seconds() + left
-            self._written = NO_WRITE
+            self.written = NO_WRITE
             self._awaits_disk_since = None
             self._call.reset(left)
 
@@ -124,7 +124,7 @@ class ProgressTimer(Handler):
             waited = self._clock.seconds() - self._awaits_disk_since
             self.start()
             self._due += waited
-            self._written = self._turn.durable_position
+            self.written = self._turn.durable_position
         else:
             self._turn.run(self._suspect)
 
@@ -140,7 +140,7 @@ class ProgressTimer(Handler):
         more, and as much longer as it has waited, since the disks of the other servers may be as slow.
         """
         turn = self._turn
-        is_slow = turn.is_writing and turn.durable_position <= self._written
+        is_slow = turn.is_writing and turn.durable_position <= self.written
         if is_slow and self._awaits_disk_since is None:
             self._awaits_disk_since = self._clock.seconds()
         return is_slow

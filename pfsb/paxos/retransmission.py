@@ -163,10 +163,10 @@ class Retransmission(Handler):
         self._alive.send_alive()
         self._storage_identity.ask_again()
         self._reconciliation.forget_what_all_have()
-        self._relax()
+        self.relax()
         self._view_raise.look()
 
-    def _relax(self) -> None:
+    def relax(self) -> None:
         """Forget a part of those measured times of which nothing new is learned now.
 
         While this server's disk writes, the times that rest on disks are kept: other servers' disks may write the same,

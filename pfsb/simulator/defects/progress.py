@@ -66,7 +66,7 @@ def _timer_of_former_writes(process: Any) -> None:
     @instead_of(timer, "start")
     def broken(start: Callable[[], None]) -> None:
         start()
-        timer._written = replica.turn.durable_position
+        timer.written = replica.turn.durable_position
 
 
 @DEFECTS.add("standstill-measured", "Departure 48", "the time for which a server stood still counts as that of a slot")
@@ -81,7 +81,7 @@ def _standstill_measured(process: Any) -> None:
 def _slots_forgotten(process: Any) -> None:
     replica = process.replica
 
-    @instead_of(replica.retransmission, "_relax")
+    @instead_of(replica.retransmission, "relax")
     def broken(relax: Callable[[], None]) -> None:
         relax()
         if replica.turn.is_writing and not replica.demand.knows_of_unexecuted_update():

@@ -85,7 +85,7 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # Which disk writes were done when something was sent: in the explorer timers fire whatever the disk does.
     (UpdateTimer, "position"): 0,
     (ReconciliationHandler, "_asked_behind"): 0,
-    (ProgressTimer, "_written"): NO_WRITE,
+    (ProgressTimer, "written"): NO_WRITE,
     (ProgressTimer, "_awaits_disk_since"): None,
     # Whether an update goes to the leader or to all is chosen when its timer fires (`SteppedServer._choose`).
     (UpdateTimer, "expiries"): 0,
