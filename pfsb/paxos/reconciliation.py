@@ -336,6 +336,7 @@ class ReconciliationHandler(Handler):
         if last < message.first:
             if self._data.server.state is State.REG_LEADER and message.first <= self._data.ordering.last_proposed:
                 allowance.spend(self.on_unordered(message.server_id, message.first, message.last))
+                self._serve_above_gap(message.server_id, message.first, message.last)
             else:
                 self._serve(message.server_id, message.first, [])
         elif message.first > history.floor:
@@ -347,6 +348,24 @@ class ReconciliationHandler(Handler):
                 self._turn.run(self._serve, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def _serve_above_gap(self, to: int, first: int, last: int) -> None:
+        """Departure 49: send, as leader, those slots that are ordered and wait here for a slot below them.
+
+        The server that asks may have the slot below already, so that it lacks only these.
+        """
+        history = self._data.ordering.global_history
+        room = BURST_MESSAGES * self._settings.frame_data_bytes_max
+        rows: list[tuple[int, Batch]] = []
+        for seq in range(first, min(last, history.top, first + BURST_SLOTS_MAX - 1) + 1):
+            slot = history.get(seq)
+            if slot is not None and slot.ordered is not None:
+                room -= len(slot.ordered.data)
+                if rows and room < 0:
+                    break
+                rows.append((seq, slot.ordered))
+        if rows:
+            self._serve(to, first, rows)
 
     def offer(self, seq: int, to: int) -> None:
         """Departure 49: send an executed slot to a server that has not asked for it, if the slot is in memory."""

@@ -11,6 +11,7 @@ from pfsb.paxos.messages import (
     Prepare,
     PrepareOK,
     Proposal,
+    ReconciliationReply,
     ReconciliationRequest,
     VCProof,
     ViewChange,
@@ -229,6 +230,16 @@ class LeaderTests(ReplicaTestCase):
         self.assertEqual(sent, [(4, Proposal), (4, Accept)])
         self.take(Proposal)
         self.take(Accept)
+
+    def test_leader_sends_a_slot_that_is_ordered_above_a_gap_to_a_server_that_lacks_it(self) -> None:
+        """Departure 49: the server that asks may have the slot of the gap, for which this leader waits in vain."""
+        self.propose(2)
+        self.receive(accept(1, 2, 2))
+        self.receive(accept(3, 2, 2))
+        self.receive(ReconciliationRequest(4, 2, 2))
+        (answer,) = self.take(ReconciliationReply)
+        self.assertEqual([update.seq for update in answer.updates], [2])
+        self.assertEqual(answer.local_aru, 0)
 
     def order_as_leader(self, seq: int) -> None:
         for voter in (1, 3):
