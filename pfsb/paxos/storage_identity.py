@@ -58,6 +58,9 @@ PERIODS_FOR_ALL = 1
 """For how many periods of ALIVE a server that comes back waits for a word of all others, not only of a majority."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
+DOUBT_PERIODS = 20
+"""How long a KNOWN_POSITION keeps this server from being admitted, in periods of ALIVE. A server that knows a later
+state says so each time that it is asked, which is in each period, so many losses in a row are unlikely."""
 ANSWERS_PER_ALIVE = 4
 """Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 
@@ -82,8 +85,9 @@ class StorageIdentityHandler(Handler):
         self._acquainted: set[int] = set()
         """Ids of the other servers that have told (ACQUAINTED), since this start, that they have this storage's
         identity on disk."""
-        self.doubters: set[int] = set()
-        """Ids of the other servers that know of a later state of this storage (Departure 43)."""
+        self._doubted_at: dict[int, float] = {}
+        """Id of each other server that has told that it knows of a later state of this storage (Departure 43) -> time
+        by the clock at which it has told so last."""
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
@@ -216,7 +220,7 @@ class StorageIdentityHandler(Handler):
         """
         sender = message.server_id
         if self.is_newcomer and message.identity == self._identity:
-            self.doubters.discard(sender)
+            self._doubted_at.pop(sender, None)
             if not self.returns or sender in self.known_at_start:
                 self._acquainted.add(sender)
                 self._admit_if_known()
@@ -224,7 +228,14 @@ class StorageIdentityHandler(Handler):
     def doubt(self, server_id: int) -> None:
         """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
         self._acquainted.discard(server_id)
-        self.doubters.add(server_id)
+        self._doubted_at[server_id] = self._clock.seconds()
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether another server has told lately that it knows of a later state of this storage, and has not taken that
+        back."""
+        oldest = self._clock.seconds() - DOUBT_PERIODS * self._settings.alive_seconds
+        return any(at >= oldest for at in self._doubted_at.values())
 
     def on_heard(self, message: Heard) -> None:
         """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
@@ -241,6 +252,6 @@ class StorageIdentityHandler(Handler):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
 
     def _admit_if_known(self) -> None:
-        if len(self._acquainted) >= self.needed and not self.doubters:
+        if len(self._acquainted) >= self.needed and not self.is_doubted:
             self.is_newcomer = False
             self._on_admitted()

@@ -6,6 +6,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.log_positions import SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.paxos.storage_identity import DOUBT_PERIODS
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import view_change
@@ -202,13 +203,13 @@ class AccusedTests(ReplicaTestCase):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
-        self.assertEqual(self.replica.storage_identity.doubters, set())
+        self.assertFalse(self.replica.storage_identity.is_doubted)
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
         """The word was meant for a storage that had this id before."""
         self.receive(KnownPosition(1, b"brandnew", 9, 99))
-        self.assertEqual(self.replica.storage_identity.doubters, set())
+        self.assertFalse(self.replica.storage_identity.is_doubted)
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
         """One server that knows is enough, however many do not know."""
@@ -219,6 +220,19 @@ class AccusedTests(ReplicaTestCase):
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.assertNotSent(ViewChange)
         self.take(Heard)
+        self.flushLoggedErrors()
+
+    def test_doubt_that_is_not_repeated_ends(self) -> None:
+        """A word of a server in error, which is down when it could take the word back."""
+        self.receive(state(1, 3, 51))
+        for sender in (3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+        self.advance((DOUBT_PERIODS - 1) * self.settings.alive_seconds)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
         self.flushLoggedErrors()
 
     def hear_again_and_again(self, message: KnownPosition, times: int) -> None:

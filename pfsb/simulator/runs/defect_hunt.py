@@ -19,8 +19,8 @@ directed schedule shows is a blind spot of the simulator."""
 ROUND = 10
 """Number of seeds of one profile that are run before it is the turn of the next profile."""
 SLOW_ROUND = 1
-"""Number of seeds, instead of `ROUND`, for a profile with an idle hour or measurements: each of its seeds takes as long as ten
-others."""
+"""Number of seeds, instead of `ROUND`, for a profile with an idle hour or measurements: each of its seeds takes
+as long as ten others."""
 DIRECTED_SEEDS = 3
 """Number of seeds with which each directed schedule is run."""
 
