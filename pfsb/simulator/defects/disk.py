@@ -9,6 +9,7 @@ from typing import Any
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
+from pfsb.paxos.peers import Peer
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
 from pfsb.paxos.turn import Turn
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
@@ -230,7 +231,9 @@ def _digest_gap(process: Any) -> None:
 def _lost_disk_unnoticed(process: Any) -> None:
     @instead_of(process.replica.storage_identity, "is_who_it_says")
     def broken(_: Any, sender: int, identity: bytes, messages: object) -> bool:
-        process.replica.membership.identities[sender] = identity
+        if process.replica.membership.identities.get(sender) != identity:
+            process.replica.membership.identities[sender] = identity
+            process.replica.peers.by_id[sender] = Peer()
         return True
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.interfaces import IFrameReceiver
-from pfsb.simulator.defects.defect import Defects, become
+from pfsb.simulator.defects.defect import Defects, become, instead_of
 from pfsb.storage.memory import MemoryStorage
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec
 from pfsb.transports.links import Links
@@ -56,15 +56,10 @@ def _position_early(process: Any) -> None:
     become(process.replica.storage, _HastyStorage)
 
 
-class _ForgetfulStorage(MemoryStorage):
-    __slots__ = ()
-
-    @property
-    def position(self) -> int:
-        """The number of groups that were written in this incarnation, not in the whole life of the storage."""
-        return self.counters.groups
-
-
 @DEFECTS.add("position-from-zero", "docs/internals/formats.rst", "each start counts the groups on disk from zero")
 def _position_from_zero(process: Any) -> None:
-    become(process.replica.storage, _ForgetfulStorage)
+    replica = process.replica
+
+    @instead_of(replica.log_positions, "told")
+    def broken(told: Callable[[], int]) -> int:
+        return min(told(), replica.storage.counters.groups)
