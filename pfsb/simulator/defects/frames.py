@@ -62,4 +62,5 @@ def _position_from_zero(process: Any) -> None:
 
     @instead_of(replica.log_positions, "told")
     def broken(told: Callable[[], int]) -> int:
-        return min(told(), replica.storage.counters.groups)
+        in_this_start: int = replica.storage.counters.groups
+        return min(told(), in_this_start)
