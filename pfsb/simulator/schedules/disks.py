@@ -8,6 +8,7 @@ from typing import Final
 from pfsb.paxos.log_positions import StorageWentBack
 from pfsb.paxos.messages import (
     Accept,
+    Alive,
     KnownPosition,
     Message,
     PrepareOK,
@@ -291,6 +292,19 @@ def stranger_vouches(seed: int, patch: Plant | None) -> None:
     cluster.run_until(cluster.has_leader)
 
 
+def stranger_comes_first(seed: int, patch: Plant | None) -> None:
+    """Departure 12: a frame in the name of a server that was not heard yet does not keep that server out."""
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    receiver, late = scene.rng.sample(cluster.ids, 2)
+    cluster.isolate(late)
+    cluster.run(0.1)
+    forged = Alive(late, 0, State.LEADER_ELECTION, 0, True)
+    cluster.replica(receiver).receive(late, b"stranger", [forged], 1, 1)
+    cluster.heal()
+    cluster.run_until(cluster.has_leader, 10)
+
+
 def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
     """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
 
@@ -452,6 +466,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     start_number_is_repeated,
     old_copy_is_started_again_and_again,
     stranger_vouches,
+    stranger_comes_first,
     storage_is_replaced_unmet,
     torn_while_learning,
     two_old_proposals,

@@ -219,6 +219,27 @@ def bit_flips_and_leader_is_gone(seed: int, patch: Plant | None) -> None:
     scene.everyone_executes(seq + 1, 60)
 
 
+def asked_server_has_nothing(seed: int, patch: Plant | None) -> None:
+    """Departure 37: a peer that had nothing to give to a server that started is asked again as soon as it is ahead.
+
+    The request that the server sends at its start may be too early for an answer, so it asks in the same way once more.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader, asking = scene.leader(), scene.follower()
+    (asked,) = (i for i in cluster.ids if i not in (leader, asking))
+    cluster.submit(leader, "client", 1)
+    scene.everyone_executes(1, 5)
+    replica = cluster.replica(asking)
+    replica.perform(replica.reconciliation.ask_at_start)
+    cluster.run(0.1)
+    cluster.cut(leader, asking)
+    cluster.submit(leader, "client", 2)
+    cluster.run_until(lambda: cluster.aru(asked) == 2)
+    cluster.run_until(lambda: cluster.aru(asking) == 2, cluster.settings.progress_seconds / 2)
+
+
 def server_slips(seed: int, patch: Plant | None) -> None:
     """Departure 40: servers that differ refuse changes until a third one decides, and the wrong one stops."""
     scene = Scenario(seed, patch, clients=0)
@@ -251,5 +272,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     late_duplicate,
     bit_flips_in_a_proposal,
     bit_flips_and_leader_is_gone,
+    asked_server_has_nothing,
     server_slips,
 )
