@@ -75,37 +75,11 @@ def _standstill_measured(process: Any) -> None:
     override(slot_time, "interrupted", lambda _: lambda now: slot_time.start_anew())
 
 
-@DEFECTS.add(
-    "slots-forgotten", "Departure 48", "the time that slots take on slow disks is forgotten while the disks are writing"
-)
-def _slots_forgotten(process: Any) -> None:
-    replica = process.replica
-
-    @instead_of(replica.retransmission, "relax")
-    def broken(relax: Callable[[], None]) -> None:
-        relax()
-        if replica.turn.is_writing and not replica.demand.knows_of_unexecuted_update():
-            replica.slot_time.relax()
-
-
 @DEFECTS.add("waits-not-measured", "Departure 49", "a PROPOSAL is repeated after a fixed time, however slow disks are")
 def _waits_not_measured(process: Any) -> None:
     slot_time = process.replica.slot_time
     override(slot_time, "answered", lambda _: do_nothing)
     override(slot_time, "back_off", lambda _: do_nothing)
-
-
-@DEFECTS.add("waits-of-copies", "Departure 49", "the time of a slot is measured from the last copy of its PROPOSAL")
-def _waits_of_copies(process: Any) -> None:
-    """Without Karn's rule an answer to the first copy counts as a quick answer to the last one."""
-    replica = process.replica
-
-    @instead_of(replica.proposals, "resend")
-    def broken(resend: Callable[..., None], seq: int, to: int | None = None) -> None:
-        resend(seq, to)
-        slot = replica.data.ordering.global_history.get(seq)
-        if slot is not None:
-            slot.first_sent_at = slot.sent_at
 
 
 @DEFECTS.add("waits-guessed", "Departure 49", "every answer to a request that was sent again counts for the last copy")
