@@ -45,8 +45,9 @@ class BenchTests(TestCase):
         self.assertGreater(measured["operations"], 10)
         self.assertGreater(measured["server_cpu_us"], 1)
         self.assertGreater(measured["disk_writes_per_second"], 1)
+        # A slot without an update may be ordered for the sake of time (Departure 30), in some hundred with updates.
         for ratio in ("commands_per_proposal", "updates_per_proposal", "commands_per_update"):
-            self.assertGreaterEqual(measured[ratio], 1, ratio)
+            self.assertGreaterEqual(measured[ratio], 0.97, ratio)
         self.assertGreater(measured["bytes_per_proposal"], 100)
         self.assertTrue(0 < measured["p50_us"] <= measured["p99_us"] <= measured["p999_us"])
         self.assertTrue(0.3 < measured["seconds"] < 5)

@@ -59,9 +59,21 @@ class NameTests(ClusterCase):
         self.assertTrue((await visitor.ask(f"PUT colour {value}")).startswith("OK"))
         await visitor.hang_up()
 
+    async def let_all_meet(self, cluster: ProcessCluster) -> None:
+        """Start all servers, which must meet once when a cluster of three begins (Departure 42), and stop them again."""
+        for server_id in cluster.ids:
+            cluster.start(server_id)
+        await cluster.wait_up()
+        await cluster.wait_leader()
+        await cluster.wait_equal()
+        for server_id in cluster.ids:
+            await cluster.kill(server_id)
+
     async def test_cluster_bears_missing_and_changing_names(self) -> None:
         """Two servers run without the name of the third; a server at a new address is found by those that run."""
-        cluster = self.cluster_with_hosts(db0="127.0.0.11", db1="127.0.0.12")
+        cluster = self.cluster_with_hosts(db0="127.0.0.11", db1="127.0.0.12", db2="127.0.0.13")
+        await self.let_all_meet(cluster)
+        self.set_hosts(db2="")
         for server_id in (0, 1):
             cluster.start(server_id)
         await cluster.wait_up((0, 1))
@@ -90,7 +102,9 @@ class NameTests(ClusterCase):
 
     async def test_server_whose_own_name_is_missing_joins_when_it_is_there(self) -> None:
         """The server starts, is asked for STATUS, and hears the others as soon as its name has an address."""
-        cluster = self.cluster_with_hosts(db0="127.0.0.11", db1="127.0.0.12")
+        cluster = self.cluster_with_hosts(db0="127.0.0.11", db1="127.0.0.12", db2="127.0.0.13")
+        await self.let_all_meet(cluster)
+        self.set_hosts(db2="")
         for server_id in cluster.ids:
             cluster.start(server_id)
         await cluster.wait_up()
