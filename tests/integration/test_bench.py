@@ -45,7 +45,7 @@ class BenchTests(TestCase):
         self.assertGreater(measured["operations"], 10)
         self.assertGreater(measured["server_cpu_us"], 1)
         self.assertGreater(measured["disk_writes_per_second"], 1)
-        # A slot without an update may be ordered for the sake of time (Departure 30), in some hundred with updates.
+        # A slot without an update may be ordered for the sake of time (Departure 29), in some hundred with updates.
         for ratio in ("commands_per_proposal", "updates_per_proposal", "commands_per_update"):
             self.assertGreaterEqual(measured[ratio], 0.97, ratio)
         self.assertGreater(measured["bytes_per_proposal"], 100)

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from twisted.internet import reactor as installed_reactor
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import ensureDeferred, gatherResults
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
@@ -59,7 +59,7 @@ class LongPromiseTests(TestCase):
         replicas = [self.replica(server_id, addresses, failures.append) for server_id in ids]
         for replica in replicas:
             replica.start()
-        self.addCleanup(self.stop_all, replicas)
+        self.addCleanup(lambda: ensureDeferred(self.stop_all(replicas)))
         until = reactor.seconds() + PATIENCE_SECONDS
         while not any(replica.data.server.state is State.REG_LEADER for replica in replicas):
             self.assertEqual(failures, [])
@@ -67,9 +67,11 @@ class LongPromiseTests(TestCase):
             await deferLater(reactor, 0.02)
 
     @staticmethod
-    def stop_all(replicas: list[Replica]) -> Deferred[list[object]]:
+    async def stop_all(replicas: list[Replica]) -> None:
+        """Stop all servers, and let the syncs end that are under way."""
         stopped = [replica.stop() for replica in replicas]
-        return gatherResults([result for result in stopped if result is not None])
+        await gatherResults([result for result in stopped if result is not None])
+        await deferLater(reactor, 0.05)
 
     @staticmethod
     def replica(
