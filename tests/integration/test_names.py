@@ -60,7 +60,7 @@ class NameTests(ClusterCase):
         await visitor.hang_up()
 
     async def let_all_meet(self, cluster: ProcessCluster) -> None:
-        """Start all servers, which must meet once when a cluster of three begins (Departure 42), and stop them again."""
+        """Start all servers, which must meet once when a cluster of three begins (Departure 42), and stop them."""
         for server_id in cluster.ids:
             cluster.start(server_id)
         await cluster.wait_up()
