@@ -42,6 +42,8 @@ NOT_SHOWN_BY_CHANCE = {
     "editions-mixed",
     "empty-reply-doubted",
     "first-frame-binds",
+    "lost-bytes-not-asked-for",
+    "parts-unbounded",
     "promise-at-once",
     "read-joins-request",
     "read-joins-round",
