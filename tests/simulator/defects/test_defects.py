@@ -39,18 +39,32 @@ BY_DIRECTED_SCHEDULES = {
 """Defect -> a directed schedule that shows its situation, to which random runs come by chance only."""
 
 NOT_SHOWN_BY_CHANCE = {
+    "admission-told-early",
+    "anybody-vouches",
+    "copies-in-parts",
     "editions-mixed",
     "empty-reply-doubted",
     "first-frame-binds",
+    "incarnations-not-forced",
     "lost-bytes-not-asked-for",
+    "new-storage-few-know",
+    "newcomers-tell-all",
+    "one-lost-group-unnoticed",
+    "overtaken-is-admitted",
     "parts-unbounded",
+    "positions-not-written",
     "promise-at-once",
+    "proof-never-renewed",
     "read-joins-request",
     "read-joins-round",
     "read-of-former-life",
+    "size-unproved",
+    "small-behind-large",
+    "two-lives-count",
+    "votes-before-word",
 }
-"""Defects that a hunt through 60 mixed seeds and some hundred of the profile that had shown them before has not found:
-only a directed schedule shows them. A hunt through more seeds may."""
+"""Defects that only a directed schedule has shown. For most of them a hunt went through 60 mixed seeds, and some hundred
+of the profile that had shown them before; one through more seeds may find them."""
 
 
 @long
