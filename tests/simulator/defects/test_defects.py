@@ -63,7 +63,7 @@ NOT_SHOWN_BY_CHANCE = {
     "two-lives-count",
     "votes-before-word",
 }
-"""Defects that only a directed schedule has shown. For most of them a hunt went through 60 mixed seeds, and some hundred
+"""Defects that only a directed schedule has shown. For most a hunt went through 60 mixed seeds, and some hundred
 of the profile that had shown them before; one through more seeds may find them."""
 
 
