@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -67,22 +70,41 @@ NOT_SHOWN_BY_CHANCE = {
 of the profile that had shown them before; one through more seeds may find them."""
 
 
+def check_that_finds(run: tuple[str, str, int]) -> str:
+    """Make the run (name of a planted defect, or "" for a correct server, schedule, seed).
+
+    Returns the check that fails, or ""."""
+    name, schedule, seed = run
+    return check_of(attempt(schedule, seed, planted(name) if name else None))
+
+
+def checks_that_find(runs: Sequence[tuple[str, str, int]]) -> list[str]:
+    """Make runs in as many processes as there are processors; returns the check that fails in each."""
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(check_that_finds, runs))
+
+
 @long
 class ExpectedCatchTests(SynchronousTestCase):
+    timeout = 600
+    """The longest pinned runs, of profile pace, take half a minute each."""
+
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)
 
     def test_every_defect_is_caught_by_its_check(self) -> None:
         """Each pinned seed shows its defect. `python docs/make_broken_table.py --hunt NAME ...` looks for new seeds."""
         self.maxDiff = None
-        found = {name: check_of(attempt(catch.schedule, catch.seed, planted(name))) for name, catch in CAUGHT.items()}
-        self.assertEqual(found, {name: catch.check for name, catch in CAUGHT.items()})
+        found = checks_that_find([(name, catch.schedule, catch.seed) for name, catch in CAUGHT.items()])
+        expected = {name: catch.check for name, catch in CAUGHT.items()}
+        self.assertEqual(dict(zip(CAUGHT, found, strict=True)), expected)
 
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
         """A pinned seed fails because of the defect only."""
         catches = (*CAUGHT.values(), *DIRECTED.values())
-        for schedule, seed in sorted({(catch.schedule, catch.seed) for catch in catches}):
-            self.assertEqual(attempt(schedule, seed, None), "", f"{schedule}, seed {seed}")
+        runs = [("", *pin) for pin in sorted({(catch.schedule, catch.seed) for catch in catches})]
+        found = dict(zip(runs, checks_that_find(runs), strict=True))
+        self.assertEqual({run: check for run, check in found.items() if check}, {})
 
     def test_directed_schedules_show_rare_defects(self) -> None:
         """The pinned seeds of directed schedules show their defects."""

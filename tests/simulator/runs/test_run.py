@@ -32,8 +32,8 @@ from tests.long import long
 SEED = 3
 SEEDS = 8
 """Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
-SEEDS_WITH_IDLE_HOUR = 2
-"""Number of seeds of a profile with an idle hour: each takes as long as ten others."""
+FEW_SEEDS = 2
+"""Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
 SEEDS_OF_ALL = 300
 
 
@@ -108,7 +108,7 @@ class ProfileTests(SynchronousTestCase):
         plans = [
             Plan(seed, name)
             for name, profile in PROFILES.items()
-            for seed in range(SEEDS_WITH_IDLE_HOUR if profile.has_idle_hour else SEEDS)
+            for seed in range(FEW_SEEDS if profile.has_idle_hour or profile.has_pace_drills else SEEDS)
         ]
         plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
