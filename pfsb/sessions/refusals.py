@@ -53,35 +53,38 @@ class TroubleRefusals:
         return self.question if is_question else self.change
 
 
+def _refusals(why: str, change: Refused, question: str, not_sent: str) -> TroubleRefusals:
+    """The refusals for one trouble of the disk; `why` says what the trouble is.
+
+    `change` is the refusal of a command. `question` is what the refusal of a question adds to `why`, and `not_sent` is
+    the code of the refusal of a command that was not sent.
+    """
+    repeated = f"{why}; repeat the same number at another server to learn its result"
+    under_way = f"{why}; the command may have happened, or may still: repeat the same number at another server to learn"
+    return TroubleRefusals(
+        change=change,
+        question=Refused("UNAVAILABLE", f"{why}{question}; ask another server"),
+        repeated=Refused("UNAVAILABLE", repeated, fate="unknown"),
+        under_way=Provisional("UNAVAILABLE", under_way, fate="unknown"),
+        not_sent=NotSent(not_sent, f"{why}; the command was not sent, and did not happen"),
+    )
+
+
 _HANGS: Final = "the disk of this server does not answer"
 _FULL: Final = "the disk of this server is full"
 
 TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
-    DiskTrouble.HANGS: TroubleRefusals(
-        change=Refused("UNAVAILABLE", f"{_HANGS}; the command was not taken, and did not happen: ask another server"),
-        question=Refused("UNAVAILABLE", f"{_HANGS}; ask another server"),
-        repeated=Refused(
-            "UNAVAILABLE", f"{_HANGS}; repeat the same number at another server to learn its result", fate="unknown"
-        ),
-        under_way=Provisional(
-            "UNAVAILABLE",
-            f"{_HANGS}; the command may have happened, or may still: repeat the same number at another server to learn",
-            fate="unknown",
-        ),
-        not_sent=NotSent("UNAVAILABLE", f"{_HANGS}; the command was not sent, and did not happen"),
+    DiskTrouble.HANGS: _refusals(
+        _HANGS,
+        Refused("UNAVAILABLE", f"{_HANGS}; the command was not taken, and did not happen: ask another server"),
+        question="",
+        not_sent="UNAVAILABLE",
     ),
-    DiskTrouble.FULL: TroubleRefusals(
-        change=Refused("READONLY", f"{_FULL}; nothing was changed: another server may take the command"),
-        question=Refused("UNAVAILABLE", f"{_FULL}, and it does not know the latest state; ask another server"),
-        repeated=Refused(
-            "UNAVAILABLE", f"{_FULL}; repeat the same number at another server to learn its result", fate="unknown"
-        ),
-        under_way=Provisional(
-            "UNAVAILABLE",
-            f"{_FULL}; the command may have happened, or may still: repeat the same number at another server to learn",
-            fate="unknown",
-        ),
-        not_sent=NotSent("READONLY", f"{_FULL}; the command was not sent, and did not happen"),
+    DiskTrouble.FULL: _refusals(
+        _FULL,
+        Refused("READONLY", f"{_FULL}; nothing was changed: another server may take the command"),
+        question=", and it does not know the latest state",
+        not_sent="READONLY",
     ),
 }
 """Disk trouble -> the refusals during the trouble."""
