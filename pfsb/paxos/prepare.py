@@ -101,7 +101,6 @@ class PrepareHandler(Handler):
         if all(promise.complete for promise in begun.values()):
             self.send_prepare()
             return
-        self.ask_for_parts()
         for server_id in self._membership.others:
             if server_id not in begun or self.requests.is_silent(server_id):
                 self.send_prepare(server_id)

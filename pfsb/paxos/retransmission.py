@@ -273,7 +273,7 @@ class Retransmission(Handler):
         The wait is short for a slot with a later one that is ordered already, though it was sent later.
         """
         ordering = self._data.ordering
-        slots = [(seq, slot) for seq, slot in ordering.global_history.above(ordering.local_aru)]
+        slots = list(ordering.global_history.above(ordering.local_aru))
         latest_ordered = max((slot.sent_at for _, slot in slots if slot.ordered is not None), default=0.0)
         wait = self._slot_time.seconds
         soon = min(wait, REORDERING * self._slot_time.mean)
