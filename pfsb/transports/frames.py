@@ -105,6 +105,11 @@ class FrameTooLarge(ValueError):
     """Raised for a message that is too large for a frame."""
 
 
+def tag_of(frame: bytes) -> bytes:
+    """The tag of a frame, by which notices refer to it."""
+    return frame[_TAG_AT:OVERHEAD_BYTES]
+
+
 def cluster_digest(name: str, server_ids: Iterable[int]) -> bytes:
     """Eight bytes that tell one cluster from another: a hash of its name and the ids of its founding members."""
     return blake2b(msgpack.packb((name, sorted(server_ids))), digest_size=DIGEST_BYTES).digest()

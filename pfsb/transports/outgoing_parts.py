@@ -15,7 +15,7 @@ from typing import Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
-from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, tag_of
 from pfsb.transports.notices import FIRST_TIME, PART_HEADER_BYTES, UNHEARD, Part, Report
 from pfsb.transports.path_round_trip import LONGEST_SECONDS
 from pfsb.transports.path_size import BASE_BYTES, PathSize
@@ -162,7 +162,7 @@ class OutgoingParts:
     def _begin(self, frame: bytes) -> None:
         now, size = self._clock.seconds(), self._path_size.size
         wait = self._path_size.round_trip.seconds
-        tag = frame[HEADER.size : OVERHEAD_BYTES]
+        tag = tag_of(frame)
         self._transfers[tag] = Transfer(frame, size, now, now + wait, len(frame))
         self._send_range(frame, 0, len(frame), size, FIRST_TIME)
 
@@ -207,7 +207,7 @@ class OutgoingParts:
         return min(self._path_size.round_trip.seconds * 2.0**transfer.tries, LONGEST_SECONDS)
 
     def _send_range(self, frame: bytes, first: int, after: int, size: int, answers: int) -> None:
-        tag, room = frame[HEADER.size : OVERHEAD_BYTES], _room(size)
+        tag, room = tag_of(frame), _room(size)
         for offset in range(first, after, room):
             self._send_part(Part(tag, len(frame), offset, answers, frame[offset : min(offset + room, after)]))
 

@@ -13,7 +13,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES, FrameCodec
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameCodec, tag_of
 from pfsb.transports.notices import Echo, Notice, Part, Probe, Report
 from pfsb.transports.outgoing_parts import OutgoingParts
 from pfsb.transports.path_round_trip import PathRoundTrip
@@ -152,7 +152,7 @@ class Path:
             case Report():
                 self._outgoing.reported(notice)
             case Probe():
-                self.send_notice(Echo(_tag(frame)))
+                self.send_notice(Echo(tag_of(frame)))
             case Echo():
                 self._size.answered(notice.tag)
             case _:
@@ -175,7 +175,7 @@ class Path:
 
     def _send_probe(self, size: int) -> bytes:
         """Send a probe of so many bytes, and return its tag."""
-        return _tag(self.send_notice(Probe(size - OVERHEAD_BYTES)))
+        return tag_of(self.send_notice(Probe(size - OVERHEAD_BYTES)))
 
     def _count_given_up(self) -> None:
         self.counters.given_up += 1
@@ -203,7 +203,3 @@ class Path:
         self._outgoing.tick()
         self._reassembly.tick()
         self._set_timer()
-
-
-def _tag(frame: bytes) -> bytes:
-    return frame[HEADER.size : OVERHEAD_BYTES]

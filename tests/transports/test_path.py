@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.transports import outgoing_parts, reassembly
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FRAME_BYTES_MAX, HEADER, OVERHEAD_BYTES, FrameIdentity, cluster_digest
+from pfsb.transports.frames import FRAME_BYTES_MAX, OVERHEAD_BYTES, FrameIdentity, cluster_digest, tag_of
 from pfsb.transports.links import Links
 from pfsb.transports.notices import FIRST_TIME, TYPE_PART, Part
 from pfsb.transports.path import Path
@@ -317,7 +317,7 @@ class BoundsTests(PathTestCase):
         self.links[2].send([accept(1, sender=2)], 1)
         frame = self.sent[-1][2]
         self.loses = lambda sender, peer, frame: False
-        self.path(0, 1).send_notice(Part(frame[HEADER.size : OVERHEAD_BYTES], len(frame), 0, FIRST_TIME, frame))
+        self.path(0, 1).send_notice(Part(tag_of(frame), len(frame), 0, FIRST_TIME, frame))
         self.let_pass(0.01)
         self.assertEqual(self.links[1].counters.refused, {"body": 1})
         self.assertEqual(self.receivers[1].frames, [])
