@@ -60,8 +60,7 @@ class ScenarioTestCase(SynchronousTestCase):
 
     def hand_over(self, sender: int, receiver: int, messages: Sequence[Message]) -> None:
         """Let a server receive a frame, which no network has seen, from the present storage of another server."""
-        disk, position = self.cluster.disk(sender), self.cluster.told_position(sender)
-        self.cluster.replica(receiver).receive(sender, disk.identity, messages, disk.incarnation, position)
+        self.cluster.hand_over(sender, receiver, messages)
 
     # ------------------------------------------------------------------ what is seen
 

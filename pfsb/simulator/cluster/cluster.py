@@ -337,6 +337,13 @@ class SimulatedCluster:
         """The server that leads a view; of several such servers the one with the highest view; None if none leads."""
         return max(self._leaders(), key=self._installed, default=None)
 
+    def required_leader(self) -> int:
+        """The server that `leader` returns. Raises `Violation` if no server leads."""
+        leader = self.leader()
+        if leader is None:
+            raise Violation(f"nobody leads, though all was well\n{self.picture()}")
+        return leader
+
     def oldest_leader(self) -> int | None:
         """The server that leads a view; of several such servers the one with the lowest view; None if none leads.
 
@@ -380,9 +387,11 @@ class SimulatedCluster:
         """A text with one line for each server, which tells its state."""
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
-    def told_position(self, server_id: int) -> int:
-        """The log position that frames of a server tell, or would tell after a start, by what is on its disk."""
-        return position_of(self.disk(server_id), server_id)
+    def hand_over(self, sender: int, receiver: int, messages: Sequence[Message]) -> None:
+        """Let a server receive a frame, which no network has seen, from the present storage of another server."""
+        disk = self.disk(sender)
+        assert disk.identity is not None, f"server {sender} was never started"
+        self.replica(receiver).receive(sender, disk.identity, messages, disk.incarnation, position_of(disk, sender))
 
     # ------------------------------------------------------------------ inside
 

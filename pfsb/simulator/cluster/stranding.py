@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pfsb.paxos.messages import Alive, Message, State, VCProof
-from pfsb.simulator.checkers.position_checker import position_of
+from pfsb.paxos.messages import Alive, State, VCProof
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 
 DELIVERY_SECONDS = 0.01
@@ -27,7 +26,7 @@ def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
     while cluster.replica(wrong).membership.leader_of(view) in away:
         view += 1
     for server_id in away:
-        _tell(cluster, wrong, server_id, VCProof(wrong, view))
+        cluster.hand_over(wrong, server_id, [VCProof(wrong, view)])
     cluster.run(DELIVERY_SECONDS)
     cluster.heal()
 
@@ -37,14 +36,7 @@ def tell_view(cluster: SimulatedCluster, wrong: int, ahead: int) -> None:
     leader = cluster.leader()
     if leader is not None:
         view = cluster.replica(leader).data.views.last_installed + ahead
-        _tell(cluster, wrong, leader, Alive(wrong, view, State.LEADER_ELECTION, 0, True))
-
-
-def _tell(cluster: SimulatedCluster, sender: int, receiver: int, message: Message) -> None:
-    """Let a server handle a message as if it came in the latest frame of `sender`."""
-    disk = cluster.disk(sender)
-    identity, position = disk.identity or b"", position_of(disk, sender)
-    cluster.replica(receiver).receive(sender, identity, [message], disk.incarnation, position)
+        cluster.hand_over(wrong, leader, [Alive(wrong, view, State.LEADER_ELECTION, 0, True)])
 
 
 def all_follow(cluster: SimulatedCluster) -> bool:

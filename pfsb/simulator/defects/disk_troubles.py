@@ -22,12 +22,7 @@ def _hang_unnoticed(process: Any) -> None:
 
 @DEFECTS.add("hang-not-told", "Departure 44", "a leader whose disk hangs tells the others that it leads")
 def _hang_not_told(process: Any) -> None:
-    replica = process.replica
-
-    @instead_of(replica.alive, "own_alive")
-    def broken(own_alive: Callable[[], Alive]) -> Alive:
-        hangs = replica.turn.trouble is DiskTrouble.HANGS
-        return evolve(own_alive(), state=replica.data.server.state) if hangs else own_alive()
+    _hide_in_alive(process, DiskTrouble.HANGS)
 
 
 @DEFECTS.add("hang-for-ever", "Departure 44", "a server whose disk has hung never takes part again")
@@ -89,23 +84,22 @@ def _votes_in_trouble(process: Any) -> None:
 
 @DEFECTS.add("proposes-in-trouble", "Departures 44 and 45", "a leader whose disk hangs or is full goes on proposing")
 def _proposes_in_trouble(process: Any) -> None:
-    turn = process.replica.turn
-
-    @instead_of(process.replica.proposals, "send_proposal")
-    def broken(send_proposal: Callable[[], None]) -> None:
-        trouble, turn.trouble = turn.trouble, None
-        send_proposal()
-        turn.trouble = trouble
+    _forget_trouble_in(process, process.replica.proposals, "send_proposal")
 
 
 @DEFECTS.add("lazy-writes-in-trouble", "Departures 44 and 45", "lazy records are written to a disk in trouble")
 def _lazy_writes_in_trouble(process: Any) -> None:
+    _forget_trouble_in(process, process.replica.turn, "flush_lazy")
+
+
+def _forget_trouble_in(process: Any, owner: object, method: str) -> None:
+    """Let a method of one of the server's parts, without arguments, work as if the disk were well."""
     turn = process.replica.turn
 
-    @instead_of(turn, "flush_lazy")
-    def broken(flush_lazy: Callable[[], None]) -> None:
+    @instead_of(owner, method)
+    def broken(original: Callable[[], None]) -> None:
         trouble, turn.trouble = turn.trouble, None
-        flush_lazy()
+        original()
         turn.trouble = trouble
 
 
@@ -119,12 +113,17 @@ def _full_unnoticed(process: Any) -> None:
 
 @DEFECTS.add("full-counts-as-follower", "Departure 45", "a follower whose disk is full is counted as one that votes")
 def _full_counts_as_follower(process: Any) -> None:
+    _hide_in_alive(process, DiskTrouble.FULL)
+
+
+def _hide_in_alive(process: Any, trouble: DiskTrouble) -> None:
+    """Let ALIVE tell the state that the server would have without this trouble."""
     replica = process.replica
 
     @instead_of(replica.alive, "own_alive")
     def broken(own_alive: Callable[[], Alive]) -> Alive:
-        is_full = replica.turn.trouble is DiskTrouble.FULL
-        return evolve(own_alive(), state=replica.data.server.state) if is_full else own_alive()
+        is_hidden = replica.turn.trouble is trouble
+        return evolve(own_alive(), state=replica.data.server.state) if is_hidden else own_alive()
 
 
 @DEFECTS.add("full-answers-nothing", "Departure 45", "a server whose disk is full refuses questions")

@@ -66,7 +66,7 @@ class DiskDrills(LivenessDrills):
     def hanging_disk(self) -> None:
         """Departure 44: clients of a leader whose disk hangs are refused, another server leads, and all is well again
         soon after the disk answers."""
-        leader, times = self._leader(), self.times
+        leader, times = self.cluster.required_leader(), self.times
         view, client = self._view(), self._connect(leader)
         self.cluster.storage(leader).hang()
         client.change()
@@ -95,7 +95,7 @@ class DiskDrills(LivenessDrills):
 
     def full_disk_of_leader(self) -> None:
         """Departure 45: if the disk of the leader alone is full, another server leads as soon as an update waits."""
-        leader = self._leader()
+        leader = self.cluster.required_leader()
         client = self._connect(self._follower())
         self._fill(leader)
         self.cluster.run(3 * self.times.alive + ROUND_SECONDS)

@@ -101,7 +101,7 @@ class IdleHour(LivenessDrills):
         Nothing is done in a cluster of one server: no other can lead it, or keep the connections of the clients.
         """
         if len(self.cluster.ids) > 1:
-            leader = self._leader()
+            leader = self.cluster.required_leader()
             self.cluster.crash(leader)
             heal_all(self.cluster)
             self.settle()
@@ -127,12 +127,12 @@ class IdleHour(LivenessDrills):
 
     def _epochs(self) -> dict[str, int]:
         """Client id -> the epoch of this session, for each session that is open at the leader."""
-        machine = self.cluster.process(self._leader()).server.machine
+        machine = self.cluster.process(self.cluster.required_leader()).server.machine
         return {client_id: session.epoch for client_id, session in machine.sessions.items()}
 
     def _connect(self, name: str) -> ConnectedClient:
         """Connect a client to a server that does not lead, if there is one."""
-        leader = self._leader()
+        leader = self.cluster.required_leader()
         server_id = self.rng.choice([i for i in self.cluster.ids if i != leader] or self.cluster.ids)
         client = ConnectedClient(name, self.cluster)
         client.open(self.population, self.rng, server_id)

@@ -268,7 +268,7 @@ class LivenessDrills:
 
     def idleness(self) -> None:
         """Departures 10 and 35: while no update is asked for, there is no election, and the leader's time goes on."""
-        view, leader = self._view(), self._leader()
+        view, leader = self._view(), self.cluster.required_leader()
         before = self._order_the_time(leader)
         self.cluster.run(4 * self.times.progress)
         self._require_view(view, "nothing has happened")
@@ -285,7 +285,7 @@ class LivenessDrills:
 
     def lateness(self) -> None:
         """Departure 25: ACCEPTs that are held back leave so soon that no server has to ask others for the slot."""
-        view, request = self._view(), self._ask(self._leader())
+        view, request = self._view(), self._ask(self.cluster.required_leader())
         self._wait(
             lambda: request.is_answered and not self._unequal(),
             2 * ROUND_SECONDS + self.times.lazy,
@@ -320,7 +320,7 @@ class LivenessDrills:
     def detour(self) -> None:
         """G8.3: an update of a server that cannot reach the leader gets to the leader by way of the other servers."""
         view, times = self._view(), self.times
-        leader, follower = self._leader(), self._follower()
+        leader, follower = self.cluster.required_leader(), self._follower()
         self.cluster.cut(follower, leader, one_way=True)
         request = self._ask(follower)
         # The second expiry of the Update_Timer sends the update to all servers (Departure 17). If the follower suspects
@@ -334,7 +334,7 @@ class LivenessDrills:
         """Figure 4 A4: a server that was cut off, and votes for another view meanwhile, returns without an election."""
         view, away = self._view(), self._follower()
         self.cluster.isolate(away)
-        self._ask(self._leader())
+        self._ask(self.cluster.required_leader())
         self.cluster.run(2 * self.times.progress)
         self.cluster.heal()
         # The VIEW_CHANGE of the server that was away has time to arrive at the others, who must discard it.
@@ -352,7 +352,7 @@ class LivenessDrills:
     def failover(self) -> None:
         """G8: a leader that dies is replaced within the time of one Progress_Timer and one election."""
         view, times = self._view(), self.times
-        self.cluster.crash(self._leader())
+        self.cluster.crash(self.cluster.required_leader())
         # All servers suspect the leader; a lost VIEW_CHANGE or PREPARE may have to be repeated; and the new leader may
         # have to learn slots that others have executed.
         longest = times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
@@ -365,7 +365,7 @@ class LivenessDrills:
 
         Until then it learns the slots that it has missed, and the view from a PROPOSAL or VC_PROOF.
         """
-        replica, request = self.cluster.replica(server_id), self._ask(self._leader())
+        replica, request = self.cluster.replica(server_id), self._ask(self.cluster.required_leader())
 
         def is_back() -> bool:
             nonlocal request
@@ -398,18 +398,12 @@ class LivenessDrills:
     def _any_server(self) -> int:
         return self.rng.choice(self.cluster.ids)
 
-    def _leader(self) -> int:
-        leader = self.cluster.leader()
-        if leader is None:
-            raise Violation(f"nobody leads, though all was well\n{self.cluster.picture()}")
-        return leader
-
     def _follower(self) -> int:
-        leader = self._leader()
+        leader = self.cluster.required_leader()
         return self.rng.choice([i for i in self.cluster.ids if i != leader])
 
     def _view(self) -> int:
-        return self._installed(self._leader())
+        return self._installed(self.cluster.required_leader())
 
     def _installed(self, server_id: int) -> int:
         return self.cluster.replica(server_id).data.views.last_installed

@@ -169,7 +169,7 @@ class PaceDrills:
 
     def death_after_a_pause(self) -> None:
         """Departure 48: a server that stood still while a slot waited trusts a dead leader no longer for that."""
-        leader = self._leader()
+        leader = self.cluster.required_leader()
         for server in self.cluster.servers.values():
             server.sync_seconds = (SYNC_BEFORE_A_PAUSE, SYNC_BEFORE_A_PAUSE)
         paused = next(i for i in self.cluster.ids if i != leader)
@@ -184,7 +184,7 @@ class PaceDrills:
     def slow_links(self) -> None:
         """Departure 49: answers that are always slow are not taken for answers to the copies sent meanwhile."""
         self._load("quick-links", len(self.cluster.ids)).run(QUICK_LINK_SECONDS)
-        leader, view = self._leader(), self._view()
+        leader, view = self.cluster.required_leader(), self._view()
         slow = evolve(LinkQuality(), delay_seconds=(SLOW_LINK, 1.2 * SLOW_LINK))
         self.cluster.network.set_quality(slow, [(leader, i) for i in self.cluster.ids if i != leader])
         load = self._load("slow-links", LOSSY_CLIENTS)
@@ -209,7 +209,7 @@ class PaceDrills:
     def _replace_leader(self, seconds: float, *, refusals: bool) -> None:
         before = self.cluster.network.refusals
         self.cluster.network.refusals = refusals
-        self.cluster.crash(self._leader())
+        self.cluster.crash(self.cluster.required_leader())
         load = self._load(f"death-{self.cluster.now:g}", 1)
         load.run(seconds)
         self._require(load.answered > 0, f"the leader died, and after {seconds:g} s no update was answered")
@@ -241,12 +241,6 @@ class PaceDrills:
 
     def _load(self, name: str, clients: int) -> Load:
         return Load(self.cluster, name, clients)
-
-    def _leader(self) -> int:
-        leader = self.cluster.leader()
-        if leader is None:
-            raise Violation(f"nobody leads, though all was well\n{self.cluster.picture()}")
-        return leader
 
     def _view(self) -> int:
         return max(self.cluster.replica(i).data.views.last_attempted for i in self.cluster.running_ids)

@@ -26,7 +26,7 @@ class ViewDrills(LivenessDrills):
 
     def later_view(self) -> None:
         """Departure 50: a minority in a later view, which no server leads, comes back, and the same server leads."""
-        leader, times = self._leader(), self.times
+        leader, times = self.cluster.required_leader(), self.times
         followers = [i for i in self.cluster.ids if i != leader]
         away = self.rng.sample(followers, self.rng.randint(1, (len(self.cluster.ids) - 1) // 2))
         strand(self.cluster, away, self._view() + self.rng.choice((1, 2, 7, 100, 1_000)))
@@ -40,7 +40,7 @@ class ViewDrills(LivenessDrills):
     def untrue_views(self) -> None:
         """Departure 50: a server in error that tells later views without end causes few elections, and the same server
         leads after them."""
-        cluster, leader = self.cluster, self._leader()
+        cluster, leader = self.cluster, self.cluster.required_leader()
         wrong, ahead = self._follower(), self.rng.choice((1, 7, 2**19))
         longest_wait = PATIENCE * self.times.progress * 2**cluster.settings.progress_doublings_max
         is_true = cluster.network.drop(lambda passage: isinstance(passage.message, Alive) and passage.sender == wrong)

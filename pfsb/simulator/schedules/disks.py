@@ -97,8 +97,7 @@ def old_copy_is_put_back(seed: int, patch: Plant | None) -> None:
     cluster.run(3)
     if victim not in cluster.failures:
         raise Violation(f"server {victim} was given an older copy of its disk, and takes part all the same")
-    for client in scene.clients:
-        client.finish()
+    scene.finish_clients()
 
 
 def old_copy_votes(seed: int, patch: Plant | None) -> None:
@@ -150,8 +149,7 @@ def last_group_is_lost(seed: int, patch: Plant | None) -> None:
         cluster.step()
         if cluster.disk(victim).position > copies[-1].position:
             copies.append(cluster.disk(victim).copy())
-    for client in scene.clients:
-        client.finish()
+    scene.finish_clients()
     cluster.run(3 * cluster.settings.alive_seconds)
     last = cluster.disk(victim).position
     cluster.crash(victim)
@@ -191,8 +189,7 @@ def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
         cluster.network.hand_over(receiver, frame)
     if handled != sorted(handled):
         raise Violation(f"server {receiver} handles frames of the starts {handled} of server {victim}, in this order")
-    for client in scene.clients:
-        client.finish()
+    scene.finish_clients()
 
 
 def start_is_written_down(seed: int, patch: Plant | None) -> None:
@@ -237,8 +234,7 @@ def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
             raise Violation(f"server {victim} is admitted with an older copy of its disk")
     if victim not in cluster.failures:
         raise Violation(f"server {victim} does not notice that it has an older copy of its disk")
-    for client in scene.clients:
-        client.finish()
+    scene.finish_clients()
 
 
 def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
@@ -253,8 +249,7 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
     victim = scene.follower()
     copy = cluster.disk(victim).copy()
     cluster.run(0.3)
-    for client in scene.clients:
-        client.finish()
+    scene.finish_clients()
     cluster.run(1)
     cluster.crash(victim)
     cluster.lose_disk(victim, copy)

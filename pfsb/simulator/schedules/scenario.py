@@ -52,10 +52,14 @@ class Scenario:
     def follower(self) -> int:
         return self.rng.choice([i for i in self.cluster.running_ids if i != self.leader()])
 
-    def everyone_is_served(self, seconds: float) -> None:
-        """Let clients begin no new updates, and require that their last updates are answered within `seconds`."""
+    def finish_clients(self) -> None:
+        """Let clients begin no new updates."""
         for client in self.clients:
             client.finish()
+
+    def everyone_is_served(self, seconds: float) -> None:
+        """Let clients begin no new updates, and require that their last updates are answered within `seconds`."""
+        self.finish_clients()
         self.cluster.run_until(lambda: all(client.is_satisfied for client in self.clients), seconds)
 
     def lose(self, kind: type[Message]) -> None:

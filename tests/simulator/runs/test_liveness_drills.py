@@ -123,9 +123,7 @@ class LivenessDrillTests(SynchronousTestCase):
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         other = (away + 1) % 3
         later = next(view for view in range(50, 60) if cluster.replica(0).membership.leader_of(view) == other)
-        disk = cluster.disk(other)
-        proof = VCProof(other, later)
-        cluster.replica(away).receive(other, disk.identity, [proof], disk.incarnation, disk.position)
+        cluster.hand_over(other, away, [VCProof(other, later)])
         cluster.run(0.01)
         cluster.run_until(lambda: cluster.replica(away).data.server.state is State.LEADER_ELECTION)
         leader = cluster.leader()
