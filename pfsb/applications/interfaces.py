@@ -155,7 +155,7 @@ class Quotas(Protocol):
 
     @property
     def instance_bytes(self) -> int:
-        """Maximum bytes of all decided instances."""
+        """Maximum number of bytes that all decided instances together may take, 64 for each beside its value."""
 
     @property
     def session_locks(self) -> int:

@@ -33,7 +33,7 @@ FAILURES_BORNE = 2
 
 @define
 class Request:
-    """One request that is under way."""
+    """One request for a part of a promise, until its answer has come or it counts as lost."""
 
     number: int
     """Requests are numbered in the order in which they leave."""
@@ -71,7 +71,7 @@ class PartRequests:
     """Factor of the patience: doubled when a request is in vain, and 1 again when an answer arrives."""
 
     def begin(self) -> None:
-        """Forget all requests: a new Prepare phase begins."""
+        """Forget all requests for parts, since the leader begins to prepare another view."""
         self._under_way.clear()
         self._asked.clear()
         self._failures.clear()
