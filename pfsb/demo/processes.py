@@ -202,11 +202,12 @@ class ProcessCluster:
             )
 
     async def start_all(self, seconds: float = UP_SECONDS) -> tuple[int, int]:
-        """Start all servers that do not run, and wait until they are up and one leads; returns (view, leader)."""
+        """Start all servers that do not run, and wait until all of them vote and one leads; returns (view, leader)."""
         for server_id in self.ids:
             if server_id not in self.running:
                 self.start(server_id)
         await self.wait_up(seconds=seconds)
+        await self.wait_admitted(seconds=seconds)
         return await self.wait_leader(seconds=seconds)
 
     def signal(self, server_id: int, number: int) -> None:
@@ -366,6 +367,20 @@ class ProcessCluster:
                 return server_id in await self.statuses([server_id])
 
             await self.wait_for(f"an answer of server {server_id}", look, seconds)
+
+    async def wait_admitted(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
+        """Wait until all of these servers (default: all that run) vote.
+
+        A cluster that is being born orders commands as soon as a majority votes. A server that is killed before it has
+        told the others that it knows their storages leaves them unable to vote: then too few may be left.
+        """
+
+        async def look() -> bool:
+            statuses = await self.statuses(server_ids)
+            asked = self.running if server_ids is None else server_ids
+            return all(server_id in statuses and statuses[server_id]["admitted"] for server_id in asked)
+
+        await self.wait_for("all servers to vote", look, seconds)
 
     async def wait_leader(
         self, above: int = 0, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS

@@ -296,6 +296,9 @@ class ServerService(Service):
         stopped: Deferred[None] = Deferred()
         server = self._server
         if server is None or server.replica.turn.stopped:
+            if server is not None:
+                # The reactor closes every port at its end; a transport that was not stopped would open its port again.
+                server.replica.stop()
             stopped.callback(None)
             return stopped
 

@@ -40,6 +40,7 @@ class LostStorageTests(ClusterCase):
         await cluster.pause(1)
         self.assertEqual([status["leader"] for status in (await cluster.statuses()).values()], [None, None])
         cluster.start(2)
+        await cluster.wait_admitted(cluster.ids)
         await cluster.wait_leader()
         await cluster.kill(2)
         await self.put(cluster, 0, 3)

@@ -61,10 +61,7 @@ class NameTests(ClusterCase):
 
     async def let_all_meet(self, cluster: ProcessCluster) -> None:
         """Start all servers, which must meet once when a cluster of three begins (Departure 42), and stop them."""
-        for server_id in cluster.ids:
-            cluster.start(server_id)
-        await cluster.wait_up()
-        await cluster.wait_leader()
+        await cluster.start_all()
         await cluster.wait_equal()
         for server_id in cluster.ids:
             await cluster.kill(server_id)
