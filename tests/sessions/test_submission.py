@@ -14,7 +14,7 @@ class WaitingTests(ClusterTestCase):
         self.demand = self.server(self.follower).replica.demand
 
     def test_what_a_server_makes_for_itself_is_no_request_of_a_client(self) -> None:
-        """It has said what it can run half a second ago, and counts as one without clients."""
+        """A server that has said half a second ago what it can run counts as one without clients."""
         self.assertFalse(self.demand.has_clients())
         submission = self.server(self.follower).local_clients.submission
         told: list[object] = []
