@@ -31,7 +31,7 @@ LINK_SECONDS: Final = 0.00005
 SYNC_SECONDS: Final = 0.00015
 STEP_SECONDS: Final = 0.0001
 _LEADER_SECONDS: Final = 30.0
-_SETTLED_SECONDS: Final = 5.0
+_SETTLED_SECONDS: Final = 0.5
 
 
 def _fail(failure: Any) -> None:
@@ -54,8 +54,7 @@ class MemoryCluster:
         while all(server.replica.data.server.state is not State.REG_LEADER for server in self.servers):
             assert self.clock.seconds() < deadline, "no server leads"
             self.clock.run_until(self.clock.seconds() + 0.1)
-        # Each server announces itself by an update at its start, and counts for a while as one whose clients wait, so
-        # that votes to it are not held back (Departure 25). That is no part of any load.
+        # Each server announces itself by an update at its start. That is no part of any load.
         self.clock.run_until(self.clock.seconds() + _SETTLED_SECONDS)
         self.leader = next(s for s in self.servers if s.replica.data.server.state is State.REG_LEADER)
         self.factory = LineFactory(self.leader, self.clock)

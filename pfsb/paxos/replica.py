@@ -327,9 +327,13 @@ class Replica:
         for check in self.checks:
             check()
 
-    def introduce(self, update: ClientUpdate) -> None:
-        """Take, in a turn, a new update of one of this server's own clients."""
-        self.alive.client_asks()
+    def introduce(self, update: ClientUpdate, *, is_asked: bool = True) -> None:
+        """Take, in a turn, a new update of one of this server's own clients.
+
+        `is_asked` is False for an update that no client waits for, as the server has made it for itself.
+        """
+        if is_asked:
+            self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(

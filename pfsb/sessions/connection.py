@@ -497,7 +497,8 @@ class ClientConnection:
 
     def _change_session(self, operation: Command, on_changed: Callable[[Result], None], answer: Answer) -> None:
         self._is_changing_session = True
-        self._submission.submit_operation(operation, partial(self._on_operation_result, on_changed, answer))
+        on_result = partial(self._on_operation_result, on_changed, answer)
+        self._submission.submit_operation(operation, on_result, is_asked=True)
 
     def _on_operation_result(self, on_changed: Callable[[Result], None], answer: Answer, result: Result) -> None:
         """Takes, in a turn, the result of HELLO or BYE: the operation was executed, or was refused."""

@@ -8,7 +8,7 @@ call-backs of its parts, and the session's next bundle is introduced at the end 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -67,6 +67,8 @@ class Submission:
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
+        self._own_is_asked = False
+        """Whether a client waits for an operation of the server's own session that was not introduced yet."""
         self.submitters: dict[str, Submitter] = {}
         """Session client id -> the connection that speaks for the session."""
         self.bundlers: dict[Bundler, None] = {self.own_bundler: None}
@@ -128,8 +130,14 @@ class Submission:
         if bundler.idle:
             self._retire(bundler)
 
-    def submit_operation(self, command: Command, on_result: Callable[[Any], None] = nothing) -> None:
-        """Submits an operation of the server's own session, which opens, closes or expires a client's session."""
+    def submit_operation(
+        self, command: Command, on_result: Callable[[Any], None] = nothing, *, is_asked: bool = False
+    ) -> None:
+        """Submits an operation of the server's own session, which opens, closes or expires a client's session.
+
+        `is_asked` tells whether a client waits for it; then other servers do not delay their votes (Departure 25).
+        """
+        self._own_is_asked = self._own_is_asked or is_asked
         entry = bundle.encode_entries([(0, command)])
         self.own_bundler.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self.own_bundler)
@@ -193,9 +201,13 @@ class Submission:
         for on_decided in reads:
             self._replica.reads.begin_read(on_decided)
 
-    def _introduce(self, bundlers: Iterable[Bundler]) -> None:
+    def _introduce(self, bundlers: Collection[Bundler]) -> None:
+        is_asked = True
+        if self.own_bundler in bundlers:
+            is_asked = self._own_is_asked or len(bundlers) > 1
+            self._own_is_asked = False
         for update in self.paxos_clients.make_updates(bundlers, self._replica.data.ordering.local_aru):
-            self._replica.introduce(update)
+            self._replica.introduce(update, is_asked=is_asked)
 
     # ------------------------------------------------------------------ results on their way up
 

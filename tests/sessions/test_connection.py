@@ -38,13 +38,13 @@ class CommandTests(ClusterTestCase):
         last_executed = replica.data.clients.last_executed
         latest: dict[str, ClientUpdate] = {}
 
-        def introduce(update: ClientUpdate, introduce: Any = replica.introduce) -> None:
+        def introduce(update: ClientUpdate, introduce: Any = replica.introduce, **how: bool) -> None:
             self.assertEqual(last_executed.of(update.client_id), update.timestamp - 1)
             for each in bundle.decode(update.payload):
                 if (before := latest.get(each.client_id)) is not None:
                     self.assertGreaterEqual(last_executed.of(before.client_id), before.timestamp)
                 latest[each.client_id] = update
-            introduce(update)
+            introduce(update, **how)
 
         self.patch(replica, "introduce", introduce)
         clients = [self.connect(), self.open("alice"), self.open("bob")]

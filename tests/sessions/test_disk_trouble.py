@@ -232,6 +232,7 @@ class FullDiskTests(ClusterTestCase):
         """A write that was refused for want of room is under way until there is room."""
         follower = (self.leader + 1) % 3
         client = self.connect(follower)
+        self.cluster.run(0.5)  # votes to a server without clients may be delayed
         self.cluster.storage(follower).hang()
         turn = self.server(follower).replica.turn
         turn.run(lambda: turn.append(PeerRecord(self.leader, b"i" * 16)))

@@ -113,9 +113,9 @@ def watch_introductions(replica: Replica, parts: ServerParts) -> None:
     """
     introduce, birth = replica.introduce, replica.proposals.birth
 
-    def introduced(update: ClientUpdate) -> None:
+    def introduced(update: ClientUpdate, *, is_asked: bool = True) -> None:
         parts.introduced(update)
-        introduce(update)
+        introduce(update, is_asked=is_asked)
 
     def born(made: Birth) -> ClientUpdate:
         update = made.make()

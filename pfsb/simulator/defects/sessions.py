@@ -147,8 +147,8 @@ def _fate_none_for_unknown(process: Any) -> None:
 @DEFECTS.add("reply-before-execution", "Departure 1", "a command is answered when it is sent to the leader")
 def _reply_before_execution(process: Any) -> None:
     @instead_of(process.replica, "introduce")
-    def broken(introduce: Callable[[ClientUpdate], None], update: ClientUpdate) -> None:
-        introduce(update)
+    def broken(introduce: Callable[..., None], update: ClientUpdate, *, is_asked: bool = True) -> None:
+        introduce(update, is_asked=is_asked)
         for bundler in process.server.local_clients.submission.paxos_clients.bundlers_of(update):
             for part in bundler.outstanding:
                 if any(part.numbers):
