@@ -16,6 +16,7 @@ from pfsb.applications.interfaces import (
     IApplicationMaker,
     IReplicatedApplication,
 )
+from pfsb.applications.names import APPLICATION_CHARACTERS_MAX, is_application_name, is_verb
 from pfsb.support.spelling import nearest
 
 
@@ -71,9 +72,13 @@ class PluginApplications:
             raise BadRequest(f'the application "{name}" has no version {version} here; there is {known}')
         make_version: Callable[..., IReplicatedApplication] = maker.make
         try:
-            return make_version(version) if hasattr(maker, "versions") else make_version()
+            made = make_version(version) if hasattr(maker, "versions") else make_version()
         except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
             raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
+        if (own := getattr(made, "name", name)) != name:
+            # Its state would be lost at the next change of settings, which looks for it under the name of the plugin.
+            raise BadRequest(f'the plugin "{name}" makes an application that is named {own!r:.80}: they must be equal')
+        return made
 
     def _maker(self, name: str) -> IApplicationMaker:
         found = self._makers.get(name, ())
@@ -123,6 +128,27 @@ class CatalogueEntry:
     description: CommandDescription
 
 
+def refuse_wrong_names(application: IReplicatedApplication) -> None:
+    """Raise `BadRequest` with one line if an application, one of its verbs, or the help for it cannot be printed."""
+    if not is_application_name(application.name):
+        raise BadRequest(
+            f"an application is named {application.name!r:.80}, and cannot run: a name has 1 to "
+            f"{APPLICATION_CHARACTERS_MAX} letters, digits and _, and does not begin with a digit"
+        )
+    for description in application.commands:
+        if not is_verb(description.verb):
+            raise BadRequest(
+                f"the application {application.name} has the verb {description.verb!r:.80}, and cannot run: a verb has "
+                "1 to 32 capital letters, digits, _ and -, and begins with a letter"
+            )
+        for what, text in (("usage", description.usage), ("help", description.help)):
+            if not (isinstance(text, str) and text.isprintable()):
+                raise BadRequest(
+                    f"the application {application.name} has a {what} of {description.verb} that is not one line of "
+                    f"printable characters, and cannot run: {text!r:.80}"
+                )
+
+
 class Catalogue:
     """The applications that a server runs now, and their verbs.
 
@@ -136,7 +162,8 @@ class Catalogue:
     ) -> None:
         """`installed` makes further applications; None: there are none but `applications`.
 
-        Raises `BadRequest` if two of the applications have a verb in common.
+        Raises `BadRequest` if two of the applications have a verb in common, or one has a name, or a verb, that cannot
+        be a word of a line (`pfsb.applications.names`).
         """
         given = tuple(applications)
         self.installed: InstalledApplications = GivenApplications.of(given) if installed is None else installed
@@ -164,6 +191,8 @@ class Catalogue:
 
     def _fill(self, applications: Sequence[IReplicatedApplication]) -> None:
         chosen = tuple(application for application in applications if application not in self._built_in)
+        for application in chosen:
+            refuse_wrong_names(application)
         entries: dict[str, CatalogueEntry] = {}
         for application in (*chosen, *self._built_in):
             for description in application.commands:

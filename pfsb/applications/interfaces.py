@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol
 from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
+from pfsb.applications.names import is_application_name
+
 # ---------------------------------------------------------------------------------------------
 # Answers
 # ---------------------------------------------------------------------------------------------
@@ -254,16 +256,16 @@ class IApplicationMaker(Interface):
         """Import the application's module, and build the application in this version, with its first state."""
 
 
-def _ascii(_instance: object, _attribute: object, value: str) -> None:
-    if not value.isidentifier():
-        raise ValueError(f"{value!r} is no name for an application: letters, digits and _ only")
+def _as_a_name(_instance: object, _attribute: object, value: str) -> None:
+    if not is_application_name(value):
+        raise ValueError(f"{value!r} is no name for an application: 1 to 64 letters, digits and _, no digit first")
 
 
 @frozen
 class ApplicationMaker:
     """An `IApplicationMaker` that calls the attribute `factory` of `module`; the plugin file declares the interface."""
 
-    name: str = field(validator=_ascii)
+    name: str = field(validator=_as_a_name)
     help: str
     module: str
     factory: str

@@ -6,9 +6,10 @@ log is gone. Its identity is the right one, so Departure 12 does not find that.
 
 Three parts work together. `Peers.note_frame` keeps the latest state of each peer's storage in memory, and refuses
 frames of an earlier one, votes included. This handler has those states written to disk, a little later, so that a
-server that was restarted knows them, too; and it tells a refused server what is known of it (KNOWN_POSITION). The
-refused server alone knows for certain whether it lacks something, since a frame may also be late; so it decides whether
-it stops. While it waits to be admitted after its start (`StorageIdentityHandler`), it has not voted.
+server that was restarted knows them, too; and it tells another server what is known of its storage (KNOWN_POSITION):
+one that asks, since it waits to be admitted after its start (`StorageIdentityHandler`) and has not voted, and one whose
+frames are refused. That server alone knows for certain whether it lacks something, since a frame may also be late; so
+it keeps what it was told (`Opinion`), and decides whether it takes part, waits or stops.
 
 A later incarnation of a peer is on disk before anything leaves that rests on its frames, and positions within it are
 not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
@@ -16,7 +17,7 @@ not: what they protect is on this server's own disk by then (Departure 43, "What
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from attrs import define
 from twisted.logger import Logger
@@ -36,6 +37,9 @@ refuses all later ones, and says so each time; a server in error, or a forged fr
 WORD_PERIODS = 0.5
 """Least time between two KNOWN_POSITIONs of one server that count as two, in periods of ALIVE: copies of a frame come
 sooner."""
+DOUBT_PERIODS = 20
+"""How long a KNOWN_POSITION keeps this server from being admitted, in periods of ALIVE. A server that knows a later
+state says so each time that it is asked, which is in each period, so many losses in a row are unlikely."""
 SILENCE_PERIODS = 3
 """Most time between two KNOWN_POSITIONs that follow each other in a row, in periods of ALIVE. While this server is not
 admitted, it asks in each period."""
@@ -55,13 +59,17 @@ def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
 
 
 @define
-class Doubt:
-    """How often, in a row, another server has told (KNOWN_POSITION) that it knows a later state of this storage."""
+class Opinion:
+    """The last words (KNOWN_POSITION) of another server about this storage, since this server's start."""
 
-    words: int = 0
-    """Number of KNOWN_POSITIONs, without copies."""
-    last_at: float = NEVER
-    """Time by the clock of the last one that is counted."""
+    knows_this_start: bool = False
+    """Whether the last word was that the other server takes frames of this start, and knows no later state."""
+    doubts: int = 0
+    """Number of words in a row, without copies, that the other server knows a later state."""
+    doubted_at: float = NEVER
+    """Time by the clock of the last such word."""
+    counted_at: float = NEVER
+    """Time by the clock of the last such word that is counted in `doubts`."""
 
 
 class StorageWentBack(Exception):
@@ -73,12 +81,10 @@ class LogPositionHandler(Handler):
 
     _log = Logger()
 
-    def __init__(self, core: Core, peers: Peers, storage: IStableStorage, on_doubt: Callable[[int], None]) -> None:
-        """`on_doubt` is called, in a turn, with the id of a server that knows of a later state of this storage."""
+    def __init__(self, core: Core, peers: Peers, storage: IStableStorage) -> None:
         super().__init__(core)
         self._peers = peers
         self._storage = storage
-        self._on_doubt = on_doubt
         self._identity = b""
         self._incarnation = 0
         self._first_told = 0
@@ -92,8 +98,8 @@ class LogPositionHandler(Handler):
         storage."""
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
-        self._doubts: dict[int, Doubt] = {}
-        """Server id -> what it has said of a later state of this storage."""
+        self._opinions: dict[int, Opinion] = {}
+        """Server id -> what it has told of this storage."""
 
     def begin(self, found: Recovered) -> None:
         """Take over what is on this server's disk, at the start."""
@@ -165,20 +171,46 @@ class LogPositionHandler(Handler):
         now = self._clock.seconds()
         if now - self._told_at.get(sender, NEVER) >= self._settings.alive_seconds / TOLD_PER_ALIVE:
             self._told_at[sender] = now
-            peer = self._peers.by_id[sender]
-            self._turn.send(KnownPosition(own_id, identity, peer.incarnation, peer.position), sender)
+            self.tell_known(sender)
+
+    def tell_known(self, server_id: int) -> None:
+        """Tell another server, whose storage's identity is known, in which state its storage is known here."""
+        peer, identity = self._peers.by_id[server_id], self._membership.identities[server_id]
+        known = KnownPosition(self._data.server.server_id, identity, peer.incarnation, peer.position)
+        self._turn.send(known, server_id)
+
+    def is_known_by(self, server_id: int) -> bool:
+        """Whether another server has told last that it takes frames of this start, and knows no later state.
+
+        It says so in answer to a frame of this start. A word from before may arrive late, when the storage has gone
+        back meanwhile; that word names an earlier start, and is nothing.
+        """
+        opinion = self._opinions.get(server_id)
+        return opinion is not None and opinion.knows_this_start
+
+    @property
+    def is_doubted(self) -> bool:
+        """Whether another server has told lately that it knows of a later state of this storage, and has not taken that
+        back."""
+        oldest = self._clock.seconds() - DOUBT_PERIODS * self._settings.alive_seconds
+        return any(opinion.doubted_at >= oldest for opinion in self._opinions.values())
 
     def on_known_position(self, message: KnownPosition) -> None:
-        """Stop this server if another one knows of a later state of its storage, and says so again and again.
+        """Take what another server knows of this storage. Stop this server if that is a later state, again and again.
 
         One word may be a forged frame. From the first one on this server waits, if it is not admitted yet, until the
-        other server has said it often enough, or has admitted it.
+        other server has said it often enough, or has taken it back: it takes this server's frames then.
         """
-        if message.identity != self._identity or not self._lacks(message):
+        if message.identity != self._identity:
             return
+        if self._lacks(message):
+            self._doubt(message)
+        elif message.incarnation == self._incarnation:
+            self._opinions[message.server_id] = Opinion(knows_this_start=True)
+
+    def _doubt(self, message: KnownPosition) -> None:
         sender = message.server_id
-        self._on_doubt(sender)
-        if self._words_in_a_row(sender) >= WORDS_BELIEVED:
+        if self._doubts_in_a_row(sender) >= WORDS_BELIEVED:
             raise StorageWentBack(
                 f"this storage was further than it is: server {sender} has known it with {message.position} groups of "
                 f"records in its start number {message.incarnation}, and now it has {self.told()} in number "
@@ -192,20 +224,18 @@ class LogPositionHandler(Handler):
             own=self.told(),
         )
 
-    def believe(self, server_id: int) -> None:
-        """Forget what a server has told, because it takes this server's frames now."""
-        self._doubts.pop(server_id, None)
-
-    def _words_in_a_row(self, sender: int) -> int:
-        """Count a KNOWN_POSITION of this server. Returns how many have come in a row, with this one."""
-        doubt, now = self._doubts.setdefault(sender, Doubt()), self._clock.seconds()
-        silence = now - doubt.last_at
+    def _doubts_in_a_row(self, sender: int) -> int:
+        """Count a word that a later state is known. Returns how many have come in a row, with this one."""
+        opinion, now = self._opinions.setdefault(sender, Opinion()), self._clock.seconds()
+        opinion.knows_this_start = False
+        opinion.doubted_at = now
+        silence = now - opinion.counted_at
         if silence > SILENCE_PERIODS * self._settings.alive_seconds:
-            doubt.words = 0
+            opinion.doubts = 0
         if silence >= WORD_PERIODS * self._settings.alive_seconds:
-            doubt.words += 1
-            doubt.last_at = now
-        return doubt.words
+            opinion.doubts += 1
+            opinion.counted_at = now
+        return opinion.doubts
 
     def _lacks(self, message: KnownPosition) -> bool:
         """Whether this storage has never been in the state that is told."""

@@ -250,10 +250,11 @@ class Heard:
 
 @frozen
 class KnownPosition:
-    """Departure 43: the sender has refused a frame of a storage of which it knows a later state than the frame tells.
+    """Departure 43: the state in which the sender knows the receiver's storage.
 
-    The receiver compares the state with the one that it is in, and takes no notice if it is past it: then the frame was
-    only late.
+    It is told with ACQUAINTED, and in answer to a frame that the sender has refused, because it knows a later state
+    than the frame tells. The receiver compares the state with the one that it is in. If it lacks nothing, and the
+    incarnation is the present one, the sender takes its frames; an earlier incarnation means that the frame was late.
     """
 
     server_id: int

@@ -175,8 +175,8 @@ class Replica:
         )
         self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
-        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.take_part)
-        self.log_positions = LogPositionHandler(core, peers, storage, self.storage_identity.doubt)
+        self.log_positions = LogPositionHandler(core, peers, storage)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
             core,
@@ -452,12 +452,12 @@ class Replica:
             case Stranger():
                 self.storage_identity.on_stranger(message)
             case Acquainted():
-                self.log_positions.believe(message.server_id)
                 self.storage_identity.on_acquainted(message)
             case Heard():
                 self.storage_identity.on_heard(message)
             case KnownPosition():
                 self.log_positions.on_known_position(message)
+                self.storage_identity.admit_if_known()
             case _:
                 assert_never(message)
         return line

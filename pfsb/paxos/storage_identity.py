@@ -11,10 +11,13 @@ storage refuses the new one, and never sends it ACQUAINTED. The former storage w
 too, and any two such majorities share a server. So of two storages of one id at most one is ever admitted, as long as
 the server that they share keeps its own disk.
 
-A server that comes back with a storage that was admitted before waits, too, but not for long: until all others have
-told it that they know its storage in no later state than it is in (Departure 43), or, after a period of ALIVE, so many
-that they are a majority with it. Only those others count whose storages it knew when it started: a server that is new
-itself has heard of no earlier state.
+Departure 43: with ACQUAINTED comes the state in which the storage is known (KNOWN_POSITION, `LogPositionHandler`). A
+server counts only if it takes frames of the present start, and knows no later state. An ACQUAINTED alone may be late:
+it was sent to this server before, and the storage has gone back since.
+
+A server that comes back with a storage that was admitted before waits, too, but not for long: until all others count,
+or, after a period of ALIVE, so many that they are a majority with it. Only those others count whose storages it knew
+when it started: a server that is new itself has heard of no earlier state.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from twisted.logger import Logger
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.messages import (
     Acquainted,
     Alive,
@@ -58,9 +62,6 @@ PERIODS_FOR_ALL = 1
 """For how many periods of ALIVE a server that comes back waits for a word of all others, not only of a majority."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
-DOUBT_PERIODS = 20
-"""How long a KNOWN_POSITION keeps this server from being admitted, in periods of ALIVE. A server that knows a later
-state says so each time that it is asked, which is in each period, so many losses in a row are unlikely."""
 ANSWERS_PER_ALIVE = 4
 """Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 
@@ -75,19 +76,24 @@ class StorageIdentityHandler(Handler):
 
     _log = Logger()
 
-    def __init__(self, core: Core, alive: AliveHandler, peers: Peers, on_admitted: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        core: Core,
+        alive: AliveHandler,
+        peers: Peers,
+        positions: LogPositionHandler,
+        on_admitted: Callable[[], None],
+    ) -> None:
         """`on_admitted` is called once, in a turn, when this server may vote and lead."""
         super().__init__(core)
         self._alive = alive
         self._peers = peers
+        self._positions = positions
         self._on_admitted = on_admitted
         self._identity = b""
         self._acquainted: set[int] = set()
         """Ids of the other servers that have told (ACQUAINTED), since this start, that they have this storage's
         identity on disk."""
-        self._doubted_at: dict[int, float] = {}
-        """Id of each other server that has told that it knows of a later state of this storage (Departure 43) -> time
-        by the clock at which it has told so last."""
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
@@ -108,7 +114,7 @@ class StorageIdentityHandler(Handler):
         self.returns = self._data.views.last_installed > 0
         self.known_at_start = set(self._membership.identities)
         self.is_newcomer = True
-        self._admit_if_known()
+        self.admit_if_known()
 
     def ask_again(self) -> None:
         """Ask, in a turn and with each ALIVE, those others for ACQUAINTED that have not sent it since this start.
@@ -123,13 +129,23 @@ class StorageIdentityHandler(Handler):
                 known = self._membership.identities.get(server_id)
                 if known is not None:
                     self._turn.send(Heard(self._data.server.server_id, known), server_id)
-        self._admit_if_known()
+        self.admit_if_known()
         self._tell_who_is_missing()
 
     @property
     def missing(self) -> list[int]:
-        """Ids of the other servers that have not told, since this start, that they know this storage."""
-        return [i for i in self._membership.others if i not in self._acquainted]
+        """Ids of the other servers that have not told, since this start, that they know this storage in no later
+        state."""
+        return [i for i in self._membership.others if not self._counts(i)]
+
+    def _counts(self, server_id: int) -> bool:
+        """Whether another server counts for the admission of this one.
+
+        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
+        storage was further before.
+        """
+        knows = server_id in self._acquainted and self._positions.is_known_by(server_id)
+        return knows and (not self.returns or server_id in self.known_at_start)
 
     @property
     def needed(self) -> int:
@@ -213,29 +229,10 @@ class StorageIdentityHandler(Handler):
             self._turn.send(self._alive.own_alive(), sender)
 
     def on_acquainted(self, message: Acquainted) -> None:
-        """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage.
-
-        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
-        storage was further before.
-        """
-        sender = message.server_id
-        if self.is_newcomer and message.identity == self._identity:
-            self._doubted_at.pop(sender, None)
-            if not self.returns or sender in self.known_at_start:
-                self._acquainted.add(sender)
-                self._admit_if_known()
-
-    def doubt(self, server_id: int) -> None:
-        """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
-        self._acquainted.discard(server_id)
-        self._doubted_at[server_id] = self._clock.seconds()
-
-    @property
-    def is_doubted(self) -> bool:
-        """Whether another server has told lately that it knows of a later state of this storage, and has not taken that
-        back."""
-        oldest = self._clock.seconds() - DOUBT_PERIODS * self._settings.alive_seconds
-        return any(at >= oldest for at in self._doubted_at.values())
+        """Note a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage."""
+        if message.identity == self._identity:
+            self._acquainted.add(message.server_id)
+            self.admit_if_known()
 
     def on_heard(self, message: Heard) -> None:
         """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
@@ -243,15 +240,21 @@ class StorageIdentityHandler(Handler):
             self._acquaint(message.server_id)
 
     def _acquaint(self, sender: int) -> None:
-        """Tell the sender of a frame that its storage's identity is on disk here.
+        """Tell the sender of a frame that its storage's identity is on disk here, and in which state it is known.
 
         Not if the frame has told less of the storage than is known: its sender may have been started with an earlier
         state, and must not be admitted.
         """
         if not self._peers.is_overtaken(sender):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
+            self._positions.tell_known(sender)
 
-    def _admit_if_known(self) -> None:
-        if len(self._acquainted) >= self.needed and not self.is_doubted:
+    def admit_if_known(self) -> None:
+        """Admit this server, in a turn, if it waits for that, enough others know its storage, and none is in doubt."""
+        if (
+            self.is_newcomer
+            and self._membership.n - 1 - len(self.missing) >= self.needed
+            and not self._positions.is_doubted
+        ):
             self.is_newcomer = False
             self._on_admitted()

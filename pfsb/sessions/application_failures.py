@@ -6,6 +6,7 @@ has changed anything. Every other exception is a fault, of one of two kinds:
 * A fault of the program, such as KeyError, is a function of the state and of the command, so every server meets it at
   the same command. The command is answered with INTERNAL, and its fate is unknown: the application may have changed
   something before it raised, at every server alike.
+  The same holds for an answer that cannot be printed (`check_result`): it is no result, or has a wrong name in it.
 * A fault of the machine, such as MemoryError, happens at one server. If this server went on, its state would differ
   from that of the others. So it stops, and nothing of the turn leaves it (docs/internals/turn.rst); when it starts
   again, it executes the command again.
@@ -14,7 +15,11 @@ has changed anything. Every other exception is a fault, of one of two kinds:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from itertools import chain
+from typing import Any, Final
+
+from pfsb.applications.interfaces import Done, Event, Refused, Word
+from pfsb.applications.names import is_field_name, is_word
 
 MACHINE_FAULTS: Final = (
     MemoryError,
@@ -28,6 +33,47 @@ MACHINE_FAULTS: Final = (
     Warning,
 )
 """Built-in exceptions whose causes are outside of the replicated state: room, files, the depth of the stack."""
+
+
+_FATES: Final = ("none", "unknown", "done")
+_PLAIN: Final = {int, str, bytes}
+"""Types of the values that can be printed, whatever they are."""
+
+
+def check_result(result: Any) -> None:
+    """Raise an exception, equally on every server, if an application has answered with what no client can be told.
+
+    A result is a `Done` or a `Refused`. The names of its fields, its code and each `Word` are printed as they are, so
+    they must be words (`pfsb.applications.names`); each value is an int, a str or bytes.
+    """
+    if isinstance(result, Done):
+        pairs = [*result.fields, *chain.from_iterable(result.rows)]
+        if pairs:
+            _check_pairs(pairs)
+    elif not isinstance(result, Refused):
+        raise TypeError(f"an application has answered with a {type(result).__name__}, which is no result")
+    elif not is_word(result.code) or not result.code or result.fate not in _FATES or not isinstance(result.text, str):
+        raise ValueError(f"a refusal has the code {result.code!r:.80}, the fate {result.fate!r:.80} or a wrong text")
+
+
+def check_event(event: Event) -> None:
+    """Raise an exception if an application has made an event that no client can be told, as `check_result` does."""
+    if not is_field_name(event.name):
+        raise ValueError(f"an event is named {event.name!r:.80}, which is no word")
+    if event.fields:
+        _check_pairs([*event.fields])
+
+
+def _check_pairs(pairs: list[tuple[Any, Any]]) -> None:
+    """Look at all names and values together: most answers have few names, and values of few types."""
+    names, values = zip(*pairs, strict=True)
+    for name in set(names):
+        if not is_field_name(name):
+            raise ValueError(f"a field of an answer is named {name!r:.80}, which is no word without = and quotes")
+    if not set(map(type, values)) <= _PLAIN:
+        for name, value in pairs:
+            if not isinstance(value, (int, str, bytes)) or (isinstance(value, Word) and not is_word(value)):
+                raise ValueError(f"the field {name} has a {type(value).__name__} that cannot be printed")
 
 
 def depends_on_machine(error: BaseException) -> bool:

@@ -14,6 +14,7 @@ import msgpack
 from attrs import Attribute, evolve, field, fields, frozen
 
 from pfsb.applications.arguments import value_bytes_max
+from pfsb.applications.names import is_application_name
 from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX, WINDOW_MAX
 from pfsb.support.spelling import nearest
 
@@ -21,7 +22,6 @@ RULES_KNOWN: Final = 1
 """The latest version of the rules of execution that this server can follow; it can follow all earlier ones, too."""
 
 APPLICATIONS_MAX: Final = 64
-NAME_CHARACTERS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000
 BIRTH_BYTES_MAX: Final = 16_384
 """Maximum size, in bytes, of encoded settings."""
@@ -188,7 +188,7 @@ def _check_apps(value: object) -> None:
 def _check_app(app: object) -> str:
     match app:
         case (str(name), int(version)) if type(version) is int:
-            if not name.isidentifier() or len(name) > NAME_CHARACTERS_MAX:
+            if not is_application_name(name):
                 raise WrongSetting(f"apps: {name!r:.80} is no name of an application")
             if not 1 <= version <= VERSION_MAX:
                 raise WrongSetting(f"apps: the version of {name} must be from 1 to {VERSION_MAX}, not {version}")

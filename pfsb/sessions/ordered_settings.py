@@ -27,10 +27,10 @@ from pfsb.applications.interfaces import (
     Result,
     Word,
 )
+from pfsb.applications.names import APPLICATION_CHARACTERS_MAX
 from pfsb.sessions.cluster_settings import (
     APPLICATIONS_MAX,
     BIRTH_BYTES_MAX,
-    NAME_CHARACTERS_MAX,
     RULES_KNOWN,
     VERSION_MAX,
     ClusterSettings,
@@ -90,7 +90,7 @@ def _is_version(value: object) -> bool:
 
 def _is_app(item: tuple[object, object]) -> bool:
     name, versions = item
-    is_name = type(name) is str and len(name) <= NAME_CHARACTERS_MAX
+    is_name = type(name) is str and len(name) <= APPLICATION_CHARACTERS_MAX
     return is_name and type(versions) is tuple and len(versions) <= VERSIONS_MAX and all(map(_is_version, versions))
 
 

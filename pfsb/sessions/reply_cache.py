@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingBytes, Result
+from pfsb.sessions.application_failures import check_result
 
 BYTES_MAX = 1_048_576
 """Maximum bytes of the results of one session, unless the settings say otherwise."""
@@ -185,6 +186,8 @@ class ReplyCache:
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
         """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision.
 
+        Raises an exception, and keeps nothing, if no client can be told the result (`check_result`).
+
         This method runs for each command, so its usual case is written out.
         """
         page = self.page
@@ -197,12 +200,14 @@ class ReplyCache:
                 if len(results) * 4 >= self.answers_max:
                     self._begin_page()
                 return True
+            check_result(result)
             results[number] = result
             size = 0
             for _, value in fields:
                 if isinstance(value, _SIZED):
                     size += _bytes(value)
         else:
+            check_result(result)
             size = self._keep_other(page, number, result)
         if size:
             page.size += size

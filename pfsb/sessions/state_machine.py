@@ -38,7 +38,7 @@ from pfsb.applications.interfaces import (
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.application_failures import depends_on_machine
+from pfsb.sessions.application_failures import check_result, depends_on_machine
 from pfsb.sessions.bundle import Bundle, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
@@ -183,6 +183,17 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
     if before is not None:
         made.restore(before.snapshot())
     return made
+
+
+def _asked(application: Any, question: Command) -> Result:
+    """The answer of an application to a question, or its refusal. Raises all other exceptions of the application."""
+    try:
+        answer: Result = application.query(question)
+    except BadRequest as error:
+        if depends_on_machine(error):
+            raise
+        answer = Refused(error.code, str(error))
+    return answer
 
 
 @implementer(IStateMachine)
@@ -531,7 +542,7 @@ class SessionStateMachine:
             return result
         try:
             is_revision = session.answers.keep(number, result, self.revision)
-        except Exception as error:  # what the application has returned is no result, nor PENDING of a verb that waits
+        except Exception as error:  # no client can be told what the application has returned (`check_result`)
             result = self._internal(command[0], error)
             is_revision = session.answers.keep(number, result, self.revision)
         if not is_revision:
@@ -555,11 +566,12 @@ class SessionStateMachine:
         context.session = session.client_id
         context.number = number
         try:
-            return application.execute(command, context)
-        except BadRequest as error:
-            if not depends_on_machine(error):
-                return Refused(error.code, str(error))
-            raise
+            try:
+                return application.execute(command, context)
+            except BadRequest as error:
+                if depends_on_machine(error):
+                    raise
+                return Refused(error.code, str(error))  # which may raise, in a class that the application has derived
         except Exception as error:
             return self._internal(verb, error)
 
@@ -591,11 +603,8 @@ class SessionStateMachine:
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
         try:
-            result: Result = application.query(command)
-        except BadRequest as error:
-            if depends_on_machine(error):
-                raise
-            result = Refused(error.code, str(error))
+            result = _asked(application, command)
+            check_result(result)
         except Exception as error:
             # A question may have changed what the application keeps beside its state, such as an index.
             self.stop_unless_alike(error, command[0])
@@ -632,6 +641,10 @@ class SessionStateMachine:
         client, whose command of that number is another one.
         """
         client_id, number = ticket
+        try:
+            check_result(result)
+        except Exception as error:
+            result = self._internal("a command that has waited", error)
         self.outcomes.append((result, (client_id, number)))
         session = self.sessions.get(client_id)
         if session is None and self._ending is not None and self._ending.client_id == client_id:

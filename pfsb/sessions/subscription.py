@@ -9,6 +9,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from pfsb.applications.interfaces import Event
+from pfsb.sessions.application_failures import check_event
 
 EVENTS_AT_ONCE = 64
 """Maximum number of events that a subscription fetches from the event log at once."""
@@ -79,8 +80,10 @@ class Subscription:
             self._is_delivering = False
 
     def _deliver_event(self, event: Event) -> None:
-        """Delivers one event. If the call-back raises, the subscription ends, since the client would miss the event."""
+        """Delivers one event. If it cannot be told, or the call-back raises, the subscription ends, since the client
+        would miss the event."""
         try:
+            check_event(event)
             self.deliver(event)
         except Exception:
             self._log.failure("{name} could not be told; whoever follows there is told no more", name=event.name)

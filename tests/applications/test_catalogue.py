@@ -10,7 +10,7 @@ from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue, find_applications
-from pfsb.applications.interfaces import BadRequest, Command, CommandDescription
+from pfsb.applications.interfaces import ApplicationMaker, BadRequest, Command, CommandDescription
 
 
 @define
@@ -80,6 +80,18 @@ class Finding(SynchronousTestCase):
         self.plugins('"kv", "Another.", "collections", "Counter"')
         self.assertEqual(self.refusal("kv"), '2 plugins are named "kv"; each application needs a name of its own')
 
+    def test_a_plugin_has_the_name_of_its_application(self) -> None:
+        """Settings name the plugin. At their next change the application would be another one, with its first state."""
+        self.plugins('"store", "Keys.", "pfsb.applications.key_value", "KeyValue"')
+        self.assertEqual(
+            self.refusal("store"), "the plugin \"store\" makes an application that is named 'kv': they must be equal"
+        )
+
+    def test_a_name_that_settings_do_not_take_is_refused_in_the_plugin(self) -> None:
+        """The setting `apps` has names of letters, digits and _, with commas between them."""
+        for wrong in ("two words", "a,b", "kv:2", "line\n", "", "2nd", "n" * 65):
+            self.assertRaises(ValueError, ApplicationMaker, wrong, "Help.", "collections", "Counter")
+
     def test_a_plugin_that_names_nothing_is_told_by_its_name(self) -> None:
         """A wrong module and a wrong attribute are mistakes in the plugin, and are reported as such."""
         self.plugins('"chess", "Plays.", "no_such_module", "Chess"', '"go", "Plays.", "collections", "Go"')
@@ -129,3 +141,29 @@ class TheCatalogue(SynchronousTestCase):
         self.assertEqual(
             str(error), "the applications parrot and crow both have the verb SAY; they cannot run in one server"
         )
+
+    def test_names_that_break_lines_are_refused(self) -> None:
+        """The line protocol prints a verb and a name as they are. The refusal is one line with application and verb."""
+        for wrong in ("TWO WORDS", "LINE\nOK", "say", "", "2ND", "SAY\x00", "É", "V" * 33):
+            error = str(self.assertRaises(BadRequest, Catalogue, [Parrot("crow", ["FLY", wrong])]))
+            self.assertIn("the application crow has the verb ", error)
+            self.assertTrue(error.isprintable(), error)
+        for wrong in ("two words", "line\nOK", "", "c" * 65):
+            error = str(self.assertRaises(BadRequest, Catalogue, [Parrot(wrong, ["FLY"])]))
+            self.assertTrue(error.startswith("an application is named '") and error.isprintable(), error)
+
+    def test_help_is_one_line(self) -> None:
+        """HELP prints usage and help as they are."""
+        for wrong in (
+            CommandDescription("FLY", "FLY\nOK", "Flies."),
+            CommandDescription("FLY", "FLY", "Flies.\nOK"),
+        ):
+            self.patch(Parrot, "commands", [wrong])
+            error = str(self.assertRaises(BadRequest, Catalogue, [self.parrot]))
+            self.assertIn("the application parrot has a ", error)
+            self.assertTrue(error.isprintable(), error)
+
+    def test_switch_to_a_wrong_name_is_refused(self) -> None:
+        """The settings stay, on every server alike, and so do the applications."""
+        self.assertRaises(BadRequest, self.catalogue.switch, [Parrot("crow", ["a b"])])
+        self.assertEqual(list(self.catalogue.verbs), ["SAY", "REPEAT", "NEVERMORE"])

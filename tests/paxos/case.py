@@ -21,6 +21,7 @@ from pfsb.paxos.messages import (
     Batch,
     ClientUpdate,
     Heard,
+    KnownPosition,
     Message,
     Prepare,
     ReconciliationRequest,
@@ -226,7 +227,7 @@ class ReplicaTestCase(SynchronousTestCase):
         self.replica.start()
         if self.introduced:
             for peer in self.replica.membership.others:
-                self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.found.identity))
+                self.replica.perform(self._known_to, peer)
         self._after_event()
         peers = [each for each in self.storage.records if isinstance(each, PeerRecord)]
         self.records_of_own_storage = own = [each for each in peers if each.server_id == self.server_id]
@@ -237,6 +238,12 @@ class ReplicaTestCase(SynchronousTestCase):
         if not self.replica.storage_identity.is_newcomer:
             self.assertIn(ViewChange(self.server_id, self.found.last_installed + 1), self.take(ViewChange))
         self.after_start()
+
+    def _known_to(self, peer: int) -> None:
+        self.replica.log_positions.on_known_position(
+            KnownPosition(peer, self.found.identity, self.found.incarnation, 0)
+        )
+        self.replica.storage_identity.on_acquainted(Acquainted(peer, self.found.identity))
 
     def after_start(self) -> None:
         """A hook for subclasses: the last step of the set-up."""

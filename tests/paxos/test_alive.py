@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Acquainted, Alive, State, ViewChange
+from pfsb.paxos.messages import Acquainted, Alive, KnownPosition, State, ViewChange
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import (
     accept,
@@ -117,6 +117,7 @@ class RefusalTests(ReplicaTestCase):
         self.advance(0.03)
         self.assertEqual(self.take(ViewChange), [view_change(2, 3), view_change(2, 4)])
         self.take(Acquainted)
+        self.take(KnownPosition)
 
     def test_refusal_of_a_peer_that_was_never_heard_means_nothing(self) -> None:
         """When all servers are started together, the first ones find the others not started yet, and wait for them."""

@@ -10,6 +10,7 @@ from pfsb.paxos.messages import (
     Acquainted,
     Alive,
     Confirmed,
+    KnownPosition,
     Prepare,
     Proposal,
     ReconciliationRequest,
@@ -188,6 +189,7 @@ class LeaderWhoseDiskHangsTests(ReplicaTestCase):
         self.receive(alive(1, 0, State.LEADER_ELECTION))
         self.advance(0.5)
         self.take(Acquainted)
+        self.take(KnownPosition)
         self.assertEqual(self.take(ViewChange), [])
 
 

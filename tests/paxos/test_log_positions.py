@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pfsb.paxos.disk_trouble import DiskTrouble
-from pfsb.paxos.log_positions import SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
+from pfsb.paxos.log_positions import DOUBT_PERIODS, SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord, ViewRecord
-from pfsb.paxos.storage_identity import DOUBT_PERIODS
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import view_change
@@ -53,6 +52,7 @@ class RefusalTests(ReplicaTestCase):
         self.advance(0.01)
         self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 4, 100)
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
+        self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
 
     def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
         """The answer is the second frame, from which on this start's frames count."""
@@ -83,8 +83,10 @@ class NoteTests(ReplicaTestCase):
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 2, 9)])
         self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 2, 9)
         self.assertNotSent(Acquainted)
+        self.assertNotSent(KnownPosition)
         self.storage.finish_all()
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
+        self.assertSent(KnownPosition(2, identity_of(3), 2, 9), to=3)
 
     def test_disk_in_trouble_is_not_asked_to_write_a_start(self) -> None:
         """The record goes to disk later, with others."""
@@ -146,7 +148,7 @@ class TellingTests(ReplicaTestCase):
 
     def admit(self) -> None:
         for sender in (1, 3, 4):
-            self.receive(Acquainted(sender, identity_of(2)))
+            self.receive(Acquainted(sender, identity_of(2)), state(sender, self.found.incarnation, 0))
 
     def test_only_groups_of_an_admitted_server_are_told(self) -> None:
         """Starts, and what a server writes that is not admitted, must not hide that as many groups were lost."""
@@ -197,36 +199,66 @@ class AccusedTests(ReplicaTestCase):
         positions = self.replica.log_positions
         positions._first_told, positions._left_out, positions.is_admitted = 40, 0, True
 
+    def vouch(self, sender: int) -> None:
+        """A server tells that it takes the frames of this start."""
+        self.receive(Acquainted(sender, identity_of(2)), state(sender, 3, 40))
+
     def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
         """The frame that was refused was only late."""
         for message in (state(1, 3, 50), state(1, 2, 40), state(1, 3, 0)):
             self.receive(message)
             self.advance(self.settings.alive_seconds)
             self.receive(message)
-        self.assertFalse(self.replica.storage_identity.is_doubted)
+        self.assertFalse(self.replica.log_positions.is_doubted)
         self.take(Heard)
 
     def test_word_about_another_storage_is_nothing(self) -> None:
         """The word was meant for a storage that had this id before."""
         self.receive(KnownPosition(1, b"brandnew", 9, 99))
-        self.assertFalse(self.replica.storage_identity.is_doubted)
+        self.assertFalse(self.replica.log_positions.is_doubted)
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
         """One server that knows is enough, however many do not know."""
         self.receive(state(1, 3, 51))
         for sender in (3, 4, 5):
-            self.receive(Acquainted(sender, identity_of(2)))
+            self.vouch(sender)
         self.advance(3 * self.settings.alive_seconds)
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.assertNotSent(ViewChange)
         self.take(Heard)
         self.flushLoggedErrors()
 
+    def test_late_acquaintance_takes_no_doubt_back(self) -> None:
+        """An ACQUAINTED that was sent before the storage went back says nothing of this start."""
+        self.receive(state(1, 3, 51))
+        for sender in (3, 4, 5):
+            self.vouch(sender)
+        for late in (Acquainted(1, identity_of(2)), Acquainted(1, b"brandnew"), state(1, 2, 40)):
+            self.receive(late)
+            self.advance(2 * self.settings.alive_seconds)
+            self.assertTrue(self.replica.log_positions.is_doubted, late)
+            self.assertTrue(self.replica.storage_identity.is_newcomer, late)
+        self.vouch(1)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
+        self.flushLoggedErrors()
+
+    def test_late_acquaintance_does_not_hide_words_in_a_row(self) -> None:
+        """A server that lacks something stops, whatever was under way to the server before it."""
+        for _ in range(WORDS_BELIEVED - 1):
+            self.hear_again_and_again(state(1, 3, 51), 1)
+            self.receive(Acquainted(1, identity_of(2)), Acquainted(1, b"brandnew"))
+        self.assertEqual(self.failures, [])
+        self.hear_again_and_again(state(1, 3, 51), 1)
+        self.assertIsNotNone(self.failures.pop().check(StorageWentBack))
+        self.take(Heard)
+
     def test_doubt_that_is_not_repeated_ends(self) -> None:
         """A word of a server in error, which is down when it could take the word back."""
         self.receive(state(1, 3, 51))
         for sender in (3, 4, 5):
-            self.receive(Acquainted(sender, identity_of(2)))
+            self.vouch(sender)
         self.advance((DOUBT_PERIODS - 1) * self.settings.alive_seconds)
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.advance(2 * self.settings.alive_seconds)
@@ -266,7 +298,7 @@ class AccusedTests(ReplicaTestCase):
         """The first words were wrong: the next frame of the true server takes them back."""
         self.hear_again_and_again(state(1, 9, 99), WORDS_BELIEVED - 1)
         for sender in (1, 3, 4, 5):
-            self.receive(Acquainted(sender, identity_of(2)))
+            self.vouch(sender)
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.hear_again_and_again(state(1, 9, 99), WORDS_BELIEVED - 1)
         self.assertEqual(self.failures, [])

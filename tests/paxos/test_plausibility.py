@@ -16,6 +16,7 @@ from pfsb.paxos.messages import (
     Alive,
     Confirm,
     Confirmed,
+    KnownPosition,
     PrepareOK,
     Proposal,
     ReadIndex,
@@ -328,7 +329,7 @@ class ViewZeroTests(ReplicaTestCase):
     def receive_all(self) -> None:
         for message in self.MESSAGES:
             self.receive(message)
-        for kind in (Alive, VCProof, ViewChange, PrepareOK, Acquainted):
+        for kind in (Alive, VCProof, ViewChange, PrepareOK, Acquainted, KnownPosition):
             self.take(kind)
 
     def test_follower_goes_on(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Acquainted, Heard, PrepareOK, State, Stranger, ViewChange
+from pfsb.paxos.messages import Acquainted, Heard, KnownPosition, PrepareOK, State, Stranger, ViewChange
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from tests.paxos.case import ReplicaTestCase, identity_of
@@ -28,6 +28,7 @@ class IdentityTests(ReplicaTestCase):
         self.assertNotSent(Acquainted)
         self.storage.finish_all()
         self.assertSent(Acquainted(2, identity_of(1)), to=1)
+        self.take(KnownPosition)
         self.take(PrepareOK)
 
     def test_frame_that_may_be_forged_binds_no_id(self) -> None:
@@ -43,6 +44,7 @@ class IdentityTests(ReplicaTestCase):
         self.receive(Heard(3, identity_of(2)))
         self.assertEqual(self.replica.membership.identities[3], identity_of(3))
         self.take(Acquainted)
+        self.take(KnownPosition)
 
     def test_frame_that_is_not_handled_is_answered_again_after_a_while(self) -> None:
         """The answer may be lost."""

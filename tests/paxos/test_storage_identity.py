@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from twisted.logger import capturedLogs, formatEvent
 
-from pfsb.paxos.messages import Acquainted, Alive, Heard, Prepare, PrepareOK, ReconciliationRequest, State, ViewChange
+from pfsb.paxos.messages import (
+    Acquainted,
+    Alive,
+    Heard,
+    KnownPosition,
+    Prepare,
+    PrepareOK,
+    ReconciliationRequest,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.records import PeerRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proof, view_change
@@ -12,8 +22,9 @@ from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proo
 OTHER = b"brandnew"
 
 
-def known(server_id: int, identity: bytes = identity_of(2)) -> Acquainted:
-    return Acquainted(server_id, identity)
+def known(server_id: int, identity: bytes = identity_of(2)) -> tuple[Acquainted, KnownPosition]:
+    """The answer of a server that knows this identity of server 2's storage, in its first start."""
+    return Acquainted(server_id, identity), KnownPosition(server_id, identity, 1, 0)
 
 
 class NewcomerTests(ReplicaTestCase):
@@ -47,25 +58,40 @@ class NewcomerTests(ReplicaTestCase):
 
     def test_a_majority_of_the_others_must_know_it(self) -> None:
         """Departure 42: three of the four others. With two, servers that never met could admit two storages."""
-        self.receive(known(1), known(1))
-        self.receive(known(3))
+        self.receive(*known(1), *known(1))
+        self.receive(*known(3))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.assertEqual(self.replica.storage_identity.missing, [4, 5])
-        self.receive(known(4))
+        self.receive(*known(4))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.assertSent(ViewChange(2, 1))
 
     def test_one_server_counts_once(self) -> None:
         """A server answers each ALIVE with ACQUAINTED, and counts once all the same."""
-        self.receive(known(1))
-        self.receive(known(1))
+        self.receive(*known(1))
+        self.receive(*known(1))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_acquaintance_with_a_former_storage_does_not_count(self) -> None:
         """An ACQUAINTED for a lost disk may arrive late."""
         for sender in (1, 3, 4, 5):
-            self.receive(known(sender, OTHER))
+            self.receive(*known(sender, OTHER))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
+        for sender in (1, 3, 4, 5):
+            self.receive(Acquainted(sender, OTHER), KnownPosition(sender, identity_of(2), 1, 0))
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+
+    def test_acquaintance_alone_does_not_count(self) -> None:
+        """Departure 43: it may be late, and the storage may have gone back since it was sent."""
+        for sender in (1, 3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+            self.receive(KnownPosition(sender, identity_of(2), 0, 0))
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.assertEqual(self.replica.storage_identity.missing, [1, 3, 4, 5])
+        for sender in (1, 3, 4):
+            self.receive(KnownPosition(sender, identity_of(2), 1, 0))
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.assertSent(ViewChange(2, 1))
 
     def test_newcomer_answers_an_alive_with_its_own(self) -> None:
         """A server that starts later has not heard the newcomer's first ALIVE."""
@@ -78,7 +104,7 @@ class NewcomerTests(ReplicaTestCase):
         """Two newcomers would answer each other for ever."""
         self.ignore_periodic = False
         self.take(Alive)
-        self.receive(known(1), alive(1, 1, State.REG_LEADER, 0))
+        self.receive(*known(1), alive(1, 1, State.REG_LEADER, 0))
         self.assertNotSent(Alive)
 
 
@@ -94,11 +120,13 @@ class AcquaintanceTests(ReplicaTestCase):
         self.assertNotSent(Acquainted)
         self.storage.finish_all()
         self.assertEqual(set(self.take(Acquainted)), {Acquainted(2, identity_of(3))})
+        self.assertEqual(set(self.take(KnownPosition)), {KnownPosition(2, identity_of(3), 0, 0)})
 
     def test_server_that_hears_this_one_is_shown_that_it_is_heard(self) -> None:
         """A server that crashed at the first contact asks again, while this server knows its storage already."""
         self.receive(Heard(3, identity_of(2)))
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
+        self.assertSent(KnownPosition(2, identity_of(3), 0, 0), to=3)
         self.receive(Heard(3, OTHER))
         self.assertNotSent(Acquainted)
 
@@ -118,9 +146,9 @@ class RestartTests(ReplicaTestCase):
         self.start()
         self.assertEqual(self.take(Heard), [Heard(2, identity_of(i)) for i in (1, 3, 4, 5)])
         for sender in (1, 3, 4):
-            self.receive(known(sender))
+            self.receive(*known(sender))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
-        self.receive(known(5))
+        self.receive(*known(5))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.assertSent(ViewChange(2, 4))
         self.take(ReconciliationRequest)
@@ -130,7 +158,7 @@ class RestartTests(ReplicaTestCase):
         self.found.last_installed = self.found.last_attempted = 3
         self.start()
         for sender in (1, 3):
-            self.receive(known(sender))
+            self.receive(*known(sender))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.advance(self.settings.alive_seconds)
         self.assertFalse(self.replica.storage_identity.is_newcomer)
@@ -143,13 +171,14 @@ class RestartTests(ReplicaTestCase):
         self.found.last_installed = self.found.last_attempted = 3
         del self.found.peers[5]
         self.start()
-        self.receive(known(1))
+        self.receive(*known(1))
         self.receive(Heard(5, identity_of(2)))
-        self.receive(known(5))
+        self.receive(*known(5))
         self.assertSent(Acquainted(2, identity_of(5)), to=5)
+        self.assertSent(KnownPosition(2, identity_of(5), 0, 0), to=5)
         self.advance(2 * self.settings.alive_seconds)
         self.assertTrue(self.replica.storage_identity.is_newcomer)
-        self.receive(known(3))
+        self.receive(*known(3))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         for kind in (Heard, ViewChange, ReconciliationRequest):
             self.take(kind)
@@ -157,7 +186,7 @@ class RestartTests(ReplicaTestCase):
     def test_missing_servers_are_named(self) -> None:
         """An operator who waits for the cluster sees for whom."""
         self.start()
-        self.receive(known(1))
+        self.receive(*known(1))
         with capturedLogs() as lines:
             self.advance(2 * self.settings.alive_seconds)
             self.advance(5)

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Acquainted, Alive, Heard, Message, State, VCProof
+from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, Message, State, VCProof
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
@@ -396,3 +396,4 @@ class ReplicaGateTests(ReplicaTestCase):
         self.receive(Heard(3, identity_of(2)))
         self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3))])
         self.take(Acquainted)
+        self.take(KnownPosition)

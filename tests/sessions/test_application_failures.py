@@ -18,6 +18,7 @@ from pfsb.applications.interfaces import (
     IReplicatedApplication,
     Refused,
     Result,
+    Word,
 )
 from pfsb.applications.key_value import KeyValue
 from pfsb.sessions.application_failures import depends_on_machine
@@ -116,6 +117,45 @@ OF_THE_PROGRAM = (
 )
 
 
+class NoCode(BadRequest):
+    """A refusal whose constructor forgets the code."""
+
+    def __init__(self) -> None:
+        ValueError.__init__(self, "no code")
+
+
+class NoText(BadRequest):
+    """A refusal that cannot tell its text."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def __str__(self) -> str:
+        raise KeyError("text")
+
+
+NOT_PRINTABLE: tuple[Any, ...] = (
+    Done((("two words", 1),)),
+    Done((("line\nOK", 1),)),
+    Done((("a=b", 1),)),
+    Done((('"', 1),)),
+    Done((("", 1),)),
+    Done((("revision", 1), ("\x7f", 2))),
+    Done(((7, 1),)),  # type: ignore[arg-type]
+    Done((), ((("key", "a"), ("new\nline", "b")),)),
+    Done((("state", Word("free\nOK")),)),
+    Done((("state", Word("two words")),)),
+    Done((("part", 0.5),)),  # type: ignore[arg-type]
+    Done((("nothing", None),)),  # type: ignore[arg-type]
+    Refused("NOT FOUND", "two words"),
+    Refused("HELD\nOK", "a line"),
+    Refused("", "no code"),
+    Refused("HELD", "what", fate="perhaps"),
+    Refused("HELD", b"bytes"),  # type: ignore[arg-type]
+)
+"""Answers that would be other words, or other lines, in the line protocol, or none."""
+
+
 class KindsTests(SynchronousTestCase):
     def test_exceptions_of_one_machine_are_told_from_those_of_the_program(self) -> None:
         for error in (*OF_THE_MACHINE, SystemExit(), KeyboardInterrupt()):
@@ -169,13 +209,43 @@ class CommandTests(CounterTestCase):
 
     def test_what_is_no_result_is_a_fault_of_the_program(self) -> None:
         """A value of another type could not be kept for repetitions, nor be told to the client."""
-        for wrong in (None, "OK", PENDING, Done(fields=("revision",)), Done(fields=7)):  # type: ignore[arg-type]
+        for wrong in (None, "OK", PENDING, Done(fields=("revision",)), Done(fields=7), *NOT_PRINTABLE):  # type: ignore[arg-type]
             self.counter.result = wrong
             result = self.run_one("COUNT")
             self.assertEqual(code(result), ("INTERNAL", "unknown"), wrong)
             repeated = self.driver.run("alice", self.epoch, (self.driver.machine.last_number("alice"), ("COUNT",)))
             self.assertEqual(repeated, [result])
         self.flushLoggedErrors(TypeError, ValueError, AttributeError)
+
+    def test_names_that_break_no_line_are_right(self) -> None:
+        """Any word is one; users' texts are printed in quotes, whatever is in them."""
+        for right in (
+            Done((("größe", 1), ("a.b-c", "two words\n"), ("state", Word("free")), ("flag", True))),
+            Done((), ((("key", b"\xff"), ("value", "")),)),
+            Refused("not-found", "two\nlines"),
+        ):
+            self.counter.result = right
+            self.assertEqual(self.run_one("COUNT"), right)
+
+    def test_refusal_that_cannot_be_made_is_a_fault_of_the_program(self) -> None:
+        """A class of the application may have no code, or fail to tell its text; all servers meet that alike."""
+        for wrong in (Full("full", "two words"), Full("full", "LINE\nOK"), NoCode(), NoText()):
+            self.counter.raises = wrong
+            result = self.run_one("COUNT")
+            self.assertEqual(code(result), ("INTERNAL", "unknown"), repr(type(wrong)))
+            self.assertTrue(self.flushLoggedErrors(ValueError, AttributeError, KeyError))
+
+    def test_waiting_command_gets_no_answer_that_cannot_be_told(self) -> None:
+        """The command is answered with INTERNAL, and the slot is executed: else it would wait for ever."""
+        for wrong in ("OK", None, 7, *NOT_PRINTABLE):
+            held = next(self.numbers)
+            self.driver.run("alice", self.epoch, (held, ("HOLD",)))
+            self.counter.completes = (("alice", held), wrong)
+            self.assertEqual(self.run_one("COUNT"), Done())
+            client, number, result = self.driver.observer.completions.pop()
+            self.assertEqual((client, number, code(result)), ("alice", held, ("INTERNAL", "unknown")))
+            self.assertEqual(self.driver.run("alice", self.epoch, (held, ("HOLD",))), [result])
+            self.assertTrue(self.flushLoggedErrors(TypeError, ValueError))
 
     def test_fault_after_completing_another_command(self) -> None:
         """A command that was completed before the fault has its result, which is part of the state of every server."""
@@ -202,6 +272,13 @@ class OtherCallTests(CounterTestCase):
         self.assertRaises(MemoryError, self.driver.machine.question, ("SHOW",))
         self.counter.raises = Full("not today")
         self.assertEqual(self.driver.machine.question(("SHOW",)), Refused("BADREQUEST", "not today"))
+
+    def test_question_whose_answer_cannot_be_told(self) -> None:
+        """The client of this server would take it for another line; other servers do not answer it."""
+        for wrong in (None, "OK", *NOT_PRINTABLE):
+            self.patch(self.counter, "query", lambda command, wrong=wrong: wrong)
+            self.assertEqual(code(self.driver.machine.question(("SHOW",))), ("INTERNAL", "none"), wrong)
+            self.assertTrue(self.flushLoggedErrors(TypeError, ValueError))
 
     def test_end_of_a_session(self) -> None:
         self.counter.raises = RecursionError()

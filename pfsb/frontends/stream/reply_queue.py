@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.applications.interfaces import Answer, BadRequest, Refused, Result
+from pfsb.applications.names import is_word
 
 if TYPE_CHECKING:
     from pfsb.sessions.connection import AnswerAll
@@ -41,8 +42,9 @@ _log = Logger()
 
 
 def refusal(error: Exception) -> Refused:
-    """The refusal for a request that raised `error`. Any exception but `BadRequest` is a defect, and is logged."""
-    if isinstance(error, BadRequest):
+    """The refusal for a request that raised `error`. Any exception but a `BadRequest` whose code is a word is a defect,
+    and is logged."""
+    if isinstance(error, BadRequest) and is_word(error.code):
         return Refused(error.code, str(error))
     _log.failure("a client's request failed", Failure(error))
     return Refused("INTERNAL", "the server made a mistake with this request and noted it in its log", fate="unknown")

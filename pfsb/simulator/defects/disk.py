@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from pfsb.paxos.log_positions import LogPositionHandler, StorageWentBack
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Accept, Alive, Batch, Message, Prepare, PrepareOK, VCProof
+from pfsb.paxos.messages import Accept, Alive, Batch, KnownPosition, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.peers import Peer
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
@@ -309,6 +310,37 @@ def _anybody_vouches(process: Any) -> None:
     def broken(begin: Callable[..., None], identity: bytes) -> None:
         begin(identity)
         process.replica.storage_identity.known_at_start = set(process.replica.membership.others)
+
+
+@DEFECTS.add("late-word-admits", "Departure 43", "an ACQUAINTED counts, whatever start of a storage it was sent to")
+def _late_word_admits(process: Any) -> None:
+    override(process.replica.log_positions, "is_known_by", lambda _: lambda server_id: True)
+
+
+@DEFECTS.add("word-believed-at-once", "Departure 43", "a server stops when it is told once that its storage went back")
+def _word_believed_at_once(process: Any) -> None:
+    positions = process.replica.log_positions
+
+    @instead_of(positions, "on_known_position")
+    def broken(take: Callable[[KnownPosition], None], message: KnownPosition) -> None:
+        take(message)
+        if positions.is_doubted:
+            raise StorageWentBack(f"server {message.server_id} has said so")
+
+
+class _DoubtsForEver(LogPositionHandler):
+    def on_known_position(self, message: KnownPosition) -> None:
+        super().on_known_position(message)
+        self.was_doubted = super().is_doubted
+
+    @property
+    def is_doubted(self) -> bool:
+        return getattr(self, "was_doubted", False)
+
+
+@DEFECTS.add("doubt-for-ever", "Departure 43", "a word that a storage went back counts although it is not repeated")
+def _doubt_for_ever(process: Any) -> None:
+    become(process.replica.log_positions, _DoubtsForEver)
 
 
 @DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")

@@ -52,6 +52,11 @@ def _data_list_cut_short(process: Any) -> None:
     override(process.replica.prepare, "construct_data_list", lambda construct: lambda aru: islice(construct(aru), 2))
 
 
+@DEFECTS.add("contested-ignored", "Departure 39", "of two batches that promises report of one view any one counts")
+def _contested_ignored(process: Any) -> None:
+    override(process.replica.prepare.contested, "add", lambda _: do_nothing)
+
+
 @DEFECTS.add("promise-below-floor", "G19, G21", "a leader is answered though what it lacks is no longer in memory")
 def _promise_below_floor(process: Any) -> None:
     override(process.replica.prepare, "can_answer", lambda _: lambda message: True)

@@ -12,7 +12,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.state_machine import EXPIRE, Session
-from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
+from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 
 DEFECTS = Defects(needs_sessions=True)
 
@@ -366,6 +366,78 @@ def _expiry_overtaken(process: Any) -> None:
         "expire_silent",
         lambda _: lambda client_id, epoch, heard: machine.end_session(client_id, epoch, EXPIRE),
     )
+
+
+@DEFECTS.add(
+    "deaf-server-keeps-sessions",
+    "Departure 36",
+    "the leader expires no session of a server that is heard, although that server executes nothing",
+)
+def _deaf_server_keeps_sessions(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+
+        @instead_of(process.server.expiry, "is_silent")
+        def unbroken(is_silent: Callable[[Session], bool], session: Session) -> bool:
+            is_heard = session.server_id in peers.by_id and peers.heard_lately(session.server_id)
+            return is_silent(session) and not is_heard
+
+
+@DEFECTS.add("displaced-not-told", "Departure 37", "an update in a server's name counts as one that it has made")
+def _displaced_not_told(process: Any) -> None:
+    @instead_of(process.server, "start")
+    def broken(start: Callable[[], None]) -> None:
+        start()
+        clients = process.server.local_clients.submission.paxos_clients
+        override(clients, "is_foreign", lambda _: lambda update: False)
+
+
+@DEFECTS.add(
+    "operators-shut-out", "docs/operating.rst", "the limit of sessions cannot be raised while all sessions are in use"
+)
+def _operators_shut_out(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "session_for")
+    def broken(session_for: Callable[[int, Bundle], Any], server_id: int, content: Bundle) -> Any:
+        if content.opens and content.client_id not in machine.sessions and (refusal := machine.refusal_if_full()):
+            return refusal
+        return session_for(server_id, content)
+
+
+@DEFECTS.add(
+    "program-fault-stops",
+    "docs/internals/applications.rst",
+    "a command that fails alike at every server stops every server",
+)
+def _program_fault_stops(process: Any) -> None:
+    @instead_of(process.server.machine, "stop_unless_alike")
+    def broken(_: object, error: Exception, what: str) -> None:
+        raise error
+
+
+class _BelievingCache(ReplyCache):
+    __slots__ = ()
+
+    def keep(self, number: int, result: Any, revision: int = 0) -> bool:
+        try:
+            return super().keep(number, result, revision)
+        except ValueError:
+            self.page.results[number] = result
+            return False
+
+
+@DEFECTS.add(
+    "wrong-names-told", "docs/internals/applications.rst", "an answer of an application is told whatever is in it"
+)
+def _wrong_names_told(process: Any) -> None:
+    @instead_of(process.server.machine, "run_command")
+    def broken(run: Callable[..., Any], session: Session, number: int, command: Command) -> Any:
+        become(session.answers, _BelievingCache)
+        return run(session, number, command)
 
 
 @DEFECTS.add(

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos import invariants
 from pfsb.paxos.data_structures import PrepareOKs
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.messages import Acquainted, Prepare
+from pfsb.paxos.messages import Acquainted, KnownPosition, Prepare
 from pfsb.paxos.records import PeerRecord, ProposalRecord
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
@@ -218,8 +218,11 @@ class SteppedServer:
 
     def _start(self) -> None:
         self.replica.start()
-        for peer in self.replica.membership.others:
-            self.replica.perform(self.replica.storage_identity.on_acquainted, Acquainted(peer, self.disk.identity))
+        disk, replica = self.disk, self.replica
+        for peer in replica.membership.others:
+            known = KnownPosition(peer, disk.identity, disk.incarnation, 0)
+            replica.perform(replica.log_positions.on_known_position, known)
+            replica.perform(replica.storage_identity.on_acquainted, Acquainted(peer, disk.identity))
 
     def _outcome(self) -> StepOutcome:
         if self._failures:

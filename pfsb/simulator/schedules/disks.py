@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.log_positions import DOUBT_PERIODS, StorageWentBack
 from pfsb.paxos.messages import (
     Accept,
+    Acquainted,
     Alive,
     KnownPosition,
     Message,
@@ -20,7 +21,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
-from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX
+from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX, SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
@@ -264,6 +265,83 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
             cluster.crash(victim)
 
 
+def words_arrive_late(seed: int, patch: Plant | None) -> None:
+    """Departure 43: words that were sent to a server before its storage went back do not admit it.
+
+    Copies of the words by which the others have admitted one start of the server arrive once more, when it has been
+    started with a copy of its disk from that time. What the others say now is lost for a while.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    words: list[Passage] = []
+
+    def note(sender: int, receiver: int | None, messages: Sequence[Message]) -> None:
+        if receiver == victim:
+            words.extend(Passage(sender, victim, m) for m in messages if isinstance(m, Acquainted | KnownPosition))
+
+    cluster.network.observers.append(note)
+    cluster.crash(victim)
+    cluster.restart(victim)
+    cluster.run(1)
+    copy, late = cluster.disk(victim).copy(), list(words)
+    if {passage.sender for passage in late} != set(cluster.ids) - {victim}:
+        raise Violation(f"server {victim} comes back, and the others do not tell that they know its storage")
+    cluster.run(0.5)
+    cluster.crash(victim)
+    lost = cluster.network.drop(lambda p: p.receiver == victim and isinstance(p.message, Acquainted | KnownPosition))
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    for passage in late:
+        cluster.network.inject(passage)
+    cluster.run(3 * cluster.settings.alive_seconds)
+    if not cluster.replica(victim).storage_identity.is_newcomer:
+        raise Violation(f"server {victim} is admitted with an older copy of its disk, by words about a start before")
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: victim in cluster.failures, 5)
+    scene.finish_clients()
+
+
+def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
+    """Hand one word over, in the name of a server, that it knows a later state of another one's storage."""
+    disk = cluster.disk(accused)
+    word = KnownPosition(accuser, disk.identity, disk.incarnation + 1, disk.position)
+    own = cluster.disk(accuser)
+    cluster.replica(accused).receive(accuser, own.identity, [word], own.incarnation, own.position)
+
+
+def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
+    """Departure 43: one KNOWN_POSITION with a later state, which may be forged, stops no server."""
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    accuser, accused = scene.rng.sample(cluster.ids, 2)
+    _accuse(cluster, accuser, accused)
+    cluster.run(1)
+    if not cluster.is_running(accused):
+        raise Violation(f"server {accused} stops, since one frame says that its storage went back")
+    scene.everyone_is_served(10)
+
+
+def doubter_is_gone(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a doubt that its server cannot take back, as it is down, keeps no majority from going on."""
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    accuser, accused = scene.rng.sample(cluster.ids, 2)
+    cluster.crash(accuser)
+    cluster.crash(accused)
+    cluster.restart(accused)
+    _accuse(cluster, accuser, accused)
+    cluster.run(0.5)
+    if not cluster.replica(accused).storage_identity.is_newcomer:
+        raise Violation(f"server {accused} is told that its storage went back, and takes part at once")
+    cluster.run_until(cluster.has_leader, 2 * DOUBT_PERIODS * cluster.settings.alive_seconds)
+
+
 def stranger_vouches(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it was.
 
@@ -460,6 +538,9 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     start_is_written_down,
     start_number_is_repeated,
     old_copy_is_started_again_and_again,
+    words_arrive_late,
+    one_word_is_wrong,
+    doubter_is_gone,
     stranger_vouches,
     stranger_comes_first,
     storage_is_replaced_unmet,

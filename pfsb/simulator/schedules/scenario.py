@@ -117,17 +117,21 @@ class Servers:
             self.cluster.restart(server_id)
         self.cluster.run_until(self.cluster.has_leader)
 
-    def hello(self, server_id: int, client_id: str, ttl_seconds: int = 100) -> SimulatedConnection:
-        """Connect a client to this server and open its session. Returns the connection."""
+    def connect(self, server_id: int) -> SimulatedConnection:
+        """Connect a client to this server that opens no session by HELLO. Returns the connection."""
         line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
         line.connect(lambda: None)
+        return line
+
+    def hello(self, server_id: int, client_id: str, ttl_seconds: int = 100) -> SimulatedConnection:
+        """Connect a client to this server and open its session. Returns the connection."""
+        line = self.connect(server_id)
         self.wait_for(lambda told: line.hello(client_id, ttl_seconds, told))
         return line
 
     def greeting(self, server_id: int, client_id: str) -> Done:
         """Connect a client to this server and open its session. Returns the answer to HELLO."""
-        line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
-        line.connect(lambda: None)
+        line = self.connect(server_id)
         answer = self.wait_for(lambda told: line.hello(client_id, 100, told))
         assert isinstance(answer, Done), f"HELLO is answered {answer}"
         return answer

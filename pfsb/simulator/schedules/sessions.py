@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
+from attrs import evolve
+
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command, Done, IContext, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.plan import DAY_SECONDS
+from pfsb.simulator.faults.wrong_messages import VALID_PAYLOAD
 from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
@@ -162,6 +165,87 @@ def application_has_a_bug(seed: int, patch: Plant | None) -> None:
         raise Violation("servers have different states after a command that failed")
 
 
+def application_breaks_a_line(seed: int, patch: Plant | None) -> None:
+    """An answer with a name that would end the line of its reply is answered INTERNAL fate=unknown at every server."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    for server_id in cluster.ids:
+        key_value = cluster.process(server_id).applications["kv"]
+        key_value.execute = partial(_misname, key_value.execute)
+    user = servers.hello(servers.rng.choice(cluster.ids), "user")
+    for number in (1, 1, 2):
+        told = servers.wait_for(lambda told, number=number: user.submit(number, ("PUT", "key", "value"), told))  # type: ignore[misc]
+        if not isinstance(told, Refused) or (told.code, told.fate) != ("INTERNAL", "unknown"):
+            raise Violation(f"an answer with a line end in a name is told: {told}")
+
+
+def _misname(execute: Callable[[Command, IContext], Any], command: Command, context: IContext) -> Done:
+    execute(command, context)
+    return Done((("line\n#1 OK", context.revision),))
+
+
+def name_is_used_by_another(seed: int, patch: Plant | None) -> None:
+    """Departure 37: an update in a server's name that another one has made answers none of the server's clients.
+
+    The command under way is refused, as it has not run, and its number may be used again.
+    """
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    at = next(i for i in cluster.ids if i != leader)
+    user = servers.hello(at, "user")
+    clients = cluster.process(at).server.local_clients.submission.paxos_clients
+    held = cluster.network.hold(lambda p: p.sender == at and isinstance(p.message, ClientUpdate))
+    answers: list[Result] = []
+    user.submit(1, ("INCR", "n", 1), answers.append)
+    cluster.run(0.05)
+    ours = held.passages[0].message
+    assert isinstance(ours, ClientUpdate) and clients.bundlers_of(ours), "the command is under way"
+    forged = evolve(ours, made_at=cluster.aru(leader), payload=VALID_PAYLOAD)
+    cluster.checks.execution.introduce(forged)
+    replica = cluster.replica(leader)
+    replica.perform(replica.client_updates.on_client_update, forged, at)
+    cluster.run_until(lambda: bool(answers), 5)
+    (answer,) = answers
+    if not isinstance(answer, Refused) or answer.fate != "none":
+        raise Violation(f"a command that has not run, since another update took its place, is answered {answer}")
+    held.release()
+    again = servers.wait_for(lambda told: user.submit(1, ("INCR", "n", 1), told))
+    if not isinstance(again, Done):
+        raise Violation(f"a command that has not run is answered {again} when it is repeated")
+
+
+def all_sessions_are_in_use(seed: int, patch: Plant | None) -> None:
+    """The setting `sessions` can be raised by a client without a session when all sessions are in use."""
+    servers = Servers(seed, patch)
+    operator = servers.hello(0, "operator")
+    servers.wait_for(lambda told: operator.submit(1, ("SETTINGS SET", "sessions=1"), told))
+    other = servers.connect(1)
+    refused = servers.wait_for(lambda told: other.submit(1, ("PUT", "key", "value"), told))
+    if not isinstance(refused, Refused) or refused.code != "BUSY":
+        raise Violation(f"one session is open, one is allowed, and a command in another one is answered {refused}")
+    answer = servers.wait_for(lambda told: servers.connect(2).submit(1, ("SETTINGS SET", "sessions=9"), told))
+    if not isinstance(answer, Done):
+        raise Violation(f"all sessions are in use, and the number of sessions cannot be raised: {answer}")
+
+
+def server_hears_nothing(seed: int, patch: Plant | None) -> None:
+    """Departure 36: the sessions of a server that is heard, and learns of nothing, come to an end like others."""
+    servers = Servers(seed, patch)
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    at = next(i for i in cluster.ids if i != leader)
+    other = servers.hello(next(i for i in cluster.ids if i not in (leader, at)), "other", ttl_seconds=3_000)
+    user = servers.hello(at, "user", ttl_seconds=2)
+    servers.wait_for(lambda told: user.submit(1, ("LOCK", "door", absent), told))
+    for peer in cluster.ids:
+        if peer != at:
+            cluster.cut(peer, at, one_way=True)
+    answers: list[Result] = []
+    other.submit(1, ("LOCK", "door", absent), answers.append)
+    cluster.run_until(lambda: bool(answers), 120)
+
+
 def _raise_after(execute: Callable[[Command, IContext], Any], command: Command, context: IContext) -> None:
     execute(command, context)
     raise KeyError(command[1])
@@ -270,6 +354,10 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     expiry_is_overtaken,
     expiry_of_a_former_epoch,
     application_has_a_bug,
+    application_breaks_a_line,
+    name_is_used_by_another,
+    all_sessions_are_in_use,
+    server_hears_nothing,
     memory_at_one_server,
     clocks_a_day_apart,
     idle_hour,
