@@ -107,6 +107,12 @@ def replaced(client_id: str) -> Refused:
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
 
 
+def failed_alike(verb: str) -> Refused:
+    """The result of a command that has failed by a fault of the application's program, at every server."""
+    text = f"{verb} failed inside the application, at every server alike; it may have changed something"
+    return Refused("INTERNAL", text, fate="unknown")
+
+
 def _changes_settings(content: Bundle) -> bool:
     """Whether a bundle has a command that changes settings.
 
@@ -581,8 +587,7 @@ class SessionStateMachine:
         Raises `error` if other servers may not meet it: then this server stops, and has not executed the command.
         """
         self.stop_unless_alike(error, verb)
-        text = f"{verb} failed inside the application, at every server alike; it may have changed something"
-        return Refused("INTERNAL", text, fate="unknown")
+        return failed_alike(verb)
 
     def stop_unless_alike(self, error: Exception, what: str) -> None:
         """Raises an exception that may have happened at this server alone; logs one that happens at every server."""

@@ -18,9 +18,10 @@ from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
+from pfsb.sessions.application_failures import check_result
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine
+from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine, failed_alike
 from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
@@ -286,6 +287,16 @@ class SessionChecker:
         self._ran_as[ticket] = command, epoch
 
 
+def _as_told(command: Command, result: Any) -> Any:
+    """The result that a client is told: INTERNAL instead of an answer that cannot be printed."""
+    if result is not PENDING:
+        try:
+            check_result(result)
+        except (TypeError, ValueError):
+            return failed_alike(command[0])
+    return result
+
+
 @implementer(IStateMachine)
 class WatchedSessions:
     """Stands between the protocol and the sessions of one server, and reports the effect of each slot to the checker.
@@ -362,7 +373,7 @@ class WatchedSessions:
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
             ticket = (session.client_id, number)
-            self._slot.ran.append((ticket, command, result))
+            self._slot.ran.append((ticket, command, _as_told(command, result)))
             self._slot.ran_under[ticket] = self._epoch
             latest = self._latest_epoch.get(session.client_id, 0)
             if self._epoch < latest:

@@ -62,7 +62,7 @@ class SessionModel:
     revision: int = 0
     sessions: dict[str, ModelSession] = field(factory=dict)
     sessions_max: int | None = None
-    """The quota of open sessions, as BIRTH says it; None before BIRTH. No run changes it."""
+    """The quota of open sessions, as BIRTH or the last change says it; None before BIRTH. No random run changes it."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
     """Client id of a session that has ended, and was not anonymous -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
@@ -98,15 +98,25 @@ class SessionModel:
 
     def _run(self, server_id: int, content: Bundle, expected: Expected) -> None:
         session = self.sessions.get(content.client_id)
-        if session is None and content.opens and not self._is_full:
+        changes = [command for _, command in content.entries if command[0] == "SETTINGS SET"]
+        if session is None and content.opens and (changes or not self._is_full):
             session = self.sessions[content.client_id] = ModelSession(0, server_id, 0)
         if session is None or session.epoch != content.epoch:
             return
-        for number, _ in content.entries:
+        for number, command in content.entries:
             if number > session.last:
+                if command in changes:
+                    self._change_settings(command)
                 session.last = number
                 self.revision += 1
                 expected.ran.append((content.client_id, number))
+
+    def _change_settings(self, command: Sequence[object]) -> None:
+        """Follow a change of the settings. It is taken for one that the servers do not refuse."""
+        for part in command[1:]:
+            name, _, value = str(part).partition("=")
+            if name == "sessions":
+                self.sessions_max = int(value)
 
     def _operate(self, seq: int, server_id: int, operation: Sequence[object], expected: Expected) -> None:
         if operation[0] in ABOUT_SERVERS:

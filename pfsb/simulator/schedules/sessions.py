@@ -201,8 +201,9 @@ def name_is_used_by_another(seed: int, patch: Plant | None) -> None:
     cluster.run(0.05)
     ours = held.passages[0].message
     assert isinstance(ours, ClientUpdate) and clients.bundlers_of(ours), "the command is under way"
-    forged = evolve(ours, made_at=cluster.aru(leader), payload=VALID_PAYLOAD)
+    forged = evolve(ours, timestamp=ours.timestamp + 1, made_at=cluster.aru(leader), payload=VALID_PAYLOAD)
     cluster.checks.execution.introduce(forged)
+    servers.checks.ask(("~wrong", 1), ("SAY", "wrong"))
     replica = cluster.replica(leader)
     replica.perform(replica.client_updates.on_client_update, forged, at)
     cluster.run_until(lambda: bool(answers), 5)
