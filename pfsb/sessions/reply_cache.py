@@ -194,7 +194,7 @@ class ReplyCache:
         results = page.results
         if type(result) is Done and not result.rows:
             fields = result.fields
-            # True and 1.0 equal 1, and are shown otherwise.
+            # True equals 1, and is shown otherwise; 1.0 does, too, and cannot be shown.
             if fields == (("revision", revision),) and type(fields[0][1]) is int:
                 results[number] = revision
                 if len(results) * 4 >= self.answers_max:

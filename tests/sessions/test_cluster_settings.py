@@ -191,6 +191,8 @@ class TwoVersions:
         """The error of an installation with a mistake in it."""
         self.rival = False
         """Whether the application lock has the verbs of kv."""
+        self.help = ""
+        """The help of all verbs of the application lock; "": each verb has its own."""
 
     @property
     def versions(self) -> dict[str, tuple[int, ...]]:
@@ -204,6 +206,8 @@ class TwoVersions:
         application: KeyValue | Lock = KeyValue() if name == "kv" or self.rival else Lock()
         application.name = name
         application.version = version
+        if name == "lock" and self.help:
+            application.commands = [evolve(each, help=self.help) for each in application.commands]
         return application
 
 
@@ -324,6 +328,21 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual((result.code, result.fate), ("CONFLICT", "none"))
         self.assertIn("they cannot run in one server; no setting was changed", result.text)
         self.assertEqual((self.machine.settings.values, set(self.catalogue.verbs)), (before, verbs))
+
+    def test_application_that_breaks_lines_is_refused(self) -> None:
+        """Every server refuses the change, in one line that says which name is wrong."""
+        self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
+        self.announce_all()
+        self.installed.help = "Take it.\nOK"
+        before = self.machine.settings.values
+        result = self.run_command("SETTINGS SET", "apps=kv,lock")
+        assert isinstance(result, Refused)
+        self.assertEqual((result.code, result.fate), ("CONFLICT", "none"))
+        self.assertIn("the application lock has a help of LOCK that is not one line", result.text)
+        self.assertTrue(result.text.isprintable())
+        self.assertEqual(self.machine.settings.values, before)
+        self.installed.help = ""
+        self.assertIsInstance(self.run_command("SETTINGS SET", "apps=kv,lock"), Done)
 
     def test_wait_for_an_application_that_is_removed_ends(self) -> None:
         """Otherwise it would never be answered: neither the lock nor its time limit is there any more."""

@@ -106,7 +106,7 @@ class MachineTests(SynchronousTestCase):
 
             driver.machine.execute_command = otherwise  # type: ignore[method-assign]
             self.assertNotEqual(self.slots(driver)[1], whole[1])
-        self.assertTrue(self.flushLoggedErrors(AttributeError), "PENDING is no result of a verb that does not wait")
+        self.assertTrue(self.flushLoggedErrors(TypeError), "PENDING is no result of a verb that does not wait")
 
     def test_revision_that_is_not_the_commands_own_is_seen(self) -> None:
         """A result that is a revision and nothing else is left out only if it is the right one."""

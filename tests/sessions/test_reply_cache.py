@@ -39,17 +39,23 @@ class KeptAnswersTests(SynchronousTestCase):
             Done((("revision", 7),), ((),)),
             Done((("revision", 7), ("token", 7))),
             Done((("token", 7),)),
-            Done((("revision", 7.0),)),  # type: ignore[arg-type]
             Done((("revision", Word("7")),)),
             Done((("revision", 8),)),
             Done(),
         ]
         told = [kept.keep(number, answer, 7) for number, answer in enumerate(answers, start=1)]
-        self.assertEqual(told, [True] + [False] * 7)
+        self.assertEqual(told, [True] + [False] * 6)
         found = [kept.get(number) for number in range(1, 1 + len(answers))]
         self.assertEqual([repr(one) for one in found], [repr(one) for one in answers])
         page = kept.page.results
         self.assertEqual([number for number, result in page.items() if not gc.is_tracked(result)], [1])
+
+    def test_what_no_client_can_be_told_is_not_kept(self) -> None:
+        """1.0 equals 1, and is no value; a line end in a name would end the line of the reply."""
+        kept = ReplyCache(128)
+        for wrong in (Done((("revision", 7.0),)), Done((("a\n", 7),)), Done((), ((("a\n", 7),),))):  # type: ignore[arg-type]
+            self.assertRaises(ValueError, kept.keep, 1, wrong, 7)
+        self.assertEqual(len(kept), 0)
 
     def test_forgotten_is_the_highest_number_that_went(self) -> None:
         """Results come out of order, so a lower number may be forgotten after a higher one."""

@@ -46,6 +46,14 @@ class FollowingTests(SynchronousTestCase):
         self.subscribe().release(4)
         self.assertEqual(self.told, [1, 2, 3, 4])
 
+    def test_event_that_would_be_other_lines_ends_the_subscription(self) -> None:
+        """Name and names of fields are printed as they are. The client would miss the event, so it gets no more."""
+        for wrong in (Event("TWO WORDS"), Event("LINE\n* OK"), Event("E", (("a b", 1),)), Event("E", (("a", None),))):  # type: ignore[arg-type]
+            self.patch(self.log, "events", lambda first, limit, wrong=wrong: [wrong])
+            self.subscribe().release(1)
+            self.assertEqual((len(self.flushLoggedErrors(ValueError)), self.told), (1, []))
+        self.assertEqual(len(self.stopped), 4)
+
     def test_nothing_is_told_while_paused(self) -> None:
         """Events for a client that does not read stay in the log, and need no queue."""
         subscription = self.subscribe()

@@ -83,6 +83,17 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertIn(b"#1 ERR INTERNAL fate=unknown", self.end_iteration()[0])
         self.assertEqual(len(self.flushLoggedErrors()), 1)
 
+    def test_refusal_whose_code_is_no_word_is_an_internal_error(self) -> None:
+        """An application's `check` may raise such an exception; the code stands in the line as it is."""
+        for code in ("TWO WORDS", "LINE\nOK"):
+
+            def refuse(answer: Answer, code: str = code) -> None:
+                raise BadRequest("no such thing", code)
+
+            self.queue.handle_when_first(1, refuse)
+            self.assertIn(b"#1 ERR INTERNAL fate=unknown", self.end_iteration()[0])
+            self.assertEqual(len(self.flushLoggedErrors(BadRequest)), 1)
+
     def test_second_answer_is_ignored(self) -> None:
         answer = self.queue.place(1)
         answer(Done())
