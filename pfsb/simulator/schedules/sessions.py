@@ -204,8 +204,8 @@ def name_is_used_by_another(seed: int, patch: Plant | None) -> None:
     forged = evolve(ours, timestamp=ours.timestamp + 1, made_at=cluster.aru(leader), payload=VALID_PAYLOAD)
     cluster.checks.execution.introduce(forged)
     servers.checks.ask(("~wrong", 1), ("SAY", "wrong"))
-    replica = cluster.replica(leader)
-    replica.perform(replica.client_updates.on_client_update, forged, at)
+    disk = cluster.disk(at)
+    cluster.replica(leader).receive(at, disk.identity, [forged], disk.incarnation, disk.position)
     cluster.run_until(lambda: bool(answers), 5)
     (answer,) = answers
     if not isinstance(answer, Refused) or answer.fate != "none":
