@@ -17,6 +17,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -76,6 +78,8 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     ReadIndex(0, 1, 3),
     Confirm(0, 1, 1),
     Confirmed(0, 1, 1),
+    Heard(0, b"disk-001"),
+    KnownPosition(0, b"disk-001", 1, 1),
 )
 """One message of each kind, since some kinds are rare among captured frames."""
 
