@@ -53,7 +53,10 @@ def can_forbid_fragments() -> bool:
 
 
 def forbid_fragments(opened: socket.socket) -> None:
-    """Tell the system never to send datagrams of this socket in fragments, if it can. Raises OSError if it refuses."""
+    """Tell the system never to send datagrams of this socket in fragments.
+
+    Does nothing on a system without such an option. Raises OSError if the system refuses the option.
+    """
     options = _options()
     if options is None:
         return
