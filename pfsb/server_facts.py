@@ -136,7 +136,8 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Line of Figure 4 -> number of messages that this server has discarded by that line since it started."""
+        """Line of Figure 4, or another reason -> number of messages that this server has discarded for it since it
+        started."""
         return self._replica.discarded
 
     @property

@@ -65,7 +65,7 @@ def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK)
 def part_wanted(data: DataStructures, message: PrepareOK) -> str | None:
     """Departure 47: a leader's request for a part of a promise is handled by a server that follows it in that view.
 
-    The lines are those of a PREPARE_OK, which has the same fields.
+    The lines are those of a PREPARE_OK, since the request is a message of that type without a data list.
     """
     if data.server.state is not State.REG_NONLEADER:
         return "4 D2"

@@ -45,7 +45,8 @@ class Slot:
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
     first_sent_at: float = 0.0
-    """Time, by the clock in seconds, at which the first copy of that PROPOSAL was sent or accepted (Departure 49)."""
+    """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
+    49)."""
 
 
 @define
@@ -132,7 +133,8 @@ class PrepareOKs:
     parts: int
     arrived: dict[int, PrepareOK] = field(factory=dict)
     reported: dict[int, bytes] = field(factory=dict)
-    """Slot -> digest of the batch that another server's data list has as its proposal there (Departure 39)."""
+    """Slot -> digest of the batch that the data list has there as a proposal (Departure 39); empty for this server's
+    own PREPARE_OK."""
 
     @property
     def complete(self) -> bool:
@@ -153,7 +155,7 @@ class ServerData:
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
     storage_identity: bytes = b""
-    """Random bytes that its storage was made with; empty until the storage is opened."""
+    """Random bytes that the storage of this server was made with; empty until the storage is opened."""
 
     @property
     def incarnation_name(self) -> str:

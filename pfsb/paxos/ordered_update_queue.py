@@ -92,7 +92,7 @@ class OrderedUpdateQueue(Handler):
         self.time = OrderedTime(core.clock)
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
-        """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
+        """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.

@@ -16,10 +16,12 @@ pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
 """Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
 GUESSING_WAITS = 16
-"""How long, in units of the wait, answers to requests that were sent again may be taken for answers to the last copy.
-Where messages are lost, some request that was sent once is answered in that time; where answers are slow, none is."""
+"""For how long, in units of the wait, answers may be taken for answers to the last copy, if all of them are to requests
+that were sent again. If messages are lost, a request that was sent once is answered within that time, and the guessing
+ends. If answers are slow, none is; then times are measured from the first copy (`RoundTrip._guess`)."""
 JITTER = 0.25
-"""Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
+"""Maximum share by which a wait is made longer than double, so that servers that wait for the same thing do not stay in
+step."""
 RELAXATION = 0.97
 """Factor by which the measured times shrink in each period of ALIVE in which nothing is under way: half of them is left
 after some 4 s with the default timers."""
@@ -122,7 +124,7 @@ class RoundTrip:
         self._set()
 
     def relax(self) -> None:
-        """Forget a part of what makes waits longer than the first one: what was slow may be quick by now."""
+        """Make waits that have grown beyond the first one a little shorter: what was slow may be quick by now."""
         if self._backoff > 1.0:
             self._backoff = max(1.0, self._backoff * RELAXATION)
             self._set()

@@ -54,13 +54,14 @@ class ViewRaise(Handler):
         self.shortest_wait = PATIENCE * core.settings.progress_seconds
         """How long, in seconds, a server must have told a later view before the first raise."""
         self.longest_wait = PATIENCE * progress_timer.longest
-        """Maximum of `wait`, in seconds. When no server has told a later view for as long, `wait` is short again."""
+        """Maximum of `wait`, in seconds. If for that long no server has told a later view, `wait` is `shortest_wait`
+        again."""
         self.wait = self.shortest_wait
         """How long, in seconds, a server must have told a later view before the next raise: twice as long after each
         raise."""
         self._beyond_since: dict[int, float] = {}
-        """Server id -> time by the clock from which on that server's latest ALIVE, at each look since the last raise,
-        has told a later view than the one that this server leads."""
+        """Server id -> time by the clock of the first of the looks, without a break up to the last one, at which that
+        server was in a later view than the one that this server leads. Emptied by each raise."""
         self._last_beyond = NEVER
         """Time by the clock of the last look that has found a server in a later view."""
 

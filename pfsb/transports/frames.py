@@ -177,7 +177,8 @@ class OpenedFrame(NamedTuple):
     identity: bytes
     incarnation: int
     position: int
-    """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
+    """Log position that the frame tells: the number of groups that the sender had written while admitted (Departure
+    43)."""
     messages: list[Message]
     notice: Notice | None = None
     """The notice in the frame, which then has no messages; None: a frame of messages."""
@@ -212,7 +213,7 @@ class FrameCodec:
     incarnation: int
     secret: bytes | None = field(default=None, repr=False)
     position: Callable[[], int] = _nothing_written
-    """Returns the log position that a frame carries: see `IStableStorage.position`."""
+    """Returns the log position that the next frame tells: see `ITransport.start`."""
     _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
     _hash: blake2b | xxh3_128 = field(init=False)

@@ -81,7 +81,7 @@ class Path:
 
     @property
     def kept_bytes(self) -> int:
-        """Number of bytes that the incomplete frames of this peer may take in memory."""
+        """Number of bytes in memory for the incomplete frames of this peer, counted as if they were complete."""
         return self._reassembly.kept_bytes
 
     def measure(self, most: int = FRAME_BYTES_MAX) -> None:
