@@ -285,11 +285,11 @@ class DataStructures:
         votes[server_id] = digest
 
     def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
-        """Departure 37: forget a slot's votes of views below Last_Installed; if too many stay, those of the highest
-        view.
+        """Departure 37: forget a slot's votes of views below Last_Installed; if too many views are left, forget those
+        of the highest one.
 
-        Those of the highest view stay if it is not above `view`. Returns whether the slot has room for votes of one
-        more view. A vote that is forgotten is as good as lost: the leader repeats its proposal.
+        The votes of the highest view stay if it is not above `view`. Returns whether the slot has room for votes of one
+        more view. A vote that is forgotten does the same harm as a lost one: the leader repeats its proposal.
         """
         for old in [voted for voted in voters if voted < self.views.last_installed]:
             del voters[old]

@@ -155,8 +155,9 @@ class LeaderElectionHandler(Handler):
         not show that: a leader that orders nothing repeats its proposals as well, and would keep every server that
         suspects it in its view.
 
-        Only the view bears weight for safety: it must be Last_Installed. The two cases are for liveness. The model in
-        docs/spec/index.rst lets a server go back at any time, and breaks S1 if the view may be another one.
+        Safety needs one condition only: the view of the PROPOSAL must be Last_Installed. The two cases are for
+        liveness. The model in docs/spec/index.rst lets a server go back at any time, and breaks S1 if the view may be
+        another one.
         """
         # For safety: see docs/spec/index.rst, breaks AcceptsOlderViews and AcceptsNewerViews.
         if message.view != self._data.views.last_installed or message.view == 0:

@@ -131,7 +131,7 @@ class LogPositionHandler(Handler):
         """Write, in the turn in which this server is admitted, how many groups its frames leave out from now on.
 
         The frames tell a higher log position only when this record is on disk. If they told it sooner, a crash could
-        lose the record, and the next start would tell less.
+        lose the record, and the frames after the next start would tell a lower one.
         """
         own_id = self._data.server.server_id
         self._turn.append(PeerRecord(own_id, self._identity, self._incarnation, self._left_out))
@@ -178,7 +178,7 @@ class LogPositionHandler(Handler):
             self._turn.send(KnownPosition(own_id, identity, peer.incarnation, peer.position), sender)
 
     def on_known_position(self, message: KnownPosition) -> None:
-        """Stop this server if another one knows of a later state of its storage, and says so again and again.
+        """Stop this server if another one has told several times in a row that it knows a later state of this storage.
 
         A single such message may be forged. From the first one on, a server that is not admitted yet waits until the
         other one has said it `WORDS_BELIEVED` times, or sends ACQUAINTED. Raises `StorageWentBack` to stop.

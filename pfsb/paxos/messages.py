@@ -252,7 +252,7 @@ class Heard:
 class KnownPosition:
     """Departure 43: the sender has refused a frame of a storage of which it knows a later state than the frame tells.
 
-    The receiver compares that state with its own, and ignores the message if its own is as late or later: then the
+    The receiver compares that state with its own, and ignores the message if its own is not the earlier one: then the
     refused frame was only delayed.
     """
 

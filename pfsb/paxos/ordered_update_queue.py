@@ -86,8 +86,8 @@ class OrderedUpdateQueue(Handler):
         self.oldest_valid = 0
         """Lowest `made_at` of an update that may still be executed.
 
-        The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
-        could not keep an update of that age from being executed twice.
+        The value never goes back, also when the horizon grows (Departure 34): Last_Executed has dropped entries for
+        older updates, so nothing would keep such an update from being executed twice.
         """
         self.time = OrderedTime(core.clock)
         self.digests = DigestChain(core.settings.digests_kept)

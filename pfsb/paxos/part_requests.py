@@ -55,7 +55,7 @@ class PartRequests:
     _asked: dict[int, dict[int, float]] = field(factory=dict)
     """Server -> part -> time at which the part was asked for first."""
     _failures: dict[int, int] = field(factory=dict)
-    """Server -> number of times in a row that requests to it were in vain."""
+    """Server -> number of times in a row that requests to it were not answered in time."""
     _number: int = 0
     _room: float = ROOM_AT_FIRST
     """Number of requests that may be under way at present."""
@@ -69,7 +69,7 @@ class PartRequests:
     an upper bound from parts that were asked for several times."""
     _is_measured: bool = False
     _backoff: int = 1
-    """Factor of the patience: doubled when a request is in vain, and 1 again when an answer arrives."""
+    """Factor of the patience: doubled when a request is not answered in time, and 1 again when an answer arrives."""
 
     def begin(self) -> None:
         """Forget all requests for parts, since the leader begins to prepare another view."""
@@ -81,7 +81,8 @@ class PartRequests:
         self._usual, self._is_measured, self._backoff = 0.0, False, 1
 
     def answered(self, server_id: int, part: int, now: float) -> None:
-        """Take notice that a part has arrived, whether it was asked for or not."""
+        """Take in that a part of the promise of server `server_id` has arrived at `now`, whether it was asked for or
+        not."""
         self._failures[server_id] = 0
         requests = self._under_way.get(server_id, {})
         request = requests.pop(part, None)
@@ -124,7 +125,7 @@ class PartRequests:
         return min(seconds, PATIENCE_MAX * self.resend_seconds)
 
     def is_silent(self, server_id: int) -> bool:
-        """Whether the latest request to this server that is not under way any more was in vain."""
+        """Whether server `server_id` has left requests unanswered, and has answered none since."""
         return self._failures.get(server_id, 0) > 0
 
     def _note(self, server_id: int, part: int, now: float) -> None:

@@ -117,7 +117,7 @@ class Peers:
         return True
 
     def is_overtaken(self, server_id: int) -> bool:
-        """Whether the last frame from this server told a lower log position than is noted of its storage."""
+        """Whether the last frame from server `server_id` told a lower log position than is noted of its storage."""
         peer = self.by_id[server_id]
         return peer.overtaken_at == peer.last_heard
 
@@ -139,11 +139,11 @@ class Peers:
         return True
 
     def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
-        """Whether a frame that tells less than `claimed_position` may be handled.
+        """Whether a frame that tells a lower log position than `claimed_position` may be handled.
 
-        If it tells less than `position`, too, it may be handled while the peer runs in its latest state, since later
-        frames can overtake it. If it tells no less, it may be handled in any case: only one frame has told more, which
-        may be forged.
+        If the frame tells less than `position`, too, it is handled only while the peer runs in its latest state: then
+        later frames have overtaken it. If it tells at least `position`, it is handled in any case: only one frame has
+        told more, and that one may be forged.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.position:

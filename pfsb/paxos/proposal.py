@@ -192,7 +192,7 @@ class ProposalHandler(Handler):
         """The batch that this leader proposes in slot `seq`; None if there is nothing to propose there.
 
         Departure 34: as long as the settings of the cluster are not executed, the next slot gets the update that brings
-        them, unless a proposal was accepted there. No slot was executed by then, so that is slot 1.
+        them, unless a proposal was accepted there. No slot is executed before that, so the next slot is slot 1.
         """
         ordering = self._data.ordering
         slot = ordering.global_history.get(seq)

@@ -101,7 +101,7 @@ class ReconciliationHandler(Handler):
         self._peers_asked: dict[int, float] = {}
         """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
         self._asked: dict[int, tuple[int, int]] = {}
-        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had claimed by then."""
+        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had told before it was asked."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -178,7 +178,7 @@ class ReconciliationHandler(Handler):
         """Take a reply without slots: doubt its sender if it had said that it has such slots (Departure 37).
 
         A peer that was asked for more slots than it had told of has done nothing wrong. Then what this server has heard
-        of those slots from others was wrong, or the peer is as late as this server.
+        of those slots from others was wrong, or the peer is as far behind as this server.
         """
         if self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)

@@ -2,8 +2,9 @@
 
 The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
 that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
-belong to either copy (Karn's rule, `RoundTrip.answered`). Each time that a wait was in vain the next one is twice
-as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
+belong to either copy (Karn's rule, `RoundTrip.answered`). Each time that no answer comes within the wait, the next wait
+is twice as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true
+time.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ class RoundTrip:
             self._set()
 
     def back_off(self) -> None:
-        """Make the next wait twice as long, and a random share longer: the present one was in vain."""
+        """Make the next wait twice as long, and a random share longer: no answer came within the present one."""
         if self.seconds < self._longest:
             self._backoff *= self._rng.uniform(2.0, 2.0 * (1 + JITTER))
             self._set()

@@ -91,7 +91,7 @@ class StorageIdentityHandler(Handler):
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
-        """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
+        """Server -> the time by the clock at which a frame of that server that was not handled was last answered."""
         self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
         self.known_at_start: set[int] = set()
@@ -114,7 +114,8 @@ class StorageIdentityHandler(Handler):
         """Called in a turn with each ALIVE: ask for ACQUAINTED the other servers that have not sent it since this
         start.
 
-        A newcomer's ALIVE asks by itself (`answer_alive`); a server that comes back asks by HEARD.
+        A newcomer need not ask, since its ALIVE is answered by ACQUAINTED (`answer_alive`); a server that comes back
+        asks by HEARD.
         """
         if not self.is_newcomer:
             return

@@ -96,7 +96,7 @@ class Group:
     """Records that reach the disk together: those of one or several calls of `sync`.
 
     `write` is the number that `Acknowledgements` gave to the last of these syncs that had records. Once the group is on
-    disk, the callbacks of all syncs up to that one may be called.
+    disk, the callbacks of all syncs up to that last one may be called.
     """
 
     records: list[Record] = field(factory=list)

@@ -2,13 +2,13 @@
 
 A storage engine opens a log that is missing, emptied, cut off or older than its database without complaint, and the
 records that were in the log are gone: promises and votes on which a majority may rest. The note stands outside of the
-files of the engine. After each group it is told the storage's position (`IStableStorage.position`), and a storage that
-is found with a lower position is refused.
+files of the engine. After each group the note is told the storage's position (`IStableStorage.position`), and a storage
+that is found with a lower position is refused.
 
 The note is never ahead of the storage, because it is written when a group is on disk. It may be behind. After the death
 of the process it lags by the group that was written last, at most: the file is mapped into memory, so the kernel has
 what was told. After power loss it may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with
-each group would double the work of the disk. If records of this time are cut off, the other servers find that out
+each group would double the work of the disk. If records of that last second are cut off, the other servers find out
 (Departure 43).
 """
 

@@ -24,7 +24,8 @@ class _Options:
     forbid_ipv4: tuple[int, int, int]
     forbid_ipv6: tuple[int, int, int]
     mtu_ipv4: tuple[int, int] | None = None
-    """(level, number) of the option that tells the MTU towards the peer, with the IP header; None: there is none."""
+    """(level, number) of the option that tells the MTU towards the peer, with the IP header; None: the system has no
+    such option."""
     mtu_ipv6: tuple[int, int] | None = None
 
 

@@ -161,7 +161,7 @@ class AddressBook:
         return True
 
     def accepts_source(self, name: ServerName, host: str) -> bool:
-        """Whether a frame of this server may come from `host`, an IP address as the network writes it.
+        """Whether a frame of the server with this name may come from `host`, an IP address as the network writes it.
 
         Called if the frame before came from another address. An address that the name does not have is learned if
         frames are authenticated; otherwise the frame is refused, and the name is looked up again soon.
@@ -305,7 +305,7 @@ class AddressBook:
         self._warn_of_loopback()
 
     def _in_order(self, name: ServerName, addresses: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
-        """Sort the addresses of a server by how well they serve.
+        """Sort the addresses of a server: those that can be used best come first.
 
         Of a peer, those come first that have the IP version of the address where this server listens: the peer knows
         this server by that address, and may refuse frames from another one. Of this server itself, those come first

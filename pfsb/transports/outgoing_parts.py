@@ -62,7 +62,7 @@ class OutgoingParts:
     """The frames that one peer is sent in parts: those on their way, within a window of bytes, and those that wait.
 
     The window follows the losses as that of TCP does: it doubles with each round trip until the first loss, is halved
-    with losses, at most once in a round trip, and grows by small steps after that.
+    when parts are lost, at most once in a round trip, and grows by small steps from then on.
     """
 
     _clock: IReactorTime

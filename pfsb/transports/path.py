@@ -1,6 +1,6 @@
 """One server's end of the path to one peer: how large a datagram may be, and frames that travel in parts.
 
-The parts of the path share one timer. While nothing is in parts and no probe is under way, there is none.
+The parts of the path share one timer. The timer does not run while no frame is in parts and no probe is under way.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PathCounters:
 
 @define(eq=False)
 class Path:
-    """The path to one peer. `size` is that of the largest datagram; it never changes unless `measure` was called."""
+    """The path to one peer. `size` is that of the largest datagram; it changes only after `measure` was called."""
 
     log = Logger()
 

@@ -304,9 +304,9 @@ class UDPTransport:
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:
-        """Make new sockets to a peer, in the place of those that it had; each is opened when it is needed.
+        """Make new sockets to a peer, in the place of its former ones; each is opened when it is needed.
 
-        If one of its addresses is on another machine, the size of its datagrams is measured anew.
+        If an address of the peer is on another machine, the size of the datagrams to it is measured anew.
         """
         addresses = (self.book.where(peer), self.book.copies_to(peer))
         for sockets, address in zip((self._senders, self._copies), addresses, strict=True):
