@@ -87,7 +87,7 @@ class LeaderElectionHandler(Handler):
 
         Such a leader never leads the installed view again (G10), so its vote is as good a hint as a refused frame
         (Departure 11). The VIEW_CHANGE itself is discarded, as every VIEW_CHANGE is while this server follows a leader;
-        but when this server suspects the leader, it attempts the same view (Departure 50).
+        but when this server suspects the leader, it attempts the view that the leader has voted for (Departure 50).
         """
         if self._note_vote_of_leader(message):
             self._progress_timer.hurry()

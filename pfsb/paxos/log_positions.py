@@ -65,7 +65,7 @@ class Doubt:
     words: int = 0
     """Number of KNOWN_POSITIONs, without copies."""
     last_at: float = NEVER
-    """Time by the clock of the last one that is counted."""
+    """Time by the clock of the last KNOWN_POSITION that `words` counts."""
 
 
 class StorageWentBack(Exception):

@@ -41,8 +41,9 @@ class ProposalHandler(Handler):
         """`birth` makes the first update, with the settings of the cluster; None: the state machine needs none.
 
         `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
-        the leader must have executed (section 5.6, trigger 1). `on_hole` is called with the number of a slot that the
-        leader has proposed before the one that came, and that has not come (Departure 49)."""
+        the leader must have executed (section 5.6, trigger 1). `on_hole` is called when a PROPOSAL comes and that of
+        the slot before has not come, with the number of the slot before (Departure 49).
+        """
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering

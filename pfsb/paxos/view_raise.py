@@ -58,8 +58,8 @@ class ViewRaise(Handler):
         """Maximum of `wait`, in seconds. If for that long no server has told a later view, `wait` is `shortest_wait`
         again."""
         self.wait = self.shortest_wait
-        """How long, in seconds, a server must have told a later view before the next raise: twice as long after each
-        raise."""
+        """How long, in seconds, a server must have told a later view before the next raise. Each raise doubles it, up
+        to `longest_wait`."""
         self._beyond_since: dict[int, float] = {}
         """Server id -> time by the clock of the first of the looks, without a break up to the last one, at which that
         server was in a later view than the one that this server leads. Emptied by each raise."""

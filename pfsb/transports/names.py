@@ -210,7 +210,8 @@ class AddressBook:
     def doubt(self, server_id: int) -> None:
         """Look a name up again soon, since its address does not fit what happens.
 
-        A peer sends from an address that its name does not have (yet), or this server cannot listen at its own.
+        Called when a peer sends from an address that its name does not have (yet), or when this server cannot listen at
+        its own address.
         """
         name = self._names[server_id]
         if not name.is_literal and self._clock.seconds() - name.began_at >= DOUBT_SECONDS:

@@ -35,7 +35,7 @@ REPORT_NUMBER_MAX: Final = 254
 FIRST_TIME: Final = 0
 """Value of `Part.answers` in a part that is sent for the first time."""
 UNHEARD: Final = 255
-"""Value of `Part.answers` in a part that is sent again because no report has come: the peer is to report."""
+"""Value of `Part.answers` in a part that is sent again because no report has come: it asks the peer for one."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Ranges of bytes of a frame: pairs of the first byte and the byte after the last one, ascending."""

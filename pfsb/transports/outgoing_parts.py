@@ -59,7 +59,8 @@ class Transfer:
 
 @define(eq=False)
 class OutgoingParts:
-    """The frames that one peer is sent in parts: those on their way, within a window of bytes, and those that wait.
+    """The frames that one peer is sent in parts: those on their way, and those that wait. The window is the number of
+    bytes of frames that may be on their way at once.
 
     The window follows the losses as that of TCP does: it doubles with each round trip until the first loss, is halved
     when parts are lost, at most once in a round trip, and grows by small steps from then on.
