@@ -49,17 +49,18 @@ class _Wanted(Protocol):
     number: int
     """The number under which its present command was submitted to the server; 0: that command waits to be submitted."""
     is_large: bool
-    """Whether this wish takes several commands. The server keeps few unfinished values, so this peer has one large
-    proposal at a time under way."""
+    """Whether this takes several commands. The server keeps few unfinished values, so this peer has one large proposal
+    at a time under way."""
 
     def command(self) -> Command:
-        """The command that comes next."""
+        """The command to submit next."""
 
     def is_settled_by(self, result: Result) -> bool:
         """Whether nothing is left to be done after this result of its command."""
 
     def begin_anew(self) -> None:
-        """Called when the session has ended: its numbers are used anew, and its unfinished values are gone."""
+        """Start again from the first command: the session has ended, so that its numbers and its unfinished values are
+        gone."""
 
 
 @define(eq=False)
@@ -82,7 +83,7 @@ class _OneCommand:
 
 @define(eq=False)
 class _LargeProposal:
-    """A proposal that takes several PARTs. The next one is submitted when the server has taken the one before."""
+    """A proposal that takes several PART commands. Each is submitted when the server has taken the one before."""
 
     _seq: int
     _value: bytes
@@ -264,7 +265,8 @@ class Peer:
             self._ask()
 
     def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
-        """Send a refused command again after a pause: under its old number if it may have run, else under a new one."""
+        """Send a refused command again after a pause: under its old number if it may have run (`is_unknown`), else
+        under a new one."""
         if is_unknown:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
             return

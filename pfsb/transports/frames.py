@@ -53,7 +53,7 @@ These two parts are compared as a whole, and taken apart only where they differ.
 """
 _MARKS: Final = struct.Struct(">4sBBB")
 _TYPE_AT: Final = 5
-"""Place of the frame type among the marks."""
+"""Index of the frame type in the first seven bytes of a frame: magic, version, type, flags."""
 _SHARED: Final = struct.Struct(">8s8s8sI")
 _TAG_AT: Final = HEADER.size
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
@@ -124,7 +124,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 
 def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> bytes:
-    """Called when a field of `identity` is about to get another value."""
+    """Called by attrs before a field of `identity` gets another value: packs `shared` with it. Returns the value."""
     fields = {name: getattr(identity, name) for name in ("cluster", "cluster_identity", "passes", "epoch")}
     identity.shared = _SHARED.pack(*(fields | {changed.name: value}).values())
     return value
@@ -177,7 +177,8 @@ class OpenedFrame(NamedTuple):
     identity: bytes
     incarnation: int
     position: int
-    """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
+    """Log position that the frame tells: the number of groups that the sender had written while admitted (Departure
+    43)."""
     messages: list[Message]
     notice: Notice | None = None
     """The notice in the frame, which then has no messages; None: a frame of messages."""
@@ -212,11 +213,11 @@ class FrameCodec:
     incarnation: int
     secret: bytes | None = field(default=None, repr=False)
     position: Callable[[], int] = _nothing_written
-    """Returns the log position that a frame carries: see `IStableStorage.position`."""
+    """Returns the log position that the next frame tells: see `ITransport.start`."""
     _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
     _hash: blake2b | xxh3_128 = field(init=False)
-    """Hash of the tag before anything is put into it."""
+    """The hash of a tag, with its key, before any bytes are put into it; copied for each frame."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
     _notice_marks: Mapping[type[Notice], bytes] = field(init=False)
@@ -291,7 +292,7 @@ class FrameCodec:
         return head + self.tag(head, body) + body
 
     def tag(self, head: bytes, body: bytes) -> bytes:
-        """The tag of a frame with this header, which lacks the tag, and this body."""
+        """The tag of a frame with this body; `head` is the header without the tag."""
         tag = self._hash.copy()
         tag.update(head)
         tag.update(body)
@@ -303,7 +304,8 @@ class FrameCodec:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
         The tag is checked before anything is believed but the cluster: a frame of another cluster has another key. A
-        frame that came in parts may be late, after many later frames; each part of it was checked for repetition.
+        frame that came in parts may be late, after many later frames; each part of it was checked for repetition, so
+        the frame itself is not.
         """
         if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
