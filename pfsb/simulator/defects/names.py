@@ -35,7 +35,7 @@ class _WaitingForAnswers(AddressBook):
     __slots__ = ()
 
     def begin_unless_waiting(self, name: ServerName) -> None:
-        """Begin a look-up if none of this name waits for its answer, however long that takes."""
+        """Begin a look-up of a name, unless another one still waits for its answer, however long the answer takes."""
         if not name.waiting:
             self.begin_look_up(name)
 
