@@ -112,7 +112,7 @@ class Link:
     frames: int = 0
     """Number of frames under way in this direction."""
     limits: PathLimits | None = None
-    """None: frames of any size travel whole, as between two servers on one machine."""
+    """How much this direction carries; None: frames of any size travel whole, as between two servers on one machine."""
     bytes: int = 0
     """Number of bytes under way in this direction."""
 
@@ -137,7 +137,7 @@ FrameObserver = Callable[[int, bytes], None]
 MisdirectionObserver = Callable[[int, int, bytes], None]
 """Call-back with (sender, receiver, frame), called for each frame that goes to another server than it is meant for.
 
-That server has the address which the sender takes for that of the server that is meant.
+The sender has used an address that belongs to that other server by now.
 """
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
@@ -411,7 +411,8 @@ class SimulatedNetwork:
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now, route)
 
     def _damaged(self, frame: bytes) -> bytes:
-        """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
+        """A damaged copy of the frame: some bits are flipped, or it is cut short, or a part of it is repeated at its
+        end."""
         kind, place = self.rng.randrange(3), self.rng.randrange(len(frame))
         if kind == 0:
             return DamagedFrame(frame[:place])

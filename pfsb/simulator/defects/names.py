@@ -51,7 +51,7 @@ class _Trusting(AddressBook):
     __slots__ = ()
 
     def accepts_source(self, name: ServerName, host: str) -> bool:
-        """Take a frame wherever it comes from, but learn of the address by look-ups only."""
+        """Take a frame from any source, but do not learn the peer's address from it: only look-ups tell addresses."""
         super().accepts_source(name, host)
         return True
 

@@ -171,8 +171,7 @@ class MessageTarget(ClusterTarget):
 
 
 class LieTarget(ClusterTarget):
-    """A cluster that is told wrong messages of all kinds: a server that notices a lie may stop, in a way that it
-    documents."""
+    """A cluster that is told wrong messages of all kinds. A server that notices a lie may stop itself (`tolerates`)."""
 
     name = "lies"
     help = "a cluster that is told wrong messages of all kinds"

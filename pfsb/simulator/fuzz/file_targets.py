@@ -49,7 +49,7 @@ GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
     (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6)),
     (ProposalRecord(5, 6, _batch(6)), AruRecord(4)),
 )
-"""The groups that a storage has written when its files are taken."""
+"""The groups of records in the data directories whose files are changed."""
 
 Content = tuple[object, ...]
 

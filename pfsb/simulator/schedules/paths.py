@@ -70,7 +70,7 @@ def black_hole(seed: int, patch: Plant | None) -> None:
 
 
 def small_frames_fall_into_a_black_hole(seed: int, patch: Plant | None) -> None:
-    """Frames that are no larger than the path has carried, and need no parts, are noticed to be lost as well."""
+    """A path that gets narrower is noticed even if all frames are small enough to need no parts, but no longer pass."""
     scene = _scene(seed, patch, PathLimits())
     cluster = scene.cluster
     _execute(scene, 1, LARGE_BYTES, 0.5)
