@@ -86,8 +86,8 @@ EXAMPLES: Final[tuple[Message, ...]] = (
 
 @cache
 def captured(secret: bytes | None) -> list[CapturedFrame]:
-    """The last frames that servers other than `RECEIVER` have sent in a small cluster, until it has a leader and then
-    at work."""
+    """Frames that servers other than `RECEIVER` have sent in a small cluster: the last ones of its first election, and
+    the last ones of the time in which it ordered commands. They are keyed frames if `secret` is given."""
     cluster = SmallCluster("captured", SERVERS, secret)
     try:
         cluster.run_until_led()

@@ -40,7 +40,10 @@ class DrillClient:
 
     @property
     def is_served(self) -> bool:
-        """Whether the latest request was answered by a state, be it that there is no such key."""
+        """Whether the latest request has its answer, and the answer is no refusal of `REFUSALS`.
+
+        An answer such as NOTFOUND, which comes from the state, counts as served.
+        """
         return self.result is not None and not self.is_refused
 
     @property
@@ -126,7 +129,10 @@ class DiskDrills(LivenessDrills):
         return max(self.cluster.checks.messages.leaders) > view
 
     def _refused(self, client: DrillClient, fate: str, seconds: float, why: str) -> None:
-        """Require that the client is refused within some seconds, with this fate."""
+        """Require that the client is refused, with this fate, within this number of seconds.
+
+        `why` says, in the text of a violation, in which situation the client asks.
+        """
         server_id = client.connection.server_id
         self._wait(lambda: client.result is not None, seconds, f"{why}: a client of server {server_id} is told nothing")
         result = client.result
@@ -134,7 +140,10 @@ class DiskDrills(LivenessDrills):
         require(is_right, f"{why}, and server {server_id} tells a client {result}")
 
     def _served_again(self, client: DrillClient, why: str) -> None:
-        """Require that a command of the client is served soon; after each refusal the client sends another one."""
+        """Require that a command of the client is served soon; after each refusal the client sends another one.
+
+        `why` says, in the text of a violation, why the server must be able to serve.
+        """
         client.change()
         until = self.cluster.now + 2 * self.times.update + 3 * self._election()
         while not client.is_served:
