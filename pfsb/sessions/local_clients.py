@@ -84,7 +84,8 @@ class LocalClients:
         return len(self._connections)
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
-        """Makes the connection of a client. `ended` is `on_session_end` of `ClientConnection`."""
+        """Makes the connection of a client. `ended(code, text)` is called when the session of the connection has ended:
+        it is `on_session_end` of `ClientConnection`."""
         client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
