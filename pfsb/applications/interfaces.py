@@ -137,8 +137,9 @@ class Event:
 class Quotas(Protocol):
     """The quotas of the replicated state: settings that all servers share, with the values in force.
 
-    They bound what clients can make the servers keep. A command that would make the state grow beyond one of them is
-    refused; one by which it shrinks, or stays, is not. So a quota may be set lower than what is in use.
+    They bound what clients can make the servers keep. A command that would make the state grow beyond a quota is
+    refused. A command by which the state shrinks, or keeps its size, is not refused: so a quota may be set lower than
+    what is in use.
     """
 
     @property
@@ -168,7 +169,8 @@ class IQuotaUser(Interface):
     quota = Attribute("str: the name of the quota, as the settings have it")
 
     def used() -> int:
-        """How much of the quota is in use. A function of the state, like the results of commands."""
+        """How much of the quota is in use, in the unit of the quota. A function of the state, like the results of
+        commands."""
 
 
 class IContext(Interface):
