@@ -220,7 +220,7 @@ class ReplyQueue:
             place.answer(result)
 
     def close(self) -> None:
-        """The connection is gone: forget all output, and ignore the answers that are still to come."""
+        """Called when the connection is gone: forget all output, and ignore the answers that are still to come."""
         self._closed = True
         self._places.clear()
         self._in_order = 0
