@@ -338,7 +338,7 @@ class ProcessCluster:
     # ------------------------------------------------------------------ waiting
 
     async def pause(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for `seconds` seconds."""
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:
@@ -371,8 +371,9 @@ class ProcessCluster:
     async def wait_admitted(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
         """Wait until all of these servers (default: all that run) vote.
 
-        A cluster that is being born orders commands as soon as a majority votes. A server that is killed before it has
-        told the others that it knows their storages leaves them unable to vote: then too few may be left.
+        A cluster that is being born orders commands as soon as a majority votes. Each of the other servers waits until
+        a majority of the others has told it that they know its storage. If a server is killed before that, the rest may
+        wait for it in vain.
         """
 
         async def look() -> bool:
