@@ -36,11 +36,12 @@ class Done:
 
 @define
 class GrowingBytes:
-    """A value that commands only add to (APPEND), and that many answers show, each as the value was at that time.
+    """A value that commands only add to (APPEND), and that many answers show, each as the value was when the answer was
+    made.
 
-    What it was at any time is the beginning of what it is now. So an answer is kept as a length, and made anew when a
-    client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a value of a
-    megabyte would fill the memory of all servers.
+    An earlier state of the value is the beginning of its present one. So an answer is kept as a length, and made anew
+    when a client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a
+    value of a megabyte would fill the memory of all servers.
     """
 
     data: bytes = b""

@@ -356,8 +356,8 @@ class ProcessCluster:
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
         """Wait until each of these servers (default: all that run) has answered STATUS.
 
-        Raises ClusterTrouble if a server ends instead, or does not answer within `seconds`; servers are asked one after
-        the other, each for so long.
+        Servers are asked one after the other. Raises ClusterTrouble if a server ends instead, or does not answer within
+        `seconds` after it was first asked.
         """
         for server_id in self.running if server_ids is None else server_ids:
 

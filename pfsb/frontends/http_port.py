@@ -37,6 +37,6 @@ class LazyHTTPSite(Factory):
             self.site.doStop()
 
     def leave(self) -> None:
-        """Closes every connection: the server stops."""
+        """Called when the server stops: closes every connection."""
         if self.site is not None:
             self.site.leave()

@@ -15,7 +15,7 @@ from attrs import define, field
 
 @define(eq=False)
 class Background:
-    """Makes calls one after the other, in a thread of its own. Nothing is started before the first call."""
+    """Makes calls one after the other, in a thread of its own, which the first call starts."""
 
     _name: str
     """The name of the thread, for those who debug."""

@@ -243,8 +243,8 @@ class ClientConnection:
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        The command is still in `submitted` if another command of the same bundle has completed it, because the bundle
-        has not brought the result PENDING to this connection yet.
+        If another command of the same bundle has completed it, the command is still in `submitted`: the results of the
+        bundle, with PENDING among them, have not come to this connection yet.
         """
         submitted = self.pending.pop(number, None) or self.submitted.pop(number, None)
         if submitted is not None:

@@ -27,8 +27,8 @@ from pfsb.sessions.state_machine import ASK, EXPIRE, Session, SessionStateMachin
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most so much
-later."""
+"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most this
+much after its time limit."""
 TIME_EVERY_MS = 10_000
 """How much time, in milliseconds, passes in the state machine until a leader orders the time, although the time limit
 of no PENDING command has passed."""

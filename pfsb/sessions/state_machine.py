@@ -288,10 +288,10 @@ class SessionStateMachine:
         return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
 
     def _switch_applications(self, values: ClusterSettings) -> None:
-        """Run the applications of the settings.
+        """Run the applications that the settings name.
 
-        One that ran before under the same version goes on. One that ran under another version hands its state over.
-        Any other one begins with its first state.
+        An application that ran before under the same version goes on. One that ran under another version hands its
+        state over. Any other one begins with its first state.
         """
         installed = self._catalogue.installed
         lacking = Abilities.of(installed.versions).lacks(values)

@@ -56,8 +56,7 @@ class Submission:
         clock: IReactorTime,
         abandoned_max: int,
     ) -> None:
-        """`abandoned_max` is a number of outstanding bundles of sessions without a connection: if there are as many or
-        more, new commands are refused."""
+        """When `abandoned_max` bundles of sessions without a connection are outstanding, new commands are refused."""
         self._replica = replica
         self._machine = machine
         self._clock = clock

@@ -50,8 +50,8 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT",
 With them a connection whose client's machine is gone ends within half a minute, so that its session can expire.
 """
 _CLOSED, _CLOSED_BY_CLIENT = 7, 8
-"""Numbers that Linux gives the states CLOSE and CLOSE_WAIT of a TCP connection: it is gone, or the client has closed
-its side of it."""
+"""Numbers that Linux gives to two states of a TCP connection. CLOSE: the connection is gone. CLOSE_WAIT: the client has
+closed its side of it."""
 
 
 class IConversation(StructuralType):
@@ -72,16 +72,16 @@ class IConversation(StructuralType):
         moment."""
 
     def pause(self) -> None:
-        """Delivers no events until `resume`: the client does not read."""
+        """Called when the client does not read: delivers no events until `resume`."""
 
     def resume(self) -> None:
-        """Delivers events again: the client reads."""
+        """Called when the client reads again: delivers events again."""
 
     def end_subscriptions(self) -> None:
         """Delivers no more events, for the rest of the connection."""
 
     def disconnected(self) -> None:
-        """Lets go of the session: the connection is gone."""
+        """Called when the connection is gone: lets go of the session."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -373,7 +373,7 @@ class StreamFactory(Factory):
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
     def leave(self) -> None:
-        """Closes every connection, once it has written its output so far: the server stops."""
+        """Called when the server stops: closes every connection, once it has written its output so far."""
         for connection in list(self.connections):
             connection.leave()
 
