@@ -40,7 +40,10 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
 
 
 def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False) -> None:
-    """Bind the address for a moment. `may_come`: the host need not have an address of this machine yet."""
+    """Bind the address for a moment. Raises `PortInUse`, whose text begins with `place`, if that fails.
+
+    If `may_come` is True, the host need not have an address of this machine yet.
+    """
     host, port = address
     try:
         family, _, protocol, _, where = _first_found(host, port, kind)
