@@ -18,8 +18,8 @@ class IStableStorage(Interface):
         """Number of groups that are known to be on disk, counted over the whole life of the storage.
 
         The count is written with each group, and found again by `recover`; it never falls as long as the disk keeps
-        what was forced to it. Every frame carries it, so that a storage that has lost something can be told from its
-        own past.
+        what was forced to it. Every frame tells it, less the groups that were written before this server was admitted,
+        so that a storage that has lost something can be told from its own past.
         """
     )
 
