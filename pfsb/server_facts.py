@@ -185,7 +185,7 @@ class ServerFacts:
 
     @property
     def views_installed(self) -> int:
-        """How often this server has begun to lead or to follow a view since it started."""
+        """How often this server has entered the state REG_LEADER or REG_NONLEADER since it started."""
         shifts = self._replica.shifts
         return shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
 

@@ -124,7 +124,7 @@ class Arguments:
         return number
 
     def limit(self) -> int:
-        """The number of the option `limit=N`, or `absent` if it was not given."""
+        """The number of the option `limit=N`; the constant `absent` if the option was not given."""
         return self.option("limit", absent, most=rows_max)
 
     def milliseconds(self, name: str) -> int:

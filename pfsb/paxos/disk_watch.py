@@ -105,7 +105,8 @@ class DiskWatch(Handler):
     def note_waiting(self) -> None:
         """Add the time since the last look to the time that the write under way has taken.
 
-        At most two periods are added, so that a process that stood still does not take its disk for a hanging one.
+        At most two periods of ALIVE are added, so that a process that stood still does not take its disk for a hanging
+        one.
         """
         now = self._clock.seconds()
         passed, self._looked_at = min(now - self._looked_at, 2 * self._settings.alive_seconds), now

@@ -60,7 +60,8 @@ class PartRequests:
     _room: float = ROOM_AT_FIRST
     """Number of requests that may be under way at present."""
     _steep_below: float = ROOM_MAX
-    """Below this number `_room` doubles with each round of answers; above it grows by one in a round."""
+    """Below this number, the number of parts that may be asked for at a time (`_room`) doubles each time all that were
+    asked for have come; above it that number grows by one (slow start and congestion avoidance of RFC 5681)."""
     _shrunk_at: int = 0
     """Number of the first request after `_room` was last halved; the loss of an earlier request does not halve it
     again."""

@@ -127,8 +127,11 @@ class Peers:
         return 0 < incarnation == self.by_id[server_id].next_incarnation
 
     def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
-        """Note the first frame of a later incarnation of a peer; with the second one, make it the present one. Returns
-        whether that was done."""
+        """Take a frame with a later incarnation of a peer than the present one, and the log position that it tells.
+
+        The first such frame is noted only. With a second one of the same incarnation, whose position is not below that
+        of the first, that incarnation becomes the present one. Returns whether it has become so.
+        """
         if incarnation < peer.incarnation or position < peer.position:
             return False
         if incarnation != peer.next_incarnation or position < peer.next_position:

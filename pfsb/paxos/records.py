@@ -92,7 +92,7 @@ class Recovered:
     ordered: Iterable[tuple[int, Batch]] = ()
     """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
-    """The slots above local_aru that are on disk, in ascending order."""
+    """The slots above local_aru that are on disk, whether accepted or known as ordered, in ascending order."""
     peers: dict[int, PeerRecord] = field(factory=dict)
     """Server id -> the facts on disk about the storage of each other server that was heard, and on this server's
     own storage."""

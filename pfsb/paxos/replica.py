@@ -329,7 +329,7 @@ class Replica:
             check()
 
     def introduce(self, update: ClientUpdate) -> None:
-        """Take, in a turn, a new update of one of this server's own clients."""
+        """Take a new update of one of this server's own clients. Called in a turn."""
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 

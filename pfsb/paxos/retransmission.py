@@ -112,8 +112,7 @@ class Retransmission(Handler):
             )
 
     def wake_by(self, time: float) -> None:
-        """Set the timer so that this server looks at `time`, by the clock, or sooner whether a message is to be
-        repeated."""
+        """Set the timer so that this server looks for messages to repeat at `time`, by its clock, or sooner."""
         if time < self._wake_at:
             self._wake_at = time
             call = self._calls.get("resend")

@@ -168,7 +168,7 @@ class Turn:
             self.send_early(message, to)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
+        """Let `function`, which answers a client, be called when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args, None))
 

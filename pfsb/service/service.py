@@ -349,7 +349,7 @@ class ServerService(Service):
 
 
 def _chat(server: Server) -> Any:
-    """The chat, if the cluster runs it and it has events; else None."""
+    """The application `chat`, if the cluster runs it and it offers its lines as events (`IEventLog`); else None."""
     applications = server.catalogue.applications
     return next((each for each in applications if each.name == "chat" and IEventLog.providedBy(each)), None)
 

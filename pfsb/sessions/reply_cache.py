@@ -47,8 +47,11 @@ def _bytes(value: bytes | str) -> int:
 
 @frozen
 class Beginning:
-    """The form in which a `DoneGrowing` is kept. The value in its first field is not stored, only its length: it is the
-    beginning of a value that has grown since."""
+    """A `DoneGrowing` as it is kept: the result of a command such as APPEND, which tells the whole value that it made.
+
+    Later commands only add to the end of that value, so the cache stores its length, and reads the value from
+    `growing`, where it is the beginning.
+    """
 
     growing: GrowingBytes
     name: str
@@ -217,8 +220,8 @@ class ReplyCache:
         return False
 
     def _keep_other(self, page: Page, number: int, result: Result) -> int:
-        """Keep in `page` a result that is a refusal, has rows, or has a value that grows. Returns the number of bytes
-        by which more is kept."""
+        """Keep in `page` a result that is a refusal, has rows, or is a `DoneGrowing`. Returns the number of bytes by
+        which more is kept."""
         if not isinstance(result, DoneGrowing):
             page.results[number] = result
             return size_of(result)

@@ -44,7 +44,8 @@ FLAG_KEYED: Final = 1
 
 HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 """The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
-digest, epoch, sender, storage identity, incarnation, counter, log position.
+digest, epoch of the membership (0 so far), sender, storage identity, incarnation, counter of the sender's frames, log
+position.
 """
 _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
 """`HEADER` in fewer parts: the first seven bytes are one part, and so are the four fields that all servers share.
@@ -134,7 +135,7 @@ def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> by
 class FrameIdentity:
     """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
-    `cluster_identity` and `passes` may be set at any time: the next frame carries them. Setting a value of another
+    `cluster_identity` and `passes` (the pass digest) may be set at any time: the next frame carries them. Setting a value of another
     length than eight bytes raises ValueError.
     """
 

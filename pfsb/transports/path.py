@@ -195,7 +195,8 @@ class Path:
         self.log.info(text, peer=self.peer, before=before, now=now)
 
     def _set_timer(self) -> None:
-        """Set the timer to the time at which the next thing is due, unless it goes off before that."""
+        """Set the timer to the time at which the next probe, part or report is due, unless it is set to an earlier
+        time."""
         due = min(self._size.due, self._outgoing.due, self._reassembly.due)
         if due == inf or (self._timer is not None and self._timer.getTime() <= due):
             return

@@ -128,7 +128,8 @@ class PathSize:
             self.due = self._clock.seconds()
 
     def proved(self, size: int) -> None:
-        """Take in that a datagram of `size` bytes has arrived: a proof of the present size, if that is no larger."""
+        """Take in that a datagram of `size` bytes has arrived: it proves the present size, unless that is larger than
+        `size`."""
         if size >= self.size:
             self._proved_at = self._clock.seconds()
 

@@ -48,7 +48,7 @@ class _Assembly:
     gap: float = 0.0
     """Longest time, in seconds, between two parts that were sent for the first time."""
     reports: int = 0
-    """Number of reports since the latest part."""
+    """Number of reports of the missing parts that were sent to the peer since its latest part came."""
     number: int = 0
     """Number of the latest report; 0: there was none."""
     asked_at: float = inf

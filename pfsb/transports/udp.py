@@ -342,7 +342,8 @@ class UDPTransport:
     # -- the receiving port -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Open the port at the own address, if it is known, and then close a former one. Raises `PortTaken`."""
+        """Open the receiving port at this server's own address, if that is known, and then close the receiving port
+        that was open before. Raises `PortTaken`."""
         address = self.book.where(self.membership.server_id)
         if address is None or (self._receiving is not None and address == self._bound):
             return

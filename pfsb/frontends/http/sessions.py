@@ -28,7 +28,7 @@ Each session has at most one bundle under way. This number of sessions is enough
 """
 
 LOCK_AGAIN_SECONDS: Final = 1.0
-"""How long, in seconds, after a refused LOCK with an unknown fate this server asks for the result again."""
+"""Seconds after a LOCK was refused with an unknown fate, after which this server asks for the result again."""
 
 Granted = Callable[[str, int], None]
 """Call-back of a stream of events, called for each lock that its client's session is granted: takes the name and the

@@ -1,4 +1,5 @@
-"""Defects of names: servers that do not find a peer again, or take frames from anywhere (docs/internals/frames.rst)."""
+"""Planted defects of host names: servers that do not find a peer again, or take frames from anywhere
+(docs/internals/frames.rst)."""
 
 from __future__ import annotations
 

@@ -75,5 +75,5 @@ class Watchdog:
 
 
 def megabytes_in_use() -> int:
-    """The highest use of memory of this process so far (Linux reports kilobytes)."""
+    """The largest resident memory that this process has had so far, in MiB (`ru_maxrss` is in KiB on Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -74,7 +74,7 @@ class RegisterSpecification:
         """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
         It is twice the revision for a change, and twice the revision, plus 1, for a GET: the GET comes behind the
-        change whose revision it shows, and before the next change.
+        change whose revision it shows, and before the next change. None if the answer shows no revision.
         """
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")

@@ -111,7 +111,8 @@ class DiskDrills(LivenessDrills):
     def _only_reads(self, client: DrillClient) -> None:
         """Require that a change is refused, and a question answered if the server has executed what others have.
 
-        A server that notices its full disk before the others do may miss a slot that they order meanwhile.
+        The question is not asked at another server: one that notices that its own disk is full sooner than the others
+        notice theirs may miss a slot that they order meanwhile.
         """
         client.change()
         self._refused(client, "none", ROUND_SECONDS, "all disks are full")

@@ -275,7 +275,7 @@ def stranger_vouches(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it has lost.
 
     Of five servers, servers 0 to 3 run, and crash. Then servers 0 and 1 come back, and server 4 starts for the first
-    time. Server 0 must not be admitted: besides server 1 it needs server 2 or 3, which have met it, and not server 4.
+    time. Server 0 must not be admitted: besides server 1 it needs server 2 or 3, which have met it; server 4 has not.
     """
     scene = Scenario(seed, patch, servers=5, clients=0, start=False)
     cluster = scene.cluster
