@@ -202,8 +202,10 @@ class LogPositionHandler(Handler):
         )
 
     def believe(self, server_id: int) -> None:
-        """Forget the KNOWN_POSITIONs that came from server `server_id`, each of which said that it refuses this server's
-        frames: it has sent ACQUAINTED, and so takes them now."""
+        """Forget the KNOWN_POSITIONs that came from server `server_id`.
+
+        Each of them said that the server refuses this server's frames. It has sent ACQUAINTED, and so takes them now.
+        """
         self._doubts.pop(server_id, None)
 
     def _words_in_a_row(self, sender: int) -> int:

@@ -135,8 +135,8 @@ def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> by
 class FrameIdentity:
     """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
-    `cluster_identity` and `passes` (the pass digest) may be set at any time: the next frame carries them. Setting a value of another
-    length than eight bytes raises ValueError.
+    `cluster_identity` and `passes` (the pass digest) may be set at any time: the next frame carries them. Setting a
+    value of another length than eight bytes raises ValueError.
     """
 
     server_id: int = field(on_setattr=frozen_attribute)

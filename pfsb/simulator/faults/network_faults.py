@@ -157,8 +157,8 @@ class NetworkFaults(FaultInjector):
     def keyhole(self) -> None:
         """Let only some kinds of messages pass on the links from one server, to it, or both.
 
-        They are those of some of the groups that `EXCHANGES` lists; the messages of a group belong to one exchange, such
-        as an election.
+        They are those of some of the groups that `EXCHANGES` lists; the messages of a group belong to one exchange,
+        such as an election.
         """
         self._repartition()
         self._narrow(self._rng.choice(self._cluster.ids))
