@@ -91,7 +91,7 @@ class PluginApplications:
 
 @frozen
 class GivenApplications:
-    """Applications that are there already, as a program with one of its own, or a test, brings them."""
+    """Applications that the caller has made itself: a test, or a program that brings an application of its own."""
 
     _given: Mapping[str, IReplicatedApplication]
 
@@ -104,7 +104,11 @@ class GivenApplications:
         return {name: (version_of(application),) for name, application in self._given.items()}
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
-        """The application as it was given: it can be made once, at the birth of its cluster."""
+        """The given object itself, if it has this name and version: so it can be used once, at the birth of its
+        cluster.
+
+        Raises `BadRequest` if there is no such object.
+        """
         application = self._given.get(name)
         if application is None or version_of(application) != version:
             raise BadRequest(f'there is no application "{name}" version {version}')
@@ -152,9 +156,9 @@ def refuse_wrong_names(application: IReplicatedApplication) -> None:
 class Catalogue:
     """The applications that a server runs now, and their verbs.
 
-    Which ones run is a setting of the cluster: until its first slot is executed the catalogue has the applications of
-    the configuration, so that commands can be checked. `switch` replaces them. A reader that keeps something made of a
-    catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
+    A setting of the cluster says which applications run. Until slot 1 is executed, the catalogue has the applications
+    of the configuration, so that commands can be checked; `switch` replaces them. A reader that keeps something made of
+    a catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
     """
 
     def __init__(
@@ -172,7 +176,8 @@ class Catalogue:
         self._fill(given)
 
     def include(self, application: IReplicatedApplication) -> None:
-        """Add an application that always runs, whichever are switched to. Raises `BadRequest` as `__init__` does."""
+        """Add an application that always runs, also after each `switch`. Raises `BadRequest` if it has a verb of
+        another one."""
         self._built_in = (*self._built_in, application)
         self._fill(self.applications)
 
@@ -181,9 +186,9 @@ class Catalogue:
         self._watchers.append(switched)
 
     def switch(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Run these applications from now on, and those that are built in.
+        """Run these applications from now on, and those that always run (`include`).
 
-        Raises `BadRequest` as `__init__` does, and then goes on with the applications of before.
+        Raises `BadRequest` if two of them have a verb in common; then the applications of before go on.
         """
         self._fill(tuple(applications))
         for switched in self._watchers:
@@ -207,7 +212,7 @@ class Catalogue:
 
     @property
     def chosen(self) -> Sequence[IReplicatedApplication]:
-        """The applications that were switched to, without those that are built in."""
+        """The applications that were switched to, without those that always run (`include`)."""
         return self.applications[: len(self.applications) - len(self._built_in)]
 
     def entry(self, verb: str) -> CatalogueEntry:

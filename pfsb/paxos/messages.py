@@ -237,7 +237,7 @@ class Acquainted:
 
 @frozen
 class Heard:
-    """Departure 12: the sender has received a frame of the storage with this identity, and asks for a sign of life.
+    """Departure 12: the sender has received a frame of the storage with this identity, and asks for an answer.
 
     The receiver learns that the sender hears it, and so may remember the sender's storage.
     """
@@ -252,18 +252,18 @@ class Heard:
 class KnownPosition:
     """Departure 43: the state in which the sender knows the receiver's storage.
 
-    It is told with ACQUAINTED, and in answer to a frame that the sender has refused, because it knows a later state
-    than the frame tells. The receiver compares the state with the one that it is in. If it lacks nothing, and the
-    incarnation is the present one, the sender takes its frames; an earlier incarnation means that the frame was late.
+    A server tells it with ACQUAINTED, and in answer to a frame that it has refused, because it knows a later state than
+    the frame tells. The receiver compares that state with its own. If it lacks nothing, and the incarnation is the
+    present one, the sender takes its frames; an earlier incarnation means that the frame was delayed.
     """
 
     server_id: int
     identity: bytes
     """Identity of the storage. The receiver ignores the message unless it is its own."""
     incarnation: int
-    """An incarnation of that storage that the sender knows of."""
+    """The latest incarnation of that storage that the sender has noted."""
     position: int
-    """Number of groups that were on the storage's disk in that incarnation, at least."""
+    """The highest log position of that storage that the sender has noted."""
 
 
 @frozen
