@@ -68,7 +68,7 @@ def check_event(event: Event) -> None:
 def _check_pairs(pairs: list[tuple[Any, Any]]) -> None:
     """Look at all names and values together: most answers have few names, and values of few types."""
     names, values = zip(*pairs, strict=True)
-    for name in set(names):
+    for name in dict.fromkeys(names):
         if not is_field_name(name):
             raise ValueError(f"a field of an answer is named {name!r:.80}, which is no word without = and quotes")
     if not set(map(type, values)) <= _PLAIN:
