@@ -52,8 +52,6 @@ class Peer:
     """A later incarnation that one frame has told; 0: none. It becomes `incarnation` when another frame tells it."""
     next_position: int = 0
     """The log position that was told with `next_incarnation`."""
-    overtaken_at: float = NEVER
-    """Time by the clock at which a frame last told less than `position`."""
     reached_at: float = NEVER
     """Time by the clock at which a frame last told as much as `claimed_position`: the peer runs, and is in its latest
     known state."""
@@ -116,11 +114,6 @@ class Peers:
         peer.refused_at = NEVER
         return True
 
-    def is_overtaken(self, server_id: int) -> bool:
-        """Whether the last frame from server `server_id` told a lower log position than is noted of its storage."""
-        peer = self.by_id[server_id]
-        return peer.overtaken_at == peer.last_heard
-
     def waits_for_second(self, server_id: int, incarnation: int) -> bool:
         """Whether one frame of this later incarnation of a peer has come, so that the next one makes it the present
         one."""
@@ -150,7 +143,6 @@ class Peers:
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.position:
-            peer.overtaken_at = now
             return is_running
         if not is_running:
             peer.claimed_position = position

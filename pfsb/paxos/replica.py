@@ -176,7 +176,7 @@ class Replica:
         self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
         self.log_positions = LogPositionHandler(core, peers, storage)
-        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
             core,

@@ -41,7 +41,7 @@ from pfsb.paxos.messages import (
     ReconciliationRequest,
     Stranger,
 )
-from pfsb.paxos.peers import NEVER, Peers
+from pfsb.paxos.peers import NEVER
 from pfsb.paxos.records import PeerRecord
 
 FOR_NEWCOMERS = (
@@ -80,14 +80,12 @@ class StorageIdentityHandler(Handler):
         self,
         core: Core,
         alive: AliveHandler,
-        peers: Peers,
         positions: LogPositionHandler,
         on_admitted: Callable[[], None],
     ) -> None:
         """`on_admitted` is called once, in a turn, when this server may vote and lead."""
         super().__init__(core)
         self._alive = alive
-        self._peers = peers
         self._positions = positions
         self._on_admitted = on_admitted
         self._identity = b""
@@ -244,14 +242,13 @@ class StorageIdentityHandler(Handler):
 
     def _acquaint(self, sender: int) -> None:
         """Send ACQUAINTED to server `sender`, whose frame is being handled: the identity of that server's storage is on
-        disk here. KNOWN_POSITION tells in which state the storage is known.
+        disk here.
 
-        Nothing is sent if that frame has told a lower log position than is noted of the sender's storage: the sender
-        may have been started with an earlier state of it, and then must not be admitted.
+        KNOWN_POSITION tells in which state the storage is known. If the sender was started with an earlier one, it
+        finds so, and is not admitted.
         """
-        if not self._peers.is_overtaken(sender):
-            self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
-            self._positions.tell_known(sender)
+        self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
+        self._positions.tell_known(sender)
 
     def admit_if_known(self) -> None:
         """Admit this server, in a turn, if it waits for that, enough others know its storage, and none is in doubt."""

@@ -258,10 +258,14 @@ class _HastyMembership(Membership):
 
 @DEFECTS.add("old-copy-unnoticed", "Departure 43", "a frame is taken whatever its sender's storage has lost")
 def _old_copy_unnoticed(process: Any) -> None:
-    @instead_of(process.replica.peers, "note_frame")
-    def broken(note: Callable[..., bool], *args: Any) -> bool:
-        note(*args)
-        return True
+    peers = process.replica.peers
+
+    @instead_of(peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+        peer = peers.by_id[server_id]
+        if incarnation != peer.incarnation or position < peer.position:
+            peer.incarnation, peer.position, peer.claimed_position = incarnation, position, position
+        return note(server_id, incarnation, position)
 
 
 @DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
@@ -289,7 +293,9 @@ def _one_lost_group_unnoticed(process: Any) -> None:
     @instead_of(process.replica.peers, "note_frame")
     def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
         peer = process.replica.peers.by_id[server_id]
-        return note(server_id, incarnation, position + (position == peer.position - 1))
+        if position == peer.position - 1:
+            peer.position = peer.claimed_position = position
+        return note(server_id, incarnation, position)
 
 
 @DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
@@ -349,7 +355,11 @@ def _doubt_for_ever(process: Any) -> None:
 
 @DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
 def _overtaken_is_admitted(process: Any) -> None:
-    override(process.replica.peers, "is_overtaken", lambda _: lambda server_id: False)
+    @instead_of(process.replica.log_positions, "tell_known")
+    def broken(_: object, server_id: int) -> None:
+        peer, identity = process.replica.peers.by_id[server_id], process.replica.membership.identities[server_id]
+        known = KnownPosition(process.replica.membership.server_id, identity, peer.incarnation, 0)
+        process.replica.turn.send(known, server_id)
 
 
 @DEFECTS.add("votes-before-word", "Departure 43", "a server that comes back votes before the others have said a word")

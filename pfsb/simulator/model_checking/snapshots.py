@@ -92,7 +92,6 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     # The peer that is asked for missing slots is chosen when the reconciliation timer fires.
     (Peer, "last_heard"): 0.0,
     (Peer, "reached_at"): 0.0,
-    (Peer, "overtaken_at"): NEVER,
     (Peer, "local_aru"): 0,
     # The next three values decide when the Progress_Timer is restarted or shortened. In the explorer the timer may
     # fire whenever it is armed.
