@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from attrs import define, field, frozen
 
 from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingBytes, Result
-from pfsb.sessions.application_failures import check_result
+from pfsb.sessions.application_failures import check_field, check_result, right_fields
 
 BYTES_MAX = 1_048_576
 """Maximum bytes of the results of one session, unless the settings say otherwise."""
@@ -206,12 +206,13 @@ class ReplyCache:
                 if len(results) * 4 >= self.answers_max:
                     self._begin_page()
                 return True
-            check_result(result)
-            results[number] = result
             size = 0
-            for _, value in fields:
+            for name, value in fields:
+                if (name, type(value)) not in right_fields:
+                    check_field(name, value)
                 if isinstance(value, _SIZED):
                     size += _bytes(value)
+            results[number] = result
         else:
             check_result(result)
             size = self._keep_other(page, number, result)

@@ -192,17 +192,6 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
     return made
 
 
-def _asked(application: Any, question: Command) -> Result:
-    """The answer of an application to a question, or its refusal. Raises all other exceptions of the application."""
-    try:
-        answer: Result = application.query(question)
-    except BadRequest as error:
-        if depends_on_machine(error):
-            raise
-        answer = Refused(error.code, str(error))
-    return answer
-
-
 @implementer(IStateMachine)
 class SessionStateMachine:
     """Runs all ordered updates, in their order."""
@@ -619,7 +608,12 @@ class SessionStateMachine:
         if application is None:
             return Refused("UNKNOWN", f"no application here knows {command[0]}")
         try:
-            result = _asked(application, command)
+            try:
+                result: Result = application.query(command)
+            except BadRequest as error:
+                if depends_on_machine(error):
+                    raise
+                result = Refused(error.code, str(error))
             check_result(result)
         except Exception as error:
             # A question may have changed what the application keeps beside its state, such as an index.
