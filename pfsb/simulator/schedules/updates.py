@@ -212,6 +212,9 @@ def bit_flips_and_leader_is_gone(seed: int, patch: Plant | None) -> None:
     cluster.checks.messages.altered.add((view, seq))
     cluster.submit(leader, "client", 1)
     cluster.run_until(lambda: cluster.aru(leader) == seq, 5)
+    history = cluster.replica(heir).data.ordering.global_history
+    # If the altered PROPOSAL were still under way, the cut would take it, too.
+    cluster.run_until(lambda: (slot := history.get(seq)) is not None and slot.proposal is not None, 5)
     cluster.isolate(leader)
     cluster.network.filters.remove(altered)
     cluster.submit(heir, "other", 1)
