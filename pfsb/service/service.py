@@ -282,7 +282,7 @@ class ServerService(Service):
 
         def stop(*_: object) -> None:
             clock: Any = reactor
-            clock.callFromThread(_stop_reactor)
+            clock.callFromThread(stop_reactor)
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
@@ -332,7 +332,7 @@ class ServerService(Service):
         if self._server is not None:
             self._server.replica.turn.stop()
         self._exit_status = EXIT_FAILED
-        _stop_reactor()
+        stop_reactor()
 
     def _end(self) -> None:
         """End the process, when everything else of it has ended: write the last lines of the log, if its disk answers.
@@ -363,7 +363,7 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-def _stop_reactor() -> None:
+def stop_reactor() -> None:
     """Stop the reactor: now, or as soon as it runs. Has no effect if it is stopping, as after a second SIGTERM."""
     clock: Any = reactor
     try:

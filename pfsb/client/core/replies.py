@@ -62,7 +62,7 @@ def read_fields(text: str) -> dict[str, int | str]:
     while found := _NAME.search(text, position):
         position = found.end()
         if text[position : position + 1] == '"':
-            fields[found[1]], position = _string(text, position)
+            fields[found[1]], position = read_string(text, position)
         else:
             end = text.find(" ", position)
             word = text[position : len(text) if end < 0 else end]
@@ -71,8 +71,8 @@ def read_fields(text: str) -> dict[str, int | str]:
     return fields
 
 
-def _string(text: str, start: int) -> tuple[str, int]:
-    """The JSON string that begins at `start`, and where it ends."""
+def read_string(text: str, start: int) -> tuple[str, int]:
+    """The JSON string that begins at `start`, and where it ends; text that is no JSON ends with the line."""
     try:
         value, end = _JSON.raw_decode(text, start)
     except ValueError:
