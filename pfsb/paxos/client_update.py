@@ -16,8 +16,8 @@ class ClientUpdateHandler(Handler):
 
     An update comes from a client of this server, or from another server as CLIENT_UPDATE. A leader puts it into
     Update_Queue, from which it is proposed. A follower sends it to the leader as CLIENT_UPDATE. In an election, updates
-    of own clients are queued, and other servers' are only noted in `Demand`. For an update that was executed, nothing
-    is queued. Figures 10 and 12 of the paper, Block A in both.
+    of own clients are queued, and other servers' are only noted in `Demand`. An update that was executed before is not
+    queued again: it was answered. Figures 10 and 12 of the paper, Block A in both.
     """
 
     def __init__(

@@ -32,11 +32,12 @@ slot waits for a write that is under way and for its own, at the leader or at a 
 
 
 class ProgressTimer(Handler):
-    """Suspects the leader when this server has executed no update for the length of the timer.
+    """Suspects the leader if there is no sign of progress for the length of the timer.
 
-    Other handlers start the timer when a view is preinstalled or installed and when updates are executed, hurry it when
-    the leader seems gone, and stop it when an election begins. The timer sends no message: when it expires, it calls
-    `on_expiry`, which begins an election. Figure 2, line E1, and Figure 6, Block A of the paper.
+    Other handlers start the timer when a view is preinstalled or installed, and again at each sign of progress:
+    updates were executed, or the leader's ALIVE came while no update waits. They hurry it when the leader seems gone,
+    and stop it when an election begins. The timer sends no message: when it expires, it calls `on_expiry`, which begins
+    an election. Figure 2, line E1, and Figure 6, Block A of the paper.
     """
 
     def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip) -> None:

@@ -72,7 +72,7 @@ def read_fields(text: str) -> dict[str, int | str]:
 
 
 def read_string(text: str, start: int) -> tuple[str, int]:
-    """The JSON string that begins at `start`, and where it ends; text that is no JSON ends with the line."""
+    """The JSON string that begins at `start`, and where it ends; if there is none, the rest of the text and its end."""
     try:
         value, end = _JSON.raw_decode(text, start)
     except ValueError:
