@@ -69,7 +69,8 @@ class Opinion:
     knows_this_start: bool = False
     """Whether the last word was that the other server takes frames of this start, and knows no later state."""
     doubts: int = 0
-    """Number of words in a row, without copies, that the other server knows a later state."""
+    """Number of words in a row that the other server knows a later state; a copy that the network has made of one does
+    not count."""
     doubted_at: float = NEVER
     """Time by the clock of the last such word."""
     counted_at: float = NEVER
