@@ -9,7 +9,15 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import BadRequest, Event, Refused, Word
 from pfsb.frontends.line.conversation import Conversation, Verbs
-from pfsb.frontends.line.grammar import BadLine, number_of, parse, render, render_event, render_in_slices
+from pfsb.frontends.line.grammar import (
+    BadLine,
+    number_of,
+    parse,
+    render,
+    render_event,
+    render_in_slices,
+    render_run,
+)
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
 from pfsb.frontends.stream.protocol import StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
@@ -25,7 +33,7 @@ class LineProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         self._splitter = LineSplitter(factory.server.config.limits.command_bytes)
-        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved)
+        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong]:
         return self._splitter.feed(data)
