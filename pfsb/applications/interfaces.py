@@ -285,6 +285,23 @@ class IRunExecutor(Interface):
         """
 
 
+class IPlainChecker(Interface):
+    """An application that can check many command lines of one verb together. An application may do without."""
+
+    plain_words = Attribute(
+        "Mapping[str, int]: verb -> the number of words, 1 or more, of the commands that are checked together"
+    )
+
+    def check_plain(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+        """Check commands of one of the verbs in `plain_words`, as `check` does; return them in the normalised form.
+
+        There is a column for each of the words: it has that word of each command. A word has one or more characters,
+        all of them printable ASCII, without space and quote; it was not quoted, and may have the form of an option.
+
+        Returns None if `check` would refuse one of the commands: then each is checked by itself.
+        """
+
+
 class IEventLog(Interface):
     """An application with an ordered log that clients can follow (chat)."""
 

@@ -7,9 +7,10 @@ for now, which is UTF-8 here; front ends make text of an answer again (`decoded`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import itemgetter
+from types import MappingProxyType
 
 import msgpack
 from sortedcontainers import SortedList
@@ -29,6 +30,7 @@ from pfsb.applications.arguments import (
     quoted,
     refuse_other_format,
     rows_max,
+    value_bytes_max,
 )
 from pfsb.applications.interfaces import (
     Command,
@@ -38,6 +40,7 @@ from pfsb.applications.interfaces import (
     Fields,
     GrowingBytes,
     IContext,
+    IPlainChecker,
     IQuotaUser,
     IReplicatedApplication,
     IRunExecutor,
@@ -74,13 +77,14 @@ _Entry = tuple[bytes, int, GrowingBytes | None]
 """(value, revision, what grows with the value, and whose beginnings are kept answers, or None)."""
 
 
-@implementer(IReplicatedApplication, IQuotaUser, IRunExecutor)
+@implementer(IReplicatedApplication, IQuotaUser, IRunExecutor, IPlainChecker)
 class KeyValue(Application):
     """A map from key to value. Every command that changes it is atomic, and has one revision."""
 
     name = "kv"
     quota = "kv_bytes"
     run_verbs = ("PUT",)
+    plain_words: Mapping[str, int] = MappingProxyType({"GET": 1, "PUT": 2, "APPEND": 2, "PUTHASH": 2})
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
@@ -151,6 +155,14 @@ class KeyValue(Application):
         self.entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
         self.used_bytes = sum(map(len, keys)) + sum(map(len, values))
         self._keys, self._unsorted = SortedList(keys), []
+
+    def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+        """Check keys, or keys and values: words of ASCII are their own bytes, so only their lengths are left to see."""
+        if max(map(len, columns[0])) > key_bytes_max:
+            return None
+        if len(columns) > 1 and max(map(len, columns[1])) > value_bytes_max:
+            return None
+        return [*zip(repeat(verb), *columns)]
 
     def _put(self, command: Command, context: IContext) -> Result:
         _, key, value = command

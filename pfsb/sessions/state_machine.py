@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue, InstalledApplications, version_of
 from pfsb.applications.interfaces import (
     PENDING,
@@ -56,8 +57,6 @@ BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 """BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
 ASK, HERE = "ASK", "HERE"
 """ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
-RUN_COMMANDS_MIN = 2
-"""Minimum number of commands that are executed as a run: a single one takes less byte code by itself."""
 _verb = itemgetter(0)
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings of client ids under which no client opens a session."""
@@ -173,6 +172,11 @@ class _EventLog:
     length: int = 0
 
 
+def _never_has_a_deadline(application: Any) -> bool:
+    """Whether an application has the method of its base class that says so."""
+    return getattr(type(application), "next_deadline", None) is Application.next_deadline
+
+
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
     """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
 
@@ -269,6 +273,8 @@ class SessionStateMachine:
             and not entry.description.waits
         }
         """Verb -> the application that executes runs of its commands together."""
+        self._have_deadlines = [app for app in catalogue.applications if not _never_has_a_deadline(app)]
+        """The applications that are asked for deadlines, in their order."""
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
 
     # ------------------------------------------------------------------ settings
@@ -405,13 +411,13 @@ class SessionStateMachine:
     def next_deadline(self) -> int | None:
         """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
         time; None if there is none."""
-        deadlines = map(self._deadline_of, self.applications)
+        deadlines = map(self._deadline_of, self._have_deadlines)
         return min((d for d in deadlines if d is not None), default=None)
 
     def _end_waits(self) -> None:
         """Tells applications that a time limit has passed. In most slots none has, so that is found out first."""
         try:
-            for application in self.applications:
+            for application in self._have_deadlines:
                 deadline = application.next_deadline()
                 if deadline is not None and deadline <= self.time_ms:
                     break
@@ -419,7 +425,7 @@ class SessionStateMachine:
                 return
         except Exception:
             self._log.debug("a time limit could not be asked for")
-        for application in self.applications:
+        for application in self._have_deadlines:
             deadline = self._deadline_of(application)
             if deadline is not None and deadline <= self.time_ms:
                 self._call_application(application.time_passed, self._context_for(""))
@@ -495,14 +501,19 @@ class SessionStateMachine:
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
         entries = content.entries
-        if len(entries) >= RUN_COMMANDS_MIN and (together := self._run_together(session, entries)) is not None:
+        if len(entries) == 1:
+            ((number, command),) = entries
+            one = self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
+            results = [one]
+        elif (together := self._run_together(session, entries)) is not None:
             if is_ours and self.counts is not None:
                 self.counts.note_run(entries[0][1][0], len(entries))
             return together
-        results = [
-            self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
-            for number, command in entries
-        ]
+        else:
+            results = [
+                self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
+                for number, command in entries
+            ]
         if is_ours and self.counts is not None:
             self.counts.note([command[0] for _, command in entries], results)
         return results
