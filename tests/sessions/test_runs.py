@@ -117,12 +117,13 @@ class Sum:
 keys = st.sampled_from(("a", "b", "c", "k\u00e9y"))
 sizes = st.sampled_from((0, 1, 1, 2, 5, 9, 30))
 puts = st.builds(lambda key, size: ("PUT", key, "v" * size), keys, sizes)
+appends = st.builds(lambda key: ("APPEND", key, "xyz"), keys)
 others = st.one_of(
     st.just(("PUT", "a")),
     st.just(("PUT", "a", 7)),
     st.just(("PUT", 7, 7)),
     st.builds(lambda key: ("INCR", key, 1), keys),
-    st.builds(lambda key: ("APPEND", key, "xyz"), keys),
+    appends,
     st.builds(lambda key: ("DEL", key), keys),
     st.builds(lambda key: ("GET", key), keys),
     st.just(("SAY", "hello")),
@@ -135,10 +136,13 @@ sums = st.builds(lambda number: ("ADD", number), st.sampled_from((1, 2, 3, 5, 13
 commands = st.one_of(
     st.lists(puts, min_size=1, max_size=9),
     st.lists(puts, min_size=1, max_size=9),
+    st.lists(st.one_of(puts, appends), min_size=2, max_size=4),
     st.lists(st.one_of(puts, puts, puts, others), min_size=1, max_size=6),
     st.lists(sums, min_size=1, max_size=5),
 )
-steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9)
+steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9) | st.lists(
+    st.sampled_from((2, 0, -1, -3, -7)), max_size=1
+)
 """By how much each number is above the one before, 1 if there is none; None: the command comes without a number."""
 bundles = st.tuples(st.sampled_from(NAMED + ANONYMOUS), st.sampled_from((0, 0, 0, 0, 0, 1)), commands, steps)
 """(client id, by how much its epoch is wrong, commands, steps)"""
