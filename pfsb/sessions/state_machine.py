@@ -505,7 +505,7 @@ class SessionStateMachine:
             ((number, command),) = entries
             one = self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
             results = [one]
-        elif (together := self._run_together(session, entries)) is not None:
+        elif (together := self.run_together(session, entries)) is not None:
             if is_ours and self.counts is not None:
                 self.counts.note_run(entries[0][1][0], len(entries))
             return together
@@ -518,7 +518,7 @@ class SessionStateMachine:
             self.counts.note([command[0] for _, command in entries], results)
         return results
 
-    def _run_together(self, session: Session, entries: Sequence[Entry]) -> RunResults | None:
+    def run_together(self, session: Session, entries: Sequence[Entry]) -> RunResults | None:
         """Runs the commands of a bundle together if they are a run that its application executes together; else None.
 
         The commands of a run have one verb, and numbers that follow each other, all of which are above what the session

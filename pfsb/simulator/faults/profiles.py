@@ -223,6 +223,16 @@ PROFILES: Final[Mapping[str, Profile]] = {
         users=(4, 6, 8),
         has_small_quotas=True,
     ),
+    "runs": Profile(
+        "users who send many PUTs at once, soon have all that they may have, and come back; servers without memory",
+        ("clients", "crashes", "memory"),
+        users=(2, 4, 6),
+        # A period in which as many requests come together as a user has under way.
+        user_profile={"pipeline": 8, "think_seconds": 0.03, "batching_seconds": 0.5, "rhythm_seconds": 0.0},
+        vocabulary={"share_of_puts": 0.9, "share_of_reads": 0.02, "share_of_locks": 0.02, "share_of_local_reads": 0.05},
+        faults_per_second=(0.5, 1.5),
+        has_small_quotas=True,
+    ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",
