@@ -103,10 +103,10 @@ class QuotaChecker:
             self._values[key] = wanted
             self._kv_bytes += growth
             too_large = len((wanted or "").encode()) > quotas.value_bytes or self._kv_bytes > quotas.kv_bytes
-            _require(growth <= 0 or not too_large, f"{command} adds {growth} bytes beyond a quota")
+            _require(growth <= 0 or not too_large, f"a run adds {growth} bytes beyond a quota ({command})")
         for key in {command[1]: None for command in commands}:
             found, wanted = self._value(key), self._values[key]
-            _require(found == wanted, f"{key} is {found} after {commands}, and must be {wanted}")
+            _require(found == wanted, f"a run has left a key as it must not be ({key}: {found}, not {wanted})")
         _require(self._kv.used() == self._kv_bytes, f"kv_bytes are {self._kv.used()}, and must be {self._kv_bytes}")
 
     def _check_line(self, session: Session, command: Command, result: Any) -> None:
