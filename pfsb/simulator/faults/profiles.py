@@ -48,6 +48,7 @@ ALL_FAMILIES: Final = (
     "heirs",
     "crash_loops",
     "memory",
+    "repeats",
     "slips",
     "confusion",
     "paths",
@@ -225,7 +226,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "runs": Profile(
         "users who send many PUTs at once, soon have all that they may have, and come back; servers without memory",
-        ("clients", "crashes", "memory"),
+        ("clients", "crashes", "memory", "repeats"),
         users=(2, 4, 6),
         # A period in which as many requests come together as a user has under way.
         user_profile={"pipeline": 8, "think_seconds": 0.03, "batching_seconds": 0.5, "rhythm_seconds": 0.0},
