@@ -69,7 +69,7 @@ class KeptAnswersTests(SynchronousTestCase):
         self.assertEqual(kept.forgotten, 58)
 
     def test_limits_that_change_hold_from_the_next_result_on(self) -> None:
-        """Also for the page to which results are being added."""
+        """The page to which results are being added follows, too."""
         kept = ReplyCache(100)
         for number in range(1, 20):
             kept.keep(number, Done())

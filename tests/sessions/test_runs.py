@@ -288,7 +288,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 2)
 
     def test_numbers_that_are_skipped_are_not(self) -> None:
-        """What is kept has following numbers."""
+        """Results that are kept together have following numbers."""
         self.put(1, 3)
         self.assertEqual(self.kv.together, 0)
 
@@ -307,7 +307,7 @@ class RunTests(SynchronousTestCase):
         self.assertEqual(self.kv.together, 0)
 
     def test_value_beyond_its_quota_is_refused_alone(self) -> None:
-        """The others run."""
+        """The commands before and after it run."""
         results = self.run_bundle((1, ("PUT", "a", "v")), (2, ("PUT", "b", "v" * 10)), (3, ("PUT", "c", "v")))
         self.assertEqual([isinstance(each, Refused) for each in results], [False, True, False])
 
@@ -340,7 +340,7 @@ class RunTests(SynchronousTestCase):
         self.assertRaises(MemoryError, driver.execute, run)
 
     def test_verb_that_waits_is_never_executed_in_runs(self) -> None:
-        """Its limit of commands that are PENDING is compared for each command."""
+        """The limit of commands that are PENDING is compared for each command."""
 
         class Waits(Sum):
             commands = (CommandDescription("ADD", "ADD n", "Add.", waits=True),)
@@ -396,7 +396,7 @@ class KeptRunTests(SynchronousTestCase):
             self.assertEqual([runs.get(n) for n in range(number + 2)], [single.get(n) for n in range(number + 2)])
 
     def test_run_is_one_entry(self) -> None:
-        """It takes the memory of one, and no work of the garbage collector."""
+        """The results take the memory of one, and no work of the garbage collector."""
         cache = ReplyCache(128)
         cache.keep_revisions(5, range(70, 90))
         self.assertEqual(cache.page.results, {5: range(70, 90)})

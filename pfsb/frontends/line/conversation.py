@@ -172,7 +172,7 @@ class Conversation:
 
     def handle_plain(self, plain: PlainLines) -> None:
         """Collects the commands of plain lines for `submit_pipelined`, as `handle_request` does with each of them."""
-        pipelined = self._room_for(len(plain.data), is_local=False)
+        pipelined = self._room_for(len(plain.data), plain.is_local)
         pipelined.commands += plain.commands
         pipelined.tags += plain.tags
 

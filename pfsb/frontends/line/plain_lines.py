@@ -1,7 +1,8 @@
 """PlainLines: lines of one verb that arrive together, and that one expression recognises without the parser.
 
 A line is plain if it is a verb in capitals and as many words as the verb's application says, each behind one space, of
-printable ASCII without quotes; before the verb there may be a command number. Such a line means the same to the parser
+printable ASCII without quotes; before the verb there may be a command number, and at the end of a question read=stale.
+Such a line means the same to the parser
 (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. A PUT takes a fortieth of the byte code that
 it takes in the parser, and a twentieth of the time.
 """
@@ -18,12 +19,13 @@ from attrs import define
 from pfsb.applications.interfaces import Command, CommandDescription
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
 
-_NUMBER: Final = rb"#[1-9][0-9]{0,17}"
+_NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
 _WORD_OF_QUESTION: Final = rb"[!#-<>-~]+"
 """A question may have the option read=, so its plain words have no equals sign."""
+_STALE: Final = b" read=stale"
+_STALE_END: Final = b" read=stale\n"
 _HASH: Final = b"#"[0]
-_LINE_END: Final = b"\n"[0]
 _without_hash: Final = itemgetter(slice(1, None))
 
 
@@ -35,6 +37,8 @@ class PlainLines:
     tags: Sequence[int | None]
     """The command number of each line; None for all of them if there are no numbers."""
     commands: Sequence[Command]
+    is_local: bool
+    """True for questions with the option read=stale, False for all others and for commands."""
 
     @property
     def lines(self) -> list[bytes]:
@@ -55,22 +59,30 @@ class PlainForm:
         self._words = words
         self._check = check
         word = _WORD if description.changes else _WORD_OF_QUESTION
-        line = self._verb.encode() + (b" " + word) * words + b"\n"
-        self._lines = re.compile(b"(?:" + line + b")+")
-        self._numbered_lines = re.compile(b"(?:" + _NUMBER + b" " + line + b")+")
+        line = self._verb.encode() + (b" " + word) * words
+        self._has_levels = not description.changes
+        self._lines = {
+            (is_numbered, is_local): re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+")
+            for is_numbered in (False, True)
+            for is_local in (False, True)
+        }
+        """(whether the lines have numbers, whether they have the option read=stale) -> the expression."""
 
     def take(self, data: bytes) -> PlainLines | None:
         """The commands of whole lines; None if one of the lines is not plain, or would be refused."""
         is_numbered = data[0] == _HASH
-        if (self._numbered_lines if is_numbered else self._lines).fullmatch(data) is None:
+        is_local = self._has_levels and data.endswith(_STALE_END)
+        if self._lines[is_numbered, is_local].fullmatch(data) is None:
             return None
         words = data.split()
-        width, first = self._words + 1 + is_numbered, 1 + is_numbered
-        commands = self._check(self._verb, [words[place::width] for place in range(first, width)])
+        first = 1 + is_numbered
+        width = first + self._words + is_local
+        columns = [words[place::width] for place in range(first, first + self._words)]
+        commands = self._check(self._verb, columns)
         if commands is None:
             return None
         tags = [*map(int, map(_without_hash, words[::width]))] if is_numbered else [None] * len(commands)
-        return PlainLines(data, tags, commands)
+        return PlainLines(data, tags, commands, is_local)
 
 
 class RequestSplitter:
@@ -89,18 +101,15 @@ class RequestSplitter:
         """
         if not self._splitter.is_between_lines:
             return self._feed_from_within(data)
-        if len(data) <= self._plain_bytes_max and (plain := self._take(data)) is not None:
-            return (plain,)  # as almost always
         found: list[bytes | TooLong | PlainLines] = []
-        start = 0
-        while start < len(data):
-            end = data.rfind(b"\n", start, start + self._plain_bytes_max) + 1
-            plain = self._take(data[start:end])
+        while data:
+            end = data.rfind(b"\n", 0, self._plain_bytes_max) + 1
+            plain = self._take(data[:end])
             if plain is None:
-                found += self._splitter.feed(data[start:])
+                found += self._splitter.feed(data)
                 break
             found.append(plain)
-            start = end
+            data = data[end:]
         return found
 
     def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
@@ -112,10 +121,10 @@ class RequestSplitter:
             found += self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest)
         return found
 
-    def _take(self, data: bytes) -> PlainLines | None:
-        first, _, rest = data.partition(b" ")
+    def _take(self, lines: bytes) -> PlainLines | None:
+        first, _, rest = lines.partition(b" ")
         form = self._forms.get(rest[: rest.find(b" ")] if first[:1] == b"#" else first)
-        return None if form is None or data[-1] != _LINE_END else form.take(data)
+        return None if form is None else form.take(lines)
 
 
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:

@@ -40,7 +40,8 @@ def written(form: tuple[bytes, int], words: Sequence[bytes]) -> bytes:
 
 verbs = st.sampled_from([(verb.encode(), words) for verb, words in APPLICATION.plain_words.items()])
 three_words = st.tuples(plain_words, plain_words, plain_words)
-plain_lines = st.builds(written, verbs, three_words)
+stale_lines = st.builds(lambda word: b"GET %b read=stale\n" % word, plain_words)
+plain_lines = st.builds(written, verbs, three_words) | stale_lines
 odd_bytes = st.sampled_from(b' \t\r\n"=#\0\x7f\xff\xc3\xa9aP')
 odd_lines = st.sampled_from(
     (
@@ -57,6 +58,10 @@ odd_lines = st.sampled_from(
         b"PUT a nil=b\n",
         b"GET a read=stale\n",
         b"GET read=stale\n",
+        b"GET a read=sequential\n",
+        b"GET a read=stale read=stale\n",
+        b"PUT a read=stale\n",
+        b"PUT a b read=stale\n",
         b"GET a=b\n",
         b"#0 PUT a b\n",
         b"#01 PUT a b\n",
@@ -74,15 +79,14 @@ odd_lines = st.sampled_from(
 )
 
 
-def by_the_parser(line: bytes) -> tuple[int | None, Command]:
-    """The number and the command of a line, as `Conversation` makes it."""
+def by_the_parser(line: bytes) -> tuple[int | None, Command, str]:
+    """The number, the command and the read level of a line, as `Conversation` makes them."""
     request = parse(line)
     description = DESCRIPTIONS[request.verb]
     parts, level = parts_of(description, request), "linearizable"
     if not description.changes:
         parts, level = read_level(parts)
-    assert level == "linearizable", f"{line!r} names a read level, so it is not plain"
-    return request.number, APPLICATION.check(parts)
+    return request.number, APPLICATION.check(parts), level
 
 
 def in_pieces(stream: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
@@ -95,7 +99,7 @@ def in_pieces(stream: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
 
 
 class GrammarTests(SynchronousTestCase):
-    """Whatever arrives: plain lines are the commands that the parser would have made of each line."""
+    """Plain lines are the commands that the parser would have made of each line, whatever else arrives."""
 
     def require_equal(self, pieces: Sequence[bytes]) -> int:
         """Feed these bytes, and compare with the parser. Returns the number of lines that were plain."""
@@ -104,8 +108,9 @@ class GrammarTests(SynchronousTestCase):
         found = [request for piece in pieces for request in splitter.feed(piece)]
         plain = [each for each in found if isinstance(each, PlainLines)]
         for each in plain:
+            levels = ["stale" if each.is_local else "linearizable"] * len(each.commands)
             self.assertEqual(
-                [*zip(each.tags, each.commands, strict=True)], [by_the_parser(line) for line in each.lines]
+                [*zip(each.tags, each.commands, levels, strict=True)], [by_the_parser(line) for line in each.lines]
             )
         lines: list[bytes | TooLong] = []
         for request in found:
@@ -137,6 +142,14 @@ class GrammarTests(SynchronousTestCase):
         if numbers is not None:
             lines = [number + line for number, line in zip(numbers, lines, strict=False)]
         self.assertEqual(self.require_equal([b"".join(lines)]), len(lines))
+
+    @OPTIONS
+    @given(st.lists(stale_lines, min_size=1, max_size=9), st.booleans())
+    def test_questions_to_this_server_are_plain(self, lines: list[bytes], are_numbered: bool) -> None:
+        """If all of them have the option, and none otherwise."""
+        data = b"".join([b"#7 " + line if are_numbered else line for line in lines])
+        self.assertEqual(self.require_equal([data]), len(lines))
+        self.assertEqual(self.require_equal([data + b"GET a\n"]), 0)
 
     def test_values_of_changes_may_look_like_options(self) -> None:
         """PUT has no options, so base64 is plain; a question may have read=."""
@@ -181,7 +194,7 @@ class FormsTests(SynchronousTestCase):
             self.assertFalse(hasattr(application, "check_plain"))
 
     def test_key_that_is_too_long_is_left_to_the_parser(self) -> None:
-        """It refuses that line alone, and says why."""
+        """The parser refuses that line alone, and says why."""
         form = PlainForm(DESCRIPTIONS["PUT"], 2, APPLICATION.check_plain)
         self.assertIsNone(form.take(b"PUT a b\nPUT " + b"k" * 1_025 + b" v\n"))
 
@@ -196,7 +209,7 @@ class ConnectionTests(LineTestCase):
         self.assertEqual(self.ask(b"PUT a 1\nPUT b 2\nPUT c 3"), [f"OK revision={n}" for n in (1, 2, 3)])
 
     def trace(self, verb: bytes, steps: Sequence[int]) -> list[Any]:
-        """What can be seen of a new connection after each step: n lines arrive together, or -n answers come."""
+        """A list of all that shows of a new connection after each step: n lines arrive together, or -n answers come."""
         self.setUp()
         self.local_clients.hold = True
         seen: list[Any] = []

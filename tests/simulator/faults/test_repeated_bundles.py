@@ -11,6 +11,6 @@ from pfsb.simulator.faults.repeated_bundles import encoded
 
 class EncodedTests(SynchronousTestCase):
     def test_bundle_is_the_same_after_decoding(self) -> None:
-        """What is ordered again has the number, epoch and commands of what has run."""
+        """The commands that are ordered again have their numbers and their epoch."""
         content = Bundle("user", 7, False, ((3, ("PUT", b"a", b"b")), (4, ("INCR", b"n", 1))))
         self.assertEqual(bundle.decode(bundle.encode([encoded(content)])), [content])
