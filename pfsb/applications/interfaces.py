@@ -8,6 +8,8 @@ from typing import Any, Final, Protocol, overload
 from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
+from pfsb.support.values import value
+
 # ---------------------------------------------------------------------------------------------
 # Answers
 # ---------------------------------------------------------------------------------------------
@@ -26,7 +28,7 @@ user's bytes in quotes. Bytes are shown as the text that they are in UTF-8 (`pfs
 Fields = tuple[tuple[str, Value], ...]
 
 
-@frozen
+@value
 class Done:
     """The result of a command that ran, or of a question that was answered."""
 
@@ -51,7 +53,7 @@ class GrowingBytes:
     """Number of bytes of the value that are counted as occupied by kept answers."""
 
 
-@frozen
+@value
 class DoneGrowing(Done):
     """A result whose first field is a value that may grow: the whole of `growing`, as it is when the result is made."""
 

@@ -310,9 +310,10 @@ class ClientConnection:
         self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, submitted_at: float
     ) -> None:
         submitted = Submitted(numbers, answer)
-        if submitted.highest:
-            self._highest = submitted.highest
-            self.submitted[submitted.highest] = submitted
+        highest = submitted.highest
+        if highest:
+            self._highest = highest
+            self.submitted[highest] = submitted
         self.bundler.add(BundlePart(numbers, encoded_entries, submitted_at, partial(self._on_results, submitted)))
         if not self._reads_under_way:
             self._submission.mark_ready(self.bundler)
