@@ -27,10 +27,10 @@ class ConfigError(Exception):
 
 
 def read(path: str, bytes_max: int, named: str) -> bytes:
-    """Read a file of at most `bytes_max` bytes; returns its content.
+    """Read a file of at most `bytes_max` bytes; returns its content. Raises `ConfigError`.
 
-    `named` is the beginning of the text of a `ConfigError`: the name of the file or, for a file whose path stands in
-    the configuration, the place there with the path.
+    `named` is the beginning of the error's text: the name of the file or, for a file whose path stands in the
+    configuration, the place there with the path.
     """
     try:
         with open(path, "rb") as file:
@@ -55,13 +55,17 @@ def open_file(path: str) -> Place:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{named}: line {line}: is not UTF-8") from None
-    node = _compose(named, text)
+    node = compose(named, text)
     if node is None:
         raise ConfigError(f"{named}: is empty (etc/four.yaml is an example)")
     return Place(named, (), node)
 
 
-def _compose(named: str, text: str) -> yaml.Node | None:
+def compose(named: str, text: str) -> yaml.Node | None:
+    """Read text as YAML; returns its top-level node, or None if the text is empty.
+
+    Raises `ConfigError`, with the name of the file (`named`) and the place in it, if the text is not YAML.
+    """
     try:
         return yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
@@ -157,7 +161,12 @@ class Place:
         return found
 
     def word(self) -> str:
-        """The value as a word, which can be part of a file name, and needs no quotes in the line protocol."""
+        """The value as a word: 1 to 64 letters, digits, underscores, dots and hyphens, where the first is no dot or
+        hyphen.
+
+        A word can be part of a file name, and needs no quotes in the line protocol. Raises `ConfigError` for any other
+        value.
+        """
         found = self.text()
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", found):
             raise self.wrong(f"must be up to 64 letters, digits and _ . -, not {self.shown()}")

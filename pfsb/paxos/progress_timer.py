@@ -5,7 +5,7 @@ The timer runs in REG_LEADER and REG_NONLEADER at all times, and in an election 
 
 Departure 48: the length comes down by half each time that updates are executed which were ordered in the installed
 view, down to its default, and the timer never expires sooner than a multiple of the time that slots have taken lately.
-It does not expire, either, while one write of this server's own disk takes that long.
+Nor does it expire while this server's own disk is slow (`ProgressTimer.own_disk_is_slow`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HURRY_SECONDS = 0.02
 suspect their leader at once."""
 
 NO_WRITE = -1
-"""Number below any count of disk writes: the timer waits for no write."""
+"""A value of `ProgressTimer.written` below any count of disk writes: the timer waits for no write."""
 SLOTS_PATIENCE = 2
 """Minimum length of the timer, in units of the time within which nearly all slots were ordered lately."""
 WRITES_PATIENCE = 4
@@ -32,11 +32,19 @@ slot waits for a write that is under way and for its own, at the leader or at a 
 
 
 class ProgressTimer(Handler):
+    """Suspects the leader if there is no sign of progress for the length of the timer.
+
+    Other handlers start the timer when a view is preinstalled or installed, and again at each sign of progress:
+    updates were executed, or the leader's ALIVE came while no update waits. They hurry it when the leader seems gone,
+    and stop it when an election begins. The timer sends no message: when it expires, it calls `on_expiry`, which begins
+    an election. Figure 2, line E1, and Figure 6, Block A of the paper.
+    """
+
     def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip) -> None:
         """`slot_time` measures how long slots take, from PROPOSAL to order (Departure 48)."""
         super().__init__(core)
         self.slot_time = slot_time
-        """The time that slots take, below which the timer is not to be."""
+        """Measures how long slots take to be ordered; the length of the timer follows it (`seconds`)."""
         self._timers = core.data.timers
         self._rng = rng
         self._default = core.settings.progress_seconds

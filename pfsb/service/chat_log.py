@@ -45,7 +45,7 @@ class ChatLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
-        self.next_index = self._cut_torn_line() + 1
+        self.next_index = self.cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
         """Append the line of this chat event to the file, unless the file has it already.
@@ -72,7 +72,7 @@ class ChatLog:
             number += 1
         self.path.rename(aside)
 
-    def _cut_torn_line(self) -> int:
+    def cut_torn_line(self) -> int:
         """Cut off a part of a line, which a crash may have left at the end; returns the number of whole lines."""
         self._file.seek(0)
         lines = whole = position = 0
@@ -91,8 +91,8 @@ class ChatLogWriter:
 
     The lines wait in memory. They are few: while the disk hangs, no further events pass the durability gate, since the
     data is on the same disk. When a long file is made anew at the start, the caller waits for the disk each time that
-    there are `LINES_WAITING_MAX`. A line for which the disk has no room is written when there is room again. Lines that
-    are lost with the process are written at the next start.
+    `LINES_WAITING_MAX` lines wait. A line for which the disk has no room is written when there is room again. Lines
+    that are lost with the process are written at the next start.
     """
 
     _log = Logger()

@@ -99,7 +99,7 @@ class GroupWriter:
         self._queue.put(None)
 
     def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
+        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -113,7 +113,8 @@ class GroupWriter:
             self._failed(Failure())
 
     def _write_waiting(self) -> bool:
-        """Wait for the records of a sync, and write them together with those of all other syncs that wait by then.
+        """Wait until the records of a sync are queued, and write them together with those of all other syncs in the
+        queue.
 
         Returns False if the thread has to end.
         """
@@ -204,7 +205,7 @@ class HistoryReader:
         self._queue.put(None)
 
     def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
+        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

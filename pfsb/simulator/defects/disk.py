@@ -1,4 +1,8 @@
-"""Defects of the order between disk and network (docs/defects.rst), and of recovering the state from disk."""
+"""Planted defects: messages that leave before their records are on disk, and faulty recovery from a disk.
+
+docs/defects.rst, "What must be durable before what", says which records each message must wait for. Some of the servers
+do not notice that a disk is empty, or is an older copy.
+"""
 
 from __future__ import annotations
 
@@ -130,6 +134,8 @@ def _sync_not_awaited(process: Any) -> None:
     clock = process.clock
 
     class HastyStorage(MemoryStorage):
+        """A storage whose `sync` says at once that the group is on disk."""
+
         __slots__ = ()
 
         def sync(self, durable: Callable[[], None]) -> None:

@@ -32,9 +32,10 @@ from pfsb.storage.wal import log_of
 OWNER: Final = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
 DATABASE: Final = "pfsb.sqlite3"
 IDENTITY: Final = b"disk-002"
-"""Identity of the storage."""
+"""Storage identity in the files that are changed."""
 IN_MEMORY: Final = Path("/dev/shm")
-"""A file system without a disk, where there is one: each input is written to files and forced several times."""
+"""Directory of a file system in memory. It is used if it exists, since each input is written to files and forced
+several times."""
 
 
 def _batch(number: int) -> Batch:
@@ -48,7 +49,7 @@ GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
     (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6)),
     (ProposalRecord(5, 6, _batch(6)), AruRecord(4)),
 )
-"""The groups that a storage has written when its files are taken."""
+"""The groups of records in the data directories whose files are changed."""
 
 Content = tuple[object, ...]
 
@@ -109,12 +110,13 @@ def _recovered(directory: Path) -> Content:
 
 
 def _files(groups: Sequence[Sequence[Record]], *, closed: bool, started: bool = True) -> dict[str, bytes]:
-    """File name -> content, for a storage that has written these groups, and was closed in order (`closed`) or not.
+    """File name -> content of each file of a storage that has written these groups.
 
-    Without `started` it is the storage that was made and never used.
+    `closed`: the storage was closed in order; otherwise the groups are still in the write-ahead log. Without `started`,
+    no server was ever started with the storage.
 
-    Its position note says that no group need be there, as after power loss: else a start would refuse a storage that
-    lacks a group before it looks at what is there.
+    The position note demands no group. Otherwise a start would refuse a storage that lacks a group, before it reads
+    the other files.
     """
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / DATABASE

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from json import JSONDecoder
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from twisted.internet import reactor
@@ -14,7 +15,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pfsb.client.clerks.calls import Call
+from pfsb.client.clerks import calls
 from pfsb.client.core import client_core, replies
 from pfsb.config import yaml_file
 from pfsb.frontends.http import protocol as http_protocol
@@ -23,13 +24,14 @@ from pfsb.frontends.resp.parser import CommandParser
 from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.messages import Alive, ClientUpdate
+from pfsb.paxos.messages import Alive, ClientUpdate, Message
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
 from pfsb.simulator.fuzz.campaign import Campaign, attempt
 from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
+from pfsb.simulator.fuzz.frame_targets import EXAMPLES
 from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
 from pfsb.storage import database, position_note, rows, sqlite
 from pfsb.transports import notices, wire
@@ -53,6 +55,12 @@ def short_campaign(name: str, rounds: int, *, until_found: bool = False) -> list
         if found and until_found:
             break
     return found
+
+
+class ExampleTests(SynchronousTestCase):
+    def test_every_kind_of_message_has_an_example(self) -> None:
+        """A rare kind is not among the captured frames, so it would not be tried without one."""
+        self.assertEqual({type(message) for message in EXAMPLES}, set(get_args(Message)))
 
 
 @long
@@ -105,8 +113,7 @@ def _log_is_whole(path: Path) -> bool:
 
 
 def _lines_of_any_end(self: ChatLog) -> int:
-    self._file.seek(0)
-    return self._file.read().count(b"\n")
+    return self.path.read_bytes().count(b"\n")
 
 
 def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
@@ -129,22 +136,22 @@ def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "frames": (FrameCodec, "check_tag", _trusting),
     "keyed-frames": (FrameCodec, "check_tag", _trusting),
-    "headers": (FrameCodec, "_check_shared", _trusting),
-    "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
-    "notices": (notices, "_report", _report_of_any_length),
-    "batches": (wire, "_are_updates", lambda found: True),
+    "headers": (FrameCodec, "check_shared", _trusting),
+    "bodies": (wire, "checked_number", lambda name, value, least=0, most=0: value),
+    "notices": (notices, "decode_report", _report_of_any_length),
+    "batches": (wire, "are_updates", lambda found: True),
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
-    "position-notes": (position_note, "_positions", _positions_of_any_line),
+    "position-notes": (position_note, "positions_in", _positions_of_any_line),
     "logs": (sqlite, "acknowledged_commits_lost", _log_is_whole),
-    "chat-logs": (ChatLog, "_cut_torn_line", _lines_of_any_end),
-    "configurations": (yaml_file, "_compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
+    "chat-logs": (ChatLog, "cut_torn_line", _lines_of_any_end),
+    "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
     "lines": (LineSplitter, "feed", _feed_by_halves),
-    "redis": (CommandParser, "_header", _length_at_face_value),
+    "redis": (CommandParser, "read_header", _length_at_face_value),
     "http": (http_protocol, "path_segments", lambda uri: uri.decode().split("/")[1:]),
-    "replies": (replies, "_string", lambda text, start: replies._JSON.raw_decode(text, start)),
+    "replies": (replies, "read_string", JSONDecoder().raw_decode),
     "clients": (client_core, "check_reply", _trusting),
-    "calls": (Call, "read", lambda self, reply: self._read(reply)),
+    "calls": (calls, "ServerFault", lambda *arguments: KeyError(*arguments)),
 }
 """Target -> a function, and a careless one in its place."""
 
@@ -228,7 +235,7 @@ class CommandTests(TestCase):
 
     async def test_failure_is_written_to_a_file_and_repeated(self) -> None:
         """The exit status is 1 in both cases."""
-        self.patch(wire, "_are_updates", lambda found: True)
+        self.patch(wire, "are_updates", lambda found: True)
         directory = self.mktemp()
         words = ("--for", "5", "--seed", "7", "--target", "batches", "--directory", directory)
         tool = FuzzTool(reactor, self.options(*words), io.StringIO())
