@@ -176,7 +176,7 @@ class KeyValue(Application):
         Returns False if a command has other types than PUT has, or if a quota might be reached. Values that the new
         ones replace are not looked at before all commands are known to fit: the sum of all keys and values is compared
         with the room that is left. Nothing here runs once for each command, but in the interpreter's own loops: a PUT
-        takes a thirtieth of the byte code that it takes by itself.
+        takes a twentieth of the byte code that it takes by itself.
         """
         if {*map(len, commands)} != _THREE_PARTS:
             return False

@@ -2,9 +2,8 @@
 
 A line is plain if it is a verb in capitals and as many words as the verb's application says, each behind one space, of
 printable ASCII without quotes; before the verb there may be a command number, and at the end of a question read=stale.
-Such a line means the same to the parser
-(`pfsb.frontends.line.grammar`), which takes all other lines, one by one. A PUT takes a fortieth of the byte code that
-it takes in the parser, and a twentieth of the time.
+Such a line means the same to the parser (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. A PUT
+among 32 takes a fortieth of the byte code that it takes in the parser, and a fifth of the time.
 """
 
 from __future__ import annotations

@@ -208,6 +208,18 @@ class ConnectionTests(LineTestCase):
         """And each has its reply."""
         self.assertEqual(self.ask(b"PUT a 1\nPUT b 2\nPUT c 3"), [f"OK revision={n}" for n in (1, 2, 3)])
 
+    def test_lines_with_numbers_are_answered_with_them(self) -> None:
+        """A client of a named session numbers its commands."""
+        self.assertEqual(self.ask(b"#3 PUT a 1\n#4 PUT b 2"), ["#3 OK revision=1", "#4 OK revision=2"])
+        self.assertEqual(self.ask(b"#4 PUT b 2\n#5 PUT b 2"), ["#4 OK revision=2", "#5 OK revision=3"])
+
+    def test_questions_among_themselves_are_asked_together(self) -> None:
+        """Linearizable ones go one way, and those to this server's own state the other."""
+        self.ask(b"PUT a 1")
+        self.assertEqual(self.ask(b"GET a\nGET a"), ['OK value="1" revision=1'] * 2)
+        self.assertEqual(self.ask(b"GET a read=stale\nGET b read=stale")[0], 'OK value="1" revision=1')
+        self.assertEqual(self.local_clients.connections[-1].calls[1:], ["submit 2", "ask 2"])
+
     def trace(self, verb: bytes, steps: Sequence[int]) -> list[Any]:
         """A list of all that shows of a new connection after each step: n lines arrive together, or -n answers come."""
         self.setUp()
