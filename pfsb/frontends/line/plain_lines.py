@@ -111,6 +111,10 @@ class RequestSplitter:
             data = data[end:]
         return found
 
+    def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
+        """The requests that are complete with `data`, each of them a single line."""
+        return self._splitter.feed(data)
+
     def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """Feed bytes that do not begin at the beginning of a line."""
         start = data.find(b"\n") + 1 or len(data)

@@ -38,7 +38,8 @@ class LineProtocol(StreamProtocol):
         self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | PlainLines]:
-        return self._splitter.feed(data)
+        # Before its admission, a connection handles its first request and no more, so the lines must come one by one.
+        return self._splitter.feed(data) if self._admission.is_open else self._splitter.feed_lines(data)
 
     def begin_conversation(self) -> Conversation:
         conversation = Conversation(self.factory.server, self.factory.verbs, self.replies, self._tell_session_end)

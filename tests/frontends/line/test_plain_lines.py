@@ -208,6 +208,14 @@ class ConnectionTests(LineTestCase):
         """And each has its reply."""
         self.assertEqual(self.ask(b"PUT a 1\nPUT b 2\nPUT c 3"), [f"OK revision={n}" for n in (1, 2, 3)])
 
+    def test_connection_that_is_not_admitted_yet_handles_one_request(self) -> None:
+        """The server has too many requests under way; the first one of a connection may be a STATUS."""
+        self.local_clients.hold = True
+        self.factory.admission.requests_max = 0
+        self.factory.admission.count(0)
+        self.protocol.dataReceived(b"PUT a 1\nPUT b 2\n")
+        self.assertEqual(self.protocol.replies.outstanding, 1)
+
     def test_lines_with_numbers_are_answered_with_them(self) -> None:
         """A client of a named session numbers its commands."""
         self.assertEqual(self.ask(b"#3 PUT a 1\n#4 PUT b 2"), ["#3 OK revision=1", "#4 OK revision=2"])
