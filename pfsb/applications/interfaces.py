@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, overload
 
 from attrs import define, field, frozen
 from zope.interface import Attribute, Interface
 
 from pfsb.applications.names import is_application_name
+from pfsb.support.values import value
 
 # ---------------------------------------------------------------------------------------------
 # Answers
@@ -28,7 +29,7 @@ user's bytes in quotes. Bytes are shown as the text that they are in UTF-8 (`pfs
 Fields = tuple[tuple[str, Value], ...]
 
 
-@frozen
+@value
 class Done:
     """The result of a command that ran, or of a question that was answered."""
 
@@ -54,7 +55,7 @@ class GrowingBytes:
     """Number of bytes of the value that are counted as occupied by kept answers."""
 
 
-@frozen
+@value
 class DoneGrowing(Done):
     """A result whose first field is a value that may grow: the whole of `growing`, as it is when the result is made."""
 
@@ -75,6 +76,40 @@ class Refused:
 
 
 Result = Done | Refused
+
+
+class RunResults(Sequence[Done]):
+    """The results of a run of commands that were executed together: each is its revision and nothing else.
+
+    The revisions follow each other. A result is only made when a caller asks for it; the callers on the way of a usual
+    command take `revisions`, and so handle the results of all commands with one step.
+    """
+
+    __slots__ = ("revisions",)
+
+    def __init__(self, revisions: range) -> None:
+        """`revisions` has the revision of each command, and the step 1."""
+        self.revisions = revisions
+
+    def __len__(self) -> int:
+        return len(self.revisions)
+
+    @overload
+    def __getitem__(self, index: int) -> Done: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> RunResults: ...
+
+    def __getitem__(self, index: int | slice) -> Done | RunResults:
+        if isinstance(index, slice):
+            return RunResults(self.revisions[index])
+        return Done((("revision", self.revisions[index]),))
+
+    def __iter__(self) -> Iterator[Done]:
+        return (Done((("revision", revision),)) for revision in self.revisions)
+
+    def __repr__(self) -> str:
+        return f"RunResults({self.revisions})"
 
 
 class _Pending:
@@ -234,6 +269,43 @@ class IReplicatedApplication(Interface):
 
     def restore(data: bytes) -> None:
         """Replace the state by that of a snapshot, which `snapshot` has made."""
+
+
+class IRunExecutor(Interface):
+    """An application that can execute a run of commands together: consecutive commands of one session and one verb.
+
+    An application may do without. It must come to the same state and results as if it executed the commands one by one.
+    """
+
+    run_verbs = Attribute("Collection[str]: the verbs whose commands come in runs; none of them is one that waits")
+
+    def execute_run(commands: Sequence[Command], context: IContext) -> bool:
+        """Execute two or more commands of one of `run_verbs`, if each of them would answer its revision, and no more.
+
+        Each command gets the result `Done((("revision", R),))`, where R is `context.revision` for the first one, and
+        one more for each of the others. `context.ticket` is that of the first command.
+
+        Returns False, and changes nothing, if any of the commands would be refused or would have another result, or if
+        it is not clear that none would: then the commands are executed one by one. An exception that is a fault of the
+        program counts as False, so nothing may be changed by then either.
+        """
+
+
+class IPlainChecker(Interface):
+    """An application that can check many command lines of one verb together. An application may do without."""
+
+    plain_words = Attribute(
+        "Mapping[str, int]: verb -> the number of words, 1 or more, of the commands that are checked together"
+    )
+
+    def check_plain(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+        """Check commands of one of the verbs in `plain_words`, as `check` does; return them in the normalised form.
+
+        There is a column for each of the words: it has that word of each command. A word has one or more characters,
+        all of them printable ASCII, without space and quote; it was not quoted, and may have the form of an option.
+
+        Returns None if `check` would refuse one of the commands: then each is checked by itself.
+        """
 
 
 class IEventLog(Interface):

@@ -7,8 +7,10 @@ for now, which is UTF-8 here; front ends make text of an answer again (`decoded`
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import repeat
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, repeat
+from operator import itemgetter
+from types import MappingProxyType
 
 import msgpack
 from sortedcontainers import SortedList
@@ -28,6 +30,7 @@ from pfsb.applications.arguments import (
     quoted,
     refuse_other_format,
     rows_max,
+    value_bytes_max,
 )
 from pfsb.applications.interfaces import (
     Command,
@@ -37,8 +40,10 @@ from pfsb.applications.interfaces import (
     Fields,
     GrowingBytes,
     IContext,
+    IPlainChecker,
     IQuotaUser,
     IReplicatedApplication,
+    IRunExecutor,
     Quotas,
     Refused,
     Result,
@@ -65,17 +70,23 @@ be too large for a frame, although its line is not longer than `command_bytes`. 
 MPUT reaches this limit.
 """
 
+_THREE_PARTS = {3}
+_ONLY_BYTES = {bytes}
+_value_of = itemgetter(0)
+
 _Entry = tuple[bytes, int, GrowingBytes | None]
 """(value, revision at which it was written, the `GrowingBytes` that answers to APPEND share, or None if there is
 none)."""
 
 
-@implementer(IReplicatedApplication, IQuotaUser)
+@implementer(IReplicatedApplication, IQuotaUser, IRunExecutor, IPlainChecker)
 class KeyValue(Application):
     """A map from key to value. Every command that changes it is atomic, and has one revision."""
 
     name = "kv"
     quota = "kv_bytes"
+    run_verbs = ("PUT",)
+    plain_words: Mapping[str, int] = MappingProxyType({"GET": 1, "PUT": 2, "APPEND": 2, "PUTHASH": 2})
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
@@ -147,9 +158,49 @@ class KeyValue(Application):
         self.used_bytes = sum(map(len, keys)) + sum(map(len, values))
         self._keys, self._unsorted = SortedList(keys), []
 
+    def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+        """Check keys, or keys and values: words of ASCII are their own bytes, so only their lengths are left to see."""
+        if max(map(len, columns[0])) > key_bytes_max:
+            return None
+        if len(columns) > 1 and max(map(len, columns[1])) > value_bytes_max:
+            return None
+        return [*zip(repeat(verb), *columns)]
+
     def _put(self, command: Command, context: IContext) -> Result:
         _, key, value = command
         return self._write(key, value, context) or Done((("revision", context.revision),))
+
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool:
+        """Set the keys of several PUTs.
+
+        Returns False if a command has other types than PUT has, or if a quota might be reached. Values that the new
+        ones replace are not looked at before all commands are known to fit: the sum of all keys and values is compared
+        with the room that is left. Nothing here runs once for each command, but in the interpreter's own loops: a PUT
+        takes a twentieth of the byte code that it takes by itself.
+        """
+        if {*map(len, commands)} != _THREE_PARTS:
+            return False
+        _, keys, values = zip(*commands, strict=True)
+        if {*map(type, chain(keys, values))} != _ONLY_BYTES:
+            return False
+        quotas, entries = context.quotas, self.entries
+        if max(map(len, values)) > quotas.value_bytes:
+            return False
+        if self.used_bytes + sum(map(len, keys)) + sum(map(len, values)) > quotas.kv_bytes:
+            return False
+        revisions = range(context.revision, context.revision + len(keys))
+        new = dict(zip(keys, zip(values, revisions, repeat(None)), strict=False))  # of equal keys the last one counts
+        replaced = [*filter(None, map(entries.get, new))]
+        growth = sum(map(len, map(_value_of, new.values()))) - sum(map(len, map(_value_of, replaced)))
+        if len(replaced) < len(new):
+            added = [key for key in new if key not in entries]
+            growth += sum(map(len, added))
+            self._unsorted += added
+            if len(self._unsorted) > UNSORTED_KEYS_MAX:
+                self._in_order()
+        self.used_bytes += growth
+        entries.update(new)
+        return True
 
     def _del(self, command: Command, context: IContext) -> Result:
         """Run DEL. A key that is given twice counts once."""

@@ -13,7 +13,9 @@ from hashlib import blake2b
 from typing import Final
 
 import msgpack
-from attrs import field, frozen
+from attrs import field
+
+from pfsb.support.values import value
 
 DIGEST_BYTES: Final = 16
 """Size, in bytes, of the digest of a batch."""
@@ -34,7 +36,7 @@ class State(Enum):
     REG_NONLEADER = "REG_NONLEADER"
 
 
-@frozen
+@value
 class ClientUpdate:
     """Figure 3, Block A: an update of a client, named by (client_id, timestamp) at all servers and for ever."""
 
@@ -47,7 +49,7 @@ class ClientUpdate:
     """The content of the update; opaque to the protocol."""
 
 
-@frozen
+@value
 class Batch:
     """The content of one sequence number: client updates in order, and the time of the leader's clock (Departure 4).
 
@@ -84,7 +86,7 @@ class Batch:
         return self._opened[0][1]
 
 
-@frozen
+@value
 class ViewChange:
     """Figure 3, Block B: a vote to install view `attempted`."""
 
@@ -92,7 +94,7 @@ class ViewChange:
     attempted: int
 
 
-@frozen
+@value
 class VCProof:
     """Figure 3, Block C: the sender has installed view `installed`."""
 
@@ -100,7 +102,7 @@ class VCProof:
     installed: int
 
 
-@frozen
+@value
 class Prepare:
     """Figure 3, Block D: the leader of `view` asks what the receiver has accepted in slots above `local_aru`."""
 
@@ -109,7 +111,7 @@ class Prepare:
     local_aru: int
 
 
-@frozen
+@value
 class Proposal:
     """Figure 3, Block F: the leader of `view` binds `batch` to `seq`. Not a vote (Departure 2)."""
 
@@ -119,7 +121,7 @@ class Proposal:
     batch: Batch
 
 
-@frozen
+@value
 class Accept:
     """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
 
@@ -148,7 +150,7 @@ class Accept:
         return Accept(self.server_id, self.view, seqs, digests)
 
 
-@frozen
+@value
 class GloballyOrderedUpdate:
     """Figure 3, Block H: `batch` is ordered at `seq`, for ever."""
 
@@ -160,7 +162,7 @@ class GloballyOrderedUpdate:
 DataEntry = Proposal | GloballyOrderedUpdate
 
 
-@frozen
+@value
 class PrepareOK:
     """Figure 3, Block E: a promise to follow the leader of `view`, with a data list of what the sender has accepted.
 
@@ -181,7 +183,7 @@ class PrepareOK:
     """The sender's incarnation. Within one incarnation the PREPARE_OK for a view is built only once."""
 
 
-@frozen
+@value
 class Alive:
     """ALIVE, sent periodically (section 5.10 of the paper): values that the sender has on disk."""
 
@@ -195,7 +197,7 @@ class Alive:
     """The digests of the history at four points up to `local_aru`, one after the other (Departure 40)."""
 
 
-@frozen
+@value
 class ReconciliationRequest:
     """The sender asks for the ordered updates first..last (section 5.6 of the paper)."""
 
@@ -204,7 +206,7 @@ class ReconciliationRequest:
     last: int
 
 
-@frozen
+@value
 class ReconciliationReply:
     """One message of the burst that answers a request: batches of consecutive ordered slots (section 5.6 of the paper).
 
@@ -218,7 +220,7 @@ class ReconciliationReply:
     updates: tuple[GloballyOrderedUpdate, ...] = field(factory=tuple)
 
 
-@frozen
+@value
 class Stranger:
     """Departure 12: the sender knows the receiver's id with another storage, whose promises the receiver may lack."""
 
@@ -227,7 +229,7 @@ class Stranger:
     """The storage identity that the sender has refused. The receiver ignores the message unless this is its own."""
 
 
-@frozen
+@value
 class Acquainted:
     """Departure 12: the sender has on disk that `identity` is the receiver's storage identity."""
 
@@ -235,7 +237,7 @@ class Acquainted:
     identity: bytes
 
 
-@frozen
+@value
 class Heard:
     """Departure 12: the sender has received a frame of the storage with this identity, and asks for an answer.
 
@@ -248,7 +250,7 @@ class Heard:
     own."""
 
 
-@frozen
+@value
 class KnownPosition:
     """Departure 43: the state in which the sender knows the receiver's storage.
 
@@ -266,7 +268,7 @@ class KnownPosition:
     """The highest log position of that storage that the sender has noted."""
 
 
-@frozen
+@value
 class ReadRequest:
     """Departure 24: the sender asks the leader which slot the sender must have executed before it answers its reads."""
 
@@ -275,7 +277,7 @@ class ReadRequest:
     """The number of the request, unique over all incarnations of the sender."""
 
 
-@frozen
+@value
 class ReadIndex:
     """Departure 24: the leader's answer to ReadRequest `number`.
 
@@ -287,7 +289,7 @@ class ReadIndex:
     seq: int
 
 
-@frozen
+@value
 class Confirm:
     """Departure 24: the leader of `view` asks, in its round `number`, whether the receiver still follows it."""
 
@@ -296,7 +298,7 @@ class Confirm:
     number: int
 
 
-@frozen
+@value
 class Confirmed:
     """Departure 24: an answer to CONFIRM: the sender follows the leader of `view`, and has installed no later view."""
 

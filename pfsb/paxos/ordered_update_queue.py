@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
-from attrs import frozen
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
@@ -19,12 +18,13 @@ from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, Stat
 from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.support.values import value
 
 DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
 
 
-@frozen
+@value
 class Executed:
     """A slot that was executed, with all of its updates, also those that an earlier slot had executed already."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from pfsb.paxos.messages import Batch
+from pfsb.support.values import value
 
 
-@frozen
+@value
 class ViewRecord:
     """A promise: nothing of a view below `last_installed` is accepted any more."""
 
@@ -17,7 +18,7 @@ class ViewRecord:
     last_installed: int
 
 
-@frozen
+@value
 class ProposalRecord:
     """This server has accepted the proposal of `view` in slot `seq`.
 
@@ -29,7 +30,7 @@ class ProposalRecord:
     batch: Batch
 
 
-@frozen
+@value
 class OrderedRecord:
     """`batch` is ordered in slot `seq`, as another server has told.
 
@@ -40,7 +41,7 @@ class OrderedRecord:
     batch: Batch
 
 
-@frozen
+@value
 class AruRecord:
     """Every slot up to `local_aru` is ordered, and this disk holds the ordered batches.
 
@@ -50,7 +51,7 @@ class AruRecord:
     local_aru: int
 
 
-@frozen
+@value
 class PeerRecord:
     """The storage of server `server_id` has this identity (Departure 12).
 
@@ -69,7 +70,7 @@ class PeerRecord:
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
 
 
-@frozen
+@value
 class Accepted:
     """A slot above Local_Aru that is on disk: a proposal of `view`, or an ordered batch if `view` is 0."""
 

@@ -179,7 +179,13 @@ def _is_bundle(client_id: Any, epoch: Any, opens: Any, entries: Any) -> bool:
 
 
 def _is_entry(number: Any, command: Any) -> bool:
-    return type(number) is int and number in _NUMBERS and type(command) is tuple and _are_words((command,))
+    return (
+        type(number) is int
+        and number in _NUMBERS
+        and type(command) is tuple
+        and type(command[0]) is str
+        and ({*map(type, command)} <= _PLAIN_WORDS or _are_words((command,)))
+    )
 
 
 def _are_entries(entries: Any) -> bool:

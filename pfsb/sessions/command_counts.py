@@ -22,6 +22,10 @@ class CommandCounts:
     _others: Counter[tuple[str, str]] = field(factory=Counter)
     """(verb, result) -> number of commands that were refused, or were PENDING when they had run (LOCK)."""
 
+    def note_run(self, verb: str, count: int) -> None:
+        """Counts a run: `count` commands of one verb, whose results were all `Done`."""
+        self._done[verb] += count
+
     def note(self, verbs: Sequence[str], results: Sequence[Any]) -> None:
         if set(map(type, results)) == _ALL_DONE:
             self._done.update(verbs)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -37,6 +38,8 @@ DIVERGED = Refused(
     "DIVERGED", "servers have executed equal commands with different results, and no majority agrees: see STATUS"
 )
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
+
+_verb = itemgetter(0)
 
 AnswerAll = Callable[[Sequence[Result]], None]
 """Call-back of a front end for commands or questions that were submitted together, with one result for each, in order.
@@ -200,25 +203,34 @@ class ClientConnection:
             return False
         if self._turn.trouble is not None:
             return False
-        highest = self._highest
-        entries: list[bundle.Entry] = []
-        changes = self._machine.changes
+        entry_numbers = self._entry_numbers(numbers, commands)
+        if entry_numbers is None:
+            return False
+        encoded = bundle.encode_checked([*zip(entry_numbers, commands, strict=True)])
+        self.unanswered += len(commands)
+        answer = partial(self._give_answers, place())
+        if self.bundler.idle and not any(entry_numbers):
+            self._read(commands, encoded, answer)
+        else:
+            self._submit_to_log(entry_numbers, encoded, answer, self._clock.seconds())
+        return True
+
+    def _entry_numbers(self, numbers: Sequence[int | None], commands: Sequence[Command]) -> Sequence[int] | None:
+        """The number of each entry of a bundle: 0 for a question. None if a command repeats a number.
+
+        Commands of one verb without numbers are usual, and need no step for each.
+        """
+        changes, highest = self._machine.changes, self._highest
+        if not any(numbers) and len({*map(_verb, commands)}) == 1:
+            return range(highest + 1, highest + 1 + len(commands)) if changes(commands[0]) else [0] * len(commands)
+        found = []
         for number, command in zip(numbers, commands, strict=True):
             if changes(command):
                 if number is not None and number <= highest:
-                    return False
+                    return None
                 highest = highest + 1 if number is None else number
-                entries.append((highest, command))
-            else:
-                entries.append((0, command))
-        encoded = bundle.encode_checked(entries)
-        self.unanswered += len(entries)
-        answer = partial(self._give_answers, place())
-        if highest == self._highest and self.bundler.idle:
-            self._read(commands, encoded, answer)
-        else:
-            self._submit_to_log([number for number, _ in entries], encoded, answer, self._clock.seconds())
-        return True
+            found.append(highest if changes(command) else 0)
+        return found
 
     def query_local(self, question: Command, answer: Answer) -> None:
         """Answers a question from this server's own state (read=sequential, read=stale), behind the durability gate."""
@@ -300,9 +312,10 @@ class ClientConnection:
         self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, submitted_at: float
     ) -> None:
         submitted = Submitted(numbers, answer)
-        if submitted.highest:
-            self._highest = submitted.highest
-            self.submitted[submitted.highest] = submitted
+        highest = submitted.highest
+        if highest:
+            self._highest = highest
+            self.submitted[highest] = submitted
         self.bundler.add(BundlePart(numbers, encoded_entries, submitted_at, partial(self._on_results, submitted)))
         if not self._reads_under_way:
             self._submission.mark_ready(self.bundler)

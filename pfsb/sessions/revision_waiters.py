@@ -64,6 +64,8 @@ class RevisionWaiters:
 
     def _tell_revision(self, revision: int) -> None:
         self.told = revision
+        if not self._waiters:
+            return
         for waiter in [each for each in self._waiters if each.revision <= revision]:
             del self._waiters[waiter]
             waiter.timeout.cancel()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any
 
 from attrs import define, evolve, field
@@ -20,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue, InstalledApplications, version_of
 from pfsb.applications.interfaces import (
     PENDING,
@@ -29,9 +31,11 @@ from pfsb.applications.interfaces import (
     IContext,
     IEventLog,
     IQuotaUser,
+    IRunExecutor,
     Quotas,
     Refused,
     Result,
+    RunResults,
     Ticket,
     Word,
 )
@@ -39,7 +43,7 @@ from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.application_failures import check_result, depends_on_machine
-from pfsb.sessions.bundle import Bundle, NotOpened
+from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
@@ -53,6 +57,7 @@ BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 """BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
 ASK, HERE = "ASK", "HERE"
 """ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
+_verb = itemgetter(0)
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings of client ids under which no client opens a session."""
 
@@ -174,6 +179,11 @@ class _EventLog:
     length: int = 0
 
 
+def _never_has_a_deadline(application: Any) -> bool:
+    """Whether an application has the method of its base class that says so."""
+    return getattr(type(application), "next_deadline", None) is Application.next_deadline
+
+
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
     """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
 
@@ -264,6 +274,17 @@ class SessionStateMachine:
         self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
         self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
         self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
+        self._run_executors: dict[str, Any] = {
+            verb: entry.application
+            for verb, entry in catalogue.verbs.items()
+            if IRunExecutor.providedBy(entry.application)
+            and verb in entry.application.run_verbs
+            and entry.description.changes
+            and not entry.description.waits
+        }
+        """Verb -> the application that executes runs of its commands together."""
+        self._have_deadlines = [app for app in catalogue.applications if not _never_has_a_deadline(app)]
+        """The applications that are asked for deadlines, in their order."""
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
 
     # ------------------------------------------------------------------ settings
@@ -273,8 +294,7 @@ class SessionStateMachine:
         self._switch_applications(values)
         self._apply_quotas(values)
         for session in self.sessions.values():
-            session.answers.answers_max = values.session_window
-            session.answers.bytes_max = values.reply_cache_bytes
+            session.answers.set_limits(values.session_window, values.reply_cache_bytes)
         self.on_settings(values)
 
     def _apply_quotas(self, values: ClusterSettings) -> None:
@@ -405,14 +425,14 @@ class SessionStateMachine:
     def next_deadline(self) -> int | None:
         """The earliest time limit of a PENDING command, over all applications, in milliseconds of the state machine's
         time; None if there is none."""
-        deadlines = map(self._deadline_of, self.applications)
+        deadlines = map(self._deadline_of, self._have_deadlines)
         return min((d for d in deadlines if d is not None), default=None)
 
     def _end_waits(self) -> None:
         """Tells each application with a time limit that has passed to answer its PENDING commands. In most slots no
         limit has passed: that is found out first."""
         try:
-            for application in self.applications:
+            for application in self._have_deadlines:
                 deadline = application.next_deadline()
                 if deadline is not None and deadline <= self.time_ms:
                     break
@@ -420,7 +440,7 @@ class SessionStateMachine:
                 return
         except Exception:
             self._log.debug("a time limit could not be asked for")
-        for application in self.applications:
+        for application in self._have_deadlines:
             deadline = self._deadline_of(application)
             if deadline is not None and deadline <= self.time_ms:
                 self._call_application(application.time_passed, self._context_for(""))
@@ -483,7 +503,7 @@ class SessionStateMachine:
         if update.server_id == self._server_id:
             self.observer.too_old(update)
 
-    def run_bundle(self, server_id: int, content: Bundle) -> list[Any]:
+    def run_bundle(self, server_id: int, content: Bundle) -> Sequence[Any]:
         """Runs the commands and questions of a bundle that server `server_id` has sent. Returns a result for each.
 
         The bundle of a server's own session holds operations. If the session of any other bundle is not open under the
@@ -497,13 +517,59 @@ class SessionStateMachine:
             last_number = self.last_number(content.client_id)
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
-        results = [
-            self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
-            for number, command in content.entries
-        ]
+        entries = content.entries
+        if len(entries) == 1:
+            ((number, command),) = entries
+            one = self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
+            results = [one]
+        elif (together := self.run_together(session, entries)) is not None:
+            if is_ours and self.counts is not None:
+                self.counts.note_run(entries[0][1][0], len(entries))
+            return together
+        else:
+            results = [
+                self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
+                for number, command in entries
+            ]
         if is_ours and self.counts is not None:
-            self.counts.note([command[0] for _, command in content.entries], results)
+            self.counts.note([command[0] for _, command in entries], results)
         return results
+
+    def run_together(self, session: Session, entries: Sequence[Entry]) -> RunResults | None:
+        """Runs the commands of a bundle together if they are a run that its application executes together; else None.
+
+        The commands of a run have one verb, and numbers that follow each other, all of which are above what the session
+        has run. So none of them is a question or a repetition, and each of them is executed as if it came alone: it
+        has the same revision and result, and counts the same in the reply cache and in the digest of the history.
+        """
+        application = self._run_executors.get(entries[0][1][0])
+        if application is None:
+            return None
+        numbers, commands = zip(*entries, strict=True)
+        first, count = numbers[0], len(numbers)
+        if first <= session.last_number or numbers != tuple(range(first, first + count)):
+            return None
+        if len({*map(_verb, commands)}) > 1 or not self.execute_run(application, session, first, commands):
+            return None
+        revisions = range(self.revision + 1, self.revision + 1 + count)
+        self.revision += count
+        session.last_number = first + count - 1
+        session.answers.keep_revisions(first, revisions)
+        return RunResults(revisions)
+
+    def execute_run(self, application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
+        """Executes a run in its application, from the next revision on; `first` is the number of its first command.
+
+        Returns False if nothing was executed, and the commands have to be executed one by one. Raises an exception of
+        the application that other servers may not meet: this server stops then.
+        """
+        context = self.context
+        context.revision, context.session, context.number = self.revision + 1, session.client_id, first
+        try:
+            return application.execute_run(commands, context) is True
+        except Exception as error:
+            self.stop_unless_alike(error, commands[0][0])
+            return False
 
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         """The open session in which a bundle runs, or the refusal. Opens the session of an anonymous client's first

@@ -154,12 +154,13 @@ class Driver:
         catalogue: Catalogue | None = None,
         window: int = 4,
         horizon_slots: int = 10,
+        apps: tuple[tuple[str, int], ...] = (),
         **quotas: int,
     ) -> None:
         self.machine = SessionStateMachine(
             server_id,
             catalogue or applications(),
-            ClusterSettings(members=(0, 1, 2), apps=(), session_window=window, horizon=horizon_slots, **quotas),
+            ClusterSettings(members=(0, 1, 2), apps=apps, session_window=window, horizon=horizon_slots, **quotas),
         )
         self.machine.observer = self.observer = Observer()
         self.seq = 0

@@ -74,6 +74,19 @@ class KeptAnswersTests(SynchronousTestCase):
             self.assertTrue(size <= 1.25 * BYTES_MAX or kept.numbers == [number], size)
         self.assertEqual(kept.forgotten, 58)
 
+    def test_limits_that_change_hold_from_the_next_result_on(self) -> None:
+        """The page to which results are being added follows, too."""
+        kept = ReplyCache(100)
+        for number in range(1, 20):
+            kept.keep(number, Done())
+        kept.set_limits(8, BYTES_MAX)
+        for number in range(20, 40):
+            kept.keep(number, Done())
+        self.assertEqual(kept.numbers, [*range(31, 40)])
+        kept.set_limits(40, BYTES_MAX)
+        kept.keep_revisions(40, range(7, 15))
+        self.assertEqual(len(kept.page), 9)
+
     def test_limit_of_a_session_counts_results_without_text_too(self) -> None:
         """Each result of a full page counts 64 bytes, so a session keeps few of them if its limit is low."""
         kept = ReplyCache(100, bytes_max=5_000)

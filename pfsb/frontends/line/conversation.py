@@ -15,12 +15,14 @@ from pfsb.applications.interfaces import (
     CommandDescription,
     Done,
     IEventLog,
+    IPlainChecker,
     Refused,
     Result,
 )
 from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.arguments import hello_arguments, parts_of, read_level, without_arguments
 from pfsb.frontends.line.grammar import Request
+from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
@@ -51,13 +53,15 @@ class Verbs:
         """The verbs that end listening to an event log: one for each verb in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
+        self.plain: dict[bytes, PlainForm] = {}
+        """Verb -> the form of its lines that need no parser."""
         self.refresh()
         self._catalogue.watch(self.refresh)
 
     def refresh(self) -> None:
         """Make the tables anew for the applications that the cluster runs now: called at the start, and whenever these
         change."""
-        for table in (self.descriptions, self.listen, self.unlisten, self.submitted):
+        for table in (self.descriptions, self.listen, self.unlisten, self.submitted, self.plain):
             table.clear()
         self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})
         for application in self._catalogue.applications:
@@ -67,6 +71,8 @@ class Verbs:
                 self.unlisten.add(f"UN{application.listen_verb}")
         special = {each.verb for each in help_pages.ALWAYS} | self.listen | self.unlisten
         self.submitted.update({verb: each for verb, each in self.descriptions.items() if verb not in special})
+        checkers = [each for each in self._catalogue.applications if IPlainChecker.providedBy(each)]
+        self.plain.update(plain_forms(self.submitted, checkers))
 
 
 @define(eq=False)
@@ -164,6 +170,12 @@ class Conversation:
         self.submit_pipelined()
         handle(request)
 
+    def handle_plain(self, plain: PlainLines) -> None:
+        """Collects the commands of plain lines for `submit_pipelined`, as `handle_request` does with each of them."""
+        pipelined = self._room_for(len(plain.data), plain.is_local)
+        pipelined.commands += plain.commands
+        pipelined.tags += plain.tags
+
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
             return self._listen
@@ -226,15 +238,22 @@ class Conversation:
             self.replies.handle_when_first(request.tag, partial(self._query_local_one, command))
 
     def _pipeline(self, request: Request, command: Command, is_local: bool) -> None:
-        characters = len(request.rest)
+        pipelined = self._room_for(len(request.rest), is_local)
+        pipelined.commands.append(command)
+        pipelined.tags.append(request.tag)
+
+    def _room_for(self, characters: int, is_local: bool) -> _Pipelined:
+        """The pipelined commands, to which commands of so many characters are added next.
+
+        Those that are there are submitted before if the new ones cannot be submitted together with them.
+        """
         pipelined = self._pipelined
         if is_local != pipelined.is_local or pipelined.characters + characters > PIPELINED_CHARACTERS_MAX:
             self.submit_pipelined()
             pipelined = self._pipelined
         pipelined.is_local = is_local
-        pipelined.commands.append(command)
-        pipelined.tags.append(request.tag)
         pipelined.characters += characters
+        return pipelined
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
         """Submits the commands to the session as one; each still gets its own reply.

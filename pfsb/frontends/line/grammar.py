@@ -6,7 +6,8 @@ request = [ "#" number SP ] verb *( SP arg )        arg = word | JSON string lit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from json import JSONDecodeError, JSONDecoder
 from json.encoder import encode_basestring
 from typing import Any, Final
@@ -14,7 +15,7 @@ from typing import Any, Final
 from attrs import define
 
 from pfsb.applications.arguments import Quoted, decoded
-from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, Word
+from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, RunResults, Word
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
 NUMBER_MAX: Final = 2**63 - 1
@@ -134,6 +135,17 @@ def render(number: int | None, result: Result) -> bytes:
         rows = "".join([f"{prefix}+{_pairs(row)[1:]}\n" for row in result.rows])
         return f"{rows}{prefix}OK{_pairs(result.fields)}\n".encode()
     return f"{prefix}ERR {result.code} fate={result.fate} {_one_line(result.text)}\n".encode()
+
+
+def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
+    """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
+    revisions = results.revisions
+    if not any(numbers):
+        return b"OK revision=%d\n" * len(revisions) % tuple(revisions)
+    if all(numbers):
+        pairs = zip(numbers, revisions, strict=True)
+        return b"#%d OK revision=%d\n" * len(revisions) % tuple(chain.from_iterable(pairs))
+    return b"".join(map(render, numbers, results))
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import BadRequest, Event, Refused, Word
-from pfsb.frontends.line.conversation import Conversation, Verbs
-from pfsb.frontends.line.grammar import BadLine, number_of, parse, render, render_event, render_in_slices
-from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
+from pfsb.frontends.line.grammar import (
+    BadLine,
+    number_of,
+    parse,
+    render,
+    render_event,
+    render_in_slices,
+    render_run,
+)
+from pfsb.frontends.line.plain_lines import PlainLines, RequestSplitter
+from pfsb.frontends.line.splitter import TooLong
 from pfsb.frontends.stream.protocol import StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
 
@@ -24,11 +33,13 @@ class LineProtocol(StreamProtocol):
     def __init__(self, factory: LineFactory) -> None:
         super().__init__(factory)
         self.factory = factory
-        self._splitter = LineSplitter(factory.server.config.limits.command_bytes)
-        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved)
+        limit = factory.server.config.limits.command_bytes
+        self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX)
+        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
 
-    def split_requests(self, data: bytes) -> Iterable[bytes | TooLong]:
-        return self._splitter.feed(data)
+    def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | PlainLines]:
+        # Before its admission, a connection handles its first request and no more, so the lines must come one by one.
+        return self._splitter.feed(data) if self._admission.is_open else self._splitter.feed_lines(data)
 
     def begin_conversation(self) -> Conversation:
         conversation = Conversation(self.factory.server, self.factory.verbs, self.replies, self._tell_session_end)
@@ -39,8 +50,11 @@ class LineProtocol(StreamProtocol):
     def write_refusal(self, refused: Refused) -> None:
         self.replies.write_between_replies(render(None, refused))
 
-    def handle_request(self, request: bytes | TooLong) -> None:
+    def handle_request(self, request: bytes | TooLong | PlainLines) -> None:
         conversation = self._line_conversation
+        if isinstance(request, PlainLines):
+            self._handle_plain(request)
+            return
         number: int | None = None
         try:
             if isinstance(request, TooLong):
@@ -56,6 +70,15 @@ class LineProtocol(StreamProtocol):
         except Exception as error:
             conversation.submit_pipelined()
             self.replies.place(number)(refusal(error))
+
+    def _handle_plain(self, plain: PlainLines) -> None:
+        """Handles lines together, or puts them back one by one if not all of them may be handled now."""
+        conversation = self._line_conversation
+        under_way = self.replies.outstanding + conversation.unsubmitted
+        if under_way + len(plain.commands) > self._window:
+            self._requests.extendleft(reversed(plain.lines))
+        else:
+            conversation.handle_plain(plain)
 
     def _tell_session_end(self, refused: Refused) -> None:
         state = Word("replaced" if refused.code == "REPLACED" else "expired")

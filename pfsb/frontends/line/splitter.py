@@ -44,6 +44,11 @@ class LineSplitter:
         """Number of bytes of an incomplete line that are kept."""
         return len(self._partial)
 
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether the next byte begins a line: nothing of an incomplete line or of a telnet command has come."""
+        return not (self._partial or self._skipping or self._telnet.inside)
+
     def feed(self, data: bytes) -> list[bytes | TooLong]:
         """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
         if IAC in data or self._telnet.inside:

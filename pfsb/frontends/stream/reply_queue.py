@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.applications.interfaces import Answer, BadRequest, Refused, Result
+from pfsb.applications.interfaces import Answer, BadRequest, Refused, Result, RunResults
 from pfsb.applications.names import is_word
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ It is the command number of a line, or the form of the reply to a command of Red
 Rendered = bytes | Iterator[bytes]
 """The bytes of a reply; or an iterator of the parts of a large reply, each made when the part before it is written."""
 Render = Callable[[Tag, Result], Rendered]
+RenderRun = Callable[[Sequence[Tag], RunResults], bytes]
+"""Renders the replies of commands that were executed together: the bytes are those that `Render` makes of each."""
 
 _log = Logger()
 
@@ -111,6 +113,8 @@ class ReplyQueue:
     _render: Render
     _iteration_end: EndOfIteration
     _relieved: Callable[[], None]
+    _render_run: RenderRun | None = None
+    """None: the replies of such commands are rendered one by one."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
@@ -286,7 +290,10 @@ class ReplyQueue:
         place = self._places[0]
         assert place.results is not None
         try:
-            data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
+            if self._render_run is not None and type(place.results) is RunResults:
+                data = self._render_run(place.tags, place.results)
+            else:
+                data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
         except Exception:
             # The reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
             self._stream = self._slices(place)

@@ -365,27 +365,41 @@ class WatchedSessions:
         return found
 
     def _watch_commands(self) -> None:
-        """Wrap the method of the sessions that runs a command, and the one that completes a PENDING command, to record
-        what they do."""
+        """Wrap the methods of the sessions that run a command, that run several together, and that complete a PENDING
+        command, to record what they do."""
         machine = self._machine
-        execute, complete = machine.execute_command, machine.complete
+        execute, execute_run, complete = machine.execute_command, machine.execute_run, machine.complete
 
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
-            ticket = (session.client_id, number)
-            self._slot.ran.append((ticket, command, _as_told(command, result)))
-            self._slot.ran_under[ticket] = self._epoch
-            latest = self._latest_epoch.get(session.client_id, 0)
-            if self._epoch < latest:
-                self._slot.fenced_off.append((ticket, self._epoch, latest))
+            self._note((session.client_id, number), command, _as_told(command, result))
             return result
+
+        def run_executed(application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
+            revision = machine.revision
+            has_run = execute_run(application, session, first, commands)
+            if has_run:
+                self._checks.marks["run executed together"] += 1
+                for place, command in enumerate(commands):
+                    result = Done((("revision", revision + 1 + place),))
+                    self._note((session.client_id, first + place), command, result)
+            return has_run
 
         def completed(ticket: Ticket, result: Result) -> None:
             self._slot.completed.append((ticket, result))
             complete(ticket, result)
 
         machine.execute_command = executed  # type: ignore[method-assign]
+        machine.execute_run = run_executed  # type: ignore[method-assign]
         machine.complete = completed  # type: ignore[method-assign]
+
+    def _note(self, ticket: Ticket, command: Command, result: Any) -> None:
+        """Record a command that has run, with its result."""
+        self._slot.ran.append((ticket, command, result))
+        self._slot.ran_under[ticket] = self._epoch
+        latest = self._latest_epoch.get(ticket[0], 0)
+        if self._epoch < latest:
+            self._slot.fenced_off.append((ticket, self._epoch, latest))
 
     def _watch_epochs(self) -> None:
         """Record the epoch in each bundle, and the epoch that each opening gives to its session.
@@ -395,7 +409,7 @@ class WatchedSessions:
         machine = self._machine
         run_bundle, open_session = machine.run_bundle, machine.open_session
 
-        def runs(server_id: int, content: Bundle) -> list[Any]:
+        def runs(server_id: int, content: Bundle) -> Sequence[Any]:
             self._epoch = content.epoch
             return run_bundle(server_id, content)
 

@@ -7,6 +7,7 @@ applications with its own. What a command writes comes from the specification of
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfsb.applications.interfaces import Command, Done, Refused
@@ -34,17 +35,27 @@ class QuotaChecker:
         self._kv_bytes = 0
         self._chat_bytes = 0
         self._violation: Violation | None = None
-        execute = machine.execute_command
+        execute, execute_run = machine.execute_command, machine.execute_run
 
         def executed(session: Session, number: int, command: Command) -> Any:
             result = execute(session, number, command)
-            try:
-                self._check(session, command, result)
-            except Violation as violation:
-                self._violation = self._violation or violation
+            self._note(self._check, session, command, result)
             return result
 
+        def run_executed(application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
+            has_run = execute_run(application, session, first, commands)
+            if has_run:
+                self._note(self._check_run, [command_in_text(command) for command in commands])
+            return has_run
+
         machine.execute_command = executed  # type: ignore[method-assign]
+        machine.execute_run = run_executed  # type: ignore[method-assign]
+
+    def _note(self, check: Callable[..., None], *args: Any) -> None:
+        try:
+            check(*args)
+        except Violation as violation:
+            self._violation = self._violation or violation
 
     def raise_violation(self) -> None:
         if self._violation is not None:
@@ -77,6 +88,26 @@ class QuotaChecker:
         else:
             too_large = len((after or "").encode()) > quotas.value_bytes or room < 0
             _require(growth <= 0 or not too_large, f"{command} adds {growth} bytes beyond a quota")
+
+    def _check_run(self, commands: Sequence[Command]) -> None:
+        """Check a run of commands of the key-value store: none of them may go beyond a quota, one after the other.
+
+        Only the values after the whole run can be asked for, so they are compared with those that the specification of
+        one key gives.
+        """
+        quotas = self._machine.settings.values
+        for command in commands:
+            key = command[1]
+            before, wanted = self._values.get(key), effect_of(command, self._values.get(key)).value
+            growth = _size(key, wanted) - _size(key, before)
+            self._values[key] = wanted
+            self._kv_bytes += growth
+            too_large = len((wanted or "").encode()) > quotas.value_bytes or self._kv_bytes > quotas.kv_bytes
+            _require(growth <= 0 or not too_large, f"a run adds {growth} bytes beyond a quota ({command})")
+        for key in {command[1]: None for command in commands}:
+            found, wanted = self._value(key), self._values[key]
+            _require(found == wanted, f"a run has left a key as it must not be ({key}: {found}, not {wanted})")
+        _require(self._kv.used() == self._kv_bytes, f"kv_bytes are {self._kv.used()}, and must be {self._kv_bytes}")
 
     def _check_line(self, session: Session, command: Command, result: Any) -> None:
         quotas, text = self._machine.settings.values, command[1]
@@ -113,10 +144,12 @@ def _kept_bytes(machine: SessionStateMachine) -> int:
     for session in machine.sessions.values():
         cache = session.answers
         for page in cache.pages():
-            size += 0 if page is cache.page else ENTRY_BYTES * len(page.results)
-            for number, kept in page.results.items():
-                growing = getattr(kept, "growing", None)
-                answer = result_in_text(page.get(number))
+            size += 0 if page is cache.page else ENTRY_BYTES * len(page)
+            for number in page.numbers:
+                growing = getattr(page.kept(number), "growing", None)
+                kept = page.get(number)
+                assert kept is not None, "the page has the result"
+                answer = result_in_text(kept)
                 if growing is not None:
                     longest[id(growing)] = growing.counted
                 elif isinstance(answer, Done):

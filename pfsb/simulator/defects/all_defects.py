@@ -23,6 +23,7 @@ from pfsb.simulator.defects import (
     promises,
     proposals,
     reads,
+    runs,
     sessions,
     votes,
 )
@@ -45,6 +46,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         frames,
         paths,
         names,
+        runs,
     )
     for defect in module.DEFECTS.by_name.values()
 }

@@ -193,6 +193,13 @@ def _idle_client_expired(process: Any) -> None:
             asked_at[session.client_id] = clock.seconds()
             return command(session, number, asked)
 
+        @instead_of(process.server.machine, "execute_run")
+        def run_noted(
+            execute_run: Callable[..., bool], app: Any, session: Session, first: int, asked: Sequence[Command]
+        ) -> bool:
+            asked_at[session.client_id] = clock.seconds()
+            return execute_run(app, session, first, asked)
+
         @instead_of(expiry, "is_silent")
         def is_silent(truly_silent: Callable[[Session], bool], session: Session) -> bool:
             return truly_silent(session) or clock.seconds() - asked_at.get(session.client_id, clock.seconds()) > 600
@@ -527,9 +534,11 @@ def _quota_of_this_server(process: Any) -> None:
     if process.replica.membership.server_id != 0:
         return
 
-    @instead_of(process.applications["kv"], "execute")
-    def broken(execute: Callable[[Command, Any], Any], command: Command, context: Any) -> Any:
+    def broken(execute: Callable[[Any, Any], Any], command: Any, context: Any) -> Any:
         return execute(command, _LocalQuotas(context))
+
+    for name in ("execute", "execute_run"):
+        instead_of(process.applications["kv"], name)(broken)
 
 
 @DEFECTS.add(

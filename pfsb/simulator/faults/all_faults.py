@@ -13,9 +13,10 @@ from pfsb.simulator.faults.name_faults import NameFaults
 from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.faults.plan import between
+from pfsb.simulator.faults.repeated_bundles import RepeatedBundles
 
 
-class AllFaults(NetworkFaults, NameFaults, ConfusionFaults):
+class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.

@@ -38,6 +38,7 @@ _KINDS: Final = {
     "heirs": ("lose_disk_of_follower",),
     "old_copies": ("put_back_old_copy",),
     "memory": ("run_out_of_memory",),
+    "repeats": ("order_again",),
     "strangers": ("stranger",),
     "slips": ("slip",),
     "names": (

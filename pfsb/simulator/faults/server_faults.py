@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from pfsb.applications.interfaces import Command, IContext
+from pfsb.applications.interfaces import IContext
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.faults.injector import FaultInjector
@@ -179,11 +181,15 @@ class ServerFaults(FaultInjector):
             return
         catalogue = self._cluster.process(server_id).server.catalogue
         application = self._rng.choice(catalogue.applications)
-        execute, error = application.execute, self._rng.choice((MemoryError, RecursionError))
+        methods = {
+            name: getattr(application, name) for name in ("execute", "execute_run") if hasattr(application, name)
+        }
+        error = self._rng.choice((MemoryError, RecursionError))
         changes_first, restarts_after = self._rng.random() < 0.5, between(self._rng, 0.05, 4)
 
-        def fails(command: Command, context: IContext) -> Any:
-            application.execute = execute
+        def fails(execute: Callable[..., Any], command: Any, context: IContext) -> Any:
+            for name, method in methods.items():
+                setattr(application, name, method)
             if self._has_ceased or changes_first:
                 result = execute(command, context)
             if self._has_ceased:
@@ -192,7 +198,8 @@ class ServerFaults(FaultInjector):
             self._later(restarts_after, self._restart, server_id)
             raise error
 
-        application.execute = fails
+        for name, method in methods.items():
+            setattr(application, name, partial(fails, method))
 
     # ------------------------------------------------------------------ disks
 

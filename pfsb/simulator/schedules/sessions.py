@@ -11,10 +11,12 @@ from attrs import evolve
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command, Done, IContext, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions import bundle
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.plan import DAY_SECONDS
 from pfsb.simulator.faults.wrong_messages import VALID_PAYLOAD
+from pfsb.simulator.linearizability.texts import ordered_form
 from pfsb.simulator.schedules.scenario import Schedule, Servers
 
 
@@ -348,6 +350,30 @@ def number_after_the_horizon(seed: int, patch: Plant | None) -> None:
         raise Violation(f"a command of the client has run, and HELLO says {fields}")
 
 
+def run_is_ordered_again(seed: int, patch: Plant | None) -> None:
+    """Commands that were executed together do not run again when another update brings them once more.
+
+    No correct server sends them again, since a connection answers repeated numbers itself. The sessions do not rely on
+    that, as the first update may come from a server that has failed since then.
+    """
+    servers = Servers(seed, patch)
+    cluster, home = servers.cluster, servers.present_leader()
+    user = servers.hello(home, "user")
+    commands = {number: ("PUT", "key", f"v{number}") for number in (1, 2, 3)}
+    answers: list[Result] = []
+    for number, command in commands.items():
+        user.submit(number, command, answers.append)
+    cluster.run_until(lambda: len(answers) == len(commands), 5)
+    entries = bundle.encode_entries([(number, ordered_form(command)) for number, command in commands.items()])
+    head = bundle.encode_head("user", user.epoch, opens=False)
+    payload = bundle.encode([bundle.encode_bundle(head, len(commands), [entries])])
+    replica = cluster.replica(home)
+    again = ClientUpdate(f"{home}.again", home, 1, replica.data.ordering.local_aru, payload)
+    replica.perform(replica.introduce, again)
+    cluster.run_until(lambda: replica.data.clients.last_executed.of(again.client_id) == 1, 5)
+    cluster.run(1)
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     old_connection,
     lock_is_not_free_in_time,
@@ -367,4 +393,5 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     clocks_a_day_apart,
     idle_hour,
     number_after_the_horizon,
+    run_is_ordered_again,
 )

@@ -63,11 +63,15 @@ class Vocabulary:
     share_of_local_reads: float = 0.15
     """Share of sequential and stale reads in all commands of a user; one server answers them without the log."""
 
+    share_of_puts: float = 0.0
+    """Share of the changes that become a PUT, whatever was drawn for them: many in a row are executed together."""
     long_values_bytes: int = 0
     """Maximum size, in bytes, of the values of PUT; 0: all of them are short."""
 
     def change(self, rng: random.Random, unique: int) -> Command:
         command = rng.choice(_WRITERS)(rng, self._key(rng), unique)
+        if self.share_of_puts and rng.random() < self.share_of_puts:
+            command = _put(rng, self._key(rng), unique)
         if self.long_values_bytes and command[0] == "PUT":
             return (*command[:2], f"{command[2]}{'y' * rng.randrange(self.long_values_bytes)}")
         return command

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.arguments import Quoted
-from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, Word
-from pfsb.frontends.line.grammar import BadLine, Request, number_of, parse, quote, render, render_event
+from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, RunResults, Word
+from pfsb.frontends.line.grammar import BadLine, Request, number_of, parse, quote, render, render_event, render_run
 from pfsb.support.limits import NUMBER_MAX
 
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
@@ -157,6 +157,14 @@ class RenderingTests(SynchronousTestCase):
     def test_event_is_a_starred_line(self) -> None:
         event = Event("CHAT", (("index", 1), ("text", "hé\n")))
         self.assertEqual(render_event(event), '* CHAT index=1 text="hé\\n"\n'.encode())
+
+    @given(st.lists(st.none() | st.integers(1, NUMBER_MAX), min_size=1), st.integers(0, 2**62))
+    @settings(max_examples=100, deadline=None)
+    def test_replies_to_a_run_are_those_to_each_of_its_commands(self, numbers: list[int | None], first: int) -> None:
+        """With command numbers, without, and with some."""
+        for each in (numbers, [None] * len(numbers), [number or 7 for number in numbers]):
+            results = RunResults(range(first, first + len(each)))
+            self.assertEqual(render_run(each, results), b"".join(map(render, each, results)))
 
     @given(st.text())
     @settings(max_examples=300, deadline=None)

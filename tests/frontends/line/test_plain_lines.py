@@ -1,0 +1,257 @@
+"""PlainLines: lines that one expression recognises mean what the parser makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import Command, CommandDescription
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.config.config import Limits
+from pfsb.frontends.line.arguments import parts_of, read_level
+from pfsb.frontends.line.grammar import parse
+from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, RequestSplitter, plain_forms
+from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from tests.frontends.line.test_protocol import LineTestCase
+
+OPTIONS = settings(max_examples=400, deadline=None, database=None)
+APPLICATION = KeyValue()
+DESCRIPTIONS = {each.verb: each for each in APPLICATION.commands}
+FORMS = plain_forms(DESCRIPTIONS, [APPLICATION])
+LINE_BYTES_MAX = 1_500
+
+plain_words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"='), min_size=1).map(
+    str.encode
+)
+numbers = st.integers(1, 10**18 - 1).map(lambda number: b"#%d " % number)
+
+
+def written(form: tuple[bytes, int], words: Sequence[bytes]) -> bytes:
+    verb, count = form
+    return b" ".join([verb, *words[:count]]) + b"\n"
+
+
+verbs = st.sampled_from([(verb.encode(), words) for verb, words in APPLICATION.plain_words.items()])
+three_words = st.tuples(plain_words, plain_words, plain_words)
+stale_lines = st.builds(lambda word: b"GET %b read=stale\n" % word, plain_words)
+plain_lines = st.builds(written, verbs, three_words) | stale_lines
+odd_bytes = st.sampled_from(b' \t\r\n"=#\0\x7f\xff\xc3\xa9aP')
+odd_lines = st.sampled_from(
+    (
+        b"PUT a b",
+        b"PUT a b\r\n",
+        b"PUT  a b\n",
+        b" PUT a b\n",
+        b"put a b\n",
+        b"PUT a b \n",
+        b"PUT a\n",
+        b"PUT a b c\n",
+        b'PUT "a" b\n',
+        b'PUT a b"\n',
+        b"PUT a nil=b\n",
+        b"GET a read=stale\n",
+        b"GET read=stale\n",
+        b"GET a read=sequential\n",
+        b"GET a read=stale read=stale\n",
+        b"PUT a read=stale\n",
+        b"PUT a b read=stale\n",
+        b"GET a=b\n",
+        b"#0 PUT a b\n",
+        b"#01 PUT a b\n",
+        b"#9999999999999999999 PUT a b\n",
+        b"# PUT a b\n",
+        b"#1PUT a b\n",
+        b"PUT " + b"k" * 1_025 + b" v\n",
+        b"PUT k " + b"v" * LINE_BYTES_MAX + b"\n",
+        b"PUT k \xc3\xa9\n",
+        b"PUT k \xff\xff\n",
+        b"SAY hello\n",
+        b"LOCK a\n",
+        b"\n",
+    )
+)
+
+
+def by_the_parser(line: bytes) -> tuple[int | None, Command, str]:
+    """The number, the command and the read level of a line, as `Conversation` makes them."""
+    request = parse(line)
+    description = DESCRIPTIONS[request.verb]
+    parts, level = parts_of(description, request), "linearizable"
+    if not description.changes:
+        parts, level = read_level(parts)
+    return request.number, APPLICATION.check(parts), level
+
+
+def in_pieces(stream: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
+    ends = sorted({cut % (len(stream) + 1) for cut in cuts} | {len(stream)})
+    start = 0
+    for end in ends:
+        if end > start:
+            yield stream[start:end]
+        start = end
+
+
+class GrammarTests(SynchronousTestCase):
+    """Plain lines are the commands that the parser would have made of each line, whatever else arrives."""
+
+    def require_equal(self, pieces: Sequence[bytes]) -> int:
+        """Feed these bytes, and compare with the parser. Returns the number of lines that were plain."""
+        single, splitter = LineSplitter(LINE_BYTES_MAX), RequestSplitter(FORMS, LINE_BYTES_MAX, 300)
+        wanted = [line for piece in pieces for line in single.feed(piece)]
+        found = [request for piece in pieces for request in splitter.feed(piece)]
+        plain = [each for each in found if isinstance(each, PlainLines)]
+        for each in plain:
+            levels = ["stale" if each.is_local else "linearizable"] * len(each.commands)
+            self.assertEqual(
+                [*zip(each.tags, each.commands, levels, strict=True)], [by_the_parser(line) for line in each.lines]
+            )
+        lines: list[bytes | TooLong] = []
+        for request in found:
+            lines += request.lines if isinstance(request, PlainLines) else [request]
+        self.assertEqual(lines, wanted)
+        return sum(len(each.commands) for each in plain)
+
+    @OPTIONS
+    @given(st.lists(st.one_of(plain_lines, plain_lines, odd_lines), max_size=12), st.lists(st.integers(0), max_size=4))
+    def test_lines_of_any_kind(self, lines: list[bytes], cuts: list[int]) -> None:
+        """However the network cuts them."""
+        self.require_equal([*in_pieces(b"".join(lines), cuts)])
+
+    @OPTIONS
+    @given(st.lists(plain_lines, min_size=1, max_size=5), st.lists(st.tuples(st.integers(0), odd_bytes), max_size=3))
+    def test_plain_lines_with_some_bytes_changed(self, lines: list[bytes], changes: list[tuple[int, int]]) -> None:
+        data = bytearray(b"".join(lines))
+        for place, byte in changes:
+            data[place % len(data)] = byte
+        self.require_equal([bytes(data)])
+
+    @OPTIONS
+    @given(verbs, st.lists(three_words, min_size=1, max_size=9), st.none() | st.lists(numbers, min_size=9, max_size=9))
+    def test_lines_of_one_verb_are_plain(
+        self, verb: tuple[bytes, int], words: list[Any], numbers: list[bytes] | None
+    ) -> None:
+        """Every one of them, with command numbers and without."""
+        lines = [written(verb, each) for each in words]
+        if numbers is not None:
+            lines = [number + line for number, line in zip(numbers, lines, strict=False)]
+        self.assertEqual(self.require_equal([b"".join(lines)]), len(lines))
+
+    @OPTIONS
+    @given(st.lists(stale_lines, min_size=1, max_size=9), st.booleans())
+    def test_questions_to_this_server_are_plain(self, lines: list[bytes], are_numbered: bool) -> None:
+        """If all of them have the option, and none otherwise."""
+        data = b"".join([b"#7 " + line if are_numbered else line for line in lines])
+        self.assertEqual(self.require_equal([data]), len(lines))
+        self.assertEqual(self.require_equal([data + b"GET a\n"]), 0)
+
+    def test_values_of_changes_may_look_like_options(self) -> None:
+        """PUT has no options, so base64 is plain; a question may have read=."""
+        self.assertEqual(self.require_equal([b"PUT key dmFsdWU=\nPUT read=stale b\n"]), 2)
+        self.assertEqual(self.require_equal([b"GET dmFsdWU=\n"]), 0)
+
+    def test_long_pieces_are_cut_at_line_ends(self) -> None:
+        """Commands that are submitted together have a maximum of characters."""
+        found = RequestSplitter(FORMS, LINE_BYTES_MAX, 20).feed(b"PUT a b\n" * 5 + b"PUT a")
+        self.assertEqual([len(each.commands) for each in found if isinstance(each, PlainLines)], [2, 2, 1])
+
+    def test_line_above_the_limit_is_too_long_as_elsewhere(self) -> None:
+        (found,) = RequestSplitter(FORMS, 300, 12_000).feed(b"PUT a " + b"b" * 300 + b"\n")
+        self.assertIsInstance(found, TooLong)
+
+    def test_rest_of_a_line_comes_first(self) -> None:
+        """A read of the network seldom ends with a line; the lines after the broken one are plain again."""
+        splitter = RequestSplitter(FORMS, LINE_BYTES_MAX, 12_000)
+        self.assertEqual(splitter.feed(b"PUT a"), [])
+        first, others = splitter.feed(b" b\nPUT c d\nPUT e f\n")
+        self.assertEqual(first, b"PUT a b")
+        assert isinstance(others, PlainLines)
+        self.assertEqual(others.commands, [("PUT", b"c", b"d"), ("PUT", b"e", b"f")])
+
+
+class FormsTests(SynchronousTestCase):
+    def test_verbs_that_wait_or_take_the_rest_of_the_line_have_none(self) -> None:
+        """A LOCK is submitted alone, and words of a free text are not words."""
+
+        class Loud(KeyValue):
+            plain_words = MappingProxyType({"WAIT": 1, "SAY": 1, "GET": 1, "GONE": 1})
+
+        descriptions = {
+            "WAIT": CommandDescription("WAIT", "WAIT x", "", waits=True),
+            "SAY": CommandDescription("SAY", "SAY x", "", rest_of_line=True),
+            "GET": DESCRIPTIONS["GET"],
+        }
+        self.assertEqual([*plain_forms(descriptions, [Loud()])], [b"GET"])
+
+    def test_applications_without_plain_commands_are_served_by_the_parser(self) -> None:
+        for application in (Chat(), Lock()):
+            self.assertFalse(hasattr(application, "check_plain"))
+
+    def test_key_that_is_too_long_is_left_to_the_parser(self) -> None:
+        """The parser refuses that line alone, and says why."""
+        form = PlainForm(DESCRIPTIONS["PUT"], 2, APPLICATION.check_plain)
+        self.assertIsNone(form.take(b"PUT a b\nPUT " + b"k" * 1_025 + b" v\n"))
+
+
+class ConnectionTests(LineTestCase):
+    """Plain lines on a connection."""
+
+    limits = Limits(session_window=4)
+
+    def test_lines_that_arrive_together_are_submitted_together(self) -> None:
+        """And each has its reply."""
+        self.assertEqual(self.ask(b"PUT a 1\nPUT b 2\nPUT c 3"), [f"OK revision={n}" for n in (1, 2, 3)])
+
+    def test_connection_that_is_not_admitted_yet_handles_one_request(self) -> None:
+        """The server has too many requests under way; the first one of a connection may be a STATUS."""
+        self.local_clients.hold = True
+        self.factory.admission.requests_max = 0
+        self.factory.admission.count(0)
+        self.protocol.dataReceived(b"PUT a 1\nPUT b 2\n")
+        self.assertEqual(self.protocol.replies.outstanding, 1)
+
+    def test_lines_with_numbers_are_answered_with_them(self) -> None:
+        """A client of a named session numbers its commands."""
+        self.assertEqual(self.ask(b"#3 PUT a 1\n#4 PUT b 2"), ["#3 OK revision=1", "#4 OK revision=2"])
+        self.assertEqual(self.ask(b"#4 PUT b 2\n#5 PUT b 2"), ["#4 OK revision=2", "#5 OK revision=3"])
+
+    def test_questions_among_themselves_are_asked_together(self) -> None:
+        """Linearizable ones go one way, and those to this server's own state the other."""
+        self.ask(b"PUT a 1")
+        self.assertEqual(self.ask(b"GET a\nGET a"), ['OK value="1" revision=1'] * 2)
+        self.assertEqual(self.ask(b"GET a read=stale\nGET b read=stale")[0], 'OK value="1" revision=1')
+        self.assertEqual(self.local_clients.connections[-1].calls[1:], ["submit 2", "ask 2"])
+
+    def trace(self, verb: bytes, steps: Sequence[int]) -> list[Any]:
+        """A list of all that shows of a new connection after each step: n lines arrive together, or -n answers come."""
+        self.setUp()
+        self.local_clients.hold = True
+        seen: list[Any] = []
+        for step in steps:
+            if step > 0:
+                self.protocol.dataReceived(b"".join(verb + b" k%d v\n" % place for place in range(step)))
+            else:
+                self.local_clients.release(-step)
+            transport = self.transport
+            seen.append((self.said(), transport.producerState, self.protocol.replies.outstanding))
+            self.assertLessEqual(self.protocol.replies.outstanding, self.limits.session_window)
+            seen.append(self.local_clients.connections[-1].submitted)
+        return seen
+
+    @settings(max_examples=60, deadline=None, database=None)
+    @given(st.lists(st.integers(-5, 7).filter(bool), max_size=12))
+    def test_flow_is_that_of_lines_that_the_parser_takes(self, steps: list[int]) -> None:
+        """No more requests are under way than the window has room for; the others wait, and the client is not read."""
+        self.assertEqual(self.trace(b"PUT", steps), self.trace(b"put", steps))
+
+    def test_applications_that_the_cluster_runs_no_more_have_no_plain_lines(self) -> None:
+        self.assertIn(b"PUT", self.factory.verbs.plain)
+        self.server.catalogue.switch([each for each in self.server.catalogue.applications if each.name != "kv"])
+        self.assertNotIn(b"PUT", self.factory.verbs.plain)
+        self.assertIn("ERR UNKNOWN", self.reply("PUT a b"))

@@ -1,0 +1,422 @@
+"""Runs: commands that are executed together come to what they come to one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import (
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+    IReplicatedApplication,
+    IRunExecutor,
+    Refused,
+    Result,
+    RunResults,
+)
+from pfsb.applications.key_value import KeyValue
+from pfsb.paxos.messages import ClientUpdate
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.command_counts import CommandCounts
+from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
+from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
+from tests.sessions.support import Driver, code, dump
+
+OPTIONS = settings(max_examples=200, deadline=None, database=None)
+NAMED = ("alice", "bob")
+ANONYMOUS = ("~0.1", "~0.2")
+NUMBERS = 60
+"""No session of a test comes to so many commands that a number is above this."""
+
+
+class CountingKeyValue(KeyValue):
+    """The key-value store, and how many commands it has executed in runs."""
+
+    together = 0
+
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool:
+        has_run = super().execute_run(commands, context)
+        self.together += len(commands) if has_run else 0
+        return has_run
+
+
+class OneByOneKeyValue(KeyValue):
+    run_verbs = ()
+
+
+@implementer(IReplicatedApplication, IRunExecutor)
+class Sum:
+    """An application whose commands may fail, one by one and together.
+
+    ADD of 13 fails in its program when it has changed the sum. A run with 13 is not executed together, and a run with
+    17, which is no fault by itself, raises an exception before it has changed anything. ADD of 19 is refused.
+    """
+
+    name = "sum"
+    commands = (CommandDescription("ADD", "ADD n", "Add."),)
+
+    def __init__(self, run_verbs: Sequence[str]) -> None:
+        self.run_verbs = run_verbs
+        self.sum = 0
+        self.together = 0
+        self.raises: BaseException = ZeroDivisionError()
+
+    def execute(self, command: Command, context: IContext) -> Result:
+        if command[1] == 19:
+            return Refused("CONFLICT", "never 19")
+        self.sum += command[1]
+        if command[1] == 13:
+            raise self.raises
+        return Done((("revision", context.revision),))
+
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool:
+        numbers = [number for _, number in commands]
+        if 17 in numbers:
+            raise KeyError(17)
+        if 13 in numbers or 19 in numbers:
+            return False
+        self.sum += sum(numbers)
+        self.together += len(numbers)
+        return True
+
+    def check(self, command: tuple[str, ...]) -> Command:
+        raise AssertionError("commands come checked")
+
+    def query(self, command: Command) -> Result:
+        raise AssertionError("there are no questions")
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """Nothing is held."""
+
+    def time_passed(self, context: IContext) -> None:
+        raise AssertionError("nothing falls due")
+
+    def next_deadline(self) -> int | None:
+        return None
+
+    def snapshot(self) -> bytes:
+        return str(self.sum).encode()
+
+    def restore(self, data: bytes) -> None:
+        raise AssertionError("no test restores a snapshot")
+
+
+# ---------------------------------------------------------------------------------------------
+# Random bundles
+# ---------------------------------------------------------------------------------------------
+
+keys = st.sampled_from(("a", "b", "c", "k\u00e9y"))
+sizes = st.sampled_from((0, 1, 1, 2, 5, 9, 30))
+puts = st.builds(lambda key, size: ("PUT", key, "v" * size), keys, sizes)
+appends = st.builds(lambda key: ("APPEND", key, "xyz"), keys)
+others = st.one_of(
+    st.just(("PUT", "a")),
+    st.just(("PUT", "a", 7)),
+    st.just(("PUT", 7, 7)),
+    st.builds(lambda key: ("INCR", key, 1), keys),
+    appends,
+    st.builds(lambda key: ("DEL", key), keys),
+    st.builds(lambda key: ("GET", key), keys),
+    st.just(("SAY", "hello")),
+    st.just(("NONSENSE", "hello")),
+    st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("kv_bytes"), st.integers(1, 90)),
+    st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("session_window"), st.integers(1, 30)),
+    st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("value_bytes"), st.integers(1, 20)),
+)
+sums = st.builds(lambda number: ("ADD", number), st.sampled_from((1, 2, 3, 5, 13, 17, 19)))
+commands = st.one_of(
+    st.lists(puts, min_size=1, max_size=9),
+    st.lists(puts, min_size=1, max_size=9),
+    st.lists(st.one_of(puts, appends), min_size=2, max_size=4),
+    st.lists(st.one_of(puts, puts, puts, others), min_size=1, max_size=6),
+    st.lists(sums, min_size=1, max_size=5),
+)
+steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9) | st.lists(
+    st.sampled_from((2, 0, -1, -3, -7)), max_size=1
+)
+"""By how much each number is above the one before, 1 if there is none; None: the command comes without a number."""
+bundles = st.tuples(st.sampled_from(NAMED + ANONYMOUS), st.sampled_from((0, 0, 0, 0, 0, 1)), commands, steps)
+"""(client id, by how much its epoch is wrong, commands, steps)"""
+operations = st.tuples(st.sampled_from((OPEN, OPEN, CLOSE, EXPIRE)), st.sampled_from(NAMED), st.integers(0, 1))
+slots = st.lists(st.lists(st.one_of(bundles, bundles, bundles, operations), min_size=1, max_size=3), max_size=8)
+quotas = st.fixed_dictionaries(
+    {},
+    optional={
+        "kv_bytes": st.integers(5, 90),
+        "value_bytes": st.integers(1, 20),
+        "reply_cache_bytes": st.sampled_from((1, 100, 700)),
+        "replies_bytes": st.sampled_from((1, 200, 1_500)),
+        "sessions": st.integers(1, 3),
+    },
+)
+
+
+class Pair:
+    """Two state machines that execute the same updates: one executes runs together, the other commands one by one."""
+
+    def __init__(self, window: int, quotas: dict[str, int]) -> None:
+        self.kv, self.sum = CountingKeyValue(), Sum(("ADD",))
+        self.together = self._driver((self.kv, self.sum), window, quotas)
+        self.one_by_one = self._driver((OneByOneKeyValue(), Sum(())), window, quotas)
+        self.last = dict.fromkeys(NAMED + ANONYMOUS, 0)
+
+    def _driver(self, applications: tuple[Any, Any], window: int, quotas: dict[str, int]) -> Driver:
+        apps = ("chat", 1), ("kv", 1), ("sum", 1)
+        driver = Driver(0, Catalogue([Chat(), *applications]), window, apps=apps, **quotas)
+        driver.machine.counts = CommandCounts()
+        return driver
+
+    def execute(self, server_id: int, *parts: Any) -> None:
+        """Have both execute one slot, whose update has these bundles and operations."""
+        made = [self._operation(*each) if each[0] in (OPEN, CLOSE, EXPIRE) else self._bundle(*each) for each in parts]
+        for driver in (self.together, self.one_by_one):
+            driver.execute(driver.update(*made, server_id=server_id))
+
+    def _epoch(self, client_id: str) -> int:
+        session = self.one_by_one.machine.sessions.get(client_id)
+        return session.epoch if session is not None else 0
+
+    def _operation(self, verb: str, client_id: str, wrong: int) -> Bundle:
+        last = 10_000 if verb == OPEN else self._epoch(client_id) + wrong
+        return Bundle("!", 0, False, ((0, (verb, client_id, last)),))
+
+    def _bundle(self, client_id: str, wrong: int, commands: Sequence[Command], steps: Sequence[int | None]) -> Bundle:
+        entries = []
+        for command, step in zip(commands, [*steps, *[1] * len(commands)], strict=False):
+            is_question = step is None or command[0] == "GET"
+            self.last[client_id] = (
+                max(1, self.last[client_id] + (step or 0)) if not is_question else (self.last[client_id])
+            )
+            entries.append((0, ("GET", "a")) if is_question else (self.last[client_id], command))
+        is_anonymous = client_id in ANONYMOUS
+        return Bundle(client_id, 0 if is_anonymous else self._epoch(client_id) + wrong, is_anonymous, tuple(entries))
+
+    def require_equal(self, test: SynchronousTestCase) -> None:
+        """Require that both have told and kept the same, and are in the same state."""
+        both = self.together, self.one_by_one
+        for one, other in zip(*map(_all_of, both), strict=True):
+            test.assertEqual(one, other)
+
+
+def _all_of(driver: Driver) -> Sequence[Any]:
+    machine, observer = driver.machine, driver.observer
+    answers = [
+        [machine.answer_of(session, number) for number in range(1, NUMBERS)] for session in machine.sessions.values()
+    ]
+    pages = [[[*page.numbers] for page in session.answers.pages()] for session in machine.sessions.values()]
+    assert machine.counts is not None
+    return (
+        driver.outcomes,
+        [[*results] for results in observer.results],
+        observer.ends,
+        dump(machine),
+        answers,
+        pages,
+        [(page.number, page.looked_at, page.size, len(page)) for page in machine.kept_replies.pages.values()],
+        machine.kept_replies.size,
+        machine.quotas(),
+        machine.counts.by_verb_and_result(),
+        machine.settings.values,
+    )
+
+
+class SameStateTests(SynchronousTestCase):
+    """A bundle comes to the same state and the same answers, however it is executed."""
+
+    def test_random_bundles(self) -> None:
+        """Repeated numbers, questions, refusals, fenced sessions, quotas that are reached within a bundle, and faults
+        of applications are among them; and enough runs, without which the test would show nothing."""
+        together = 0
+
+        @OPTIONS
+        @given(st.integers(1, 12), quotas, slots, st.lists(st.integers(0, 1), min_size=8, max_size=8))
+        def run(window: int, quotas: dict[str, int], slots: Any, servers: list[int]) -> None:
+            nonlocal together
+            pair = Pair(window, quotas)
+            pair.execute(0, (OPEN, "alice", 0))
+            for slot, server_id in zip(slots, servers, strict=False):
+                pair.execute(server_id, *slot)
+                pair.require_equal(self)
+            together += pair.kv.together + pair.sum.together
+            self.flushLoggedErrors(ZeroDivisionError, KeyError)
+
+        run()
+        self.assertGreater(together, 100)
+
+
+class RunTests(SynchronousTestCase):
+    """The bundles that are executed together, and those that are not."""
+
+    def setUp(self) -> None:
+        self.pair = Pair(12, {"kv_bytes": 40, "value_bytes": 9})
+        self.pair.execute(0, (OPEN, "alice", 0), (OPEN, "bob", 0))
+        self.kv = self.pair.kv
+
+    def run_bundle(self, *entries: tuple[int, Command], client_id: str = "alice", wrong: int = 0) -> Sequence[Any]:
+        """Executes one bundle, at both machines. Returns its results."""
+        for driver in (self.pair.together, self.pair.one_by_one):
+            epoch = driver.machine.sessions[client_id].epoch + wrong
+            driver.execute(driver.bundle(client_id, epoch, *entries))
+        self.pair.require_equal(self)
+        return self.pair.together.observer.results[0]
+
+    def put(self, *numbers: int, value: str = "v") -> Sequence[Any]:
+        return self.run_bundle(*[(number, ("PUT", f"k{number}", value)) for number in numbers])
+
+    def test_run_is_executed_together(self) -> None:
+        """Each command has its own revision."""
+        results = self.put(1, 2, 3)
+        self.assertIsInstance(results, RunResults)
+        first = self.pair.together.machine.revision - 2
+        self.assertEqual([*results], [Done((("revision", first + place),)) for place in range(3)])
+        self.assertEqual(self.kv.together, 3)
+
+    def test_repeated_number_is_not(self) -> None:
+        """The command has run, and is answered from the reply cache."""
+        self.put(1, 2)
+        self.put(2, 3)
+        self.put(3, 3)
+        self.assertEqual(self.kv.together, 2)
+
+    def test_numbers_that_are_skipped_are_not(self) -> None:
+        """Results that are kept together have following numbers."""
+        self.put(1, 3)
+        self.assertEqual(self.kv.together, 0)
+
+    def test_run_that_comes_under_a_former_epoch_is_refused(self) -> None:
+        """No command runs."""
+        results = self.run_bundle((1, ("PUT", "a", "b")), (2, ("PUT", "a", "b")), wrong=-1)
+        self.assertEqual([code(each) for each in results], [("REPLACED", "none")] * 2)
+        self.assertEqual(self.kv.together, 0)
+
+    def test_quota_that_is_reached_within_a_run_refuses_the_rest(self) -> None:
+        """Commands before it run, and a later command that adds little runs, too."""
+        results = self.run_bundle(
+            *[(number, ("PUT", f"k{number}", "v" * 9)) for number in range(1, 6)], (6, ("PUT", "k", "v"))
+        )
+        self.assertEqual([isinstance(each, Refused) for each in results], [False] * 3 + [True] * 2 + [False])
+        self.assertEqual(self.kv.together, 0)
+
+    def test_value_beyond_its_quota_is_refused_alone(self) -> None:
+        """The commands before and after it run."""
+        results = self.run_bundle((1, ("PUT", "a", "v")), (2, ("PUT", "b", "v" * 10)), (3, ("PUT", "c", "v")))
+        self.assertEqual([isinstance(each, Refused) for each in results], [False, True, False])
+
+    def test_key_that_is_set_twice_has_the_later_value(self) -> None:
+        """With its revision, and counted once."""
+        self.run_bundle((1, ("PUT", "a", "one")), (2, ("PUT", "b", "two")), (3, ("PUT", "a", "three")))
+        self.assertEqual(self.kv.together, 3)
+        revision = self.pair.together.machine.revision
+        self.assertEqual(self.kv.query(("GET", b"a")), Done((("value", b"three"), ("revision", revision))))
+        self.assertEqual(self.kv.used(), len("a" + "three" + "b" + "two"))
+
+    def test_fault_of_the_program_in_a_run_has_the_commands_run_one_by_one(self) -> None:
+        """None of them has run before. A command that fails by itself fails at every server alike."""
+        results = self.run_bundle((1, ("ADD", 17)), (2, ("ADD", 13)), (3, ("ADD", 1)))
+        self.assertEqual([isinstance(each, Refused) for each in results], [False, True, False])
+        self.assertEqual(code(results[1]), ("INTERNAL", "unknown"))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+
+    def test_fault_of_the_machine_in_a_run_stops_the_server(self) -> None:
+        """Other servers may execute the run."""
+        driver = self.pair.together
+        epoch = driver.machine.sessions["alice"].epoch
+        run = driver.bundle("alice", epoch, (1, ("PUT", "a", "b")), (2, ("PUT", "a", "b")))
+
+        def fails(commands: Sequence[Command], context: IContext) -> bool:
+            raise MemoryError
+
+        self.kv.execute_run = fails  # type: ignore[method-assign]
+        self.assertRaises(MemoryError, driver.execute, run)
+
+    def test_verb_that_waits_is_never_executed_in_runs(self) -> None:
+        """The limit of commands that are PENDING is compared for each command."""
+
+        class Waits(Sum):
+            commands = (CommandDescription("ADD", "ADD n", "Add.", waits=True),)
+
+        waits = Waits(("ADD",))
+        driver = Driver(0, Catalogue([waits]))
+        epoch = driver.open("alice")["epoch"]
+        driver.run("alice", epoch, (1, ("ADD", 1)), (2, ("ADD", 2)))
+        self.assertEqual((waits.sum, waits.together), (3, 0))
+
+    def test_update_of_another_server_is_executed_together_as_well(self) -> None:
+        """All servers go the same way."""
+        update: ClientUpdate = self.pair.together.update(
+            Bundle("~2.1", 0, True, ((1, ("PUT", "a", "b")), (2, ("PUT", "c", "d")))), server_id=2
+        )
+        self.pair.together.execute(update)
+        self.assertEqual(self.kv.together, 2)
+
+
+class KeptRunTests(SynchronousTestCase):
+    """Results that are kept as ranges."""
+
+    @OPTIONS
+    @given(
+        st.integers(1, 40),
+        st.sampled_from((1, 150, 700, 10_000)),
+        st.lists(st.tuples(st.integers(1, 30), st.sampled_from((0, 0, 0, 3, 80)), st.integers(0, 20)), max_size=12),
+    )
+    def test_pages_are_those_of_results_that_came_one_by_one(
+        self, answers_max: int, bytes_max: int, parts: list[tuple[int, int, int]]
+    ) -> None:
+        """Runs, other results, and changes of the limits, in any order."""
+        kept, other = KeptReplies(5_000), KeptReplies(5_000)
+        runs, single = (ReplyCache(answers_max, 0, bytes_max, each) for each in (kept, other))
+        number = 1
+        for count, size, limit in parts:
+            if size:
+                result = Done((("value", "x" * size),))
+                runs.keep(number, result)
+                single.keep(number, result)
+            else:
+                runs.keep_revisions(number, range(100 + number, 100 + number + count))
+                for each in range(number, number + count):
+                    single.keep(each, Done((("revision", 100 + each),)), 100 + each)
+            number += 1 if size else count
+            if limit > 15:
+                for cache in (runs, single):
+                    cache.set_limits(limit, bytes_max)
+            for each_kept in (kept, other):
+                each_kept.make_room()
+            self.assertEqual(_pages(runs), _pages(single))
+            self.assertEqual((runs.forgotten, len(runs), kept.size), (single.forgotten, len(single), other.size))
+            self.assertEqual([runs.get(n) for n in range(number + 2)], [single.get(n) for n in range(number + 2)])
+
+    def test_run_is_one_entry(self) -> None:
+        """The results take the memory of one, and no work of the garbage collector."""
+        cache = ReplyCache(128)
+        cache.keep_revisions(5, range(70, 90))
+        self.assertEqual(cache.page.results, {5: range(70, 90)})
+        self.assertEqual((cache.get(4), cache.get(25)), (None, None))
+        self.assertEqual(cache.get(24), Done((("revision", 89),)))
+
+
+def _pages(cache: ReplyCache) -> list[Any]:
+    return [([*page.numbers], page.size, page.shared, page.looked_at) for page in cache.pages()]
+
+
+class RunResultsTests(SynchronousTestCase):
+    def test_results_are_a_sequence(self) -> None:
+        """A caller that knows nothing of runs finds a result for each command."""
+        results = RunResults(range(7, 10))
+        each = [Done((("revision", 7),)), Done((("revision", 8),)), Done((("revision", 9),))]
+        self.assertEqual([*results], each)
+        self.assertEqual([results[0], results[-1]], [each[0], each[2]])
+        self.assertEqual([*results[1:]], each[1:])
+        self.assertIsInstance(results[1:], RunResults)
+        self.assertEqual((len(results), results.index(each[1])), (3, 1))
+        self.assertRaises(IndexError, results.__getitem__, 3)
+        self.assertEqual(repr(results), "RunResults(range(7, 10))")
