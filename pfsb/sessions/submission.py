@@ -75,7 +75,7 @@ class Submission:
         """The bundlers of sessions whose connection was lost, or has changed to another session, while their last
         bundle has no results yet."""
         self.ready: dict[Bundler, None] = {}
-        """Bundlers whose next bundle is introduced at the next introduction, in the order in which they became ready."""
+        """Bundlers that wait for the next introduction, in the order in which they became ready."""
         self._unloaded: list[Bundler] = []
         """Bundlers with waiting parts whose outstanding bundle was executed, or found too old, in the present turn."""
         self._reads: list[Callable[[bool], None]] = []

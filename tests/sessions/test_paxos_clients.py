@@ -240,7 +240,7 @@ class TogetherTests(TogetherTestCase):
 
 
 class LookOnceMoreTests(TogetherTestCase):
-    """What has arrived, and was not read when the first command came, travels with it if others are connected."""
+    """A command that has arrived, and was not read when the first one came, travels with it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -259,7 +259,7 @@ class LookOnceMoreTests(TogetherTestCase):
         self.assertEqual(self.sizes(), [2])
 
     def test_later_command_does_not_hold_up_an_earlier_one(self) -> None:
-        """There is one more look and no further one, however many commands come, so busy clients hold up nobody."""
+        """There is one more look and no further one, so busy clients delay no other client."""
         others = [self.connect() for _ in range(5)]
         first = self.client.ask("INCR", "n")
 
