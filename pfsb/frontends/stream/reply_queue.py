@@ -1,8 +1,8 @@
 """ReplyQueue: the replies of one connection, in the order of its requests, whatever order the answers come in.
 
 A reply behind which no request waits is written at once. Other replies of one iteration of the reactor are written
-together. A large reply is rendered and written in slices:
-between them the reactor serves other connections, and slices are made no faster than the client reads them.
+together. A large reply is rendered and written in slices: between them the reactor serves other connections, and slices
+are made no faster than the client reads them.
 """
 
 from __future__ import annotations
