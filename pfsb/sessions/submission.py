@@ -204,8 +204,8 @@ class Submission:
         ready, self.ready = self.ready, {}
         reads, self._reads = self._reads, []
         self._introduce(ready)
-        for on_decided in reads:
-            self._replica.reads.begin_read(on_decided)
+        if reads:
+            self._replica.reads.begin_reads(reads)
 
     def _introduce(self, bundlers: Iterable[Bundler]) -> None:
         for update in self.paxos_clients.make_updates(bundlers, self._replica.data.ordering.local_aru):
