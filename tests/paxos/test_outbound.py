@@ -268,7 +268,7 @@ class ReplicaTests(ReplicaTestCase):
 
     def test_reader_is_a_client(self) -> None:
         """Departure 24: a server answers a read when it has executed up to the index, so its clients wait for votes."""
-        self.replica.perform(self.replica.reads.begin_read, lambda is_certain: None)
+        self.replica.perform(self.replica.reads.begin_reads, [lambda is_certain: None])
         self.assertEqual([m.has_clients for m in self.take(Alive)], [True])
 
     def test_clients_that_ask_no_more_are_forgotten_after_a_while(self) -> None:

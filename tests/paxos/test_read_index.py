@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from attrs import evolve
 
 from pfsb.paxos.messages import Accept, Confirm, Confirmed, Prepare, Proposal, ReadIndex, ReadRequest, ViewChange
@@ -20,8 +22,16 @@ class ReadTestCase(ReplicaTestCase):
 
     def read(self, name: str = "x") -> None:
         """A client of this server wants to read."""
-        self.replica.perform(self.replica.reads.begin_read, lambda is_certain: self.told.append((name, is_certain)))
+        self.read_together(name)
+
+    def read_together(self, *names: str) -> None:
+        """Clients of this server want to read, in one turn."""
+        reads = [partial(self.tell, name) for name in names]
+        self.replica.perform(self.replica.reads.begin_reads, reads)
         self._after_event()
+
+    def tell(self, name: str, is_certain: bool) -> None:
+        self.told.append((name, is_certain))
 
     def request(self, count: int) -> ReadRequest:
         """The number of this server's `count`th request in its first incarnation."""
@@ -69,6 +79,14 @@ class LeaderTests(ReadTestCase):
         self.confirm(5, 1, number=2)
         self.assertEqual(self.told, [("first", True), ("second", True)])
 
+    def test_reads_that_begin_together_share_the_first_round(self) -> None:
+        """None of them waits for a second round, which would begin only when the first one has ended."""
+        self.read_together("first", "second", "third")
+        self.assertSent(Confirm(2, 2, 1))
+        self.confirm(3, 4)
+        self.assertEqual(self.told, [("first", True), ("second", True), ("third", True)])
+        self.assertNotSent(Confirm)
+
     def test_many_reads_share_one_round(self) -> None:
         """The next round serves all requests that came while the round before was under way."""
         for name in "abcdef":
@@ -103,8 +121,8 @@ class LeaderTests(ReadTestCase):
         self.hold_syncs = True
         self.introduce(client_update("bob", 1))
         self.take(Proposal)
-        read = self.replica.reads.begin_read
-        self.replica.perform(read, lambda is_certain: self.replica.turn.call(answers.append, is_certain))
+        read = self.replica.reads.begin_reads
+        self.replica.perform(read, [lambda is_certain: self.replica.turn.call(answers.append, is_certain)])
         self.assertEqual(self.take(Confirm), [], "it waits behind the records of slot 2")
         self.storage.finish_all()
         self.assertSent(Confirm(2, 2, 1))

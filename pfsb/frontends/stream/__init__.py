@@ -9,8 +9,8 @@ conversation, and a `Render` function turns a result into bytes.
   while the whole server has too many requests under way, and while the client does not read. StreamFactory makes the
   connections, and counts them against `limits.connections`.
 - `reply_queue`: ReplyQueue puts replies into the order of the requests, and collects the replies of one iteration of
-  the reactor into one write. Large replies are written in slices. EndOfIteration calls functions at the end of an
-  iteration, with one timer for all connections.
+  the reactor into one write, unless nothing waits behind a reply. Large replies are written in slices. EndOfIteration
+  calls functions at the end of an iteration, with one timer for all connections.
 - `admission`: AdmissionControl limits the requests under way of all connections, and lets connections take turns.
 
 Memory is bounded: a connection holds one read of the transport, `session_window` requests, one slice of a reply, and

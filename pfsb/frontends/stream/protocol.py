@@ -242,7 +242,7 @@ class StreamProtocol(Protocol):
         conversation = self._conversation
         if self._working or self._leaving or conversation is None:
             return
-        self._working = True
+        self._working = self.replies.is_collecting = True
         if self._admission.is_open or self._is_admitted:
             self._handle_requests(conversation)
             # Requests that were refused at once have their replies already, so more requests may be handled.
@@ -251,7 +251,7 @@ class StreamProtocol(Protocol):
             self._has_handled_requests = True
         elif self._requests and not self._must_wait(conversation):
             self._wait_for_admission(conversation)
-        self._working = False
+        self._working = self.replies.is_collecting = False
         self._count()
         self.replies.flush()
         if conversation.finished:

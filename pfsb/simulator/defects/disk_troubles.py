@@ -131,9 +131,10 @@ def _hide_in_alive(process: Any, trouble: DiskTrouble) -> None:
 
 @DEFECTS.add("full-answers-nothing", "Departure 45", "a server whose disk is full refuses questions")
 def _full_answers_nothing(process: Any) -> None:
-    @instead_of(process.replica.reads, "begin_read")
-    def broken(begin_read: Callable[[Callable[[bool], None]], None], ready: Callable[[bool], None]) -> None:
+    @instead_of(process.replica.reads, "begin_reads")
+    def broken(begin_reads: Callable[[Any], None], begun: Sequence[Callable[[bool], None]]) -> None:
         if process.replica.turn.trouble is None:
-            begin_read(ready)
+            begin_reads(begun)
         else:
-            ready(False)
+            for ready in begun:
+                ready(False)

@@ -51,9 +51,9 @@ def _read_not_awaited(process: Any) -> None:
 def _read_joins_request(process: Any) -> None:
     reads = process.replica.reads
 
-    @instead_of(reads, "begin_read")
-    def broken(read: Callable[[Any], None], ready: Any) -> None:
-        read(ready)
+    @instead_of(reads, "begin_reads")
+    def broken(begin_reads: Callable[[Any], None], begun: Any) -> None:
+        begin_reads(begun)
         if reads.requested:
             reads.requested += reads.waiting
             reads.waiting = []

@@ -549,9 +549,14 @@ class BoundTests(LineTestCase):
         self.ask("PUT a 1\nPUT a 2\nPUT a 3\nPUT a 4")
         self.transport.writes.clear()
         self.local_clients.release()
-        self.assertEqual(self.transport.writes, [])
         self.clock.advance(0)
         self.assertEqual(len(self.transport.writes), 1)
+
+    def test_refusals_of_lines_that_arrive_together_are_one_write(self) -> None:
+        """Each refusal is there before the next line is handled, so that no reply ever has a request behind it."""
+        self.transport.writes.clear()
+        self.protocol.dataReceived(b"NONSENSE\nNONSENSE\nNONSENSE\n")
+        self.assertEqual([data.count(b"\n") for data in self.transport.writes], [3])
 
     def test_connection_above_the_limit_is_refused_and_closed(self) -> None:
         self.connect()

@@ -1,4 +1,4 @@
-"""ReplyQueue: replies in order, and one write for each iteration of the reactor."""
+"""ReplyQueue: replies in order, and few writes: one for a single reply, one for those of one iteration."""
 
 from __future__ import annotations
 
@@ -48,6 +48,40 @@ class ReplyQueueTests(SynchronousTestCase):
         self.queue.write_between_replies(b"* EVENT\n")
         self.assertEqual(len(self.end_iteration()), 1)
 
+    def test_reply_with_nothing_behind_it_is_written_at_once(self) -> None:
+        """A client that waits for its only request gets the reply without a delayed call, and gets it once."""
+        self.queue.place(1)(Done())
+        self.assertEqual(self.writes, [b"#1 OK\n"])
+        self.assertEqual((self.end_iteration(), self.clock.getDelayedCalls()), ([b"#1 OK\n"], []))
+
+    def test_reply_with_a_request_behind_it_is_written_with_the_next_replies(self) -> None:
+        """The next answer often comes in the same iteration, and if not, the reply does not wait for it."""
+        first, second, third = (self.queue.place(number) for number in (1, 2, 3))
+        first(Done())
+        self.assertEqual(self.writes, [])
+        second(Done())
+        self.assertEqual(self.end_iteration(), [b"#1 OK\n#2 OK\n"])
+        third(Done())
+        self.assertEqual(self.writes, [b"#3 OK\n"])
+
+    def test_reply_does_not_overtake_what_was_collected_before_it(self) -> None:
+        """An event that was told before a command was answered reaches the client before the reply."""
+        answer = self.queue.place(1)
+        self.queue.write_between_replies(b"* EVENT\n")
+        answer(Done())
+        self.assertEqual(self.writes, [])
+        self.assertEqual(self.end_iteration(), [b"* EVENT\n#1 OK\n"])
+
+    def test_replies_that_are_there_at_once_are_one_write(self) -> None:
+        """The owner of the queue handles requests that arrived together, and flushes when it has handled all."""
+        self.queue.is_collecting = True
+        for number in (1, 2, 3):
+            self.queue.place(number)(Done())
+        self.assertEqual(self.writes, [])
+        self.queue.is_collecting = False
+        self.queue.flush()
+        self.assertEqual(self.writes, [b"#1 OK\n#2 OK\n#3 OK\n"])
+
     def test_output_above_its_bound_is_written_within_the_iteration(self) -> None:
         """The transport can ask for a pause while many events are written."""
         self.queue.write_between_replies(b"x" * (OUTPUT_BYTES_MAX + 1))
@@ -69,7 +103,8 @@ class ReplyQueueTests(SynchronousTestCase):
 
         self.queue.handle_when_first(1, refuse)
         self.queue.place(2)(Done())
-        self.assertEqual(self.end_iteration(), [b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n"])
+        written = b"".join(self.end_iteration())
+        self.assertEqual(written, b"#1 ERR BADREQUEST fate=none no such thing\n#2 OK\n")
 
     def test_many_questions_answered_at_once_do_not_nest(self) -> None:
         before = self.queue.place(None)
