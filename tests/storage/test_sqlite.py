@@ -243,8 +243,7 @@ class SyncTests(StorageTestCase):
         """An empty sync must not overtake an earlier one whose news is on its way to the reactor."""
         server = self.hold_a_write()
         self.gate.open.set()
-        server.storage._writer.begin_stop()
-        self.assertTrue(server.storage._writer.has_stopped(10))
+        server.clock.wait_for_call()
         server.sync("empty")
         server.clock.advance(0)
         self.assertEqual(server.told, [])
@@ -353,7 +352,11 @@ class FailureTests(StorageTestCase):
         self.gate.open.clear()
         server.sync("first", *slot_records([1]))
         self.assertTrue(self.gate.arrived.wait(10))
-        server.storage._reader._database.close()
+
+        def broken(*_arguments: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        self.patch(database.ReadingDatabase, "read", broken)
         server.storage.read_history(1, 1, 10, server.told.append)
         server.clock.run_until(lambda: bool(server.failures))
         self.gate.open.set()
@@ -419,8 +422,7 @@ class ReadHistoryTests(StorageTestCase):
         gate = Gate()
         server = self.started()
         server.write(*ordered_to(1))
-        reader = server.storage._reader
-        self.patch(reader._database.__class__, "read", lambda *_: gate.pass_through() or ["read"])
+        self.patch(database.ReadingDatabase, "read", lambda *_: gate.pass_through() or ["read"])
         gate.open.clear()
         answers: list[object] = []
         server.storage.read_history(1, 1, 10, answers.append)
