@@ -2,19 +2,17 @@
 
 Each figure is the time of one step that every command needs, in a process that does nothing else. No server that
 is built of these parts can be faster than they are. Sockets and disks are measured without the protocol, and the
-protocol without sockets and disks.
+protocol without sockets and disks. A bare cluster (`bare`) takes the whole way of a command, without pfsb and Twisted.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -24,8 +22,10 @@ from typing import Any, Final
 from attrs import frozen
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 
-from benchmarks import in_memory
+from benchmarks import bare, in_memory
+from benchmarks.bare import HOST, REPLY, Disk
 from benchmarks.in_memory import CASES, Case, Run
+from benchmarks.processes import heard, process
 from benchmarks.setting import described, list_table, loads, machine
 from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command
 from pfsb.bench.machine import cpu_seconds
@@ -36,17 +36,13 @@ from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
 from pfsb.storage.sqlite import SQLiteStorage
 
-HOST: Final = "127.0.0.1"
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
-REPLY: Final = b"OK revision=1234567\n"
 PROPOSAL_BYTES: Final = 170
 """Size, in bytes, of a frame with one PROPOSAL of one small command."""
 ACCEPT_BYTES: Final = 44
 """Size, in bytes, of a frame with one ACCEPT."""
 PAYLOAD: Final = bytes(130)
 """A payload as large as that of an update with one PUT of 100 bytes."""
-START_SECONDS: Final = 30.0
-"""How long, in seconds, a process may take to send its next result."""
 CODE_TIMES: Final = 3
 """Number of measurements of CPU time. The smallest is taken, since other programs have disturbed it least."""
 
@@ -174,28 +170,6 @@ def _fail(failure: Any) -> None:
     failure.raiseException()
 
 
-@contextmanager
-def process(work: Callable[..., None], *args: Any) -> Iterator[tuple[Connection, int]]:
-    """Run `work` in a process until the end of the block. Yields a connection to the process, and its process id."""
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    child = spawn.Process(target=work, args=(theirs, *args), daemon=True)
-    child.start()
-    assert child.pid is not None
-    try:
-        yield ours, child.pid
-    finally:
-        child.terminate()
-        child.join()
-
-
-def heard(line: Connection) -> Any:
-    """The next object that a process sends. Raises `LoadFailed` if none comes within `START_SECONDS`."""
-    if not line.poll(START_SECONDS):
-        raise LoadFailed(f"a process said nothing for {START_SECONDS:g} seconds")
-    return line.recv()
-
-
 # ---------------------------------------------------------------------------------------------
 # Measurements and report
 # ---------------------------------------------------------------------------------------------
@@ -227,6 +201,18 @@ def lines(wanted: Sequence[tuple[int, int]], seconds: float) -> Iterator[Answere
             yield Answered(connections, depth, result, result.ended - result.begun)
 
 
+def bare_table(wanted: Sequence[tuple[int, int]], seconds: float, directory: Path) -> list[list[str]]:
+    """Measure loads on bare clusters, one for each way to force data to disk, and make a table of the results."""
+    rows = [[f"{connections} x {depth}"] for connections, depth in wanted]
+    for disk in Disk:
+        with bare.cluster(disk, directory) as cluster:
+            for row, (connections, depth) in zip(rows, wanted, strict=True):
+                found = cluster.load(connections, depth, seconds)
+                cpu_us = 1e6 * (found.ended - found.begun) / (found.operations or 1)
+                row.append(f"{found.per_second:,.0f}/s, {cpu_us:.1f} us")
+    return [["a bare cluster: rate and CPU; who writes", *(disk.value for disk in Disk)], *rows]
+
+
 def code_seconds(case: Case, count: int) -> float:
     """CPU time, in seconds, of pfsb's code for one command: that of three servers together, in memory."""
     run = Run(case)
@@ -255,6 +241,7 @@ def main(given: Sequence[str] | None = None) -> int:
             (alone,) = lines([(1, 1)], asked.seconds)
             answered = list(lines(asked.loads, asked.seconds))
             code = [(case.name, code_seconds(case, asked.count)) for case in CASES]
+            whole_way = bare_table(asked.loads, asked.seconds, Path(scratch))
             datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch), asked.count)
         except LoadFailed as error:
             print(f"floors: {error}", file=sys.stderr)
@@ -272,9 +259,14 @@ def main(given: Sequence[str] | None = None) -> int:
     cores = os.cpu_count() or 1
     computed = [[name, f"{1e6 * seconds:.1f}", f"{cores / seconds:,.0f}"] for name, seconds in code]
     own = [["pfsb's code, three servers", "CPU us", f"per second on {cores} cores"], *computed]
-    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(many)}\n\n{aligned(own)}")
+    titles = {
+        "The way of a command": one,
+        "A process that only answers": many,
+        "Hops and forced writes of three servers, without pfsb": whole_way,
+        "Code that only computes": own,
+    }
+    print("\n\n".join([described(about), *map(aligned, titles.values())]))
     if asked.rst is not None:
-        titles = {"The way of a command": one, "A process that only answers": many, "Code that only computes": own}
         tables = [line for title, rows in titles.items() for line in ("", *list_table(title, rows))]
         asked.rst.write_text("\n".join([f"Measured with {described(about)}.", *tables, ""]))
     return 0

@@ -10,27 +10,52 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from benchmarks.compare.etcd import Etcd
 from benchmarks.compare.in_python import PySyncObj
+from benchmarks.compare.nats import Nats
 from benchmarks.compare.ours import Pfsb
+from benchmarks.compare.postgresql import PostgreSQL
 from benchmarks.compare.results import Results
-from benchmarks.compare.rows import Row, rows
+from benchmarks.compare.rows import rows
 from benchmarks.compare.run import Comparison
 from benchmarks.compare.system import Choices, Missing, System
 from benchmarks.compare.tables import rst, text
+from benchmarks.compare.tools import install
 from benchmarks.compare.zookeeper import ZooKeeper
 from benchmarks.setting import described, machine
 from pfsb.bench.client import LoadFailed
 
-PEERS: dict[str, type[System]] = {"etcd": Etcd, "zookeeper": ZooKeeper, "pysyncobj": PySyncObj}
+SYSTEMS: dict[str, type[System]] = {
+    "pfsb": Pfsb,
+    "etcd": Etcd,
+    "zookeeper": ZooKeeper,
+    "nats": Nats,
+    "postgresql": PostgreSQL,
+    "pysyncobj": PySyncObj,
+}
+"""The systems by their names on the command line."""
+INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENTERED: Final = 0o711
+"""Access to the directory for all storage: a server of another user may go through it to its own directory."""
+
+
+def systems(names: str) -> list[type[System]]:
+    """The systems with these names, in the order of the tables; `all` stands for all. Raises ValueError."""
+    wanted = list(SYSTEMS) if names == "all" else names.split(",")
+    unknown = set(wanted) - set(SYSTEMS)
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"no system is named {', '.join(sorted(unknown))}; known are {', '.join(SYSTEMS)}"
+        )
+    return [system for name, system in SYSTEMS.items() if name in wanted]
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compare",
-        description="Measures pfsb, etcd, ZooKeeper and PySyncObj in turn on this machine and prints how they compare.",
+        description="Measures pfsb and other replicated systems in turn on this machine and prints how they compare.",
     )
     parser.add_argument("--rounds", type=int, default=3, help="how often each system is measured (default: 3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="measured time of each rate (default: 3)")
@@ -39,7 +64,12 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--writes-share", type=float, default=1.0, help="less than 1: a quick try of memory and catch-up"
     )
-    parser.add_argument("--peers", default="etcd,zookeeper,pysyncobj", help="whom to measure; none: only pfsb")
+    parser.add_argument(
+        "--systems", type=systems, default="all", help=f"which systems, by name: {','.join(SYSTEMS)} (default: all)"
+    )
+    parser.add_argument(
+        "--install", action="store_true", help="install the Debian packages that the systems need; only root can"
+    )
     parser.add_argument("--rows", type=rows, default="all", help="which rows, by key: 1x1,8x8,get,failover,...")
     parser.add_argument("--etcd", help="the etcd binary to use")
     parser.add_argument(
@@ -55,24 +85,33 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Compares. Returns the exit status: 0 if all measured goals are met, 1 if one is not, 130 if interrupted."""
     asked = arguments()
-    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this program with SIGINT ignored
+    for number in INTERRUPTS:  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
     if asked.from_json is not None:
         earlier = json.loads(asked.from_json.read_text())
         return _show(asked, Results(earlier["rounds"]), earlier["missing"], earlier["about"])
-    systems, versions, missing = _prepare(asked)
+    found, versions, missing = _prepare(asked)
+    if not found:
+        return _show(asked, Results(), missing, {})
     scratch = Path(tempfile.mkdtemp(prefix="pfsb-compare-", dir=asked.directory)).resolve()
+    scratch.chmod(ENTERED)
     about = {**machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
     if asked.writes_share != 1:
         about["share of the writes of memory and catch-up"] = asked.writes_share
 
     def save() -> None:
         if asked.json is not None:
-            content = {"about": about, "missing": missing, "rounds": comparison.results.rounds}
+            content = {
+                "about": about,
+                "durability": {system.name: system.durability for system in found},
+                "missing": missing,
+                "summary": comparison.results.summary(asked.rows),
+                "rounds": comparison.results.rounds,
+            }
             asked.json.write_text(json.dumps(content, indent=1) + "\n")
 
     comparison = Comparison(
-        systems, asked.rows, asked.servers, asked.seconds, asked.kills, asked.writes_share, scratch, save, say
+        found, asked.rows, asked.servers, asked.seconds, asked.kills, asked.writes_share, scratch, save, say
     )
     try:
         comparison.run(asked.rounds)
@@ -90,28 +129,27 @@ def say(line: str) -> None:
 
 
 def _interrupt(*_: object) -> NoReturn:
+    for number in INTERRUPTS:  # a second one must not disturb the end of the servers
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, str], dict[str, str]]:
     """The systems that can be measured, name -> version of each, and name -> reason for each that is missing."""
-    names = [name for name in asked.peers.split(",") if name not in ("", "none")]
-    unknown = set(names) - set(PEERS)
-    if unknown:
-        sys.exit(f"no peer is named {', '.join(sorted(unknown))}; known are {', '.join(PEERS)}")
-    systems: list[type[System]] = []
+    found: list[type[System]] = []
     versions: dict[str, str] = {}
     missing: dict[str, str] = {}
-    wanted: list[type[System]] = [Pfsb, *(PEERS[name] for name in names)]
-    for system in wanted:
-        print(f"preparing {system.name}", file=sys.stderr, flush=True)
+    for system in asked.systems:
+        say(f"preparing {system.name}")
         try:
-            versions[system.name] = system.prepare(Choices(asked.etcd, asked.transport))
-            systems.append(system)
+            if asked.install:
+                install(system.packages)
+            versions[system.name] = system.prepare(Choices(asked.etcd, asked.transport, asked.servers))
+            found.append(system)
         except (Missing, LoadFailed) as error:
             missing[system.name] = str(error)
-            print(f"  ! missing: {error}", file=sys.stderr)
-    return systems, versions, missing
+            say(f"  ! missing: {error}")
+    return found, versions, missing
 
 
 def _show(asked: argparse.Namespace, results: Results, missing: dict[str, str], about: dict[str, Any]) -> int:
@@ -119,11 +157,7 @@ def _show(asked: argparse.Namespace, results: Results, missing: dict[str, str], 
     print(text(results, asked.rows, missing))
     if asked.rst is not None:
         asked.rst.write_text(rst(results, asked.rows, missing, about))
-    return int(any(results.is_met(row) is False for row in _rows(asked)))
-
-
-def _rows(asked: argparse.Namespace) -> list[Row]:
-    return list(asked.rows)
+    return int(any(results.is_met(row) is False for row in asked.rows))
 
 
 if __name__ == "__main__":

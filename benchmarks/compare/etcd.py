@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Trouble, Write, ports
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Write, ports
 from benchmarks.compare.tools import built, program, python_environment
-from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
+from pfsb.bench.client import LoadResult
 
 WRITE_SECONDS: Final = 0.25
 """How long, in seconds, a writer waits for an answer before it tries another server."""
@@ -26,6 +26,8 @@ _ASK_SECONDS: Final = 2.0
 
 class Etcd(System):
     name: ClassVar[str] = "etcd"
+    durability: ClassVar[str] = "its default: fsync of the log (no --unsafe-no-fsync), acknowledged by a majority"
+    packages: ClassVar[Sequence[str]] = ("golang-go", "golang-etcd-server-dev")
     _server: ClassVar[str] = ""
     _client: ClassVar[str] = ""
 
@@ -108,10 +110,7 @@ class Etcd(System):
             "value-bytes": VALUE_BYTES,
         }
         command = [self._client, *(f"-{name}={value}" for name, value in arguments.items())]
-        try:
-            return LoadClient(command).run("", self.look)
-        except LoadFailed as error:
-            raise Trouble(f"{self.name}: {error}") from None
+        return self.run_client(command, load)
 
     def open_writer(self, server: int) -> Write:
         connection = http.client.HTTPConnection("127.0.0.1", self._clients[server], timeout=WRITE_SECONDS)

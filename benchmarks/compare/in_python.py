@@ -25,6 +25,8 @@ _NODE: Final = Path(__file__).with_name("pysyncobj_node.py")
 class PySyncObj(System):
     name: ClassVar[str] = "PySyncObj"
     durable: ClassVar[bool] = False
+    durability: ClassVar[str] = "none: all data is in memory"
+    lacks: ClassVar[frozenset[str]] = frozenset({"local"})
     _python: ClassVar[str] = ""
 
     @classmethod
@@ -53,8 +55,6 @@ class PySyncObj(System):
         return found if found in self.running() else None
 
     def load(self, load: Load) -> LoadResult | None:
-        if load.kind == "local":
-            return None
         asked = {
             "ask": "load",
             "kind": load.kind,

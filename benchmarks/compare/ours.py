@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, System, Tail, Write
 from pfsb import __version__
-from pfsb.bench.client import LoadClient, LoadResult, client_command
+from pfsb.bench.client import LoadResult, client_command
 from pfsb.bench.probe import Probe, Status, status, target_of
 from pfsb.bench.workload import Target, Workload, fill, operations
 from pfsb.client.servers import server_addresses
@@ -30,6 +30,7 @@ _MIXES: Final = {
 
 class Pfsb(System):
     name: ClassVar[str] = "pfsb"
+    durability: ClassVar[str] = "its only way: a server forces what it tells to disk first; acknowledged by a majority"
     _transport: ClassVar[str] = "udp"
 
     def __init__(self, directory: Path, servers: int, settings: Mapping[str, Any] | None = None) -> None:
@@ -76,9 +77,9 @@ class Pfsb(System):
     def load(self, load: Load) -> LoadResult | None:
         mix, read = _MIXES[load.kind]
         targets = [self._targets[self.wait_leader()]]
-        client = LoadClient(client_command("auto"))
+        command = client_command("auto")
         if mix == "get" and not self._is_filled:
-            client.run(fill(targets, KEYS, VALUE_BYTES).render())
+            self.run_client(command, load, fill(targets, KEYS, VALUE_BYTES).render())
             self._is_filled = True
         workload = Workload(
             targets,
@@ -90,7 +91,7 @@ class Pfsb(System):
             count=load.count,
             keys=KEYS,
         )
-        return client.run(workload.render(), self.look)
+        return self.run_client(command, load, workload.render())
 
     def open_writer(self, server: int) -> Write:
         connection = socket.create_connection(self._targets[server], WRITE_SECONDS)

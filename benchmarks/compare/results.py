@@ -13,8 +13,9 @@ from pfsb.bench.client import LoadResult
 from pfsb.bench.measure import other_cores
 
 OURS: Final = "pfsb"
-DURABLE_PEERS: Final = ("etcd", "ZooKeeper")
+DURABLE_PEERS: Final = ("etcd", "ZooKeeper", "NATS", "PostgreSQL")
 MEMORY_PEER: Final = "PySyncObj"
+SYSTEMS: Final = (OURS, *DURABLE_PEERS, MEMORY_PEER)
 
 Cell = Mapping[str, Any]
 """The result of one system for one row in one round: a list `values`; and for a rate, also CPU time and latencies."""
@@ -57,6 +58,25 @@ class Results:
     """All rounds of one run."""
 
     rounds: Sequence[Round] = field(factory=list)
+
+    @property
+    def systems(self) -> list[str]:
+        """The names of the systems that were measured, in the order of the tables."""
+        return [system for system in SYSTEMS if any(system in round_ for round_ in self.rounds)]
+
+    def summary(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The medians of each row, by key of the row, and pfsb's ratio, for the JSON file."""
+        return {row.key: self._summary(row) for row in rows}
+
+    def _summary(self, row: Row) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for system in self.systems:
+            if (spread := self.spread(system, row)) is not None:
+                others = {name: self.median(system, row, name) for name in ("cpu_us", "p50_us", "p99_us")}
+                found[system] = {"median": spread.median, "min": spread.low, "max": spread.high, **others}
+        if isinstance(row.goal, Times) and (ratio := self.ratio(row)) is not None:
+            found["ratio"] = {"of": row.goal.of, "median": ratio.median, "min": ratio.low, "max": ratio.high}
+        return found
 
     def values(self, system: str, row: Row) -> list[float]:
         return [value for cell in self._cells(system, row) for value in cell["values"]]

@@ -1,11 +1,17 @@
-"""One run of the comparison: several rounds, in each of which all systems are measured in turn."""
+"""One run of the comparison: several rounds, in which the loads of all systems alternate.
+
+The clusters of all systems are up during the whole run, and all are paused but the one that is measured. So the
+systems take turns every few seconds, and a time in which the machine is slow affects all of them.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, evolve, field
 
@@ -13,15 +19,28 @@ from benchmarks.compare.results import OURS, Results, rate_cell
 from benchmarks.compare.rows import IN_MEMORY, MEASURED_WRITES, MISSED_WRITES, Row, Times, for_peer
 from benchmarks.compare.system import Load, System, Trouble
 from benchmarks.compare.trouble import seconds_to_catch_up, seconds_without_leader
-from pfsb.bench.client import LoadFailed
+from pfsb.bench.client import LoadFailed, LoadResult
 
-MEBIBYTE = 2**20
-WARMUP_SECONDS = 0.7
+MEBIBYTE: Final = 2**20
+WARMUP_SECONDS: Final = 0.7
+ATTEMPTS: Final = 3
+"""How often a load is tried during which the leader changes, until that counts as trouble."""
+
+Turn = Sequence[Row]
+"""Rows that are measured together, since they are one load to other systems than pfsb, or a row that has no load."""
+
+
+def turns(rows: Sequence[Row]) -> list[Turn]:
+    """The turns of one round, in the order of the first row of each."""
+    found: dict[object, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.key if row.load is None else (row.load.kind, row.load.under_way), []).append(row)
+    return list(found.values())
 
 
 @define(eq=False)
 class Comparison:
-    """One run. `results` grow with each round, so that those of earlier rounds are kept when the run is interrupted."""
+    """One run. `results` grow with each turn, so that they are kept when the run is interrupted."""
 
     systems: Sequence[type[System]]
     rows: Sequence[Row]
@@ -36,47 +55,88 @@ class Comparison:
     say: Callable[[str], None]
     """Function that shows a line about the progress."""
     results: Results = field(init=False, factory=Results)
+    _clusters: dict[str, System] = field(init=False, factory=dict)
+    """The clusters that are up between turns, by name of the system; all of them are paused then."""
+    _round: str = field(init=False, default="")
+    """The words for the present round in lines about the progress."""
 
     def run(self, rounds: int) -> None:
-        for number in range(rounds):
-            found: dict[str, dict[str, Any]] = {}
-            self.results = Results([*self.results.rounds, found])
-            # Each round begins with another system, since being measured first may be an advantage.
-            shift = number % len(self.systems)
-            for system in [*self.systems[shift:], *self.systems[:shift]]:
-                found[system.name] = {}
-                self.say(f"round {number + 1} of {rounds}: {system.name}")
-                self._measure(system, found[system.name])
-                self.save()
+        """Measure all rows, so many times. However it ends, no process of a cluster is left."""
+        try:
+            for number in range(rounds):
+                found: dict[str, dict[str, Any]] = {system.name: {} for system in self.systems}
+                self.results = Results([*self.results.rounds, found])
+                self._round = f"round {number + 1} of {rounds}"
+                for step, turn in enumerate(turns(self.rows)):
+                    # Each turn begins with another system, since being measured first may be an advantage.
+                    shift = (number + step) % len(self.systems)
+                    for system in [*self.systems[shift:], *self.systems[:shift]]:
+                        self._take_turn(system, [row for row in turn if _is_for(system, row)], found[system.name])
+                    self.save()
+        finally:
+            self._stop_all()
 
-    def _measure(self, system: type[System], cells: dict[str, Any]) -> None:
-        rates = [row for row in self.rows if _is_for(system, row)]
-        others = {row.key: row for row in self.rows if not row.is_rate}
-        if rates or "failover" in others:
-            self._in_cluster(system, lambda cluster: self._rates_and_kills(cluster, rates, others, cells), cells)
-        if "memory" in others:
-            self._in_cluster(system, lambda cluster: self._memory(cluster, others["memory"], cells), cells)
-        if "catchup" in others:
-            self._in_cluster(system, lambda cluster: self._catch_up(cluster, others["catchup"], cells), cells)
+    def _take_turn(self, system: type[System], turn: Turn, cells: dict[str, Any]) -> None:
+        if not turn:
+            return
+        try:
+            if turn[0].load is not None:
+                with self._awake(system) as cluster:
+                    self._rates(cluster, turn, cells)
+            else:
+                with self._fresh(system) as cluster:
+                    self._without_load(cluster, turn[0], cells)
+        except (Trouble, LoadFailed, OSError) as error:
+            cells[f"trouble in {turn[0].key}"] = {"trouble": str(error)}
+            self._tell(turn[0], system, f"! {error}")
 
-    def _in_cluster(self, system: type[System], measure: Callable[[System], None], cells: dict[str, Any]) -> None:
-        directory = self.scratch / system.name
-        cluster = system(directory, self.servers)
+    @contextmanager
+    def _awake(self, system: type[System]) -> Iterator[System]:
+        """The system's cluster, which is started when it is needed first, and paused at the end of the block.
+
+        A cluster that has trouble is stopped, and the next turn starts it anew.
+        """
+        cluster = self._clusters.get(system.name)
+        try:
+            if cluster is None:
+                self.say(f"starting {self.servers} servers of {system.name}")
+                cluster = self._clusters[system.name] = system(self.scratch / system.name, self.servers)
+                cluster.start()
+            else:
+                cluster.resume()
+            yield cluster
+            cluster.pause()
+        except Exception:
+            self._stop(system.name)
+            raise
+
+    @contextmanager
+    def _fresh(self, system: type[System]) -> Iterator[System]:
+        """A cluster of its own for a row without a load, since a server that starts executes its whole history."""
+        name = f"{system.name}-alone"
+        cluster = self._clusters[name] = system(self.scratch / name, self.servers)
         try:
             cluster.start()
-            measure(cluster)
-        except (Trouble, LoadFailed, OSError) as error:
-            cells["trouble"] = {"trouble": str(error)}
-            self.say(f"  ! {error}")
+            yield cluster
         finally:
-            cluster.stop()
-            shutil.rmtree(directory, ignore_errors=True)
+            self._stop(name)
 
-    def _rates_and_kills(
-        self, cluster: System, rates: Sequence[Row], others: Mapping[str, Row], cells: dict[str, Any]
-    ) -> None:
+    def _stop_all(self) -> None:
+        for name in list(self._clusters):
+            try:
+                self._stop(name)
+            except (OSError, subprocess.SubprocessError) as error:  # the others must be stopped all the same
+                self.say(f"! stopping {name}: {error}")
+
+    def _stop(self, name: str) -> None:
+        cluster = self._clusters[name]
+        cluster.stop()
+        del self._clusters[name]
+        shutil.rmtree(cluster.directory, ignore_errors=True)
+
+    def _rates(self, cluster: System, turn: Turn, cells: dict[str, Any]) -> None:
         measured: dict[tuple[str, int], Any] = {}
-        for row in rates:
+        for row in turn:
             assert row.load is not None
             load = evolve(
                 row.load, seconds=max(self.seconds, row.seconds_min), warmup=max(WARMUP_SECONDS, row.seconds_min / 2)
@@ -87,30 +147,45 @@ class Comparison:
                 if same is not None:
                     cells[row.key] = same
                     continue
-            result = cluster.load(load)
+            result = self._steady(cluster, load, row)
             if result is not None:
                 cells[row.key] = measured[load.kind, load.under_way] = rate_cell(result)
-                self.say(f"  {row.title}: {result.per_second:,.0f}/s")
-        if "failover" in others:
-            taken = [seconds_without_leader(cluster) for _ in range(self.kills)]
-            cells["failover"] = {"values": taken}
-            self.say(f"  {others['failover'].title}: {', '.join(f'{seconds:.3f}' for seconds in taken)} s")
+                self._tell(row, type(cluster), f"{result.per_second:,.0f}/s")
 
-    def _memory(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
+    def _steady(self, cluster: System, load: Load, row: Row) -> LoadResult | None:
+        """The result of a load during which one server led."""
+        for _ in range(ATTEMPTS):
+            leader = cluster.wait_leader()
+            result = cluster.load(load)
+            if cluster.wait_leader() == leader:
+                return result
+            self._tell(row, type(cluster), "the leader changed, so once more")
+        raise Trouble(f"{cluster.name}: the leader changed during each of {ATTEMPTS} loads")
+
+    def _without_load(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
+        measure = {"failover": self._failover, "memory": self._memory, "catchup": self._catch_up}[row.key]
+        cells[row.key] = {"values": measure(cluster)}
+        shown = ", ".join(f"{value:.3f}" for value in cells[row.key]["values"])
+        self._tell(row, type(cluster), f"{shown} {getattr(row.goal, 'unit', '')}")
+
+    def _failover(self, cluster: System) -> list[float]:
+        cluster.load(Load("put", 8, 32, seconds=self.seconds))  # to warm up
+        return [seconds_without_leader(cluster) for _ in range(self.kills)]
+
+    def _memory(self, cluster: System) -> list[float]:
         cluster.load(Load("put", 8, 32, count=int(MEASURED_WRITES * self.writes_share)))
-        cells["memory"] = {"values": [cluster.memory() / MEBIBYTE]}
-        self.say(f"  {row.title}: {cells['memory']['values'][0]:.1f} MiB")
+        return [cluster.memory() / MEBIBYTE]
 
-    def _catch_up(self, cluster: System, row: Row, cells: dict[str, Any]) -> None:
-        """Measure catch-up in a cluster of its own, since a server that starts executes its whole history again."""
-        taken = seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))
-        cells["catchup"] = {"values": [taken]}
-        self.say(f"  {row.title}: {taken:.2f} s")
+    def _catch_up(self, cluster: System) -> list[float]:
+        return [seconds_to_catch_up(cluster, int(MISSED_WRITES * self.writes_share))]
+
+    def _tell(self, row: Row, system: type[System], what: str) -> None:
+        self.say(f"{self._round}, {row.title}, {system.name}: {what}")
 
 
 def _is_for(system: type[System], row: Row) -> bool:
-    """True if a row's rate is measured for a system. For goals against PySyncObj, only it and pfsb are measured."""
-    if not row.is_rate:
+    """True if a row is measured for a system. For goals against PySyncObj, only it and pfsb are measured."""
+    if row.key in system.lacks or (row.load is not None and row.load.kind in system.lacks):
         return False
     against_memory = isinstance(row.goal, Times) and row.goal.of == IN_MEMORY
     return not against_memory or system.name == OURS or not system.durable

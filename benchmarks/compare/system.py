@@ -1,22 +1,25 @@
-"""The interface of a system in the comparison: starts, loads, kills and looks at the servers of a cluster."""
+"""The interface of a system in the comparison: starts, pauses, loads, kills and looks at the servers of a cluster."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from attrs import define, field, frozen
 
-from pfsb.bench.client import LoadResult
-from pfsb.bench.machine import busy_seconds, cpu_seconds_of_all, memory_bytes
+from benchmarks.compare import family
+from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
+from pfsb.bench.machine import busy_seconds
 from pfsb.bench.probe import Moment
 from pfsb.demo.processes import free_ports
 
@@ -24,6 +27,15 @@ VALUE_BYTES: Final = 100
 KEYS: Final = 10_000
 UP_SECONDS: Final = 60.0
 """How long, in seconds, `wait_for` waits by default."""
+CALM_SECONDS: Final = 1.0
+"""How long, in seconds, one server must have led before a cluster that was paused is measured.
+
+Servers that go on after a pause name the leader of before, until their timers find that nothing was heard of it.
+"""
+CLIENT_SECONDS: Final = 60.0
+"""How long, in seconds, a load client may take beyond the time of its load."""
+COUNTED_SECONDS: Final = 240.0
+"""How long, in seconds, a load client may take for a load that ends after a number of operations."""
 _LOOK_SECONDS: Final = 0.01
 _END_SECONDS: Final = 10.0
 
@@ -71,15 +83,22 @@ class Load:
     def under_way(self) -> int:
         return self.connections * self.depth
 
+    @property
+    def seconds_max(self) -> float:
+        """How long, in seconds, the load client may take from its start to its end."""
+        return COUNTED_SECONDS if self.count else self.warmup + self.seconds + CLIENT_SECONDS
+
 
 @frozen
 class Choices:
-    """Options of the command line that concern only one of the systems."""
+    """Options of the command line that systems look at when they are prepared."""
 
     etcd: str | None = None
     """Path of the server binary of etcd; None: it is searched for."""
     transport: str = "udp"
     """The transport between pfsb's servers."""
+    servers: int = 3
+    """Number of servers that the clusters will have."""
 
 
 class System(ABC):
@@ -87,7 +106,15 @@ class System(ABC):
 
     name: ClassVar[str]
     durable: ClassVar[bool] = True
-    """True if every acknowledged write survives a power cut."""
+    """True if every acknowledged write survives a power cut of all servers at once."""
+    durability: ClassVar[str] = ""
+    """The settings by which a write is on the disks of a majority before the system acknowledges it."""
+    packages: ClassVar[Sequence[str]] = ()
+    """The Debian packages that the system and its load client need."""
+    lacks: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the rows, and kinds of loads, that cannot be measured: the system has no such operation."""
+    ending: ClassVar[signal.Signals] = signal.SIGKILL
+    """The signal that ends a server as a crash would. A server that does not end by it is killed with SIGKILL."""
 
     def __init__(self, directory: Path, servers: int) -> None:
         self.directory = directory
@@ -142,7 +169,7 @@ class System(ABC):
         command, environment = self.command(server)
         with open(self.directory / f"log-{server}", "ab") as log:
             self._processes[server] = subprocess.Popen(
-                command,
+                [*_ending_with_this_process(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -150,7 +177,60 @@ class System(ABC):
                 env={**os.environ, **environment},
                 # Ctrl-C must reach the comparison only, which stops the servers itself.
                 start_new_session=True,
+                **self.owner(),
             )
+
+    def owner(self) -> dict[str, Any]:
+        """The user as whom the servers run, as arguments of `subprocess.Popen`; nothing: the user of this program."""
+        return {}
+
+    def pause(self) -> None:
+        """Stop all processes of the cluster with SIGSTOP: they keep their memory and use no CPU time."""
+        for server in self.running():
+            family.freeze(self._processes[server].pid)
+
+    def resume(self) -> None:
+        """Let a paused cluster go on; returns when it is as able as before the pause. Raises `Trouble`.
+
+        Servers may elect a leader after a pause. So all servers must have followed one for `CALM_SECONDS`, and it
+        must have acknowledged a write.
+        """
+        for server in self.running():
+            family.thaw(self._processes[server].pid)
+        self.write_once(self._wait_calm())
+
+    def _wait_calm(self) -> int:
+        seen: list[int | None] = [None]
+        since = time.monotonic()
+
+        def look() -> int | None:
+            nonlocal since
+            self.check_alive()
+            leader = self.leader()
+            if leader is None or leader != seen[-1]:
+                seen.append(leader)
+                since = time.monotonic()
+            if leader is None:
+                # A server that gave up its leader without need may come back only when a write shows that it leads.
+                self._try_to_write(self.running()[len(seen) % len(self.running())])
+            return leader if time.monotonic() - since >= CALM_SECONDS else None
+
+        try:
+            return wait_for(f"{self.name}: one leader for {CALM_SECONDS:g} s", look, UP_SECONDS)
+        except Trouble as error:
+            words = " | ".join(self._last_words(server) for server in self.running())
+            raise Trouble(f"{error}; seen at last: {seen[-5:]}; {words}") from None
+
+    def write_once(self, server: int) -> None:
+        """Write until one write is acknowledged. Raises `Trouble` if that does not happen in time."""
+        wait_for(f"{self.name}: one more write", lambda: self._try_to_write(server))
+
+    def _try_to_write(self, server: int) -> bool:
+        try:
+            self.open_writer(server)()
+        except OSError:
+            return False
+        return True
 
     def wait_leader(self) -> int:
         """Wait for a leader. Raises `Trouble` if a server ends meanwhile, or none leads in time."""
@@ -168,38 +248,68 @@ class System(ABC):
                 raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
 
     def kill(self, server: int) -> None:
-        """Kill a server with SIGKILL; returns when its process has ended."""
-        process = self._processes.pop(server)
-        process.kill()
-        process.wait(_END_SECONDS)
+        """End all processes of a server as a crash would; returns when the first of them has ended."""
+        self._end([self._processes.pop(server)])
 
     def running(self) -> list[int]:
         return [server for server, process in self._processes.items() if process.poll() is None]
 
     def stop(self) -> None:
-        """Kill every server of this cluster, by its process id, and wait until the processes have ended."""
-        for process in self._processes.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGKILL)
-        for process in self._processes.values():
-            process.wait(_END_SECONDS)
+        """End every server of this cluster, by process id, paused or not, and wait until the processes have ended."""
+        self._end(list(self._processes.values()))
         self._processes.clear()
+
+    def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        running = [process for process in processes if process.poll() is None]
+        if self.ending != signal.SIGKILL:
+            for process in running:
+                family.thaw(process.pid)
+                process.send_signal(self.ending)
+            for process in running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_END_SECONDS)
+        for process in running:
+            if process.poll() is None:
+                family.kill(process.pid)
+        for process in processes:
+            process.wait(_END_SECONDS)
+
+    def run_client(self, command: Sequence[str], load: Load, workload: str = "") -> LoadResult:
+        """Run a load client, which is killed if it takes longer than `load.seconds_max`. Raises `Trouble`."""
+        client = LoadClient(command)
+        timer = threading.Timer(load.seconds_max, client.stop)
+        timer.daemon = True
+        timer.start()
+        try:
+            return client.run(workload, self.look)
+        except LoadFailed as error:
+            late = f" (it is killed after {load.seconds_max:g} s)" if not timer.is_alive() else ""
+            raise Trouble(f"{self.name}: {error}{late}") from None
+        finally:
+            timer.cancel()
 
     def look(self) -> Moment:
         """The CPU time that the servers, and the whole machine, have used so far."""
-        return Moment({}, cpu_seconds_of_all(self.pids()), busy_seconds())
+        used = sum(family.cpu_seconds(pid) for pid in self.pids())
+        return Moment({}, used, busy_seconds())
 
     def pids(self) -> list[int]:
-        """Process ids of the servers that run."""
+        """Process ids of the servers that run: of a server with several processes, that of the first."""
         return [self._processes[server].pid for server in self.running()]
 
     def memory(self) -> int:
         """Resident bytes of the largest server."""
-        return max(memory_bytes(pid) for pid in self.pids())
+        return max(family.memory_bytes(pid) for pid in self.pids())
 
     def _last_words(self, server: int) -> str:
         lines = (self.directory / f"log-{server}").read_text(errors="replace").splitlines()
         return " / ".join(lines[-3:]) or "without a word"
+
+
+def _ending_with_this_process() -> list[str]:
+    """The words before a command that let the kernel kill it when this process ends, however that happens."""
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
 
 
 def ports(count: int) -> list[int]:

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.compare.results import DURABLE_PEERS, MEMORY_PEER, OURS, Results, Spread
+from benchmarks.compare.results import OURS, Results, Spread
 from benchmarks.compare.rows import Row, Times
 from benchmarks.setting import described, list_table
 from pfsb.bench.report import ABSENT, CLIENT_CORES_MAX, OTHER_CORES_MAX, aligned, milliseconds, short
 
-SYSTEMS = (OURS, *DURABLE_PEERS, MEMORY_PEER)
-
 
 def main_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
     """The table of goals: each system's median, pfsb's ratio to the system in the goal, and whether the goal is met."""
-    head = ["", *SYSTEMS, "goal", "ratio: min", "median", "max", "met"]
+    head = ["", *results.systems, "goal", "ratio: min", "median", "max", "met"]
     return [head, *(_main_row(results, row) for row in rows)]
 
 
 def _main_row(results: Results, row: Row) -> list[str]:
-    values = [_value(row, results.spread(system, row)) for system in SYSTEMS]
+    values = [_value(row, results.spread(system, row)) for system in results.systems]
     ratio = results.ratio(row) if isinstance(row.goal, Times) else results.spread(OURS, row)
     spread = [ABSENT] * 3 if ratio is None else [f"{value:.2f}" for value in (ratio.low, ratio.median, ratio.high)]
     met = {True: "yes", False: "NO", None: ABSENT}[results.is_met(row)]
@@ -43,7 +41,7 @@ def _goal(row: Row) -> str:
 
 def cost_table(results: Results, rows: Sequence[Row]) -> list[list[str]]:
     """The table of costs: medians of the CPU time for each operation, and of the latencies that the client saw."""
-    head = ["", *(f"{name}: CPU us, p50, p99 ms" for name in SYSTEMS)]
+    head = ["", *(f"{name}: CPU us, p50, p99 ms" for name in results.systems)]
     return [head, *(_cost_row(results, row) for row in rows if row.is_rate)]
 
 
@@ -56,7 +54,7 @@ def _cost_row(results: Results, row: Row) -> list[str]:
         ]
         return " ".join(show(results.median(system, row, name)) for name, show in figures)
 
-    return [row.title, *map(shown, SYSTEMS)]
+    return [row.title, *map(shown, results.systems)]
 
 
 def remarks(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -> list[str]:

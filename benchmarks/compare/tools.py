@@ -10,9 +10,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from benchmarks.compare.system import Missing
 from pfsb.bench.client import cache_directory
+
+CALL_SECONDS: Final = 600.0
+"""How long, in seconds, an installation or a build may take."""
 
 
 def program(name: str, package: str) -> str:
@@ -21,6 +25,27 @@ def program(name: str, package: str) -> str:
     if found is None:
         raise Missing(f"{name} is not installed (Debian: apt-get install {package})")
     return found
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install those of these Debian packages that are not installed. Raises `Missing`.
+
+    This needs root. The text of the error has the command for another user.
+    """
+    absent = [name for name in packages if not _is_installed(name)]
+    if not absent:
+        return
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *absent]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise Missing(f"only root can install what it needs (Debian: {' '.join(command)})")
+    _call(command, f"installing {', '.join(absent)}", {"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def _is_installed(package: str) -> bool:
+    if shutil.which("dpkg-query") is None:
+        return False
+    asked = ["dpkg-query", "--show", "--showformat", "${db:Status-Abbrev}", package]
+    return subprocess.run(asked, capture_output=True, text=True).stdout.startswith("ii")
 
 
 def python_environment(name: str, *requirements: str) -> Path:
@@ -53,6 +78,11 @@ def built(source: Path, kind: str, command: Sequence[str], environment: Mapping[
 
 
 def _call(command: Sequence[str], what: str, environment: Mapping[str, str] | None = None) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, **(environment or {})}, timeout=CALL_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{what}: not within {CALL_SECONDS:g} s") from None
     if done.returncode:
         raise Missing(f"{what}: {(done.stderr or done.stdout).strip()[-400:]}")

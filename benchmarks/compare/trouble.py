@@ -91,7 +91,7 @@ def seconds_to_catch_up(system: System, writes: int) -> float:
     system.kill(follower)
     if system.load(Load("put", 8, 32, count=writes)) is None:
         raise Trouble(f"{system.name}: it cannot write")
-    _write_once(system, leader)
+    system.write_once(leader)  # then the state that `position` looks at exists, and is complete
     begun = time.monotonic()
     system.start_server(follower)
     wait_for(f"{system.name}: the follower to catch up", lambda: _are_equal(system, (leader, follower)))
@@ -109,16 +109,3 @@ def _are_equal(system: System, servers: Sequence[int]) -> bool:
     system.check_alive()
     positions = {system.position(server) for server in servers}
     return len(positions) == 1 and None not in positions
-
-
-def _write_once(system: System, server: int) -> None:
-    """Write once, and wait for the answer: then the state that `position` looks at exists, and is complete."""
-
-    def look() -> bool:
-        try:
-            system.open_writer(server)()
-        except OSError:
-            return False
-        return True
-
-    wait_for(f"{system.name}: one more write", look)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Trouble, Write, ports
+from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Write, ports
 from benchmarks.compare.tools import built, program
-from pfsb.bench.client import LoadClient, LoadFailed, LoadResult
+from pfsb.bench.client import LoadResult
 
 WRITE_SECONDS: Final = 0.25
 CONNECTIONS_MAX: Final = 4
@@ -33,6 +33,8 @@ _NEEDED: Final = (
 
 class ZooKeeper(System):
     name: ClassVar[str] = "ZooKeeper"
+    durability: ClassVar[str] = "its default: forceSync=yes, acknowledged by a majority"
+    packages: ClassVar[Sequence[str]] = ("zookeeper", "default-jdk-headless")
     _java: ClassVar[str] = ""
     _class_path: ClassVar[str] = ""
 
@@ -99,10 +101,7 @@ class ZooKeeper(System):
         # These options make the client warm up quickly, though slower later: its compiler takes CPU from the servers.
         java = [self._java, "-Xmx1g", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-cp", self._class_path]
         command = [*java, "ZooKeeperLoad", *map(str, words), str(KEYS), str(VALUE_BYTES)]
-        try:
-            return LoadClient(command).run("", self.look)
-        except LoadFailed as error:
-            raise Trouble(f"{self.name}: {error}") from None
+        return self.run_client(command, load)
 
     def open_writer(self, server: int) -> Write:
         """Connect by ZooKeeper's wire protocol: the Java client waits up to a second before it tries another server."""

@@ -8,14 +8,17 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from benchmarks.bare import Disk
 from benchmarks.floors import main
 from tests.long import long
+
+PARTS = ("a line there", "a datagram there", "a proposal on disk", "all three", "a bare cluster", "2 x 3", "put 8 x 32")
 
 
 class FloorsTests(SynchronousTestCase):
     @long
     def test_each_part_is_measured_and_reported(self) -> None:
-        """The report has a line, a datagram, a commit, their sum, and the loads that were asked for."""
+        """The report has a line, a datagram, a commit, their sum, bare clusters, and the loads that were asked for."""
         directory = Path(self.mktemp())
         directory.mkdir()
         rst, out = directory / "floors.inc", StringIO()
@@ -23,6 +26,6 @@ class FloorsTests(SynchronousTestCase):
         with redirect_stdout(out):
             self.assertEqual(main(options.split()), 0)
         for told in (out.getvalue(), rst.read_text()):
-            for part in ("a line there", "a datagram there", "a proposal on disk", "all three", "2 x 3", "put 8 x 32"):
+            for part in (*PARTS, *(disk.value for disk in Disk)):
                 self.assertIn(part, told)
         self.assertEqual([path.name for path in directory.iterdir()], ["floors.inc"])

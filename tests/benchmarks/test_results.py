@@ -49,6 +49,19 @@ class RatioTests(SynchronousTestCase):
         assert found is not None
         self.assertEqual((found.low, found.median, found.high), (1.0, 1.5, 2.0))
 
+    def test_summary_has_medians_and_the_ratio_of_the_same_rounds(self) -> None:
+        """The best durable peer may be another one in each round; a system in memory is none."""
+        rounds = [
+            {"pfsb": {"8x32": cell(60.0)}, "NATS": {"8x32": cell(20.0)}, "PostgreSQL": {"8x32": cell(30.0)}},
+            {"pfsb": {"8x32": cell(80.0)}, "NATS": {"8x32": cell(20.0)}, "PySyncObj": {"8x32": cell(90.0)}},
+            {"pfsb": {"8x32": cell(90.0, cpu_us=9.0)}, "PostgreSQL": {"8x32": cell(30.0)}},
+        ]
+        found = Results(rounds).summary([row("8x32"), row("memory")])
+        self.assertEqual(found["8x32"]["pfsb"]["median"], 80.0)
+        self.assertEqual(found["8x32"]["pfsb"]["cpu_us"], 15.0)
+        self.assertEqual(found["8x32"]["ratio"], {"of": "the best durable peer", "median": 3.0, "min": 2.0, "max": 4.0})
+        self.assertEqual(found["memory"], {})
+
     def test_deep_is_measured_against_pysyncobj(self) -> None:
         """The row has 16,384 operations under way, which durable peers are not asked for."""
         results = Results(
@@ -112,11 +125,13 @@ class TableTests(SynchronousTestCase):
         self.rows = [row("8x32"), row("failover")]
 
     def test_every_row_has_a_cell_for_every_column(self) -> None:
-        """A cell without measurement is a dash."""
+        """A cell without measurement is a dash; a system that was not measured has no column."""
         for table in (main_table(self.results, list(ROWS)), cost_table(self.results, list(ROWS))):
             self.assertEqual(len({len(cells) for cells in table}), 1)
         shown = main_table(self.results, self.rows)
-        self.assertEqual(shown[1][1:5], ["1,234/s", "1,000/s", "-", "-"])
+        self.assertEqual(shown[0][1:4], ["pfsb", "etcd", "goal"])
+        self.assertEqual(shown[1][1:3], ["1,234/s", "1,000/s"])
+        self.assertEqual(shown[2][1:3], ["0.5 s", "-"])
         self.assertEqual(shown[1][-4:], ["1.23", "1.23", "1.23", "NO"])
         self.assertEqual(shown[2][-4:], ["0.50", "0.50", "0.50", "NO"])
 
@@ -140,4 +155,4 @@ class TableTests(SynchronousTestCase):
         lines = document.splitlines()
         firsts = [line for line in lines if line.startswith("   * -")]
         others = [line for line in lines if line.startswith("     -")]
-        self.assertEqual((len(firsts), len(others)), (3 + 2, 3 * 9 + 2 * 4))
+        self.assertEqual((len(firsts), len(others)), (3 + 2, 3 * 7 + 2 * 2))
