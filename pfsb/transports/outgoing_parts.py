@@ -30,7 +30,7 @@ WINDOW_BYTES_MAX: Final = 1024 * 1024
 WINDOW_STEP_BYTES: Final = 8 * 1024
 """Number of bytes by which the window grows with each frame that has arrived, after the first loss."""
 ARRIVED_MAX: Final = 64
-"""Maximum number of arrived frames that are remembered (`OutgoingParts._arrived`)."""
+"""Maximum number of frames that are remembered as arrived at the peer (`OutgoingParts._arrived`)."""
 TRIES_MAX: Final = 7
 """Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
 
