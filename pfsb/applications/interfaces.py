@@ -272,9 +272,10 @@ class IReplicatedApplication(Interface):
 
 
 class IRunExecutor(Interface):
-    """An application that can execute a run of commands together: consecutive commands of one session and one verb.
+    """An application that can execute a run of commands together: consecutive commands of one verb.
 
-    An application may do without. It must come to the same state and results as if it executed the commands one by one.
+    The commands may come from several sessions. An application may do without. It must come to the same state and
+    results as if it executed the commands one by one.
     """
 
     run_verbs = Attribute("Collection[str]: the verbs whose commands come in runs; none of them is one that waits")
@@ -283,7 +284,7 @@ class IRunExecutor(Interface):
         """Execute two or more commands of one of `run_verbs`, if each of them would answer its revision, and no more.
 
         Each command gets the result `Done((("revision", R),))`, where R is `context.revision` for the first one, and
-        one more for each of the others. `context.ticket` is that of the first command.
+        one more for each of the others. `context.session` and `context.ticket` are those of the first command.
 
         Returns False, and changes nothing, if any of the commands would be refused or would have another result, or if
         it is not clear that none would: then the commands are executed one by one. An exception that is a fault of the

@@ -225,6 +225,13 @@ class ReplyCache:
     def get(self, number: int) -> Result | None:
         return next((result for page in self.pages() if (result := page.get(number)) is not None), None)
 
+    def keep_revision(self, number: int, revision: int) -> None:
+        """Keep the result "OK revision=R" of a command, as `keep` does."""
+        page = self.page
+        page.results[number] = revision
+        if len(page.results) >= page.entries_max:
+            self._begin_page()
+
     def keep_revisions(self, number: int, revisions: range) -> None:
         """Keep the results of commands with following numbers, from `number` on: "OK revision=R" for each revision.
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from operator import itemgetter
 from typing import Any
 
@@ -58,6 +59,7 @@ BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 ASK, HERE = "ASK", "HERE"
 """ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
 _verb = itemgetter(0)
+_ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings of client ids under which no client opens a session."""
 
@@ -479,6 +481,10 @@ class SessionStateMachine:
         if contents is None:
             self._refuse(update)
             return
+        if len(contents) > 1 and (together := self.run_bundles_together(update.server_id, contents)) is not None:
+            for position in range(len(contents)) if is_ours else ():
+                self.observer.executed(update, position, together[position : position + 1])
+            return
         for position, content in enumerate(contents):
             results = self.run_bundle(update.server_id, content)
             if self._completed:
@@ -549,27 +555,61 @@ class SessionStateMachine:
         first, count = numbers[0], len(numbers)
         if first <= session.last_number or numbers != tuple(range(first, first + count)):
             return None
-        if len({*map(_verb, commands)}) > 1 or not self.execute_run(application, session, first, commands):
+        if len({*map(_verb, commands)}) > 1:
             return None
-        revisions = range(self.revision + 1, self.revision + 1 + count)
-        self.revision += count
+        revisions = self.execute_run(application, [*zip(repeat(session.client_id), numbers)], commands)
+        if revisions is None:
+            return None
         session.last_number = first + count - 1
         session.answers.keep_revisions(first, revisions)
         return RunResults(revisions)
 
-    def execute_run(self, application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
-        """Executes a run in its application, from the next revision on; `first` is the number of its first command.
+    def run_bundles_together(self, server_id: int, contents: Sequence[Bundle]) -> RunResults | None:
+        """Runs all bundles of an update together if each of them is one command, of another session, and the commands
+        are a run that their application executes together; else None.
 
-        Returns False if nothing was executed, and the commands have to be executed one by one. Raises an exception of
+        Sessions that such bundles open are open then, as they are after the bundles have run.
+        """
+        client_ids, _, _, entries = zip(*contents, strict=True)
+        if {*map(len, entries)} != _ONE or len({*client_ids}) < len(client_ids):
+            return None
+        numbers, commands = zip(*chain.from_iterable(entries), strict=True)
+        application = self._run_executors.get(commands[0][0])
+        if application is None or len({*map(_verb, commands)}) > 1:
+            return None
+        sessions = []
+        for content, number in zip(contents, numbers, strict=True):
+            session = self.session_for(server_id, content)
+            if isinstance(session, Refused) or number <= session.last_number:
+                return None
+            sessions.append(session)
+        revisions = self.execute_run(application, [*zip(client_ids, numbers, strict=True)], commands)
+        if revisions is None:
+            return None
+        for each, number, revision in zip(sessions, numbers, revisions, strict=True):
+            each.last_number = number
+            each.answers.keep_revision(number, revision)
+        if server_id == self._server_id and self.counts is not None:
+            self.counts.note_run(commands[0][0], len(commands))
+        return RunResults(revisions)
+
+    def execute_run(self, application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]) -> range | None:
+        """Executes a run in its application, and counts its revisions, which it returns.
+
+        Returns None if nothing was executed, and the commands have to be executed one by one. Raises an exception of
         the application that other servers may not meet: this server stops then.
         """
         context = self.context
-        context.revision, context.session, context.number = self.revision + 1, session.client_id, first
+        context.revision = self.revision + 1
+        context.session, context.number = tickets[0]
         try:
-            return application.execute_run(commands, context) is True
+            if application.execute_run(commands, context) is not True:
+                return None
         except Exception as error:
             self.stop_unless_alike(error, commands[0][0])
-            return False
+            return None
+        self.revision += len(commands)
+        return range(self.revision - len(commands) + 1, self.revision + 1)
 
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         """The open session in which a bundle runs, or the refusal. Opens the session of an anonymous client's first

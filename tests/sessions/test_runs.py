@@ -146,8 +146,21 @@ steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_
 """By how much each number is above the one before, 1 if there is none; None: the command comes without a number."""
 bundles = st.tuples(st.sampled_from(NAMED + ANONYMOUS), st.sampled_from((0, 0, 0, 0, 0, 1)), commands, steps)
 """(client id, by how much its epoch is wrong, commands, steps)"""
+singles = st.lists(
+    st.tuples(
+        st.sampled_from(NAMED + ANONYMOUS),
+        st.sampled_from((0, 0, 0, 0, 0, 0, 0, 1)),
+        st.lists(st.one_of(puts, puts, puts, puts, appends), min_size=1, max_size=1),
+        st.lists(st.sampled_from((1, 1, 1, 1, 2, 0, None)), max_size=1),
+    ),
+    min_size=2,
+    max_size=4,
+    unique_by=lambda each: each[0],
+)
+"""Bundles of one command each, as many clients send them that do not pipeline."""
 operations = st.tuples(st.sampled_from((OPEN, OPEN, CLOSE, EXPIRE)), st.sampled_from(NAMED), st.integers(0, 1))
-slots = st.lists(st.lists(st.one_of(bundles, bundles, bundles, operations), min_size=1, max_size=3), max_size=8)
+mixed = st.lists(st.one_of(bundles, bundles, bundles, operations), min_size=1, max_size=3)
+slots = st.lists(st.one_of(mixed, mixed, singles), max_size=8)
 quotas = st.fixed_dictionaries(
     {},
     optional={
@@ -350,6 +363,34 @@ class RunTests(SynchronousTestCase):
         epoch = driver.open("alice")["epoch"]
         driver.run("alice", epoch, (1, ("ADD", 1)), (2, ("ADD", 2)))
         self.assertEqual((waits.sum, waits.together), (3, 0))
+
+    def run_bundles(self, *parts: tuple[str, int, Command]) -> list[Sequence[Any]]:
+        """Executes one update with a bundle of one command for each (client id, number, command), at both machines."""
+        for driver in (self.pair.together, self.pair.one_by_one):
+            contents = [
+                Bundle(client_id, driver.machine.sessions[client_id].epoch, False, ((number, command),))
+                for client_id, number, command in parts
+            ]
+            driver.execute(driver.update(*contents))
+        self.pair.require_equal(self)
+        return self.pair.together.observer.results
+
+    def test_single_commands_of_several_sessions_are_executed_together(self) -> None:
+        """Each bundle gets its own results."""
+        results = self.run_bundles(("alice", 1, ("PUT", "a", "1")), ("bob", 1, ("PUT", "b", "2")))
+        revision = self.pair.together.machine.revision
+        self.assertEqual(
+            [[*each] for each in results], [[Done((("revision", revision - 1),))], [Done((("revision", revision),))]]
+        )
+        self.assertEqual(self.kv.together, 2)
+
+    def test_single_commands_are_not_if_one_was_executed_before(self) -> None:
+        """Nor if a session has two bundles in the update, or if they have two verbs."""
+        self.put(1)
+        self.run_bundles(("bob", 1, ("PUT", "a", "1")), ("alice", 1, ("PUT", "b", "2")))
+        self.run_bundles(("bob", 2, ("PUT", "a", "1")), ("bob", 3, ("PUT", "b", "2")))
+        self.run_bundles(("bob", 4, ("PUT", "a", "1")), ("alice", 2, ("APPEND", "b", "2")))
+        self.assertEqual(self.kv.together, 0)
 
     def test_update_of_another_server_is_executed_together_as_well(self) -> None:
         """All servers go the same way."""

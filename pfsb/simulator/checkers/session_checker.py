@@ -14,7 +14,7 @@ from typing import Any
 from attrs import define, field
 from zope.interface import implementer
 
-from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result, Ticket
+from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result, RunResults, Ticket
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
@@ -312,8 +312,8 @@ class WatchedSessions:
         self._checks = checks
         self._settle = settle
         self._slot = Slot(0)
-        self._epoch = 0
-        """The epoch in the bundle that is running at this moment."""
+        self._epochs: dict[str, int] = {}
+        """Client -> the epoch in its bundle that is running at this moment, or has run last."""
         self._latest_epoch: dict[str, int] = {}
         """Client -> the epoch that its session got when it was last opened."""
         self._watch_commands()
@@ -375,15 +375,15 @@ class WatchedSessions:
             self._note((session.client_id, number), command, _as_told(command, result))
             return result
 
-        def run_executed(application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
+        def run_executed(application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]) -> range | None:
             revision = machine.revision
-            has_run = execute_run(application, session, first, commands)
-            if has_run:
+            revisions = execute_run(application, tickets, commands)
+            if revisions is not None:
                 self._checks.marks["run executed together"] += 1
-                for place, command in enumerate(commands):
-                    result = Done((("revision", revision + 1 + place),))
-                    self._note((session.client_id, first + place), command, result)
-            return has_run
+                self._checks.marks["run of several sessions"] += len({client_id for client_id, _ in tickets}) > 1
+                for place, (ticket, command) in enumerate(zip(tickets, commands, strict=True), start=1):
+                    self._note(ticket, command, Done((("revision", revision + place),)))
+            return revisions
 
         def completed(ticket: Ticket, result: Result) -> None:
             self._slot.completed.append((ticket, result))
@@ -396,10 +396,11 @@ class WatchedSessions:
     def _note(self, ticket: Ticket, command: Command, result: Any) -> None:
         """Record a command that has run, with its result."""
         self._slot.ran.append((ticket, command, result))
-        self._slot.ran_under[ticket] = self._epoch
+        epoch = self._epochs[ticket[0]]
+        self._slot.ran_under[ticket] = epoch
         latest = self._latest_epoch.get(ticket[0], 0)
-        if self._epoch < latest:
-            self._slot.fenced_off.append((ticket, self._epoch, latest))
+        if epoch < latest:
+            self._slot.fenced_off.append((ticket, epoch, latest))
 
     def _watch_epochs(self) -> None:
         """Record the epoch in each bundle, and the epoch that each opening gives to its session.
@@ -408,10 +409,15 @@ class WatchedSessions:
         """
         machine = self._machine
         run_bundle, open_session = machine.run_bundle, machine.open_session
+        run_bundles_together = machine.run_bundles_together
 
         def runs(server_id: int, content: Bundle) -> Sequence[Any]:
-            self._epoch = content.epoch
+            self._epochs[content.client_id] = content.epoch
             return run_bundle(server_id, content)
+
+        def run_together(server_id: int, contents: Sequence[Bundle]) -> RunResults | None:
+            self._epochs.update((content.client_id, content.epoch) for content in contents)
+            return run_bundles_together(server_id, contents)
 
         def opened(server_id: int, client_id: str, ttl_ms: int) -> Result:
             result = open_session(server_id, client_id, ttl_ms)
@@ -420,4 +426,5 @@ class WatchedSessions:
             return result
 
         machine.run_bundle = runs  # type: ignore[method-assign]
+        machine.run_bundles_together = run_together  # type: ignore[method-assign]
         machine.open_session = opened  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pfsb.applications.interfaces import Command, Done, Refused
+from pfsb.applications.interfaces import Command, Done, Refused, Ticket
 from pfsb.sessions.reply_cache import ENTRY_BYTES
 from pfsb.sessions.state_machine import Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
@@ -42,11 +42,11 @@ class QuotaChecker:
             self._note(self._check, session, command, result)
             return result
 
-        def run_executed(application: Any, session: Session, first: int, commands: Sequence[Command]) -> bool:
-            has_run = execute_run(application, session, first, commands)
-            if has_run:
+        def run_executed(application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]) -> range | None:
+            revisions = execute_run(application, tickets, commands)
+            if revisions is not None:
                 self._note(self._check_run, [command_in_text(command) for command in commands])
-            return has_run
+            return revisions
 
         machine.execute_command = executed  # type: ignore[method-assign]
         machine.execute_run = run_executed  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import evolve
 
 from pfsb.applications.interfaces import Command, RunResults
-from pfsb.sessions.bundle import Entry
+from pfsb.sessions.bundle import Bundle, Entry
 from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.state_machine import Session
 from pfsb.simulator.defects.defect import Defects, become, instead_of
@@ -95,3 +95,35 @@ def _run_cut_short(process: Any) -> None:
     @instead_of(process.applications["kv"], "execute_run")
     def broken(execute_run: Callable[..., bool], commands: Sequence[Command], context: Any) -> bool:
         return execute_run(commands, context) if len(commands) < 3 else execute_run(commands[:-1], context)
+
+
+RunBundles = Callable[[int, Sequence[Bundle]], RunResults | None]
+
+
+@DEFECTS.add(
+    "run-of-sessions-repeated",
+    "docs/internals/sessions.rst",
+    "single commands of several sessions are executed together although they have run before",
+)
+def _run_of_sessions_repeated(process: Any) -> None:
+    machine = process.server.machine
+
+    @instead_of(machine, "run_bundles_together")
+    def broken(run_bundles: RunBundles, server_id: int, contents: Sequence[Bundle]) -> RunResults | None:
+        for content in contents:
+            session, number = machine.sessions.get(content.client_id), content.entries[0][0]
+            if session is not None and number:
+                session.last_number = min(session.last_number, number - 1)
+        return run_bundles(server_id, contents)
+
+
+@DEFECTS.add(
+    "run-of-sessions-mixed-up",
+    "docs/internals/sessions.rst",
+    "single commands of several sessions that are executed together get each other's results",
+)
+def _run_of_sessions_mixed_up(process: Any) -> None:
+    @instead_of(process.server.machine, "run_bundles_together")
+    def broken(run_bundles: RunBundles, server_id: int, contents: Sequence[Bundle]) -> RunResults | None:
+        results = run_bundles(server_id, contents)
+        return None if results is None else results[::-1]

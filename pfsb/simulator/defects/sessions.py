@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
-from pfsb.applications.interfaces import Command, Done, Refused, Result
+from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import ReplyCache
@@ -195,10 +195,10 @@ def _idle_client_expired(process: Any) -> None:
 
         @instead_of(process.server.machine, "execute_run")
         def run_noted(
-            execute_run: Callable[..., bool], app: Any, session: Session, first: int, asked: Sequence[Command]
-        ) -> bool:
-            asked_at[session.client_id] = clock.seconds()
-            return execute_run(app, session, first, asked)
+            execute_run: Callable[..., Any], app: Any, tickets: Sequence[Ticket], asked: Sequence[Command]
+        ) -> Any:
+            asked_at.update((client_id, clock.seconds()) for client_id, _ in tickets)
+            return execute_run(app, tickets, asked)
 
         @instead_of(expiry, "is_silent")
         def is_silent(truly_silent: Callable[[Session], bool], session: Session) -> bool:

@@ -234,6 +234,14 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.5, 1.5),
         has_small_quotas=True,
     ),
+    "crowds": Profile(
+        "many users who send one PUT each at the same moments, and come back; servers without memory",
+        ("clients", "crashes", "memory", "repeats"),
+        users=(8, 12),
+        user_profile={"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.25, "rhythm_seconds": 0.0},
+        vocabulary={"share_of_puts": 0.95, "share_of_reads": 0.01, "share_of_locks": 0.02, "share_of_local_reads": 0.0},
+        faults_per_second=(0.5, 1.5),
+    ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",
