@@ -69,8 +69,7 @@ def seconds_without_leader(system: System) -> float:
     try:
         wait_for(f"{system.name}: a first write", lambda: writers.answered or None, PATIENCE_SECONDS)
         time.sleep(BEFORE_SECONDS)
-        killed = time.monotonic()
-        system.kill(leader)
+        killed = system.kill(leader)
         answered = wait_for(
             f"{system.name}: a write after the leader was killed",
             lambda: writers.first_after(killed + GUARD_SECONDS),
