@@ -99,6 +99,13 @@ class FailoverTests(SynchronousTestCase):
         self.assertEqual(set(system.opened), {0, 1, 2})
         self.assertIsNone(writers.first_after(time.monotonic()))
 
+    def test_answer_to_a_write_from_before_the_kill_does_not_count(self) -> None:
+        """An answer to an earlier write may have been on its way, and be read late."""
+        writers = Writers(Fake())
+        writers.answered = [(1.0, 9.0), (3.5, 4.5), (3.1, 4.0), (0.5, 0.6)]
+        self.assertEqual(writers.first_after(3.0), 4.0)
+        self.assertIsNone(writers.first_after(3.5))
+
     def test_waiting_ends_with_an_error_after_its_time(self) -> None:
         """The error says what was waited for."""
         self.assertIn(
