@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 import tempfile
@@ -41,8 +40,8 @@ ENTERED: Final = 0o711
 """Access to the directory for all storage: a server of another user may go through it to its own directory."""
 
 
-def systems(names: str) -> list[type[System]]:
-    """The systems with these names, in the order of the tables; `all` stands for all. Raises ValueError."""
+def named(names: str) -> list[type[System]]:
+    """The systems with these names, in the order of the tables; `all` stands for all. Raises `ArgumentTypeError`."""
     wanted = list(SYSTEMS) if names == "all" else names.split(",")
     unknown = set(wanted) - set(SYSTEMS)
     if unknown:
@@ -65,7 +64,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--writes-share", type=float, default=1.0, help="less than 1: a quick try of memory and catch-up"
     )
     parser.add_argument(
-        "--systems", type=systems, default="all", help=f"which systems, by name: {','.join(SYSTEMS)} (default: all)"
+        "--systems", type=named, default="all", help=f"which systems, by name: {','.join(SYSTEMS)} (default: all)"
     )
     parser.add_argument(
         "--install", action="store_true", help="install the Debian packages that the systems need; only root can"
@@ -87,41 +86,58 @@ def main() -> int:
     asked = arguments()
     for number in INTERRUPTS:  # a shell may have started this program with SIGINT ignored
         signal.signal(number, _interrupt)
+    try:
+        return _compare(asked)
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+
+
+def _compare(asked: argparse.Namespace) -> int:
     if asked.from_json is not None:
         earlier = json.loads(asked.from_json.read_text())
         return _show(asked, Results(earlier["rounds"]), earlier["missing"], earlier["about"])
     found, versions, missing = _prepare(asked)
     if not found:
         return _show(asked, Results(), missing, {})
-    scratch = Path(tempfile.mkdtemp(prefix="pfsb-compare-", dir=asked.directory)).resolve()
-    scratch.chmod(ENTERED)
-    about = {**machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
-    if asked.writes_share != 1:
-        about["share of the writes of memory and catch-up"] = asked.writes_share
+    with tempfile.TemporaryDirectory(prefix="pfsb-compare-", dir=asked.directory, ignore_cleanup_errors=True) as name:
+        scratch = Path(name).resolve()
+        scratch.chmod(ENTERED)
+        about = {**machine(scratch), "servers": asked.servers, "seconds": asked.seconds, **versions}
+        if asked.writes_share != 1:
+            about["share of the writes of memory and catch-up"] = asked.writes_share
 
-    def save() -> None:
-        if asked.json is not None:
-            content = {
-                "about": about,
-                "durability": {system.name: system.durability for system in found},
-                "missing": missing,
-                "summary": comparison.results.summary(asked.rows),
-                "rounds": comparison.results.rounds,
-            }
-            asked.json.write_text(json.dumps(content, indent=1) + "\n")
+        def save() -> None:
+            if asked.json is not None:
+                asked.json.write_text(json.dumps(_content(asked, comparison.results, found, missing, about), indent=1))
 
-    comparison = Comparison(
-        found, asked.rows, asked.servers, asked.seconds, asked.kills, asked.writes_share, scratch, save, say
-    )
-    try:
-        comparison.run(asked.rounds)
-    except KeyboardInterrupt:
-        print("interrupted; every server is stopped", file=sys.stderr)
-        _show(asked, comparison.results, missing, about)
-        return 130
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return _show(asked, comparison.results, missing, about)
+        comparison = Comparison(
+            found, asked.rows, asked.servers, asked.seconds, asked.kills, asked.writes_share, scratch, save, say
+        )
+        try:
+            comparison.run(asked.rounds)
+        except KeyboardInterrupt:
+            say("interrupted; every server is stopped")
+            _show(asked, comparison.results, missing, about)
+            return 130
+        return _show(asked, comparison.results, missing, about)
+
+
+def _content(
+    asked: argparse.Namespace,
+    results: Results,
+    systems: Sequence[type[System]],
+    missing: dict[str, str],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """The content of the JSON file."""
+    return {
+        "about": about,
+        "durability": {system.name: system.durability for system in systems},
+        "missing": missing,
+        "summary": results.summary(asked.rows),
+        "rounds": results.rounds,
+    }
 
 
 def say(line: str) -> None:

@@ -30,19 +30,19 @@ def freeze(pid: int) -> list[int]:
     """Send SIGSTOP to a process and its descendants, those too that are started meanwhile; returns all of them."""
     stopped: list[int] = []
     while new := [member for member in members(pid) if member not in stopped]:
-        _signal(new, signal.SIGSTOP)
+        signal_all(new, signal.SIGSTOP)
         stopped += new
     return stopped
 
 
 def thaw(pid: int) -> None:
     """Send SIGCONT to a process and its descendants."""
-    _signal(members(pid), signal.SIGCONT)
+    signal_all(members(pid), signal.SIGCONT)
 
 
 def kill(pid: int) -> None:
     """Send SIGKILL to a process and its descendants. They are stopped first, so that none starts another."""
-    _signal(freeze(pid), signal.SIGKILL)
+    signal_all(freeze(pid), signal.SIGKILL)
 
 
 def cpu_seconds(pid: int) -> float:
@@ -72,7 +72,8 @@ def _share(pid: int) -> int:
     return 0
 
 
-def _signal(pids: Iterable[int], number: signal.Signals) -> None:
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to those of these processes that there are."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

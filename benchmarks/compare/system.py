@@ -247,9 +247,20 @@ class System(ABC):
             if process.poll() is not None:
                 raise Trouble(f"{self.name}: server {server} has ended: {self._last_words(server)}")
 
-    def kill(self, server: int) -> None:
-        """End all processes of a server as a crash would; returns when the first of them has ended."""
-        self._end([self._processes.pop(server)])
+    def kill(self, server: int) -> float:
+        """End all processes of a server as a crash would; returns when the first of them has ended.
+
+        The result is the moment of the kill, by time.monotonic: to find the processes may take some hundredths of a
+        second.
+        """
+        process = self._processes.pop(server)
+        members = family.members(process.pid)
+        killed = time.monotonic()
+        process.send_signal(self.ending)
+        if self.ending == signal.SIGKILL:
+            family.signal_all(members[1:], signal.SIGKILL)
+        self._end([process])
+        return killed
 
     def running(self) -> list[int]:
         return [server for server, process in self._processes.items() if process.poll() is None]

@@ -16,8 +16,6 @@ WRITERS: Final = 4
 """Number of clients that write while the leader is killed."""
 BEFORE_SECONDS: Final = 0.7
 """How long, in seconds, clients write before the leader is killed."""
-GUARD_SECONDS: Final = 0.02
-"""Seconds after the kill in which answers are ignored, since they may have been under way before the kill."""
 PATIENCE_SECONDS: Final = 15.0
 """How long, in seconds, a cluster may take until it acknowledges a write."""
 _RETRY_SECONDS: Final = 0.005
@@ -28,8 +26,8 @@ class Writers:
     """Clients that each write in a loop. Each is at one server, and moves to the next when a write fails."""
 
     _system: System
-    answered: list[float] = field(init=False, factory=list)
-    """The times at which writes were acknowledged, by time.monotonic."""
+    answered: list[tuple[float, float]] = field(init=False, factory=list)
+    """The times at which each acknowledged write was begun and acknowledged, by time.monotonic."""
     _stopping: threading.Event = field(init=False, factory=threading.Event)
     _threads: list[threading.Thread] = field(init=False, factory=list)
 
@@ -44,8 +42,8 @@ class Writers:
             thread.join()
 
     def first_after(self, moment: float) -> float | None:
-        """The time of the first acknowledgement after `moment`; None if there is none yet."""
-        return next((at for at in sorted(self.answered) if at > moment), None)
+        """The time of the first acknowledgement of a write that was begun after `moment`; None if there is none yet."""
+        return min((at for begun, at in list(self.answered) if begun > moment), default=None)
 
     def _write(self, first: int) -> None:
         count = self._system.servers
@@ -54,26 +52,31 @@ class Writers:
         while not self._stopping.is_set():
             try:
                 write = write or self._system.open_writer(next(servers))
+                begun = time.monotonic()
                 write()
-                self.answered.append(time.monotonic())
+                self.answered.append((begun, time.monotonic()))
             except OSError:
                 write = None
                 self._stopping.wait(_RETRY_SECONDS)
 
 
 def seconds_without_leader(system: System) -> float:
-    """Kill the leader with SIGKILL, and restart it later; returns the seconds from the kill to the next answer."""
+    """Kill the leader with SIGKILL, and restart it later.
+
+    The result is the time, in seconds, from the kill to the first answer to a write that was begun after the leader's
+    end: answers to earlier ones may have been on their way.
+    """
     leader = system.wait_leader()
     writers = Writers(system)
     writers.start()
     try:
         wait_for(f"{system.name}: a first write", lambda: writers.answered or None, PATIENCE_SECONDS)
         time.sleep(BEFORE_SECONDS)
-        killed = time.monotonic()
-        system.kill(leader)
+        killed = system.kill(leader)
+        ended = time.monotonic()
         answered = wait_for(
             f"{system.name}: a write after the leader was killed",
-            lambda: writers.first_after(killed + GUARD_SECONDS),
+            lambda: writers.first_after(ended),
             PATIENCE_SECONDS,
         )
     finally:
