@@ -63,7 +63,21 @@ def remarks(results: Results, rows: Sequence[Row], missing: Mapping[str, str]) -
     for number, round_ in enumerate(results.rounds, 1):
         for system, cells in round_.items():
             found += [f"round {number}, {system}, {key}: {why}" for key, cell in cells.items() for why in _odd(cell)]
-    return found
+    return [*found, *_disturbed(results)]
+
+
+def _disturbed(results: Results) -> list[str]:
+    """One sentence about all figures that other programs have disturbed; the file of results tells which these are."""
+    all_others = [
+        cell.get("other_cores") for found in results.rounds for cells in found.values() for cell in cells.values()
+    ]
+    cores = [others for others in all_others if others is not None]
+    disturbed = [others for others in cores if others > OTHER_CORES_MAX]
+    if not disturbed:
+        return []
+    return [
+        f"{len(disturbed)} of {len(cores)} loads disturbed: other programs kept up to {max(disturbed):.1f} cores busy"
+    ]
 
 
 def _odd(cell: Mapping[str, Any]) -> list[str]:
@@ -72,8 +86,6 @@ def _odd(cell: Mapping[str, Any]) -> list[str]:
         odd.append(f"{cell['errors']} errors, the last or first: {cell['first_error']}")
     if cell.get("client") == "c" and (cell.get("client_cores") or 0) > CLIENT_CORES_MAX:
         odd.append("the load client itself is the limit")
-    if (cell.get("other_cores") or 0) > OTHER_CORES_MAX:
-        odd.append(f"disturbed: other programs kept {cell['other_cores']:.1f} cores busy")
     return odd
 
 
