@@ -1,0 +1,68 @@
+"""The index of a log, in memory: in which group each slot stands."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final, NamedTuple
+
+from attrs import define, field
+
+_CHUNK_BITS: Final = 12
+_CHUNK: Final = 1 << _CHUNK_BITS
+_OFFSET_BITS: Final = 32
+SEGMENT_BYTES_MAX: Final = 1 << _OFFSET_BITS
+"""No group begins at or behind this offset of a segment."""
+
+
+class Place(NamedTuple):
+    """A place in a log: the number of a segment, and the offset of a group in it."""
+
+    segment: int
+    offset: int
+
+
+@define(eq=False)
+class SlotIndex:
+    """Slot -> place of the group that holds its latest content, in eight bytes a slot.
+
+    One thread writes; others may read meanwhile. An entry is made when the group is on disk.
+    """
+
+    _chunks: dict[int, array[int]] = field(factory=dict)
+    """Number of a chunk -> an entry for each of its slots: segment number and offset in one integer; 0: none."""
+
+    def put(self, seq: int, place: Place) -> None:
+        chunk = self._chunks.get(seq >> _CHUNK_BITS)
+        if chunk is None:
+            chunk = self._chunks[seq >> _CHUNK_BITS] = array("Q", bytes(8 * _CHUNK))
+        chunk[seq & _CHUNK - 1] = place.segment << _OFFSET_BITS | place.offset
+
+    def get(self, seq: int) -> Place | None:
+        """The place of a slot; None if the log does not hold it."""
+        chunk = self._chunks.get(seq >> _CHUNK_BITS)
+        entry = 0 if chunk is None else chunk[seq & _CHUNK - 1]
+        return Place(entry >> _OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
+
+    def first_gap(self, last: int) -> int | None:
+        """The first slot from 1 to `last` that the log does not hold; None if it holds all of them."""
+        for number in range((last >> _CHUNK_BITS) + 1):
+            first = number << _CHUNK_BITS
+            chunk = self._chunks.get(number)
+            if chunk is None:
+                if max(first, 1) <= last:
+                    return max(first, 1)
+                continue
+            entries = chunk[max(1 - first, 0) : last - first + 1]
+            if 0 in entries:
+                return max(first, 1) + entries.index(0)
+        return None
+
+    def above(self, seq: int) -> list[int]:
+        """All slots above `seq` that the log holds, ascending."""
+        numbers = sorted(number for number in self._chunks if number >= seq >> _CHUNK_BITS)
+        return [
+            slot
+            for number in numbers
+            for slot, entry in enumerate(self._chunks[number], start=number << _CHUNK_BITS)
+            if entry and slot > seq
+        ]

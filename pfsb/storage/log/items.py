@@ -1,0 +1,165 @@
+"""The content of a group, and its form as bytes: a list of items (docs/internals/log.rst has the table).
+
+The form is canonical: one content has exactly one form, and `decode` refuses any other.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from attrs import define, field
+
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.storage.effect import Effect, StoredSlot
+from pfsb.support.limits import IDENTITY_BYTES
+
+START: Final = 1
+VIEWS: Final = 2
+ARU: Final = 3
+PEER: Final = 4
+PASS: Final = 5
+SLOT: Final = 6
+"""Kinds of items, in the order in which they stand in a group."""
+
+_NUMBER: Final = Struct(">BQ")
+_TWO_NUMBERS: Final = Struct(">BQQ")
+_PEER: Final = Struct(">BH8sQQ")
+_PASS: Final = Struct(">BQ8s")
+_SLOT: Final = Struct(">BQQI")
+PASS_DIGEST_BYTES: Final = 8
+
+
+class NotCanonical(Exception):
+    """Bytes that are the form of no content, although their checksum is right."""
+
+
+class SlotPlace(NamedTuple):
+    """The place of one slot in the bytes of a group's content: the batch is `length` bytes from `at` on."""
+
+    seq: int
+    view: int
+    at: int
+    length: int
+
+
+@define
+class Content:
+    """The content of a group, or, without slots, the state that results from all groups up to some place.
+
+    None stands for a value that the group does not set, or that no group has set yet.
+    """
+
+    incarnation: int | None = None
+    """Number of starts of the storage. Only the group of a start sets it."""
+    effect: Effect = field(factory=Effect)
+    passes: dict[int, bytes] = field(factory=dict)
+    """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
+
+    def apply(self, later: Content) -> None:
+        """Take over, but for slots, what a later group sets."""
+        if later.incarnation is not None:
+            self.incarnation = later.incarnation
+        if later.effect.views is not None:
+            self.effect.views = later.effect.views
+        if later.effect.local_aru is not None:
+            self.effect.local_aru = later.effect.local_aru
+        if later.effect.peers:
+            self.effect.peers.update(later.effect.peers)
+        if later.passes:
+            self.passes.update(later.passes)
+
+    def opening(self, later: Content) -> Content:
+        """The content that a group must have to stand first in a segment, when this is the state before it: the whole
+        state after it, and its slots."""
+        effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
+        opening = Content(self.incarnation, effect, dict(self.passes))
+        opening.apply(later)
+        return opening
+
+    @property
+    def local_aru(self) -> int:
+        return self.effect.local_aru or 0
+
+    @property
+    def views(self) -> ViewRecord:
+        return self.effect.views or ViewRecord(0, 0)
+
+
+def encode(content: Content) -> list[bytes]:
+    """The form of `content`, as pieces that follow each other."""
+    effect = content.effect
+    parts: list[bytes] = []
+    if content.incarnation is not None:
+        parts.append(_NUMBER.pack(START, content.incarnation))
+    if effect.views is not None:
+        parts.append(_TWO_NUMBERS.pack(VIEWS, effect.views.last_attempted, effect.views.last_installed))
+    if effect.local_aru is not None:
+        parts.append(_NUMBER.pack(ARU, effect.local_aru))
+    for server_id in sorted(effect.peers):
+        peer = effect.peers[server_id]
+        assert len(peer.identity) == IDENTITY_BYTES, "the identity of a storage has eight bytes"
+        parts.append(_PEER.pack(PEER, server_id, peer.identity, peer.incarnation, peer.position))
+    for seq in sorted(content.passes):
+        assert len(content.passes[seq]) == PASS_DIGEST_BYTES, "the digest of a batch that is left out has eight bytes"
+        parts.append(_PASS.pack(PASS, seq, content.passes[seq]))
+    for seq in sorted(effect.slots):
+        view, batch = effect.slots[seq]
+        parts.append(_SLOT.pack(SLOT, seq, view, len(batch.data)))
+        parts.append(batch.data)
+    return parts
+
+
+def decode(body: bytes) -> Content:
+    """The content whose form `body` is. Raises `NotCanonical` if it is the form of none."""
+    content, places = decode_places(body)
+    slots = content.effect.slots
+    for seq, view, at, length in places:
+        slots[seq] = StoredSlot(view, Batch(body[at : at + length]))
+    return content
+
+
+def decode_places(body: bytes) -> tuple[Content, list[SlotPlace]]:
+    """The content without its slots, and the places of these in `body`.
+
+    Raises `NotCanonical` if `body` is the form of no content.
+    """
+    content = Content()
+    places: list[SlotPlace] = []
+    effect = content.effect
+    before = (0, -1)
+    at, end = 0, len(body)
+    while at < end:
+        kind = body[at]
+        form = _FORMS.get(kind)
+        if form is None or at + form.size > end:
+            raise NotCanonical(f"no item begins at byte {at}")
+        _, key, *values = form.unpack_from(body, at)
+        # Slots and peers are told apart by their first number; of the other kinds a group has one item.
+        place = (kind, key if kind in _KEYED else 0)
+        if place <= before:
+            raise NotCanonical(f"the item at byte {at} is out of order")
+        before = place
+        at += form.size
+        if kind == SLOT:
+            view, length = values
+            if at + length > end:
+                raise NotCanonical(f"the batch of slot {key} does not end within its group")
+            places.append(SlotPlace(key, view, at, length))
+            at += length
+        elif kind == ARU:
+            effect.local_aru = key
+        elif kind == VIEWS:
+            effect.views = ViewRecord(key, *values)
+        elif kind == PEER:
+            effect.peers[key] = PeerRecord(key, *values)
+        elif kind == PASS:
+            content.passes[key] = values[0]
+        else:
+            content.incarnation = key
+    return content, places
+
+
+_FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS, SLOT: _SLOT}
+_KEYED: Final = frozenset({PEER, PASS, SLOT})

@@ -1,0 +1,120 @@
+"""Reading the slots of a log, while its writer goes on writing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field
+
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import Accepted
+from pfsb.storage.log.groups import HEAD_BYTES, group_at, size_at
+from pfsb.storage.log.index import Place
+from pfsb.storage.log.items import SlotPlace, decode_places
+from pfsb.storage.log.scan import Log
+from pfsb.storage.log.segments import damaged
+
+WINDOW_BYTES: Final = 131_072
+"""Number of bytes that are read at once."""
+
+
+@define(eq=False)
+class LogReader:
+    """Reads slots from the files of a log. One thread at a time uses it.
+
+    Only groups that are on disk are in the index, so a reader sees no others.
+    """
+
+    _log: Log
+    _segment: int = field(default=0, init=False)
+    """Number of the segment that is open; 0: none is."""
+    _descriptor: int = field(default=-1, init=False)
+    _window: bytes = field(default=b"", init=False)
+    _window_at: int = field(default=0, init=False)
+    _place: Place | None = field(default=None, init=False)
+    """Place of the group that was read last."""
+    _body: bytes = field(default=b"", init=False)
+    _slots: dict[int, SlotPlace] = field(factory=dict, init=False)
+
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
+        """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
+
+        Raises `StorageRefused` at a damaged group.
+        """
+        found: list[tuple[int, Batch]] = []
+        for seq in range(first, min(last, self._log.state.local_aru) + 1):
+            slot = self._slot(seq)
+            if slot is None:
+                break
+            bytes_max -= slot.length
+            if found and bytes_max < 0:
+                break
+            found.append((seq, self._batch(slot)))
+        return found
+
+    def ordered(self, local_aru: int) -> Iterator[tuple[int, Batch]]:
+        """Yield the slots from 1 to `local_aru`, as (seq, batch), and close the reader.
+
+        Raises `StorageRefused` at a damaged group.
+        """
+        try:
+            for seq in range(1, local_aru + 1):
+                slot = self._slot(seq)
+                assert slot is not None, "the log was checked for gaps"
+                yield seq, self._batch(slot)
+        finally:
+            self.close()
+
+    def accepted(self) -> list[Accepted]:
+        """Read all slots above Local_Aru, ascending. Raises `StorageRefused` at a damaged group."""
+        seqs = self._log.index.above(self._log.state.local_aru)
+        return [accepted for seq in seqs if (accepted := self.slot(seq)) is not None]
+
+    def slot(self, seq: int) -> Accepted | None:
+        """Read slot `seq`; None if the log does not hold it. Raises `StorageRefused` if its group is damaged."""
+        slot = self._slot(seq)
+        return None if slot is None else Accepted(seq, slot.view, self._batch(slot))
+
+    def close(self) -> None:
+        """Close the file. A later call of another method opens it again."""
+        if self._segment:
+            os.close(self._descriptor)
+        self._segment, self._window, self._place = 0, b"", None
+
+    def _slot(self, seq: int) -> SlotPlace | None:
+        place = self._log.index.get(seq)
+        if place is None:
+            return None
+        if place != self._place:
+            self._read_group(place)
+        return self._slots[seq]
+
+    def _batch(self, slot: SlotPlace) -> Batch:
+        return Batch(self._body[slot.at : slot.at + slot.length])
+
+    def _read_group(self, place: Place) -> None:
+        if place.segment != self._segment:
+            self.close()
+            self._descriptor = os.open(self._log.path(place.segment), os.O_RDONLY | os.O_CLOEXEC)
+            self._segment = place.segment
+        salt = self._log.heads[place.segment].salt
+        at = place.offset - self._window_at
+        group = group_at(self._window, at, salt) if at >= 0 else None
+        if group is None:
+            self._read_window(place.offset, salt)
+            group = group_at(self._window, 0, salt)
+        if group is None:
+            raise damaged(self._log.path(place.segment), f"the checksum of the group at byte {place.offset} is wrong")
+        self._body = group.body
+        self._slots = {slot.seq: slot for slot in decode_places(group.body)[1]}
+        self._place = place
+
+    def _read_window(self, offset: int, salt: bytes) -> None:
+        """Read what stands from `offset` on: the group there, at least."""
+        self._window = os.pread(self._descriptor, WINDOW_BYTES, offset)
+        self._window_at = offset
+        size = size_at(self._window, 0, salt) or HEAD_BYTES
+        if size > len(self._window):
+            self._window += os.pread(self._descriptor, size - len(self._window), offset + len(self._window))
