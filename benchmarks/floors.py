@@ -34,7 +34,7 @@ from pfsb.bench.workload import Workload, operations
 from pfsb.frontends.stream.protocol import write_now
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log.storage import LogStorage
 
 HOST: Final = "127.0.0.1"
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
@@ -146,7 +146,7 @@ def commit(told: Connection, directory: Path, count: int) -> None:
     The time of a proposal includes the way to the storage's thread, to disk, and back into the reactor.
     """
     reactor = reactor_of_this_process()
-    storage = SQLiteStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
+    storage = LogStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
     storage.recover()
     taken: list[float] = []
 
@@ -264,7 +264,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parts = [
         ["a line there and back, to a process that only answers", f"{1000 * line:.3f}"],
         ["a datagram there and back, between two such processes", f"{1000 * datagram:.3f}"],
-        ["a proposal on disk: to the writer's thread, SQLite, and back", f"{1000 * committed:.3f}"],
+        ["a proposal on disk: to the writer's thread, the log, and back", f"{1000 * committed:.3f}"],
         ["all three, one after the other", f"{1000 * whole:.3f}: {1 / whole:,.0f} commands a second"],
     ]
     one = [["one at a time", "ms, median"], *parts]

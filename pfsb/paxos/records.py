@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from pfsb.paxos.messages import Batch
 
@@ -64,6 +64,13 @@ class PeerRecord:
     """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
     """The log position that its frames told then; 0: not noted."""
+
+    def leaving_out(self, groups: int) -> PeerRecord:
+        """The record of a server's own storage after `groups` more groups were written while the server did not run.
+
+        They hold no votes, so frames leave them out, too (`pfsb.paxos.log_positions.first_told`).
+        """
+        return evolve(self, position=self.position + groups) if self.incarnation else self
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord

@@ -91,13 +91,17 @@ class DirectoryWatch:
         self._found = {path: path.stat() for path in self._files}
         Thread(target=self._run, name="pfsb storage watch", daemon=True).start()
 
+    def add(self, path: Path) -> None:
+        """Look at this file, too, from now on. It must be there. Callable from any thread."""
+        self._found[path] = path.stat()
+
     def stop(self) -> None:
         """Look no more. A look that is under way may still find something."""
         self._stopped.set()
 
     def look(self) -> None:
         """Look once; raises `StorageRefused` at the first file that is not what it was."""
-        for path, before in self._found.items():
+        for path, before in list(self._found.items()):
             try:
                 now = path.stat()
             except OSError as error:

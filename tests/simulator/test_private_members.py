@@ -34,8 +34,7 @@ EXCEPTIONS: dict[str, str] = {
     "those whose values make no difference",
     "tests/simulator/fuzz/test_targets.py": "plants a fault where one kind of bad input is refused: in a function "
     "that only its own parser calls",
-    "tests/storage/test_sqlite.py": "closes the database under the reading thread, and waits for the writing "
-    "thread, as no caller of the storage can",
+    "tests/storage/log/test_storage.py": "waits for the writing thread, as no caller of the storage can",
     "tests/transports/test_udp.py": "closes sockets of the transport, as an operating system does",
 }
 """File that may name private members of other modules -> why."""

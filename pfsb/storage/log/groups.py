@@ -13,7 +13,7 @@ from xxhash import xxh3_128_digest
 
 SALT_BYTES: Final = 16
 MARKER_BYTES: Final = 8
-"""Each group begins with the marker of its segment: the first bytes of the salt. Nobody who sends records knows it, so
+"""Each group begins with the marker of its segment: the first bytes of the salt. Clients and peers do not know it, so
 it stands nowhere else in the segment."""
 _HEAD: Final = Struct(">8s16s8sQI")
 _CHECKED_HEAD: Final = Struct(">8sQI")

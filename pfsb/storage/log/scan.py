@@ -104,7 +104,7 @@ def _is_whole_state(content: Content, state: Content) -> bool:
 def scan(directory: Path, owner: StorageOwner | None = None) -> Log:
     """Read and check the whole log in `directory`.
 
-    Raises `StorageRefused` if it is damaged, lacks something, or was not made for `owner` (None: it may be anyone's).
+    Raises `StorageRefused` if it is damaged, lacks something, or was not made for `owner` (None: for any server).
     Nothing is changed.
     """
     log = Log(directory, read_heads(directory, owner))
@@ -187,11 +187,12 @@ def _read_segments(log: Log, numbers: Iterable[int]) -> None:
     for number in numbers:
         path, head = log.path(number), log.heads[number]
         data = _content(path)
+        used = len(data.rstrip(b"\0"))
+        if used > head.size and ended is not None:
+            raise acknowledged_lost(ended)
         end = _read_groups(log, number, data)
-        torn_bytes = len(data[end:].rstrip(b"\0"))
-        if torn_bytes or end > head.size:
-            if ended is not None:
-                raise acknowledged_lost(ended)
+        torn_bytes = max(used - end, 0)
+        if used > head.size:
             log.segment, log.end, log.torn_bytes = number, end, torn_bytes
         if torn_bytes and another_marker(data, end, head.salt):
             raise acknowledged_lost(path)

@@ -85,7 +85,7 @@ class PowerLossTests(LogTestCase):
             self.writes.append(Write(name, self.files(), data, offset))
 
     def found_after(self, contents: Sequence[object]) -> list[Found]:
-        """What is found after each number of groups, from none on."""
+        """The content of the log after each number of groups, from none on."""
         self.make_segment(1)
         writer = self.writer()
         found = [everything(self.directory)]
@@ -117,7 +117,7 @@ class PowerLossTests(LogTestCase):
         self.assertGreater(crashes, 100)
 
     def test_every_beginning_of_a_write(self) -> None:
-        """Also such as no disk leaves: a number of bytes that is no multiple of a sector."""
+        """A write may end after any number of bytes, also if that is no multiple of a sector."""
         found = self.found_after(CONTENTS)
         self.watching = False
         for number, write in enumerate(self.writes):
@@ -125,7 +125,7 @@ class PowerLossTests(LogTestCase):
                 self.assertEqual(everything(self.directory), found[number])
 
     def test_start_after_a_crash_may_be_cut_short_itself(self) -> None:
-        """It writes the last group again, and zeros over what a torn one has left: any part of that may be on disk."""
+        """A start writes the last group again, and zeros behind it: any part of that may be on disk."""
         self.found_after(CONTENTS)
         writes, self.writes = self.writes, []
         for write in writes:
@@ -145,7 +145,7 @@ class PowerLossTests(LogTestCase):
         self.watching = True
 
     def test_groups_go_on_after_each_crash(self) -> None:
-        """What is written after a start stands behind what was found, and nothing of the torn group comes back."""
+        """Groups of a later start stand behind those that were found, and nothing of the torn group comes back."""
         self.found_after(CONTENTS)
         writes = self.writes
         self.watching = False
@@ -218,7 +218,7 @@ class DamageTests(LogTestCase):
         self.make_segment(1)
         writer = self.writer()
         self.prefixes = []
-        """What the log has held, after each group."""
+        """The contents of the log, after each group."""
         for each in CONTENTS:
             writer.append(each)
             self.prefixes.append(everything(self.directory))
@@ -273,7 +273,7 @@ class DamageTests(LogTestCase):
             self.assertEqual(self.assertRefusedOrHarmless(name, bit // 8), bit < 8 * end)
 
     def test_every_byte_of_the_last_group_looks_torn(self) -> None:
-        """Such a group may be one that power loss has torn. Its loss shows in the position, which others keep."""
+        """A damaged last group may be one that power loss has torn. The position, which others keep, tells its loss."""
         name = f"{self.last.segment:010d}.log"
         for at in range(self.last.offset, len(self.kept[name].rstrip(b"\0"))):
             self.flip(name, 8 * at + at % 8)
