@@ -51,6 +51,13 @@ class RoomTests(SynchronousTestCase):
         room.write_refused()
         self.assertTrue(room.look())
 
+    def test_room_for_more_leaves_the_reserve(self) -> None:
+        """A file that is made ahead must not make the disk count as full."""
+        room = self.room(400)
+        self.assertTrue(room.has(499))
+        self.assertFalse(room.has(500))
+        self.assertFalse(room.is_full)
+
     def test_real_file_system_is_asked(self) -> None:
         """There is room for one byte where the tests run."""
         self.assertFalse(Room(Path(), 1).look())

@@ -31,8 +31,9 @@ class _Ends(Exception):
 class SegmentMaker:
     """The thread that makes segments: at most one that is not used yet is there at a time.
 
-    On a disk that is full (Departure 45), nothing is made before there is room. Any other error ends the thread, and
-    `failed` is called with it. `made` is called with the path of each new segment. Both are called in the thread.
+    Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes on
+    in the segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called with the
+    path of each new segment. Both are called in the thread.
     """
 
     _directory: Path
@@ -90,7 +91,7 @@ class SegmentMaker:
         self._ready = head
 
     def _make_if_there_is_room(self, head: SegmentHead) -> bool:
-        if self._room.is_full:
+        if self._room.is_full or not self._room.has(head.room):
             return False
         try:
             make_segment(self._directory, head, self._pause)

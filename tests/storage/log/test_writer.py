@@ -178,6 +178,15 @@ class MakerTests(LogTestCase):
         self.room.is_full = False
         self.wait(lambda: self.made)
 
+    def test_segment_that_would_fill_the_disk_is_not_begun(self) -> None:
+        """The zeros of a new segment alone would make the server read-only."""
+        self.patch(Room, "has", lambda room, size: False)
+        self.maker.want(2)
+        sleep(0.05)
+        self.assertFalse((self.directory / UNFINISHED).exists())
+        self.patch(Room, "has", lambda room, size: True)
+        self.wait(lambda: self.made)
+
     def test_disk_without_room_is_tried_again(self) -> None:
         """The part that was made until then gives its room back."""
         refused = Event()
