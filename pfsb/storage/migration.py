@@ -126,9 +126,8 @@ def compare(database: OldDatabase, directory: Path, state: Content) -> None:
     log = scan(directory)
     with closing(LogReader(log)) as reader:
         slots = database.history(state.local_aru)
-        same = all(reader.slot(seq) == Accepted(seq, slot.view, slot.batch) for seq, slot in slots)
-    count = sum(1 for _ in database.history(state.local_aru))
-    if not same or log.state != state or len(log.index.above(0)) != count:
+        same = [reader.slot(seq) == Accepted(seq, slot.view, slot.batch) for seq, slot in slots]
+    if not all(same) or log.state != state or len(log.index.above(0)) != len(same):
         raise StorageRefused(
             f"{database.path}: the log that was made of it does not hold the same; the disk or the memory of this "
             "machine may be faulty. The database is unchanged"

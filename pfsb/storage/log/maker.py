@@ -31,9 +31,9 @@ class _Ends(Exception):
 class SegmentMaker:
     """The thread that makes segments: at most one that is not used yet is there at a time.
 
-    Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes on
-    in the segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called with the
-    path of each new segment. Both are called in the thread.
+    Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes
+    on in the segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called
+    with the path of each new segment. Both are called in the thread.
     """
 
     _directory: Path
