@@ -25,7 +25,7 @@ NO_GROUP: Final = bytes(CHAIN_BYTES)
 
 
 class Group(NamedTuple):
-    """A group as it was found in a segment."""
+    """A group as it was found in the bytes of a segment."""
 
     number: int
     """Position of the storage after this group (`IStableStorage.position`)."""
@@ -33,9 +33,10 @@ class Group(NamedTuple):
     """First bytes of the checksum of the group before it."""
     chain: bytes
     """First bytes of its own checksum."""
-    body: bytes
-    size: int
-    """Number of bytes that the group takes in the segment, its head included."""
+    start: int
+    """Offset of its content in the bytes."""
+    end: int
+    """Offset of its end in the bytes."""
 
 
 class Sealed(NamedTuple):
@@ -66,14 +67,16 @@ def size_at(data: bytes, at: int, salt: bytes) -> int | None:
 
 def group_at(data: bytes, at: int, salt: bytes) -> Group | None:
     """The group that stands at `at` in the bytes of a segment; None if no valid one stands there."""
-    size = size_at(data, at, salt)
-    if size is None or at + size > len(data):
+    start = at + HEAD_BYTES
+    if start > len(data):
         return None
-    _, check, before, number, _ = _HEAD.unpack_from(data, at)
-    checked = data[at + HEAD_BYTES - _CHECKED_HEAD.size : at + size]
-    if xxh3_128_digest(salt + checked) != check:
+    marker, check, before, number, length = _HEAD.unpack_from(data, at)
+    end = start + length
+    if marker != salt[:MARKER_BYTES] or end > len(data):
         return None
-    return Group(number, before, check[:CHAIN_BYTES], checked[_CHECKED_HEAD.size :], size)
+    if xxh3_128_digest(salt + data[start - _CHECKED_HEAD.size : end]) != check:
+        return None
+    return Group(number, before, check[:CHAIN_BYTES], start, end)
 
 
 def another_marker(data: bytes, after: int, salt: bytes) -> bool:

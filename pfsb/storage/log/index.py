@@ -20,6 +20,16 @@ class Place(NamedTuple):
     segment: int
     offset: int
 
+    @property
+    def entry(self) -> int:
+        """The place as one integer, other than 0."""
+        return self.segment << _OFFSET_BITS | self.offset
+
+    @classmethod
+    def of(cls, entry: int) -> Place | None:
+        """The place that an entry stands for; None for 0."""
+        return cls(entry >> _OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
+
 
 @define(eq=False)
 class SlotIndex:
@@ -31,17 +41,21 @@ class SlotIndex:
     _chunks: dict[int, array[int]] = field(factory=dict)
     """Number of a chunk -> an entry for each of its slots: segment number and offset in one integer; 0: none."""
 
-    def put(self, seq: int, place: Place) -> None:
+    def put(self, seq: int, entry: int) -> None:
+        """Note the place of a slot, as `Place.entry`."""
         chunk = self._chunks.get(seq >> _CHUNK_BITS)
         if chunk is None:
             chunk = self._chunks[seq >> _CHUNK_BITS] = array("Q", bytes(8 * _CHUNK))
-        chunk[seq & _CHUNK - 1] = place.segment << _OFFSET_BITS | place.offset
+        chunk[seq & _CHUNK - 1] = entry
+
+    def entry(self, seq: int) -> int:
+        """The place of a slot, as `Place.entry`; 0 if the log does not hold it."""
+        chunk = self._chunks.get(seq >> _CHUNK_BITS)
+        return 0 if chunk is None else chunk[seq & _CHUNK - 1]
 
     def get(self, seq: int) -> Place | None:
         """The place of a slot; None if the log does not hold it."""
-        chunk = self._chunks.get(seq >> _CHUNK_BITS)
-        entry = 0 if chunk is None else chunk[seq & _CHUNK - 1]
-        return Place(entry >> _OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
+        return Place.of(self.entry(seq))
 
     def first_gap(self, last: int) -> int | None:
         """The first slot from 1 to `last` that the log does not hold; None if it holds all of them."""

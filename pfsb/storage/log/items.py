@@ -6,7 +6,7 @@ The form is canonical: one content has exactly one form, and `decode` refuses an
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Final
 
 from attrs import define, field
 
@@ -35,13 +35,11 @@ class NotCanonical(Exception):
     """Bytes that are the form of no content, although their checksum is right."""
 
 
-class SlotPlace(NamedTuple):
-    """The place of one slot in the bytes of a group's content: the batch is `length` bytes from `at` on."""
+SlotPlace = tuple[int, int, int, int]
+"""One slot in the bytes of a group: its number, its view, and the offset and the length of its batch.
 
-    seq: int
-    view: int
-    at: int
-    length: int
+A plain tuple, since a start makes one for each slot of the history.
+"""
 
 
 @define
@@ -113,53 +111,81 @@ def encode(content: Content) -> list[bytes]:
 
 def decode(body: bytes) -> Content:
     """The content whose form `body` is. Raises `NotCanonical` if it is the form of none."""
-    content, places = decode_places(body)
-    slots = content.effect.slots
-    for seq, view, at, length in places:
-        slots[seq] = StoredSlot(view, Batch(body[at : at + length]))
+    content, at = decode_state(body, 0, len(body))
+    for seq, view, start, length in decode_slots(body, at, len(body)):
+        content.effect.slots[seq] = StoredSlot(view, Batch(body[start : start + length]))
     return content
 
 
-def decode_places(body: bytes) -> tuple[Content, list[SlotPlace]]:
-    """The content without its slots, and the places of these in `body`.
+def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
+    """Decode the items before the first slot, of a content that stands in `data` from `at` to `end`.
 
-    Raises `NotCanonical` if `body` is the form of no content.
+    Returns the content without its slots, and the offset of the first slot. Raises `NotCanonical`.
     """
     content = Content()
-    places: list[SlotPlace] = []
-    effect = content.effect
     before = (0, -1)
-    at, end = 0, len(body)
-    while at < end:
-        kind = body[at]
+    while at < end and data[at] != SLOT:
+        kind = data[at]
         form = _FORMS.get(kind)
         if form is None or at + form.size > end:
             raise NotCanonical(f"no item begins at byte {at}")
-        _, key, *values = form.unpack_from(body, at)
-        # Slots and peers are told apart by their first number; of the other kinds a group has one item.
+        _, key, *values = form.unpack_from(data, at)
+        # Peers and passes are told apart by their first number; of the other kinds a group has one item.
         place = (kind, key if kind in _KEYED else 0)
         if place <= before:
             raise NotCanonical(f"the item at byte {at} is out of order")
         before = place
         at += form.size
-        if kind == SLOT:
-            view, length = values
-            if at + length > end:
-                raise NotCanonical(f"the batch of slot {key} does not end within its group")
-            places.append(SlotPlace(key, view, at, length))
-            at += length
-        elif kind == ARU:
-            effect.local_aru = key
-        elif kind == VIEWS:
-            effect.views = ViewRecord(key, *values)
-        elif kind == PEER:
-            effect.peers[key] = PeerRecord(key, *values)
-        elif kind == PASS:
-            content.passes[key] = values[0]
-        else:
+        if kind == START:
             content.incarnation = key
-    return content, places
+        elif kind == VIEWS:
+            content.effect.views = ViewRecord(key, *values)
+        elif kind == ARU:
+            content.effect.local_aru = key
+        elif kind == PEER:
+            content.effect.peers[key] = PeerRecord(key, *values)
+        else:
+            content.passes[key] = values[0]
+    return content, at
 
 
-_FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS, SLOT: _SLOT}
-_KEYED: Final = frozenset({PEER, PASS, SLOT})
+def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
+    """Decode the slots of a content, which stand in `data` from `at` to `end`. Raises `NotCanonical`."""
+    slots: list[SlotPlace] = []
+    last = -1
+    while at < end:
+        start = at + _SLOT.size
+        if data[at] != SLOT or start > end:
+            raise NotCanonical(f"no slot begins at byte {at}")
+        _, seq, view, length = _SLOT.unpack_from(data, at)
+        if seq <= last:
+            raise NotCanonical(f"the slot at byte {at} is out of order")
+        last, at = seq, start + length
+        if at > end:
+            raise NotCanonical(f"the batch of slot {seq} does not end within its group")
+        slots.append((seq, view, start, length))
+    return slots
+
+
+def slots_of(data: bytes, at: int, end: int) -> list[SlotPlace]:
+    """The slots of a content that stands in `data` from `at` to `end`. Raises `NotCanonical`."""
+    if only_local_aru(data, at, end) is not None:
+        return decode_slots(data, at + ARU_BYTES, end)
+    return decode_slots(data, decode_state(data, at, end)[1], end)
+
+
+def only_local_aru(data: bytes, at: int, end: int) -> int | None:
+    """Local_Aru, if a content sets nothing else but slots; else None.
+
+    Nearly all groups are such, and `decode_state` takes 3 us longer for them.
+    """
+    slots = at + _NUMBER.size
+    if slots > end or data[at] != ARU or (slots < end and data[slots] != SLOT):
+        return None
+    local_aru: int = _NUMBER.unpack_from(data, at)[1]
+    return local_aru
+
+
+_FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS}
+_KEYED: Final = frozenset({PEER, PASS})
+ARU_BYTES: Final = _NUMBER.size

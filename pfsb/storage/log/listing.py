@@ -41,8 +41,8 @@ def groups_of(log: Log) -> Iterator[Listed]:
         data = log.path(number).read_bytes()
         at = head.size
         while number <= log.segment and (group := group_at(data, at, head.salt)) is not None:
-            yield Listed(Place(number, at), group, decode(group.body))
-            at += group.size
+            yield Listed(Place(number, at), group, decode(data[group.start : group.end]))
+            at = group.end
 
 
 def plain_group(listed: Listed) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def plain_group(listed: Listed) -> dict[str, Any]:
         {"seq": seq, "view": slot.view, "bytes": len(slot.batch.data), "digest": slot.batch.digest.hex()}
         for seq, slot in content.effect.slots.items()
     ]
-    where = {"group": group.number, "segment": place.segment, "offset": place.offset, "bytes": group.size}
+    where = {"group": group.number, "segment": place.segment, "offset": place.offset, "bytes": group.end - place.offset}
     return where | plain_state(content) | {"slots": slots}
 
 
@@ -127,7 +127,7 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
 
 def _insert_group(connection: sqlite3.Connection, place: Place, group: Group, content: Content) -> None:
     slots = content.effect.slots
-    row = group.number, place.segment, place.offset, group.size, len(slots)
+    row = group.number, place.segment, place.offset, group.end - place.offset, len(slots)
     connection.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", row)
     connection.execute(
         "UPDATE segments SET first_group = ifnull(first_group, ?), last_group = ? WHERE number = ?",

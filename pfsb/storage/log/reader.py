@@ -12,10 +12,13 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.log.groups import HEAD_BYTES, group_at, size_at
 from pfsb.storage.log.index import Place
-from pfsb.storage.log.items import SlotPlace, decode_places
+from pfsb.storage.log.items import SlotPlace, slots_of
 from pfsb.storage.log.scan import Log
 from pfsb.storage.log.segments import damaged
 
+_VIEW: Final = 1
+_LENGTH: Final = 3
+"""Places of a slot's view and of its length in a `SlotPlace`."""
 WINDOW_BYTES: Final = 131_072
 """Number of bytes that are read at once."""
 
@@ -33,10 +36,10 @@ class LogReader:
     _descriptor: int = field(default=-1, init=False)
     _window: bytes = field(default=b"", init=False)
     _window_at: int = field(default=0, init=False)
-    _place: Place | None = field(default=None, init=False)
-    """Place of the group that was read last."""
-    _body: bytes = field(default=b"", init=False)
+    _entry: int = field(default=0, init=False)
+    """Place of the group that was read last, as `Place.entry`; 0: none was."""
     _slots: dict[int, SlotPlace] = field(factory=dict, init=False)
+    """The slots of that group, with their places in the window."""
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
         """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
@@ -48,7 +51,7 @@ class LogReader:
             slot = self._slot(seq)
             if slot is None:
                 break
-            bytes_max -= slot.length
+            bytes_max -= slot[_LENGTH]
             if found and bytes_max < 0:
                 break
             found.append((seq, self._batch(slot)))
@@ -75,26 +78,30 @@ class LogReader:
     def slot(self, seq: int) -> Accepted | None:
         """Read slot `seq`; None if the log does not hold it. Raises `StorageRefused` if its group is damaged."""
         slot = self._slot(seq)
-        return None if slot is None else Accepted(seq, slot.view, self._batch(slot))
+        return None if slot is None else Accepted(seq, slot[_VIEW], self._batch(slot))
 
     def close(self) -> None:
         """Close the file. A later call of another method opens it again."""
         if self._segment:
             os.close(self._descriptor)
-        self._segment, self._window, self._place = 0, b"", None
+        self._segment, self._window, self._entry = 0, b"", 0
 
     def _slot(self, seq: int) -> SlotPlace | None:
-        place = self._log.index.get(seq)
-        if place is None:
-            return None
-        if place != self._place:
-            self._read_group(place)
-        return self._slots[seq]
+        entry = self._log.index.entry(seq)
+        if entry != self._entry:
+            self._entry = 0
+            self._read_group(Place.of(entry))
+            self._entry = entry
+        return self._slots.get(seq)
 
     def _batch(self, slot: SlotPlace) -> Batch:
-        return Batch(self._body[slot.at : slot.at + slot.length])
+        _, _, start, length = slot
+        return Batch(self._window[start : start + length])
 
-    def _read_group(self, place: Place) -> None:
+    def _read_group(self, place: Place | None) -> None:
+        if place is None:
+            self._slots = {}
+            return
         if place.segment != self._segment:
             self.close()
             self._descriptor = os.open(self._log.path(place.segment), os.O_RDONLY | os.O_CLOEXEC)
@@ -107,9 +114,7 @@ class LogReader:
             group = group_at(self._window, 0, salt)
         if group is None:
             raise damaged(self._log.path(place.segment), f"the checksum of the group at byte {place.offset} is wrong")
-        self._body = group.body
-        self._slots = {slot.seq: slot for slot in decode_places(group.body)[1]}
-        self._place = place
+        self._slots = {slot[0]: slot for slot in slots_of(self._window, group.start, group.end)}
 
     def _read_window(self, offset: int, salt: bytes) -> None:
         """Read what stands from `offset` on: the group there, at least."""

@@ -15,7 +15,14 @@ from attrs import define, field
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.log.groups import NO_GROUP, Group, Sealed, another_marker, group_at
 from pfsb.storage.log.index import Place, SlotIndex
-from pfsb.storage.log.items import Content, NotCanonical, decode_places
+from pfsb.storage.log.items import (
+    ARU_BYTES,
+    Content,
+    NotCanonical,
+    decode_slots,
+    decode_state,
+    only_local_aru,
+)
 from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, damaged, numbers_in, segment_path
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
@@ -44,13 +51,18 @@ class Log:
     """Offset, in that segment, of the end of the last group in it, or of the end of its head."""
     torn_bytes: int = 0
     """Number of bytes behind the end that a torn group has left."""
-    last: Place | None = None
-    """Place of the last group."""
+    last_entry: int = 0
+    """Place of the last group, as `Place.entry`; 0: there is none."""
 
     @property
     def head(self) -> SegmentHead:
         """The head of the segment into which the next group goes."""
         return self.heads[self.segment]
+
+    @property
+    def last(self) -> Place | None:
+        """Place of the last group."""
+        return Place.of(self.last_entry)
 
     def path(self, number: int) -> Path:
         return segment_path(self.directory, number)
@@ -62,37 +74,49 @@ class Log:
 
     def written(self, content: Content, group: Sealed) -> None:
         """Take notice that a group is on disk, behind the last one. Readers find its slots from now on."""
-        place = Place(self.segment, self.end)
+        self.last_entry = Place(self.segment, self.end).entry
         for seq in content.effect.slots:
-            self.index.put(seq, place)
-        self.last = place
+            self.index.put(seq, self.last_entry)
         self.end += group.size
         self.position += 1
         self.chain = group.chain
         self.state.apply(content)
 
-    def found(self, group: Group, place: Place) -> None:
-        """Take over a group that was found behind the last one. Raises `StorageRefused` if it does not follow that."""
-        opens = place.offset == self.heads[place.segment].size
-        if group.before != self.chain or (self.last is not None and group.number != self.position + 1):
-            raise self._does_not_follow(place, opens)
-        try:
-            content, slots = decode_places(group.body)
-        except NotCanonical as error:
-            raise damaged(self.path(place.segment), f"group {group.number}: {error}") from None
-        self.state.apply(content)
-        if opens and not _is_whole_state(content, self.state):
-            raise damaged(self.path(place.segment), f"group {group.number} opens it with another state than was before")
-        for slot in slots:
-            self.index.put(slot.seq, place)
-        self.position, self.chain, self.last = group.number, group.chain, place
+    def found(self, group: Group, data: bytes, entry: int, opens: bool) -> None:
+        """Take over a group that was found, in `data`, behind the last one; `opens`: as the first one of its segment.
 
-    def _does_not_follow(self, place: Place, opens: bool) -> StorageRefused:
-        path = self.path(place.segment)
-        if opens and self.last is not None:
-            before = self.path(self.last.segment).name
+        Raises `StorageRefused` if it does not follow that.
+        """
+        number, before, chain, at, end = group
+        if before != self.chain or (number != self.position + 1 and self.last_entry):
+            raise self._does_not_follow(entry, opens)
+        try:
+            local_aru = None if opens else only_local_aru(data, at, end)
+            if local_aru is None:
+                content, at = decode_state(data, at, end)
+                self.state.apply(content)
+                if opens and not _is_whole_state(content, self.state):
+                    raise NotCanonical("it opens the segment with another state than was before")
+            else:
+                at += ARU_BYTES
+                self.state.effect.local_aru = local_aru
+            for slot in decode_slots(data, at, end):
+                self.index.put(slot[0], entry)
+        except NotCanonical as error:
+            raise damaged(self._path_of(entry), f"group {number}: {error}") from None
+        self.position, self.chain, self.last_entry = number, chain, entry
+
+    def _path_of(self, entry: int) -> Path:
+        place = Place.of(entry)
+        assert place is not None, "the group has a place"
+        return self.path(place.segment)
+
+    def _does_not_follow(self, entry: int, opens: bool) -> StorageRefused:
+        path = self._path_of(entry)
+        if opens and self.last_entry:
+            before = self._path_of(self.last_entry).name
             return StorageRefused(f"{path}: does not go on where {before} ends, and should; {MUST_NOT_VOTE_AGAIN}")
-        return damaged(path, f"the group at byte {place.offset} does not follow group {self.position}")
+        return damaged(path, f"the group behind group {self.position} does not follow it")
 
 
 def _is_whole_state(content: Content, state: Content) -> bool:
@@ -203,10 +227,11 @@ def _read_segments(log: Log, numbers: Iterable[int]) -> None:
 def _read_groups(log: Log, number: int, data: bytes) -> int:
     """Read the groups of a segment from its head on. Returns the offset of the end of the last valid one."""
     head = log.heads[number]
-    at = head.size
+    base = Place(number, 0).entry
+    at = head_bytes = head.size
     while (group := group_at(data, at, head.salt)) is not None:
-        log.found(group, Place(number, at))
-        at += group.size
+        log.found(group, data, base | at, at == head_bytes)
+        at = group.end
     return at
 
 

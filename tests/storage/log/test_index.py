@@ -21,8 +21,8 @@ class IndexTests(SynchronousTestCase):
         """The latest place of each slot."""
         index = SlotIndex()
         for each, place in places.items():
-            index.put(each, Place(1, 1))
-            index.put(each, place)
+            index.put(each, Place(1, 1).entry)
+            index.put(each, place.entry)
         self.assertEqual(index.get(seq), places.get(seq))
         self.assertEqual(index.above(0), sorted(places))
         self.assertEqual(index.above(seq), sorted(each for each in places if each > seq))
@@ -34,7 +34,7 @@ class IndexTests(SynchronousTestCase):
                 index = SlotIndex()
                 for seq in range(1, last + 2):
                     if seq != gap:
-                        index.put(seq, Place(1, 4_096))
+                        index.put(seq, Place(1, 4_096).entry)
                 self.assertEqual(index.first_gap(last), gap if 1 <= gap <= last else None, (last, gap))
         self.assertIsNone(SlotIndex().first_gap(0))
         self.assertEqual(SlotIndex().first_gap(5_000), 1)

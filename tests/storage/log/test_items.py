@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.storage.effect import Effect, StoredSlot
-from pfsb.storage.log.items import Content, NotCanonical, decode, decode_places, encode
+from pfsb.storage.log.items import Content, NotCanonical, decode, encode, slots_of
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
 
 NUMBERS = st.integers(0, NUMBER_MAX)
@@ -55,8 +55,8 @@ class FormTests(SynchronousTestCase):
         views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
         one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
         for body in (aru + views, views + views, aru + aru, two + one, one + one, one + aru):
-            self.assertRaises(NotCanonical, decode_places, body)
-        self.assertEqual(len(decode_places(one + two)[1]), 2)
+            self.assertRaises(NotCanonical, decode, body)
+        self.assertEqual(len(slots_of(one + two, 0, len(one + two))), 2)
 
     def test_state_before_and_an_opening_give_the_state_after(self) -> None:
         """The first group of a segment holds the state, and is enough without the groups before."""
