@@ -29,9 +29,9 @@ Deliberate defects
 
 A simulator that finds nothing proves nothing, unless it finds what is there. Each row is a server that is wrong in one
 respect, made so in the simulator only, in all servers and all their lives (``pfsb.simulator.defects.all_defects``).
-*Found by* is a profile of random runs (``pfsb simulate --profile``) with the first seed that notices; *said by* is the
-beginning of what the check says, with N for each number. The seeds are pinned: the tests run each of them, broken
-and whole.
+*Found by* is a profile of random runs (``pfsb simulate --profile``) with the first seed that notices, or a directed
+schedule; *said by* is the beginning of what the check says, with N for each number. The seeds are pinned: the tests run
+each of them, broken and whole.
 """
 
 SCHEDULES_INTRODUCTION = """\

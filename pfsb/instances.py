@@ -39,27 +39,29 @@ from pfsb.service.assembly import real_server
 UNDER_WAY_MAX: Final = 64
 """Maximum number of commands of one peer that may be under way at once; further ones wait."""
 RETRY_SECONDS: Final = 0.5
-"""Pause, in seconds, before a command that was refused is sent again."""
+"""Pause, in seconds, after the refusal of a command, before it is sent again."""
 _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 class _Wanted(Protocol):
-    """Something that this peer wants to have executed, by one command or by several, one after the other."""
+    """A proposal or a DONE that this peer wants to have executed, by one command or by several, one after the other."""
 
     number: int
-    """The number under which its present command was submitted to the server; 0: that command waits to be submitted."""
+    """The number under which the present command was submitted to the server; 0: the command waits to be submitted."""
     is_large: bool
-    """Whether this wish takes several commands. The server keeps few unfinished values, so this peer has one large
-    proposal at a time under way."""
+    """Whether it takes several commands. The server keeps few unfinished values, so this peer has one large proposal at
+    a time under way."""
 
     def command(self) -> Command:
-        """The command that comes next."""
+        """The command that is to be submitted next, or again."""
 
     def is_settled_by(self, result: Result) -> bool:
-        """Whether nothing is left to be done after this result of its command."""
+        """Called with a result of the present command: whether nothing is left to be done. If a part of a value was
+        taken, the next part becomes the present command."""
 
     def begin_anew(self) -> None:
-        """Called when the session has ended: its numbers are used anew, and its unfinished values are gone."""
+        """Called when the session has ended: a value in parts begins again with its first part, under a number of the
+        new session."""
 
 
 @define(eq=False)
@@ -130,7 +132,7 @@ class Peer:
         self._highest = -1
         self._done = -1
         self.wanted: dict[tuple[object, ...], _Wanted] = {}
-        """Key that names a value -> the value, which this peer wants to have ordered, and which is not ordered yet."""
+        """Key that names a proposal or a DONE of this peer -> the proposal or DONE, until it is executed."""
         self._under_way = 0
         self._number = 0
         self._retry: IDelayedCall | None = None
@@ -160,9 +162,9 @@ class Peer:
         return value is not None, value
 
     def done(self, seq: int) -> None:
-        """Called by the program when it does not need the instances up to `seq` any more.
+        """Called by the program when it needs the values of the instances up to `seq` no more.
 
-        An instance is forgotten when the programs of all peers do not need it.
+        An instance is forgotten when the programs of all peers have said so.
         """
         if seq > self._done:
             self._done = seq
@@ -282,10 +284,11 @@ class Peer:
 
 
 def make(peers: Sequence[str], me: int, reactor: Any, *, storage: str | os.PathLike[str] | None = None) -> Peer:
-    """Start peer number `me` of the peers at these addresses ("127.0.0.1:7101", for UDP).
+    """Make and start the peer at position `me` of `peers`, the addresses of all peers (such as "127.0.0.1:7101", for
+    UDP).
 
-    `storage` is a directory of this peer's own. Raises `ConfigError` for a wrong address, `CannotListenError` if
-    the port is in use.
+    `storage` is a directory for the data of this peer alone; None: the peer keeps its data in memory. Raises
+    `ConfigError` for a wrong address, `CannotListenError` if the port is in use.
     """
     config = _configuration(peers)
     application = Instances()
@@ -306,6 +309,6 @@ def _configuration(peers: Sequence[str]) -> Config:
 def _failed(failure: Failure) -> None:
     """Called when the server of a peer has stopped itself: log the reason.
 
-    To the other peers the server has crashed, which they tolerate as long as a majority runs.
+    To the other peers this server has crashed, which they tolerate as long as a majority runs.
     """
     Peer._log.failure("this peer stops", failure)

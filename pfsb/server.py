@@ -1,6 +1,6 @@
 """One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
-Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and SQLite, and the
+Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and a log, and the
 simulator passes its own clock, network and disk. Front ends submit commands through `local_clients`, wait for revisions
 with `revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
 """
@@ -158,7 +158,8 @@ class Server:
         )
 
     def _follow_settings(self, values: ClusterSettings) -> None:
-        """Inside execution: let protocol and transport follow the settings that are in force from now on."""
+        """Called while a slot is executed: let protocol and transport follow the settings that are in force from now
+        on."""
         self.replica.adopt(values.window, values.horizon)
         self._transport.know_cluster(values.cluster_identity)
 
@@ -192,7 +193,7 @@ class Server:
         return turn.idle and self.local_clients.idle
 
     def stop(self) -> Any:
-        """Stop at once, as a crash would; the data on disk stays whole.
+        """Stop at once, without waiting for commands under way, and close the storage.
 
         Returns None, or a Deferred that fires when the transport has stopped.
         """
@@ -217,14 +218,15 @@ class Server:
 
     @property
     def session_window(self) -> int:
-        """Maximum number of unanswered commands of one session: the cluster's, and before its birth the file's."""
+        """Maximum number of unanswered commands of one session: as the settings of the cluster say, and before its
+        birth as the configuration file says."""
         settings = self.machine.settings
         return settings.values.session_window if settings.is_born else self.config.limits.session_window
 
     @property
     def differs_from(self) -> list[int]:
-        """Ids of the servers with other results than this one, while it refuses changes for that (Departure 40); else
-        empty."""
+        """Ids of the servers with other results than this one, while this server refuses changes because of that
+        (Departure 40); else empty."""
         return self.facts.differing if self.facts.is_undecided else []
 
     @property
@@ -240,9 +242,10 @@ class Server:
     def subscribe(
         self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
     ) -> Subscription:
-        """Call `deliver` with an application's events, from number `first` on, or with new ones only if `first` is 0.
+        """Call `deliver` with each event of the application that has the verb `verb` for following its event log.
 
-        See `EventFeed.subscribe`.
+        Begins with event number `first`; 0: with the next new one. `is_patient`: the events may come some milliseconds
+        later. See `EventFeed.subscribe`.
         """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
@@ -263,7 +266,11 @@ class Server:
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer, until))
 
     def _after_answers(self) -> None:
-        """Called at the end of each turn, when all answers of that turn are in the outbox."""
+        """Called at the end of each turn, when all answers of that turn are in the outbox.
+
+        Sees to clients that wait for a revision, announces this server's abilities if need be, and answers DIGEST
+        questions.
+        """
         self.revisions.note()
         if not self.settings.is_announced:
             self.settings.announce(self.local_clients.submission)

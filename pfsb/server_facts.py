@@ -136,13 +136,14 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Line of Figure 4 -> number of messages that this server has discarded by that line since it started."""
+        """Line of Figure 4, or another reason -> number of messages that this server has discarded for it since it
+        started."""
         return self._replica.discarded
 
     @property
     def contradictions(self) -> int:
-        """Number of votes and PROPOSALs, since this server started, that named another batch than it holds: signs of a
-        fault."""
+        """Number of votes and PROPOSALs since this server started that named, for a slot, another batch than this
+        server holds: signs of a fault."""
         return self._replica.ordering.contradictions
 
     @property
@@ -184,7 +185,7 @@ class ServerFacts:
 
     @property
     def views_installed(self) -> int:
-        """How often this server has begun to lead or to follow a view since it started."""
+        """How often this server has entered the state REG_LEADER or REG_NONLEADER since it started."""
         shifts = self._replica.shifts
         return shifts[State.REG_LEADER] + shifts[State.REG_NONLEADER]
 
@@ -259,7 +260,7 @@ class ServerFacts:
 
     @property
     def differing_settings(self) -> list[str]:
-        """Names of the settings for which this server's configuration file has a value that does not rule."""
+        """Names of the settings for which this server's configuration file has another value than the one in force."""
         settings = self._machine.settings
         return self._settings.differing(settings.values) if settings.is_born else []
 

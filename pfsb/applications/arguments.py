@@ -71,27 +71,30 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock, as text: not empty, and at most `key_bytes_max` bytes long."""
+        """A key or the name of a lock, as text: not empty, and at most `key_bytes_max` bytes long. Errors call it
+        `what`."""
         self.key_bytes(word, what)
         return str(word)
 
     def key_bytes(self, word: str, what: str = "key") -> bytes:
-        """A key as bytes, of which there is at least one, and there are at most `key_bytes_max`."""
+        """A key as bytes of UTF-8: at least one byte, and at most `key_bytes_max`. Errors call it `what`."""
         if not word:
             raise self.refused(f"a {what} cannot be empty")
         return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
-        """A text of at most `value_bytes_max` bytes, which may be empty."""
+        """A text of at most `value_bytes_max` bytes, which may be empty. Errors call it `what`."""
         return self.text(word, what, value_bytes_max)
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
-        """A text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading."""
+        """A text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading. Errors call
+        it `what`."""
         self.utf8(word, what, bytes_max)
         return str(word)
 
     def utf8(self, word: str, what: str, bytes_max: int = value_bytes_max) -> bytes:
-        """The bytes of UTF-8 of a text that `text` takes: how a key or a value is ordered and kept."""
+        """A text as bytes of UTF-8, the form in which keys and values are ordered and kept. Raises `BadRequest` as
+        `text` does."""
         try:
             data = word.encode()
         except UnicodeEncodeError as error:
@@ -103,14 +106,14 @@ class Arguments:
         return data
 
     def integer(self, word: str, what: str) -> int:
-        """The signed 64-bit integer that `word` is in decimal digits."""
+        """The signed 64-bit integer that `word` is in decimal digits. Errors call it `what`."""
         number = parse_integer(word)
         if number is None:
             raise self.refused(f"{what} is {quoted(word)}, which is no integer of 64 bits (example: 12)")
         return number
 
     def option(self, name: str, default: int, least: int = 1, most: int = integer_max) -> int:
-        """The number that was given as the option `name=N`, or `default` if it was not given."""
+        """The number that was given as the option `name=N`, from `least` to `most`; `default` if it was not given."""
         word = self._options.get(name)
         if word is None:
             return default
@@ -121,7 +124,7 @@ class Arguments:
         return number
 
     def limit(self) -> int:
-        """The number of the option `limit=N`, or `absent`."""
+        """The number of the option `limit=N`; the constant `absent` if the option was not given."""
         return self.option("limit", absent, most=rows_max)
 
     def milliseconds(self, name: str) -> int:
@@ -137,7 +140,7 @@ class Arguments:
         return milliseconds
 
     def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
-        """The exception for the caller to raise: its text is the problem, and then how to write the command."""
+        """Make the exception for the caller to raise: its text is the problem, and then how to write the command."""
         return BadRequest(f"{problem}; usage: {self.usage}", code)
 
     def _without_options(self, names: Sequence[str]) -> list[str]:
@@ -199,7 +202,7 @@ def utf8_length(text: str) -> int:
 
 
 def decoded(data: bytes) -> str:
-    """The text by which a user's bytes are shown to people, and to clients that speak in text: what they are in UTF-8.
+    """The text for bytes of a user, such as a key or a value: the text that they are in UTF-8.
 
     Today they always are UTF-8, since nothing else comes in through the line protocol, HTTP or the Redis protocol. A
     later version of pfsb may let in other bytes; then each byte that does not decode shows as a backslash, an x and two
@@ -226,7 +229,8 @@ def quoted(text: str | bytes, characters_max: int = 60) -> str:
 
 
 def refuse_other_format(application: str, found: object, known: int) -> None:
-    """Raise `ValueError` for a snapshot whose format is not `known`: another version of the server has made it."""
+    """Raise `ValueError` unless a snapshot of `application` has the format `known`: another version of the server has
+    made it."""
     if found != known:
         raise ValueError(f"the snapshot of {application} has format {found!r}, this version of pfsb reads {known}")
 

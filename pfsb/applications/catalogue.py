@@ -86,7 +86,7 @@ class PluginApplications:
 
 @frozen
 class GivenApplications:
-    """Applications that are there already, as a program with one of its own, or a test, brings them."""
+    """Applications that the caller has made itself: a test, or a program that brings an application of its own."""
 
     _given: Mapping[str, IReplicatedApplication]
 
@@ -99,7 +99,11 @@ class GivenApplications:
         return {name: (version_of(application),) for name, application in self._given.items()}
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
-        """The application as it was given: it can be made once, at the birth of its cluster."""
+        """The given object itself, if it has this name and version: so it can be used once, at the birth of its
+        cluster.
+
+        Raises `BadRequest` if there is no such object.
+        """
         application = self._given.get(name)
         if application is None or version_of(application) != version:
             raise BadRequest(f'there is no application "{name}" version {version}')
@@ -126,9 +130,9 @@ class CatalogueEntry:
 class Catalogue:
     """The applications that a server runs now, and their verbs.
 
-    Which ones run is a setting of the cluster: until its first slot is executed the catalogue has the applications of
-    the configuration, so that commands can be checked. `switch` replaces them. A reader that keeps something made of a
-    catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
+    A setting of the cluster says which applications run. Until slot 1 is executed, the catalogue has the applications
+    of the configuration, so that commands can be checked; `switch` replaces them. A reader that keeps something made of
+    a catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
     """
 
     def __init__(
@@ -145,7 +149,8 @@ class Catalogue:
         self._fill(given)
 
     def include(self, application: IReplicatedApplication) -> None:
-        """Add an application that always runs, whichever are switched to. Raises `BadRequest` as `__init__` does."""
+        """Add an application that always runs, also after each `switch`. Raises `BadRequest` if it has a verb of
+        another one."""
         self._built_in = (*self._built_in, application)
         self._fill(self.applications)
 
@@ -154,9 +159,9 @@ class Catalogue:
         self._watchers.append(switched)
 
     def switch(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Run these applications from now on, and those that are built in.
+        """Run these applications from now on, and those that always run (`include`).
 
-        Raises `BadRequest` as `__init__` does, and then goes on with the applications of before.
+        Raises `BadRequest` if two of them have a verb in common; then the applications of before go on.
         """
         self._fill(tuple(applications))
         for switched in self._watchers:
@@ -178,7 +183,7 @@ class Catalogue:
 
     @property
     def chosen(self) -> Sequence[IReplicatedApplication]:
-        """The applications that were switched to, without those that are built in."""
+        """The applications that were switched to, without those that always run (`include`)."""
         return self.applications[: len(self.applications) - len(self._built_in)]
 
     def entry(self, verb: str) -> CatalogueEntry:

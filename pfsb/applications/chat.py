@@ -115,8 +115,8 @@ class Chat(Application):
 
 
 def _refused(size: int, used: int, quotas: Quotas) -> Refused | None:
-    """The refusal of a text of `size` bytes with which the chat would have `used` bytes; None if text and chat are
-    within their quotas."""
+    """The refusal of a text of `size` bytes after which all lines of the chat would have `used` bytes; None if the
+    quotas allow both."""
     if size > quotas.value_bytes:
         return Refused("TOOLARGE", f"the text has {size} bytes, {quotas.value_bytes} are allowed (value_bytes)")
     if used <= quotas.chat_bytes:

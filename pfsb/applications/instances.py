@@ -209,8 +209,8 @@ class Instances(Application):
         )
 
     def _settled(self, seq: int, context: IContext) -> Result | None:
-        """The answer to a proposal for instance `seq` if this is forgotten or decided already; None if it can be
-        decided."""
+        """The answer to a proposal for instance `seq` if that instance is forgotten or decided already; None if it can
+        be decided."""
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
         return _proposed("no", context) if seq in self.decided else None

@@ -36,11 +36,12 @@ class Done:
 
 @define
 class GrowingBytes:
-    """A value that commands only add to (APPEND), and that many answers show, each as the value was at that time.
+    """A value that commands only add to (APPEND), and that many answers show, each as the value was when the answer was
+    made.
 
-    What it was at any time is the beginning of what it is now. So an answer is kept as a length, and made anew when a
-    client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a value of a
-    megabyte would fill the memory of all servers.
+    An earlier state of the value is the beginning of its present one. So an answer is kept as a length, and made anew
+    when a client asks for it again. If each answer were kept whole, one client that adds a few bytes at a time to a
+    value of a megabyte would fill the memory of all servers.
     """
 
     data: bytes = b""
@@ -137,8 +138,9 @@ class Event:
 class Quotas(Protocol):
     """The quotas of the replicated state: settings that all servers share, with the values in force.
 
-    They bound what clients can make the servers keep. A command that would make the state grow beyond one of them is
-    refused; one by which it shrinks, or stays, is not. So a quota may be set lower than what is in use.
+    They bound what clients can make the servers keep. A command that would make the state grow beyond a quota is
+    refused. A command by which the state shrinks, or keeps its size, is not refused: so a quota may be set lower than
+    what is in use.
     """
 
     @property
@@ -168,7 +170,8 @@ class IQuotaUser(Interface):
     quota = Attribute("str: the name of the quota, as the settings have it")
 
     def used() -> int:
-        """How much of the quota is in use. A function of the state, like the results of commands."""
+        """How much of the quota is in use, in the unit of the quota. A function of the state, like the results of
+        commands."""
 
 
 class IContext(Interface):

@@ -57,15 +57,17 @@ beginning of bytes that all such answers for the key share (`GrowingBytes`). A s
 less memory."""
 
 MPUT_BYTES_MAX = 56_000
-"""Maximum number of bytes of the keys and values of one MPUT, where each counts two bytes more than it has.
+"""Maximum number of bytes of the keys and values of one MPUT, where each key and each value counts two bytes more than
+it has.
 
-A key of one byte takes two in a line of a client, and three in a bundle. Without this limit an MPUT of very many such
-keys could be too large for a frame although its line is allowed (`command_bytes`). Under the default `command_bytes` it
-never comes to so many.
+A key of one byte takes two bytes in a line of a client, but three in a bundle. So an MPUT of very many such keys could
+be too large for a frame, although its line is not longer than `command_bytes`. Under the default of `command_bytes` no
+MPUT reaches this limit.
 """
 
 _Entry = tuple[bytes, int, GrowingBytes | None]
-"""(value, revision, what grows with the value, and whose beginnings are kept answers, or None)."""
+"""(value, revision at which it was written, the `GrowingBytes` that answers to APPEND share, or None if there is
+none)."""
 
 
 @implementer(IReplicatedApplication, IQuotaUser)
@@ -100,10 +102,10 @@ class KeyValue(Application):
 
     def __init__(self) -> None:
         self.entries: dict[bytes, _Entry] = {}
-        """Key -> its value, the revision that has set it, and how the value grows, if it does."""
+        """Key -> its value, the revision that has set it, and the `GrowingBytes` of its answers to APPEND, or None."""
         self.used_bytes = 0
-        """Number of bytes of all keys and values, for the quota `kv_bytes`."""
-        """Bytes of all keys and values, as a running sum: no command looks at more than it changes."""
+        """Number of bytes of all keys and values, which the quota `kv_bytes` bounds. It is a running sum, so a command
+        looks at no more keys than it changes."""
         self._keys: SortedList[bytes] = SortedList()
         """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
         self._unsorted: list[bytes] = []
@@ -211,7 +213,7 @@ class KeyValue(Application):
     def _mput(self, command: Command, context: IContext) -> Result:
         """Run MPUT. A key that is given twice gets the later value.
 
-        The quotas are compared with what all keys together make of the state, before the first one is written.
+        Before the first key is set, the quotas are compared with the size that the state will have with all of them.
         """
         if len(command) < 3 or len(command) % 2 == 0:
             return not_understood(command)
@@ -275,7 +277,7 @@ class KeyValue(Application):
         return self._store(key, (value, context.revision, None), growth, context.quotas)
 
     def _store(self, key: bytes, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
-        """Set a key to an entry by which the state grows by `growth` bytes; None if it is set.
+        """Set a key to an entry by which the state grows by `growth` bytes. Returns None if the key is set.
 
         Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
         """
@@ -296,7 +298,8 @@ class KeyValue(Application):
         return self.used_bytes
 
     def _refused(self, key: bytes, size: int, growth: int, quotas: Quotas) -> Refused:
-        """The refusal of a value of `size` bytes for `key`, or of one by which the state grows by `growth` bytes."""
+        """The refusal of a command that would give `key` a value of `size` bytes and let the state grow by `growth`
+        bytes. It names the quota that one of the two exceeds."""
         if size > quotas.value_bytes:
             text = f"key {quoted(key)} would have {size} bytes, {quotas.value_bytes} are allowed (value_bytes)"
             return Refused("TOOLARGE", text)

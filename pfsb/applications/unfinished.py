@@ -59,9 +59,9 @@ class UnfinishedValues:
         return len(self._values)
 
     def begin(self, key: Key, size: int, now_ms: int) -> Refused | None:
-        """Make room for a value; an unfinished one that the session has for this instance is dropped.
+        """Begin an unfinished value of `size` bytes, in place of one that the session has for the same instance.
 
-        Returns the refusal if there is no room.
+        Returns the refusal if there is no room for it.
         """
         self.drop(key)
         of_session = self._instances.get(key[0], {})

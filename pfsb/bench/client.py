@@ -95,7 +95,7 @@ def build(directory: Path | None = None) -> Path:
 def client_command(kind: str = "auto") -> list[str]:
     """The command line that starts the load client in `c` or `python`; `auto`: in C if there is a compiler.
 
-    Raises `LoadFailed`.
+    Raises `LoadFailed` if the client in C cannot be built.
     """
     if kind == "python" or (kind == "auto" and compiler() is None):
         return [sys.executable, "-m", "pfsb.bench.plain_load"]

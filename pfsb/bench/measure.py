@@ -59,7 +59,7 @@ class Measurement:
 def measure(probe: Probe, client: LoadClient, workload: Workload) -> Measurement:
     """Run the load, and ask the servers for their counters when the measured time begins and ends.
 
-    Raises `LoadFailed`.
+    Raises `LoadFailed` if the load client fails.
     """
     result = client.run(workload.render(), probe.look)
     return evaluate(workload, result)
@@ -101,7 +101,8 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
 
 
 def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | None:
-    """How many cores were busy with neither the servers nor the load client; None if not all servers are here."""
+    """How many cores were busy with neither the servers nor the load client; None if not all servers are on this
+    machine."""
     busy = _difference(begun.busy_seconds, ended.busy_seconds)
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
     if busy is None or cpu is None:

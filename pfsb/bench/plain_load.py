@@ -87,7 +87,7 @@ class Loop:
         self.histogram = Histogram()
         self._connections = [self._open(index) for index in range(workload.connections)]
         self._strangers = set(range(workload.connections))
-        """Indexes of the connections that have had no answer yet."""
+        """Indexes of the connections on which no answer has come yet."""
 
     def run(self) -> dict[str, Any]:
         """Run the workload, printing `begin` and `end`; returns the result, which the caller prints as JSON."""

@@ -81,7 +81,11 @@ class Probe:
 
     @classmethod
     def of(cls, addresses: Sequence[ServerAddress]) -> Probe:
-        """Make the probe of a cluster whose servers have these addresses. Raises `NoCluster`."""
+        """Make the probe of the cluster whose servers have these addresses, and look for their processes on this
+        machine.
+
+        Raises `NoCluster` if a server listens on no TCP port.
+        """
         targets = {address.id: target_of(address) for address in addresses}
         found = [listening_process(port) for _host, port in targets.values()]
         pids = [pid for pid in found if pid is not None]

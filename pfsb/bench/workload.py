@@ -66,8 +66,8 @@ class Workload:
     Latencies count from the moment when an operation was due. An operation that is due while every connection has
     `depth` operations under way is missed."""
     limit: float = LIMIT_SECONDS
-    """How long, in seconds, a run may take before it has failed: `count` operations may take this time; a run that is
-    measured for a fixed time may take this time in addition to `warmup` and `seconds`."""
+    """How long, in seconds, a run may take before it counts as failed. A run with a `count` may take this time; a run
+    that is measured for a fixed time may take it in addition to `warmup` and `seconds`."""
 
     @property
     def under_way(self) -> int:

@@ -47,7 +47,7 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Print a summary of the configuration, and what its names are on this machine."""
+    """Print a summary of the configuration, and the addresses that the names in it have on this machine."""
     found = await look_up_hosts(reactor, options.config, look_up_in_threads(reactor))
     sys.stdout.write(summary(options.config) + notes(options.config, found))
 
@@ -66,7 +66,7 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 
 
 def summary(config: Config) -> str:
-    """A line about the cluster, and one for each server."""
+    """The text of the summary: a line about the cluster, and one for each server."""
     secret = "authenticated" if config.secret() is not None else "not authenticated"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
@@ -81,7 +81,8 @@ def summary(config: Config) -> str:
 
 
 def notes(config: Config, found: Found) -> str:
-    """A line for each name: its addresses on this machine. Then a line for each server that others could not reach."""
+    """A line for each name in the configuration: its addresses on this machine. Then a warning for each server that
+    other machines could not reach."""
     return "".join(f"  {line}\n" for line in (*_names(config, found), *_unreachable(config, found)))
 
 
@@ -94,7 +95,7 @@ def _names(config: Config, found: Found) -> Iterator[str]:
 
 
 def _unreachable(config: Config, found: Found) -> Iterator[str]:
-    """Warnings about servers with a loopback address, if another server has none."""
+    """Warnings about servers that only their own machine can reach, if other machines can reach at least one server."""
     addresses = {server_id: answer for server_id, answer in found.items() if not isinstance(answer, str)}
     far = next((server_id for server_id, answer in addresses.items() if is_far(answer)), None)
     if far is None:

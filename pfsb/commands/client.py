@@ -1,4 +1,5 @@
-"""`pfsb client`: sends commands that a person types, one command line, the lines of a pipe, or a batch of requests."""
+"""`pfsb client`: sends commands that a person types, one command given as an argument, the lines of a pipe, or requests
+in JSON."""
 
 from __future__ import annotations
 

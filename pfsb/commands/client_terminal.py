@@ -93,9 +93,10 @@ class Terminal:
         self._reactor.callFromThread(self._end)
 
     def _run_line(self, line: str) -> bool:
-        """Called in the thread that reads: have the reactor send the line, and wait a short time for the reply.
+        """Called in the thread that reads: have the reactor send the line, and wait `PROMPT_AFTER_SECONDS` at most for
+        the reply.
 
-        False if the line ends the program.
+        Returns False if the line ends the program.
         """
         if line.upper() in ("QUIT", "EXIT", "BYE"):
             return False

@@ -13,7 +13,10 @@ from pfsb.config.config import Config, ConfigError, load
 
 
 class ConfigOptions(usage.Options):
-    """Command line with a configuration file, before or after the options; `config` has its content."""
+    """A command line that has the name of a configuration file before or after its options.
+
+    `config` has what the file says.
+    """
 
     config: Config
     addresses: list[ServerAddress]

@@ -128,7 +128,7 @@ async def settle(
 
 
 def table(reply: Reply) -> str:
-    """The text of a table with the settings of a reply to SETTINGS, and what each of them means."""
+    """The text of a table with the settings in a reply to SETTINGS, and the meaning of each of them."""
     values = calls.settings().read(reply)
     rows = [("setting", "value", "meaning"), *((name, _shown(value), _meaning(name)) for name, value in values.items())]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -111,7 +111,7 @@ def listening_place(endpoint: str, host: str) -> Address | str:
 
 
 def place_on(interface: str, port: int, host: str) -> Address:
-    """The place where a server on `host` listens at this address of its machine; see `listening_place`."""
+    """The place where a server on `host` listens at this interface and port of its machine; see `listening_place`."""
     own = interface in EVERY_INTERFACE or (_is_loopback(interface) and not _is_loopback(host))
     return (host if own else interface), port
 

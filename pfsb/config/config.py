@@ -134,10 +134,9 @@ class Config:
             raise ConfigError(f"{self.file}: servers: there is no server {server_id}; known are {known}") from None
 
     def quotas(self) -> Mapping[str, int]:
-        """Quotas of the replicated state, by name, with which this server would give birth to its cluster: none.
+        """The quotas that this file sets at the birth of the cluster, by name: always empty.
 
-        A quota that is left out has its default. A configuration file cannot set any: users change quotas by the line
-        command SETTINGS SET.
+        The cluster is born with the defaults of all quotas. Users change quotas by the line command SETTINGS SET.
         """
         return {}
 
@@ -216,9 +215,10 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
 
 
 def _receiving_place(server: ServerConfig) -> Address | str:
-    """The place where a server receives from its peers; only servers with equal hosts can collide.
+    """The place where a server receives from its peers, for `refuse_shared`: two servers with one place would collide.
 
-    Machines behind different translators of addresses may have equal addresses of their own.
+    The place contains the host under which the server is known, since machines in different private networks may have
+    equal addresses of their own.
     """
     host = server.peer[0]
     interface, port = place_on(*server.receives_at, host)

@@ -27,10 +27,10 @@ class ConfigError(Exception):
 
 
 def read(path: str, bytes_max: int, named: str) -> bytes:
-    """Read a file of at most `bytes_max` bytes; returns its content.
+    """Read a file of at most `bytes_max` bytes; returns its content. Raises `ConfigError`.
 
-    `named` is the beginning of the text of a `ConfigError`: the name of the file or, for a file whose path stands in
-    the configuration, the place there with the path.
+    `named` is the beginning of the error's text: the name of the file or, for a file whose path stands in the
+    configuration, the place there with the path.
     """
     try:
         with open(path, "rb") as file:
@@ -157,7 +157,12 @@ class Place:
         return found
 
     def word(self) -> str:
-        """The value as a word, which can be part of a file name, and needs no quotes in the line protocol."""
+        """The value as a word: 1 to 64 letters, digits, underscores, dots and hyphens, where the first is no dot or
+        hyphen.
+
+        A word can be part of a file name, and needs no quotes in the line protocol. Raises `ConfigError` for any other
+        value.
+        """
         found = self.text()
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", found):
             raise self.wrong(f"must be up to 64 letters, digits and _ . -, not {self.shown()}")

@@ -78,7 +78,7 @@ class Load:
         self.batch.run().addBoth(self._end)
 
     async def until(self, answered: int) -> None:
-        """Wait until so many lines have been answered since `start`.
+        """Wait until `answered` lines have been answered since `start`.
 
         Raises ClusterTrouble if the clients end before that.
         """

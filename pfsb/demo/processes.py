@@ -338,7 +338,7 @@ class ProcessCluster:
     # ------------------------------------------------------------------ waiting
 
     async def pause(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait for `seconds` seconds."""
         await deferLater(self._reactor, seconds)
 
     async def wait_for(self, what: str, look: Callable[[], Awaitable[T]], seconds: float) -> T:
@@ -356,8 +356,8 @@ class ProcessCluster:
     async def wait_up(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
         """Wait until each of these servers (default: all that run) has answered STATUS.
 
-        Raises ClusterTrouble if a server ends instead, or does not answer within `seconds`; servers are asked one after
-        the other, each for so long.
+        Servers are asked one after the other. Raises ClusterTrouble if a server ends instead, or does not answer within
+        `seconds` after it was first asked.
         """
         for server_id in self.running if server_ids is None else server_ids:
 
@@ -371,8 +371,9 @@ class ProcessCluster:
     async def wait_admitted(self, server_ids: Sequence[int] | None = None, seconds: float = UP_SECONDS) -> None:
         """Wait until all of these servers (default: all that run) vote.
 
-        A cluster that is being born orders commands as soon as a majority votes. A server that is killed before it has
-        told the others that it knows their storages leaves them unable to vote: then too few may be left.
+        A cluster that is being born orders commands as soon as a majority votes. Each of the other servers waits until
+        a majority of the others has told it that they know its storage. If a server is killed before that, the rest may
+        wait for it in vain.
         """
 
         async def look() -> bool:

@@ -17,10 +17,8 @@ from pfsb.demo.trace import proposers
 from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 
 OUTAGE_SECONDS_MAX: Final = 2.5
-"""How long, in seconds, clients may be without answers after the leader died, if the other servers must time it out.
-
-Their Progress_Timer of 1 s has to expire, and a view change under load takes the rest.
-"""
+"""How long, in seconds, clients may be without answers after the leader died, if the other servers notice it only by a
+timeout. Their Progress_Timer of 1 s has to expire, and a view change under load takes the rest."""
 BETRAYED_SECONDS_MAX: Final = 0.5
 """How long, in seconds, clients may be without answers after the leader died, if its address refuses datagrams.
 
@@ -154,10 +152,10 @@ class Stage:
         self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
-        """Check that clients were answered again soon enough after a kill.
+        """Check that clients were answered soon enough after the kill at the time `killed_at`.
 
-        The first answer to a command that was sent after `killed_at` must come within `outage_seconds_max` of that
-        time; `what` names the kill in the text of the check.
+        The first answer to a command that was sent after the kill must come at most `outage_seconds_max` after the
+        kill. `what` is the name of the kill in the text of the check.
         """
         lasted = outage(acknowledged, killed_at)
         figure = "none came" if lasted is None else f"after {lasted:.3f} s"
@@ -249,7 +247,8 @@ async def _recovery(stage: Stage) -> None:
 
 
 async def _hole(stage: Stage) -> None:
-    """Figure 8 and defect G11: slots ordered above a hole cannot be executed until a leader fills it with a no-op."""
+    """Plays the scenario `hole` (Figure 8, defect G11): slots are ordered above a hole, and cannot be executed until a
+    new leader fills it with a no-op."""
     cluster, skipped = stage.cluster, stage.size.skip_seq
     first = cluster.ids[0]
     stage.tell(f"server {first}, the first in line, is started with --skip-seq {skipped}")

@@ -19,8 +19,8 @@ def proposers(parts: Iterable[Path], seq: int) -> list[tuple[int, int]]:
 def _may_be_proposal(line: str, seq: int) -> bool:
     """Whether a line of a trace tells that a PROPOSAL for sequence number `seq` was sent.
 
-    The line is not decoded, which would take long: few of a million lines are such ones. The test is exact as long as
-    traces are written with these separators and with fields in this order.
+    The line is not decoded, which would take long: only a few of a million lines tell of such a PROPOSAL. The test is
+    exact as long as traces are written with these separators and with fields in this order.
     """
     return '"event":"send"' in line and '"type":"PROPOSAL"' in line and f'"seq":{seq},' in line and line.endswith("}\n")
 

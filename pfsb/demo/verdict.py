@@ -87,9 +87,9 @@ def _disordered(entries: Iterable[tuple[int, str, str]]) -> int:
 
 
 def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
-    """Seconds from the time `since` to the first answer to a command that was sent later; None: there was none.
+    """Seconds from the time `since` to the first answer to a command that was sent after `since`; None: there was none.
 
-    This is how long clients had to wait for a new leader if the old one was killed at `since`.
+    If the leader was killed at `since`, clients had to wait for a new one for so long.
     """
     answers = [a.answered for a in acknowledged if a.sent > since]
     return min(answers) - since if answers else None

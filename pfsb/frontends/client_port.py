@@ -113,7 +113,7 @@ class ClientPortFactory(Factory):
         return ClientPortProtocol(self)
 
     def leave(self) -> None:
-        """Closes every connection, once it has written its output so far: the server stops."""
+        """Called when the server stops: closes every connection, once it has written its output so far."""
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()

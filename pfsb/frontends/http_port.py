@@ -24,7 +24,7 @@ class LazyHTTPSite(Factory):
     def __init__(self, make: Callable[[], HTTPSite]) -> None:
         self._make = make
         self.site: HTTPSite | None = None
-        """None until the first client connects."""
+        """The HTTP port's site, which handles all connections; None until the first client connects."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         if self.site is None:
@@ -37,6 +37,6 @@ class LazyHTTPSite(Factory):
             self.site.doStop()
 
     def leave(self) -> None:
-        """Closes every connection: the server stops."""
+        """Called when the server stops: closes every connection."""
         if self.site is not None:
             self.site.leave()

@@ -173,7 +173,7 @@ class AliveHandler(Handler):
         """Whether the leader that this server follows has led the view, and says that it does so no more.
 
         An ALIVE that the leader has sent before it led may arrive late. This server then suspects a leader that works,
-        which costs an election; the condition holds once for each time that the leader is heard to lead.
+        which costs an election; but after that this is False until the leader is heard to lead again.
         """
         data = self._data
         return (

@@ -31,7 +31,7 @@ class ClientUpdateHandler(Handler):
         """Figure 10, Block A: an update from an own client (`sender` is this server) or from another server.
 
         An update that has been executed is ignored (G16): its reply was given, or is in the session's reply cache.
-        Returns the line that discards the update, or None (Departure 37).
+        Returns the reason by which a discarded update is counted, or None (Departure 37).
         """
         if message.timestamp > self._data.clients.last_executed.of(message.client_id):
             if sender != self._data.server.server_id and (line := self._line_against(message)):
@@ -42,7 +42,8 @@ class ClientUpdateHandler(Handler):
         return None
 
     def _answer_executed(self, update: ClientUpdate, sender: int) -> None:
-        """Departure 49: send the slot of an executed update, as leader, to the update's own server that sends it again.
+        """Departure 49: when the server of an update's client sends an executed update again, send it, as leader, the
+        slot.
 
         That server has not executed the slot, so it has lost the PROPOSAL or the ACCEPTs, and may have no other reason
         to ask for the slot before the next ALIVE.
@@ -53,10 +54,10 @@ class ClientUpdateHandler(Handler):
                 self._offer(seq, sender)
 
     def _line_against(self, update: ClientUpdate) -> str | None:
-        """Departure 37: the line that discards an update of another server, or None.
+        """Departure 37: the reason to discard an update that another server has sent (`INVALID`, `NOT_OURS`), or None.
 
-        An update in this server's own name comes back by a relay, and must be one that is pending here. An update in
-        this server's name that is not pending here is forged, or was made by a former incarnation of this server, whose
+        An update in this server's own name may come back by a relay; then it is pending here. An update in this
+        server's name that is not pending here is forged, or was made by a former incarnation of this server, whose
         clients are gone.
         """
         if not self._validity.of_update(update):

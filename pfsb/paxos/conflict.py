@@ -65,7 +65,7 @@ def prepare_ok(data: DataStructures, membership: Membership, message: PrepareOK)
 def part_wanted(data: DataStructures, message: PrepareOK) -> str | None:
     """Departure 47: a leader's request for a part of a promise is handled by a server that follows it in that view.
 
-    The lines are those of a PREPARE_OK, which has the same fields.
+    The lines are those of a PREPARE_OK, since the request is a message of that type without a data list.
     """
     if data.server.state is not State.REG_NONLEADER:
         return "4 D2"
@@ -77,8 +77,8 @@ def part_wanted(data: DataStructures, message: PrepareOK) -> str | None:
 def proposal(data: DataStructures, membership: Membership, message: Proposal) -> str | None:
     """Figure 4, Block E: a PROPOSAL is handled only by a follower, and only from the leader of its installed view.
 
-    Line E6 bears weight for safety: the model in docs/spec/index.rst breaks if a server accepts in an older view, or in
-    a later one that it has not installed.
+    Safety rests on line E6: the model in docs/spec/index.rst breaks if a server accepts in an older view, or in a later
+    one that it has not installed.
     """
     if message.server_id == data.server.server_id:
         return "4 E2"

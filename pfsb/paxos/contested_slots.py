@@ -37,13 +37,14 @@ class ContestedSlots(Handler):
         self._contests: dict[int, Contest] = {}
         """Slot -> the batches of it that differ."""
         self._has_told = False
-        """Whether the log has been told, in this view, that the leader waits."""
+        """Whether the text log already says, for this view, that this server waits for a further promise."""
 
     def __bool__(self) -> bool:
         return bool(self._contests)
 
     def clear(self) -> None:
-        """Called when this server begins to prepare a view: nothing is known of other servers' proposals."""
+        """Forget all contests: this server begins to prepare a view, and knows nothing of the proposals of other
+        servers."""
         self._contests.clear()
         self._has_told = False
 
@@ -89,9 +90,9 @@ class ContestedSlots(Handler):
     def _accepted_by(self, server_id: int, seq: int, view: int, slot: Slot) -> bytes | None:
         """The digest of the batch that a server has accepted last in a slot; b"" if it has accepted none.
 
-        None if that is not known. A report counts whatever its view is: the batch may have been chosen in an earlier
-        view than that of the contest. A server that has not promised may be known by its vote. Of this server counts
-        what is on its disk, since it has not accepted what it has learned from reports.
+        None if that is not known. The server's promise tells it, whatever the view of the report is: the batch may have
+        been chosen in an earlier view than that of the contest. If the server has not promised, its vote in `view` may
+        tell it. For this server itself the batch on its disk counts: it has not accepted what it learned from reports.
         """
         data = self._data
         if server_id == data.server.server_id:

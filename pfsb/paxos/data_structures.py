@@ -45,7 +45,8 @@ class Slot:
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
     first_sent_at: float = 0.0
-    """Time, by the clock in seconds, at which the first copy of that PROPOSAL was sent or accepted (Departure 49)."""
+    """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
+    49)."""
 
 
 @define
@@ -132,7 +133,8 @@ class PrepareOKs:
     parts: int
     arrived: dict[int, PrepareOK] = field(factory=dict)
     reported: dict[int, bytes] = field(factory=dict)
-    """Slot -> digest of the batch that another server's data list has as its proposal there (Departure 39)."""
+    """Slot -> digest of the batch that the data list has there as a proposal (Departure 39); empty for this server's
+    own PREPARE_OK."""
 
     @property
     def complete(self) -> bool:
@@ -153,7 +155,7 @@ class ServerData:
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
     storage_identity: bytes = b""
-    """Random bytes that its storage was made with; empty until the storage is opened."""
+    """Random bytes that the storage of this server was made with; empty until the storage is opened."""
 
     @property
     def incarnation_name(self) -> str:
@@ -283,11 +285,11 @@ class DataStructures:
         votes[server_id] = digest
 
     def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
-        """Departure 37: forget a slot's votes of views below Last_Installed; if too many stay, those of the highest
-        view.
+        """Departure 37: forget a slot's votes of views below Last_Installed; if too many views are left, forget those
+        of the highest one.
 
-        Those of the highest view stay if it is not above `view`. Returns whether the slot has room for votes of one
-        more view. A vote that is forgotten is as good as lost: the leader repeats its proposal.
+        The votes of the highest view stay if it is not above `view`. Returns whether the slot has room for votes of one
+        more view. A vote that is forgotten does the same harm as a lost one: the leader repeats its proposal.
         """
         for old in [voted for voted in voters if voted < self.views.last_installed]:
             del voters[old]

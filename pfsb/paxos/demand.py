@@ -50,7 +50,7 @@ class Demand(Handler):
         """Record a request of one of this server's own clients.
 
         Returns True if no request came in the last `LINGER_ALIVES` periods of ALIVE, so that the other servers may be
-        delaying their ACCEPTs to this server; always False if no ACCEPT is delayed.
+        delaying their ACCEPTs to this server; always False if the settings say that servers do not delay ACCEPTs.
         """
         now = self._clock.seconds()
         is_news = now >= self._asked_until and self._settings.lazy_seconds > 0

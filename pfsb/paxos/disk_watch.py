@@ -48,11 +48,11 @@ HANDLED: Final = {
 }
 """Disk trouble -> the kinds of messages that a server handles meanwhile. None of them forces a record to disk.
 
-By an ACCEPT a server with a full disk executes what it has voted for before.
+An ACCEPT lets a server with a full disk execute slots for which it has voted before.
 """
 
 LINE: Final = "disk"
-"""The reason by which messages that are not handled are counted among the discarded ones."""
+"""Reason by which the messages that are not handled during disk trouble are counted among the discarded ones."""
 
 
 class DiskWatch(Handler):
@@ -72,7 +72,7 @@ class DiskWatch(Handler):
         self._was_writing = False
         self._durable_position = 0
         self._waited = 0.0
-        """How long, in seconds, the write under way is known to take already."""
+        """How long, in seconds, the write under way has been seen to take so far."""
         self._since = 0.0
         """Time by the clock at which the present trouble was noticed."""
 
@@ -82,13 +82,15 @@ class DiskWatch(Handler):
         return self._clock.seconds() - self._since if self._turn.trouble is not None else 0.0
 
     def handled(self, messages: Sequence[Message]) -> list[Message]:
-        """The messages of a frame that this server handles in its present trouble."""
+        """Select, from the messages of one frame, those that this server handles while its disk is in its present
+        trouble."""
         trouble = self._turn.trouble
         assert trouble is not None, "without trouble every message is handled"
         return [message for message in messages if isinstance(message, HANDLED[trouble])]
 
     def look(self) -> None:
-        """Look at the disk, between turns; a change has a turn of its own."""
+        """Look at the disk, between turns. If the trouble has begun, ended or become another, a turn of its own acts on
+        that."""
         self.note_waiting()
         trouble = self.find_trouble()
         if trouble is not self._turn.trouble:
@@ -103,7 +105,8 @@ class DiskWatch(Handler):
     def note_waiting(self) -> None:
         """Add the time since the last look to the time that the write under way has taken.
 
-        At most two periods are added, so that a process that stood still does not take its disk for a hanging one.
+        At most two periods of ALIVE are added, so that a process that stood still does not take its disk for a hanging
+        one.
         """
         now = self._clock.seconds()
         passed, self._looked_at = min(now - self._looked_at, 2 * self._settings.alive_seconds), now

@@ -37,7 +37,7 @@ TIMES = 2
 
 
 class StateDiverged(Exception):
-    """A majority has executed the same slots with other results than this server."""
+    """Raised if a majority has executed the same slots with other results than this server."""
 
 
 @define
@@ -93,7 +93,7 @@ class DivergenceHandler(Handler):
             self._log_change(message.server_id, comparison)
 
     def _note(self, comparison: Comparison, message: Alive) -> bool:
-        """Note what an ALIVE tells; returns whether there was a point that this server could compare."""
+        """Note the digests that an ALIVE tells. Returns whether this server could compare at least one of them."""
         agrees = differs = 0
         for point, digest in _told(message):
             own = self._digests.at(point)

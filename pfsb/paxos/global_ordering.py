@@ -19,7 +19,7 @@ from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.update_queue import UpdateQueue
 
 LOG_SECONDS = 60.0
-"""How long, in seconds, the log is silent about contradictions after it has told of one."""
+"""How long, in seconds, the text log says nothing more about contradictions after a line about one."""
 
 
 class GlobalOrderingHandler(Handler):
@@ -93,11 +93,12 @@ class GlobalOrderingHandler(Handler):
         return [*votes.values()].count(proposal.batch.digest) >= self.quorum
 
     def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:
-        """Departure 39: server `server_id` names another batch than this server holds. In one view that is a fault.
+        """Departure 39: count and log that server `server_id` names another batch, in the same view, than this server
+        holds.
 
-        A leader binds one batch to a slot in one view, so a memory, a processor or a program has failed. The vote does
-        not count. If it is this server that holds the wrong batch, the others order the slot, and reconciliation brings
-        their batch.
+        Does nothing if `view` is not the view of `held`. A leader binds one batch to a slot in one view, so a memory, a
+        processor or a program has failed. The vote does not count. If it is this server that holds the wrong batch, the
+        others order the slot, and reconciliation brings their batch.
         """
         if view != held.view:
             return

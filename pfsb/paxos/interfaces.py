@@ -18,8 +18,8 @@ class IStableStorage(Interface):
         """Number of groups that are known to be on disk, counted over the whole life of the storage.
 
         The count is written with each group, and found again by `recover`; it never falls as long as the disk keeps
-        what was forced to it. Every frame carries it, so that a storage that has lost something can be told from its
-        own past.
+        what was forced to it. Every frame tells it, less the groups that were written before this server was admitted,
+        so that a storage that has lost something can be told from its own past.
         """
     )
 
@@ -70,7 +70,7 @@ class IStableStorage(Interface):
 
 
 class StorageRefused(Exception):
-    """The data directory cannot be used; the text is one line for the operator."""
+    """Raised if a data directory cannot be used; the text is one line for the operator."""
 
 
 class IFrameReceiver(Interface):
@@ -81,8 +81,8 @@ class IFrameReceiver(Interface):
     ) -> None:
         """Handle the messages of one well-formed frame of this cluster.
 
-        `identity`, `incarnation` and `position` are those of the sender's storage when it sent the frame. An
-        incarnation or position of 0 stands for one that is not known.
+        `identity` and `incarnation` are those of the sender's storage, and `position` is the log position that the
+        frame tells. An incarnation or position of 0 stands for one that is not known.
         """
 
     def peer_refused(server_id: int) -> None:
@@ -98,8 +98,9 @@ class ITransport(Interface):
         """Begin to receive, and call `receiver` with each frame.
 
         `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
-        `position` returns the storage's `position`, and is asked for each frame that leaves. `passes` is the digest of
-        the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with another one are refused.
+        `position` is called for each frame that leaves, and returns the log position that the frame tells (Departure
+        43). `passes` is the digest of the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with
+        another one are refused.
         """
 
     def know_cluster(identity: bytes) -> None:
@@ -136,7 +137,8 @@ class IStateMachine(Interface):
         """
 
     def too_old(update: ClientUpdate) -> None:
-        """Take notice that an update was ordered beyond its horizon, and so is not executed (Departure 7)."""
+        """Take notice that an update is ordered but not executed: its slot is beyond its horizon (Departure 7), or not
+        above its `made_at` (Departure 37), or passed (Departure 38)."""
 
 
 class ITracer(Interface):

@@ -22,7 +22,7 @@ from pfsb.support.limits import VIEW_MAX
 
 
 class NoViewLeft(Exception):
-    """Views are numbered up to `VIEW_MAX`, and the last of them is over."""
+    """Raised when a view above `VIEW_MAX`, the highest one, would be attempted."""
 
 
 class LeaderElectionHandler(Handler):
@@ -58,7 +58,7 @@ class LeaderElectionHandler(Handler):
     def suspect(self) -> None:
         """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
 
-        Departure 50: a later one if the leader of the installed view has left it to attempt that one.
+        Departure 50: if the leader of the installed view has voted for a view that is later still, attempt that view.
         """
         self.just_recovered = False
         self.shift_to_leader_election(max(self._data.views.last_attempted + 1, self.attempted_by_leader()))
@@ -87,13 +87,14 @@ class LeaderElectionHandler(Handler):
 
         Such a leader never leads the installed view again (G10), so its vote is as good a hint as a refused frame
         (Departure 11). The VIEW_CHANGE itself is discarded, as every VIEW_CHANGE is while this server follows a leader;
-        but when this server suspects the leader, it attempts the same view (Departure 50).
+        but when this server suspects the leader, it attempts the view that the leader has voted for (Departure 50).
         """
         if self._note_vote_of_leader(message):
             self._progress_timer.hurry()
 
     def _note_vote_of_leader(self, message: ViewChange) -> bool:
-        """Remember a vote of the leader of the installed view for a later view. Returns whether it is one."""
+        """If a VIEW_CHANGE is a vote of the leader of the installed view for a later one, remember it. Returns whether
+        it is."""
         installed = self._data.views.last_installed
         if not 0 < installed < message.attempted or self._membership.leader_of(installed) != message.server_id:
             return False
@@ -154,8 +155,9 @@ class LeaderElectionHandler(Handler):
         not show that: a leader that orders nothing repeats its proposals as well, and would keep every server that
         suspects it in its view.
 
-        Only the view bears weight for safety: it must be Last_Installed. The two cases are for liveness. The model in
-        docs/spec/index.rst lets a server go back at any time, and breaks S1 if the view may be another one.
+        Safety needs one condition only: the view of the PROPOSAL must be Last_Installed. The two cases are for
+        liveness. The model in docs/spec/index.rst lets a server go back at any time, and breaks S1 if the view may be
+        another one.
         """
         # For safety: see docs/spec/index.rst, breaks AcceptsOlderViews and AcceptsNewerViews.
         if message.view != self._data.views.last_installed or message.view == 0:
@@ -182,11 +184,12 @@ class LeaderElectionHandler(Handler):
         return votes >= self.quorum
 
     def leader_goes_beyond(self, view: int) -> bool:
-        """Departure 50: whether this server attempts, with the leader of its installed view, a view above `view`.
+        """Departure 50: whether a VC_PROOF of `view` is to be ignored, since the leader raises the view above it.
 
-        The leader has left its view for the sake of servers that have installed `view`, in which they follow a leader
-        that does not lead. A VC_PROOF of theirs is then no reason to follow it, too. It is one if the leader of any
-        later view is heard.
+        That is so if this server attempts, together with the leader of its installed view, a view above `view`. The
+        leader has left its own view because some servers have installed `view`, in which no server leads. To install
+        `view` because one of them sends a VC_PROOF would strand this server there, too. If a server is heard that leads
+        a later view than the installed one, the VC_PROOF is not ignored.
         """
         data = self._data
         attempted = data.views.last_attempted

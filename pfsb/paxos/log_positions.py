@@ -1,8 +1,9 @@
-"""Departure 43: a storage that is in an earlier state than it was known in does not take part.
+"""Departure 43: a server whose storage is in an earlier state than others have known it in takes no part.
 
-Every frame tells how many groups its sender's storage has on disk (`IStableStorage.position`). A storage that tells
-less than it told before has lost votes and promises: an older copy of a data directory was put back, or the end of a
-log is gone. Its identity is the right one, so Departure 12 does not find that.
+Every frame tells its sender's log position: how many of the groups on disk were written while the sender was admitted
+(`LogPositionHandler.told`). A storage whose frames tell less than before has lost votes and promises: an older copy of
+a data directory was put back, or the end of a log is gone. Its identity is the right one, so Departure 12 does not find
+that.
 
 Three parts work together. `Peers.note_frame` keeps the latest state of each peer's storage in memory, and refuses
 frames of an earlier one, votes included. This handler has those states written to disk, a little later, so that a
@@ -10,8 +11,8 @@ server that was restarted knows them, too; and it tells a refused server what is
 refused server alone knows for certain whether it lacks something, since a frame may also be late; so it decides whether
 it stops. While it waits to be admitted after its start (`StorageIdentityHandler`), it has not voted.
 
-A later incarnation of a peer is on disk before anything leaves that rests on its frames, and positions within it are
-not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
+Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk. The
+positions within it are not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
 """
 
 from __future__ import annotations
@@ -31,22 +32,25 @@ from pfsb.support.limits import NUMBER_MAX
 TOLD_PER_ALIVE = 4
 """Maximum number of KNOWN_POSITIONs, within `alive_seconds`, to one server."""
 WORDS_BELIEVED = 4
-"""Number of KNOWN_POSITIONs in a row, from one server, that this server believes. A server that has refused a frame
-refuses all later ones, and says so each time; a server in error, or a forged frame, says it now and then."""
+"""Number of KNOWN_POSITIONs in a row, from one server, after which this server believes them and stops. A server that
+has refused one frame refuses all later ones, and says so each time; by mistake or forgery it is said only now and
+then."""
 WORD_PERIODS = 0.5
-"""Least time between two KNOWN_POSITIONs of one server that count as two, in periods of ALIVE: copies of a frame come
-sooner."""
+"""Minimum time, in periods of ALIVE, between two KNOWN_POSITIONs of one server that are both counted: what comes sooner
+may be a copy."""
 SILENCE_PERIODS = 3
-"""Most time between two KNOWN_POSITIONs that follow each other in a row, in periods of ALIVE. While this server is not
-admitted, it asks in each period."""
+"""Maximum time, in periods of ALIVE, between two KNOWN_POSITIONs of one server that count as following each other.
+While this server is not admitted, it asks in each period."""
 
 
 def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
-    """The log position that a server's frames tell after its start in this incarnation, with `position` groups on disk.
+    """The log position that a server's frames tell, after a start, until the server is admitted.
 
-    `own` is the record that the server has written of its own storage last: in the incarnation in which it was admitted
-    last, with the number of groups to leave out; or in incarnation 0, with the position that is told until it is
-    admitted. Without such a record no group was written while it was admitted.
+    The start is that of this `incarnation`, with `position` groups on disk. `own` is the record that the server has
+    last written of its own storage. None: it was never admitted, and the log position is 0. A record of incarnation 0
+    was written at a start, and holds the log position itself. Any other record was written when the server was
+    admitted, in the incarnation that it names, and holds the number of groups that the log position leaves out; the
+    starts since then are left out, too.
     """
     if own is None:
         return 0
@@ -61,11 +65,11 @@ class Doubt:
     words: int = 0
     """Number of KNOWN_POSITIONs, without copies."""
     last_at: float = NEVER
-    """Time by the clock of the last one that is counted."""
+    """Time by the clock of the last KNOWN_POSITION that `words` counts."""
 
 
 class StorageWentBack(Exception):
-    """This server may not vote: its storage was in a later state before, and lacks what it promised then."""
+    """Raised if this server may not vote: its storage was in a later state before, and lacks what it promised then."""
 
 
 class LogPositionHandler(Handler):
@@ -84,19 +88,19 @@ class LogPositionHandler(Handler):
         self._first_told = 0
         """The log position that this server's frames tell until it is admitted."""
         self._left_out = 0
-        """Number of groups on disk that the told position leaves out, from the admission on."""
+        """Number of groups on disk that the log position in frames leaves out once this server is admitted."""
         self.is_admitted = False
         """Whether this server has been admitted since its start (`StorageIdentityHandler`), and its disk says so."""
         self._written: dict[int, tuple[int, int]] = {}
-        """Server id -> (incarnation, position) of its storage in the record that was last given to this server's own
-        storage."""
+        """Server id -> (incarnation, position) of that server's storage in the record about it that was last given to
+        the storage here."""
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
         self._doubts: dict[int, Doubt] = {}
         """Server id -> what it has said of a later state of this storage."""
 
     def begin(self, found: Recovered) -> None:
-        """Take over what is on this server's disk, at the start."""
+        """Take over, at the start, what the disk of this server says about its own storage and those of the others."""
         self._identity, self._incarnation = found.identity, found.incarnation
         own = found.peers.pop(self._data.server.server_id, None)
         self._first_told = first_told(own, found.incarnation, self._storage.position)
@@ -115,18 +119,19 @@ class LogPositionHandler(Handler):
         return self._storage.position - self._left_out if self.is_admitted else self._first_told
 
     def write_start(self) -> None:
-        """Write, in the first turn, before any other record, that what follows is written by a server that is not
-        admitted.
+        """Write, in the first turn and before any other record, that this server is not admitted yet.
 
-        The record forces nothing. It is in the first group, or that group and all later ones are not there.
+        The record is lazy: no message waits for it. But it is in the first group that this incarnation writes, so no
+        later group is on disk without it.
         """
         own_id = self._data.server.server_id
         self._turn.append(PeerRecord(own_id, self._identity, 0, self._first_told), lazy=True)
 
     def write_admission(self) -> None:
-        """Write, in the turn in which this server is admitted, how many groups are left out from now on.
+        """Write, in the turn in which this server is admitted, how many groups its frames leave out from now on.
 
-        The frames tell more groups when that is on disk: after a crash before, the next start would tell fewer.
+        The frames tell a higher log position only when this record is on disk. If they told it sooner, a crash could
+        lose the record, and the frames after the next start would tell a lower one.
         """
         own_id = self._data.server.server_id
         self._turn.append(PeerRecord(own_id, self._identity, self._incarnation, self._left_out))
@@ -136,7 +141,8 @@ class LogPositionHandler(Handler):
         self.is_admitted = True
 
     def due_records(self) -> Iterator[PeerRecord]:
-        """The records of those peers whose storages are further than was written last; they count as written then."""
+        """The records of those peers whose storages are in a later state than was last written; from now on they count
+        as written."""
         for server_id, peer in self._peers.by_id.items():
             state = peer.incarnation, peer.position
             if peer.incarnation and state != self._written.get(server_id) and max(state) <= NUMBER_MAX:
@@ -144,19 +150,22 @@ class LogPositionHandler(Handler):
                 yield PeerRecord(server_id, self._membership.identities[server_id], *state)
 
     def write_incarnation(self, server_id: int) -> None:
-        """Force to disk that a peer has started again: this server, restarted, handles no frame of a former
-        incarnation, and none of a copy from before.
+        """Force to disk that a peer has started again.
 
-        While the disk is in trouble nothing is forced (Departures 44, 45), and the record goes with a later group.
+        So this server, if it starts again itself, still handles no frame of an earlier incarnation of the peer, nor of
+        an older copy of its storage. While the disk is in trouble nothing is forced (Departures 44, 45), and the record
+        goes with a later group.
         """
         if self._turn.trouble is None:
             for record in self.due_records():
                 self._turn.append(record)
 
     def refuse(self, sender: int, identity: bytes, incarnation: int) -> None:
-        """Answer a frame that was not handled: ask for another one if it was the first of a later incarnation.
+        """Answer a frame that must not be handled (`Peers.note_frame`).
 
-        Otherwise tell its sender what is known of its storage, unless it was just told.
+        The answer is HEARD, which asks for another frame, if the frame was the first one of a later incarnation.
+        Otherwise it is KNOWN_POSITION, which tells the sender the state that is known of its storage; at most
+        `TOLD_PER_ALIVE` of these go to one server within `alive_seconds`.
         """
         own_id = self._data.server.server_id
         if self._peers.waits_for_second(sender, incarnation):
@@ -169,10 +178,10 @@ class LogPositionHandler(Handler):
             self._turn.send(KnownPosition(own_id, identity, peer.incarnation, peer.position), sender)
 
     def on_known_position(self, message: KnownPosition) -> None:
-        """Stop this server if another one knows of a later state of its storage, and says so again and again.
+        """Stop this server if another one has told several times in a row that it knows a later state of this storage.
 
-        One word may be a forged frame. From the first one on this server waits, if it is not admitted yet, until the
-        other server has said it often enough, or has admitted it.
+        A single such message may be forged. From the first one on, a server that is not admitted yet waits until the
+        other one has said it `WORDS_BELIEVED` times, or sends ACQUAINTED. Raises `StorageWentBack` to stop.
         """
         if message.identity != self._identity or not self._lacks(message):
             return
@@ -193,11 +202,15 @@ class LogPositionHandler(Handler):
         )
 
     def believe(self, server_id: int) -> None:
-        """Forget what a server has told, because it takes this server's frames now."""
+        """Forget the KNOWN_POSITIONs that came from server `server_id`.
+
+        Each of them said that the server refuses this server's frames. It has sent ACQUAINTED, and so takes them now.
+        """
         self._doubts.pop(server_id, None)
 
     def _words_in_a_row(self, sender: int) -> int:
-        """Count a KNOWN_POSITION of this server. Returns how many have come in a row, with this one."""
+        """Count a KNOWN_POSITION of server `sender`. Returns how many of that server have come in a row, with this
+        one."""
         doubt, now = self._doubts.setdefault(sender, Doubt()), self._clock.seconds()
         silence = now - doubt.last_at
         if silence > SILENCE_PERIODS * self._settings.alive_seconds:
@@ -208,6 +221,6 @@ class LogPositionHandler(Handler):
         return doubt.words
 
     def _lacks(self, message: KnownPosition) -> bool:
-        """Whether this storage has never been in the state that is told."""
+        """Whether the message names an incarnation or a log position that this storage has not come to."""
         own = self._first_told if message.incarnation < self._incarnation else self.told()
         return message.incarnation > self._incarnation or message.position > own

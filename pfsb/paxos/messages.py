@@ -237,7 +237,7 @@ class Acquainted:
 
 @frozen
 class Heard:
-    """Departure 12: the sender has received a frame of the storage with this identity, and asks for a sign of life.
+    """Departure 12: the sender has received a frame of the storage with this identity, and asks for an answer.
 
     The receiver learns that the sender hears it, and so may remember the sender's storage.
     """
@@ -252,17 +252,17 @@ class Heard:
 class KnownPosition:
     """Departure 43: the sender has refused a frame of a storage of which it knows a later state than the frame tells.
 
-    The receiver compares the state with the one that it is in, and takes no notice if it is past it: then the frame was
-    only late.
+    The receiver compares that state with its own, and ignores the message if its own is not the earlier one: then the
+    refused frame was only delayed.
     """
 
     server_id: int
     identity: bytes
     """Identity of the storage. The receiver ignores the message unless it is its own."""
     incarnation: int
-    """An incarnation of that storage that the sender knows of."""
+    """The latest incarnation of that storage that the sender has noted."""
     position: int
-    """Number of groups that were on the storage's disk in that incarnation, at least."""
+    """The highest log position of that storage that the sender has noted."""
 
 
 @frozen

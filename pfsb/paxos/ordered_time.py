@@ -57,8 +57,8 @@ class OrderedTime:
     def now_ms(self) -> int:
         """The time that a proposal of this server carries.
 
-        It is never further ahead of the last executed slot than one slot may move the time. If more time has passed,
-        the rest is left out for good: it would end waits early if the next slots made up for it.
+        It is never further ahead of the last executed slot than one slot may move the time. If more time has passed
+        since that slot, the excess is left out for good: if the next slots made up for it, waits would end too early.
         """
         clock_ms = int(self._clock.seconds() * 1000)
         if not self.has_begun:

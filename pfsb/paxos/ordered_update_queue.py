@@ -86,13 +86,13 @@ class OrderedUpdateQueue(Handler):
         self.oldest_valid = 0
         """Lowest `made_at` of an update that may still be executed.
 
-        The value never goes back, also when the horizon grows (Departure 34): what Last_Executed has dropped by then
-        could not keep an update of that age from being executed twice.
+        The value never goes back, also when the horizon grows (Departure 34): Last_Executed has dropped entries for
+        older updates, so nothing would keep such an update from being executed twice.
         """
         self.time = OrderedTime(core.clock)
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
-        """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
+        """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.

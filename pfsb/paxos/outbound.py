@@ -91,7 +91,8 @@ class Outbound:
                 self._transmit([*self.take_kept(server_id), votes], server_id)
 
     def may_wait_for(self, votes: Accept) -> list[int]:
-        """The servers that need these votes only to execute a slot that is ordered anyway."""
+        """The servers to which these votes may be sent late: they need the votes only to execute a slot that is ordered
+        anyway."""
         if self._seconds <= 0:
             return []
         leader, peers = self._membership.leader_of(votes.view), self._peers

@@ -1,10 +1,10 @@
 """Departure 47: which parts of long promises a new leader asks for now, and which of its requests it takes for lost.
 
 A promise whose data list is long has many parts. A socket's buffer may hold as little as one of them, and a network may
-lose any of them. So the leader asks for each part that it lacks, and has only so many requests under way as their
-answers arrive: few at first, more with each answer, half as many after a loss. This is the scheme of TCP (RFC 5681),
-with parts in place of segments. How long an answer may take follows from how long answers have taken, and is doubled
-while none arrives (RFC 6298).
+lose any of them. So the leader asks for each part that it lacks, and limits the number of requests under way: few at
+first, more after each answer, half as many after a loss. This is the scheme of TCP (RFC 5681), with parts in place of
+segments. How long an answer may take follows from how long answers have taken, and is doubled while none arrives (RFC
+6298).
 
 Nothing here has an effect on safety: what a promise is, and when it counts, does not depend on who asked for its parts.
 """
@@ -55,20 +55,22 @@ class PartRequests:
     _asked: dict[int, dict[int, float]] = field(factory=dict)
     """Server -> part -> time at which the part was asked for first."""
     _failures: dict[int, int] = field(factory=dict)
-    """Server -> number of times in a row that requests to it were in vain."""
+    """Server -> number of times in a row that requests to it were not answered in time."""
     _number: int = 0
     _room: float = ROOM_AT_FIRST
     """Number of requests that may be under way at present."""
     _steep_below: float = ROOM_MAX
-    """Below this number `_room` doubles with each round of answers; above it grows by one in a round."""
+    """Below this number, the number of parts that may be asked for at a time (`_room`) doubles each time all that were
+    asked for have come; above it that number grows by one (slow start and congestion avoidance of RFC 5681)."""
     _shrunk_at: int = 0
-    """Number of the next request when `_room` was halved last: earlier ones do not halve it again."""
+    """Number of the first request after `_room` was last halved; the loss of an earlier request does not halve it
+    again."""
     _usual: float = 0.0
-    """How long, in seconds, an answer has taken: the latest one to a part that was asked for once; while there is none,
-    an upper bound from those that were asked for again."""
+    """How long, in seconds, an answer takes: measured at the latest part that was asked for once; before there is one,
+    an upper bound from parts that were asked for several times."""
     _is_measured: bool = False
     _backoff: int = 1
-    """Factor of the patience: doubled when a request is in vain, and 1 again when an answer arrives."""
+    """Factor of the patience: doubled when a request is not answered in time, and 1 again when an answer arrives."""
 
     def begin(self) -> None:
         """Forget all requests for parts, since the leader begins to prepare another view."""
@@ -80,7 +82,8 @@ class PartRequests:
         self._usual, self._is_measured, self._backoff = 0.0, False, 1
 
     def answered(self, server_id: int, part: int, now: float) -> None:
-        """Take notice that a part has arrived, whether it was asked for or not."""
+        """Take in that a part of the promise of server `server_id` has arrived at `now`, whether it was asked for or
+        not."""
         self._failures[server_id] = 0
         requests = self._under_way.get(server_id, {})
         request = requests.pop(part, None)
@@ -118,12 +121,12 @@ class PartRequests:
 
     @property
     def patience(self) -> float:
-        """How long, in seconds, an answer may take."""
+        """How long, in seconds, an answer may take before its request counts as lost."""
         seconds = self._backoff * max(2 * self._usual, self.resend_seconds)
         return min(seconds, PATIENCE_MAX * self.resend_seconds)
 
     def is_silent(self, server_id: int) -> bool:
-        """Whether the latest request to this server that is not under way any more was in vain."""
+        """Whether server `server_id` has left requests unanswered, and has answered none since."""
         return self._failures.get(server_id, 0) > 0
 
     def _note(self, server_id: int, part: int, now: float) -> None:
@@ -150,7 +153,7 @@ class PartRequests:
         return are_lost
 
     def _shrink(self, lost: Request) -> None:
-        """Halve the number of requests under way, once for all losses of one round."""
+        """Halve the number of requests that may be under way, once for all losses of one round."""
         if lost.number >= self._shrunk_at:
             self._room = self._steep_below = max(ROOM_MIN, self._room / 2)
             self._shrunk_at = self._number

@@ -14,18 +14,20 @@ from pfsb.paxos.settings import Settings
 
 NEVER = float("-inf")
 OVERTAKEN_PERIODS = 2
-"""How long after the latest state of a peer was heard an earlier one may still be, in periods of ALIVE.
+"""How long, in periods of ALIVE, after a frame told the latest state of a peer, frames with an earlier one count as
+late.
 
-A running peer tells its latest state with each ALIVE. After a silence, an earlier state is that of a server that was
-started with less than it had.
+A running peer tells its latest state with each ALIVE. If it has been silent for longer, an earlier state shows that it
+was started with less than it had.
 """
 SILENT_ALIVES = 2.5
-"""For how many periods of ALIVE a server is not heard before its next frame counts as a return: two ALIVEs are lost."""
+"""For how many periods of ALIVE a server must be silent so that its next frame counts as a return: two ALIVEs are
+lost."""
 
 
 @define
 class Peer:
-    """One other server: the content of its last ALIVE, and when a message came from it."""
+    """One other server: the content of its last ALIVE, the state of its storage, and when a message came from it."""
 
     last_heard: float = NEVER
     refused_at: float = NEVER
@@ -39,17 +41,19 @@ class Peer:
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
     incarnation: int = 0
-    """The incarnation of the peer's storage whose frames are handled (`Peers.note_frame`); 0: no frame has been."""
+    """The incarnation of the peer whose frames are handled (`Peers.note_frame`); 0: no frame was handled yet."""
     position: int = 0
-    """The highest log position of the peer's storage that is noted."""
+    """The highest log position in that incarnation that is noted: two frames have told as much, or the disk of this
+    server."""
     claimed_position: int = 0
-    """A position in this incarnation that one frame has told. It is noted when another one tells as much."""
+    """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells as
+    much."""
     next_incarnation: int = 0
-    """A later incarnation that one frame has told. It is taken when another one tells it."""
+    """A later incarnation that one frame has told; 0: none. It becomes `incarnation` when another frame tells it."""
     next_position: int = 0
     """The log position that was told with `next_incarnation`."""
     overtaken_at: float = NEVER
-    """Time by the clock at which a frame last told less than is noted."""
+    """Time by the clock at which a frame last told less than `position`."""
     reached_at: float = NEVER
     """Time by the clock at which a frame last told as much as `claimed_position`: the peer runs, and is in its latest
     known state."""
@@ -64,7 +68,8 @@ class Peers:
         self._heard_seconds = settings.progress_seconds
         self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
         self.on_incarnation: Callable[[int], None] = lambda _: None
-        """Called in a turn with the id of a peer whose later incarnation is taken, before the frame is handled."""
+        """Called in a turn with the id of a peer that has begun a later incarnation, before the frame that shows it is
+        handled."""
         self._silence = SILENT_ALIVES * settings.alive_seconds
         self.on_return: Callable[[], None] = lambda: None
         """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
@@ -83,11 +88,12 @@ class Peers:
         peer.position = peer.claimed_position = record.position
 
     def note_frame(self, server_id: int, incarnation: int, position: int) -> bool:
-        """Departure 43: note a frame, whose sender's storage had `position` groups on disk in this incarnation.
+        """Departure 43: note a frame that tells this incarnation and log position of its sender's storage.
 
         Returns False if the frame must not be handled: the storage was further before, or the frame is the first one of
-        a later incarnation. At any time the frames of one incarnation are handled, and no others: a late vote of a
-        former one would count beside a vote that its storage has forgotten, and contradicts.
+        a later incarnation. At any time the frames of one incarnation of a server are handled, and no others. Otherwise
+        a late vote of a former incarnation could count although its storage has lost it, and the present one has voted
+        otherwise.
 
         A state is noted when two frames have told it or more, so that a single forged frame does not silence a server.
         """
@@ -111,16 +117,21 @@ class Peers:
         return True
 
     def is_overtaken(self, server_id: int) -> bool:
-        """Whether the frame that was noted last from this server has told less than is noted of the server."""
+        """Whether the last frame from server `server_id` told a lower log position than is noted of its storage."""
         peer = self.by_id[server_id]
         return peer.overtaken_at == peer.last_heard
 
     def waits_for_second(self, server_id: int, incarnation: int) -> bool:
-        """Whether the frames of this incarnation of a peer are handled from the next one on."""
+        """Whether one frame of this later incarnation of a peer has come, so that the next one makes it the present
+        one."""
         return 0 < incarnation == self.by_id[server_id].next_incarnation
 
     def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
-        """Take a later incarnation of a peer if this is the second frame of it; note the first one."""
+        """Take a frame with a later incarnation of a peer than the present one, and the log position that it tells.
+
+        The first such frame is noted only. With a second one of the same incarnation, whose position is not below that
+        of the first, that incarnation becomes the present one. Returns whether it has become so.
+        """
         if incarnation < peer.incarnation or position < peer.position:
             return False
         if incarnation != peer.next_incarnation or position < peer.next_position:
@@ -131,9 +142,11 @@ class Peers:
         return True
 
     def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
-        """Whether a storage of which more is claimed in this incarnation may be in this state, or lately was.
+        """Whether a frame that tells a lower log position than `claimed_position` may be handled.
 
-        A frame may be overtaken by others, as long as its sender runs.
+        If the frame tells less than `position`, too, it is handled only while the peer runs in its latest state: then
+        later frames have overtaken it. If it tells at least `position`, it is handled in any case: only one frame has
+        told more, and that one may be forged.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.position:

@@ -49,11 +49,11 @@ REACH_SLOTS_MAX: Final = 4 * (BURST_SLOTS_MAX + WINDOW_MAX)
 be late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
 PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
 """How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
-a follower that has accepted proposals of several former leaders may hold some further above. The largest window counts
-that a cluster may have: its window may be larger than the one in this server's configuration, and may have shrunk
-since the proposals were made."""
+a follower that has accepted proposals of several former leaders may hold some further above. The windows are the
+largest ones that a cluster may have: its window may be larger than the one in this server's configuration, and may have
+shrunk since the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
-"""Total bytes of ordered batches in memory from which on no batch of a slot above a gap is taken."""
+"""If the ordered batches in memory have more bytes than this, no batch of a slot above a gap is taken."""
 
 
 class Plausibility:

@@ -111,7 +111,7 @@ class PrepareHandler(Handler):
         Applying the data list is Figure 5, lines C5-C6; the rest of that block is `DataStructures.apply_prepare_ok`.
 
         Departure 47: the leader asks for the next parts as soon as one arrives, and each new part of a long promise
-        starts the Progress_Timer again, so that a promise may take as long as it arrives at all.
+        starts the Progress_Timer again, so that the timer does not expire as long as parts arrive.
         """
         if self._data.apply_prepare_ok(message):
             for entry in message.data_list:

@@ -5,7 +5,7 @@ The timer runs in REG_LEADER and REG_NONLEADER at all times, and in an election 
 
 Departure 48: the length comes down by half each time that updates are executed which were ordered in the installed
 view, down to its default, and the timer never expires sooner than a multiple of the time that slots have taken lately.
-It does not expire, either, while one write of this server's own disk takes that long.
+Nor does it expire while this server's own disk is slow (`ProgressTimer.own_disk_is_slow`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HURRY_SECONDS = 0.02
 suspect their leader at once."""
 
 NO_WRITE = -1
-"""Number below any count of disk writes: the timer waits for no write."""
+"""A value of `ProgressTimer.written` below any count of disk writes: the timer waits for no write."""
 SLOTS_PATIENCE = 2
 """Minimum length of the timer, in units of the time within which nearly all slots were ordered lately."""
 WRITES_PATIENCE = 4
@@ -36,7 +36,7 @@ class ProgressTimer(Handler):
         """`slot_time` measures how long slots take, from PROPOSAL to order (Departure 48)."""
         super().__init__(core)
         self.slot_time = slot_time
-        """The time that slots take, below which the timer is not to be."""
+        """Measures how long slots take to be ordered; the length of the timer follows it (`seconds`)."""
         self._timers = core.data.timers
         self._rng = rng
         self._default = core.settings.progress_seconds

@@ -41,8 +41,9 @@ class ProposalHandler(Handler):
         """`birth` makes the first update, with the settings of the cluster; None: the state machine needs none.
 
         `on_far_ahead` is called when the leader proposes a slot beyond this server's window, with a slot up to which
-        the leader must have executed (section 5.6, trigger 1). `on_hole` is called with the number of a slot that the
-        leader has proposed before the one that came, and that has not come (Departure 49)."""
+        the leader must have executed (section 5.6, trigger 1). `on_hole` is called when a PROPOSAL comes and that of
+        the slot before has not come, with the number of the slot before (Departure 49).
+        """
         super().__init__(core)
         self._ordered_queue = ordered_queue
         self._ordering = ordering
@@ -64,7 +65,8 @@ class ProposalHandler(Handler):
     def on_proposal(self, message: Proposal) -> str | None:
         """Figure 10, Block B: accept a proposal of the leader of the installed view, and vote for it by ACCEPT.
 
-        Returns the line that discards the proposal, or None. Departure 37: an invalid batch is not accepted.
+        Returns the reason by which a discarded proposal is counted, or None. Departure 37: an invalid batch is not
+        accepted.
         """
         seq = message.seq
         if self.is_ordered(seq):
@@ -175,13 +177,12 @@ class ProposalHandler(Handler):
             self._accept(slot.proposal, receiver)
 
     def is_left_out(self, seq: int) -> bool:
-        """Whether this server, as leader, proposes nothing in slot `seq` because of FAULT SKIP.
+        """Whether this server, as leader, proposes nothing in slot `seq`, because FAULT SKIP names the slot.
 
-        A slot is left out only if it lies above all slots with a batch, and if the window has room for the next slot. A
-        slot that holds a proposal of an older view must be proposed again, since that proposal may have been chosen;
-        and a hole below a slot with a batch is always filled (G11), so the next leader fills the slot that is left out
-        here. Without these two conditions, a cluster whose servers all leave out the same slot would never execute
-        anything above it.
+        Two further conditions keep a cluster from standing still if all its servers leave out the same slot. First, the
+        slot must lie above all slots that hold a batch. So a proposal of an older view, which may have been chosen, is
+        repeated, and the next leader fills the slot as a hole (G11). Second, the window must have room for the slot
+        after it.
         """
         if seq not in self.skipped:
             return False
@@ -189,10 +190,10 @@ class ProposalHandler(Handler):
         return fresh and self._window.may_propose(seq + 1)
 
     def batch_for(self, seq: int) -> Batch | None:
-        """The batch that this leader proposes in slot `seq`; None if no update waits for a sequence number.
+        """The batch that this leader proposes in slot `seq`; None if there is nothing to propose there.
 
         Departure 34: as long as the settings of the cluster are not executed, the next slot gets the update that brings
-        them, unless a proposal was accepted there. No slot was executed by then, so that is slot 1.
+        them, unless a proposal was accepted there. No slot is executed before that, so the next slot is slot 1.
         """
         ordering = self._data.ordering
         slot = ordering.global_history.get(seq)

@@ -21,7 +21,7 @@ from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, Stat
 from pfsb.paxos.round_trip import RoundTrip
 
 Ready = Callable[[bool], None]
-"""Call-back of a read, called once, in a turn: with True when this server may answer the read from its own state now,
+"""Callback of a read, called once, in a turn: with True when this server may answer the read from its own state now,
 with False when it cannot within `update_seconds`. Then the caller must put the read through the log."""
 
 
@@ -44,7 +44,7 @@ class _Round:
     first_asked_at: float
     """Time by the clock at which the round's CONFIRM was first sent."""
     asked_at: float
-    """Time by the clock at which it was last sent."""
+    """Time by the clock at which the round's CONFIRM was last sent."""
     confirmed_by: set[int] = field(factory=set)
 
 
@@ -57,9 +57,9 @@ class ReadIndexHandler(Handler):
         self._requested_at = 0.0
         """Time by the clock at which the present READ_REQUEST was last sent."""
         self._first_requested_at = 0.0
-        """Time by the clock at which it was first sent."""
+        """Time by the clock at which the present READ_REQUEST was first sent."""
         self._looked_at = 0.0
-        """Time by the clock at which messages were last repeated, and late reads given up."""
+        """Time by the clock of the last turn that has repeated messages and given up late reads."""
         self.waiting: list[_Read] = []
         """Reads that wait until the next READ_REQUEST of this server is sent."""
         self.requested: list[_Read] = []
@@ -215,7 +215,7 @@ class ReadIndexHandler(Handler):
             self._call = self._clock.callLater(wait, self.ask_again)
 
     def ask_again(self) -> None:
-        """Repeat what is due, and give up late reads every `resend_seconds` at least."""
+        """Called by the timer: repeat READ_REQUEST and CONFIRM if they are due, and give up reads that are late."""
         self._call = None
         now = self._clock.seconds()
         if (

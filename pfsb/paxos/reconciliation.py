@@ -42,8 +42,9 @@ LAZY_VOTES_PATIENCE = 2
 LONGEST_WAIT = 4
 """Maximum time that a peer gets for its answer, in units of `reconciliation_seconds`."""
 WRITES_IN_BETWEEN = 2
-"""How many disk writes a peer has finished after a request without an answer to it when the request or the answer is
-taken for lost, and not for late: one may have been under way, and an answer waits for no more than the next one."""
+"""Number of disk writes: if a peer has finished so many since a request that it has not answered, the request or its
+answer counts as lost, and not as late. One write may have been under way, and an answer waits for no more than the next
+one."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
@@ -74,8 +75,8 @@ class ReconciliationHandler(Handler):
         self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
         """The wait for the first reply to a request."""
         self.on_unordered: Callable[[int, int, int], int] = lambda server_id, first, last: 0
-        """Called, at a leader, with a server and the first and last slot that it lacks, of which none is ordered.
-        Returns how many bytes of batches were sent to the server."""
+        """Called, at a leader, with a server and the first and last slot that it lacks, of which the leader has
+        executed none. Returns how many bytes of batches were sent to the server."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering
@@ -100,7 +101,7 @@ class ReconciliationHandler(Handler):
         self._peers_asked: dict[int, float] = {}
         """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
         self._asked: dict[int, tuple[int, int]] = {}
-        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had claimed by then."""
+        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had told before it was asked."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -131,10 +132,11 @@ class ReconciliationHandler(Handler):
             self._arm(self._patience())
 
     def ask_leader(self, seq: int) -> None:
-        """Departure 49: ask the leader for the slots up to `seq`, in which updates of this server's clients wait.
+        """Departure 49: ask the leader for the slots up to `seq`, which hold updates of this server's clients and stay
+        open.
 
-        Their PROPOSALs are here, so the leader may have ordered them, and the ACCEPTs may be lost. The leader is not
-        asked while the slots are younger than slots usually get (`_first_missing`).
+        The PROPOSALs of these slots are here, so the leader may have ordered them, and the ACCEPTs may be lost. The
+        leader is not asked before the slots have had the time that slots usually take (`_first_missing`).
         """
         if self._call is None:
             self._target = max(self._target, seq)
@@ -173,10 +175,10 @@ class ReconciliationHandler(Handler):
             self._rearm(self.round_trip.seconds)
 
     def _nothing_came(self, message: ReconciliationReply) -> None:
-        """Doubt a peer that has no slots to give and has said that it has some (Departure 37).
+        """Take a reply without slots: doubt its sender if it had said that it has such slots (Departure 37).
 
-        A peer that was asked for more than it has told of has done nothing wrong; what this server has heard of those
-        slots by other ways was wrong, or the peer is as late.
+        A peer that was asked for more slots than it had told of has done nothing wrong. Then what this server has heard
+        of those slots from others was wrong, or the peer is as far behind as this server.
         """
         if self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
@@ -192,9 +194,9 @@ class ReconciliationHandler(Handler):
             self.round_trip.answered(self._peers_asked[message.server_id], self._asked_at, self._clock.seconds())
 
     def was_asked_in_vain(self, message: ReconciliationReply) -> bool:
-        """Whether a reply without slots contradicts what its sender says, or said when it was asked.
+        """Whether a reply without slots contradicts the Local_Aru that its sender tells, or told before it was asked.
 
-        A server that is not ahead has nothing to give, and is in no doubt for that: at its start a server asks a peer
+        A sender that is not ahead has nothing to give, and is not doubted for that: at its start a server asks a peer
         that has claimed nothing (`ask_at_start`). Local_Aru never goes back, so a correct peer's reply does not tell a
         lower one than the peer had claimed before it was asked.
         """
@@ -268,8 +270,8 @@ class ReconciliationHandler(Handler):
         return self._rng.choice(preferred) if preferred else None
 
     def ask_own_leader(self) -> bool:
-        """Departure 49: ask the leader for a slot that it has proposed and that is missing here, though no ALIVE has
-        told that the leader has executed it. Returns whether the leader was asked.
+        """Departure 49: ask the leader for slots that it has proposed and that are missing here, though no ALIVE of it
+        says that it has executed them. Returns whether the leader was asked.
 
         The leader answers with the slots if they are ordered, and otherwise repeats their PROPOSALs.
         """
@@ -284,8 +286,8 @@ class ReconciliationHandler(Handler):
         return True
 
     def _first_missing(self, view: int) -> int:
-        """The lowest slot up to `_target` without a PROPOSAL of `view`, or that should have been ordered by now; 0 if
-        there is none."""
+        """The lowest slot up to `_target` that is not ordered here, and has no PROPOSAL of `view` or has had one for
+        longer than slots usually take; 0 if there is none."""
         ordering, waits_since = self._data.ordering, self._clock.seconds() - self._slot_time.seconds
         for seq in range(ordering.local_aru + 1, min(self._target, ordering.global_history.top) + 1):
             slot = ordering.global_history.get(seq)
@@ -389,9 +391,9 @@ class ReconciliationHandler(Handler):
         """Tell the storage which slots no server can ask for any more; drop those that it forgets from memory, too.
 
         These are the slots up to the lowest Local_Aru of all servers. An ALIVE tells the Local_Aru that its sender has
-        on disk, and a server that has lost its disk is no longer believed to be that sender (Departure 12). So a server
-        that was heard to have a slot never asks for it again, not after a restart either. A server that is gone for
-        good stops the forgetting: it might come back.
+        on disk, and a server that has lost its disk is refused as a stranger (Departure 12). So a server that was heard
+        to have a slot never asks for it again, not after a restart either. A server that is gone for good stops the
+        forgetting: it might come back.
         """
         told = [peer.local_aru for peer in self._peers.by_id.values()]
         had_by_all = min([self._turn.durable.local_aru, *told])
@@ -399,7 +401,10 @@ class ReconciliationHandler(Handler):
             self._data.ordering.global_history.forget_up_to(had_by_all)
 
     def _serve(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
-        """Send a burst of ordered slots to server `to`, cut into messages that fit a frame."""
+        """Answer server `to`, which lacks the slots from `first` on, with `rows`: (slot, ordered batch) pairs.
+
+        They are sent in as many replies as are needed for each to fit a frame. Without rows one empty reply is sent.
+        """
         burst_end = rows[-1][0] if rows else first
         part: list[tuple[int, Batch]] = []
         size = 0

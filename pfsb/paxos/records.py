@@ -54,7 +54,7 @@ class AruRecord:
 class PeerRecord:
     """The storage of server `server_id` has this identity (Departure 12).
 
-    A server writes such a record about its own storage, too, with other numbers
+    A server writes such a record about its own storage, too; there the numbers have another meaning
     (`pfsb.paxos.log_positions.first_told`).
     """
 
@@ -63,7 +63,7 @@ class PeerRecord:
     incarnation: int = 0
     """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
-    """The log position that its frames told then; 0: not noted."""
+    """The log position that was noted for that incarnation; 0: none."""
 
     def leaving_out(self, groups: int) -> PeerRecord:
         """The record of a server's own storage after `groups` more groups were written while the server did not run.
@@ -99,9 +99,9 @@ class Recovered:
     ordered: Iterable[tuple[int, Batch]] = ()
     """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
-    """The slots above local_aru that are on disk, in ascending order."""
+    """The slots above local_aru that are on disk, whether accepted or known as ordered, in ascending order."""
     peers: dict[int, PeerRecord] = field(factory=dict)
     """Server id -> the facts on disk about the storage of each other server that was heard, and on this server's
     own storage."""
     passes: dict[int, bytes] = field(factory=dict)
-    """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
+    """Slot -> digest of its batch, for the slots that are to be passed without executing them (Departure 38)."""

@@ -95,7 +95,7 @@ def new_data(server_id: int, settings: Settings) -> DataStructures:
 
 
 def _nothing() -> None:
-    """Does nothing: stands for a call-back of the layer above until `attach` sets it."""
+    """Does nothing: stands for a callback of the layer above until `attach` sets it."""
 
 
 @implementer(IFrameReceiver)
@@ -199,15 +199,15 @@ class Replica:
         self.checks: list[Callable[[], None]] = []
         """Functions called last at the end of every turn: tests and the simulator check the invariants by them."""
         self.discarded: dict[str, int] = {}
-        """Line of Figure 4 -> number of messages that this server has discarded by that line since its start."""
+        """Line of Figure 4, or another reason -> number of messages that this server has discarded for it since its
+        start."""
         self.shifts: dict[State, int] = dict.fromkeys(State, 0)
-        """State -> number of times since its start that this server has entered it, or stayed in it with another
-        attempted view."""
+        """State -> number of times, since this server's start, that it has entered the state, or stayed in it with
+        another attempted view."""
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the call-backs by which a handler calls one that is built later, because the later one needs the earlier
-        one to be built."""
+        """Set the callbacks by which a handler calls another one that is built after it."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
@@ -225,7 +225,8 @@ class Replica:
         self.update_timers.is_behind = self.reconciliation.is_behind
 
     def _on_gap(self, seq: int) -> None:
-        """Slot `seq` is ordered here, and an earlier one is not: ask for it, or propose it again."""
+        """Slot `seq` is ordered here, and an earlier one is not: ask a peer for it or, as leader, repeat its
+        PROPOSAL."""
         self.reconciliation.catch_up_to(seq)
         self.retransmission.gap_seen()
 
@@ -328,7 +329,7 @@ class Replica:
             check()
 
     def introduce(self, update: ClientUpdate) -> None:
-        """Take, in a turn, a new update of one of this server's own clients."""
+        """Take a new update of one of this server's own clients. Called in a turn."""
         self.alive.client_asks()
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
@@ -371,8 +372,8 @@ class Replica:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in
         `_dispatch_rare`.
 
-        The handlers of frequent messages compare their numbers with this server's state, to save work. Returns the line
-        of Figure 4 that discards the message, or None.
+        Rare messages are checked by `Plausibility` first; to save work, the handlers of frequent ones check numbers
+        themselves. Returns the line of Figure 4, or another reason, that discards the message, or None.
         """
         data = self.data
         match message:

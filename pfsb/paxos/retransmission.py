@@ -49,7 +49,7 @@ class Repetition:
 
 
 class Retransmission(Handler):
-    """Two timers: one repeats messages that had no effect when they are due, a slow one sends ALIVE and VC_PROOF."""
+    """Two timers: one sends messages again that have had no effect in time, a slow one sends ALIVE and VC_PROOF."""
 
     def __init__(
         self,
@@ -98,7 +98,8 @@ class Retransmission(Handler):
         self._calls.clear()
 
     def resend_due(self) -> None:
-        """Send the VIEW_CHANGE, PREPARE or PROPOSALs that had no effect again, and set the timer for the next time.
+        """Send again the VIEW_CHANGE, PREPARE or PROPOSALs that had no effect in time, and set the timer for the next
+        look.
 
         The timer is a delayed call and not a LoopingCall, which would end silently after an exception: an exception in
         a turn must stop the whole server.
@@ -111,7 +112,7 @@ class Retransmission(Handler):
             )
 
     def wake_by(self, time: float) -> None:
-        """Look at `time`, by the clock, or sooner whether a message is to be repeated."""
+        """Set the timer so that this server looks for messages to repeat at `time`, by its clock, or sooner."""
         if time < self._wake_at:
             self._wake_at = time
             call = self._calls.get("resend")
@@ -119,15 +120,17 @@ class Retransmission(Handler):
                 call.reset(max(0.0, time - self._clock.seconds()))
 
     def proposal_sent(self, now: float) -> None:
-        """Look whether a PROPOSAL is to be repeated when its slot should have been ordered; `now` by the clock."""
+        """Called when a PROPOSAL was sent, at `now` by the clock: set the timer to the time by which its slot should be
+        ordered, so that the PROPOSAL is repeated if it is not."""
         due = now + self._slot_time.seconds
         if due < self._wake_at:
             self.wake_by(due)
 
     def election_begun(self) -> None:
-        """Look in time whether the VIEW_CHANGE that is sent in this turn is to be repeated.
+        """Called in the turn that sends a first VIEW_CHANGE for a view: set the timer for its repetition.
 
-        That waits were in vain under the former leader says little about the next one.
+        The waits that grew under the former leader begin anew (`RoundTrip.start_anew`): they say little about the next
+        one.
         """
         self._slot_time.start_anew()
         wait = self._first_wait()
@@ -136,12 +139,14 @@ class Retransmission(Handler):
         self.wake_by(due)
 
     def gap_seen(self) -> None:
-        """Repeat, as leader, the PROPOSALs below a slot that is ordered already, when they have had their time."""
+        """Called when a slot is ordered above one that is not: set the timer, as leader, to repeat the PROPOSALs below
+        it soon."""
         if self._data.server.state is State.REG_LEADER:
             self.wake_by(self._clock.seconds() + self._slot_time.mean * (REORDERING - 1))
 
     def path_is_back(self) -> None:
-        """Repeat PROPOSALs soon: a server is heard again that was not heard for a while."""
+        """Called when a server is heard again that was not heard for a while: set the timer to repeat PROPOSALs
+        soon."""
         now = self._clock.seconds()
         self._slot_time.interrupted(now)
         self.wake_by(now + self._slot_time.mean)
@@ -167,10 +172,12 @@ class Retransmission(Handler):
         self._view_raise.look()
 
     def relax(self) -> None:
-        """Forget a part of those measured times of which nothing new is learned now.
+        """Shorten measured times that are long, if nothing is under way that would measure them (`RoundTrip.relax`).
 
-        While this server's disk writes, the times that rest on disks are kept: other servers' disks may write the same,
-        with updates at their gates of which this server does not know yet (Departure 48).
+        Those are the time of a reply of reconciliation, unless this server is behind; the time of a slot, unless an
+        update waits to be executed; and the time of an update, unless one of this server's clients is pending. The last
+        two depend on disks, and stay as they are while this server's disk writes: the disks of other servers may be
+        writing the same, with updates at their gates of which this server does not know yet (Departure 48).
         """
         if not self._reconciliation.is_behind():
             self._reconciliation.round_trip.relax()
@@ -270,7 +277,7 @@ class Retransmission(Handler):
     def _unordered(self) -> Iterator[tuple[int, Slot, float]]:
         """(number, slot, wait in seconds) for the slots that this leader has proposed and that are not ordered yet.
 
-        The wait is short for a slot with a later one that is ordered already, though it was sent later.
+        The wait is shorter for a slot if another slot, whose PROPOSAL was sent after its own, is ordered already.
         """
         ordering = self._data.ordering
         slots = list(ordering.global_history.above(ordering.local_aru))

@@ -2,8 +2,9 @@
 
 The wait follows measured times from request to answer: their smoothed mean and four times their smoothed deviation, so
 that it is short on quick links and disks, and long enough on slow ones. An answer to a request that was sent twice may
-belong to either copy (Karn's rule, `RoundTrip.answered`). Each time that a wait was in vain the next one is twice
-as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true time.
+belong to either copy (Karn's rule, `RoundTrip.answered`). Each time that no answer comes within the wait, the next wait
+is twice as long, and up to a quarter longer at random, until an answer to a request that was sent once shows the true
+time.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
 """Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
 GUESSING_WAITS = 16
-"""How long, in units of the wait, answers to requests that were sent again may be taken for answers to the last copy.
-Where messages are lost, some request that was sent once is answered in that time; where answers are slow, none is."""
+"""For how long, in units of the wait, answers may be taken for answers to the last copy, if all of them are to requests
+that were sent again. If messages are lost, a request that was sent once is answered within that time, and the guessing
+ends. If answers are slow, none is; then times are measured from the first copy (`RoundTrip._guess`)."""
 JITTER = 0.25
-"""Maximum share by which a doubled wait is longer, so that servers that wait for the same thing do not stay in step."""
+"""Maximum share by which a wait is made longer than double, so that servers that wait for the same thing do not stay in
+step."""
 RELAXATION = 0.97
 """Factor by which the measured times shrink in each period of ALIVE in which nothing is under way: half of them is left
 after some 4 s with the default timers."""
@@ -111,7 +114,7 @@ class RoundTrip:
             self._set()
 
     def back_off(self) -> None:
-        """Make the next wait twice as long, and a random share longer: the present one was in vain."""
+        """Make the next wait twice as long, and a random share longer: no answer came within the present one."""
         if self.seconds < self._longest:
             self._backoff *= self._rng.uniform(2.0, 2.0 * (1 + JITTER))
             self._set()
@@ -122,7 +125,7 @@ class RoundTrip:
         self._set()
 
     def relax(self) -> None:
-        """Forget a part of what makes waits longer than the first one: what was slow may be quick by now."""
+        """Make waits that have grown beyond the first one a little shorter: what was slow may be quick by now."""
         if self._backoff > 1.0:
             self._backoff = max(1.0, self._backoff * RELAXATION)
             self._set()

@@ -15,17 +15,20 @@ class Settings:
     """Maximum number of doublings of the Progress_Timer, up to progress_seconds * 2**progress_doublings_max
     (Departure 28)."""
     update_seconds: float = 0.5
-    """How long an update may wait to be executed before it is sent again: the length of the Update_Timer."""
+    """How long an update may wait to be executed before it is sent again, while no times are measured: the
+    Update_Timer's length at first (Departure 49)."""
     alive_seconds: float = 0.2
     """Time from one ALIVE of a server to its next; a VC_PROOF goes with each."""
     resend_seconds: float = 0.1
-    """How long a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again."""
+    """How long a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again, while no times are
+    measured (Departure 49)."""
     lazy_seconds: float = 0.01
     """How long an ACCEPT may wait for another frame to travel in (Departure 25); with 0 no ACCEPT waits."""
     disk_seconds: float = 8.0
     """How long a write to disk may be under way before the disk counts as one that hangs (Departure 44)."""
     reconciliation_seconds: float = 0.25
-    """How long one peer may take to answer a reconciliation request before another is asked."""
+    """How long one peer may take to answer a reconciliation request before another is asked, while no times are
+    measured (Departure 49)."""
     window_slots: int = 16
     """Maximum number of proposals under way at once (section 5.10, Departure 20)."""
     batch_bytes_max: int = 48_000

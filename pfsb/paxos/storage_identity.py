@@ -60,14 +60,14 @@ LOG_SECONDS = 10.0
 """Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
 DOUBT_PERIODS = 20
 """How long a KNOWN_POSITION keeps this server from being admitted, in periods of ALIVE. A server that knows a later
-state says so each time that it is asked, which is in each period, so many losses in a row are unlikely."""
+state is asked in each period, and says so each time; that so many answers in a row are lost is unlikely."""
 ANSWERS_PER_ALIVE = 4
 """Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 
 
 class StorageWasReplaced(Exception):
-    """This server may not vote: too many others know its id with an earlier storage, whose promises its storage
-    lacks."""
+    """Raised if this server may not vote: too many others know its id with an earlier storage, whose promises its
+    storage lacks."""
 
 
 class StorageIdentityHandler(Handler):
@@ -91,7 +91,7 @@ class StorageIdentityHandler(Handler):
         self._strangers: set[int] = set()
         """Ids of the other servers that have told (STRANGER) that they know this server's id with another storage."""
         self._answered_at: dict[int, float] = {}
-        """Server -> the time by the clock at which one of its frames that was not handled was answered last."""
+        """Server -> the time by the clock at which a frame of that server that was not handled was last answered."""
         self.returns = False
         """Whether this storage has installed a view before, and so was admitted before."""
         self.known_at_start: set[int] = set()
@@ -111,9 +111,11 @@ class StorageIdentityHandler(Handler):
         self._admit_if_known()
 
     def ask_again(self) -> None:
-        """Ask, in a turn and with each ALIVE, those others for ACQUAINTED that have not sent it since this start.
+        """Called in a turn with each ALIVE: ask for ACQUAINTED the other servers that have not sent it since this
+        start.
 
-        A newcomer's ALIVE asks by itself (`answer_alive`); a server that comes back asks by HEARD.
+        A newcomer need not ask, since its ALIVE is answered by ACQUAINTED (`answer_alive`); a server that comes back
+        asks by HEARD.
         """
         if not self.is_newcomer:
             return
@@ -153,8 +155,9 @@ class StorageIdentityHandler(Handler):
         """Whether a frame carries the storage identity that this server has remembered for the sender.
 
         The identity of a sender that this server does not know yet is remembered, on disk, as soon as a frame shows
-        that the sender has received one of this server: the frame names this server's identity, which only receivers of
-        its frames know. So a forged frame, in the name of a server that was not started yet, binds nothing.
+        that the sender has received a frame of this server: it names the identity of this server's storage, which only
+        receivers of its frames know. So a forged frame, in the name of a server that was not started yet, binds
+        nothing.
         """
         known = self._membership.identities.get(sender)
         if known == identity:
@@ -173,8 +176,8 @@ class StorageIdentityHandler(Handler):
         return False
 
     def _answer(self, sender: int, answer: Stranger | Heard) -> None:
-        """Answer a frame that is not handled, unless one of its sender was answered just before
-        (`ANSWERS_PER_ALIVE`)."""
+        """Answer a frame that is not handled, but at most `ANSWERS_PER_ALIVE` frames of one sender within
+        `alive_seconds`."""
         now = self._clock.seconds()
         if now - self._answered_at.get(sender, NEVER) >= self._settings.alive_seconds / ANSWERS_PER_ALIVE:
             self._answered_at[sender] = now
@@ -183,9 +186,9 @@ class StorageIdentityHandler(Handler):
     def on_stranger(self, message: Stranger) -> None:
         """Stop this server if so many others know its id with an earlier storage that no majority is left without them.
 
-        This storage lacks the promises of the earlier one. A single server may be wrong about the earlier storage, and
-        it alone keeps no majority from admitting this one. A STRANGER that names another identity was meant for a
-        storage that this server had before, and is ignored.
+        This storage lacks the promises of the earlier one. Fewer servers may be wrong about the earlier storage, and
+        they do not keep the others from admitting this one. Raises `StorageWasReplaced` to stop. A STRANGER that names
+        another identity was meant for a storage that this server had before, and is ignored.
         """
         if message.identity != self._identity:
             return
@@ -215,8 +218,8 @@ class StorageIdentityHandler(Handler):
     def on_acquainted(self, message: Acquainted) -> None:
         """Count a server that has this storage's identity on disk; ignore ACQUAINTED for a former storage.
 
-        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
-        storage was further before.
+        If this server comes back, it counts only servers whose storages it knew when it started: any other cannot know
+        whether this storage was in a later state before.
         """
         sender = message.server_id
         if self.is_newcomer and message.identity == self._identity:
@@ -226,7 +229,8 @@ class StorageIdentityHandler(Handler):
                 self._admit_if_known()
 
     def doubt(self, server_id: int) -> None:
-        """Departure 43: a server knows of a later state of this storage. This server is not admitted meanwhile."""
+        """Departure 43: note that server `server_id` knows of a later state of this storage, so that this server is not
+        admitted (`is_doubted`)."""
         self._acquainted.discard(server_id)
         self._doubted_at[server_id] = self._clock.seconds()
 
@@ -238,15 +242,16 @@ class StorageIdentityHandler(Handler):
         return any(at >= oldest for at in self._doubted_at.values())
 
     def on_heard(self, message: Heard) -> None:
-        """Answer HEARD, by which another server asks for a sign of life, with ACQUAINTED."""
+        """Answer HEARD with ACQUAINTED."""
         if message.identity == self._identity:
             self._acquaint(message.server_id)
 
     def _acquaint(self, sender: int) -> None:
-        """Tell the sender of a frame that its storage's identity is on disk here.
+        """Send ACQUAINTED to server `sender`, whose frame is being handled: the identity of that server's storage is on
+        disk here.
 
-        Not if the frame has told less of the storage than is known: its sender may have been started with an earlier
-        state, and must not be admitted.
+        Nothing is sent if that frame has told a lower log position than is noted of the sender's storage: the sender
+        may have been started with an earlier state of it, and then must not be admitted.
         """
         if not self._peers.is_overtaken(sender):
             self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)

@@ -35,8 +35,8 @@ from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 SYNCS_PER_NOTE = 16
-"""Every how many syncs the records of `Turn.due_records` are written: with each they would make a tenth more to write.
-"""
+"""The records of `Turn.due_records` go with one of so many syncs: with each one they would add a tenth to what is
+written."""
 
 
 @define
@@ -168,7 +168,7 @@ class Turn:
             self.send_early(message, to)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call `function`, which answers a client, once: when all records forced up to this turn are on disk."""
+        """Let `function`, which answers a client, be called when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args, None))
 
@@ -267,8 +267,8 @@ class Turn:
 
     @property
     def shows_only_what_is_durable(self) -> bool:
-        """Whether all that this server has executed rests on records that are on disk, as far as it rests on its own
-        ones."""
+        """Whether no turn that has executed a slot waits at the gate: the results of executing rest on no record that
+        is not on disk."""
         return not any(outbox.has_executed for _, outbox in self._behind_the_gate)
 
     @property
@@ -285,7 +285,7 @@ class Turn:
         """Count the writes from those that are on disk now, and put messages that wait for one write into one outbox.
 
         The model checker does so, since states that differ in these numbers alone are one state. Returns by how much
-        the number of each write under way went down; its call-back must be told the lower number.
+        the number of each write under way went down; its callback must be told the lower number.
         """
         behind = self.durable_position
         if behind or len(self._behind_the_gate) > 1:

@@ -23,8 +23,8 @@ from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.window import Window
 
 LONGEST_WAIT = 4
-"""Maximum length to which the Update_Timer doubles, in units of `update_seconds`: so long do the other servers remember
-that the update waits (`Demand.note_foreign_update`)."""
+"""Maximum length to which the Update_Timer doubles, in units of `update_seconds`: other servers do not remember for
+longer that an update waits (`Demand.note_foreign_update`)."""
 SLOTS_PATIENCE = 2
 """Minimum length of the Update_Timer while the window is full, in units of the time within which nearly all slots were
 ordered lately: an update may have to wait for a slot to end."""
@@ -38,7 +38,7 @@ class UpdateTimer:
     sent_at: float
     """Time by the clock at which the update was last sent, or was found to be under way."""
     position: int
-    """Number of disk writes that must be done before what was sent last has left this server."""
+    """Number of disk writes that must be done before the update counts as having left this server."""
     expiries: int = 0
 
 
@@ -52,13 +52,13 @@ class UpdateTimers(Handler):
         """The wait for an update to come back in a PROPOSAL."""
         self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
         self._latest_executed = 0.0
-        """Time by the clock at which the latest of the executed updates was first sent: updates that were sent before
-        it, and are not under way, are lost, and no reason for longer timers."""
+        """Time by the clock at which the most recently sent of the executed updates was first sent. An update that was
+        sent before it and is not under way was lost; that is no reason for longer timers."""
         self._call: IDelayedCall | None = None
         self._call_at = 0.0
         """Time by the clock for which the delayed call is set."""
         self.is_behind: Callable[[], bool] = lambda: False
-        """Whether this server knows that it lacks slots, in which its updates may have been executed."""
+        """Tells whether this server knows that it lacks slots, in which its updates may have been executed."""
         self.on_open_slot: Callable[[int], None] = lambda seq: None
         """Called with the highest slot that holds a pending update, when the slot should have been executed by now."""
 
@@ -87,8 +87,8 @@ class UpdateTimers(Handler):
     def executed(self, client_id: str, seq: int) -> None:
         """Stop the timer of a client's update, which was executed here in slot `seq`.
 
-        If a follower got its PROPOSAL after the update was sent, and the update was sent once, the time in between is
-        measured.
+        A follower measures the time from sending the update to its PROPOSAL (`RoundTrip.answered`), if the PROPOSAL
+        came after the last copy of the update was sent.
         """
         timer = self._timers.pop(client_id, None)
         if timer is None:
@@ -119,7 +119,8 @@ class UpdateTimers(Handler):
                 self._turn.send(update, leader)
 
     def path_is_back(self) -> None:
-        """Expire soon: a server is heard again that was not heard for a while (Departure 49)."""
+        """Called when a server is heard again that was not heard for a while: undo the doubling of the timers
+        (Departure 49)."""
         self.round_trip.interrupted(self._clock.seconds())
         self._arm()
 
@@ -138,7 +139,7 @@ class UpdateTimers(Handler):
             self._arm()
 
     def expire_due(self) -> None:
-        """Send the updates again whose timers have expired, as far as they are not known to be on their way."""
+        """Send again the updates whose timers have expired, except those that are known to be on their way."""
         now = self._clock.seconds()
         seconds = self.seconds
         due = []
@@ -193,8 +194,8 @@ class UpdateTimers(Handler):
     def bound_in_this_view(self) -> dict[tuple[str, int], int]:
         """(client id, timestamp) -> slot, of the updates that are known to be on their way (Departure 49).
 
-        They are in PROPOSALs of the installed view, whose leader repeats these until they are ordered, or are ordered
-        above a gap. In an election nothing is known to be on its way.
+        Such an update is in a PROPOSAL of the installed view, which the leader repeats until its slot is ordered; or it
+        is in a slot that is ordered above a gap. In an election no update is known to be on its way.
         """
         if self._data.server.state is State.LEADER_ELECTION:
             return {}

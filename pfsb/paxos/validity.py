@@ -51,8 +51,8 @@ class Validity:
         """Whether the batch may be ordered in slot `seq`.
 
         An update is made before its slot can be executed anywhere, so a `made_at` that is not below the slot is wrong;
-        it would keep the update valid for longer than its horizon (Departure 7). A batch that is too large would fit
-        the message that has brought it, and perhaps not the one in which this server has to pass it on.
+        it would keep the update valid for longer than its horizon (Departure 7). A batch that is too large may fit the
+        message that has brought it, but not the one in which this server has to pass it on.
         """
         if len(batch.data) > BATCH_BYTES_MAX:
             return False

@@ -1,9 +1,9 @@
 """Departure 50: a leader raises its view above the view of servers that have installed a later one.
 
 A server that has installed a view never follows a leader of an earlier view again. If a minority has installed a later
-view, and a majority works in an earlier one, the minority stays out until the majority elects a leader for the next
-time. So the leader attempts a view that it leads itself, above all views that such servers have told in their ALIVEs
-for long enough. Its followers attempt the same view with it, and the other servers join.
+view, and a majority works in an earlier one, the minority stays out until the majority elects another leader. So the
+leader attempts a view that it leads itself, above all views that such servers have told in their ALIVEs for long
+enough. Its followers attempt the same view with it, and the other servers join.
 
 A server in error may tell such a view again and again. So each raise doubles the time that the leader waits before the
 next one, and goes up by a bounded number of views.
@@ -29,9 +29,10 @@ its default at first, and of its maximum length when several raises have followe
 RAISE_VIEWS_MAX: Final = 1_024
 """Maximum number of views by which one raise goes up, besides the few up to the next view that the leader leads.
 
-A server in error makes a leader raise its view once in the time of ten Progress_Timers at most, in the long run. With
-the default of one second, the 2**32 views of a cluster last for more than a year then. A server that has installed a
-view further above comes back after several raises."""
+A server in error makes a leader raise its view, in the long run, at most once in the time of ten Progress_Timers. With
+the default of one second, the 2**32 views of a cluster then last for more than a year. A server that has installed a
+view further above comes back after several raises.
+"""
 
 
 class ViewRaise(Handler):
@@ -54,13 +55,14 @@ class ViewRaise(Handler):
         self.shortest_wait = PATIENCE * core.settings.progress_seconds
         """How long, in seconds, a server must have told a later view before the first raise."""
         self.longest_wait = PATIENCE * progress_timer.longest
-        """Maximum of `wait`, in seconds. When no server has told a later view for as long, `wait` is short again."""
+        """Maximum of `wait`, in seconds. If for that long no server has told a later view, `wait` is `shortest_wait`
+        again."""
         self.wait = self.shortest_wait
-        """How long, in seconds, a server must have told a later view before the next raise: twice as long after each
-        raise."""
+        """How long, in seconds, a server must have told a later view before the next raise. Each raise doubles it, up
+        to `longest_wait`."""
         self._beyond_since: dict[int, float] = {}
-        """Server id -> time by the clock from which on that server's latest ALIVE, at each look since the last raise,
-        has told a later view than the one that this server leads."""
+        """Server id -> time by the clock of the first of the looks, without a break up to the last one, at which that
+        server was in a later view than the one that this server leads. Emptied by each raise."""
         self._last_beyond = NEVER
         """Time by the clock of the last look that has found a server in a later view."""
 

@@ -15,7 +15,7 @@ from attrs import define, field
 
 @define(eq=False)
 class Background:
-    """Makes calls one after the other, in a thread of its own. Nothing is started before the first call."""
+    """Makes calls one after the other, in a thread of its own, which the first call starts."""
 
     _name: str
     """The name of the thread, for those who debug."""
@@ -32,7 +32,7 @@ class Background:
     def finish(self, timeout_seconds: float) -> bool:
         """Wait until all calls so far are made, but no longer than `timeout_seconds`, and end the thread.
 
-        Returns False if the thread is still busy, as it is while its disk hangs.
+        Returns False if a call is still under way then, as it is while its disk hangs.
         """
         if self._thread is None:
             return True

@@ -91,8 +91,8 @@ class ChatLogWriter:
 
     The lines wait in memory. They are few: while the disk hangs, no further events pass the durability gate, since the
     data is on the same disk. When a long file is made anew at the start, the caller waits for the disk each time that
-    there are `LINES_WAITING_MAX`. A line for which the disk has no room is written when there is room again. Lines that
-    are lost with the process are written at the next start.
+    `LINES_WAITING_MAX` lines wait. A line for which the disk has no room is written when there is room again. Lines
+    that are lost with the process are written at the next start.
     """
 
     _log = Logger()

@@ -87,7 +87,8 @@ class Options(usage.Options):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Note the slot, and say so; or say in one line why not, with exit status 1."""
+    """Note in the data directory that the slot is left out, and print that this was done. If the directory refuses it,
+    print the reason on standard error and exit with status 1."""
     assert options.directory is not None, "the options were checked"
     config, server_id = options.config, options.server_id
     storage = LogStorage(

@@ -26,8 +26,8 @@ class PortInUse(Exception):
 def refuse_used_ports(config: Config, server_id: int) -> None:
     """Raise `PortInUse` if a process listens already at an address of this server, or an address cannot be used.
 
-    If the server receives from its peers at a host that is a name, that name may have no address of this machine yet:
-    the server looks it up again and again while it runs.
+    A host name at which the server shall receive from its peers is not refused if it has no address of this machine
+    yet: the server looks the name up again and again while it runs.
     """
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
@@ -40,7 +40,10 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
 
 
 def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False) -> None:
-    """Bind the address for a moment. `may_come`: the host need not have an address of this machine yet."""
+    """Bind the address for a moment. Raises `PortInUse`, whose text begins with `place`, if that fails.
+
+    If `may_come` is True, the host need not have an address of this machine yet.
+    """
     host, port = address
     try:
         family, _, protocol, _, where = _first_found(host, port, kind)

@@ -169,7 +169,8 @@ class ServerService(Service):
         self._ports = MultiService()
         self._chat_log: ChatLogWriter | None = None
         self._exit_status: int | None = None
-        """The status with which the process must end at once, without the interpreter's own end; None: it need not."""
+        """The status with which the process must end at once, without the interpreter's usual clean-up; None: the
+        interpreter may end as usual."""
         self._was_up = False
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
@@ -320,7 +321,7 @@ class ServerService(Service):
         return stopped
 
     def _failed(self, failure: Failure) -> None:
-        """Called when the server cannot go on: end the process.
+        """Called when the server cannot go on: logs the reason, and ends the process with `EXIT_FAILED`.
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
@@ -335,9 +336,10 @@ class ServerService(Service):
         _stop_reactor()
 
     def _end(self) -> None:
-        """End the process, when everything else of it has ended: write the last lines of the log, if its disk answers.
+        """Called when the interpreter is about to end: writes the last lines of the text log.
 
-        A thread that is inside a system call holds locks for which the interpreter would wait at its end.
+        Ends the process at once if an exit status is set, or if the disk of the log does not answer: a thread that is
+        inside a system call holds locks for which the interpreter would wait.
         """
         is_written = PROCESS_LOG.finish(LOG_SECONDS)
         if self._exit_status is not None:
@@ -347,7 +349,7 @@ class ServerService(Service):
 
 
 def _chat(server: Server) -> Any:
-    """The chat, if the cluster runs it and it has events; else None."""
+    """The application `chat`, if the cluster runs it and it offers its lines as events (`IEventLog`); else None."""
     applications = server.catalogue.applications
     return next((each for each in applications if each.name == "chat" and IEventLog.providedBy(each)), None)
 

@@ -29,9 +29,9 @@ class TextLog:
         self._given = 0
         """Number of characters that were given to the thread."""
         self._written = 0
-        """Number of characters that the thread is through with."""
+        """Number of characters that the thread has written, or could not write."""
         self._left_out = 0
-        """Number of texts that were left out since the last one that was not."""
+        """Number of texts that were left out, and of which the log does not tell yet."""
 
     def begin(self) -> None:
         """Write in the thread from now on. Threads end in a fork, so a process that goes into the background must have

@@ -27,7 +27,8 @@ MACHINE_FAULTS: Final = (
     ReferenceError,
     Warning,
 )
-"""Built-in exceptions whose causes are outside of the replicated state: room, files, the depth of the stack."""
+"""Built-in exceptions whose causes lie in one machine and not in the replicated state: its memory, its files, the depth
+of its stack."""
 
 
 def depends_on_machine(error: BaseException) -> bool:
@@ -40,7 +41,8 @@ def depends_on_machine(error: BaseException) -> bool:
 
 
 def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception, its causes, the exceptions that it was raised in handling, and the members of groups."""
+    """Yields the exception, its causes, the exceptions during whose handling it was raised, and the members of
+    exception groups."""
     seen: set[int] = set()
     left = [error]
     while left:

@@ -53,15 +53,18 @@ class Bundle(NamedTuple):
 
     client_id: str
     epoch: int
-    """The epoch under which the connection has opened the session; 0 for an anonymous session, opened only once."""
+    """The epoch under which the connection has opened the session; 0 for an anonymous session, which is opened only
+    once."""
     opens: bool
-    """True if executing this bundle opens its session, which is anonymous, unless an earlier bundle has opened it."""
+    """True if executing this bundle opens its session, unless an earlier bundle has opened it. Only an anonymous
+    session is opened in this way."""
     entries: Sequence[Entry]
 
 
 @frozen
 class NotOpened(Refused):
-    """The refusal of the commands of a bundle that would have opened its session, and has not."""
+    """The refusal to open one more session, since as many are open as the setting `sessions` allows. Each command of a
+    bundle that was to open its anonymous session gets this refusal as its result."""
 
 
 def anonymous(incarnation_name: str, connection: int) -> str:
@@ -86,8 +89,8 @@ def encode_entries(entries: Sequence[Entry]) -> bytes:
 def encode_checked(entries: Sequence[Entry]) -> bytes:
     """Encodes entries as `encode_entries` does, if a bundle with them is valid, and an update has room for it.
 
-    The other servers take no update that is not valid, so the leader would propose it in vain, and nothing else could
-    be ordered. An application whose `check` returns what no command can be must not do that to a cluster. Raises
+    Servers refuse an update that is not valid. So a leader would propose it in vain, and nothing could be ordered after
+    it. This check keeps an application whose `check` returns an impossible command from stopping its cluster. Raises
     `BadRequest` for entries that are too large, and for words of a command that are no text, bytes or integer of 64
     bits; OverflowError, TypeError, ValueError or IndexError for all else that cannot be sent.
     """

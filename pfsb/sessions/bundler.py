@@ -65,8 +65,8 @@ class BundlePart:
             self.on_results(results)
 
     def finish_all(self, result: Any) -> None:
-        """Calls `on_results` with this result for every entry, unless no entry needs it any more (see
-        `has_unknown`)."""
+        """Calls `on_results` with this result for every entry. Does nothing if `has_unknown` is True and all numbers
+        are 0."""
         self.finish([result] * len(self.numbers))
 
 
@@ -110,9 +110,11 @@ class Bundler:
         return bundle.encode_bundle(self._head, count, [part.encoded for part in self.outstanding])
 
     def executed(self, results: Sequence[Any]) -> None:
-        """Gives the entries of the outstanding bundle, which was executed, their results: one for each entry.
+        """Called when the outstanding bundle was executed: passes `results`, one for each entry of the bundle, on to
+        its parts.
 
-        If the bundle was refused because the session could not be opened, a later bundle may still open it.
+        If the bundle could not open its session (`NotOpened`), its parts and the waiting parts get that refusal. A
+        later bundle may still open the session.
         """
         if self._opens:
             if isinstance(results[0], bundle.NotOpened):
@@ -133,10 +135,10 @@ class Bundler:
         self.refuse_all(TOO_OLD)
 
     def refuse_all(self, refusal: Refused) -> None:
-        """Refuses the outstanding bundle, which no server ever executes.
+        """Refuses the outstanding bundle, whose commands certainly never run, and the waiting parts.
 
-        The waiting parts are refused as well. None of all these numbers has run, so the client can use them again, in
-        ascending order. If a waiting part ran first, the lower numbers of the outstanding bundle could never run.
+        So the client can use all these numbers again, in ascending order. If a waiting part ran first, the lower
+        numbers of the outstanding bundle could never run.
         """
         parts = [*self.outstanding, *self.waiting]
         self.outstanding = []
@@ -149,10 +151,11 @@ class Bundler:
         self.waiting.clear()
 
     def note_repeated(self, number: int, now: float) -> None:
-        """Lets a part that was answered provisionally wait for `request_seconds` again, since its number is repeated.
+        """Called when a client has repeated `number` at the clock time `now`. If the part with that number was answered
+        provisionally, the part may wait for `request_seconds` again.
 
-        A repetition before that answer makes no wait longer: a client that repeats every second would otherwise never
-        be answered while there is no majority.
+        Before the provisional answer, a repetition makes no wait longer: a client that repeats every second would
+        otherwise never be answered while there is no majority.
         """
         for part in self.outstanding:
             if part.has_unknown and number in part.numbers:
@@ -162,7 +165,8 @@ class Bundler:
     def refuse_submitted_before(
         self, oldest: float, unknown: Provisional = UNKNOWN, not_sent: NotSent = NOT_SENT
     ) -> None:
-        """Refuses the parts that were submitted before the clock time `oldest`, each with one of the two refusals.
+        """Refuses the parts that were submitted before the clock time `oldest`: outstanding ones by `unknown`, waiting
+        ones by `not_sent`.
 
         An outstanding part may still be ordered, so the fate of its commands is unknown. A waiting part was not sent,
         so its commands certainly do not run. If the oldest waiting part is due, all waiting parts are refused: they all

@@ -27,15 +27,16 @@ BIRTH_BYTES_MAX: Final = 16_384
 """Maximum size, in bytes, of encoded settings."""
 
 HORIZON_MIN: Final = 10_000
-"""Minimum number of slots of the setting `horizon` that a user may choose. An update that is under way while as many
-slots are filled does not run. With a few slots, a busy cluster would run hardly any update, and could not be told
-otherwise: the update that raises the horizon would not run either."""
+"""Minimum that a user may choose for the setting `horizon`, in slots. An update that is ordered more than `horizon`
+slots after it was made does not run. With a horizon of a few slots, hardly any update would run in a busy cluster, not
+even the one that raises the horizon."""
 
 IDENTITY: Final = "cluster_identity"
 
 
 class WrongSetting(ValueError):
-    """A setting that cannot be; the text says which, and what would be right."""
+    """Raised for a setting with an impossible name or value, and for bytes that are no settings. The text says what is
+    wrong."""
 
 
 @frozen
@@ -53,12 +54,14 @@ def _number(default: int, least: int, most: int, text: str) -> Any:
 
 @frozen
 class ClusterSettings:
-    """One set of values. Names that the configuration file has, too, are named as they are there."""
+    """A value for each setting of a cluster. Settings that the configuration file has, too, have the same names
+    there."""
 
     members: tuple[int, ...]
     """Ids of all servers, ascending."""
     apps: tuple[tuple[str, int], ...]
-    """(name, version) of each application that runs, in the order in which their waits end."""
+    """(name, version) of each application that runs. In this order applications are told that time has passed, or that
+    a session has ended."""
     cluster_identity: bytes = bytes(IDENTITY_BYTES)
     """Random bytes, drawn at the birth of the cluster, that tell it from any other cluster of the same name."""
     rules: int = _number(1, 1, RULES_KNOWN, "version of the rules of execution")
@@ -81,10 +84,10 @@ class ClusterSettings:
     replies_bytes: int = _number(2**28, 1, 2**50, "bytes of the answers that are kept for all sessions together")
 
     def encode(self) -> bytes:
-        """The values by name, in the order of the names: the same bytes on every server.
+        """The settings as bytes, which are equal on every server: pairs of name and value, in the order of the names.
 
-        A setting of `_ADDED` is left out while it has its default, and `decode` gives it that: so settings that were
-        ordered before there was such a setting are those of a cluster that has never changed it.
+        A setting that is in `_ADDED` is left out while it has its default, and `decode` puts the default in. So the
+        settings of a cluster that is older than such a setting keep their encoding until the setting is changed.
         """
         values = [(name, getattr(self, name)) for name in sorted(_NAMES)]
         packed: bytes = msgpack.packb([(name, value) for name, value in values if value != _ADDED.get(name)])
@@ -92,8 +95,8 @@ class ClusterSettings:
 
     @classmethod
     def decode(cls, data: bytes) -> ClusterSettings:
-        """The settings that `encode` has made these bytes of. Raises `WrongSetting`, and nothing else, for all other
-        bytes."""
+        """The settings in bytes that `encode` has made. Raises `WrongSetting`, and nothing else, for bytes without
+        valid settings."""
         try:
             values = dict(msgpack.unpackb(data, use_list=False))
         except Exception as error:
@@ -111,7 +114,8 @@ class ClusterSettings:
         return cls(**values)
 
     def change(self, values: Mapping[str, str]) -> ClusterSettings:
-        """New settings that differ from these in the values given as text. Raises `WrongSetting` for a wrong value."""
+        """New settings: these ones with the changes in `values`, which has name -> value as text. Raises `WrongSetting`
+        for a wrong name or value."""
         return evolve(self, **{name: parse(name, text) for name, text in values.items()})
 
     def shown(self) -> dict[str, int | str]:
@@ -131,7 +135,7 @@ def show_app(name: str, version: int) -> str:
 
 
 def parse(name: str, text: str) -> Any:
-    """The value of a setting that a user has typed. Raises `WrongSetting`."""
+    """The value of the setting `name` in `text`, as a user has typed it. Raises `WrongSetting`."""
     if name == "apps":
         return _parse_apps(text)
     if name not in RANGES:
@@ -144,10 +148,10 @@ def parse(name: str, text: str) -> Any:
 
 
 def _check_number(name: str, value: object, least: int) -> None:
-    """Raises `WrongSetting` for a value below `least`, or above the range of its setting.
+    """Raises `WrongSetting` unless `value` is an integer from `least` to the maximum of the setting `name`.
 
-    A later version of the rules than this server knows may be the cluster's all the same: only a server that has to
-    follow it must know it.
+    The setting `rules` may be higher than `RULES_KNOWN`, the version that this server knows: only a server that has to
+    execute commands by these rules must know them.
     """
     most = VERSION_MAX if name == "rules" else RANGES[name].most
     if type(value) is not int or not least <= value <= most:
@@ -224,4 +228,4 @@ IN_FILES: Final = ("apps", *(name for name in RANGES if name not in QUOTAS))
 """Names of the settings that a server takes from its configuration at the birth of its cluster."""
 _NAMES: Final = frozenset(attribute.name for attribute in fields(ClusterSettings))
 _ADDED: Final = {"instance_bytes": fields(ClusterSettings).instance_bytes.default}
-"""Name of each setting that clusters may lack, since they were born before there was such a setting -> its default."""
+"""Name -> default of each setting that was added to pfsb later: the settings of an older cluster lack it."""

@@ -226,8 +226,9 @@ class ClientConnection:
     def query_local_all(self, questions: Sequence[Command], answer: AnswerAll) -> None:
         """Answers several questions as `query_local` does, all from one state of this server.
 
-        While the disk is in trouble, the questions are answered at once if the state rests on no record that is not on
-        disk: a write may be under way for long. Otherwise they are refused if the disk hangs (Departure 44).
+        While the disk is in trouble, the durability gate may stay shut for long. If all that the state shows is on
+        disk, the questions are answered at once, past the gate. If not, they are refused while the disk hangs
+        (Departure 44), and wait at the gate while it is full.
         """
         self.unanswered += len(questions)
         answer = partial(self._give_answers, answer)
@@ -242,8 +243,8 @@ class ClientConnection:
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        The command is still in `submitted` if another command of the same bundle has completed it, because the bundle
-        has not brought the result PENDING to this connection yet.
+        If another command of the same bundle has completed it, the command is still in `submitted`: the results of the
+        bundle, with PENDING among them, have not come to this connection yet.
         """
         submitted = self.pending.pop(number, None) or self.submitted.pop(number, None)
         if submitted is not None:
@@ -318,9 +319,10 @@ class ClientConnection:
         submitted_at: float,
         is_current: bool,
     ) -> None:
-        """Answers the questions of a read, in a turn, or puts them through the log.
+        """Answers the questions of a read, in a turn, or puts them through the log, or refuses them if the disk is in
+        trouble.
 
-        `is_current` is True if this server has executed all updates that the questions must see.
+        `is_current` is True if this server has executed all updates that the questions must see: then it answers them.
         """
         self._reads_under_way -= 1
         if is_current:
@@ -404,12 +406,12 @@ class ClientConnection:
             self._answer_behind_gate(answer, result)
 
     def _answer_questions(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        """Answer questions in a turn, behind the durability gate."""
+        """Answers questions in a turn, behind the durability gate."""
         self._turn.answer(answer, self._results_of(questions), HANGING.question)
 
     def _results_of(self, questions: Sequence[Command]) -> list[Result]:
-        """The answers to questions by the present state, or refusals if the session has ended: its client may have seen
-        later states elsewhere."""
+        """The answers to questions by the present state. If the session has ended, its refusal for each question: the
+        client may have seen later states at another server."""
         ended = self._session_end
         return [self._machine.question(question) if ended is None else ended for question in questions]
 

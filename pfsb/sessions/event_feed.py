@@ -92,10 +92,10 @@ class EventFeed:
             subscription.release(length)
 
     def _follow_catalogue(self) -> None:
-        """Follows a switch of the catalogue: the cluster runs other applications than before.
+        """Called when the cluster runs other applications than before: brings the event logs up to date.
 
-        The subscriptions of an application that goes on under another version go on. Those of one that runs no more
-        end. Events of a new application may still wait at the gate, so none of them is released here.
+        The subscriptions of an application that goes on under another version go on. Those of an application that runs
+        no more end. Events of a new application may still wait at the gate, so none of them is released here.
         """
         before, self._logs = self._logs, {}
         for application in self._catalogue.applications:

@@ -27,8 +27,8 @@ from pfsb.sessions.state_machine import ASK, EXPIRE, Session, SessionStateMachin
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1
-"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most so much
-later."""
+"""Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most this
+much after its time limit."""
 TIME_EVERY_MS = 10_000
 """How much time, in milliseconds, passes in the state machine until a leader orders the time, although the time limit
 of no PENDING command has passed."""
@@ -38,7 +38,8 @@ the clients of its sessions as silent."""
 ANSWER_UPDATES = 4
 """How long a server has for its answer to ASK, in units of `update_seconds`, beside one `progress_seconds`.
 
-The server needs one to learn of ASK, and two until its answer goes to all servers, which relay it (Departure 17).
+The server needs one `update_seconds` to learn of ASK, and two until its answer goes to all servers, which relay it
+(Departure 17).
 """
 SWEEP_EVERY = 5
 """Number of looks at time limits, one each `LOOK_SECONDS`, after which all sessions are searched for those that must
@@ -47,16 +48,18 @@ expire."""
 
 @frozen
 class Silence:
-    """Since when the client of a session is silent, and which updates of the session's server were executed by then."""
+    """Since when the client of a session is silent, and which updates of the server at which the session was opened had
+    been executed by then."""
 
     since: float
     heard: int
-    """The last slot in which an update of the session's server was executed; 0: none, or the server is this one."""
+    """The last slot in which an update of the server at which the session was opened had been executed; 0: none, or
+    that server is this one."""
 
 
 @frozen
 class Asked:
-    """An ASK for a server: it was submitted when the last update of that server had been executed in slot `heard`."""
+    """An ASK that the leader has submitted for another server whose last executed update was in slot `heard`."""
 
     heard: int
     executed_at: float | None = None
@@ -87,9 +90,11 @@ class Expiry:
         self.silences: dict[tuple[str, int], Silence] = {}
         """(client id, epoch) -> the silence of the client, for the sessions that this server may expire."""
         self._asked: dict[int, Asked] = {}
-        """Server -> the ASK for it, at the leader."""
+        """Server id -> the last ASK that this server has submitted for that server; emptied when this server does not
+        lead."""
         self._progress: dict[int, tuple[int, float]] = {}
-        """server id -> (its Local_Aru, clock time when that last grew or was no less than this server's Local_Aru)."""
+        """Server id -> (its Local_Aru as this server knows it, clock time at which it last grew or was no less than
+        this server's Local_Aru)."""
         self._expiring: set[tuple[str, int]] = set()
         """(client id, epoch) of the sessions whose expiry is submitted and has no result yet."""
         self._looks = 0
@@ -136,7 +141,11 @@ class Expiry:
         self.silences = silences
 
     def silence_of(self, session: Session, key: tuple[str, int], now: float) -> Silence:
-        """The silence of a session's client. It begins anew whenever an update of the session's server was executed."""
+        """The silence of a session's client; `key` is (client id, epoch) of the session.
+
+        A silence that the last search of all sessions has found goes on; otherwise one begins at `now`. If the session
+        was opened at another server, a silence also begins anew when a later update of that server was executed.
+        """
         is_own = session.server_id == self._server_id
         heard = 0 if is_own else self._machine.heard_in.get(session.server_id, 0)
         silence = self.silences.get(key)
@@ -161,10 +170,11 @@ class Expiry:
         self._expiring.discard(key)
 
     def ask(self, server_id: int, heard: int) -> None:
-        """Have an ASK ordered, which a server that the leader does not hear must answer through the log (Departure 36).
+        """Has an ASK ordered for server `server_id`, which the leader does not hear, and which must answer through the
+        log (Departure 36).
 
-        `heard` is the last slot in which an update of that server was executed. Each value of `heard` has one ASK: the
-        next one follows only when a later update of the server was executed, or when the ASK was refused.
+        `heard` is the last slot in which an update of that server was executed. There is one ASK for each value of
+        `heard`: the next one follows only when a later update of the server was executed, or when the ASK was refused.
         """
         asked = self._asked.get(server_id)
         if asked is None or asked.heard != heard:
@@ -172,7 +182,8 @@ class Expiry:
             self._submission.submit_operation((ASK, server_id), partial(self._on_asked, server_id, asked))
 
     def _on_asked(self, server_id: int, asked: Asked, result: Result) -> None:
-        """In a turn: ASK was executed, and the time for the answer begins; or it was refused, and is sent anew."""
+        """Called in a turn with the result of an ASK. If it was executed, the time for the answer begins; if it was
+        refused, the next search of all sessions submits another one."""
         if self._asked.get(server_id) is not asked:
             return
         if isinstance(result, Done):
@@ -181,9 +192,10 @@ class Expiry:
             del self._asked[server_id]
 
     def has_not_answered(self, server_id: int, heard: int, now: float) -> bool:
-        """Whether a server has let its time for an answer to ASK pass, and no update of it was executed after `heard`.
+        """Whether a server has let its time for an answer to ASK pass, and no update of it was executed after slot
+        `heard`.
 
-        False as long as ASK is not executed: the time begins then.
+        False as long as ASK is not executed, since the time begins then.
         """
         asked, settings = self._asked.get(server_id), self._replica.settings
         if asked is None or asked.heard != heard or asked.executed_at is None:

@@ -25,7 +25,8 @@ from pfsb.sessions.submission import Submission
 from pfsb.sessions.subscription import Subscription
 
 SWEEP_SECONDS = 0.25
-"""Time, in seconds, between two looks at unanswered commands: a refusal comes at most so much too late."""
+"""Time, in seconds, between two looks at unanswered commands: a command that is overdue is refused at most this much
+too late."""
 
 
 @implementer(ISessionObserver)
@@ -84,7 +85,8 @@ class LocalClients:
         return len(self._connections)
 
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
-        """Makes the connection of a client. `ended` is `on_session_end` of `ClientConnection`."""
+        """Makes the connection of a client. `ended(code, text)` is called when the session of the connection has ended:
+        it is `on_session_end` of `ClientConnection`."""
         client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
@@ -106,11 +108,13 @@ class LocalClients:
         return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient)
 
     def answers_in_wait(self) -> list[int]:
-        """A count for each connection, the oldest first: see `ClientConnection.answers_in_wait`."""
+        """For each connection, the oldest first: the number of answers that its client waits for
+        (`ClientConnection.answers_in_wait`)."""
         return [connection.answers_in_wait for connection in self._connections]
 
     def unaccounted_answers(self) -> list[int]:
-        """A count for each connection, the oldest first: answers that its client waits for in vain. All must be 0."""
+        """For each connection, the oldest first: the number of answers that its client waits for in vain. All must be
+        0."""
         return [connection.unaccounted_answers for connection in self._connections]
 
     def _remove(self, connection: ClientConnection) -> None:

@@ -26,7 +26,7 @@ class ISessionObserver(Interface):
         """
 
     def too_old(update: ClientUpdate) -> None:
-        """Called when an update of this server was ordered beyond its horizon, and so does not run.
+        """Called when an update of this server was ordered and never runs, for example since it is beyond its horizon.
 
         May be called more than once for an update.
         """

@@ -106,10 +106,10 @@ class OrderedSettings(Application):
     )
 
     def __init__(self, values: ClusterSettings | None = None) -> None:
-        """`values` are the settings of a machine that is born already; None: slot 1 brings them."""
+        """`values` are the first settings, if the cluster is born already; None: slot 1 brings them."""
         self._values = values
         self.announced: dict[int, Abilities] = {}
-        """Server id -> what it has announced last."""
+        """Server id -> the abilities that it has announced last."""
         self.on_change: Callable[[ClusterSettings], None] = lambda values: None
         """Called inside execution with the settings that are to be in force, at their birth and at each change.
 
@@ -133,7 +133,8 @@ class OrderedSettings(Application):
     # ------------------------------------------------------------------ operations of the servers
 
     def give_birth(self, data: object) -> Result:
-        """Execute BIRTH: put the first settings in force. Settings that exist already are never replaced."""
+        """Execute BIRTH: put the encoded settings `data` in force as the first ones. Settings that exist already are
+        never replaced."""
         if self._values is not None:
             return Refused("BADREQUEST", "the cluster has its settings already")
         if type(data) is not bytes:
@@ -146,7 +147,8 @@ class OrderedSettings(Application):
         return Done()
 
     def announce(self, server_id: int, data: object) -> Result:
-        """Execute ANNOUNCE: store what a server tells that it can run, in place of what it has told before."""
+        """Execute ANNOUNCE: store the encoded abilities `data` of a server, in place of those that it has announced
+        before."""
         if type(data) is not bytes or server_id not in self.values.members:
             return Refused("BADREQUEST", "only a member announces what it can run, as bytes")
         try:
@@ -194,8 +196,8 @@ class OrderedSettings(Application):
         return None
 
     def adopt(self, values: ClusterSettings) -> None:
-        """Put settings in force, after `on_change` has followed them: if it raises, the former settings stay in
-        force."""
+        """Call `on_change` with these settings, and put them in force. If `on_change` raises, the former settings stay
+        in force."""
         self.on_change(values)
         self._values = values
 
@@ -229,7 +231,8 @@ def _pair(part: str) -> tuple[str, str]:
 
 
 def _check_show(asked: Arguments) -> Command:
-    """Check SETTINGS, or SETTINGS SET: as a line, either begins with the verb SETTINGS."""
+    """Check a line with the verb SETTINGS. The normalised command shows the settings, or changes some if the next word
+    is SET."""
     words = asked.words(0, APPLICATIONS_MAX)
     if not words:
         return (SHOW,)

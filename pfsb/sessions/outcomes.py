@@ -50,7 +50,7 @@ def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
 
 
 def _compared(result: Any, about: int | str | tuple[str, int]) -> tuple[Any, ...]:
-    """The part of a result that is compared: of a refusal only the code, and nothing of PENDING."""
+    """`about`, and the part of a result that servers compare: of a refusal only the code, of PENDING nothing."""
     if isinstance(result, Done):
         return about, result.fields, result.rows
     return about, None if result is PENDING else result.code

@@ -50,7 +50,10 @@ class PaxosClients:
         """Number of Paxos clients so far, those that have been given up included."""
 
     def make_updates(self, bundlers: Iterable[Bundler], local_aru: int) -> Iterator[ClientUpdate]:
-        """Takes the next bundle of each bundler, and yields as few updates as can hold these bundles."""
+        """Takes the next bundle of each bundler, and yields as few updates as can hold these bundles.
+
+        `local_aru` is the Local_Aru of this server now, which becomes `made_at` of the updates.
+        """
         together: list[Bundler] = []
         bundles: list[bytes] = []
         size = 0

@@ -47,7 +47,11 @@ def _bytes(value: bytes | str) -> int:
 
 @frozen
 class Beginning:
-    """The kept form of a `DoneGrowing`: its first field is the beginning of a value that has grown since."""
+    """A `DoneGrowing` as it is kept: the result of a command such as APPEND, which tells the whole value that it made.
+
+    Later commands only add to the end of that value, so the cache stores its length, and reads the value from
+    `growing`, where it is the beginning.
+    """
 
     growing: GrowingBytes
     name: str
@@ -80,14 +84,16 @@ class Page:
     time of a server with 5,000 busy clients, in pauses of a third of a second.
     """
     size: int = 0
-    """Bytes that the results have added to what is kept, for the limit of the session."""
+    """Number of bytes by which the results of the page have increased what is kept; it counts for the limit of the
+    session."""
     shared: int = 0
-    """The part of `size` that belongs to values that grow, and whose beginnings other pages may keep, too."""
+    """The part of `size` that belongs to values that grow. Other pages may keep beginnings of the same values: then
+    these bytes are still occupied when this page is dropped."""
     has_beginnings: bool = False
     """Whether one of the results is a beginning of a value that grows."""
     number: int = 0
-    """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has
-    none."""
+    """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has no
+    bytes yet."""
     looked_at: int = 0
     """The number of results in the page when `KeptReplies` last looked at it."""
 
@@ -109,7 +115,7 @@ class KeptReplies:
     size: int = 0
     """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
     pages: OrderedDict[int, Page] = field(factory=OrderedDict, eq=False, repr=False)
-    """The pages that have bytes, in the order in which they come to be looked at."""
+    """Number of a page -> the page, for all pages that have bytes. `make_room` looks at the first one next."""
     _numbered: int = 0
 
     def note(self, page: Page) -> None:
@@ -159,7 +165,7 @@ class ReplyCache:
     forgotten: int = 0
     """The highest command number whose result was dropped."""
     bytes_max: int = BYTES_MAX
-    """Maximum bytes of the results that are kept. The newest results are kept even if they are more."""
+    """Maximum bytes of the results that are kept. The newest results are kept even if they alone are larger."""
     _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
     """The count of the results of all sessions, this one included."""
     _full: deque[Page] = field(init=False, factory=deque)
@@ -183,9 +189,9 @@ class ReplyCache:
         return next((page.get(number) for page in self.pages() if number in page.results), None)
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
-        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is the given revision.
+        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is `revision`.
 
-        This method runs for each command, so its usual case is written out.
+        This method runs for each command, so the usual case is handled here without a call of another method.
         """
         page = self.page
         results = page.results
@@ -214,7 +220,8 @@ class ReplyCache:
         return False
 
     def _keep_other(self, page: Page, number: int, result: Result) -> int:
-        """Keep a result that is not only fields. Returns the number of bytes by which more is kept."""
+        """Keep in `page` a result that is a refusal, has rows, or is a `DoneGrowing`. Returns the number of bytes by
+        which more is kept."""
         if not isinstance(result, DoneGrowing):
             page.results[number] = result
             return size_of(result)

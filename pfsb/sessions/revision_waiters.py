@@ -21,10 +21,12 @@ class _Waiter:
 
 
 class RevisionWaiters:
-    """The revision of this server that has passed the durability gate, as every answer does. Built after recovery.
+    """Knows the latest revision that clients may be told (`told`), and the requests that wait for a revision. Built
+    after recovery.
 
-    Each turn, at its end, puts its revision into the outbox behind all answers of that turn. So once the present
-    iteration of the reactor is over, `told` is no less than the revision of every answer that was given before.
+    Clients may be told a revision when it has passed the durability gate, as every answer does. Each turn, at its end,
+    puts its revision into the outbox behind all answers of that turn. So once the present iteration of the reactor is
+    over, `told` is no less than the revision of every answer that was given before.
     """
 
     def __init__(self, machine: SessionStateMachine, turn: Turn, clock: IReactorTime) -> None:
@@ -53,7 +55,8 @@ class RevisionWaiters:
     def note(self) -> None:
         """Called by the server at the end of each turn, when all answers of the turn are in the outbox.
 
-        If the revision has changed, a call is put behind them, which ends the waits for it once the gate lets it out.
+        If the revision has changed, this method puts a call into the outbox, behind these answers. When the gate lets
+        the call out, it sets `told`, and ends the waits for that revision.
         """
         if self._machine.revision != self._noted:
             self._noted = self._machine.revision

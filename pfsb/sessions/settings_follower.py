@@ -64,7 +64,8 @@ class SettingsFollower:
         return birth(self._server_id, values)
 
     def follow(self, values: ClusterSettings) -> None:
-        """Inside execution: follow settings that have changed, or are there for the first time."""
+        """Called inside execution with settings that have changed, or are there for the first time: passes them on to
+        `on_values`, and logs which values of this server's file do not count."""
         self.on_values(values)
         found = {name: self._sentence(name, values) for name in self.differing(values)}
         for name, sentence in found.items():
@@ -77,7 +78,8 @@ class SettingsFollower:
         return [name for name in IN_FILES if getattr(values, name) != getattr(self._of_file, name)]
 
     def announce(self, submission: Submission) -> None:
-        """At the end of a turn: have it ordered what this server can run, unless the cluster knows it."""
+        """Called at the end of a turn: submits an ANNOUNCE with the abilities of this server, unless the cluster knows
+        them already, or one is under way."""
         if self.is_announced or self._is_submitted or not self._machine.settings.is_born:
             return
         if self._machine.settings.announced.get(self._server_id) == self._abilities:

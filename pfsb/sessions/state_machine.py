@@ -67,8 +67,8 @@ class CannotRun(ImportError):
 def birth(server_id: int, values: ClusterSettings) -> ClientUpdate:
     """The update that slot 1 holds: it brings the first settings.
 
-    Its client is named by the identity of the cluster, so two leaders that propose different settings, of which one
-    set is chosen, propose updates of different names.
+    The name of its Paxos client contains the identity of the cluster. If two leaders propose different settings, of
+    which one set is chosen, their updates therefore have clients of different names.
     """
     entry = bundle.encode_entries([(0, (BIRTH, values.encode()))])
     payload = bundle.encode([bundle.encode_bundle(bundle.encode_head(bundle.SERVER, 0, opens=False), 1, [entry])])
@@ -110,8 +110,8 @@ def replaced(client_id: str) -> Refused:
 def _changes_settings(content: Bundle) -> bool:
     """Whether a bundle has a command that changes settings.
 
-    It opens its anonymous session even if there are as many as the setting `sessions` allows. Otherwise clients that
-    keep their sessions open could keep all operators from raising that setting.
+    Such a bundle may open its anonymous session even if as many sessions are open as the setting `sessions` allows.
+    Otherwise clients that keep their sessions open could keep all operators from raising that setting.
     """
     return any(command[0] == SET for _, command in content.entries)
 
@@ -132,7 +132,8 @@ class Session:
     waiting: dict[int, str] = field(factory=dict)
     """Number of each command of this session that has run and is PENDING -> name of its application.
 
-    The result comes later, as that of a LOCK does. At most `session_window` commands of a session are PENDING.
+    The result comes later, as that of a LOCK does. The settings `session_window` and `session_waits` limit how many
+    commands may be PENDING.
     """
     opened: int = 0
     """The revision at which the session began. A client to which HELLO gives another value than before knows that its
@@ -142,7 +143,7 @@ class Session:
 @implementer(IContext)
 @define
 class Context:
-    """The facts that a running command may depend on. One object serves for all commands, one after the other."""
+    """The facts that a call of an application may depend on. One object serves for all calls, one after the other."""
 
     machine: SessionStateMachine
     quotas: Quotas
@@ -201,9 +202,9 @@ class SessionStateMachine:
         self._read_catalogue()
         initial: Any = values  # without settings, no command is executed before slot 1 brings them
         self.context = Context(self, initial)
-        """The context of the command that is running, or of the last one."""
+        """The context of the call of an application that is under way, or of the last one."""
         self.kept_replies = KeptReplies()
-        """The results that all sessions keep, which have a quota together."""
+        """The count of the results that all sessions together keep, which the quota `replies_bytes` bounds."""
         self._waits_max = 0
         """Number of commands of one session that may be PENDING."""
         self.on_settings: Callable[[ClusterSettings], None] = lambda values: None
@@ -233,9 +234,11 @@ class SessionStateMachine:
         self._ending: Session | None = None
         """The session that ends at this moment, while the applications are told of its end."""
         self._completed: list[tuple[str, int, int, Result]] = []
-        """(client id, epoch, number, result) of each PENDING command that was completed, and not yet told.
+        """(client id, epoch, number, result) of each PENDING command that has got its result, and of which the observer
+        was not told yet.
 
-        They are told when no application is running, since exceptions of the observer are none of an application.
+        The observer is told when no application is running: so an exception of the observer is not taken for a fault of
+        an application.
         """
         self._overdue: dict[str, int] = {}
         """Name of an application -> a deadline that the application has not dealt with, although it was told of the
@@ -246,7 +249,8 @@ class SessionStateMachine:
         self.refused = 0
         """Number of updates that were ordered although they are not valid, and were refused (Departure 37)."""
         self.outcomes: list[Noted] = []
-        """The results of the slot that is being executed which the digest of the history has to tell apart."""
+        """Results of the slot that is being executed: those that the digest of the history must cover
+        (`pfsb.sessions.outcomes`)."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -284,10 +288,10 @@ class SessionStateMachine:
         return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
 
     def _switch_applications(self, values: ClusterSettings) -> None:
-        """Run the applications of the settings.
+        """Run the applications that the settings name.
 
-        One that ran before under the same version goes on. One that ran under another version hands its state over.
-        Any other one begins with its first state.
+        An application that ran before under the same version goes on. One that ran under another version hands its
+        state over. Any other one begins with its first state.
         """
         installed = self._catalogue.installed
         lacking = Abilities.of(installed.versions).lacks(values)
@@ -325,7 +329,8 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ driven by the ordered update queue
 
     def is_valid(self, update: ClientUpdate) -> bool:
-        """Departure 37: whether the payload is a valid one, and the Paxos client is one of the server that it names.
+        """Departure 37: whether the payload of an update is valid, and its Paxos client belongs to the server that the
+        update names.
 
         The names of Paxos clients begin with the id of their server (`PaxosClients`), so another server cannot use up
         their timestamps by mistake.
@@ -368,9 +373,11 @@ class SessionStateMachine:
                             self.run_operation(update.server_id, command)
 
     def too_old(self, update: ClientUpdate) -> None:
-        """Tells the observer of an update beyond its horizon, which is not run.
+        """Tells the observer of an ordered update of this server that no server runs, for example since it is beyond
+        its horizon.
 
-        If the update was run before, the numbers of its commands may be forgotten by now, so it could run twice.
+        An update beyond its horizon may have run before, and the numbers of its commands may be forgotten by now: so it
+        could run twice.
         """
         if update.server_id == self._server_id:
             self.observer.too_old(update)
@@ -395,7 +402,8 @@ class SessionStateMachine:
         return min((d for d in deadlines if d is not None), default=None)
 
     def _end_waits(self) -> None:
-        """Tells applications that a time limit has passed. In most slots none has, so that is found out first."""
+        """Tells each application with a time limit that has passed to answer its PENDING commands. In most slots no
+        limit has passed: that is found out first."""
         try:
             for application in self.applications:
                 deadline = application.next_deadline()
@@ -452,9 +460,11 @@ class SessionStateMachine:
                 self.observer.executed(update, position, results)
 
     def _refuse(self, update: ClientUpdate) -> None:
-        """Departure 37: execute an update that is not valid, which changes nothing at any server.
+        """Departure 37: handles an ordered update that is not valid. It changes nothing in the replicated state of any
+        server.
 
-        No server proposes or accepts such an update, so another version of the server has, or one that is in error.
+        A server in error, or of another version, must have proposed it, since this one proposes and accepts no such
+        update.
         """
         self.refused += 1
         self._log.error(
@@ -573,15 +583,16 @@ class SessionStateMachine:
         return Refused("INTERNAL", text, fate="unknown")
 
     def stop_unless_alike(self, error: Exception, what: str) -> None:
-        """Raises an exception that may have happened at this server alone; logs one that happens at every server."""
+        """Raises `error` if it may have happened at this server alone; otherwise logs it. `what` names the call that
+        failed."""
         if depends_on_machine(error):
             raise error
         self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
     def ordered_question(self, command: Command, is_ours: bool) -> Result | None:
-        """Answers a question that came through the log, at the server at which it was asked.
+        """Answers a question that came through the log. Only the server at which it was asked does so (`is_ours`).
 
-        Other servers skip it, since it changes nothing.
+        Other servers return None, since a question changes nothing.
         """
         return self.question(command) if is_ours else None
 
@@ -626,10 +637,11 @@ class SessionStateMachine:
         )
 
     def complete(self, ticket: Ticket, result: Result) -> None:
-        """Takes the result that an application gives to a command that was PENDING: keeps it, for the observer, too.
+        """Takes the result that an application gives to a PENDING command: keeps it in the session's reply cache, and
+        notes it for the observer.
 
-        A command of a session that has ended gets no result. The result must not be told to a later session of the same
-        client, whose command of that number is another one.
+        A command gets no result if its session has ended before: a later session of the same client may use its number
+        for another command.
         """
         client_id, number = ticket
         self.outcomes.append((result, (client_id, number)))
@@ -649,7 +661,8 @@ class SessionStateMachine:
     def _call_application(self, function: Callable[..., None], *args: Any) -> None:
         """Calls `function`, a method of an application, and goes on if it raises a fault of its program.
 
-        Every server meets such a fault in this call, and would again after every restart.
+        Every server meets such a fault in this call, and would meet it again after every restart, so to stop would not
+        help.
         """
         try:
             function(*args)
@@ -657,7 +670,11 @@ class SessionStateMachine:
             self.stop_unless_alike(error, function.__qualname__)
 
     def _context_for(self, client_id: str) -> Context:
-        """The context of a call of an application that executes no command: a session has ended, or time has passed."""
+        """Sets `context` for a call of an application that executes no command, and returns it.
+
+        Such a call tells the application that the session `client_id` has ended; or, with "" as `client_id`, that time
+        has passed.
+        """
         context = self.context
         context.revision, context.time_ms = self.revision, self.time_ms
         context.session, context.number = client_id, 0
@@ -735,10 +752,11 @@ class SessionStateMachine:
         return Done((*fields, ("forgotten", self.forgotten)) if self.forgotten else fields)
 
     def expire_silent(self, client_id: str, epoch: int, heard: int) -> Result:
-        """Departure 36: expires a session for the leader, unless the session's server is being heard through the log.
+        """Departure 36: expires a session for the leader, unless updates of the server at which it was opened get
+        through the log.
 
-        `heard` is the last slot in which, as far as the leader knew, an update of the session's server was executed. If
-        one was executed in a later slot, the session is being served, and goes on.
+        `heard` is the last slot in which, as far as the leader knew, an update of that server was executed. If one was
+        executed in a later slot, the session is being served, and goes on.
         """
         session = self.sessions.get(client_id)
         if session is not None and self.heard_in.get(session.server_id, 0) > heard:

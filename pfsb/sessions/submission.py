@@ -56,8 +56,7 @@ class Submission:
         clock: IReactorTime,
         abandoned_max: int,
     ) -> None:
-        """`abandoned_max` is a number of outstanding bundles of sessions without a connection: if there are as many or
-        more, new commands are refused."""
+        """When `abandoned_max` bundles of sessions without a connection are outstanding, new commands are refused."""
         self._replica = replica
         self._machine = machine
         self._clock = clock
@@ -129,15 +128,17 @@ class Submission:
             self._retire(bundler)
 
     def submit_operation(self, command: Command, on_result: Callable[[Any], None] = nothing) -> None:
-        """Submits an operation of the server's own session, which opens, closes or expires a client's session."""
+        """Submits an operation of the server's own session, such as OPEN, CLOSE, EXPIRE or ANNOUNCE. `on_result` gets
+        its result."""
         entry = bundle.encode_entries([(0, command)])
         self.own_bundler.add(BundlePart((0,), entry, self._clock.seconds(), lambda results: on_result(results[0])))
         self.mark_ready(self.own_bundler)
 
     def answer_leader(self) -> None:
-        """Departure 36: have an update of this server ordered, by which its sessions are known to be served.
+        """Answers an ASK of the leader: has an update of this server ordered, which shows that its sessions are served
+        (Departure 36).
 
-        If an operation of this server is under way, that is the answer.
+        If an operation of this server is under way, its update serves as the answer; otherwise HERE is submitted.
         """
         if self.own_bundler.idle:
             self.submit_operation((HERE,))
@@ -154,8 +155,8 @@ class Submission:
     def begin_read(self, on_decided: Callable[[bool], None]) -> None:
         """Begins a read: calls `on_decided`, in a turn, when it is decided how to answer a question that is asked now.
 
-        With True this server may answer from its own state at that time; with False the caller has to put the question
-        through the log.
+        The argument True says that this server may answer from the state that it has in that call; False, that the
+        caller has to put the question through the log.
         """
         self._reads.append(on_decided)
         self._introduce_soon()
@@ -216,7 +217,8 @@ class Submission:
             self._end_update(update)
 
     def too_old(self, update: ClientUpdate) -> None:
-        """Refuses, in a turn, all commands of an update that was ordered beyond its horizon: no server executes it.
+        """Refuses, in a turn, all commands of an update that was ordered and that no server executes, for example since
+        it is beyond its horizon.
 
         The update may be ordered, and this method called, once more. By then it is no longer outstanding, and nothing
         happens.
@@ -229,9 +231,10 @@ class Submission:
         self._end_update(update)
 
     def _displaced(self, update: ClientUpdate) -> None:
-        """Departure 37: an update in the name of this server was executed that this server has not made.
+        """Departure 37: gives up the Paxos client of an update that was ordered in the name of this server, which has
+        not made it.
 
-        The timestamps of its Paxos client are used up by that. So no server executes the client's outstanding update:
+        That update has used up timestamps of the Paxos client. So no server executes the client's outstanding update:
         its commands are refused, and may be repeated. Later bundles travel in updates of other Paxos clients.
         """
         self._log.error(

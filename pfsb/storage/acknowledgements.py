@@ -1,4 +1,5 @@
-"""Calls the callbacks of `IStableStorage.sync` in the order of the calls, each when the records are on disk."""
+"""Calls the callbacks of `IStableStorage.sync` in the order of the calls, each when the records of its call are on
+disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A data directory belongs to one process, and its files stay the ones that were opened.
+"""Keeps a data directory for one process, and watches that its files stay the ones that this process opened.
 
 Without the lock two server processes could use one storage, and vote twice under one id. Without the watch a server
 would go on writing to files that have been deleted or replaced, and its next start would not find what it has promised.
@@ -29,8 +29,8 @@ class DirectoryLock:
     process.
 
     The kernel releases the lock when the process dies, however it dies: no stale lock is ever left to clean up. The
-    lock on the directory itself holds when the file is deleted. Where directories cannot be locked, as on NFS, the file
-    has to do.
+    lock on the directory itself holds when the file is deleted. Where directories cannot be locked, as on NFS, the lock
+    on the file must be enough.
     """
 
     _directory: Path
@@ -79,7 +79,7 @@ class DirectoryWatch:
     """A thread that looks every `WATCH_SECONDS` whether the files of a running server are still the ones it opened.
 
     `on_failure` is called once, from the thread, with a `StorageRefused` as a Failure: when a file has been deleted,
-    replaced by another one or cut short, or the disk does not tell. The caller of `start` must have opened the files.
+    replaced by another one or cut short, or cannot be looked at. The caller of `start` must have opened the files.
     """
 
     _files: Sequence[Path]
@@ -96,11 +96,12 @@ class DirectoryWatch:
         self._found[path] = path.stat()
 
     def stop(self) -> None:
-        """Look no more. A look that is under way may still find something."""
+        """Look no more. If a look is under way, `on_failure` may still be called."""
         self._stopped.set()
 
     def look(self) -> None:
-        """Look once; raises `StorageRefused` at the first file that is not what it was."""
+        """Look once at all files. Raises `StorageRefused` for the first one that is gone, replaced, shorter or not
+        readable."""
         for path, before in list(self._found.items()):
             try:
                 now = path.stat()

@@ -18,8 +18,8 @@ The view in which that batch was proposed is not known then, and makes no differ
 
 
 HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
-"""Function that gets the ordered batches that `IStableStorage.read_history` was asked for, as consecutive (seq, batch).
-Called at most once for each reading; never after the storage has failed."""
+"""Function that gets the ordered batches that `IStableStorage.read_history` was asked for: (seq, batch) of consecutive
+slots. Called at most once for each reading; never after the storage has failed."""
 
 
 class StoredSlot(NamedTuple):

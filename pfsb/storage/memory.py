@@ -23,7 +23,8 @@ from pfsb.support.limits import IDENTITY_BYTES
 
 
 class ReserveUsedUp(Exception):
-    """A server has used up the room that was reserved on its disk: it has gone on writing (Departure 45)."""
+    """The failure of a storage that went on writing to a full disk, until its reserve was used up, too (Departure
+    45)."""
 
 
 @define(eq=False)
@@ -33,10 +34,11 @@ class MemoryDisk:
     identity: bytes = b""
     incarnation: int = 0
     position: int = 0
-    """Number of groups that are on this disk as a whole, counted since the disk was made; a start counts as one."""
+    """Number of groups that are completely on this disk, counted since the disk was made; each start counts as one
+    more."""
     contents: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
-    """Slot -> digest of its batch, for the slots that are left out (Departure 38)."""
+    """Slot -> digest of its batch, for the slots that a server passes without executing them (Departure 38)."""
     in_use: bool = False
     free_records: int | None = None
     """Number of records that the disk has room for; None: any number. Set by the simulator."""
@@ -46,7 +48,7 @@ class MemoryDisk:
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
 
     def copy(self) -> MemoryDisk:
-        """A disk with the present contents of this one, which later writes leave as they are."""
+        """A new disk with the present contents of this one. Later writes to either disk do not change the other."""
         now = self.contents
         contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers))
         return MemoryDisk(
@@ -72,8 +74,8 @@ class MemoryDisk:
         return self.contents.local_aru or 0
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
-        """Yield the ordered slots from `first` to `last`, as (seq, batch); ends before the first slot that is
-        missing."""
+        """Yield the slots from `first` to `last`, but none above Local_Aru, as (seq, batch); ends before the first slot
+        that is missing."""
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -94,7 +96,7 @@ class Group:
     """Records that reach the disk together: those of one or several calls of `sync`.
 
     `write` is the number that `Acknowledgements` gave to the last of these syncs that had records. Once the group is on
-    disk, the call-backs of all syncs up to that one may be called.
+    disk, the callbacks of all syncs up to that last one may be called.
     """
 
     records: list[Record] = field(factory=list)
@@ -108,9 +110,10 @@ class MemoryStorage:
 
     Writing a group takes as many seconds as `sync_seconds()` returns, which is called for each group; even after 0.0 a
     delayed call of the clock puts the group on the disk. But if no write is under way and `writes_at_once()` is true,
-    the group is on disk before `sync` returns. `on_failure` is called once, with the first write that fails (see
-    `fail_next`) as a Failure; by default it raises the exception again. `is_transient` says that the disk ends with
-    this storage: no later incarnation starts from it, so it need not keep the history that every server has executed.
+    the group is on disk before `sync` returns. `on_failure` is called once, with the exception of the first write that
+    fails (see `fail_next`) as a Failure; by default it raises the exception again. `is_transient` says that the disk
+    ends with this storage: no later incarnation starts from it, so it need not keep the history that every server has
+    executed.
     """
 
     _disk: MemoryDisk
@@ -196,7 +199,8 @@ class MemoryStorage:
             self._clock.callLater(0, self._answer, found, self._range(first, last, bytes_max))
 
     def forget_history(self, up_to: int) -> bool:
-        """Forget the slots, if the disk ends with this storage; see `IStableStorage.forget_history`."""
+        """Forget the slots from 1 to `up_to` if the disk ends with this storage. Returns whether it does; see
+        `IStableStorage.forget_history`."""
         if self._is_transient and self.running:
             self._disk.forget_up_to(min(up_to, self._disk.local_aru))
         return self._is_transient
@@ -204,7 +208,7 @@ class MemoryStorage:
     def close(self) -> bool:
         """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock.
 
-        If the disk hangs, the records are lost, as in a crash.
+        If the disk hangs, the records are lost, as in a crash, and False is returned.
         """
         if not self.running:
             return True
@@ -227,7 +231,7 @@ class MemoryStorage:
 
         At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
         write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
-        and so do the first `records_torn` records of the next one. (SQLite never writes a part of a group; a protocol
+        and so do the first `records_torn` records of the next one. (A log on disk never keeps a part of a group; a protocol
         that survives such groups does not depend on that.) Records that were appended but not synced never reach the
         disk.
         """

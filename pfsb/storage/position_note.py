@@ -1,14 +1,15 @@
 """The position note: a file beside the storage that says how many groups of records the storage must hold.
 
-A storage engine opens a log that is missing, emptied, cut off or older than its database without a word, and the
+A storage engine opens a log that is missing, emptied, cut off or older than its database without complaint, and the
 records that were in the log are gone: promises and votes on which a majority may rest. The note stands outside of the
-files of the engine. After each group it is told the storage's position (`IStableStorage.position`), and a storage that
-is found with a lower position is refused.
+files of the engine. After each group the note is told the storage's position (`IStableStorage.position`), and a storage
+that is found with a lower position is refused.
 
 The note is never ahead of the storage, because it is written when a group is on disk. It may be behind. After the death
 of the process it lags by the group that was written last, at most: the file is mapped into memory, so the kernel has
 what was told. After power loss it may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with
-each group would double the work of the disk. What was cut within this time the other servers find (Departure 43).
+each group would double the work of the disk. If records of that last second are cut off, the other servers find out
+(Departure 43).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ LINES: Final = 2
 """Number of lines in the file. They are written in turn, so a line that was torn leaves the other one whole."""
 LINE_BYTES: Final = 64
 FORCE_SECONDS: Final = 1.0
-"""How long, in seconds, the note goes on without being forced to disk while groups are written."""
+"""Minimum pause, in seconds, after the note was forced to disk, until it is forced again."""
 FORCE_SHARE: Final = 0.01
 """Maximum share of the writer's time that forcing the note may take: on a slow disk it is forced more rarely."""
 _HASH_BYTES: Final = 8
@@ -62,7 +63,8 @@ class PositionNote:
     _force_at: float = field(default=float("-inf"), init=False)
 
     def read(self) -> int:
-        """The position that was told last. Raises `StorageRefused` if the note is missing, damaged or another's."""
+        """The position that was told last. Raises `StorageRefused` if the note is missing or damaged, or is that of
+        another storage."""
         try:
             lines = self.path.read_bytes()
         except FileNotFoundError:
@@ -82,7 +84,11 @@ class PositionNote:
         return max(ours)
 
     def refuse_less(self, storage: Path, position: int) -> None:
-        """Raise `StorageRefused` if the storage, which is found with this position, had written more."""
+        """Raise `StorageRefused` if the note says that the storage had written more groups than `position`.
+
+        `position` is the number that the storage has now; `storage` is the path that the text of the refusal names.
+        Raises `StorageRefused`, too, if `read` does.
+        """
         told = self.read()
         if position < told:
             raise StorageRefused(
@@ -92,7 +98,8 @@ class PositionNote:
             )
 
     def create(self, position: int) -> None:
-        """Make the file, on disk when this method returns; replaces a note that is there."""
+        """Make the file with this first position, replacing one that is there. It is on disk when this method
+        returns."""
         unfinished = self.path.with_name(self.path.name + ".new")
         with unfinished.open("wb") as file:
             file.write(self._text(position) * LINES)
@@ -102,7 +109,7 @@ class PositionNote:
         sync_directory(self.path.parent)
 
     def open(self, position: int) -> None:
-        """Begin to be told positions; this first one is on disk when the method returns."""
+        """Open the file for `tell`, and tell it this first position, which is on disk when the method returns."""
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         self._map = mmap.mmap(self._descriptor, LINES * LINE_BYTES)
         self.tell(position)

@@ -10,10 +10,11 @@ from attrs import define, field
 from pfsb.storage.directory import free_bytes
 
 SHARE_MAX = 10
-"""The reserve is never more than one part in this number of the file system, so that a small one can be used at all."""
+"""The reserve is at most the size of the file system divided by this, so that a small file system can be used at
+all."""
 AGAIN_SHARE = 4
-"""A full disk has room again when the free space is above the reserve by one part in this number of the reserve, so
-that a server does not go to and fro."""
+"""A full disk counts as full until its free space exceeds the reserve by the reserve divided by this. Without the
+margin the server could change to and fro."""
 
 
 @define(eq=False)
@@ -28,8 +29,8 @@ class Room:
     def look(self) -> bool:
         """Look at the file system, and return whether its free space is at or below the reserve.
 
-        A disk that was full counts as full until there is some more room than the reserve. If the file system cannot be
-        asked, nothing changes: the next write shows what is wrong.
+        A disk that was full counts as full until there is some more room than the reserve (`AGAIN_SHARE`). If the file
+        system cannot be asked, nothing changes: the next write shows what is wrong.
         """
         try:
             free, total = self._look(self._directory)
@@ -55,5 +56,5 @@ class Room:
         return min(self._reserve_bytes, total // SHARE_MAX)
 
     def write_refused(self) -> None:
-        """Take notice that a write was refused for want of room."""
+        """Take note that a write was refused for want of room: the disk counts as full."""
         self.is_full = True

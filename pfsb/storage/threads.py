@@ -122,7 +122,7 @@ class GroupWriter:
         self._queue.put(None)
 
     def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
+        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 
@@ -136,7 +136,8 @@ class GroupWriter:
             self._failed(Failure())
 
     def _write_waiting(self) -> bool:
-        """Wait for the records of a sync, and write them together with those of all other syncs that wait by then.
+        """Wait until the records of a sync are queued, and write them together with those of all other syncs in the
+        queue.
 
         They make one group, or several if they are large.
 
@@ -245,7 +246,7 @@ class HistoryReader:
         self._queue.put(None)
 
     def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
+        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

@@ -38,7 +38,7 @@ class Histogram:
         self.sum += value
 
     def cumulated(self) -> Iterator[tuple[float, int]]:
-        """Return pairs (bound, number of all observed values up to and including this bound), in ascending order."""
+        """Yield pairs (bound, number of all observed values up to and including this bound), in ascending order."""
         total = 0
         for bound, count in zip(self.bounds, self._buckets, strict=False):
             total += count

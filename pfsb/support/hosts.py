@@ -17,7 +17,11 @@ FAMILIES = (socket.AF_INET, socket.AF_INET6)
 
 
 def canonical(host: str) -> str:
-    """One way to write an IP address: without a scope, and as IPv4 if it is IPv4 in IPv6. Raises ValueError."""
+    """An IP address in the one form in which addresses are compared: without a scope, and as IPv4 if it is IPv4 in
+    IPv6.
+
+    Raises ValueError if `host` is no IP address.
+    """
     return str(_ip(host))
 
 
@@ -55,7 +59,7 @@ class SocketAddress:
 
     @property
     def is_wildcard(self) -> bool:
-        """Whether this stands for all addresses of a machine, so that nothing can be sent from or to it."""
+        """Whether this address stands for all addresses of a machine, so that nothing can be sent from or to it."""
         return _ip(self.host).is_unspecified
 
     @property
@@ -64,10 +68,11 @@ class SocketAddress:
         return _ip(self.host).is_loopback
 
     def source_for(self, other: SocketAddress) -> tuple[Any, ...] | None:
-        """The address that datagrams to `other` come from if a server listens here, with port 0 for any port.
+        """The address from which to send datagrams to `other` if a server listens here. Its port is 0, which stands for
+        any port.
 
-        None leaves the choice to the kernel: for a wildcard, and where nothing can be sent from this address to the
-        other one, since they are of different IP versions, or this one is a loopback address and the other is not.
+        None leaves the choice to the kernel: if this address is a wildcard, and if nothing can be sent from it to
+        `other`, since they are of different IP versions, or this one is a loopback address and the other is not.
         """
         if self.is_wildcard or self.family != other.family or (self.is_loopback and not other.is_loopback):
             return None
@@ -80,7 +85,7 @@ def shown(host: str, port: int) -> str:
 
 
 def addresses_of(found: Iterable[tuple[Any, ...]]) -> tuple[SocketAddress, ...]:
-    """The addresses in an answer of `socket.getaddrinfo`, in their order, each once."""
+    """The addresses in `found`, an answer of `socket.getaddrinfo`, in their order, each once."""
     each = (SocketAddress(row[0], row[4]) for row in found if row[0] in FAMILIES)
     return tuple(dict.fromkeys(each))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 NUMBER_MAX: Final = 2**63 - 1
-"""Largest integer that messages, the storage and command numbers may have: the largest that SQLite stores."""
+"""Largest integer that messages, the storage and command numbers may have: the largest signed one of 64 bits, which SQLite
+files and other tools can hold, too."""
 SERVER_ID_MAX: Final = 65_535
 """Largest id of a server: frames have 16 bits for it."""
 IDENTITY_BYTES: Final = 8
@@ -13,24 +14,24 @@ IDENTITY_BYTES: Final = 8
 CLIENT_ID_CHARS_MAX: Final = 300
 """Maximum characters of the name of a Paxos client, and of the client id of a session."""
 PAYLOAD_BYTES_MAX: Final = 56_000
-"""Largest payload, in bytes, of an update. A batch of the update alone is no larger than `BATCH_BYTES_MAX`."""
+"""Largest payload, in bytes, of an update: a batch of one such update is no larger than `BATCH_BYTES_MAX`."""
 BATCH_BYTES_MAX: Final = 58_000
-"""Largest encoded batch. Every message that may have to carry the batch fits into a frame, whatever its numbers are: a
-batch that has once been accepted is told to new leaders, proposed again, and sent to servers that lack it."""
+"""Largest encoded batch, in bytes. Every message that may have to carry the batch fits into a frame, whatever its
+numbers are: a batch that has once been accepted is told to new leaders, proposed again, and sent to servers that lack
+it."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """Latest time, in milliseconds since 1970, that a batch may carry: the end of the year 9999 (UTC).
 
 Times that are computed from it, such as the deadline of a wait, stay far below `NUMBER_MAX`.
 """
 TIME_STEP_MS_MAX: Final = 3_600_000
-"""Maximum milliseconds by which one slot advances the state machine's time, once it has begun: one hour (Departure 35).
-
-A batch whose time is further ahead advances it by this much, so one wrong message cannot end all waits of the future.
-While something waits for a time, the leader orders the time much more often than that.
-"""
+"""Maximum milliseconds by which one slot advances the state machine's time, once that is above 0: one hour (Departure
+35). A batch whose time is further ahead advances it by this much, so one wrong message cannot end all waits of the
+future. While something waits for a time, the leader orders the time much more often than that."""
 WINDOW_MAX: Final = 1_000
 """Largest window that the settings of a cluster may have: proposals under way at once."""
 SLOT_MAX: Final = 2**53
 """Highest sequence number that a message may name: a million slots a second for 285 years."""
 VIEW_MAX: Final = 2**32 - 1
-"""Highest view. Larger numbers are kept for later epochs of the membership: epoch * 2**32 + view."""
+"""Highest view: 2**32 - 1. Larger numbers are reserved for a later version of pfsb in which the members of a cluster
+can change."""

@@ -20,6 +20,9 @@ in a frame is the one known under the sender's id is for the protocol to judge (
 * `frames`: header and body of a frame; `replay`: refuses keyed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
 * `udp`: the network of real servers; the simulator has another network in memory;
+* `path`: the path to one peer, and what the modules `notices`, `path_size`, `path_round_trip`, `outgoing_parts` and
+  `reassembly` do for it: frames that are larger than a datagram travel in parts;
+* `fragmentation`: keeps the system from sending IP fragments;
 * `names`: the addresses of the servers, which are looked up while they run;
 * `faults`: loss, delay and cuts on command (FAULT);
 * `pending_calls`: delayed calls that are cancelled together.

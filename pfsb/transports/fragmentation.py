@@ -24,7 +24,8 @@ class _Options:
     forbid_ipv4: tuple[int, int, int]
     forbid_ipv6: tuple[int, int, int]
     mtu_ipv4: tuple[int, int] | None = None
-    """(level, number) of the option that tells the MTU towards the peer, with the IP header; None: there is none."""
+    """(level, number) of the option that tells the MTU towards the peer, with the IP header; None: the system has no
+    such option."""
     mtu_ipv6: tuple[int, int] | None = None
 
 
@@ -53,7 +54,10 @@ def can_forbid_fragments() -> bool:
 
 
 def forbid_fragments(opened: socket.socket) -> None:
-    """Tell the system never to send datagrams of this socket in fragments, if it can. Raises OSError if it refuses."""
+    """Tell the system never to send datagrams of this socket in fragments.
+
+    Does nothing on a system without such an option. Raises OSError if the system refuses the option.
+    """
     options = _options()
     if options is None:
         return

@@ -44,7 +44,8 @@ FLAG_KEYED: Final = 1
 
 HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 """The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
-digest, epoch, sender, storage identity, incarnation, counter, log position.
+digest, epoch of the membership (0 so far), sender, storage identity, incarnation, counter of the sender's frames, log
+position.
 """
 _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
 """`HEADER` in fewer parts: the first seven bytes are one part, and so are the four fields that all servers share.
@@ -53,7 +54,7 @@ These two parts are compared as a whole, and taken apart only where they differ.
 """
 _MARKS: Final = struct.Struct(">4sBBB")
 _TYPE_AT: Final = 5
-"""Place of the frame type among the marks."""
+"""Index of the frame type in the first seven bytes of a frame: magic, version, type, flags."""
 _SHARED: Final = struct.Struct(">8s8s8sI")
 _TAG_AT: Final = HEADER.size
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES
@@ -124,7 +125,7 @@ def _of_length(length: int) -> Callable[[object, object, bytes], None]:
 
 
 def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> bytes:
-    """Called when a field of `identity` is about to get another value."""
+    """Called by attrs before a field of `identity` gets another value: packs `shared` with it. Returns the value."""
     fields = {name: getattr(identity, name) for name in ("cluster", "cluster_identity", "passes", "epoch")}
     identity.shared = _SHARED.pack(*(fields | {changed.name: value}).values())
     return value
@@ -134,8 +135,8 @@ def _pack_shared_anew(identity: FrameIdentity, changed: Any, value: bytes) -> by
 class FrameIdentity:
     """How a server names itself in the headers of its frames, and from which cluster and servers it accepts frames.
 
-    `cluster_identity` and `passes` may be set at any time: the next frame carries them. Setting a value of another
-    length than eight bytes raises ValueError.
+    `cluster_identity` and `passes` (the pass digest) may be set at any time: the next frame carries them. Setting a
+    value of another length than eight bytes raises ValueError.
     """
 
     server_id: int = field(on_setattr=frozen_attribute)
@@ -177,7 +178,8 @@ class OpenedFrame(NamedTuple):
     identity: bytes
     incarnation: int
     position: int
-    """Log position of the sender: the number of groups that its storage had on disk when the frame was sent."""
+    """Log position that the frame tells: the number of groups that the sender had written while admitted (Departure
+    43)."""
     messages: list[Message]
     notice: Notice | None = None
     """The notice in the frame, which then has no messages; None: a frame of messages."""
@@ -212,11 +214,11 @@ class FrameCodec:
     incarnation: int
     secret: bytes | None = field(default=None, repr=False)
     position: Callable[[], int] = _nothing_written
-    """Returns the log position that a frame carries: see `IStableStorage.position`."""
+    """Returns the log position that the next frame tells: see `ITransport.start`."""
     _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
     _hash: blake2b | xxh3_128 = field(init=False)
-    """Hash of the tag before anything is put into it."""
+    """The hash of a tag, with its key, before any bytes are put into it; copied for each frame."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
     _notice_marks: Mapping[type[Notice], bytes] = field(init=False)
@@ -291,7 +293,7 @@ class FrameCodec:
         return head + self.tag(head, body) + body
 
     def tag(self, head: bytes, body: bytes) -> bytes:
-        """The tag of a frame with this header, which lacks the tag, and this body."""
+        """The tag of a frame with this body; `head` is the header without the tag."""
         tag = self._hash.copy()
         tag.update(head)
         tag.update(body)
@@ -303,7 +305,8 @@ class FrameCodec:
         """Check a frame and decode all of its messages. Raises `FrameRefused` and nothing else, whatever the bytes are.
 
         The tag is checked before anything is believed but the cluster: a frame of another cluster has another key. A
-        frame that came in parts may be late, after many later frames; each part of it was checked for repetition.
+        frame that came in parts may be late, after many later frames; each part of it was checked for repetition, so
+        the frame itself is not.
         """
         if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")

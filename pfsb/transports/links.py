@@ -51,7 +51,7 @@ means that the message needs a frame of its own.
 
 @define
 class TransportCounters:
-    """Traffic over the links of one server since its start, and where it goes.
+    """Counts of the traffic over the links of one server since its start, and the addresses of the servers.
 
     `frames_out` and `bytes_out` count what was given to the network, `frames_in` and `bytes_in` what came from it.
     """
@@ -79,8 +79,8 @@ class TransportCounters:
     """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
     paths: PathCounters = field(factory=PathCounters)
     addresses: Mapping[int, str | None] = field(factory=dict)
-    """Server -> the address, as a person writes it, where this server finds it now, or itself listens; None: not known.
-    Empty if the network has no addresses."""
+    """Server id -> the address, as a person writes it, to which frames for that server go; for this server, where it
+    listens. None: not known. Empty if the network has no addresses."""
 
 
 @define(eq=False)
@@ -131,7 +131,7 @@ class Links:
     _codec: FrameCodec | None = field(init=False, default=None)
     _paths: dict[int, Path] = field(init=False, factory=dict)
     _is_measured: bool = field(init=False, default=False)
-    """Whether the path to some peer may carry less than a frame in one datagram."""
+    """Whether `measure` was called for a peer: the path to it may carry less than a whole frame in one datagram."""
     _receiver: IFrameReceiver | None = field(init=False, default=None)
     _hints: PendingCalls = field(init=False)
     _hint_limit: Seldom = field(init=False)
@@ -170,7 +170,8 @@ class Links:
         """Find out by probes how large a datagram to this peer may be, and send larger frames in parts, from now on.
 
         The network calls this after `start` for each peer that is on another machine, and again when its address has
-        changed. For the others, every frame is one datagram. `most` is the size, in bytes, that no datagram exceeds.
+        changed. To a peer on this machine, every frame is one datagram. `most` is the size, in bytes, that no datagram
+        exceeds.
         """
         self._paths[peer].measure(most)
         self._is_measured = True
@@ -222,7 +223,7 @@ class Links:
     def _send_measured(self, codec: FrameCodec, messages: Sequence[Message], peers: Sequence[int]) -> None:
         """Send messages to these peers, of which some are on other machines.
 
-        Departure 46: messages are packed only into frames that the narrowest of the paths carries in one datagram. So a
+        Departure 46: several messages share a frame only if the narrowest of the paths carries it in one datagram. So a
         small message never waits for the parts of a large one.
         """
         paths = [self._paths[peer] for peer in peers]

@@ -1,4 +1,5 @@
-"""The addresses of a cluster's servers: their names are looked up at the start, on a schedule, and when one is silent.
+"""The addresses of a cluster's servers: their names are looked up at the start, on a schedule, and when a server is
+silent.
 
 An `AddressBook` never blocks and never gives up. A name that has no address yet keeps nothing else from working: the
 server runs, and sends to that peer as soon as a look-up gives an address. A server that comes back at another address
@@ -21,7 +22,8 @@ from twisted.python.failure import Failure
 from pfsb.support.hosts import LookUp, SocketAddress, canonical, is_far, is_near, literal, loopback_warning
 
 TICK_SECONDS: Final = 1.0
-"""Time, in seconds, between two looks at who was heard and which name is to be looked up."""
+"""Time, in seconds, between two ticks: each notes which peers were heard since the last one, and begins the look-ups
+that are due."""
 SCHEDULE_SECONDS: Final = 60.0
 """Time, in seconds, between two look-ups of the name of a server that is heard."""
 SEARCH_SECONDS: Final = 2.0
@@ -33,13 +35,13 @@ ANSWER_SECONDS: Final = 10.0
 WAITING_DOUBLINGS_MAX: Final = 6
 """How often `ANSWER_SECONDS` doubles, at most, while one look-up after the other is not answered.
 
-Each of them keeps a thread. So a resolver that never answers costs one more thread every ten minutes, and one that
-answers late is still heard.
+Each look-up without an answer keeps a thread. So a resolver that never answers costs one more thread every ten minutes,
+and one that answers late is still heard.
 """
 SILENT_TICKS: Final = 2
 """Number of ticks without a frame after which a peer counts as silent."""
 LEARNED_TICKS: Final = 10
-"""Number of ticks without a frame after which a learned address is forgotten."""
+"""Number of ticks without a frame of a peer after which its learned address (`ServerName.learned`) is forgotten."""
 NEVER: Final = float("-inf")
 
 
@@ -70,14 +72,15 @@ class ServerName:
     waiting: int = 0
     """Number of look-ups that have not been answered yet."""
     is_failing: bool = False
-    """Whether the latest answer was that there is no address, or it is overdue."""
+    """Whether the latest answer was that there is no address, or is overdue."""
 
     @property
     def is_found(self) -> bool:
         return bool(self.addresses)
 
     def has_host(self, host: str) -> bool:
-        """Whether an IP address, as `canonical` writes it, is one of this server's, or none is known to be wrong."""
+        """Whether `host`, an IP address as `canonical` writes it, is one of the `addresses`, or one of these is a
+        wildcard and so stands for any."""
         return any(each.host == host or each.is_wildcard for each in self.addresses)
 
 
@@ -88,7 +91,7 @@ class AddressBook:
     `hosts` maps the id of each server to the (host, port) in the configuration. `changed` is called with the id of a
     server whenever `where` or `copies_to` gives another answer for it. `believes_frames` says whether frames are
     authenticated: then a frame is taken wherever it comes from, and shows where its sender is. Otherwise a frame counts
-    only if it comes from an address of its sender's host, and another address is learned by a look-up alone.
+    only if it comes from an address of its sender's host, and only a look-up can find another address.
     """
 
     log = Logger()
@@ -158,8 +161,11 @@ class AddressBook:
         return True
 
     def accepts_source(self, name: ServerName, host: str) -> bool:
-        """Whether a frame of a server may come from `host`, another IP address than that of the last frame, as the
-        network writes it. Learns the address, or doubts the name, as the class describes."""
+        """Whether a frame of the server with this name may come from `host`, an IP address as the network writes it.
+
+        Called if the frame before came from another address. An address that the name does not have is learned if
+        frames are authenticated; otherwise the frame is refused, and the name is looked up again soon.
+        """
         try:
             written = canonical(host)
         except ValueError:
@@ -180,9 +186,9 @@ class AddressBook:
         self._note(name, found, None)
 
     def _learn(self, name: ServerName, host: str) -> None:
-        """Note an address that authenticated frames come from, and the name does not have (yet).
+        """Note an address from which authenticated frames come, and which the name does not have (yet).
 
-        Frames come from any port of that address. It is taken that the server listens at its configured port there.
+        Frames may come from any port of that address. The server is assumed to listen there at its configured port.
         """
         learned = literal(host, name.port)
         if learned != name.learned:
@@ -204,7 +210,8 @@ class AddressBook:
     def doubt(self, server_id: int) -> None:
         """Look a name up again soon, since its address does not fit what happens.
 
-        A peer sends from an address that its name does not have (yet), or this server cannot listen at its own.
+        Called when a peer sends from an address that its name does not have (yet), or when this server cannot listen at
+        its own address.
         """
         name = self._names[server_id]
         if not name.is_literal and self._clock.seconds() - name.began_at >= DOUBT_SECONDS:
@@ -299,10 +306,11 @@ class AddressBook:
         self._warn_of_loopback()
 
     def _in_order(self, name: ServerName, addresses: tuple[SocketAddress, ...]) -> tuple[SocketAddress, ...]:
-        """Put the addresses of a peer first that this server can send to from the address where it listens.
+        """Sort the addresses of a server: those that can be used best come first.
 
-        A peer knows this server by that address, and with another one it may refuse the frames. Of the own addresses,
-        those that other machines can reach come first.
+        Of a peer, those come first that have the IP version of the address where this server listens: the peer knows
+        this server by that address, and may refuse frames from another one. Of this server itself, those come first
+        that other machines can reach.
         """
         if name.server_id == self._own_id:
             return tuple(sorted(addresses, key=lambda each: each.is_loopback))
@@ -312,7 +320,8 @@ class AddressBook:
         return tuple(sorted(addresses, key=lambda each: each.family != own.family))
 
     def _warn_of_loopback(self) -> None:
-        """Say, once, that other machines cannot reach this server, if its name is one for this machine only."""
+        """Log a warning, once, if this server's name has addresses of this machine only, which other machines cannot
+        reach."""
         own = self._names[self._own_id]
         if self._has_warned or not is_near(own.addresses):
             return
@@ -331,7 +340,8 @@ def _name(server_id: int, host: str, port: int) -> ServerName:
 
 
 def _after(chosen: SocketAddress | None, addresses: tuple[SocketAddress, ...]) -> SocketAddress | None:
-    """The address behind `chosen`, and the first one behind the last one."""
+    """The address that follows `chosen` in `addresses`, the first one after the last; `chosen` itself if it is not
+    there."""
     if chosen not in addresses:
         return chosen
     return addresses[(addresses.index(chosen) + 1) % len(addresses)]

@@ -21,7 +21,8 @@ TYPE_ECHO: Final = 5
 TAG_BYTES: Final = 16
 """Size, in bytes, of the tag of a frame."""
 RANGES_MAX: Final = 40
-"""Maximum number of ranges in one report: with so many, it still fits the smallest datagram (`FLOOR_BYTES`)."""
+"""Maximum number of ranges of missing bytes in one report: with so many, it still fits the smallest datagram
+(`FLOOR_BYTES`)."""
 
 _PART: Final = struct.Struct(">16sIIB")
 _REPORT: Final = struct.Struct(">16sB")
@@ -32,9 +33,9 @@ PART_HEADER_BYTES: Final = _PART.size
 REPORT_NUMBER_MAX: Final = 254
 """Highest number of a report; the numbers begin with 1 again after it."""
 FIRST_TIME: Final = 0
-"""`Part.answers` of a piece that is sent for the first time."""
+"""Value of `Part.answers` in a part that is sent for the first time."""
 UNHEARD: Final = 255
-"""`Part.answers` of a piece that is sent again because no report has come: it asks for one."""
+"""Value of `Part.answers` in a part that is sent again because no report has come: it asks the peer for one."""
 
 Ranges = tuple[tuple[int, int], ...]
 """Ranges of bytes of a frame: pairs of the first byte and the byte after the last one, ascending."""
@@ -50,7 +51,7 @@ class Part(NamedTuple):
     offset: int
     """Place of the first byte of the piece in the whole frame."""
     answers: int
-    """Number of the report that has asked for the piece, or `FIRST_TIME` or `UNHEARD`."""
+    """Number of the report that has asked for the piece; or `FIRST_TIME` or `UNHEARD`, if none has."""
     piece: bytes
 
     def body(self) -> bytes:
@@ -63,7 +64,8 @@ class Report(NamedTuple):
     tag: bytes
     """Tag of the whole frame."""
     number: int
-    """Number of the report, from 1 on for each frame; parts that are sent for it carry the number. 0: complete."""
+    """Number of the report, from 1 on for each frame; the parts that are sent in answer carry it. 0: the frame is
+    complete."""
     missing: Ranges
 
     def body(self) -> bytes:
@@ -102,7 +104,10 @@ TYPE_OF: Final[dict[type[Notice], int]] = {
 
 
 def decode_notice(frame_type: int, body: bytes) -> Notice:
-    """Return the notice in the body of a frame of this type. Raises `Malformed` if the body is none."""
+    """Decode the body of a notice; `frame_type`, a value of `TYPE_OF`, says which kind of notice it is.
+
+    Raises `Malformed` if the bytes are no body of that kind.
+    """
     if frame_type == TYPE_PART:
         return _part(body)
     if frame_type == TYPE_REPORT:

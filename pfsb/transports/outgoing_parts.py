@@ -23,13 +23,14 @@ from pfsb.transports.path_size import BASE_BYTES, PathSize
 QUEUE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Maximum number of bytes, of whole frames, that wait for one peer or are on their way to it; more are lost."""
 WINDOW_BYTES_MIN: Final = FRAME_BYTES_MAX
-"""Smallest window: one frame of any size may always be on its way."""
+"""Smallest size, in bytes, of the window (`OutgoingParts`): one frame of any size may always be on its way."""
 WINDOW_BYTES_MAX: Final = 1024 * 1024
-"""Largest window; the receiver keeps at least as many bytes of incomplete frames (`reassembly.KEPT_BYTES_MAX`)."""
+"""Largest size, in bytes, of the window; the receiver keeps at least as many bytes of incomplete frames
+(`reassembly.KEPT_BYTES_MAX`)."""
 WINDOW_STEP_BYTES: Final = 8 * 1024
-"""Number of bytes by which the window grows with each frame that has arrived, once a loss has shown the limit."""
+"""Number of bytes by which the window grows with each frame that has arrived, after the first loss."""
 ARRIVED_MAX: Final = 64
-"""Maximum number of frames that are remembered after they have arrived."""
+"""Maximum number of arrived frames that are remembered (`OutgoingParts._arrived`)."""
 TRIES_MAX: Final = 7
 """Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
 
@@ -46,9 +47,10 @@ class Transfer:
     """Size, in bytes, of the datagrams in which the parts were sent first."""
     sent_at: float
     due: float
-    """Time at which the frame is repeated in part, if nothing is heard of it."""
+    """Time at which a piece of the frame is sent again to make the peer report, if no report on this frame comes
+    before."""
     missing: int
-    """Number of bytes that the peer missed when it last reported, or all."""
+    """Lowest number of missing bytes that the peer has reported; before the first report, the size of the frame."""
     tries: int = 0
     is_repeated: bool = False
     is_known: bool = False
@@ -57,10 +59,11 @@ class Transfer:
 
 @define(eq=False)
 class OutgoingParts:
-    """The frames that one peer is sent in parts: those on their way, within a window of bytes, and those that wait.
+    """The frames that one peer is sent in parts: those on their way, and those that wait. The window is the number of
+    bytes of frames that may be on their way at once.
 
     The window follows the losses as that of TCP does: it doubles with each round trip until the first loss, is halved
-    with losses, at most once in a round trip, and grows by small steps after that.
+    when parts are lost, at most once in a round trip, and grows by small steps from then on.
     """
 
     _clock: IReactorTime
@@ -70,12 +73,13 @@ class OutgoingParts:
     _given_up: Callable[[], None]
     """Called for each frame that is given up, because the peer does not take it or too much waits for it."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do."""
+    """Time at which `tick` has something to do; infinite: no frame is on its way."""
     _transfers: dict[bytes, Transfer] = field(init=False, factory=dict)
     """Tag of a frame -> the frame on its way."""
     _waiting: deque[bytes] = field(init=False, factory=deque)
     _arrived: deque[tuple[bytes, float]] = field(init=False, factory=lambda: deque(maxlen=ARRIVED_MAX))
-    """The latest frames that have arrived, each with the time until which the answer to it may be on its way."""
+    """The frames that have last arrived at the peer, each with the time until which the protocol's answer to it may be
+    on its way back."""
     _waiting_bytes: int = field(init=False, default=0)
     _bytes_on_way: int = field(init=False, default=0)
     _window: int = field(init=False, default=WINDOW_BYTES_MIN)
@@ -104,7 +108,8 @@ class OutgoingParts:
         self._send_waiting()
 
     def reported(self, report: Report) -> None:
-        """The peer has reported which bytes of a frame it misses; none: it has the whole frame."""
+        """Take in a report of the peer: send again the bytes that it misses; if it misses none, the whole frame has
+        arrived."""
         transfer = self._transfers.get(report.tag)
         if transfer is None:
             return
@@ -143,7 +148,7 @@ class OutgoingParts:
     def _is_on_way(self, frame: bytes) -> bool:
         """Whether a frame with the same messages is on its way, waits, or has just arrived.
 
-        Headers of frames with the same messages differ.
+        Only the bodies are compared: two frames with the same messages have different headers.
         """
         body = frame[OVERHEAD_BYTES:]
         now = self._clock.seconds()
@@ -217,7 +222,8 @@ class OutgoingParts:
             self._has_lost, self._shut_at = True, now
 
     def _give_up(self, tag: bytes) -> None:
-        """Give up one frame; if the peer has never answered to it, nothing else that waits would arrive either."""
+        """Give up a frame that is on its way. If the peer has never reported on it, all frames that wait are given up,
+        too: they would not arrive either."""
         is_deaf = not self._transfers[tag].is_known
         self._forget(tag)
         self._given_up()
@@ -232,5 +238,5 @@ class OutgoingParts:
 
 
 def _room(size: int) -> int:
-    """Number of bytes of a frame that fit a datagram of this size."""
+    """Number of bytes of a frame that a part has room for, in a datagram of `size` bytes."""
     return size - OVERHEAD_BYTES - PART_HEADER_BYTES

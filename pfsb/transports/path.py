@@ -1,6 +1,6 @@
 """One server's end of the path to one peer: how large a datagram may be, and frames that travel in parts.
 
-The parts of the path share one timer. While nothing is in parts and no probe is under way, there is none.
+The parts of the path share one timer. The timer does not run while no frame is in parts and no probe is under way.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class PathCounters:
     """Number of parts sent, those included that were sent again."""
     parts_in: int = 0
     repeated: int = 0
-    """Number of parts sent again because the peer has reported that they are missing."""
+    """Number of parts sent again, because the peer has reported that they are missing or has not reported at all."""
     whole_in: int = 0
     """Number of frames whose parts have all come."""
     given_up: int = 0
@@ -45,7 +45,7 @@ class PathCounters:
 
 @define(eq=False)
 class Path:
-    """The path to one peer. `size` is that of the largest datagram; it never changes unless `measure` was called."""
+    """The path to one peer. `size` is that of the largest datagram; it changes only after `measure` was called."""
 
     log = Logger()
 
@@ -81,11 +81,15 @@ class Path:
 
     @property
     def kept_bytes(self) -> int:
-        """Number of bytes that the incomplete frames of this peer may take in memory."""
+        """Number of bytes in memory for the incomplete frames of this peer, counted as if they were complete."""
         return self._reassembly.kept_bytes
 
     def measure(self, most: int = FRAME_BYTES_MAX) -> None:
-        """From now on, send no datagram that is larger than the path is known to carry, or than `most` bytes."""
+        """From now on, find out by probes how large a datagram the path carries, and send none that is larger, or
+        larger than `most` bytes.
+
+        Frames that wait or are on their way in parts are forgotten.
+        """
         self.is_measured = True
         self._size = PathSize(self._clock, self._round_trip, self._send_probe, most, self._tell_size)
         self.counters.datagram_bytes[self.peer] = self._size.size
@@ -109,7 +113,8 @@ class Path:
         self._set_timer()
 
     def larger_wanted(self) -> None:
-        """Several frames were sent that would have been one if the path were known to carry it: look for more."""
+        """Search for a larger size of datagrams: messages were sent in several frames that one larger datagram could
+        have carried."""
         self._size.larger_wanted()
         self._set_timer()
 
@@ -118,12 +123,13 @@ class Path:
         self._outgoing.clear()
 
     def refused(self, size: int, limit: int) -> None:
-        """The network of this machine has refused a datagram of this size; it takes at most `limit` bytes."""
+        """Take in that this machine has refused to send a datagram of `size` bytes; it sends at most `limit` bytes."""
         self._size.refused(size, limit)
         self._set_timer()
 
     def doubt(self) -> None:
-        """A router has said that a datagram was too large: find out whether that is so."""
+        """Find out by probes whether the path still carries datagrams of the present size: a router has said that one
+        was too large."""
         if self.is_measured:
             self._size.doubt()
             self._set_timer()
@@ -189,7 +195,8 @@ class Path:
         self.log.info(text, peer=self.peer, before=before, now=now)
 
     def _set_timer(self) -> None:
-        """Set the timer to the time at which the next thing is due, unless it goes off before that."""
+        """Set the timer to the time at which the next probe, part or report is due, unless it is set to an earlier
+        time."""
         due = min(self._size.due, self._outgoing.due, self._reassembly.due)
         if due == inf or (self._timer is not None and self._timer.getTime() <= due):
             return

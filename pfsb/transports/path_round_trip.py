@@ -1,8 +1,9 @@
 """How long an answer of a peer's transport takes: the estimate of RFC 6298.
 
-The waits of the protocol (`pfsb.paxos`) are not these. They are for slots and updates, which need disks and majorities,
-and so must cope with servers that stand still and with answers to unknown copies. A transport answers at once, a notice
-says what it answers, and each frame in parts has its own doubled wait. Only the two lines of the estimate are the same.
+The protocol has other waits (`pfsb.paxos.round_trip`): for slots and updates, which need disks and majorities. Its
+estimate must cope with servers that stand still, and with answers of which it is not known to which copy of a message
+they belong. A transport answers at once, a notice says what it answers, and each frame in parts has its own doubled
+wait. The two have only the formulas of the estimate in common.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Final
 from attrs import define, field
 
 FIRST_SECONDS: Final = 0.2
-"""How long to wait for an answer, in seconds, as long as nothing was measured."""
+"""How long, in seconds, to wait for an answer before any round trip was measured."""
 SHORTEST_SECONDS: Final = 0.03
-"""Shortest time, in seconds, to wait for an answer. A server answers between two turns, so it may be late by one."""
+"""Shortest time, in seconds, to wait for an answer. A server answers between two turns, so its answer may be late by
+the length of one."""
 LONGEST_SECONDS: Final = 1.0
 """Longest time, in seconds, to wait for an answer."""
 

@@ -1,9 +1,9 @@
 """The largest datagram that the path to a peer carries, found by probes (RFC 8899, DPLPMTUD).
 
-A network may drop what is larger than one of its links carries, and may do so silently: fragments are dropped by most
-clouds, and the message of a router that says so is dropped by many firewalls. So a server believes only what was
-answered. It begins with datagrams that nearly every network carries, and sends larger ones after a probe of that size
-was answered.
+A network may drop a datagram that is larger than one of its links carries, and may do so silently: most clouds drop
+fragments, and many firewalls drop the message by which a router reports the loss. So a server relies only on sizes
+whose probes were answered. It begins with datagrams that nearly every network carries, and sends larger ones after a
+probe of that size was answered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ so much without fragments (RFC 791: 576 bytes, less 60 for the longest IP header
 CONTROL_BYTES: Final = 128
 """Size, in bytes, of the small probe that goes with each probe."""
 GRAIN_BYTES: Final = 32
-"""The search for the largest size ends when it is known to so many bytes."""
+"""The search for the largest size ends when the size is known to within so many bytes."""
 ETHERNET_BYTES: Final = 1_472
 """Size, in bytes, of the largest datagram over IPv4 on an Ethernet with the usual MTU of 1,500 bytes."""
 
@@ -37,7 +37,8 @@ CONFIRM_LOSSES: Final = 5
 search, because a wrong guess costs more: a network that loses 30 % of all datagrams makes one in 200 times.
 """
 ROUNDS_MAX: Final = 15
-"""Maximum number of rounds for one size. After it, nothing is concluded: the peer does not answer."""
+"""Maximum number of rounds of probes for one size; a round is a probe of that size and a small one. If the last round
+settles nothing, nothing is concluded: the peer does not answer."""
 CONFIRM_SECONDS: Final = 0.5
 """How old, in seconds, the proof of the present size may be while datagrams of more than `FLOOR_BYTES` are sent."""
 RAISE_SECONDS: Final = 600.0
@@ -56,12 +57,13 @@ class _Probing:
     """Tag of a probe -> (round, whether it has the size that is tried, time at which it was sent)."""
     rounds: int = 0
     controls: set[int] = field(factory=set)
-    """Rounds whose small probe was answered: the probe of the size that is tried was lost by its size, or by chance."""
+    """Numbers of the rounds whose small probe was answered. If the other probe of such a round is not, it was lost by
+    its size or by chance."""
 
 
 @define(eq=False)
 class PathSize:
-    """The size of the datagrams that one peer is sent, and the probes that move it.
+    """The size of the datagrams that one peer is sent, and the probes by which it is found.
 
     With each probe goes a small one. A probe counts as lost only if its small companion was answered: then the peer
     lives, and both directions of the path carry small datagrams. So nothing is concluded from a peer that is down.
@@ -72,7 +74,7 @@ class PathSize:
     _send_probe: Callable[[int], bytes]
     """send_probe(size): sends a probe of so many bytes, and returns its tag. May call `refused` before it returns."""
     most: int
-    """Size, in bytes, that is never exceeded."""
+    """Maximum size, in bytes, of any datagram, whatever the probes show."""
     _changed: Callable[[int, int], None]
     """changed(before, now): called when `size` has changed."""
     size: int = field(init=False, default=BASE_BYTES)
@@ -97,24 +99,25 @@ class PathSize:
             self._search()
 
     def used(self) -> None:
-        """A datagram of more than `FLOOR_BYTES` is sent: prove the present size if it has no proof, or an old one.
+        """Called when a datagram of more than `FLOOR_BYTES` is sent: probe the present size if its last proof is old or
+        missing.
 
-        Not even `BASE_BYTES` is believed without: a frame of less would be lost each time that it is sent, on a path
-        that carries less.
+        Even `BASE_BYTES` needs a proof: on a path that carries less, a datagram of that size would be lost each time
+        that it is sent.
         """
         if self._clock.seconds() - self._proved_at > CONFIRM_SECONDS:
             self.doubt()
 
     def doubt(self) -> None:
-        """There is reason to believe that the path does not carry `size` any more: ask it."""
+        """Find out by probes whether the path still carries `size`: there is reason to doubt it."""
         if self._probing is None or self._probing.size > self.size:
             self._begin(self.size, CONFIRM_LOSSES)
 
     def refused(self, size: int, limit: int) -> None:
-        """The network of this machine has refused a datagram of this size; it takes at most `limit` bytes.
+        """Take in that this machine has refused to send a datagram of `size` bytes; it sends at most `limit` bytes.
 
-        The limit may rest on a message of a router, which can be forged. It ends a search early, but `size` comes down
-        only if a datagram of no more than that was refused.
+        The limit may rest on a message of a router, which can be forged. It ends a search early, but the size of the
+        path is reduced only if the refused datagram was no larger than it.
         """
         limit = max(min(limit, size - 1), FLOOR_BYTES)
         self._ceiling, self._is_ceiling_untried = limit, True
@@ -125,12 +128,13 @@ class PathSize:
             self.due = self._clock.seconds()
 
     def proved(self, size: int) -> None:
-        """A datagram of this size has arrived."""
+        """Take in that a datagram of `size` bytes has arrived: it proves the present size, unless that is larger than
+        `size`."""
         if size >= self.size:
             self._proved_at = self._clock.seconds()
 
     def answered(self, tag: bytes) -> None:
-        """An echo has come; `tag` is that of its probe."""
+        """Take in the echo of the probe with this tag: the path carries datagrams of the size of that probe."""
         probing = self._probing
         if probing is None or tag not in probing.sent:
             return
@@ -176,7 +180,7 @@ class PathSize:
             self._search()
 
     def _search(self) -> None:
-        """Try the next size; if none is left to try, wait until it is time to search again."""
+        """Probe the next size; if none is left to try, wait until it is time to search again."""
         self.due = inf
         size = self._candidate()
         if size is not None:

@@ -17,10 +17,11 @@ from pfsb.transports.wire import Malformed
 KEPT_BYTES_MAX: Final = 2 * 1024 * 1024
 """Maximum number of bytes of incomplete frames that are kept for one peer, counted as if they were complete.
 
-More than the largest window of a sender (`outgoing_parts.WINDOW_BYTES_MAX`), so that an honest one loses nothing.
+More than the largest window of a sender (`outgoing_parts.WINDOW_BYTES_MAX`), so that an honest sender loses nothing.
 """
 HOLES_MAX: Final = 200
-"""Maximum number of ranges that may be missing from one frame; an honest sender cuts a frame into fewer parts."""
+"""Maximum number of ranges that may be missing from one frame; with more it is dropped. An honest sender cuts a frame
+into fewer parts."""
 COMPLETE_MAX: Final = 1_024
 """Maximum number of complete frames that are remembered for one peer, to tell it again that they have come."""
 REPORT_SECONDS: Final = 0.01
@@ -29,7 +30,8 @@ two reports that the same frame is complete."""
 REPORTS_MAX: Final = 8
 """Number of reports about one frame without a further part of it, after which the receiver asks no more."""
 KEPT_SECONDS: Final = 15.0
-"""How long, in seconds, an incomplete frame is kept without a further part; more than a sender goes on for."""
+"""How long, in seconds, an incomplete frame is kept without a further part; longer than a sender goes on repeating
+it."""
 
 
 @define(eq=False)
@@ -41,11 +43,12 @@ class _Assembly:
     arrived_at: float
     """Time at which the latest part has come."""
     due: float
-    """Time at which missing bytes are asked for, if no part comes before; then, at which the frame is dropped."""
+    """Time at which missing bytes are asked for, if no part comes before; after the last report, the time at which the
+    frame is dropped."""
     gap: float = 0.0
     """Longest time, in seconds, between two parts that were sent for the first time."""
     reports: int = 0
-    """Number of reports since the latest part."""
+    """Number of reports of the missing parts that were sent to the peer since its latest part came."""
     number: int = 0
     """Number of the latest report; 0: there was none."""
     asked_at: float = inf
@@ -54,7 +57,7 @@ class _Assembly:
 
 @define(eq=False)
 class Reassembly:
-    """The incomplete frames of one peer. Every part has been checked by its tag before it comes here."""
+    """The incomplete frames of one peer. Each part comes here only after the frame that has brought it was checked."""
 
     _clock: IReactorTime
     _round_trip: PathRoundTrip

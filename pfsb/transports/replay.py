@@ -1,4 +1,4 @@
-"""Protection against replayed frames: each frame of a sender is admitted once, if a secret proves it."""
+"""Protection against replayed frames, for clusters with a secret: each frame of a sender is admitted once."""
 
 from __future__ import annotations
 

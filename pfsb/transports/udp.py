@@ -304,9 +304,9 @@ class UDPTransport:
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:
-        """Make new sockets to a peer, in the place of those that it had; each is opened when it is needed.
+        """Make new sockets to a peer, in the place of its former ones; each is opened when it is needed.
 
-        What the former path carried says nothing about the new one.
+        If an address of the peer is on another machine, the size of the datagrams to it is measured anew.
         """
         addresses = (self.book.where(peer), self.book.copies_to(peer))
         for sockets, address in zip((self._senders, self._copies), addresses, strict=True):
@@ -334,7 +334,7 @@ class UDPTransport:
         """Tell the links that no process listens at a peer's address, unless the peer has another address as well.
 
         Of two addresses, the one that is wrong refuses each frame while the peer lives at the other. If the peer is
-        gone, the learned address is forgotten soon, and then the remaining one tells.
+        gone, the learned address is forgotten soon, and a refusal at the remaining one counts.
         """
         if self.book.copies_to(peer) is None:
             self.links.connection_refused(peer)
@@ -342,7 +342,8 @@ class UDPTransport:
     # -- the receiving port -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        """Open the port at the own address, if it is known, and then close a former one. Raises `PortTaken`."""
+        """Open the receiving port at this server's own address, if that is known, and then close the receiving port
+        that was open before. Raises `PortTaken`."""
         address = self.book.where(self.membership.server_id)
         if address is None or (self._receiving is not None and address == self._bound):
             return

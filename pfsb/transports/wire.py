@@ -103,7 +103,11 @@ class OtherFrame(ValueError):
 
 
 def encode(message: Message) -> bytes:
-    """The bytes of one message, as they stand in the body of a frame. Raises `OtherFrame` for the type `LATER`."""
+    """The bytes of one message, as they stand in the body of a frame.
+
+    Raises `OtherFrame` for a message of `LATER`, the kinds that travel in frames of a type of their own
+    (`encode_later`).
+    """
     packed: bytes = msgpack.packb(_row(message))
     return packed
 

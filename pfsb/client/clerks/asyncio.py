@@ -82,7 +82,7 @@ class AsyncClerk:
         return await self.run(calls.entry(key, read=read))
 
     async def put(self, key: str, value: str) -> int:
-        """Set a key; returns the revision at which it was written."""
+        """Set a key; returns the revision of this change."""
         return await self.run(calls.put(key, value))
 
     async def delete(self, key: str) -> bool:
@@ -94,7 +94,10 @@ class AsyncClerk:
         return await self.run(calls.cas(key, old, new))
 
     async def incr(self, key: str, by: int = 1) -> int:
-        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum."""
+        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
+
+        Raises `StateError` if the value is no integer.
+        """
         return await self.run(calls.incr(key, by))
 
     async def append(self, key: str, text: str) -> str:
@@ -102,7 +105,11 @@ class AsyncClerk:
         return await self.run(calls.append(key, text))
 
     async def puthash(self, key: str, value: str) -> str:
-        """Set a key to the hash of its old value followed by `value`; returns the old value."""
+        """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
+        digits.
+
+        Returns the old value; "" if the key was absent.
+        """
         return await self.run(calls.puthash(key, value))
 
     async def mput(self, values: Mapping[str, str]) -> int:
@@ -190,7 +197,7 @@ class AsyncClerk:
             raise error_of(reply)
 
     def listen(self, first: int | None = None) -> ChatStream:
-        """Iterate over every line of the chat from number `first` on; None: over those that are added from now on.
+        """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
         If the server fails, the iteration continues at another one without a gap.
         """

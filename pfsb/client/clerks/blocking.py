@@ -77,7 +77,7 @@ class Clerk:
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> int:
-        """Set a key; returns the revision at which it was written."""
+        """Set a key; returns the revision of this change."""
         return self.run(calls.put(key, value))
 
     def delete(self, key: str) -> bool:
@@ -89,7 +89,10 @@ class Clerk:
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str, by: int = 1) -> int:
-        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum."""
+        """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
+
+        Raises `StateError` if the value is no integer.
+        """
         return self.run(calls.incr(key, by))
 
     def append(self, key: str, text: str) -> str:
@@ -97,7 +100,11 @@ class Clerk:
         return self.run(calls.append(key, text))
 
     def puthash(self, key: str, value: str) -> str:
-        """Set a key to the hash of its old value followed by `value`; returns the old value."""
+        """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
+        digits.
+
+        Returns the old value; "" if the key was absent.
+        """
         return self.run(calls.puthash(key, value))
 
     def mput(self, values: Mapping[str, str]) -> int:
@@ -150,7 +157,7 @@ class Clerk:
         self._wait(self._clerk.release(held))
 
     def listen(self, first: int | None = None) -> Chat:
-        """Iterate over every line of the chat from number `first` on; None: over those that are added from now on.
+        """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
         If the server fails, the iteration continues at another one without a gap.
         """

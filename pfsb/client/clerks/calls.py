@@ -78,7 +78,7 @@ def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
 
 
 def put(key: str, value: str) -> Call[int]:
-    """Set a key; the result is the revision at which it was written."""
+    """Set a key; the result is the revision of this change."""
     return Call(_line("PUT", key, value), _number("revision"))
 
 
@@ -107,7 +107,11 @@ def append(key: str, text: str) -> Call[str]:
 
 
 def puthash(key: str, value: str) -> Call[str]:
-    """Set a key to the FNV-1a hash of its old value followed by `value`; the result is the old value."""
+    """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
+    digits.
+
+    The result is the old value; "" if the key was absent.
+    """
     return Call(_line("PUTHASH", key, value), _text("previous"))
 
 

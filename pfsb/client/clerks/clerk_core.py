@@ -222,7 +222,8 @@ class ClerkCore:
         self.listeners.remove(listener)
 
     def catch_up(self, listener: Listener, now: float) -> None:
-        """Called when `listener`, which had to refuse a line, has room again: it gets that line, and those after it."""
+        """Called when `listener`, which had refused a line for lack of room, has room again: has that line, and those
+        after it, delivered to it."""
         self._now = now
         self.listeners.catch_up(listener)
 

@@ -38,13 +38,13 @@ class StateError(ClerkError):
 
 
 class LockTimeout(StateError):
-    """The call has waited for a lock as long as it should, and another session still holds the lock."""
+    """The call has waited for a lock for its `wait` seconds, and another session still holds the lock."""
 
     advice = "wait longer, or do without"
 
 
 class Unavailable(ClerkError):
-    """No server has carried out the call in time."""
+    """No server has carried out the call in time; `fate` says whether one may still do so."""
 
     advice = "with fate=none call again; with fate=unknown look first whether it happened"
 

@@ -62,9 +62,10 @@ class Listeners:
             self._ask(listener.next)
 
     def began(self, first: int | None) -> None:
-        """Called when the server has answered that it sends lines from number `first` on.
+        """Called when the server has answered that it sends lines from number `first` on. None: the answer names no
+        number.
 
-        If a listener needs earlier lines, ask for them.
+        If a listener needs earlier lines, ask the server for them.
         """
         for listener in self._all:
             listener.next = first if listener.next is None else listener.next

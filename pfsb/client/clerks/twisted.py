@@ -81,7 +81,7 @@ class TwistedClerk:
         return self.run(calls.entry(key, read=read))
 
     def put(self, key: str, value: str) -> Deferred[int]:
-        """Set a key; the Deferred fires with the revision at which it was written."""
+        """Set a key; the Deferred fires with the revision of this change."""
         return self.run(calls.put(key, value))
 
     def delete(self, key: str) -> Deferred[bool]:
@@ -104,7 +104,11 @@ class TwistedClerk:
         return self.run(calls.append(key, text))
 
     def puthash(self, key: str, value: str) -> Deferred[str]:
-        """Set a key to the hash of its old value followed by `value`; the Deferred fires with the old value."""
+        """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
+        digits.
+
+        The Deferred fires with the old value; "" if the key was absent.
+        """
         return self.run(calls.puthash(key, value))
 
     def mput(self, values: Mapping[str, str]) -> Deferred[int]:

@@ -18,7 +18,8 @@ class ChatCursor:
     the chat."""
 
     def answered(self, command: Command, reply: Reply) -> None:
-        """Called when a server has answered a command of any verb; only LISTEN and UNLISTEN have an effect."""
+        """Called when a server has answered a command of any verb. An accepted LISTEN sets `listen_line`, an answered
+        UNLISTEN clears it."""
         if reply.ok and command.verb == "LISTEN":
             first = reply.fields.get("from")
             self.listen_line = command.line if first is None else f"LISTEN from={first}"
@@ -26,6 +27,7 @@ class ChatCursor:
             self.listen_line = None
 
     def heard(self, event: EventLine) -> None:
-        """Called for every event that a server has sent; only CHAT has an effect."""
+        """Called for every event that a server has sent. After a CHAT event, a client that follows the chat needs the
+        next line."""
         if event.name == "CHAT" and self.listen_line is not None:
             self.listen_line = f"LISTEN from={int(event.fields['index']) + 1}"

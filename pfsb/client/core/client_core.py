@@ -176,7 +176,8 @@ class ClientCore:
                 self._move_on(str(error))
 
     def lost(self, why: str, now: float) -> None:
-        """Called by the driver when the connection has ended or could not be made."""
+        """Called by the driver when the connection has ended or could not be made; `why` is the reason, as a text for
+        people."""
         self._now = now
         if self._bye_until is not None:
             self._close()
@@ -359,10 +360,10 @@ class ClientCore:
             self._move_on(reply.line)
 
     def _session_ended(self, state: str) -> None:
-        """Called for a SESSION event, which says that this connection has no session any more.
+        """Called for a SESSION event, which says that this connection has no session any more; `state` is the reason.
 
-        The state "replaced" may be the effect of a late HELLO of this client on an earlier connection. Then the
-        session is still this client's, and a new HELLO takes it back.
+        The state "replaced" may be the effect of a late HELLO of this client on an earlier connection. Then the session
+        is still this client's, and a new HELLO takes it back.
         """
         if state != "replaced" or self._hello.was_own_hello():
             self._move_on(f"the session is {state}")

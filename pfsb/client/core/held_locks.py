@@ -28,7 +28,7 @@ class HeldLocks:
         return bool(self.tokens or self._asked)
 
     def sent(self, command: Command) -> None:
-        """Called when a command is sent for the first time.
+        """Called when a command is sent for the first time: counts a LOCK or TRYLOCK as unanswered.
 
         A lock is taken as free as soon as its UNLOCK is sent, since the client does not rely on the lock any more.
         """
@@ -38,7 +38,8 @@ class HeldLocks:
             self.tokens.pop(name_of(command.line), None)
 
     def answered(self, command: Command, reply: Reply) -> None:
-        """Called when a server has given its final answer to a command."""
+        """Called when a server has given its final answer to a command: stores a lock that it has granted, and forgets
+        one that was given back."""
         if command.verb in _TAKING:
             self._asked -= 1
             if reply.ok:

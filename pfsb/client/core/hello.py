@@ -44,11 +44,13 @@ class Hello:
         return number
 
     def answered(self, number: int) -> None:
-        """Called when an answer shows that the command with this number has run in the session."""
+        """Called when an answer shows that the command with this number has run in the session: remembers the highest
+        number."""
         self._highest_answered = max(self._highest_answered, number)
 
     def connection_lost(self) -> None:
-        """Called when the connection has ended, or the client leaves it."""
+        """Called when the connection has ended, or the client leaves it: the next connection needs a HELLO of its
+        own."""
         self.unanswered += self.under_way
         self.under_way = self.done = False
 

@@ -9,7 +9,8 @@ from attrs import frozen
 
 _ERROR = re.compile(r"ERR (\S+)(?: fate=(none|unknown|done))? ?(.*)", re.DOTALL)
 _NAME = re.compile(r"(?<![^\s=\"])([^\s=\"]+)=")
-"""A name begins a word. Without the first condition a search would begin anew at each character of a long word."""
+"""Pattern of `name=` in a line. The lookbehind lets a name begin only at the start of a word: without it, a search
+would begin anew at each character of a long word."""
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 _JSON = JSONDecoder()
 
@@ -72,7 +73,7 @@ def read_fields(text: str) -> dict[str, int | str]:
 
 
 def _string(text: str, start: int) -> tuple[str, int]:
-    """The JSON string that begins at `start`, and where it ends."""
+    """(value, position after its end) of the JSON string that begins at `start`."""
     try:
         value, end = _JSON.raw_decode(text, start)
     except ValueError:

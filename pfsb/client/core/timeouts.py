@@ -32,7 +32,7 @@ class ResponseTimeout:
 
     @property
     def ends_at(self) -> float:
-        """The time at which the client must try another server, if there was no answer until then."""
+        """The time at which the client must try another server, if the present one has not answered by then."""
         return self.quiet_since + self._current_seconds
 
     @property
@@ -44,14 +44,16 @@ class ResponseTimeout:
         self.quiet_since = now
 
     def expect(self, verb: str, now: float) -> None:
-        """Called when a request with this verb is sent."""
+        """Called when a request with this verb is sent: its answer is expected from now on, unless the verb is one that
+        may wait."""
         if verb not in WAITING_VERBS:
             if not self.expected:
                 self.quiet_since = now
             self.expected += 1
 
     def answered(self, verb: str, now: float) -> None:
-        """Called when the server has answered a request with this verb."""
+        """Called when the server has answered a request with this verb: its answer is expected no longer, and the
+        timeout begins anew."""
         if verb not in WAITING_VERBS:
             self.expected -= 1
         self.heard(now)

@@ -37,7 +37,7 @@ class AsyncioDriver:
         self.act()
 
     async def stop(self) -> None:
-        """Stop the core, which closes the session if a server is connected, and then the connection.
+        """Stop the core: it closes the session by BYE, if a server has answered HELLO, and then closes the connection.
 
         Returns when the core has stopped.
         """
@@ -62,7 +62,8 @@ class AsyncioDriver:
             self.ended.set()
 
     def made(self, wire: _Wire) -> None:
-        """Called by a connection when a server has accepted it."""
+        """Called by a connection when a server has accepted it: tells the core. Aborts the connection if the core does
+        not want it any more."""
         if wire.attempt != self._attempt:
             wire.transport.abort()
             return
@@ -71,13 +72,15 @@ class AsyncioDriver:
         self.act()
 
     def received(self, wire: _Wire, data: bytes) -> None:
-        """Called by a connection when bytes have arrived. Bytes of a connection that the core has left are dropped."""
+        """Called by a connection when bytes have arrived: passes them to the core, unless the core has left this
+        connection."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, error: Exception | None) -> None:
-        """Called by a connection when it has ended."""
+        """Called by a connection when it has ended: tells the core, with the reason, unless the core has left this
+        connection."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(str(error or "the server has closed the connection"), self.now)

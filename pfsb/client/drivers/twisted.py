@@ -63,13 +63,15 @@ class TwistedDriver:
             self.ended.callback(None)
 
     def received(self, wire: _Wire, data: bytes) -> None:
-        """Called by a connection when bytes have arrived. Bytes of a connection that the core has left are dropped."""
+        """Called by a connection when bytes have arrived: passes them to the core, unless the core has left this
+        connection."""
         if wire is self._wire:
             self._core.received(data, self.now)
             self.act()
 
     def lost(self, wire: _Wire, reason: Failure) -> None:
-        """Called by a connection when it has ended."""
+        """Called by a connection when it has ended: tells the core, with the reason, unless the core has left this
+        connection."""
         if wire is self._wire:
             self._wire = None
             self._core.lost(reason.getErrorMessage(), self.now)

@@ -50,12 +50,14 @@ def status_of(refused: Refused) -> int:
 
 
 def error_content(refused: Refused) -> dict[str, Any]:
-    """The JSON of a refusal. A usage at the end of the refusal's text is cut off: it would show a line command."""
+    """The JSON object for a refusal: its code, fate and text. A usage at the end of the text is cut off, since it would
+    show a line command."""
     return {"error": refused.code, "fate": refused.fate, "text": refused.text.partition("; usage: ")[0]}
 
 
 def done_content(done: Done) -> dict[str, Any]:
-    """The JSON of a result: its fields by name; and `rows`, a list, if the result has rows or a count of them."""
+    """The JSON object for a result: its fields by name. If the result has rows or a field `count`, the member `rows`
+    lists the rows, each as an object."""
     content = object_of(done.fields)
     if done.rows or "count" in content:
         content["rows"] = [object_of(row) for row in done.rows]

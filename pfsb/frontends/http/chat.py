@@ -129,7 +129,7 @@ class EventStream:
             self._subscription.resume()
 
     def stopProducing(self) -> None:
-        """The connection is gone. Nothing to do: the request calls `_left`."""
+        """Called by Twisted when the connection is gone. Does nothing, since the request calls `_left`."""
 
     def _tell(self, event: Event) -> None:
         fields = object_of(event.fields)

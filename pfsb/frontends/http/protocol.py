@@ -136,7 +136,8 @@ class HTTPSite(http.HTTPFactory):
         handler(request, *words)
 
     def leave(self) -> None:
-        """The server stops: end all streams, and close each connection once its last answers are written."""
+        """Called when the server stops: end all streams, and close each connection once its last answers are
+        written."""
         self.iteration_end.hurry()
         for end in tuple(self.streams):
             end()

@@ -49,8 +49,8 @@ class Site(Protocol):
     iteration_end: EndOfIteration
     """Calls functions at the end of the reactor's present iteration; requests send their answers then."""
     streams: dict[Callable[[], None], None]
-    """The functions that end the open streams of events, one for each stream, as keys: a dict keeps their order. A
-    server that stops calls all of them."""
+    """The functions that end the open streams of events, one for each stream. They are the keys of a dict, which keeps
+    their order. A server that stops calls all of them."""
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
@@ -83,7 +83,8 @@ class PfsbRequest(http.Request):
     # ------------------------------------------------------------------ called by the channel
 
     def gotLength(self, length: int | None) -> None:
-        """Twisted tells the body's length: keep the body in memory, since no more than `body_bytes_max` is kept."""
+        """Called by Twisted with the body's length, before the body. The body is kept in memory, where Twisted would
+        write a long one to a file: no more than `body_bytes_max` is kept."""
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -95,7 +96,8 @@ class PfsbRequest(http.Request):
             channel.cut_off(self.site.too_large())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Twisted has read the whole request: handle it. Unlike Twisted's own method, this one parses no forms."""
+        """Called by Twisted when the whole request was read: handle it. Unlike Twisted's own method, this one parses no
+        forms."""
         self.method, self.uri, self.clientproto = command, path, version
         assert self.content is not None
         self.content.seek(0)
@@ -270,7 +272,8 @@ class PfsbRequest(http.Request):
             self.in_session(lambda session: session.ask(command, answer))
 
     def _when_seen(self, use: Callable[[], None]) -> None:
-        """Call `use`, once, when this server has executed the revision that the client has seen, perhaps elsewhere.
+        """Call `use`, once, when this server has executed the revision that the client says it has seen at this or
+        another server.
 
         The request is refused if that takes longer than `request_seconds`.
         """

@@ -28,7 +28,7 @@ Each session has at most one bundle under way. This number of sessions is enough
 """
 
 LOCK_AGAIN_SECONDS: Final = 1.0
-"""How long, in seconds, after a refused LOCK with an unknown fate this server asks for the result again."""
+"""Seconds after a LOCK was refused with an unknown fate, after which this server asks for the result again."""
 
 Granted = Callable[[str, int], None]
 """Call-back of a stream of events, called for each lock that its client's session is granted: takes the name and the
@@ -63,9 +63,10 @@ class AnonymousSession:
     over: bool = False
 
     def counted(self, answer: Answer) -> Answer:
-        """Return a call-back that passes a result on to `answer`; until then its request counts as unanswered.
+        """Count one more unanswered request of this session. Returns the call-back that must be called with its result.
 
-        A session that is over lets go of its connection after the last answer.
+        The call-back counts the request as answered, and passes the result on to `answer`. If the session is over, the
+        answer to its last request also ends its connection.
         """
         self.unanswered += 1
 
@@ -102,7 +103,8 @@ class AnonymousSessionPool:
 
     def _new_member(self) -> AnonymousSession:
         def ended(_code: str, _text: str) -> None:
-            """Takes a session out of the pool when it has expired, which happens while this server is cut off.
+            """Called when a session of the pool has ended, as it expires while this server is cut off: takes it out of
+            the pool.
 
             Commands under way in the session are still answered.
             """
@@ -172,7 +174,8 @@ class NamedSession:
             self._start_idle_timer()
 
     def heard(self) -> None:
-        """Begin `ttl` anew: a stream of the client's has ended, so the client was alive although it sent no request."""
+        """Begin the time `ttl` of silence anew: a stream of events of the client has ended, so the client was alive
+        although it sent no request."""
         if self._idle is not None:
             self._idle.reset(self.ttl_seconds)
 
@@ -227,10 +230,12 @@ class NamedSession:
             answer(refusal(error))
 
     def _noting(self, verb: str, number: int, answer: Answer) -> Answer:
-        """Return a call-back that passes a result on to `answer`, and tells the client's streams of a granted lock.
+        """Return a call-back that passes a result on to `answer`, and tells the client's streams of events if a lock
+        was granted.
 
-        The request that asked for the lock may be gone by then. A LOCK whose fate is unknown, as this server's disk
-        hangs, may still be granted; so its result is asked for until it is known.
+        The request that asked for the lock may be gone by then. If the result of a LOCK is a refusal with the fate
+        unknown, as when this server's disk hangs, the lock may still be granted: so the result is asked for again until
+        it is known.
         """
         self._unanswered += 1
 

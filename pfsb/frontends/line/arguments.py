@@ -78,7 +78,7 @@ def without_arguments(request: Request) -> None:
 
 
 def refuse_more(words: tuple[str, ...], options: dict[str, str], usage: str) -> None:
-    """Raises `BadRequest` if words or options are left over. The caller has taken out all that it knows."""
+    """Raises `BadRequest` if any words or options are left over, after the caller has taken out all that it knows."""
     left = [*words, *options]
     if left:
         raise BadRequest(f"{left[0]} is one too many: {usage}")

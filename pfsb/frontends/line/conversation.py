@@ -181,7 +181,7 @@ class Conversation:
                 self._submit(tag, command, waits=False)
 
     def pause(self) -> None:
-        """Delivers no events until `resume`: the client does not read."""
+        """Called when the client does not read: delivers no events until `resume`."""
         self._subscriptions.pause()
 
     def resume(self) -> None:
@@ -192,7 +192,8 @@ class Conversation:
         self._subscriptions.end_all()
 
     def disconnected(self) -> None:
-        """Lets go of the session: the connection is gone. The session lives on for its ttl, for a later connection."""
+        """Called when the connection is gone: lets go of the session, which lives on for its ttl, for a later
+        connection."""
         self.end_subscriptions()
         session, self._session = self._session, None
         if session is not None:

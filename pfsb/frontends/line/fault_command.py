@@ -32,7 +32,8 @@ def apply_fault(server: Server, args: tuple[str, ...]) -> None:
 
 
 def _number(text: str, kind: type[_N], right: str) -> _N:
-    """Reads a number of any size: `LinkFaults` checks whether it is in range."""
+    """Reads the number in `text` as a `kind` (int or float), whatever its size: `LinkFaults` checks the range. Raises
+    `BadRequest`, with `right` in its text, if it is no number."""
     try:
         return kind(text)
     except ValueError:

@@ -240,7 +240,7 @@ def _literal(text: str, start: int) -> tuple[Quoted, int]:
 
 
 def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
-    """Pair for a free text: (its value, its length) if the whole of it is one JSON string, else (None, any number).
+    """(value, length) of a free text if the whole of it is one JSON string; else (None, a number without meaning).
 
     Free text may begin with a quote without being a JSON string, as in: "yes" she said. Raises `BadRequest` for a
     string with half of a surrogate pair.

@@ -22,7 +22,8 @@ _WORDS_OF_REDIS: Final = {"BADREQUEST": "ERR", "UNKNOWN": "ERR"}
 
 
 def error(refused: Refused) -> bytes:
-    """The reply to a refused command: `-CODE fate=... text`. Codes are those of pfsb, but ERR where Redis has ERR."""
+    """The reply to a refused command: `-CODE fate=... text`. CODE is pfsb's code of the refusal, or ERR for the
+    refusals to which Redis gives that code."""
     code = _WORDS_OF_REDIS.get(refused.code, refused.code)
     return _error_line(f"{code} fate={refused.fate} {refused.text}")
 
@@ -105,7 +106,8 @@ def how_many_of(keys: Sequence[str]) -> Form:
 
 
 def keys(result: Result) -> bytes | Iterator[bytes]:
-    """The form for KEYS: all keys; or an error if the result is incomplete, since no reply of Redis could say so."""
+    """The form for KEYS: all keys of the result; or an error if the result does not have all keys, since no reply of
+    Redis could say so."""
     if isinstance(result, Refused):
         return error(result)
     if _next(result) is not None:
@@ -115,10 +117,10 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
 
 
 def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
-    """Make the form for SCAN: the reply is the cursor of the next page, or 0 after the last page, and this page's keys.
+    """Make the form for SCAN. Its reply has a cursor, and the keys of one page.
 
-    Unless this page is the last one, the form calls `cursor_to` with the first key of the next page, which returns the
-    cursor for it.
+    After the last page the cursor is 0. Otherwise the form calls `cursor_to` with the first key of the next page, and
+    the number that `cursor_to` returns is the cursor.
     """
 
     def form(result: Result) -> bytes | Iterator[bytes]:

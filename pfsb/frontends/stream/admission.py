@@ -9,12 +9,10 @@ from attrs import define, field
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 REQUESTS_MAX: Final = 20_000
-"""Maximum number of requests under way for all connections of a server; one connection may have `session_window`.
-
-As many requests fill the largest batches several times, so the limit does not lower the throughput. And even a slow
-machine executes as many in less than `request_seconds`: with more, requests would be executed only after they were
-refused for being late.
-"""
+"""Maximum number of requests under way for all connections of a server; one connection may have `session_window`. This
+number of requests fills the largest batches several times, so the limit does not lower the throughput. And even a slow
+machine executes that many in less than `request_seconds`: with more, requests would be executed only after they were
+refused for being late."""
 
 
 class Member(Protocol):

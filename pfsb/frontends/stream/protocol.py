@@ -50,8 +50,8 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT",
 With them a connection whose client's machine is gone ends within half a minute, so that its session can expire.
 """
 _CLOSED, _CLOSED_BY_CLIENT = 7, 8
-"""Numbers that Linux gives the states CLOSE and CLOSE_WAIT of a TCP connection: it is gone, or the client has closed
-its side of it."""
+"""Numbers that Linux gives to two states of a TCP connection. CLOSE: the connection is gone. CLOSE_WAIT: the client has
+closed its side of it."""
 
 
 class IConversation(StructuralType):
@@ -68,19 +68,20 @@ class IConversation(StructuralType):
         `submit_pipelined`, and have no place in the queue of replies."""
 
     def submit_pipelined(self) -> None:
-        """Submits the requests that were collected. Called when no more are there at the moment."""
+        """Submits the requests that were collected. Called when the connection has no more requests to handle at the
+        moment."""
 
     def pause(self) -> None:
-        """Delivers no events until `resume`: the client does not read."""
+        """Called when the client does not read: delivers no events until `resume`."""
 
     def resume(self) -> None:
-        """Delivers events again: the client reads."""
+        """Called when the client reads again: delivers events again."""
 
     def end_subscriptions(self) -> None:
         """Delivers no more events, for the rest of the connection."""
 
     def disconnected(self) -> None:
-        """Lets go of the session: the connection is gone."""
+        """Called when the connection is gone: lets go of the session."""
 
 
 @implementer(IPushProducer, IHalfCloseableProtocol)
@@ -116,7 +117,7 @@ class StreamProtocol(Protocol):
         self._reading = True
         self._deadline: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
-        """The next look whether the client is still there; None while the connection is read."""
+        """The delayed call that looks next whether the client is still there; None while the connection is read."""
 
     # ------------------------------------------------------------------ implemented by each protocol
 
@@ -156,13 +157,15 @@ class StreamProtocol(Protocol):
         self._work()
 
     def readConnectionLost(self) -> None:
-        """The client sends no more requests. As after QUIT, it still gets the replies to the requests before."""
+        """Called by Twisted when the client has closed its sending side. As after QUIT, the client still gets the
+        replies to the requests that it sent before."""
         self._end_of_input = True
         self._set_deadline(LINGER_SECONDS, self.leave)
         self._work()
 
     def writeConnectionLost(self) -> None:
-        """The client cannot read replies any more. Nothing to do: the transport ends the connection."""
+        """Called by Twisted when the client cannot read replies any more. Does nothing, since the transport ends the
+        connection."""
 
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
@@ -177,7 +180,8 @@ class StreamProtocol(Protocol):
         self._stream_factory.forget(self)
 
     def pauseProducing(self) -> None:
-        """The client does not read its replies: deliver no more events, and handle no more requests."""
+        """Called by the transport when the client does not read its replies: deliver no more events, and handle no more
+        requests."""
         self._output_is_full = True
         self.replies.pause()
         if self._conversation is not None:
@@ -193,7 +197,8 @@ class StreamProtocol(Protocol):
         self._work()
 
     def stopProducing(self) -> None:
-        """The connection is gone. Nothing to do: the transport calls `connectionLost` as well."""
+        """Called by the transport when the connection is gone. Does nothing, since the transport calls `connectionLost`
+        as well."""
 
     # ------------------------------------------------------------------ the end of the connection
 
@@ -339,7 +344,7 @@ class StreamProtocol(Protocol):
             self._next_look = None
 
     def _look(self) -> None:
-        """Ends the connection if it is gone.
+        """Ends the connection if it is gone. Called again and again while the connection is not read.
 
         If the client has closed its side, it still gets replies for a while, as if the end of its requests had been
         read.
@@ -368,7 +373,7 @@ class StreamFactory(Factory):
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
     def leave(self) -> None:
-        """Closes every connection, once it has written its output so far: the server stops."""
+        """Called when the server stops: closes every connection, once it has written its output so far."""
         for connection in list(self.connections):
             connection.leave()
 
@@ -383,7 +388,7 @@ class StreamFactory(Factory):
         self.connections.discard(connection)
 
     def full(self) -> Refused:
-        """The refusal for a connection beyond the limit."""
+        """The refusal for a connection beyond the limit of `limits.connections`."""
         limit = self.server.config.limits.connections
         return Refused("BUSY", f"this server has {limit} connections and takes no more; try another one")
 

@@ -62,7 +62,7 @@ class EndOfIteration:
         self._due.append(function)
 
     def hurry(self) -> None:
-        """Calls all due functions now, since the server stops and this iteration may be the last."""
+        """Called when the server stops: calls all due functions now, since this iteration may be the last."""
         self._call_due()
 
     def _call_due(self) -> None:
@@ -192,7 +192,7 @@ class ReplyQueue:
             self._write(data)
 
     def finish(self) -> None:
-        """Writes all output at once, the rest of a large reply included: the connection ends."""
+        """Called when the connection ends: writes all output at once, the rest of a large reply included."""
         stream, self._stream = self._stream, None
         if stream is not None:
             self._out.extend(stream)
@@ -201,7 +201,7 @@ class ReplyQueue:
         self.flush()
 
     def pause(self) -> None:
-        """Renders no slices of a large reply until `resume`: the client does not read."""
+        """Called when the client does not read: renders no slices of a large reply until `resume`."""
         self._paused = True
 
     def resume(self) -> None:
@@ -220,7 +220,7 @@ class ReplyQueue:
             place.answer(result)
 
     def close(self) -> None:
-        """The connection is gone: forget all output, and ignore the answers that are still to come."""
+        """Called when the connection is gone: forget all output, and ignore the answers that are still to come."""
         self._closed = True
         self._places.clear()
         self._in_order = 0

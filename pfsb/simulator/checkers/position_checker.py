@@ -11,7 +11,10 @@ from pfsb.transports.frames import HEADER
 
 
 def position_of(disk: MemoryDisk, server_id: int) -> int:
-    """The log position that frames of a server with this disk tell, or would tell after a start (Departure 43)."""
+    """The log position that the frames of server `server_id` tell while its disk is `disk` (Departure 43).
+
+    For a server that is down, this is the position that its frames will tell after its next start.
+    """
     return first_told(disk.contents.peers.get(server_id), disk.incarnation, disk.position)
 
 

@@ -40,9 +40,10 @@ class Expired:
     server_id: int
     ttl_ms: int
     heard: int
-    """The last slot before the expiry in which an update of that server was executed; 0: none."""
+    """The last slot before the expiry in which an update of server `server_id` was executed; 0: none. The session was
+    last opened at that server."""
     asked: int
-    """The last slot before the expiry in which an ASK for that server was executed; 0: none."""
+    """The last slot before the expiry in which an ASK for server `server_id` was executed; 0: none."""
 
 
 @define
@@ -56,7 +57,7 @@ class Expected:
 
 @define
 class SessionModel:
-    """The sessions that are open after the slots that the model has executed, as the documentation has it."""
+    """Computes, by the rules in the documentation, which sessions are open after the slots that it has executed."""
 
     horizon_slots: int
     revision: int = 0
@@ -66,7 +67,7 @@ class SessionModel:
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
     """Client id of a session that has ended, and was not anonymous -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
-    """Server -> the last slot in which an update of it was executed."""
+    """Server -> the last slot in which an update of this server was executed."""
     _asked: dict[int, int] = field(factory=dict)
     """Server -> the last slot in which an ASK for it was executed."""
 

@@ -20,8 +20,8 @@ COPIES_OF_A_FRAME_MAX = 4
 """A server may relay an update at most this many times for each copy that the update's own server has sent to it.
 
 The simulated network delivers a frame at most three times: the frame, a duplicate, and an echo, which is a late copy.
-The bound leaves room for one more. It therefore shows that an update is relayed again and again, not each relay too
-many.
+The bound leaves room for one relay more. So the checker finds an update that is relayed again and again, but may miss a
+single relay too many.
 """
 
 
@@ -87,7 +87,10 @@ class RelayChecker:
     """(sender, update) -> number of copies that the sender, not the update's own server, has relayed."""
 
     def misdirected(self, sender: int, receiver: int, update: ClientUpdate) -> None:
-        """Take note of an update in a frame that goes to `receiver`, since that server has the address of another."""
+        """Count a copy of an update that goes to `receiver` by mistake, and that this server may relay, too.
+
+        The frame is meant for another server, but `sender` has sent it to an address that `receiver` has now.
+        """
         if sender == update.server_id:
             self._copies[receiver, update] += 1
 

@@ -141,9 +141,9 @@ class ServerClock:
     def callLater(self, delay: float, callable: Callable[..., object], *args: object, **kw: object) -> SimulatedCall:
         """Call a function after `delay` seconds of this clock.
 
-        Raises AssertionError on a negative delay, as a real reactor does. A delay may be shorter than floating-point
-        numbers of that size can tell apart: the time of the call is later than now all the same. Otherwise a timer that
-        has come due too early by rounding, and waits for the rest, would do so for ever at one instant.
+        Raises AssertionError on a negative delay, as a real reactor does. If a positive delay is so short that the sum
+        of it and the present time is rounded to the present time, the next larger number is the time of the call.
+        Otherwise a timer that fires too early by rounding, and waits for the rest, would fire for ever at one instant.
         """
         assert delay >= 0, f"{delay} seconds from now is in the past"
         call = SimulatedCall(self, 0.0, 0, callable, args, kw)

@@ -39,9 +39,8 @@ from pfsb.transports.links import Links
 from pfsb.transports.wire import decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
-"""Values for the share of a quick disk's writes that end at once, before `MemoryStorage.sync` returns.
-
-Each incarnation of a server draws one of these values. A write that ends at once ends within the turn that began it.
+"""Shares from which each incarnation of a server draws one: how many of its writes end before `MemoryStorage.sync`
+returns, and so within the turn that began them. The shares hold for quick disks (`QUICK_SECONDS_MAX`).
 """
 QUICK_SECONDS_MAX = 0.002
 """Maximum time, in seconds, that a write takes on a disk that counts as quick."""
@@ -164,9 +163,9 @@ class SimulatedCluster:
         self.servers[server_id].running = None
 
     def doom(self, server_id: int, frames: int, groups_kept: int = 0, records_torn: int = 0) -> None:
-        """Crash a server right after it has sent `frames` more frames, which may be in the middle of a turn.
+        """Crash a server right after it has sent `frames` more frames. The crash may come in the middle of a turn.
 
-        `groups_kept` and `records_torn` say what gets to the disk then, as for `crash`.
+        `groups_kept` and `records_torn` say which pending records the crash leaves on disk, as for `crash`.
         """
         running = self._running(server_id)
         running.transport.after_frames(frames, lambda: self.crash(server_id, groups_kept, records_torn))
@@ -203,9 +202,10 @@ class SimulatedCluster:
         raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
 
     def lose_disk(self, server_id: int, instead: MemoryDisk | None = None) -> None:
-        """Give a server that is down an empty disk, or `instead`, an older copy. `bring_back` can restore the old one.
+        """Give a server that is down an empty disk, or the disk `instead`: an older copy of the server's disk.
 
-        An older copy is also the state of a disk whose log was cut at the end of a group.
+        Such a copy can also stand for a disk whose log was cut at the end of a group. `bring_back` gives the server
+        the disk back that it has lost here.
         """
         server = self.servers[server_id]
         assert server.running is None and server_id not in self.amnesiacs, f"server {server_id} has its disk in use"
@@ -252,8 +252,8 @@ class SimulatedCluster:
     def serving_ids(self) -> list[int]:
         """Ids of the servers that clients may use: those that run, except those that have lost their disk.
 
-        A server with an empty disk counts its incarnations from 1 again. Its incarnation is part of the client ids that
-        it gives to Paxos clients and anonymous sessions, so it would give former client ids once more.
+        A server with an empty disk counts its incarnations from 1 again. The incarnation is part of the client ids that
+        a server gives to Paxos clients and anonymous sessions, so such a server would give the same ids a second time.
         """
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
@@ -388,7 +388,10 @@ class SimulatedCluster:
         return "\n".join(f"server {i}: {server.describe()}" for i, server in self.servers.items())
 
     def hand_over(self, sender: int, receiver: int, messages: Sequence[Message]) -> None:
-        """Let a server receive a frame, which no network has seen, from the present storage of another server."""
+        """Let server `receiver` receive these messages at once, past the network.
+
+        They come in the name of server `sender` and of its present storage; `sender` need not run.
+        """
         disk = self.disk(sender)
         assert disk.identity is not None, f"server {sender} was never started"
         self.replica(receiver).receive(sender, disk.identity, messages, disk.incarnation, position_of(disk, sender))

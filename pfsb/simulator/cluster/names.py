@@ -35,7 +35,8 @@ class NameServers:
     """The behaviour of the name servers, the same for all servers of the cluster."""
 
     answer_seconds: tuple[float, float] = PROMPTLY
-    """Shortest and longest time, in seconds, until an answer comes. It tells what held when the question came."""
+    """Shortest and longest time, in seconds, until an answer comes. The answer has the address that name servers
+    had when they were asked."""
     failure: float = 0.0
     """Chance, from 0 to 1, that the answer is that there is no such name."""
     silence: float = 0.0
@@ -44,7 +45,7 @@ class NameServers:
 
 @define(eq=False)
 class SimulatedNames:
-    """Where each server of a simulated network is, and what its name gives.
+    """The address of each server in a simulated network, and the address that name servers give for its name.
 
     The name of server 3 is `server-3`. Every random decision comes from one `rng`. With a `secret` the servers
     authenticate their frames.
@@ -111,11 +112,11 @@ class SimulatedNames:
         self.move(other, self.move(one, self.addresses[other]))
 
     def tell(self, server_id: int) -> None:
-        """Let name servers know the present address of a server."""
+        """Let name servers give the present address of this server from now on."""
         self.told[server_id] = self.addresses[server_id]
 
     def forget(self, server_id: int) -> None:
-        """Let name servers know no such name."""
+        """Let name servers answer, until `tell` or `heal` is called, that the name of this server does not exist."""
         self.told.pop(server_id, None)
 
     def heal(self) -> None:

@@ -35,8 +35,7 @@ class LinkQuality:
     """
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
-    """Shortest and longest delay of a frame. A frame that is only delayed by this does not overtake another such
-    frame."""
+    """Shortest and longest delay of a frame. Frames that suffer no further delay do not overtake each other."""
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
@@ -113,7 +112,7 @@ class Link:
     frames: int = 0
     """Number of frames under way in this direction."""
     limits: PathLimits | None = None
-    """None: frames of any size travel whole, as between two servers on one machine."""
+    """How much this direction carries; None: frames of any size travel whole, as between two servers on one machine."""
     bytes: int = 0
     """Number of bytes under way in this direction."""
 
@@ -138,7 +137,7 @@ FrameObserver = Callable[[int, bytes], None]
 MisdirectionObserver = Callable[[int, int, bytes], None]
 """Call-back with (sender, receiver, frame), called for each frame that goes to another server than it is meant for.
 
-That server has the address which the sender takes for that of the server that is meant.
+The sender has used an address that belongs to that other server by now.
 """
 SendObserver = Callable[[int, int | None, Sequence[Message]], None]
 """Call-back with (sender, receiver or None for all other servers, messages).
@@ -254,7 +253,8 @@ class SimulatedNetwork:
         """From now on, `limits` hold for each direction (sender, receiver) in `links`; None: for each direction of the
         network.
 
-        A server learns at its start alone whether there is a network between it and a peer.
+        A server notices only at its start whether there are limits between it and a peer: None stands for two servers
+        on one machine.
         """
         for pair in self._links if links is None else links:
             self._links[pair].limits = limits
@@ -262,7 +262,7 @@ class SimulatedNetwork:
     def cut(self, sender: int, receiver: int) -> None:
         """Let this direction of the link carry nothing until it is mended.
 
-        A frame that is under way is lost, too, unless it would arrive after that.
+        A frame that is under way now is lost if it would arrive before the link is mended.
         """
         self._links[sender, receiver].cut = True
 
@@ -411,7 +411,8 @@ class SimulatedNetwork:
         self.clock.callLater(arrival - now, self._arrive, link, sender, receiver, frame, now, route)
 
     def _damaged(self, frame: bytes) -> bytes:
-        """The frame with some bits flipped, cut short, or with a part of it behind it once more."""
+        """A damaged copy of the frame: some bits are flipped, or it is cut short, or a part of it is repeated at its
+        end."""
         kind, place = self.rng.randrange(3), self.rng.randrange(len(frame))
         if kind == 0:
             return DamagedFrame(frame[:place])
@@ -445,7 +446,7 @@ class SimulatedNetwork:
             endpoint.clock.callLater(0, endpoint.links.frame_arrived, frame, _source(route))
 
     def _put(self, endpoint: Endpoint, buffer: SocketBuffer, frame: bytes, source: object) -> None:
-        """Put a frame into the buffer of a server's socket, or lose it."""
+        """Put a frame into the buffer of a server's socket. A frame for which there is no room is lost."""
         if not endpoint.has_room(buffer, len(frame)):
             self.overflows += 1
             return

@@ -205,9 +205,10 @@ class SimulatedServer:
     clock_offset: float = 0.0
     """Seconds by which the server's clock will be ahead at its next start."""
     is_disk_full: bool = False
-    """Whether a server that starts finds its disk full, and stops itself when its first write fails.
+    """Whether the server's disk is full when the server starts.
 
-    A server that has started before does not notice this.
+    If so, the first write of each new incarnation fails, and the server stops itself. The value has no effect on an
+    incarnation that runs already.
     """
 
     def describe(self) -> str:

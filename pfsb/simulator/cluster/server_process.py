@@ -30,9 +30,9 @@ APPLICATIONS = ("chat", "lock", "kv")
 WatchReads = Callable[[IStateMachine, SessionStateMachine, Chat], IStateMachine]
 """Function of (state machine, the sessions inside it, the chat application) that returns another state machine.
 
-`ServerProcess` calls it once, when it is made, and has the protocol use the returned one. That passes all calls on to
-the given one, and records which answers to reads are right. `pfsb.simulator.workload.read_checker.WatchedReads.of`
-makes such functions.
+`ServerProcess` calls the function once, when it is made, and gives the returned state machine to the protocol. The
+returned state machine passes all calls on to the first argument, and records which answers to reads are right.
+`pfsb.simulator.workload.read_checker.WatchedReads.of` makes such functions.
 """
 
 
@@ -107,9 +107,9 @@ class ServerProcess:
 
 
 def watch_introductions(replica: Replica, parts: ServerParts) -> None:
-    """Report each update that a server introduces to the checkers, before the protocol gets it.
+    """Make the replica report to the checkers each update of its own clients, before the protocol gets the update.
 
-    The settings that a leader proposes first are such an update, too.
+    The replica also reports the BIRTH, the update with the first settings of the cluster, when it makes one.
     """
     introduce, birth = replica.introduce, replica.proposals.birth
 

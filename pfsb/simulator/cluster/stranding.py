@@ -12,10 +12,10 @@ DELIVERY_SECONDS = 0.01
 
 
 def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
-    """Let the servers `away` install `view`, or one soon after it, by the VC_PROOF of a server in error.
+    """Let the servers `away` install a view that no server leads, by a VC_PROOF that a server in error has sent.
 
-    For that they are cut off from all others until they suspect their leader. Then all links of the cluster are mended.
-    No server has led the view, and its leader is none of these servers.
+    The view is the first one from `view` on whose leader is not in `away`. The servers `away` are cut off from all
+    others until they suspect their leader; then they get the VC_PROOF, and all links of the cluster are mended.
     """
     wrong = next(i for i in cluster.ids if i not in away)
     for server_id in away:
@@ -32,7 +32,10 @@ def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
 
 
 def tell_view(cluster: SimulatedCluster, wrong: int, ahead: int) -> None:
-    """Let the leader, if there is one, hear an ALIVE by which server `wrong` is `ahead` views above the leader's."""
+    """Give the leader, if there is one, an ALIVE in the name of server `wrong`, with a view that is too high.
+
+    It is `ahead` views above the view that the leader has installed.
+    """
     leader = cluster.leader()
     if leader is not None:
         view = cluster.replica(leader).data.views.last_installed + ahead

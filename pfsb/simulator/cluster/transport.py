@@ -124,7 +124,10 @@ class SimulatedTransport:
         self._fault = None
 
     def _carry_by_address(self, peer: int, frame: bytes) -> None:
-        """Send a frame to each address at which this server takes the peer to be, also if another one is there now."""
+        """Send a frame to each address at which this server believes the peer to be.
+
+        If another server has such an address by now, that server gets the frame.
+        """
         names, book = self.network.names, self.book
         assert names is not None and book is not None
         for address in (book.where(peer), book.copies_to(peer)):

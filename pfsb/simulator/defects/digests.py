@@ -19,7 +19,7 @@ DAMAGED = 1
 
 
 def _flipped(batch: Batch) -> Batch:
-    """A batch with one bit of its time flipped: it can still be opened."""
+    """A copy of the batch in which one bit of the time is flipped. The copy can be decoded like any batch."""
     time_ms, updates = Batch(batch.data).open()
     return Batch.of(time_ms ^ 1, updates)
 
@@ -53,8 +53,8 @@ def _digests_ignored(process: Any) -> None:
 def _old_votes_relabelled(process: Any) -> None:
     """Let votes wait on through an election, and put them into the first ACCEPT of the new view.
 
-    Where the new leader proposes the same batch again, such a vote names the right batch, but the sender has not
-    accepted the batch in the new view.
+    If the new leader proposes the same batch again, such a vote names the right batch. It is wrong all the same: the
+    server that sends it has not accepted the batch in the new view.
     """
     replica, outbound = process.replica, process.replica.outbound
 

@@ -1,4 +1,8 @@
-"""Defects of the order between disk and network (docs/defects.rst), and of recovering the state from disk."""
+"""Planted defects: messages that leave before their records are on disk, and faulty recovery from a disk.
+
+docs/defects.rst, "What must be durable before what", says which records each message must wait for. Some of the servers
+do not notice that a disk is empty, or is an older copy.
+"""
 
 from __future__ import annotations
 

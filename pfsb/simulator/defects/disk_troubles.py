@@ -93,7 +93,10 @@ def _lazy_writes_in_trouble(process: Any) -> None:
 
 
 def _forget_trouble_in(process: Any, owner: object, method: str) -> None:
-    """Let a method of one of the server's parts, without arguments, work as if the disk were well."""
+    """Let a method work as if the disk neither hung nor were full.
+
+    `method` is the name of the method, which takes no arguments; `owner` is the part of the server that has it.
+    """
     turn = process.replica.turn
 
     @instead_of(owner, method)
@@ -117,7 +120,7 @@ def _full_counts_as_follower(process: Any) -> None:
 
 
 def _hide_in_alive(process: Any, trouble: DiskTrouble) -> None:
-    """Let ALIVE tell the state that the server would have without this trouble."""
+    """While the server's disk has this trouble, let ALIVE tell the state that the server would have without it."""
     replica = process.replica
 
     @instead_of(replica.alive, "own_alive")

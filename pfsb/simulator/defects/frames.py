@@ -47,7 +47,7 @@ class _HastyStorage(MemoryStorage):
 
     @property
     def position(self) -> int:
-        """The log position, but with the groups that are still on their way to the disk."""
+        """The log position, with the groups counted in that are still on their way to the disk."""
         return super().position + len(self.pending_groups())
 
 

@@ -1,4 +1,5 @@
-"""Defects of names: servers that do not find a peer again, or take frames from anywhere (docs/internals/frames.rst)."""
+"""Planted defects of host names: servers that do not find a peer again, or take frames from anywhere
+(docs/internals/frames.rst)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ class _WaitingForAnswers(AddressBook):
     __slots__ = ()
 
     def begin_unless_waiting(self, name: ServerName) -> None:
-        """Begin a look-up if none of this name waits for its answer, however long that takes."""
+        """Begin a look-up of a name, unless another one still waits for its answer, however long the answer takes."""
         if not name.waiting:
             self.begin_look_up(name)
 
@@ -51,7 +52,7 @@ class _Trusting(AddressBook):
     __slots__ = ()
 
     def accepts_source(self, name: ServerName, host: str) -> bool:
-        """Take a frame wherever it comes from, but learn of the address by look-ups only."""
+        """Take a frame from any source, but do not learn the peer's address from it: only look-ups tell addresses."""
         super().accepts_source(name, host)
         return True
 

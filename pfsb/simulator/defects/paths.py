@@ -18,7 +18,10 @@ _PAGE = "docs/internals/frames.rst"
 
 
 def _change(process: Any, changed: type) -> None:
-    """Make each path of a server, or the part of it that `changed` is a kind of, defective when it is measured."""
+    """Let `changed`, a defective subclass, take the place of its base class in each path of a server that is measured.
+
+    The base class is `Path`, or the class of an object that a path consists of, such as `PathSize`.
+    """
     become(process.transport.links, type("_Links", (_DefectiveLinks,), {"__slots__": (), "changed": changed}))
 
 
@@ -74,7 +77,7 @@ class _RashSize(PathSize):
     __slots__ = ()
 
     def used(self) -> None:
-        """Let the proof of the present size become as old as it will."""
+        """Do nothing, however long ago it was proved that the path carries datagrams of the present size."""
 
 
 @DEFECTS.add("proof-never-renewed", _PAGE, "datagrams that are no parts may be lost for ever when a path gets narrower")

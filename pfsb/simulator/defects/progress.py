@@ -227,7 +227,7 @@ def _holes_left(process: Any) -> None:
 def _holes_filled_fresh(process: Any) -> None:
     """Fill holes with queued updates, and let the queue take updates that are bound already.
 
-    If a server sends an update again that a later slot holds, the leader then binds it to a hole, too.
+    So an update that a later slot holds, and that its server sends again, is bound to a hole, too.
     """
     replica = process.replica
     override(replica.update_queue, "bound_updates", lambda _: set)

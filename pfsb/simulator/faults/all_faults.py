@@ -42,8 +42,10 @@ class AllFaults(NetworkFaults, NameFaults, ConfusionFaults):
             self._later(between(self._rng, 0.2, 2), self._laggard_is_back, leader)
 
     def crash_promiser(self) -> None:
-        """Crash the next server that sends a part of a PREPARE_OK of several parts, soon after it, and restart the
-        server soon."""
+        """Crash the next server that sends a part of a PREPARE_OK of several parts. It restarts soon.
+
+        The crash comes a millisecond or 50 after the part was sent.
+        """
         self._next_promiser_dies = True
 
     def _watch_promises(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:

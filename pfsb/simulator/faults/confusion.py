@@ -57,7 +57,7 @@ class ConfusionFaults(FaultInjector):
     def _codec(self, sender: int) -> FrameCodec:
         """Make a codec that seals frames in the name of `sender`.
 
-        Its counters begin anew, which receivers of frames without a secret allow.
+        It numbers its frames from the beginning again. Receivers allow that, since the cluster has no secret.
         """
         ids, disk = self._cluster.ids, self._cluster.disk(sender)
         us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))

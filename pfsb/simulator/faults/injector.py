@@ -12,7 +12,7 @@ from pfsb.simulator.faults.plan import Fault
 
 
 class FaultInjector:
-    """The base class of all faults. A kind of fault is named in traces and marks as the method that carries it out.
+    """The base class of all faults. The name of a method is the kind of the fault that it carries out.
 
     `schedule` has the method of each fault called at the fault's time, until `cease` is called.
     """

@@ -15,18 +15,22 @@ class NameFaults(ServerFaults):
     """
 
     def move(self) -> None:
-        """Crash a server. It restarts at another address, which name servers tell before or long after that."""
+        """Crash a server, and restart it at another address. Name servers tell the new address at once or much later,
+        before or after the restart."""
         server_id = self._rng.choice(self._cluster.ids)
         if self._cluster.is_running(server_id):
             self._crash(server_id)
         self._move(server_id)
 
     def move_alive(self) -> None:
-        """Give the machine of a server another address while the server runs, or is down already."""
+        """Give the machine of a server another address. The server is not crashed for this, but may be down."""
         self._move(self._rng.choice(self._cluster.ids))
 
     def exchange_addresses(self) -> None:
-        """Let two servers exchange their addresses, so that frames go to the wrong one until name servers tell it."""
+        """Crash two servers, let them exchange their addresses, and restart them.
+
+        Until name servers tell the new addresses, frames for one of them go to the other.
+        """
         names = self._names
         if len(self._cluster.ids) > 1:
             pair = self._rng.sample(self._cluster.ids, 2)
@@ -38,7 +42,7 @@ class NameFaults(ServerFaults):
                 self._later(self._lag(), names.tell, server_id)
 
     def name_servers(self) -> None:
-        """For a while, let look-ups fail, be answered late, or not at all."""
+        """For a while, let look-ups either fail, or be answered late, or stay without an answer."""
         longest = between(self._rng, 0.1, 20)
         self._names.name_servers = self._rng.choice(
             (
@@ -53,7 +57,7 @@ class NameFaults(ServerFaults):
         self._names.name_servers = NameServers(PROMPTLY)
 
     def forget_name(self) -> None:
-        """For a while, let the name of a server be unknown. A server that starts then runs without knowing the peer."""
+        """For a while, let the name of a server be unknown. Servers that start meanwhile do not find it."""
         server_id = self._rng.choice(self._cluster.ids)
         self._names.forget(server_id)
         self._later(between(self._rng, 1, 10), self._names.tell, server_id)
@@ -78,7 +82,7 @@ class NameFaults(ServerFaults):
         self._later(self._lag(), names.tell, server_id)
 
     def _lag(self) -> float:
-        """How long, in seconds, name servers give an old address."""
+        """Draw how long, in seconds, name servers go on telling an old address: 0, or 0.1 to 20."""
         return self._rng.choice((0.0, between(self._rng, 0.1, 20)))
 
     @property

@@ -155,12 +155,16 @@ class NetworkFaults(FaultInjector):
             self._later(place * step, self._cluster.network.mend, a, b)
 
     def keyhole(self) -> None:
-        """Let only messages of some groups of `EXCHANGES` pass on the links from one server, to it, or both."""
+        """Let only some kinds of messages pass on the links from one server, to it, or both.
+
+        They are those of some of the groups that `EXCHANGES` lists; the messages of a group belong to one exchange,
+        such as an election.
+        """
         self._repartition()
         self._narrow(self._rng.choice(self._cluster.ids))
 
     def keyhole_of_leader(self) -> None:
-        """Let only messages of some groups of `EXCHANGES` pass on the links from the leader, to it, or both.
+        """Let only some kinds of messages pass on the links from the leader, to it, or both: see `keyhole`.
 
         The leader may then be deposed without noticing it.
         """

@@ -161,7 +161,7 @@ _QUICK_READERS: Final = {"pipeline": 1, "think_seconds": 0.03, "batching_seconds
 step with each other.
 
 With such users, many reads begin while a request for a read index, or a round of CONFIRM, is under way for earlier
-reads. They must not join it, but wait for the next one (Departure 24).
+reads. The new reads must not use that request or round, and wait for the next one (Departure 24).
 """
 
 PROFILES: Final[Mapping[str, Profile]] = {

@@ -12,8 +12,8 @@ from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_S
 from pfsb.storage.memory import MemoryDisk
 
 RESERVE_RECORDS = 3_000
-"""Number of records for which room is reserved on a disk that fills: more than a server writes from then until it
-notices."""
+"""Number of records for which room is reserved on a disk that fills: more than a server writes between the moment at
+which only the reserved room is left and the moment at which it notices."""
 
 
 class ServerFaults(FaultInjector):
@@ -238,7 +238,10 @@ class ServerFaults(FaultInjector):
             self._cluster.storage(server_id).go_on()
 
     def fill_disk(self) -> None:
-        """Leave a server's disk room for some more records and the reserve, and after a while any room."""
+        """Leave a server's disk room for up to 50 more records until it counts as full. Make room a while later.
+
+        The room for `RESERVE_RECORDS` records comes on top, so that no write fails (Departure 45).
+        """
         self._fill_disk(self._any_server())
 
     def fill_disk_of_leader(self) -> None:
@@ -267,7 +270,7 @@ class ServerFaults(FaultInjector):
     def lose_disk(self) -> None:
         """Crash a server whose storage identity the others know, and restart it with an empty disk.
 
-        No server is drawn if afterwards less than a majority of the servers would have kept their disks.
+        The fault does not happen if, after it, less than a majority of the servers would have kept their disks.
         """
         able = self._able_to_lose_their_disk()
         if able:
@@ -278,7 +281,8 @@ class ServerFaults(FaultInjector):
     def put_back_old_copy(self) -> None:
         """Copy a server's disk. Later crash the server, and restart it with the copy, as if its log had been cut there.
 
-        The other servers must have noted by then, on their disks, that it was further; otherwise they could not know.
+        This happens only if the other servers have written down by then that the server's log was longer than the copy.
+        Otherwise they could not tell the copy from the server's last disk.
         """
         server_id = self._any_server()
         if server_id is not None and server_id not in self._cluster.amnesiacs:
@@ -295,16 +299,16 @@ class ServerFaults(FaultInjector):
             self._later(seconds, self._restart, server_id)
 
     def _is_known_to_be_past(self, server_id: int, copy: MemoryDisk) -> bool:
-        """Whether the disks of all others say that this server was further than `copy` is.
+        """Whether the disks of all other servers say that this server's log was longer than that of `copy`.
 
-        Servers that have lost their own disks are not asked.
+        Servers that have lost their own disks are left out.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         known = [self._cluster.disk(i).contents.peers.get(server_id) for i in whole]
         return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
 
     def lose_disk_of_follower(self) -> None:
-        """Wait until a new leader leads while the deposed one leads on unawares, and take the disk of a third server.
+        """Wait until a new leader leads while the deposed one does not know it. Then empty the disk of a third server.
 
         The third server restarts with an empty disk. It gets messages only from the deposed leader, and only that
         leader, if any server, gets messages from it.
@@ -339,12 +343,11 @@ class ServerFaults(FaultInjector):
         return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
 
     def _is_known(self, server_id: int) -> bool:
-        """Whether the other servers would notice if this one came back with another storage identity; else it must keep
-        its disk.
+        """Whether the other servers would notice if this one came back with another storage identity.
 
-        A server notices it if the present identity is on its disk. Servers that have lost their own disks are not
-        asked. A disk that holds a view, but no storage identity but its own, is not asked either: its server
-        has voted before it knew the others, a defect that the checkers find only if a disk is lost all the same.
+        A server notices it if the present identity is on its disk. Two kinds of servers are left out: those that have
+        lost their own disks, and those whose disk holds a view but no storage identity of another server. The latter
+        have voted before they knew the others, a defect that the checkers find only if a disk is lost all the same.
         """
         whole = [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
         others = [self._cluster.disk(i).contents for i in whole]

@@ -2,8 +2,9 @@
 
 The numbers in them are impossible, or their content is not valid, or they are late, early or repeated without end. None
 of them is a lie on which safety rests: no false vote for something that could be proposed, no promise that leaves out a
-slot, no other content of a slot. Against such lies a protocol that trusts its servers has no defence but to notice
-them. So whatever a server is told here, it must stay correct, and serve its clients when the messages have ended.
+slot, no false content of an ordered slot. A protocol that trusts its servers has no defence against such lies, and can
+only notice them. The messages made here must do less harm: a server that gets them must stay correct, and serve its
+clients when the messages have ended.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ VALID_PAYLOAD: Final = bundle.encode(
     [bundle.encode_bundle(bundle.encode_head("~wrong", 0, True), 1, [bundle.encode_entries([(1, ("SAY", "wrong"))])])]
 )
 ASIDE: Final = VIEW_STEP_MAX // 2
-"""How far above the present views a vote may be without harm: no run comes to a view that far away."""
+"""How many views, at least, a wrong vote for one of the next slots is above the view that the receiver has attempted.
+
+No run comes to such a view. So no leader proposes anything in it, and no proposal gets a false vote.
+"""
 
 
 class WrongMessages:
@@ -93,7 +97,7 @@ class WrongMessages:
         return self._aru + self._rng.randint(1, 3)
 
     def _view(self) -> int:
-        """A view that is a little or much too high, or that is over."""
+        """Draw a view that is a little or much higher than the view that the receiver has attempted, or lower by 1."""
         now = self._receiver.data.views.last_attempted
         near = now + self._rng.choice((1, 2, 7, 100))
         far = self._rng.choice((now + VIEW_STEP_MAX + 1, VIEW_MAX, VIEW_MAX + 1, NUMBER_MAX))
@@ -129,7 +133,7 @@ class WrongMessages:
         return [self._rng.choice((ViewChange(self._sender, view), VCProof(self._sender, view)))]
 
     def _votes(self) -> list[Message]:
-        """ACCEPTs of slots far away, or of many views that are never attempted."""
+        """ACCEPTs for slots far away, or for many views that are never attempted."""
         if self._rng.random() < 0.5:
             first = self._far_slot() - 200
             return [Accept(self._sender, self._view(), tuple(range(first, first + 200)), bytes(200 * DIGEST_BYTES))]
@@ -143,7 +147,7 @@ class WrongMessages:
         return [GloballyOrderedUpdate(self._sender, *wrong)]
 
     def _proposals(self) -> list[Message]:
-        """PROPOSALs in the name of a leader: of an invalid batch, or of a slot far away."""
+        """A PROPOSAL as if the sender led the receiver's view: of an invalid batch, or for a slot far away."""
         view = self._receiver.data.views.last_installed
         invalid = Proposal(self._sender, max(view, 1), self._next_slot(), self._invalid_batch())
         return [self._rng.choice((invalid, invalid, Proposal(self._sender, max(view, 1), self._far_slot(), NO_OP)))]
@@ -215,7 +219,11 @@ class WrongMessages:
         return [kind(self._sender, identity)]
 
     def _known_position(self, identity: bytes) -> KnownPosition:
-        """A state of another storage, or one in which the receiver's own has been: for a later one it would stop."""
+        """A KNOWN_POSITION about another storage, or about the present state of the receiver's own storage.
+
+        It names no later incarnation of the receiver, and no more groups than its disk has. Such words, repeated often
+        enough, would rightly stop the receiver.
+        """
         if self._rng.random() < 0.5:
             return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)
         own = self._receiver.data.server

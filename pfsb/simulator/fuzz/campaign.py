@@ -27,9 +27,9 @@ KEPT_MAX: Final = 2_000
 SHORTENING_SECONDS: Final = 20.0
 """How long, in seconds, rounds are repeated to find a shorter way to one failure."""
 CHECKS: Final = "pfsb/simulator/checkers/violation.py"
-"""End of the path of the file in which violations are raised.
+"""End of the path of the file with `require` and `forbid`, which raise the violations of all checks.
 
-The place of a finding is never in it, but in its caller: the check that has failed.
+The place of a finding is never in this file, but in the check that has called it.
 """
 FILES_PER_PLACE: Final = 3
 """Maximum number of files for failures of one target at one place; further failures there are only counted."""
@@ -125,7 +125,10 @@ class Campaign:
     def _shortened(
         self, target: Target, name: str, inputs: list[bytes], failure: _Failure
     ) -> tuple[list[bytes], _Failure]:
-        """Fewer inputs that end in a failure at the same place, and that failure, found by leaving out parts."""
+        """Leave out inputs as long as the others still end in a failure at the same place.
+
+        Returns the inputs that are left, and the failure that they end in.
+        """
         until = self._clock() + SHORTENING_SECONDS
         best, size = inputs, len(inputs)
         while size >= 1:

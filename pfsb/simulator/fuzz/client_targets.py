@@ -41,7 +41,8 @@ def _in_pieces(data: bytes) -> list[bytes]:
 
 
 class ReplyTarget(Target):
-    """A client's connection makes replies and events with readable fields of any bytes that a server sends, or ends."""
+    """Gives a client's connection any bytes as if from a server, and checks that the fields of all replies and events
+    can be read."""
 
     name = "replies"
     help = "replies and events of a server"
@@ -65,7 +66,7 @@ class ReplyTarget(Target):
 
 
 class ClientTarget(Target):
-    """A client can connect again, and can be stopped, whatever its server has sent."""
+    """Checks that a client can connect again, and can be stopped, whatever bytes its server has sent."""
 
     name = "clients"
     help = "whole clients, told anything by their server"
@@ -100,7 +101,8 @@ class ClientTarget(Target):
         require(client.stopped, "the client does not stop")
 
     def _carry_out(self, client: ClientCore, now: float) -> None:
-        """Carry out the client's actions: connect when it asks for that, and wake it in time after it has hung up."""
+        """Carry out the client's actions: when it asks for a connection, it gets one; when it has hung up, it is woken
+        at the time for which it has asked."""
         for action in client.take_actions():
             if isinstance(action, Connect):
                 client.connected(now)
@@ -109,7 +111,7 @@ class ClientTarget(Target):
 
 
 class CallTarget(Target):
-    """A call of a clerk reads its result from any reply, or fails with an error of the clerk's."""
+    """Checks that each call of a clerk reads a result from any reply, or raises a `ClerkError`."""
 
     name = "calls"
     help = "replies to the calls of a clerk"

@@ -1,12 +1,12 @@
 """Targets that are whole clusters: servers that are told well-formed messages which no correct server has sent.
 
-Each input is one frame body, and comes in a frame with the right tag, in the name of one server to another. What comes
-so may make the cluster slower, never stop it: a server that raises, hangs or grows without end is a finding, and so is
-a cluster that serves no client afterwards.
+Each input is one frame body. It comes to one server in a frame with the right tag, in the name of another server. Such
+frames may make the cluster slower, but must never stop it: a server that raises, hangs or grows without end is a
+finding, and so is a cluster that serves no client afterwards.
 
-Some messages cannot be wrong without harm in any protocol that trusts its servers: votes, promises and ordered
-content. `LIES` has their kinds. The target `messages` leaves them out, and its servers must be equal at the end; the
-target `lies` sends all kinds, and its servers may refuse to go on, but not in any other way than they document.
+In a protocol that trusts its servers, wrong messages of some kinds do harm: votes, promises and ordered content. `LIES`
+lists these kinds. The target `messages` leaves them out, and its servers must be equal at the end. The target `lies`
+sends messages of all kinds, and its servers may refuse to go on, but only in the ways that are documented.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class ClusterTarget(Target):
         return False
 
     def _codec(self, server_id: int) -> FrameCodec:
-        """Make a second codec in a server's name.
+        """Make a second codec that seals frames in a server's name.
 
-        Receivers of frames without a secret allow that its counters begin anew.
+        It numbers its frames from the beginning again. Receivers allow that, since the cluster has no secret.
         """
         disk = self.cluster.disks[server_id]
         identity = frame_identity(self.cluster.config, server_id)
@@ -89,9 +89,11 @@ class ClusterTarget(Target):
         return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]
 
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
-        """Make an input: one byte that says who tells whom, and when, and a body.
+        """Make an input: one byte, and a frame body.
 
-        Half of the bodies have one message, of each kind equally often; the others are changed frames of the cluster.
+        The byte says which server sends the body to which, and whether an election goes on meanwhile
+        (`ELECTION_EVERY`). Half of the bodies have one message, of each kind equally often; the others are changed
+        frames of the cluster.
         """
         mutation.landmarks = self._landmarks()
         how = bytes([mutation.dice.randrange(256)])
@@ -102,7 +104,7 @@ class ClusterTarget(Target):
         return how + packed((mutation.value(mutation.dice.choice(rows or _EXAMPLES[kind])),))
 
     def _landmarks(self) -> list[int]:
-        """The numbers around which a wrong number does most harm: views, slots and time of the servers."""
+        """The servers' present views, Local_Arus and times: wrong numbers near these do the most harm."""
         found: set[int] = set()
         for server in self.cluster.servers.values():
             data = server.replica.data
@@ -138,9 +140,10 @@ class ClusterTarget(Target):
         return sender, (sender + step) % SERVERS
 
     def taken_out(self, sender: int, body: bytes) -> bytes:
-        """The body of a frame without the messages that this target never sends to the cluster.
+        """The frame body `body`, without the messages that this target never sends to the cluster.
 
-        An override returns b"" if no message is left, or if the body cannot be decoded. Here nothing is taken out.
+        `sender` is the server in whose name the frame comes. An override returns b"" if no message is left, or if the
+        body cannot be decoded. Here nothing is taken out.
         """
         return body
 
@@ -168,15 +171,17 @@ class MessageTarget(ClusterTarget):
 
 
 class LieTarget(ClusterTarget):
-    """A cluster that is told wrong messages of all kinds: a server that notices a lie may stop, in a way that it
-    documents."""
+    """A cluster that is told wrong messages of all kinds. A server that notices a lie may stop itself (`tolerates`)."""
 
     name = "lies"
     help = "a cluster that is told wrong messages of all kinds"
 
     def tolerates(self, failure: Failure) -> bool:
-        """Two batches at one number (S1) are what lies can lead to. A server stops by itself when it notices one, or
-        when a majority has executed something else (Departure 40)."""
+        """Whether a server may stop itself because of this failure: it has noticed the consequence of a lie.
+
+        It may have noticed two batches with one sequence number (S1), a majority that has executed something else
+        (Departure 40), or the message that its storage was replaced.
+        """
         return failure.check(StorageWasReplaced, StateDiverged) is not None or "(S1)" in failure.getErrorMessage()
 
     def end(self) -> None:

@@ -39,9 +39,10 @@ NOTE: Final = note_of(Path(LOG))
 ROOM_BYTES: Final = 16 * BLOCK_BYTES
 """Size, in bytes, of the only segment of each log."""
 IDENTITY: Final = b"disk-002"
-"""Identity of the storage."""
+"""Storage identity in the files that are changed."""
 IN_MEMORY: Final = Path("/dev/shm")
-"""A file system without a disk, where there is one: each input is written to files and forced several times."""
+"""Directory of a file system in memory. It is used if it exists, since each input is written to files and forced
+several times."""
 
 
 def _batch(number: int) -> Batch:
@@ -55,7 +56,7 @@ GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
     (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6)),
     (ProposalRecord(5, 6, _batch(6)), AruRecord(4)),
 )
-"""The groups that a storage has written when its files are taken."""
+"""The groups of records in the data directories whose files are changed."""
 
 Recovery = tuple[object, ...]
 
@@ -118,8 +119,8 @@ def _recovered(directory: Path) -> Recovery:
 def _files(groups: Sequence[Sequence[Record]]) -> dict[Path, bytes]:
     """Path in a data directory -> content, for a storage that was started once and has written these groups.
 
-    Its position note says that no group need be there, as after power loss: else a start would refuse a storage that
-    lacks a group before it looks at what is there.
+    The position note demands no group. Otherwise a start would refuse a storage that lacks a group, before it reads
+    the other files.
     """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)

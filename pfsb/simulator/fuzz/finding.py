@@ -15,7 +15,7 @@ class Finding:
 
     target: str
     round_name: str
-    """The name of the state, which `Target.begin` takes."""
+    """The argument with which `Target.begin` makes the same state again."""
     inputs: tuple[bytes, ...]
     failure: str
     """Kind and text of the exception."""

@@ -17,6 +17,8 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     GloballyOrderedUpdate,
+    Heard,
+    KnownPosition,
     Message,
     Prepare,
     PrepareOK,
@@ -76,14 +78,16 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     ReadIndex(0, 1, 3),
     Confirm(0, 1, 1),
     Confirmed(0, 1, 1),
+    Heard(0, b"disk-001"),
+    KnownPosition(0, b"disk-001", 1, 1),
 )
 """One message of each kind, since some kinds are rare among captured frames."""
 
 
 @cache
 def captured(secret: bytes | None) -> list[CapturedFrame]:
-    """The last frames that servers other than `RECEIVER` have sent in a small cluster, until it has a leader and then
-    at work."""
+    """Frames that servers other than `RECEIVER` have sent in a small cluster: the last ones of its first election, and
+    the last ones of the time in which it ordered commands. They are keyed frames if `secret` is given."""
     cluster = SmallCluster("captured", SERVERS, secret)
     try:
         cluster.run_until_led()

@@ -10,7 +10,7 @@ import msgpack
 from attrs import define
 
 NUMBERS: Final = (0, 1, 2, 7, 15, 16, 127, 128, 255, 256, 1_000, 32_767, 65_535, 65_536, 10**6, 2**31 - 1, 2**31, 2**32)
-"""Numbers that are often limits, or next to one: those of small ranges. Those of larger ranges are in `_HUGE`."""
+"""Small numbers that are often the limit of a range, or next to one. Larger ones, and negative ones, are in `_HUGE`."""
 _HUGE: Final = (2**40, 2**53, 2**62, 2**63 - 2, 2**63 - 1, 2**63, 2**64 - 1, -1, -2, -128, -(2**31), -(2**63))
 _TEXTS: Final = (
     "",
@@ -52,7 +52,7 @@ class Mutation:
         return data[:INPUT_BYTES_MAX]
 
     def flip(self, data: bytes, _other: bytes) -> bytes:
-        """Turn one to five bits, as a damaged memory or cable does."""
+        """Flip one to five bits, as a damaged memory or cable does."""
         if not data:
             return data
         out = bytearray(data)
@@ -134,7 +134,11 @@ class Mutation:
         return self.dice.choice(NUMBERS)
 
     def value(self, before: Any, other: Any = None) -> Any:
-        """A changed copy of a msgpack value. Most often one part of it changes, sometimes its shape."""
+        """A changed copy of the msgpack value `before`.
+
+        In a tuple, mostly one element changes; sometimes elements are left out, repeated, added or reversed. Another
+        value is replaced by one of its own type, or seldom by one of any type, which may be `other`.
+        """
         if isinstance(before, tuple) and before and self.dice.random() < 0.85:
             place = self.dice.randrange(len(before))
             return (*before[:place], self.value(before[place], other), *before[place + 1 :])
@@ -152,7 +156,7 @@ class Mutation:
         return self.stranger(other)
 
     def stranger(self, other: Any) -> Any:
-        """A msgpack value of a kind that is drawn at random, or `other` itself."""
+        """A msgpack value of a type that is drawn at random; it may be `other` itself."""
         deep: Any = ()
         for _ in range(self.dice.choice((1, 1, 1, _NESTED_DEEPLY))):
             deep = (deep,)
@@ -174,7 +178,11 @@ class Mutation:
         return self.dice.choice(kinds)
 
     def _changed_blob(self, before: bytes, other: Any) -> bytes:
-        """Changed bytes; where they hold msgpack, as a batch and a payload do, mostly a change inside."""
+        """A changed copy of the bytes `before`.
+
+        If they hold msgpack, as a batch and a payload do, mostly the value inside is changed (`value`). Parts of
+        `other` may be put in.
+        """
         inner = unpacked(before)
         if isinstance(inner, tuple) and self.dice.random() < 0.75:
             return packed(self.value(inner, other)) or before

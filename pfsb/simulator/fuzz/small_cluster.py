@@ -101,7 +101,7 @@ class SmallCluster:
         self.failures: dict[int, Failure] = {}
         """The failures with which servers have stopped themselves, by id."""
         self.silent: set[int] = set()
-        """Servers whose frames, to them and from them, are lost."""
+        """Servers that are cut off: all frames to them and from them are lost."""
         self.frames: deque[CapturedFrame] = deque(maxlen=FRAMES_KEPT)
         """The last frames that servers have sent."""
         self._errors = ErrorsInLog()

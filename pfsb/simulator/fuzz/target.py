@@ -19,9 +19,8 @@ class Target:
     inputs_per_round: int = 1_000
     """Number of inputs, at most, that share one state."""
     guided_by: Sequence[str] = ()
-    """Parts of the paths of files: an input that reaches new lines of these files is kept, and changed in its turn.
-
-    Empty: only real input is changed.
+    """Parts of paths: an input that reaches new lines in a file whose path has such a part is kept, and is changed into
+    further inputs later. Empty: only real input is changed.
     """
     words: Sequence[bytes] = ()
     """Bytes that mean something to the target, such as its keywords, for `Mutation` to put into inputs."""
@@ -49,7 +48,10 @@ class Target:
         raise NotImplementedError
 
     def end(self) -> None:
-        """Look whether the state is as good as ever, and give it up. Called after the last input of a round."""
+        """Check that the target still works after all inputs of a round, and give its state up.
+
+        Called after the last input of a round; raises an exception if something is wrong.
+        """
 
     def drop(self) -> None:
-        """Give the state up without looking, after a finding."""
+        """Give the state up without a check, after a finding."""

@@ -12,9 +12,10 @@ from typing import Final
 from attrs import define, field
 
 HANG_SECONDS: Final = 10.0
-"""How long, in seconds, an input must take at least to count as a hang. One that takes twice as long always does.
+"""Minimum time of the processor, in seconds, that an input takes if it counts as a hang.
 
-It is time of the processor, of which a process gets little on a busy machine; an input that waits takes none.
+Twice this time always counts as a hang. The time is that of the processor, since a process on a busy machine gets
+little of it. An input that only waits takes none (`WAITING_SECONDS`).
 """
 WAITING_SECONDS: Final = 300.0
 """How long, in seconds of real time, an input must wait at least to count as a hang."""
@@ -32,9 +33,9 @@ class Greed(AssertionError):
 
 @define(eq=False)
 class Watchdog:
-    """Watches inputs.
+    """Raises `Hang` if an input takes too long, and `Greed` if it has taken too much memory.
 
-    Call `next_input` before each of them and after the last, inside `watching`, in the main thread.
+    Inside of `with watchdog.watching()`, in the main thread, call `next_input` before each input and after the last.
     """
 
     _inputs: int = field(default=0, init=False)
@@ -74,5 +75,5 @@ class Watchdog:
 
 
 def megabytes_in_use() -> int:
-    """The highest use of memory of this process so far (Linux reports kilobytes)."""
+    """The largest resident memory that this process has had so far, in MiB (`ru_maxrss` is in KiB on Linux)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -120,9 +120,9 @@ def _beginning(operations: Sequence[Operation], answers: Sequence[Operation]) ->
 
 
 def _if_carried_out(part: SubHistory, operations: Sequence[Operation], steps_max: int) -> str:
-    """A sentence for people if an order exists as soon as refused operations may have been carried out, else "".
+    """A sentence for people, if there is an order that also puts in operations with the fate none; "" if there is none.
 
-    Refused operations are those with the fate none; the sentence lists those of them that the order needs.
+    The sentence lists the operations with the fate none that this order needs: their fate may have been told wrongly.
     """
     left_out = [evolve(op, fate="unknown", result=None) for op in operations if op.fate == "none"]
     if not left_out:

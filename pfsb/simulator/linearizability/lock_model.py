@@ -17,8 +17,10 @@ class LockState(NamedTuple):
     token: int | None = None
     """The token of the holder; None if there is no holder, or if no answer has shown the token."""
     floor: int = 0
-    """The highest token that the answers to the operations so far in the order show. The next grant has a higher
-    one."""
+    """The highest token in the answers to the operations that are in the order so far; 0: they show none.
+
+    The next grant must have a higher token.
+    """
 
 
 class LockSpecification:

@@ -22,8 +22,10 @@ class Register(NamedTuple):
     revision: int | None = None
     """The revision of the value; None if the key is absent, or if no answer has shown the revision."""
     floor: int = 0
-    """The highest revision that the answers to the operations so far in the order show. A later change of this key has
-    a higher one."""
+    """The highest revision in the answers to the operations that are in the order so far; 0: they show none.
+
+    The next change of this key must have a higher revision.
+    """
 
 
 class _CommandEffect(NamedTuple):
@@ -72,7 +74,7 @@ class RegisterSpecification:
         """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
         It is twice the revision for a change, and twice the revision, plus 1, for a GET: the GET comes behind the
-        change whose revision it shows, and before the next change.
+        change whose revision it shows, and before the next change. None if the answer shows no revision.
         """
         revision = revision_of(operation)
         return None if revision is None else 2 * revision + (operation.command[0] == "GET")

@@ -128,7 +128,10 @@ class _Search:
         return SearchResult(Verdict.OK, self._steps, order, frames[-1].state)
 
     def _next_child(self, frame: _Frame) -> _Frame | None:
-        """Place the next operation after `frame` with which the search can go on; None if there is none left."""
+        """Place, after the operations of a node of the search (`frame`), the next operation that may follow them.
+
+        Returns the new node; None if no operation is left to try.
+        """
         for index in frame.candidates:
             self._count_step()
             operation = self._operations[index]

@@ -85,18 +85,21 @@ class MessageSet:
 
     servers: int
     inbox: list[int] = field(init=False)
-    """For each server: the set of all messages to that server."""
+    """For each server: the set of all messages to that server, as an integer."""
     items: list[Post | Claim] = field(factory=list)
     _numbers: dict[Post | Claim, int] = field(factory=dict)
     _conflicts: list[int] = field(factory=list)
-    """For each item, by number: the set of the claims that contradict it; empty for a message."""
+    """For each item, by number: the set of the claims that contradict it, as an integer; 0 for a message."""
     _claims: dict[tuple[Any, ...], int] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.inbox = [0] * self.servers
 
     def add(self, item: Post | Claim) -> int:
-        """Enter a message or claim in the table, unless it is there. Returns the set that holds only this item."""
+        """Enter a message or claim in the table, unless it is there.
+
+        Returns the set that holds only this item: an integer with one bit.
+        """
         number = self._numbers.get(item)
         if number is None:
             number = self._numbers[item] = len(self.items)
@@ -114,7 +117,7 @@ class MessageSet:
         return item
 
     def all_of(self, sender: int, outcome: StepOutcome, views: int) -> int:
-        """Enter the messages and claims of one step of the server `sender` in the table. Returns the set of them.
+        """Enter the messages and claims of one step of the server `sender` in the table. Returns their set, an integer.
 
         VIEW_CHANGE messages for views above `views` are left out.
         """
@@ -130,7 +133,10 @@ class MessageSet:
         return messages
 
     def contradiction(self, new: int, everything: int) -> str | None:
-        """A sentence about a claim in `new` that contradicts one in `everything`, both sets; None if none does."""
+        """A sentence about a claim in the set `new` that contradicts one in the set `everything`; None if none does.
+
+        Both sets are integers.
+        """
         for number in bits(new):
             against = self._conflicts[number] & everything
             if against:

@@ -249,7 +249,7 @@ class Snapshots:
     def put_back(self, frozen: Frozen) -> None:
         """Put a state back, by setting only the attributes that differ from the state that was taken or put back last.
 
-        The server must not have made a step since that state: then only `put_back_all` is correct.
+        The server must not have made a step since that state was taken or put back; after a step, call `put_back_all`.
         """
         if frozen is self._present:
             return

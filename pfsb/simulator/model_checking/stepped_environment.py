@@ -201,7 +201,7 @@ class SteppedTransport:
         self.listens = False
 
     def know_cluster(self, identity: bytes) -> None:
-        """Nothing: these servers know of one cluster only."""
+        """Do nothing: these servers know of one cluster only."""
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         receivers = self._others if to is None else (to,)
@@ -226,9 +226,9 @@ class SteppedTransport:
         require(installed >= view, f"sends {in_words(message)}, but has view {installed} on disk")
 
     def _vote_is_on_disk(self, view: int, seq: int, digest: bytes) -> bool:
-        """Whether the proposal that an ACCEPT names, or one of a later view, is on disk.
+        """Whether an ACCEPT may leave: the proposal that it names is on disk, or one of a later view for the slot.
 
-        A server that knows the slot as ordered may send its ACCEPT without that (G18).
+        The ACCEPT may also leave if the server knows that the slot is ordered (G18).
         """
         stored = self._storage.disk.contents.slots.get(seq)
         if stored is not None and (stored.view == ORDERED_VIEW or stored.view > view):

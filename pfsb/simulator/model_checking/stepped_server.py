@@ -271,9 +271,10 @@ class SteppedServer:
     def _promise_is_complete(self, message: Prepare) -> None:
         """Require that a new promise lists all that this server has accepted above the leader's Local_Aru (G19).
 
-        Accepted proposals of older views, on disk or on their way there, must be in the data list of the PREPARE_OK.
-        The same promise answers later PREPAREs of that view, even one that was sent before with a lower Local_Aru: the
-        leader has executed all slots up to the Local_Aru of the PREPARE that was received first.
+        The PREPARE `message` has just arrived, and the server has made the promise for it. All accepted proposals of
+        older views, on disk or on their way there, must be in the data list of the PREPARE_OK. Later PREPAREs of the
+        view get the same promise and are not checked. Even one with a lower Local_Aru, which was sent before `message`,
+        needs no longer data list: the leader has executed all slots up to the Local_Aru in `message`.
         """
         promise = self._own_promise()
         if promise is None or promise.view != message.view:

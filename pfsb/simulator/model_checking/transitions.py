@@ -22,11 +22,11 @@ NODE_BITS = 22
 """Number of bits for the number of a node in `Exploration._key`, the integer for a state of the cluster."""
 
 Move = tuple[int, int, int]
-"""A transition: (index of the step in `Nodes.steps`, number of the node after it, set of the messages and claims that
-the step adds)."""
+"""A transition: (index of the step in `Nodes.steps`, number of the node after it, the messages and claims that the step
+adds, as bits)."""
 Wrong = tuple[int, int, str]
-"""A step from one node that breaks a promise: (the arriving message, as the set that holds only this message, or 0 if
-no message arrives; index of the step in `Nodes.steps`; sentence about the broken promise)."""
+"""A step from one node that breaks a promise: (the bit of the message that arrives, or 0 if the step is no arrival;
+index of the step in `Nodes.steps`; sentence about the broken promise)."""
 
 
 @define(eq=False)
@@ -40,29 +40,39 @@ class Node:
     asked: bool = False
     """Whether `echo`, `own` and `crashes` have been computed."""
     echo: int = 0
-    """Set of the messages and claims that timers of this server add without a change of the server's state, such as
-    ALIVE."""
+    """The messages and claims that timers add without a change of the server's state, such as ALIVE.
+
+    As an integer, in which bit n stands for the item with number n of the `MessageSet`.
+    """
     own: list[Move] = field(factory=list)
     """Transitions by a timer or by the end of a disk write that lead to another state."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
     """Transitions by a step and a crash that leaves only a part of the step's write on disk.
 
-    Each is a pair: the set that holds only the message whose arrival is the step, or 0 if no message arrives in the
-    step; the transition.
+    Each is a pair (bit, transition). If the step is the arrival of message n, the bit is 1 << n; else it is 0.
     """
     known_messages: int = 0
-    """Set of the messages whose arrival in this state is computed: see `message_moves`, `echoes` and `torn`."""
+    """The messages whose arrival in this state has been computed, as an integer: bit n stands for message n.
+
+    The results are in `message_moves`, `echoes` and `torn`.
+    """
     message_moves: list[tuple[int, Move]] = field(factory=list)
-    """Transitions from this state to another one by the arrival of a message. Each is a pair: the set that holds only
-    the message that arrives; the transition."""
+    """Transitions from this state to another one by the arrival of a message.
+
+    Each is a pair (bit, transition): the arrival of message n has the bit 1 << n.
+    """
     echoes: list[tuple[int, int]] = field(factory=list)
-    """Arrivals of messages in this state that do not change the state, but that the server answers. Each is a pair: the
-    set that holds only the message that arrives; the set of the messages and claims that the answer adds."""
+    """Arrivals of messages that do not change this state, but that the server answers.
+
+    Each is a pair (bit, added): the arrival of message n has the bit 1 << n, and `added` has a bit for each message and
+    claim that the answer adds.
+    """
     wrong: list[Wrong] = field(factory=list)
     settled: tuple[int, int] | None = None
-    """The effect of the end of all disk writes of this node: the number of the node that follows, and the set of the
-    messages and claims that are added on the way. None until `Nodes.settled` has computed it.
+    """The effect of the end of all disk writes of this node; None until `Nodes.settled` has computed it.
+
+    A pair: the number of the node after these writes, and the messages and claims that they add, as bits of an integer.
     """
 
 
@@ -93,13 +103,14 @@ class Nodes:
         return len(self._nodes)
 
     def first(self, server: int) -> tuple[Node, int]:
-        """Start the server on an empty disk. Returns the node after that, and the set of messages and claims added."""
+        """Start the server on an empty disk. Returns a pair: the node after the start, and the messages and claims that
+        the start adds, as an integer with a bit for each of them (`MessageSet`)."""
         outcome = self.servers[server].first()
         return self._node(server, outcome.state), self._all_messages(server, outcome)
 
     def ask(self, node: Node, messages: int) -> None:
         """Compute those transitions of a node that are still missing: all that need no message, and those by the
-        arrival of one of `messages`."""
+        arrival of one of `messages`, an integer with a bit for each message. Messages to other servers are ignored."""
         if not node.asked:
             node.asked = True
             self._ask_own(node)
@@ -112,7 +123,8 @@ class Nodes:
     def settled(self, node: Node) -> tuple[int, int]:
         """End all disk writes of a node, those of lazy records included.
 
-        Returns the number of the node after that, and the set of the messages and claims that were added until then.
+        Returns a pair: the number of the node after the last of them, and the messages and claims that were added, as
+        an integer with a bit for each of them.
 
         Raises AssertionError if a promise is broken on the way.
         """
@@ -161,7 +173,8 @@ class Nodes:
     def _move(self, node: Node, bit: int, step: Step) -> Move | None:
         """Make a step from a node, and end its disk write if the explorer ends that at once. Returns the transition.
 
-        A step that breaks a promise is added to `node.wrong`, and the result is None.
+        `bit` is 1 << n if the step is the arrival of message n, else 0. A step that breaks a promise is added to
+        `node.wrong`, and the result is None.
         """
         server, number = self.servers[node.server], self._number_of(node.server, step)
         try:
@@ -178,9 +191,11 @@ class Nodes:
         return number, self._node(node.server, outcome.state).number, messages
 
     def _tear(self, node: Node, bit: int, step: Step, state: Frozen, messages: int) -> None:
-        """Compute the crashes during the write of `step` after which only its first records are on disk.
+        """Compute the crashes during the disk write of `step` after which only its first records are on disk.
 
-        A crash that leaves no record of the write on disk is left out, since it equals a crash before the step.
+        `state` is the server's state during the write, `messages` are those that `step` has added, and `bit` is that of
+        `_move`. The results are added to `node.torn` or `node.wrong`. A crash that leaves no record of the write on
+        disk is left out, since it equals a crash before the step.
         """
         server = self.servers[node.server]
         for crash in server.crashes(state)[1:]:

@@ -89,7 +89,10 @@ def _wrong_connections(server: Server) -> Iterator[str]:
 
 
 def _wrong_waits(server: Server) -> Iterator[str]:
-    """A sentence for each client that waits for a disk that hangs (Departure 44)."""
+    """A sentence for each client that waits for an answer from a server whose disk hangs (Departure 44).
+
+    Such a server must have refused all commands that wait.
+    """
     if server.replica.turn.trouble is DiskTrouble.HANGS:
         for count in server.local_clients.answers_in_wait():
             if count:

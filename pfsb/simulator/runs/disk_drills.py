@@ -40,7 +40,10 @@ class DrillClient:
 
     @property
     def is_served(self) -> bool:
-        """Whether the latest request was answered by a state, be it that there is no such key."""
+        """Whether the latest request has its answer, and the answer is no refusal of `REFUSALS`.
+
+        An answer such as NOTFOUND, which comes from the state, counts as served.
+        """
         return self.result is not None and not self.is_refused
 
     @property
@@ -108,7 +111,8 @@ class DiskDrills(LivenessDrills):
     def _only_reads(self, client: DrillClient) -> None:
         """Require that a change is refused, and a question answered if the server has executed what others have.
 
-        A server that notices its full disk before the others do may miss a slot that they order meanwhile.
+        The question is not asked at another server: one that notices that its own disk is full sooner than the others
+        notice theirs may miss a slot that they order meanwhile.
         """
         client.change()
         self._refused(client, "none", ROUND_SECONDS, "all disks are full")
@@ -126,7 +130,10 @@ class DiskDrills(LivenessDrills):
         return max(self.cluster.checks.messages.leaders) > view
 
     def _refused(self, client: DrillClient, fate: str, seconds: float, why: str) -> None:
-        """Require that the client is refused within some seconds, with this fate."""
+        """Require that the client is refused, with this fate, within this number of seconds.
+
+        `why` says, in the text of a violation, in which situation the client asks.
+        """
         server_id = client.connection.server_id
         self._wait(lambda: client.result is not None, seconds, f"{why}: a client of server {server_id} is told nothing")
         result = client.result
@@ -134,7 +141,10 @@ class DiskDrills(LivenessDrills):
         require(is_right, f"{why}, and server {server_id} tells a client {result}")
 
     def _served_again(self, client: DrillClient, why: str) -> None:
-        """Require that a command of the client is served soon; after each refusal the client sends another one."""
+        """Require that a command of the client is served soon; after each refusal the client sends another one.
+
+        `why` says, in the text of a violation, why the server must be able to serve.
+        """
         client.change()
         until = self.cluster.now + 2 * self.times.update + 3 * self._election()
         while not client.is_served:

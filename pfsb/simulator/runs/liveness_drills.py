@@ -239,10 +239,11 @@ class LivenessDrills:
         return ""
 
     def _long_wait(self, server_id: int) -> str:
-        """A sentence about a server whose waits for answers are longer than while nothing is measured, or ""
-        (Departure 49).
+        """A sentence about a server that waits longer for an answer than the default of this wait, or "" (Departure
+        49).
 
-        The bounds of the drills hold for waits that have come down again.
+        Measured times can make the waits longer. The bounds of the drills hold only for waits that are back at the
+        default or below it.
         """
         replica, settings = self.cluster.replica(server_id), self.cluster.settings
         # A follower's slots may take longer, as ACCEPTs to it may be held back (Departure 25), and it repeats nothing.
@@ -257,7 +258,7 @@ class LivenessDrills:
     def _unequal(self) -> str:
         """A sentence about servers that have slots to learn or updates to order, or "" if there are none.
 
-        The bounds of a drill do not allow for the time that such servers need for that.
+        While there are such servers, no drill begins: the bounds of the drills do not allow for this work.
         """
         if len({self.cluster.aru(server_id) for server_id in self.cluster.ids}) > 1:
             return "some have executed more than others"
@@ -414,7 +415,8 @@ class LivenessDrills:
         return request
 
     def _order_the_time(self, leader: int) -> _OrderedTime:
-        """Have something ordered by the leader, and note its time."""
+        """Have an update ordered at the leader. Returns the state machine's time after that, and when it was asked for
+        and answered."""
         asked, request = self.cluster.now, self._ask(leader)
         self._require_answer(request, self.times.update, "nothing else happens")
         machine = self.cluster.process(leader).server.machine

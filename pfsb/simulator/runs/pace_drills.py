@@ -24,40 +24,48 @@ from pfsb.simulator.cluster.network import LinkQuality
 SYNCS: Final = (0.6, 1.2, 5.0)
 """How long, in seconds, each write of a slow disk takes."""
 SYNCS_MEASURED: Final = 40
-"""For how many writes one after the other the updates are counted."""
+"""How long the drill `slow_disks` measures, as a multiple of the time that one write takes."""
 SYNCS_PER_UPDATE: Final = 3.2
-"""Maximum number of writes that each update of a client may take: one for the update, and up to one each for which it
-waits at the gate of the client's server and at the disk, as writes are under way."""
+"""Maximum time that an update may take on average in the drill `slow_disks`, as a multiple of the time of one write.
+
+The update needs one write. It may have to wait for the end of a write that is under way already: once at the
+disk, and once at the durability gate of the client's server.
+"""
 COPIES_MAX: Final = 3
 """Maximum number of CLIENT_UPDATEs that are sent for each update, on disks of any speed."""
 PROPOSALS_MAX: Final = 2
 """Maximum number of PROPOSALs that each other server is sent for each update, on disks of any speed."""
 PROPOSALS_AT_FIRST: Final = 20
-"""How many more PROPOSALs each server may be sent before the leader has measured how slow the disks have become."""
+"""Number of PROPOSALs that each other server may be sent beyond those of `PROPOSALS_MAX`, since the leader must first
+measure how slow the disks have become."""
 SLOW_LINK: Final = 0.3
-"""How long, in seconds, frames of the leader take to the others at least, while theirs are as quick as ever."""
+"""Minimum delay, in seconds, of frames from the leader in the drill `slow_links`. All other frames are quick."""
 QUICK_LINK_SECONDS: Final = 3.0
-"""For how long, in seconds, quick links are measured before."""
+"""How long, in seconds, clients ask over quick links before `slow_links` makes the leader's links slow."""
 SLOW_LINK_SECONDS: Final = 10.0
 SLOW_LINK_PROPOSALS_MAX: Final = 1.5
-"""Maximum number of PROPOSALs that each other server is then sent for each update."""
+"""Maximum number of PROPOSALs that each other server is sent for each update, when the links have been slow for
+`SLOW_LINK_SECONDS`."""
 LOSS: Final = 0.3
-"""Share of the frames that is lost on each link, in each direction."""
+"""Share of the frames that is lost on each link, in each direction, in the drill `lossy_links`."""
 LOSSY_CLIENTS: Final = 10
 LOSSY_SECONDS: Final = 10.0
 LOSSY_UPDATES: Final = {3: 150, 5: 100}
-"""Number of servers -> minimum number of updates that they execute in a second while links lose much."""
+"""Number of servers in the cluster -> minimum number of updates that must be answered in each second of the drill
+`lossy_links`, on average."""
 LOSSY_UPDATES_OTHERWISE: Final = 30
-"""Minimum number of these updates for clusters of other sizes."""
+"""Minimum number of updates in each second of the drill `lossy_links`, for clusters whose size is not in
+`LOSSY_UPDATES`."""
 BETRAYED_SECONDS: Final = 0.25
-"""Maximum time, in seconds, from a leader's death to an update that another one has ordered, if frames to the dead
-server are refused."""
+"""Maximum time, in seconds, from a leader's death until the next leader has ordered an update, if each frame to the
+dead server is refused, so that its sender notices the death."""
 SILENT_TIMERS: Final = 4
-"""Maximum of that time if nothing betrays the death, in units of the Progress_Timer."""
+"""Maximum time from a leader's death until the next leader has ordered an update, as a multiple of the Progress_Timer's
+default, if frames to the dead server are lost without notice."""
 PAUSE_SECONDS: Final = 40.0
-"""How long, in seconds, a server stands still, from a moment at which it waits for votes."""
+"""How long, in seconds, a server is paused in the drill `death_after_a_pause`, while a slot waits for votes there."""
 SYNC_BEFORE_A_PAUSE: Final = 0.05
-"""How long, in seconds, each write takes then, so that votes are waited for."""
+"""How long, in seconds, each write takes in `death_after_a_pause`, so that a slot waits long enough for its votes."""
 LOOK_SECONDS: Final = 0.002
 PATIENCE_SECONDS: Final = 60.0
 """How long, in seconds, a healed cluster may take to have its timers at their defaults again."""
@@ -77,7 +85,7 @@ class Load:
     _timestamps: dict[str, int] = field(factory=dict)
 
     def run(self, seconds: float, look_seconds: float = LOOK_SECONDS) -> None:
-        """Let the clients ask for `seconds`."""
+        """Let the clients send updates for `seconds` of the simulation, and count the copies of messages meanwhile."""
         self.cluster.network.observers.append(self._sent)
         until = self.cluster.now + seconds
         while self.cluster.now < until:
@@ -87,7 +95,7 @@ class Load:
         self.cluster.network.observers.remove(self._sent)
 
     def finish(self, seconds: float) -> None:
-        """Wait until the last updates are answered, `seconds` at most."""
+        """Wait until the last updates are answered. Raises AssertionError if that takes more than `seconds`."""
         self.cluster.run_until(lambda: all(map(self._is_answered, self._timestamps)), seconds)
 
     def _ask_next(self, number: int) -> None:
@@ -119,7 +127,8 @@ class PaceDrills:
     marks: Marks
 
     def run(self) -> None:
-        """Run the drills, in an order that is drawn at random, but for the last one."""
+        """Run all drills: four in an order that is drawn at random, then `death_after_a_pause`, and last
+        `slow_links`."""
         drills = [self.slow_disks, self.lossy_links, self.silent_death, self.betrayed_death]
         self.rng.shuffle(drills)
         for drill in [*drills, self.death_after_a_pause, self.slow_links]:
@@ -131,7 +140,8 @@ class PaceDrills:
         self.settle_pace()
 
     def slow_disks(self) -> None:
-        """Departures 48 and 49: slow disks cost no election, few copies, and no more time than their writes."""
+        """Departures 48 and 49: with slow disks there is no election and few copies are sent, and updates take hardly
+        longer than their writes to disk."""
         sync = self.rng.choice(SYNCS)
         view = self._view()
         for server in self.cluster.servers.values():
@@ -149,7 +159,8 @@ class PaceDrills:
         load.finish(20 * sync)
 
     def lossy_links(self) -> None:
-        """Departure 49: lost messages are repeated soon."""
+        """Departure 49: lost messages are repeated so soon that many updates are answered over lossy links
+        (`LOSSY_UPDATES`)."""
         self.cluster.network.set_quality(evolve(LinkQuality(), loss=LOSS))
         load = self._load("lossy", LOSSY_CLIENTS)
         load.run(LOSSY_SECONDS)
@@ -160,15 +171,23 @@ class PaceDrills:
         load.finish(PATIENCE_SECONDS)
 
     def silent_death(self) -> None:
-        """G8 and Departure 48: a leader that dies unnoticed is replaced within some Progress_Timers."""
+        """G8 and Departure 48: a leader dies, and frames to it are lost without notice. Soon another server leads.
+
+        An update must be answered within `SILENT_TIMERS` times the Progress_Timer.
+        """
         self._replace_leader(SILENT_TIMERS * self.cluster.settings.progress_seconds, refusals=False)
 
     def betrayed_death(self) -> None:
-        """Departure 11: a leader whose address refuses frames is replaced at once."""
+        """Departure 11: a leader dies, and the senders of frames to it are told that it does not run. Another server
+        leads almost at once: an update must be answered within `BETRAYED_SECONDS`."""
         self._replace_leader(BETRAYED_SECONDS, refusals=True)
 
     def death_after_a_pause(self) -> None:
-        """Departure 48: a server that stood still while a slot waited trusts a dead leader no longer for that."""
+        """Departure 48: a server is paused while a slot waits for votes there. Later its leader dies.
+
+        The server must not count the pause as time that slots take, which would make its Progress_Timer longer. So the
+        leader must be replaced as soon as in `silent_death`.
+        """
         leader = self.cluster.required_leader()
         for server in self.cluster.servers.values():
             server.sync_seconds = (SYNC_BEFORE_A_PAUSE, SYNC_BEFORE_A_PAUSE)
@@ -182,7 +201,11 @@ class PaceDrills:
         self.silent_death()
 
     def slow_links(self) -> None:
-        """Departure 49: answers that are always slow are not taken for answers to the copies sent meanwhile."""
+        """Departure 49: when frames from the leader become slow for good, it soon sends hardly any PROPOSAL twice.
+
+        A leader that took a late answer to its first PROPOSAL for an early one to a repetition would measure too short
+        a time, and go on repeating. There must be no election either.
+        """
         self._load("quick-links", len(self.cluster.ids)).run(QUICK_LINK_SECONDS)
         leader, view = self.cluster.required_leader(), self._view()
         slow = evolve(LinkQuality(), delay_seconds=(SLOW_LINK, 1.2 * SLOW_LINK))
@@ -201,7 +224,7 @@ class PaceDrills:
         load.finish(PATIENCE_SECONDS)
 
     def _has_open_slot(self, server_id: int) -> bool:
-        """Whether a PROPOSAL is at the server, and it does not know yet that the slot is ordered."""
+        """Whether the server has a PROPOSAL for a slot of which it does not know yet that it is ordered."""
         ordering = self.cluster.replica(server_id).data.ordering
         slots = ordering.global_history.above(ordering.local_aru)
         return any(slot.proposal is not None and slot.ordered is None for _, slot in slots)

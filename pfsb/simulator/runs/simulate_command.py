@@ -22,7 +22,7 @@ from pfsb.commands.options import number, seconds
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
 from pfsb.simulator.defects.defect import Plant
-from pfsb.simulator.defects.expected_catches import CAUGHT
+from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.defect_hunt import attempt
 from pfsb.simulator.runs.diagram import draw_diagram
@@ -98,7 +98,9 @@ class Options(usage.Options):
         if name not in DEFECTS:
             raise usage.UsageError(f"--broken {name}: there is no such defect; {nearest(name, DEFECTS)}")
         if self["seed"] is None and self["seeds"] is None and self["for"] is None:
-            found = CAUGHT[name]
+            found = CAUGHT.get(name) or DIRECTED.get(name)
+            if found is None:
+                raise usage.UsageError(f"--broken {name}: no run that shows it is recorded; give --seed or --seeds")
             self["seed"] = found.seed
             if found.schedule in PROFILES:
                 self["profile"] = found.schedule

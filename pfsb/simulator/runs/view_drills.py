@@ -38,8 +38,8 @@ class ViewDrills(LivenessDrills):
         self._require_leader(leader, "a minority was in a later view")
 
     def untrue_views(self) -> None:
-        """Departure 50: a server in error that tells later views without end causes few elections, and the same server
-        leads after them."""
+        """Departure 50: a follower in error that tells later views without end causes few elections, and the server
+        that led before leads after them, too."""
         cluster, leader = self.cluster, self.cluster.required_leader()
         wrong, ahead = self._follower(), self.rng.choice((1, 7, 2**19))
         longest_wait = PATIENCE * self.times.progress * 2**cluster.settings.progress_doublings_max

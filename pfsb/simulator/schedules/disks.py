@@ -46,7 +46,7 @@ def disk_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
-    """Departure 12: a server that has lost its disk, and hears only a stale leader, must not vote for its proposal.
+    """Departure 12: a server that has lost its disk must not vote for a stale leader's proposal, if it hears no other.
 
     Servers 1 and 2 have left view 1, and ordered a slot in view 2. Then server 2 loses its disk. Server 0 still leads
     view 1 and proposes another batch for that slot: its ACCEPT and one of server 2 would be a majority. Server 2 hears
@@ -78,7 +78,8 @@ def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
 def old_copy_is_put_back(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server that comes back with an older copy of its disk is refused by the other servers, and stops.
 
-    The others have been started anew meanwhile, one after the other, so they know of it only by their disks.
+    The others have been started anew meanwhile, one after the other. So they know only from their own disks how long
+    the log of that server was.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -104,8 +105,9 @@ def old_copy_votes(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server that comes back with an older copy must not vote before the others have told what they
     know.
 
-    Servers 1 and 2 have ordered a slot without server 0. Then server 2 gets a copy of its disk from before, and is
-    started. Server 0 would vote with it for another batch in that slot. Server 1 knows better, but its frames are slow.
+    Servers 1 and 2 have ordered a slot without server 0. Then server 2 is started with a copy of its disk that was made
+    before. Servers 0 and 2 are a majority, and would vote for another batch in that slot. Server 1 knows that server 2
+    has an older copy, but its messages are slow.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -161,7 +163,10 @@ def last_group_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
-    """Departure 43: at any time the frames of one incarnation of a peer count, and late ones of a former one do not."""
+    """Departure 43: a frame of a peer's former incarnation is refused if it comes after one of the present incarnation.
+
+    Late frames of a follower that has crashed are delivered while the follower starts again.
+    """
     scene = Scenario(seed, patch)
     scene.begin()
     cluster = scene.cluster
@@ -193,9 +198,10 @@ def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
 
 
 def start_is_written_down(seed: int, patch: Plant | None) -> None:
-    """Departure 43: a later incarnation is on a peer's disk before anything that rests on its frames leaves.
+    """Departure 43: before a server helps to admit a new incarnation of a peer, it has that incarnation on disk.
 
-    Server 2 starts again, and server 0 admits it. However soon server 0 crashes then, it does not forget that start.
+    Server 2 starts again, and becomes admitted with the help of server 0. Server 0 crashes at that moment: its disk
+    must have the new incarnation of server 2.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -211,9 +217,10 @@ def start_is_written_down(seed: int, patch: Plant | None) -> None:
 
 
 def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
-    """Departure 43: a copy that begins with the present start number is not admitted, however soon it is put back.
+    """Departure 43: a server is not admitted with an older copy of its disk, even if its incarnation repeats a number.
 
-    Right after the restart its frames could be late ones of the server that was there before.
+    The disk of a server is copied, and the server is started. Later it crashes, and is started with the copy. Its
+    incarnation then has the same number as the one before, so its first frames could be taken for late ones of that.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -265,9 +272,10 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
 
 
 def stranger_vouches(seed: int, patch: Plant | None) -> None:
-    """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it was.
+    """Departure 43: a server that comes back is not admitted by new servers, which cannot know what it has lost.
 
-    Of five servers, server 0 comes back with others that it has never met.
+    Of five servers, servers 0 to 3 run, and crash. Then servers 0 and 1 come back, and server 4 starts for the first
+    time. Server 0 must not be admitted: besides server 1 it needs server 2 or 3, which have met it; server 4 has not.
     """
     scene = Scenario(seed, patch, servers=5, clients=0, start=False)
     cluster = scene.cluster
@@ -303,9 +311,9 @@ def stranger_comes_first(seed: int, patch: Plant | None) -> None:
 def storage_is_replaced_unmet(seed: int, patch: Plant | None) -> None:
     """Departure 42: a new storage is admitted by a majority of the others, not by a majority with itself.
 
-    Server 0 hears no other server. Servers 1 and 2 alone would be a majority; but if they began, and server 2 lost its
-    disk then, server 0 would admit the new storage of server 2, which it never met before, and both would order another
-    batch in the same slot while server 1 is away.
+    Server 0 hears no other server at first. Servers 1 and 2 alone would be a majority. But if they ordered a slot, and
+    server 2 lost its disk then, server 0 would admit the new storage of server 2, as it never met the old one. While
+    server 1 is away, servers 0 and 2 would order another batch in the same slot.
     """
     scene = Scenario(seed, patch, clients=0, start=False)
     cluster = scene.cluster

@@ -29,8 +29,7 @@ def long_promise_over_small_buffers(seed: int, patch: Plant | None) -> None:
 
 
 def long_promise_over_slow_links(seed: int, patch: Plant | None) -> None:
-    """A promise that takes longer than the Progress_Timer arrives, since each part gives it time: one election is
-    enough."""
+    """One election is enough, though the promise takes longer than the Progress_Timer: each part restarts the timer."""
     scene = long_promise(seed, patch)
     cluster = scene.cluster
     cluster.network.set_quality(LinkQuality(delay_seconds=(0.2, 0.2), frames_max=8))
@@ -44,7 +43,7 @@ def long_promise_over_slow_links(seed: int, patch: Plant | None) -> None:
 def promiser_restarts(seed: int, patch: Plant | None) -> None:
     """A server crashes while the leader fetches its promise, and restarts: its new promise makes the leader lead.
 
-    No third server is there whose promise would do.
+    The former leader, which is the third server, is down. So the new leader can get no other promise.
     """
     scene = long_promise(seed, patch)
     cluster = scene.cluster
@@ -84,9 +83,9 @@ def catching_up_over_a_small_buffer(seed: int, patch: Plant | None) -> None:
 
 
 def long_promise(seed: int, patch: Plant | None, servers: int = 3, parts: int = PARTS) -> Scenario:
-    """A cluster in which every server has accepted so many updates, and none is ordered.
+    """A cluster in which every server has accepted `parts` updates, in a slot each, and none of them is ordered.
 
-    A PREPARE_OK then has as many parts, and each part is a frame.
+    So the PREPARE_OK of each server has `parts` parts, and each part is a frame.
     """
     settings = Settings(window_slots=parts, batch_bytes_max=1, frame_data_bytes_max=UPDATE_BYTES + 50)
     scene = Scenario(seed, patch, servers=servers, clients=0, settings=settings)
@@ -96,7 +95,7 @@ def long_promise(seed: int, patch: Plant | None, servers: int = 3, parts: int = 
 
 
 def accept_everywhere(scene: Scenario, parts: int) -> None:
-    """Let every server accept so many updates, of which none is ordered."""
+    """Let every server accept `parts` updates, in a slot each, and let none of them be ordered."""
     cluster, leader = scene.cluster, scene.leader()
     lost = cluster.network.drop(lambda p: isinstance(p.message, Accept))
     for number in range(parts):

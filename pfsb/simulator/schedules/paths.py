@@ -70,7 +70,7 @@ def black_hole(seed: int, patch: Plant | None) -> None:
 
 
 def small_frames_fall_into_a_black_hole(seed: int, patch: Plant | None) -> None:
-    """Frames that are no larger than the path has carried, and need no parts, are noticed to be lost as well."""
+    """A path that gets narrower is noticed even if all frames are small enough to need no parts, but no longer pass."""
     scene = _scene(seed, patch, PathLimits())
     cluster = scene.cluster
     _execute(scene, 1, LARGE_BYTES, 0.5)
@@ -84,7 +84,7 @@ def small_frames_fall_into_a_black_hole(seed: int, patch: Plant | None) -> None:
 
 
 def large_update_on_a_long_way(seed: int, patch: Plant | None) -> None:
-    """Departure 46: a large update that is longer on its way than a repetition waits is not sent a second time."""
+    """Departure 46: a large message is not sent a second time while its parts are on their way over slow links."""
     scene = _scene(seed, patch, PathLimits(), progress_seconds=5.0, update_seconds=3.0)
     cluster = scene.cluster
     cluster.network.set_quality(LinkQuality(delay_seconds=(0.3, 0.301)))
@@ -115,7 +115,7 @@ def long_promise_on_ethernet(seed: int, patch: Plant | None) -> None:
 
 
 def narrow_path(seed: int, patch: Plant | None) -> None:
-    """A path that does not carry the 1,200 bytes with which servers begin: after some lost probes they go below."""
+    """Servers begin with datagrams of 1,200 bytes. If a path carries only less, they notice that by lost probes."""
     scene = _scene(seed, patch, PathLimits(path_bytes=600))
     for number in range(1, 4):
         _execute(scene, number, LARGE_BYTES, 5.0)
@@ -129,9 +129,9 @@ def medium_updates_on_a_narrow_path(seed: int, patch: Plant | None) -> None:
 
 
 def small_updates_beside_large_ones(seed: int, patch: Plant | None) -> None:
-    """Frames of small messages do not wait for the parts of large ones, even where hardly any large one gets through.
+    """Frames of small messages do not wait for the parts of large ones that fill the queue of the link.
 
-    The view is kept: ALIVE and VC_PROOF are in time.
+    The queue holds less than one large frame. ALIVE and VC_PROOF arrive in time all the same, so the view is kept.
     """
     limits = PathLimits(buffer_bytes=30_000)
     scene = _scene(seed, patch, limits)
@@ -193,7 +193,7 @@ def _execute(scene: Scenario, number: int, size: int, seconds: float) -> None:
 
 
 def _sizes(scene: Scenario, server_id: int) -> set[int]:
-    """The sizes, in bytes, of the largest datagrams that a server sends to its peers."""
+    """The different sizes, in bytes, of the largest datagrams that a server would send now to each of its peers."""
     links = scene.cluster.links(server_id)
     return {links.path(peer).size for peer in scene.cluster.ids if peer != server_id}
 

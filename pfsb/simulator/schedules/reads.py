@@ -54,7 +54,7 @@ class _Readers(Servers):
         return self.cluster.network.hold(stop).release
 
     def keep_in_the_dark(self, server_id: int) -> None:
-        """Keep a server from learning of slots that are ordered from now on."""
+        """From now on, lose all messages by which this server would learn that a slot is ordered (`NEWS`)."""
         self.hold(lambda p: p.receiver == server_id and isinstance(p.message, NEWS))
 
     def ask(self, reader: SimulatedConnection) -> list[Result]:

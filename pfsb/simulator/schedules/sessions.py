@@ -119,7 +119,11 @@ def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
 
 
 def expiry_is_overtaken(seed: int, patch: Plant | None) -> None:
-    """Departure 36: an expiry is void if an update of the session's server is executed before it."""
+    """Departure 36: EXPIRE does nothing if the session's server was heard after the leader had decided to send it.
+
+    EXPIRE names the latest slot with an update of the session's server. Here a later update of that server, a PUT, is
+    executed before the EXPIRE, so that the session must stay open.
+    """
     servers = Servers(seed, patch)
     leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)

@@ -160,7 +160,7 @@ def late_duplicate(seed: int, patch: Plant | None) -> None:
 
 
 def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
-    """Departure 39: a server that got a wrong PROPOSAL orders nothing there, and learns the right batch from others."""
+    """Departure 39: a server that got a wrong PROPOSAL does not order it, and learns the right batch from others."""
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -187,7 +187,8 @@ def bit_flips_in_a_proposal(seed: int, patch: Plant | None) -> None:
 def bit_flips_and_leader_is_gone(seed: int, patch: Plant | None) -> None:
     """Departure 39: the next leader holds another batch than the one that was ordered, which it learns from a promise.
 
-    It must not lead before the third server has told it which of the two was ordered.
+    The next leader got a wrong PROPOSAL. It must not lead before the third server has told it, in a promise, which of
+    the two batches was ordered.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -222,7 +223,8 @@ def bit_flips_and_leader_is_gone(seed: int, patch: Plant | None) -> None:
 def asked_server_has_nothing(seed: int, patch: Plant | None) -> None:
     """Departure 37: a peer that had nothing to give to a server that started is asked again as soon as it is ahead.
 
-    The request that the server sends at its start may be too early for an answer, so it asks in the same way once more.
+    The server may send its request at the start too early for an answer. So the schedule lets it send the request once
+    more, to the peer that has nothing yet.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster

@@ -97,8 +97,8 @@ class SimulatedConnection:
             self._send(self._disconnect)
 
     def _send(self, act: Callable[..., None], *args: Any) -> None:
-        """Call `act(*args)` once, when the request arrives at the server, behind all requests that were sent on this
-        connection before. If the server is paused then, it is called when the server is resumed."""
+        """Call `act(*args)` once, when the request arrives at the server, after all requests that were sent on this
+        connection before. If the server is paused then, `act` is called when the server is resumed."""
         now = self.cluster.now
         self._request_arrival = max(self._request_arrival, self._batched(now + self.rng.uniform(*LATENCY_SECONDS)))
         self.cluster.clock.callLater(self._request_arrival - now, self._server_clock.callLater, 0, act, *args)

@@ -143,7 +143,7 @@ class WatchedReads:
     ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
         """Make the function that puts a `WatchedReads` around the state machine of a server, for one incarnation of it.
 
-        `ServerProcess` calls the function once, when it is made, with the state machine to wrap, the
+        The constructor of `ServerProcess` calls the function once, with the state machine to wrap, the
         `SessionStateMachine` inside of that, and the chat application. The function returns the `WatchedReads`.
         """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)

@@ -27,10 +27,12 @@ LOOK_SECONDS = 0.05
 LOCK_PATIENCE = 4
 """How many times longer a user waits for the answer to a LOCK than to another command: the lock may be held."""
 MIND_CHANGES = 0.3
-"""Chance, each time that HELLO opens the session, that a user gives up its commands that have not run, and uses their
-numbers for other commands. Only users whose profile has `goes_back` above 0 do so."""
+"""Chance that a user gives up its commands that have not run, and uses their numbers for other commands. It is drawn
+each time that HELLO opens the user's session, if the user's profile has `goes_back` above 0; other users never do
+so."""
 LATE_GOODBYES = 0.3
-"""Chance, per connection that a user closes some time after its last use, that the user says BYE on it before."""
+"""Chance that a user says BYE on an old connection before it closes it. Drawn for each connection that stays open for
+some time after its last use, if HELLO was answered on it."""
 BACKOFF_MAX = 8
 """Maximum factor by which a user waits longer for answers after many moves to other servers since `User.finish`."""
 
@@ -388,7 +390,8 @@ class User:
     def _change_mind(self, last: int) -> None:
         """Give up the commands that have not run, and use their numbers for others.
 
-        HELLO has told that no number above `last` has run, and the epoch keeps former connections from running it.
+        The answer to HELLO has told that no command with a number above `last` has run. The new epoch fences off former
+        connections, so none of these commands can run later.
         """
         for request in [request for request in self._requests if request.number > last]:
             request.may_have_run = False

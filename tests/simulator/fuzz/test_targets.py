@@ -6,7 +6,7 @@ import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from twisted.internet import reactor
@@ -23,13 +23,14 @@ from pfsb.frontends.resp.parser import CommandParser
 from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.messages import Alive, ClientUpdate
+from pfsb.paxos.messages import Alive, ClientUpdate, Message
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
 from pfsb.simulator.fuzz.campaign import Campaign, attempt
 from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
+from pfsb.simulator.fuzz.frame_targets import EXAMPLES
 from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
 from pfsb.storage import position_note
 from pfsb.storage.log import scan
@@ -55,6 +56,12 @@ def short_campaign(name: str, rounds: int, *, until_found: bool = False) -> list
         if found and until_found:
             break
     return found
+
+
+class ExampleTests(SynchronousTestCase):
+    def test_every_kind_of_message_has_an_example(self) -> None:
+        """A rare kind is not among the captured frames, so it would not be tried without one."""
+        self.assertEqual({type(message) for message in EXAMPLES}, set(get_args(Message)))
 
 
 @long

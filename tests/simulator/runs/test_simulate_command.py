@@ -135,10 +135,18 @@ class PlantedDefectTests(SynchronousTestCase):
         """The pinned random run is chosen, or else the pinned directed schedule."""
         self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
         self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
-        self.patch(simulate_command, "CAUGHT", DIRECTED)  # as if random runs had come to nothing
-        directed = parsed("--broken", "read-joins-round")
-        self.assertEqual(directed.schedule, DIRECTED["read-joins-round"].schedule)
-        self.assertIsNone(parsed("--broken", "read-joins-round", "--seed", "3").schedule)
+        for name in set(DIRECTED) - set(CAUGHT):
+            directed = parsed("--broken", name)
+            self.assertEqual((directed.schedule, directed.plan.seed), (DIRECTED[name].schedule, DIRECTED[name].seed))
+            self.assertIsNone(parsed("--broken", name, "--seed", "3").schedule)
+
+    def test_defect_that_no_recorded_run_shows_needs_seeds(self) -> None:
+        """The author of a defect meets this before the first hunt."""
+        self.patch(simulate_command, "CAUGHT", {})
+        self.patch(simulate_command, "DIRECTED", {})
+        error = self.assertRaises(UsageError, parsed, "--broken", "accept-early")
+        self.assertIn("give --seed or --seeds", str(error))
+        self.assertEqual(parsed("--broken", "accept-early", "--seeds", "60").plan.profile, "mixed")
 
     def test_directed_run_reports_the_violation(self) -> None:
         """The output has the sentence of the schedule and that of the check."""
