@@ -34,7 +34,12 @@ from pfsb.bench.workload import Workload, operations
 from pfsb.frontends.stream.protocol import write_now
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
+from pfsb.storage.effect import Effect
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment
 from pfsb.storage.log.storage import LogStorage
+from pfsb.storage.log.writer import LogWriter
+from pfsb.storage.owner import StorageOwner
 
 HOST: Final = "127.0.0.1"
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
@@ -47,6 +52,8 @@ PAYLOAD: Final = bytes(130)
 """A payload as large as that of an update with one PUT of 100 bytes."""
 START_SECONDS: Final = 30.0
 """How long, in seconds, a process may take to send its next result."""
+SHAPES: Final = ((1, 150), (16, 150), (100, 150), (1, 33_000))
+"""Shapes of groups that are written to disk: number of slots, and the size of their batches in bytes."""
 CODE_TIMES: Final = 3
 """Number of measurements of CPU time. The smallest is taken, since other programs have disturbed it least."""
 
@@ -140,6 +147,21 @@ def exchange_datagrams(told: Connection, port: int, count: int) -> None:
     reactor.run()
 
 
+@frozen
+class OnDisk:
+    """The times, in seconds, of a group with some slots."""
+
+    slots: int
+    size: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def row(self) -> list[str]:
+        shape = f"{self.slots} of {self.size:,} bytes"
+        return [shape, f"{1e6 * self.seconds:.0f}", f"{1e6 * self.cpu_seconds:.0f}"]
+
+
 def commit(told: Connection, directory: Path, count: int) -> None:
     """The work of a process that writes proposals to pfsb's storage, one after the other, and sends their median time.
 
@@ -168,6 +190,32 @@ def commit(told: Connection, directory: Path, count: int) -> None:
     reactor.callWhenRunning(write, 1)
     reactor.run()
     storage.close()
+
+
+def write_groups(told: Connection, directory: Path, count: int) -> None:
+    """The work of a process that writes groups to a log; at the end it sends an `OnDisk` for each of `SHAPES`."""
+    made = [measured_groups(directory / str(number), *shape, count) for number, shape in enumerate(SHAPES)]
+    told.send(made)
+
+
+def measured_groups(directory: Path, slots: int, size: int, count: int) -> OnDisk:
+    """Write `count` groups of this many slots with batches of `size` bytes, and measure their times."""
+    directory.mkdir()
+    room = 2 * BLOCK_BYTES + (count + 1) * slots * (size + 100)
+    make_segment(directory, SegmentHead(1, room, bytes(8), os.urandom(16), StorageOwner("floors", bytes(8), (0,), 0)))
+    writer = LogWriter.open(scan(directory))
+    batches = [Batch(os.urandom(size)) for _ in range(slots)]
+    taken: list[float] = []
+    cpu = time.process_time()
+    for number in range(count):
+        effect = Effect()
+        effect.apply_all(ProposalRecord(number * slots + at, 1, batch) for at, batch in enumerate(batches, start=1))
+        begun = time.perf_counter()
+        writer.write(effect)
+        taken.append(time.perf_counter() - begun)
+    cpu = time.process_time() - cpu
+    writer.close()
+    return OnDisk(slots, size, median(taken), cpu / count)
 
 
 def _fail(failure: Any) -> None:
@@ -246,6 +294,12 @@ def commit_seconds(directory: Path, count: int) -> float:
         return float(heard(line))
 
 
+def groups(directory: Path, count: int) -> list[OnDisk]:
+    """Measure groups of several shapes, each on disk when the next one is begun."""
+    with process(write_groups, directory, count) as (line, _):
+        return list(heard(line))
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Measures and prints. Returns the exit status: 0 if all was measured, 1 if a part could not be measured."""
     asked = arguments(given)
@@ -255,7 +309,8 @@ def main(given: Sequence[str] | None = None) -> int:
             (alone,) = lines([(1, 1)], asked.seconds)
             answered = list(lines(asked.loads, asked.seconds))
             code = [(case.name, code_seconds(case, asked.count)) for case in CASES]
-            datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch), asked.count)
+            datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch) / "commits", asked.count)
+            on_disk = groups(Path(scratch), asked.count // 10 + 1)
         except LoadFailed as error:
             print(f"floors: {error}", file=sys.stderr)
             return 1
@@ -272,9 +327,15 @@ def main(given: Sequence[str] | None = None) -> int:
     cores = os.cpu_count() or 1
     computed = [[name, f"{1e6 * seconds:.1f}", f"{cores / seconds:,.0f}"] for name, seconds in code]
     own = [["pfsb's code, three servers", "CPU us", f"per second on {cores} cores"], *computed]
-    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(many)}\n\n{aligned(own)}")
+    disk = [["batches in a group", "us, median", "CPU us"], *(each.row for each in on_disk)]
+    print(f"{described(about)}\n\n{aligned(one)}\n\n{aligned(disk)}\n\n{aligned(many)}\n\n{aligned(own)}")
     if asked.rst is not None:
-        titles = {"The way of a command": one, "A process that only answers": many, "Code that only computes": own}
+        titles = {
+            "The way of a command": one,
+            "A group on disk": disk,
+            "A process that only answers": many,
+            "Code that only computes": own,
+        }
         tables = [line for title, rows in titles.items() for line in ("", *list_table(title, rows))]
         asked.rst.write_text("\n".join([f"Measured with {described(about)}.", *tables, ""]))
     return 0

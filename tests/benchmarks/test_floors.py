@@ -23,6 +23,14 @@ class FloorsTests(SynchronousTestCase):
         with redirect_stdout(out):
             self.assertEqual(main(options.split()), 0)
         for told in (out.getvalue(), rst.read_text()):
-            for part in ("a line there", "a datagram there", "a proposal on disk", "all three", "2 x 3", "put 8 x 32"):
+            for part in (
+                "a line there",
+                "a datagram there",
+                "a proposal on disk",
+                "all three",
+                "16 of 150",
+                "2 x 3",
+                "put 8 x 32",
+            ):
                 self.assertIn(part, told)
         self.assertEqual([path.name for path in directory.iterdir()], ["floors.inc"])
