@@ -145,11 +145,10 @@ class RecordTests(SynchronousTestCase):
             with self.subTest(name):
                 group = group_at(self.bytes, at, formats.RANDOM)
                 assert group is not None
-                self.assertEqual((group.number, group.end - at), (meaning["number"], len(data)))
-                self.assertEqual(group.before, from_plain(meaning["before"]))
-                self.assertEqual(
-                    formats.plain_content(items.decode(self.bytes[group.start : group.end])), meaning["content"]
-                )
+                number, before, _, start, end = group
+                self.assertEqual((number, end - at), (meaning["number"], len(data)))
+                self.assertEqual(before, from_plain(meaning["before"]))
+                self.assertEqual(formats.plain_content(items.decode(self.bytes[start:end])), meaning["content"])
                 at += len(data)
 
     def test_storage_writes_these_bytes(self) -> None:

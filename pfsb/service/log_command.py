@@ -93,12 +93,10 @@ def _show(log: Log, options: Options) -> None:
         say(json.dumps(plain_log(log)) + "\n")
         return
     if options["groups"]:
-        for place, group, content in groups_of(log):
+        for number, place, size, content in groups_of(log):
             slots = "".join(f" {seq}@{slot.view}" for seq, slot in content.effect.slots.items())
             state = "".join(f" {name}={_short(value)}" for name, value in plain_state(content).items())
-            where = (
-                f"group {group.number}: segment {place.segment}, byte {place.offset}, {group.end - place.offset} bytes"
-            )
+            where = f"group {number}: segment {place.segment}, byte {place.offset}, {size} bytes"
             say(f"{where};{state}{' slots' if slots else ''}{slots}\n")
     for name, value in plain_log(log).items():
         say(f"{name:<20} {_short(value)}\n")

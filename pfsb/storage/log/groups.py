@@ -24,19 +24,13 @@ NO_GROUP: Final = bytes(CHAIN_BYTES)
 """Stands for the checksum of the group before, in the first group of a log."""
 
 
-class Group(NamedTuple):
-    """A group as it was found in the bytes of a segment."""
+Group = tuple[int, bytes, bytes, int, int]
+"""A group as it was found in the bytes of a segment: its number, which is the position of the storage after it
+(`IStableStorage.position`); the first bytes of the checksum of the group before it; the first bytes of its own; and the
+offsets of its content and of its end in the bytes.
 
-    number: int
-    """Position of the storage after this group (`IStableStorage.position`)."""
-    before: bytes
-    """First bytes of the checksum of the group before it."""
-    chain: bytes
-    """First bytes of its own checksum."""
-    start: int
-    """Offset of its content in the bytes."""
-    end: int
-    """Offset of its end in the bytes."""
+A plain tuple, since a start makes one for each group: a tenth of the time of `scan`.
+"""
 
 
 class Sealed(NamedTuple):
@@ -76,7 +70,7 @@ def group_at(data: bytes, at: int, salt: bytes) -> Group | None:
         return None
     if xxh3_128_digest(salt + data[start - _CHECKED_HEAD.size : end]) != check:
         return None
-    return Group(number, before, check[:CHAIN_BYTES], start, end)
+    return number, before, check[:CHAIN_BYTES], start, end
 
 
 def another_marker(data: bytes, after: int, salt: bytes) -> bool:

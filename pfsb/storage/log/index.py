@@ -9,8 +9,8 @@ from attrs import define, field
 
 _CHUNK_BITS: Final = 12
 _CHUNK: Final = 1 << _CHUNK_BITS
-_OFFSET_BITS: Final = 32
-SEGMENT_BYTES_MAX: Final = 1 << _OFFSET_BITS
+OFFSET_BITS: Final = 32
+SEGMENT_BYTES_MAX: Final = 1 << OFFSET_BITS
 """No group begins at or behind this offset of a segment."""
 
 
@@ -23,12 +23,12 @@ class Place(NamedTuple):
     @property
     def entry(self) -> int:
         """The place as one integer, other than 0."""
-        return self.segment << _OFFSET_BITS | self.offset
+        return self.segment << OFFSET_BITS | self.offset
 
     @classmethod
     def of(cls, entry: int) -> Place | None:
         """The place that an entry stands for; None for 0."""
-        return cls(entry >> _OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
+        return cls(entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
 
 
 @define(eq=False)

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pfsb.storage.log.groups import Group, group_at
+from pfsb.storage.log.groups import group_at
 from pfsb.storage.log.index import Place
 from pfsb.storage.log.items import Content, decode
 from pfsb.storage.log.scan import Log
@@ -30,8 +30,10 @@ CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation IN
 class Listed(NamedTuple):
     """A group with its place and its content."""
 
+    number: int
     place: Place
-    group: Group
+    size: int
+    """Number of bytes that the group takes in its segment."""
     content: Content
 
 
@@ -41,18 +43,19 @@ def groups_of(log: Log) -> Iterator[Listed]:
         data = log.path(number).read_bytes()
         at = head.size
         while number <= log.segment and (group := group_at(data, at, head.salt)) is not None:
-            yield Listed(Place(number, at), group, decode(data[group.start : group.end]))
-            at = group.end
+            count, _, _, start, end = group
+            yield Listed(count, Place(number, at), end - at, decode(data[start:end]))
+            at = end
 
 
 def plain_group(listed: Listed) -> dict[str, Any]:
     """A group as a value of JSON. Batches are shown by size and digest (docs/internals/formats.rst)."""
-    place, group, content = listed
+    number, place, size, content = listed
     slots = [
         {"seq": seq, "view": slot.view, "bytes": len(slot.batch.data), "digest": slot.batch.digest.hex()}
         for seq, slot in content.effect.slots.items()
     ]
-    where = {"group": group.number, "segment": place.segment, "offset": place.offset, "bytes": group.end - place.offset}
+    where = {"group": number, "segment": place.segment, "offset": place.offset, "bytes": size}
     return where | plain_state(content) | {"slots": slots}
 
 
@@ -105,8 +108,8 @@ def write_tables(log: Log, path: Path) -> None:
         connection.executescript(TABLES)
         connection.execute("BEGIN")
         _insert_state(connection, log)
-        for place, group, content in groups_of(log):
-            _insert_group(connection, place, group, content)
+        for listed in groups_of(log):
+            _insert_group(connection, listed)
         connection.execute("COMMIT")
 
 
@@ -125,13 +128,14 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
     connection.executemany("INSERT INTO segments VALUES (?, ?, NULL, NULL)", segments)
 
 
-def _insert_group(connection: sqlite3.Connection, place: Place, group: Group, content: Content) -> None:
+def _insert_group(connection: sqlite3.Connection, listed: Listed) -> None:
+    number, place, size, content = listed
     slots = content.effect.slots
-    row = group.number, place.segment, place.offset, group.end - place.offset, len(slots)
+    row = number, place.segment, place.offset, size, len(slots)
     connection.execute("INSERT INTO groups VALUES (?, ?, ?, ?, ?)", row)
     connection.execute(
         "UPDATE segments SET first_group = ifnull(first_group, ?), last_group = ? WHERE number = ?",
-        (group.number, group.number, place.segment),
+        (number, number, place.segment),
     )
-    rows = [(seq, slot.view, group.number, slot.batch.data) for seq, slot in slots.items()]
+    rows = [(seq, slot.view, number, slot.batch.data) for seq, slot in slots.items()]
     connection.executemany("INSERT OR REPLACE INTO history VALUES (?, ?, ?, ?)", rows)

@@ -11,7 +11,7 @@ from attrs import define, field
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted
 from pfsb.storage.log.groups import HEAD_BYTES, group_at, size_at
-from pfsb.storage.log.index import Place
+from pfsb.storage.log.index import OFFSET_BITS, SEGMENT_BYTES_MAX
 from pfsb.storage.log.items import SlotPlace, slots_of
 from pfsb.storage.log.scan import Log
 from pfsb.storage.log.segments import damaged
@@ -90,7 +90,7 @@ class LogReader:
         entry = self._log.index.entry(seq)
         if entry != self._entry:
             self._entry = 0
-            self._read_group(Place.of(entry))
+            self._slots = self._read_group(entry) if entry else {}
             self._entry = entry
         return self._slots.get(seq)
 
@@ -98,23 +98,23 @@ class LogReader:
         _, _, start, length = slot
         return Batch(self._window[start : start + length])
 
-    def _read_group(self, place: Place | None) -> None:
-        if place is None:
-            self._slots = {}
-            return
-        if place.segment != self._segment:
+    def _read_group(self, entry: int) -> dict[int, SlotPlace]:
+        """Read the group at a place, and have it in the window. Returns its slots, with their places in the window."""
+        segment, offset = entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1
+        if segment != self._segment:
             self.close()
-            self._descriptor = os.open(self._log.path(place.segment), os.O_RDONLY | os.O_CLOEXEC)
-            self._segment = place.segment
-        salt = self._log.heads[place.segment].salt
-        at = place.offset - self._window_at
+            self._descriptor = os.open(self._log.path(segment), os.O_RDONLY | os.O_CLOEXEC)
+            self._segment = segment
+        salt = self._log.heads[segment].salt
+        at = offset - self._window_at
         group = group_at(self._window, at, salt) if at >= 0 else None
         if group is None:
-            self._read_window(place.offset, salt)
+            self._read_window(offset, salt)
             group = group_at(self._window, 0, salt)
         if group is None:
-            raise damaged(self._log.path(place.segment), f"the checksum of the group at byte {place.offset} is wrong")
-        self._slots = {slot[0]: slot for slot in slots_of(self._window, group.start, group.end)}
+            raise damaged(self._log.path(segment), f"the checksum of the group at byte {offset} is wrong")
+        _, _, _, start, end = group
+        return {slot[0]: slot for slot in slots_of(self._window, start, end)}
 
     def _read_window(self, offset: int, salt: bytes) -> None:
         """Read what stands from `offset` on: the group there, at least."""

@@ -150,7 +150,7 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
         head = log.heads[number]
         first = group_at(_content(log.path(number)), head.size, head.salt)
         if first is not None:
-            log.chain = first.before
+            _, log.chain, _, _, _ = first
             break
     _read_segments(log, range(number, numbers[0] + 1))
     return log
@@ -231,7 +231,7 @@ def _read_groups(log: Log, number: int, data: bytes) -> int:
     at = head_bytes = head.size
     while (group := group_at(data, at, head.salt)) is not None:
         log.found(group, data, base | at, at == head_bytes)
-        at = group.end
+        at = group[-1]
     return at
 
 

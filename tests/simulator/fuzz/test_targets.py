@@ -113,7 +113,7 @@ def _group_of_any_checksum(data: bytes, at: int, salt: bytes) -> Group | None:
     if size is None or size == HEAD_BYTES or at + size > len(data):
         return None
     before, number = data[at + 24 : at + 32], int.from_bytes(data[at + 32 : at + 40], "big")
-    return Group(number, before, data[at + 8 : at + 16], at + HEAD_BYTES, at + size)
+    return number, before, data[at + 8 : at + 16], at + HEAD_BYTES, at + size
 
 
 def _lines_of_any_end(self: ChatLog) -> int:
