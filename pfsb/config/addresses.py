@@ -111,7 +111,11 @@ def listening_place(endpoint: str, host: str) -> Address | str:
 
 
 def place_on(interface: str, port: int, host: str) -> Address:
-    """The place where a server on `host` listens at this interface and port of its machine; see `listening_place`."""
+    """The (host, port) that tells the place of a server which is advertised at `host` and listens at `interface`.
+
+    The host is `interface`, if that is one address of the machine. It is `host` if the server listens at all
+    interfaces, or at the loopback interface while it is advertised at another address: see `listening_place`.
+    """
     own = interface in EVERY_INTERFACE or (_is_loopback(interface) and not _is_loopback(host))
     return (host if own else interface), port
 

@@ -55,13 +55,17 @@ def open_file(path: str) -> Place:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{named}: line {line}: is not UTF-8") from None
-    node = _compose(named, text)
+    node = compose(named, text)
     if node is None:
         raise ConfigError(f"{named}: is empty (etc/four.yaml is an example)")
     return Place(named, (), node)
 
 
-def _compose(named: str, text: str) -> yaml.Node | None:
+def compose(named: str, text: str) -> yaml.Node | None:
+    """Read text as YAML; returns its top-level node, or None if the text is empty.
+
+    Raises `ConfigError`, with the name of the file (`named`) and the place in it, if the text is not YAML.
+    """
     try:
         return yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:

@@ -12,6 +12,14 @@ from pfsb.paxos.validity import INVALID, NOT_OURS, Validity
 
 
 class ClientUpdateHandler(Handler):
+    """Takes the updates of clients, and queues them as the leader or sends them on to the leader.
+
+    An update comes from a client of this server, or from another server as CLIENT_UPDATE. A leader puts it into
+    Update_Queue, from which it is proposed. A follower sends it to the leader as CLIENT_UPDATE. In an election, updates
+    of own clients are queued, and other servers' are only noted in `Demand`. An update that was executed before is not
+    queued again: it was answered. Figures 10 and 12 of the paper, Block A in both.
+    """
+
     def __init__(
         self,
         core: Core,

@@ -63,7 +63,7 @@ class Doubt:
     """How often, in a row, another server has told (KNOWN_POSITION) that it knows a later state of this storage."""
 
     words: int = 0
-    """Number of KNOWN_POSITIONs, without copies."""
+    """Number of KNOWN_POSITIONs; a copy that the network has made of one does not count."""
     last_at: float = NEVER
     """Time by the clock of the last KNOWN_POSITION that `words` counts."""
 

@@ -32,6 +32,14 @@ slot waits for a write that is under way and for its own, at the leader or at a 
 
 
 class ProgressTimer(Handler):
+    """Suspects the leader if there is no sign of progress for the length of the timer.
+
+    Other handlers start the timer when a view is preinstalled or installed, and again at each sign of progress:
+    updates were executed, or the leader's ALIVE came while no update waits. They hurry it when the leader seems gone,
+    and stop it when an election begins. The timer sends no message: when it expires, it calls `on_expiry`, which begins
+    an election. Figure 2, line E1, and Figure 6, Block A of the paper.
+    """
+
     def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip) -> None:
         """`slot_time` measures how long slots take, from PROPOSAL to order (Departure 48)."""
         super().__init__(core)

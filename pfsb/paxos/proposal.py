@@ -99,9 +99,10 @@ class ProposalHandler(Handler):
         return None
 
     def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
-        """Departure 39: compare the proposal that is held with one that is repeated, and with votes that came before.
+        """Departure 39: compare the batch that is held with that of a repeated proposal, and with earlier votes.
 
-        This server votes for the batch that it holds, since no other one is on its disk.
+        Each difference is counted and logged, and changes nothing else: this server votes for the batch that it holds,
+        since no other one is on its disk.
         """
         if message.batch.digest != held.batch.digest:
             self._ordering.note_contradiction(held, message.view, message.server_id)

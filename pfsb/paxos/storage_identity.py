@@ -203,7 +203,7 @@ class StorageIdentityHandler(Handler):
         self._log.error("server {other} knows server {own} with another storage", other=message.server_id, own=own_id)
 
     def answer_alive(self, message: Alive) -> None:
-        """Answer an ALIVE of view 0, whose sender may be a newcomer, with ACQUAINTED.
+        """Answer an ALIVE of view 0, whose sender may be a newcomer, with ACQUAINTED; a newcomer answers others, too.
 
         The ACQUAINTED waits at the durability gate, so the record of the sender's identity is on disk when it leaves.
         A newcomer answers an ALIVE from a server that has not sent it ACQUAINTED with an ALIVE of its own, since that

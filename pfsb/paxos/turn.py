@@ -282,7 +282,8 @@ class Turn:
         return not self._behind_the_gate and self._position == self.durable_position
 
     def renumber_writes(self) -> int:
-        """Count the writes from those that are on disk now, and put messages that wait for one write into one outbox.
+        """Number the writes anew, so that the last one that is on disk now has number 0, and put messages that wait for
+        one write into one outbox.
 
         The model checker does so, since states that differ in these numbers alone are one state. Returns by how much
         the number of each write under way went down; its callback must be told the lower number.
@@ -364,7 +365,7 @@ class Turn:
             self.refuse_answers(self._outbox)
 
     def drop_messages(self, outbox: Outbox) -> None:
-        """Take the messages out of an outbox that would wait for a disk that hangs."""
+        """Discard the messages of an outbox that would wait for a disk that hangs; its calls stay in it."""
         outbox.messages.clear()
 
     def refuse_answers(self, outbox: Outbox) -> None:

@@ -43,6 +43,14 @@ class UpdateTimer:
 
 
 class UpdateTimers(Handler):
+    """Sends the updates of this server's clients again that are not executed in time.
+
+    The timer of an update starts when the update becomes pending (`start_timer`), and ends when it is executed
+    (`executed`). When the timer expires, a follower sends the update to the leader as CLIENT_UPDATE; from the second
+    time on, it is sent to all servers. If the update is known to be in a slot that stays open, `on_open_slot` is called
+    instead. Figure 2, line E2, and Figure 12, Block B of the paper.
+    """
+
     def __init__(self, core: Core, rng: random.Random, slot_time: RoundTrip, window: Window) -> None:
         super().__init__(core)
         default = core.settings.update_seconds

@@ -45,7 +45,7 @@ class ChatLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
-        self.next_index = self._cut_torn_line() + 1
+        self.next_index = self.cut_torn_line() + 1
 
     def append(self, event: Event) -> None:
         """Append the line of this chat event to the file, unless the file has it already.
@@ -72,7 +72,7 @@ class ChatLog:
             number += 1
         self.path.rename(aside)
 
-    def _cut_torn_line(self) -> int:
+    def cut_torn_line(self) -> int:
         """Cut off a part of a line, which a crash may have left at the end; returns the number of whole lines."""
         self._file.seek(0)
         lines = whole = position = 0

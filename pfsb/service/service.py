@@ -283,7 +283,7 @@ class ServerService(Service):
 
         def stop(*_: object) -> None:
             clock: Any = reactor
-            clock.callFromThread(_stop_reactor)
+            clock.callFromThread(stop_reactor)
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
@@ -333,7 +333,7 @@ class ServerService(Service):
         if self._server is not None:
             self._server.replica.turn.stop()
         self._exit_status = EXIT_FAILED
-        _stop_reactor()
+        stop_reactor()
 
     def _end(self) -> None:
         """Called when the interpreter is about to end: writes the last lines of the text log.
@@ -365,7 +365,7 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
-def _stop_reactor() -> None:
+def stop_reactor() -> None:
     """Stop the reactor: now, or as soon as it runs. Has no effect if it is stopping, as after a second SIGTERM."""
     clock: Any = reactor
     try:

@@ -59,7 +59,8 @@ class Submitted:
     answer: AnswerAll | None
     """The call-back for the results of these commands, called once; None after that.
 
-    If it was called with a `Provisional` refusal, the final results go only to `repeats`.
+    If it was called with a `Provisional` refusal, because the disk hung before the results were known, these go only to
+    `repeats`.
     """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""

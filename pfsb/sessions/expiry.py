@@ -30,8 +30,8 @@ LOOK_SECONDS = 0.1
 """Time, in seconds, between two looks at the time limits of PENDING commands: a command gets its result at most this
 much after its time limit."""
 TIME_EVERY_MS = 10_000
-"""How much time, in milliseconds, passes in the state machine until a leader orders the time, although the time limit
-of no PENDING command has passed."""
+"""Milliseconds after the time of the last executed slot, at which a leader orders an empty batch to tell the time, if a
+PENDING command has a time limit, even one that is not over yet."""
 DEAF_TIMEOUTS = 4
 """How long, in units of `progress_seconds`, another server may be behind and execute nothing before the leader counts
 the clients of its sessions as silent."""

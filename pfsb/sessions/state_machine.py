@@ -343,7 +343,7 @@ class SessionStateMachine:
 
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Lets applications end the PENDING commands whose time limit has passed by `time_ms`, then runs the updates of
-        one slot."""
+        one slot. Returns the results of the slot in a form that servers compare (`IStateMachine.execute`)."""
         self._seq = seq
         self.time_ms = self.context.time_ms = time_ms
         if self.settings.is_born:
@@ -383,7 +383,8 @@ class SessionStateMachine:
             self.observer.too_old(update)
 
     def changes(self, command: Command) -> bool:
-        """True for a command, which runs at most once; False for a question, which may be asked any number of times."""
+        """Whether a command changes something, and so runs at most once. Otherwise it is a question, which may be asked
+        any number of times."""
         return self._changes.get(command[0], True)
 
     def is_open(self, client_id: str, epoch: int) -> bool:

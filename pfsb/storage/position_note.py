@@ -72,7 +72,7 @@ class PositionNote:
                 f"{self.path}: missing; it says what the storage beside it must hold. Bring it back as it was when the "
                 f"server stopped; if that is not possible, {MUST_NOT_VOTE_AGAIN}"
             ) from None
-        found = list(_positions(lines))
+        found = list(positions_in(lines))
         if not found:
             raise StorageRefused(f"{self.path}: damaged; {MUST_NOT_VOTE_AGAIN}")
         ours = [position for identity, position in found if identity == self.identity.hex()]
@@ -139,7 +139,7 @@ class PositionNote:
         return f"{words} {_hash(words)}\n".encode().ljust(LINE_BYTES)
 
 
-def _positions(lines: bytes) -> Iterator[tuple[str, int]]:
+def positions_in(lines: bytes) -> Iterator[tuple[str, int]]:
     """(identity in hexadecimal, position) of each line that is whole."""
     for start in range(0, len(lines), LINE_BYTES):
         words = lines[start : start + LINE_BYTES].decode("ascii", "replace").split()

@@ -63,7 +63,7 @@ class WrittenGroup(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """Stands in the queue of the writer for a look at the room of the disk."""
+    """Stands in the queue of the writer for a check of how much space the file system has left."""
 
 
 class _Write(NamedTuple):

@@ -318,7 +318,7 @@ class FrameCodec:
         body = frame[OVERHEAD_BYTES:]
         self.check_tag(sender, frame, body)
         if not is_alike:
-            self._check_shared(shared, sender)
+            self.check_shared(shared, sender)
         if sender not in us.peers:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
         if self._flags and not came_in_parts and not self._replays.admit(sender, identity, incarnation, counter):
@@ -362,8 +362,11 @@ class FrameCodec:
             return FrameRefused("tag", f"server {sender} keys its frames; no secret is configured here")
         return FrameRefused("tag", f"server {sender} does not key its frames; a secret is configured here")
 
-    def _check_shared(self, shared: bytes, sender: int) -> None:
-        """Refuse a frame whose sender is of another membership or cluster, or passes other slots."""
+    def check_shared(self, shared: bytes, sender: int) -> None:
+        """Check what all servers of a cluster share in their frames' headers (`shared`, as in the header).
+
+        Raises `FrameRefused` if the sender is of another membership or cluster, or passes other slots.
+        """
         us = self.membership
         _cluster, cluster_identity, passes, epoch = _SHARED.unpack(shared)
         if epoch != us.epoch:

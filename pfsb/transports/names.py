@@ -163,8 +163,9 @@ class AddressBook:
     def accepts_source(self, name: ServerName, host: str) -> bool:
         """Whether a frame of the server with this name may come from `host`, an IP address as the network writes it.
 
-        Called if the frame before came from another address. An address that the name does not have is learned if
-        frames are authenticated; otherwise the frame is refused, and the name is looked up again soon.
+        Called if the last frame of that server came from another address. An address that the name does not have is
+        learned, and the frame accepted, if frames are authenticated; otherwise the frame is refused, and the name is
+        looked up again soon.
         """
         try:
             written = canonical(host)

@@ -111,7 +111,7 @@ def decode_notice(frame_type: int, body: bytes) -> Notice:
     if frame_type == TYPE_PART:
         return _part(body)
     if frame_type == TYPE_REPORT:
-        return _report(body)
+        return decode_report(body)
     if frame_type == TYPE_PROBE:
         return Probe(len(body))
     if frame_type == TYPE_ECHO and len(body) == TAG_BYTES:
@@ -129,7 +129,8 @@ def _part(body: bytes) -> Part:
     return Part(tag, size, offset, answers, piece)
 
 
-def _report(body: bytes) -> Report:
+def decode_report(body: bytes) -> Report:
+    """Return the report in the body of its frame. Raises `Malformed` if the body is none."""
     count, rest = divmod(len(body) - _REPORT.size, _RANGE.size)
     if rest or not 0 <= count <= RANGES_MAX:
         raise Malformed(f"a report has {_REPORT.size} bytes and at most {RANGES_MAX} ranges of {_RANGE.size} bytes")

@@ -30,7 +30,7 @@ WINDOW_BYTES_MAX: Final = 1024 * 1024
 WINDOW_STEP_BYTES: Final = 8 * 1024
 """Number of bytes by which the window grows with each frame that has arrived, after the first loss."""
 ARRIVED_MAX: Final = 64
-"""Maximum number of arrived frames that are remembered (`OutgoingParts._arrived`)."""
+"""Maximum number of frames that are remembered as arrived at the peer (`OutgoingParts._arrived`)."""
 TRIES_MAX: Final = 7
 """Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
 
@@ -82,7 +82,8 @@ class OutgoingParts:
     on its way back."""
     _waiting_bytes: int = field(init=False, default=0)
     _bytes_on_way: int = field(init=False, default=0)
-    _window: int = field(init=False, default=WINDOW_BYTES_MIN)
+    window: int = field(init=False, default=WINDOW_BYTES_MIN)
+    """Maximum number of bytes of frames that are on their way at the same time; a single frame may have more."""
     _has_lost: bool = field(init=False, default=False)
     _shut_at: float = field(init=False, default=-inf)
     """Time at which the window was last made smaller."""
@@ -98,7 +99,7 @@ class OutgoingParts:
         Departure 46: a frame whose messages are on their way already, or wait, or have arrived so recently that the
         peer's answer may still be on its way, is not sent. A frame that finds too many bytes waiting is lost.
         """
-        if self._is_on_way(frame):
+        if self.is_on_way(frame):
             return
         if self._waiting_bytes + self._bytes_on_way + len(frame) > QUEUE_BYTES_MAX:
             self._given_up()
@@ -122,7 +123,7 @@ class OutgoingParts:
             self._path_size.round_trip.observe(self._clock.seconds() - transfer.sent_at)
             self._path_size.proved(transfer.largest)
             step = WINDOW_STEP_BYTES if self._has_lost else len(transfer.frame)
-            self._window = min(self._window + step, WINDOW_BYTES_MAX)
+            self.window = min(self.window + step, WINDOW_BYTES_MAX)
         self._arrived.append((transfer.frame, self._clock.seconds() + self._path_size.round_trip.seconds))
         self._forget(report.tag)
         self._send_waiting()
@@ -145,7 +146,7 @@ class OutgoingParts:
         self._bytes_on_way = self._waiting_bytes = 0
         self.due = inf
 
-    def _is_on_way(self, frame: bytes) -> bool:
+    def is_on_way(self, frame: bytes) -> bool:
         """Whether a frame with the same messages is on its way, waits, or has just arrived.
 
         Only the bodies are compared: two frames with the same messages have different headers.
@@ -157,7 +158,7 @@ class OutgoingParts:
         return any(len(other) == len(frame) and other.endswith(body) for other in others)
 
     def _send_waiting(self) -> None:
-        while self._waiting and (not self._transfers or self._bytes_on_way + len(self._waiting[0]) <= self._window):
+        while self._waiting and (not self._transfers or self._bytes_on_way + len(self._waiting[0]) <= self.window):
             frame = self._waiting.popleft()
             self._waiting_bytes -= len(frame)
             self._bytes_on_way += len(frame)
@@ -218,7 +219,7 @@ class OutgoingParts:
 
     def _narrow_window(self, now: float) -> None:
         if now - self._shut_at >= self._path_size.round_trip.seconds:
-            self._window = max(self._window // 2, WINDOW_BYTES_MIN)
+            self.window = max(self.window // 2, WINDOW_BYTES_MIN)
             self._has_lost, self._shut_at = True, now
 
     def _give_up(self, tag: bytes) -> None:

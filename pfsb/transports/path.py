@@ -57,32 +57,35 @@ class Path:
     is_measured: bool = field(init=False, default=False)
     """Whether the size of the datagrams is found by probes; otherwise every frame is sent in one datagram."""
     _round_trip: PathRoundTrip = field(init=False, factory=PathRoundTrip)
-    _size: PathSize = field(init=False)
-    _outgoing: OutgoingParts = field(init=False)
-    _reassembly: Reassembly = field(init=False)
+    path_size: PathSize = field(init=False)
+    """Finds the size of the datagrams; another object after each `measure`."""
+    outgoing: OutgoingParts = field(init=False)
+    """Sends the frames that are larger than a datagram; another object after each `measure`."""
+    reassembly: Reassembly = field(init=False)
+    """Puts frames together whose parts come from the peer."""
     _timer: IDelayedCall | None = field(init=False, default=None)
 
-    @_size.default
+    @path_size.default
     def _make_size(self) -> PathSize:
         return PathSize(self._clock, self._round_trip, self._send_probe, FRAME_BYTES_MAX, self._tell_size)
 
-    @_outgoing.default
+    @outgoing.default
     def _make_outgoing(self) -> OutgoingParts:
-        return OutgoingParts(self._clock, self._size, self._send_part, self._count_given_up)
+        return OutgoingParts(self._clock, self.path_size, self._send_part, self._count_given_up)
 
-    @_reassembly.default
+    @reassembly.default
     def _make_reassembly(self) -> Reassembly:
         return Reassembly(self._clock, self._round_trip, self.send_notice)
 
     @property
     def size(self) -> int:
         """Maximum size, in bytes, of a datagram to this peer, as far as is known."""
-        return self._size.size if self.is_measured else FRAME_BYTES_MAX
+        return self.path_size.size if self.is_measured else FRAME_BYTES_MAX
 
     @property
     def kept_bytes(self) -> int:
         """Number of bytes in memory for the incomplete frames of this peer, counted as if they were complete."""
-        return self._reassembly.kept_bytes
+        return self.reassembly.kept_bytes
 
     def measure(self, most: int = FRAME_BYTES_MAX) -> None:
         """From now on, find out by probes how large a datagram the path carries, and send none that is larger, or
@@ -91,53 +94,57 @@ class Path:
         Frames that wait or are on their way in parts are forgotten.
         """
         self.is_measured = True
-        self._size = PathSize(self._clock, self._round_trip, self._send_probe, most, self._tell_size)
-        self.counters.datagram_bytes[self.peer] = self._size.size
-        self._outgoing.clear()
-        self._outgoing = self._make_outgoing()
+        self.path_size = PathSize(self._clock, self._round_trip, self._send_probe, most, self._tell_size)
+        self.counters.datagram_bytes[self.peer] = self.path_size.size
+        self.outgoing.clear()
+        self.outgoing = self._make_outgoing()
 
     # -- out --------------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> None:
         """Send a frame: in one datagram if the path carries that, else in parts."""
-        size = self._size.size
+        size = self.path_size.size
         if len(frame) <= size:
             self._send_datagram(frame)
             if len(frame) > FLOOR_BYTES:
-                self._size.used()
+                self.path_size.used()
                 self._set_timer()
             return
         # The probes go first: on an idle path their answers come back before the parts are needed again.
-        self._size.larger_wanted()
-        self._outgoing.send(frame)
+        self.path_size.larger_wanted()
+        self.send_in_parts(frame)
+
+    def send_in_parts(self, frame: bytes) -> None:
+        """Send a frame in parts, whatever its size, behind the frames that are sent in parts already."""
+        self.outgoing.send(frame)
         self._set_timer()
 
     def larger_wanted(self) -> None:
         """Search for a larger size of datagrams: messages were sent in several frames that one larger datagram could
         have carried."""
-        self._size.larger_wanted()
+        self.path_size.larger_wanted()
         self._set_timer()
 
     def peer_is_down(self) -> None:
         """Forget what was to be sent: no process listens at the peer's address."""
-        self._outgoing.clear()
+        self.outgoing.clear()
 
     def refused(self, size: int, limit: int) -> None:
         """Take in that this machine has refused to send a datagram of `size` bytes; it sends at most `limit` bytes."""
-        self._size.refused(size, limit)
+        self.path_size.refused(size, limit)
         self._set_timer()
 
     def doubt(self) -> None:
         """Find out by probes whether the path still carries datagrams of the present size: a router has said that one
         was too large."""
         if self.is_measured:
-            self._size.doubt()
+            self.path_size.doubt()
             self._set_timer()
 
     def stop(self) -> None:
         """Forget everything, and send nothing more."""
-        self._outgoing.clear()
-        self._reassembly.clear()
+        self.outgoing.clear()
+        self.reassembly.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -153,14 +160,14 @@ class Path:
         match notice:
             case Part():
                 self.counters.parts_in += 1
-                whole = self._reassembly.arrived(notice)
+                whole = self.reassembly.arrived(notice)
                 self.counters.whole_in += whole is not None
             case Report():
-                self._outgoing.reported(notice)
+                self.outgoing.reported(notice)
             case Probe():
                 self.send_notice(Echo(tag_of(frame)))
             case Echo():
-                self._size.answered(notice.tag)
+                self.path_size.answered(notice.tag)
             case _:
                 assert_never(notice)
         self._set_timer()
@@ -197,7 +204,7 @@ class Path:
     def _set_timer(self) -> None:
         """Set the timer to the time at which the next probe, part or report is due, unless it is set to an earlier
         time."""
-        due = min(self._size.due, self._outgoing.due, self._reassembly.due)
+        due = min(self.path_size.due, self.outgoing.due, self.reassembly.due)
         if due == inf or (self._timer is not None and self._timer.getTime() <= due):
             return
         if self._timer is not None:
@@ -206,7 +213,7 @@ class Path:
 
     def _tick(self) -> None:
         self._timer = None
-        self._size.tick()
-        self._outgoing.tick()
-        self._reassembly.tick()
+        self.path_size.tick()
+        self.outgoing.tick()
+        self.reassembly.tick()
         self._set_timer()

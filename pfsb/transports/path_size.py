@@ -81,15 +81,15 @@ class PathSize:
     """Maximum size, in bytes, of a datagram."""
     due: float = field(init=False, default=inf)
     """Time at which `tick` has something to do."""
-    _ceiling: int = field(init=False)
-    """The path carries at most so many bytes, as far as is known."""
+    ceiling: int = field(init=False)
+    """Size, in bytes, of the largest datagram that the path may carry: none that is larger is tried."""
     _is_ceiling_untried: bool = field(init=False, default=True)
     _probing: _Probing | None = field(init=False, default=None)
     _search_at: float = field(init=False, default=0.0)
     """Time before which no search begins."""
     _proved_at: float = field(init=False, default=-inf)
 
-    @_ceiling.default
+    @ceiling.default
     def _first_ceiling(self) -> int:
         return self.most
 
@@ -120,10 +120,10 @@ class PathSize:
         path is reduced only if the refused datagram was no larger than it.
         """
         limit = max(min(limit, size - 1), FLOOR_BYTES)
-        self._ceiling, self._is_ceiling_untried = limit, True
+        self.ceiling, self._is_ceiling_untried = limit, True
         if size <= self.size:
-            self._set_size(limit)
-        if self._probing is not None and self._probing.size > self._ceiling:
+            self.set_size(limit)
+        if self._probing is not None and self._probing.size > self.ceiling:
             self._probing = None
             self.due = self._clock.seconds()
 
@@ -143,7 +143,7 @@ class PathSize:
         if not is_tried_size:
             probing.controls.add(number)
             return
-        self._set_size(max(self.size, probing.size))
+        self.set_size(max(self.size, probing.size))
         self._proved_at = self._clock.seconds()
         self._end_probing(is_searching=self._proved_at >= self._search_at)
 
@@ -163,13 +163,14 @@ class PathSize:
             self._send_round(probing)
 
     def _not_carried(self, size: int) -> None:
-        self._ceiling, self._is_ceiling_untried = size - 1, False
+        self.ceiling, self._is_ceiling_untried = size - 1, False
         if size <= self.size:
-            self._set_size(BASE_BYTES if size > BASE_BYTES else FLOOR_BYTES)
+            self.set_size(BASE_BYTES if size > BASE_BYTES else FLOOR_BYTES)
             self._search_at = 0.0
         self._end_probing(is_searching=True)
 
-    def _set_size(self, size: int) -> None:
+    def set_size(self, size: int) -> None:
+        """Let datagrams have at most so many bytes from now on, and tell if that is a change."""
         before, self.size = self.size, size
         if size != before:
             self._changed(before, size)
@@ -188,19 +189,19 @@ class PathSize:
             return
         wait = RAISE_SECONDS if self.size >= BASE_BYTES else RETRY_SECONDS
         self._search_at = self._clock.seconds() + wait
-        self._ceiling, self._is_ceiling_untried = self.most, True
+        self.ceiling, self._is_ceiling_untried = self.most, True
 
     def _candidate(self) -> int | None:
-        if self._ceiling <= self.size:
+        if self.ceiling <= self.size:
             return None
         if self._is_ceiling_untried:
-            return self._ceiling
-        if self._ceiling - self.size < GRAIN_BYTES:
+            return self.ceiling
+        if self.ceiling - self.size < GRAIN_BYTES:
             return None
         for size in (ETHERNET_BYTES, BASE_BYTES):
-            if self.size < size <= self._ceiling:
+            if self.size < size <= self.ceiling:
                 return size
-        return (self.size + self._ceiling + 1) // 2
+        return (self.size + self.ceiling + 1) // 2
 
     def _begin(self, size: int, losses_max: int) -> None:
         self._probing = _Probing(size, losses_max)

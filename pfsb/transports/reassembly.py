@@ -35,7 +35,7 @@ it."""
 
 
 @define(eq=False)
-class _Assembly:
+class Assembly:
     """A frame of which some parts have come."""
 
     content: bytearray
@@ -66,7 +66,7 @@ class Reassembly:
     due: float = field(init=False, default=inf)
     """Time at which `tick` has something to do."""
     kept_bytes: int = field(init=False, default=0)
-    _assemblies: dict[bytes, _Assembly] = field(init=False, factory=dict)
+    _assemblies: dict[bytes, Assembly] = field(init=False, factory=dict)
     """Tag of an incomplete frame -> its parts so far."""
     _complete: dict[bytes, float] = field(init=False, factory=dict)
     """Tag of a complete frame -> time at which the peer was last told that it is complete."""
@@ -104,7 +104,7 @@ class Reassembly:
             return
         for tag, assembly in list(self._assemblies.items()):
             if assembly.due <= now:
-                self._ask(tag, assembly, now)
+                self.ask(tag, assembly, now)
         self.due = min((assembly.due for assembly in self._assemblies.values()), default=inf)
 
     def clear(self) -> None:
@@ -112,15 +112,19 @@ class Reassembly:
         self._assemblies.clear()
         self.kept_bytes, self.due = 0, inf
 
-    def _begin(self, part: Part, now: float) -> _Assembly:
-        while self._assemblies and self.kept_bytes + part.size > KEPT_BYTES_MAX:
+    def make_room(self, size: int) -> None:
+        """Drop the frames of which no part has come for longest, until a frame of `size` bytes can be kept as well."""
+        while self._assemblies and self.kept_bytes + size > KEPT_BYTES_MAX:
             self._drop(min(self._assemblies, key=lambda tag: self._assemblies[tag].arrived_at))
+
+    def _begin(self, part: Part, now: float) -> Assembly:
+        self.make_room(part.size)
         self.kept_bytes += part.size
-        assembly = _Assembly(bytearray(part.size), [(0, part.size)], now, now)
+        assembly = Assembly(bytearray(part.size), [(0, part.size)], now, now)
         self._assemblies[part.tag] = assembly
         return assembly
 
-    def _note_time(self, assembly: _Assembly, answers: int, now: float) -> None:
+    def _note_time(self, assembly: Assembly, answers: int, now: float) -> None:
         if answers == FIRST_TIME:
             assembly.gap = max(assembly.gap, now - assembly.arrived_at)
         elif answers == assembly.number and assembly.asked_at < inf:
@@ -129,7 +133,12 @@ class Reassembly:
         assembly.arrived_at, assembly.reports = now, 0
         assembly.due = now + min(max(4 * assembly.gap, REPORT_SECONDS), LONGEST_SECONDS)
 
-    def _ask(self, tag: bytes, assembly: _Assembly, now: float) -> None:
+    def ask(self, tag: bytes, assembly: Assembly, now: float) -> None:
+        """Ask for the missing bytes of a frame that is due, and set the time at which it is due again.
+
+        `tag` is that of the frame, `now` the time by the clock. After `REPORTS_MAX` reports without a further part
+        nothing is asked for; the frame is dropped `KEPT_SECONDS` after its latest part.
+        """
         if assembly.reports >= REPORTS_MAX:
             if now - assembly.arrived_at >= KEPT_SECONDS:
                 self._drop(tag)
@@ -156,7 +165,7 @@ class Reassembly:
         self.kept_bytes -= len(self._assemblies.pop(tag).content)
 
 
-def _fill(assembly: _Assembly, first: int, piece: bytes) -> None:
+def _fill(assembly: Assembly, first: int, piece: bytes) -> None:
     """Put a piece in its place, and take its bytes out of those that are missing."""
     after = first + len(piece)
     assembly.content[first:after] = piece

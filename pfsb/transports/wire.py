@@ -211,39 +211,39 @@ def decode(sender: int, row: object) -> Message:
                 raise Malformed(
                     f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
                 )
-            return Accept(sender, _number("view", view), voted, digests)
+            return Accept(sender, checked_number("view", view), voted, digests)
         case (MessageKind.PROPOSAL, view, seq, data):
-            return Proposal(sender, _number("view", view, least=1), _seq(seq), _batch(data))
+            return Proposal(sender, checked_number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
             return ClientUpdate(
                 _client_id(client_id),
-                _number("server_id", server_id, most=SERVER_ID_MAX),
-                _number("timestamp", timestamp),
-                _number("made_at", made_at),
+                checked_number("server_id", server_id, most=SERVER_ID_MAX),
+                checked_number("timestamp", timestamp),
+                checked_number("made_at", made_at),
                 _bytes("payload", payload),
             )
         case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
             return Alive(
                 sender,
-                _number("view", view),
+                checked_number("view", view),
                 _state(state),
-                _number("local_aru", local_aru),
+                checked_number("local_aru", local_aru),
                 _flag("has_clients", has_clients),
                 _digests(digests),
             )
         case (MessageKind.VC_PROOF, installed):
-            return VCProof(sender, _number("installed", installed))
+            return VCProof(sender, checked_number("installed", installed))
         case (MessageKind.VIEW_CHANGE, attempted):
-            return ViewChange(sender, _number("attempted", attempted))
+            return ViewChange(sender, checked_number("attempted", attempted))
         case (MessageKind.PREPARE, view, local_aru):
-            return Prepare(sender, _number("view", view, least=1), _number("local_aru", local_aru))
+            return Prepare(sender, checked_number("view", view, least=1), checked_number("local_aru", local_aru))
         case (MessageKind.PREPARE_OK, view, data_list, part, parts, edition):
             return _prepare_ok(sender, view, data_list, part, parts, edition)
         case (MessageKind.GLOBALLY_ORDERED_UPDATE, seq, data):
             return GloballyOrderedUpdate(sender, _seq(seq), _batch(data))
         case (MessageKind.RECONCILIATION_REQUEST, first, last):
-            low = _number("first", first, least=1)
-            return ReconciliationRequest(sender, low, _number("last", last, least=low))
+            low = checked_number("first", first, least=1)
+            return ReconciliationRequest(sender, low, checked_number("last", last, least=low))
         case (MessageKind.RECONCILIATION_REPLY, burst_end, local_aru, updates):
             return _reconciliation_reply(sender, burst_end, local_aru, updates)
         case (MessageKind.STRANGER, identity):
@@ -253,16 +253,16 @@ def decode(sender: int, row: object) -> Message:
         case (MessageKind.HEARD, identity):
             return Heard(sender, _identity(identity))
         case (MessageKind.KNOWN_POSITION, identity, incarnation, position):
-            known = _number("incarnation", incarnation), _number("position", position)
+            known = checked_number("incarnation", incarnation), checked_number("position", position)
             return KnownPosition(sender, _identity(identity), *known)
         case (MessageKind.READ_REQUEST, number):
-            return ReadRequest(sender, _number("number", number))
+            return ReadRequest(sender, checked_number("number", number))
         case (MessageKind.READ_INDEX, number, seq):
-            return ReadIndex(sender, _number("number", number), _number("seq", seq))
+            return ReadIndex(sender, checked_number("number", number), checked_number("seq", seq))
         case (MessageKind.CONFIRM, view, number):
-            return Confirm(sender, _number("view", view, least=1), _number("number", number))
+            return Confirm(sender, checked_number("view", view, least=1), checked_number("number", number))
         case (MessageKind.CONFIRMED, view, number):
-            return Confirmed(sender, _number("view", view, least=1), _number("number", number))
+            return Confirmed(sender, checked_number("view", view, least=1), checked_number("number", number))
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
 
@@ -283,12 +283,13 @@ def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
     time_ms, rows = content
     if type(time_ms) is not int or not 0 <= time_ms <= TIME_MS_MAX or type(rows) is not tuple:
         return None
-    if rows and not _are_updates(rows):
+    if rows and not are_updates(rows):
         return None
     return time_ms, rows
 
 
-def _are_updates(rows: tuple[Any, ...]) -> bool:
+def are_updates(rows: tuple[Any, ...]) -> bool:
+    """Whether each of the rows of a batch, of which there is one at least, has the fields of an update."""
     if len(rows) < _FEW:
         return all(map(_is_update, rows))
     if set(map(type, rows)) != {tuple} or set(map(len, rows)) != {_UPDATE_FIELDS}:
@@ -338,22 +339,22 @@ def _unpack(data: bytes) -> object:
 def _prepare_ok(
     sender: int, view: object, data_list: object, part: object, parts: object, edition: object
 ) -> PrepareOK:
-    count = _number("parts", parts, least=1, most=PARTS_MAX)
+    count = checked_number("parts", parts, least=1, most=PARTS_MAX)
     return PrepareOK(
         sender,
-        _number("view", view),
+        checked_number("view", view),
         tuple(_entry(sender, entry) for entry in _list("data_list", data_list)),
-        _number("part", part, most=count - 1),
+        checked_number("part", part, most=count - 1),
         count,
-        _number("edition", edition),
+        checked_number("edition", edition),
     )
 
 
 def _entry(sender: int, row: object) -> DataEntry:
     match row:
         case (server_id, view, seq, data):
-            leader = _number("server_id", server_id, most=SERVER_ID_MAX)
-            return Proposal(leader, _number("view", view, least=1), _seq(seq), _batch(data))
+            leader = checked_number("server_id", server_id, most=SERVER_ID_MAX)
+            return Proposal(leader, checked_number("view", view, least=1), _seq(seq), _batch(data))
         case (seq, data):
             return GloballyOrderedUpdate(sender, _seq(seq), _batch(data))
         case _:
@@ -365,8 +366,8 @@ def _reconciliation_reply(sender: int, burst_end: object, local_aru: object, upd
     first = ordered[0].seq if ordered else 1
     if any(update.seq != seq for seq, update in enumerate(ordered, start=first)):
         raise Malformed(f"the updates of a reconciliation reply must follow each other from {first} on")
-    end = _number("burst_end", burst_end, least=ordered[-1].seq if ordered else 1)
-    return ReconciliationReply(sender, end, _number("local_aru", local_aru), ordered)
+    end = checked_number("burst_end", burst_end, least=ordered[-1].seq if ordered else 1)
+    return ReconciliationReply(sender, end, checked_number("local_aru", local_aru), ordered)
 
 
 def _ordered(sender: int, row: object) -> GloballyOrderedUpdate:
@@ -377,7 +378,8 @@ def _ordered(sender: int, row: object) -> GloballyOrderedUpdate:
             raise Malformed(f"an ordered update has 2 fields, not {reprlib.repr(row)}")
 
 
-def _number(name: str, value: object, least: int = 0, most: int = NUMBER_MAX) -> int:
+def checked_number(name: str, value: object, least: int = 0, most: int = NUMBER_MAX) -> int:
+    """The value of a field, if it is an integer from `least` to `most`; raises `Malformed`, with its name, if not."""
     if type(value) is not int or not least <= value <= most:
         raise Malformed(f"{name} must be an integer from {least} to {most}, not {reprlib.repr(value)}")
     return value
@@ -390,7 +392,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _seq(value: object) -> int:
-    return _number("seq", value, least=1)
+    return checked_number("seq", value, least=1)
 
 
 def _seqs(value: object) -> tuple[int, ...]:
@@ -430,7 +432,7 @@ def _client_id(value: object) -> str:
 
 
 def _state(value: object) -> State:
-    return _STATES_BY_NUMBER[_number("state", value, most=len(_STATES) - 1)]
+    return _STATES_BY_NUMBER[checked_number("state", value, most=len(_STATES) - 1)]
 
 
 def _digests(value: object) -> bytes:

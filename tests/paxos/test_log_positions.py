@@ -183,19 +183,21 @@ class AccusedTests(ReplicaTestCase):
 
     starts = False
     introduced = False
+    position_at_start = 40
 
     def setUp(self) -> None:
         super().setUp()
         self.found.incarnation = 3
         self.found.last_installed = self.found.last_attempted = 4
         self.start()
-        self.accused()
-        self.storage.position = 50
         self.take(Heard)
 
-    def accused(self) -> None:
-        positions = self.replica.log_positions
-        positions._first_told, positions._left_out, positions.is_admitted = 40, 0, True
+    def start(self) -> None:
+        """Start with 40 groups, all of them told, be admitted without a message, and write ten more."""
+        self.found.peers[2] = PeerRecord(2, identity_of(2), 0, self.position_at_start)
+        super().start()
+        self.replica.log_positions.is_admitted = True
+        self.storage.position = 50
 
     def test_late_word_about_an_earlier_state_is_nothing(self) -> None:
         """The frame that was refused was only late."""
@@ -245,8 +247,6 @@ class AccusedTests(ReplicaTestCase):
         """The line says what was known, what is there, and what to do. A repetition of a frame does not count."""
         for message in (state(1, 3, 51), state(1, 4, 0), state(1, 2, 41)):
             self.start()
-            self.accused()
-            self.storage.position = 50
             self.hear_again_and_again(message, WORDS_BELIEVED - 1)
             self.assertEqual(self.failures, [])
             self.hear_again_and_again(message, 1)

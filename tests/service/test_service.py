@@ -38,7 +38,7 @@ class StopTests(SynchronousTestCase):
     def test_second_sigterm_changes_nothing(self) -> None:
         """The reactor is stopping already, while the server waits for its disk."""
         self.patch(service, "reactor", StoppingReactor())
-        service._stop_reactor()
+        service.stop_reactor()
 
 
 class StartTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, current_thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from twisted.internet.task import Clock
@@ -31,6 +31,14 @@ class ThreadedClock(Clock):
 
     def callFromThread(self, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         self._from_threads.put(lambda: callable(*args, **kwargs))
+
+    def wait_for_call(self, seconds_max: float = 10.0) -> None:
+        """Wait until a thread has asked for a call, and leave the call to be made later."""
+        end = monotonic() + seconds_max
+        while self._from_threads.empty():
+            if monotonic() > end:
+                raise AssertionError(f"no thread has asked for a call within {seconds_max} s")
+            sleep(0.001)
 
     def run_until(self, condition: Callable[[], bool], seconds_max: float = 10.0) -> None:
         end = monotonic() + seconds_max

@@ -41,12 +41,12 @@ class PathTestCase(SynchronousTestCase):
         for peer in IDS - {server_id}:
             self.links[server_id].measure(peer)
 
-    def make_links(self, server_id: int) -> Links:
+    def make_links(self, server_id: int, sender: Callable[[int, bytes], None] | None = None) -> Links:
+        """The links of a server over the network of this test, or over another one that `sender` sends to."""
         membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest("three", IDS))
         faults = LinkFaults(self.clock, Random(server_id))
-        return Links(
-            membership, self.clock, faults, lambda peer, frame: self.carry(server_id, peer, frame), self.secret
-        )
+        send = sender or (lambda peer, frame: self.carry(server_id, peer, frame))
+        return Links(membership, self.clock, faults, send, self.secret)
 
     def carry(self, sender: int, peer: int, frame: bytes) -> None:
         if len(frame) > 1_472:
@@ -264,9 +264,8 @@ class SizeTests(PathTestCase):
     def test_peers_on_this_machine_get_whole_frames(self) -> None:
         """Two of three servers are on one machine."""
         self.links[0].stop()
-        self.links[0] = self.make_links(0)
         whole: list[tuple[int, int]] = []
-        self.links[0]._sender = lambda peer, frame: whole.append((peer, len(frame)))
+        self.links[0] = self.make_links(0, lambda peer, frame: whole.append((peer, len(frame))))
         self.links[0].start(self.receivers[0], b"disk-000", 2, lambda: 0)
         self.links[0].measure(2)
         self.links[0].send([proposal(b"x" * LARGE, sender=0)], None)

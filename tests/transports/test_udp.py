@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Callable
 from random import Random
@@ -11,6 +12,8 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.task import deferLater
+from twisted.internet.udp import Port
+from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
 from zope.interface.verify import verifyObject
 
@@ -60,6 +63,12 @@ def address(host: str, port: int) -> SocketAddress:
     found = literal(host, port)
     assert found is not None, host
     return found
+
+
+def ports_at(number: int) -> list[Port]:
+    """The ports with this number at which the reactor receives datagrams."""
+    ports = [each for each in reactor.getReaders() if isinstance(each, Port)]
+    return [port for port in ports if port.getHost().port == number]
 
 
 class UDPTestCase(TestCase):
@@ -411,7 +420,9 @@ class NameTests(UDPTestCase):
         """The name may have the new address before the machine does."""
         self.names.hosts["db1"] = "192.0.2.77"
         b = self.start(1)
-        await until(lambda: b[0].counters.addresses and not b[0]._receiving and len(b[0]._reopening))
+        with capturedLogs() as events:
+            await until(lambda: any("trying again" in str(event.get("log_format")) for event in events))
+        self.assertEqual(ports_at(self.addresses[1][1]), [])
         self.names.hosts["db1"] = "127.0.0.2"
         await self.exchange(self.start(0), b)
 
@@ -456,10 +467,9 @@ class BrokenSocketTests(UDPTestCase):
         a, _ = self.start(0)
         _, receiver = self.start(1)
         a.send([accept(1, sender=0)], 1)
-        broken = a._senders[1]._socket
-        assert broken is not None
-        reactor.removeReader(a._senders[1])
-        broken.close()
+        [sender] = [each for each in reactor.getReaders() if isinstance(each, SendingSocket)]
+        with socket.socket(fileno=os.dup(sender.fileno())) as broken:
+            broken.shutdown(socket.SHUT_WR)
         a.send([accept(2, sender=0)], 1)
         self.assertEqual(a.counters.send_errors, 1)
         a.send([accept(3, sender=0)], 1)
@@ -469,14 +479,12 @@ class BrokenSocketTests(UDPTestCase):
     async def test_lost_receiving_port_is_opened_again(self) -> None:
         """A server that hears nothing must not go on sending ALIVE."""
         a, _ = self.start(0)
-        b, receiver = self.start(1)
-        assert b._receiving is not None
-        protocol, port = b._receiving, b._receiving.transport
-        assert port is not None
+        _, receiver = self.start(1)
+        [port] = ports_at(self.addresses[1][1])
         port.stopReading()
         port.connectionLost()
         await until(lambda: receiver.frames, lambda: a.send([accept(sender=0)], 1))
-        self.assertIsNot(b._receiving, protocol)
+        self.assertNotIn(port, ports_at(self.addresses[1][1]))
 
     def test_socket_that_cannot_be_made_is_an_os_error(self) -> None:
         """Out of file descriptors: the frame is lost, and the socket is tried again at the next."""

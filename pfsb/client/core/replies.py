@@ -63,7 +63,7 @@ def read_fields(text: str) -> dict[str, int | str]:
     while found := _NAME.search(text, position):
         position = found.end()
         if text[position : position + 1] == '"':
-            fields[found[1]], position = _string(text, position)
+            fields[found[1]], position = read_string(text, position)
         else:
             end = text.find(" ", position)
             word = text[position : len(text) if end < 0 else end]
@@ -72,8 +72,11 @@ def read_fields(text: str) -> dict[str, int | str]:
     return fields
 
 
-def _string(text: str, start: int) -> tuple[str, int]:
-    """(value, position after its end) of the JSON string that begins at `start`."""
+def read_string(text: str, start: int) -> tuple[str, int]:
+    """(value, position after its end) of the JSON string that begins at `start`.
+
+    If no such string begins there, the value is the rest of the text.
+    """
     try:
         value, end = _JSON.raw_decode(text, start)
     except ValueError:

@@ -112,7 +112,7 @@ class CommandParser:
         """
         if data[position] in b"\r\n":
             return position + 1
-        count, next_position = self._header(data, position, b"*")
+        count, next_position = self.read_header(data, position, b"*")
         if count > ARGUMENTS_MAX:
             raise _Unreadable(f"a command has {count} arguments, {ARGUMENTS_MAX} are possible")
         self._left = count
@@ -124,7 +124,7 @@ class CommandParser:
 
         Returns the position after it, or sets `_missing` if it is incomplete.
         """
-        length, start = self._header(data, position, b"$")
+        length, start = self.read_header(data, position, b"$")
         if self._missing:
             return start
         if length > BULK_BYTES_MAX:
@@ -146,8 +146,11 @@ class CommandParser:
             self._command_bytes += length + _ARGUMENT_OVERHEAD_BYTES
         return stop + 2
 
-    def _header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
-        """The number in the header at `position`, and where the header ends. Sets `_missing` if it is incomplete."""
+    def read_header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
+        """The number in the header at `position`, and where the header ends; `kind` is its first byte.
+
+        Sets `_missing` if the header is incomplete, and raises `_Unreadable` if it is none.
+        """
         if data[position : position + 1] != kind:
             found = quoted(chr(data[position]))
             raise _Unreadable(f"expected {kind.decode()} and not {found}: a command is an array of bulk strings")

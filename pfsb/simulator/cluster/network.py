@@ -220,7 +220,8 @@ class SimulatedNetwork:
     damage: float = 0.0
     """Chance that a frame is damaged on its way, from 0 to 1."""
     buffer: SocketBuffer | None = None
-    """The buffer of each server's receiving socket; None: a server reads each frame when it arrives."""
+    """The size and pace of the buffer that each server's receiving socket has; None: a server reads each frame when it
+    arrives."""
     frames: int = field(default=0, init=False)
     damaged: int = field(default=0, init=False)
     """Number of damaged frames that have come to a running server."""

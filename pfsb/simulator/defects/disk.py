@@ -134,6 +134,8 @@ def _sync_not_awaited(process: Any) -> None:
     clock = process.clock
 
     class HastyStorage(MemoryStorage):
+        """A storage whose `sync` says at once that the group is on disk."""
+
         __slots__ = ()
 
         def sync(self, durable: Callable[[], None]) -> None:

@@ -7,11 +7,10 @@ from typing import Any
 from pfsb.simulator.defects.defect import Defects, become, do_nothing
 from pfsb.transports.frames import FRAME_BYTES_MAX
 from pfsb.transports.links import Links
-from pfsb.transports.notices import Part
 from pfsb.transports.outgoing_parts import OutgoingParts
 from pfsb.transports.path import Path
 from pfsb.transports.path_size import PathSize
-from pfsb.transports.reassembly import Reassembly
+from pfsb.transports.reassembly import Assembly, Reassembly
 
 DEFECTS = Defects()
 _PAGE = "docs/internals/frames.rst"
@@ -32,7 +31,7 @@ class _DefectiveLinks(Links):
     def measure(self, peer: int, most: int = FRAME_BYTES_MAX) -> None:
         super().measure(peer, most)
         path = self.path(peer)
-        for part in (path, path._size, path._outgoing, path._reassembly):
+        for part in (path, path.path_size, path.outgoing, path.reassembly):
             if issubclass(self.changed, type(part)):
                 become(part, self.changed)
 
@@ -54,7 +53,7 @@ class _HopefulSize(PathSize):
 
     def larger_wanted(self) -> None:
         """Take the largest size without a probe."""
-        self._set_size(self._ceiling)
+        self.set_size(self.ceiling)
 
 
 @DEFECTS.add("size-unproved", _PAGE, "datagrams become as large as the own interface takes, without a probe")
@@ -88,7 +87,7 @@ def _proof_never_renewed(process: Any) -> None:
 class _SilentReassembly(Reassembly):
     __slots__ = ()
 
-    def _ask(self, tag: bytes, assembly: Any, now: float) -> None:
+    def ask(self, tag: bytes, assembly: Assembly, now: float) -> None:
         """Ask for nothing, so that a frame of which one part was lost stays incomplete."""
         assembly.due = now + 10
 
@@ -101,12 +100,7 @@ def _lost_bytes_not_asked_for(process: Any) -> None:
 class _GreedyReassembly(Reassembly):
     __slots__ = ()
 
-    def _begin(self, part: Part, now: float) -> Any:
-        """Begin another frame without dropping an old one for it."""
-        kept, self.kept_bytes = self.kept_bytes, 0
-        assembly = super()._begin(part, now)
-        self.kept_bytes += kept
-        return assembly
+    make_room = do_nothing
 
 
 @DEFECTS.add("parts-unbounded", _PAGE, "incomplete frames are kept in any number")
@@ -117,7 +111,7 @@ def _parts_unbounded(process: Any) -> None:
 class _Copies(OutgoingParts):
     __slots__ = ()
 
-    def _is_on_way(self, frame: bytes) -> bool:
+    def is_on_way(self, frame: bytes) -> bool:
         return False
 
 
@@ -130,12 +124,12 @@ class _OneQueue(Path):
     __slots__ = ()
 
     def send(self, frame: bytes) -> None:
-        if self._outgoing.is_idle:
+        """Send a frame behind the parts of others, one at a time, if there are any."""
+        if self.outgoing.is_idle:
             super().send(frame)
         else:
-            self._outgoing._window = 0
-            self._outgoing.send(frame)
-            self._set_timer()
+            self.outgoing.window = 0
+            self.send_in_parts(frame)
 
 
 @DEFECTS.add("small-behind-large", "Departure 46", "small frames wait for the parts of large ones")

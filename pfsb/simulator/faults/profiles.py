@@ -116,8 +116,8 @@ class Profile:
     The time is enough for some elections with the longest Progress_Timer.
     """
     slowness: float = 1.0
-    """Factor by which all waits of a run are longer, because the Progress_Timer of the profile is so much longer than
-    one second."""
+    """Factor by which a run waits longer for whatever it waits for (an election, the end of its clients), because the
+    Progress_Timer of the profile is so much longer than one second."""
     ends_in_shape: bool = False
     """Whether links stay cut in one of the shapes of `partitions` while only a majority is healed.
 

@@ -74,7 +74,8 @@ class _Frame:
 class _Search:
     """One search over one sub-history.
 
-    Operations have indexes: first the certain ones in the order of their calls, then the uncertain ones, likewise.
+    Operations have indexes: first the certain ones, which were answered (`Operation.is_certain`), in the order of their
+    calls, then the uncertain ones, likewise.
     """
 
     def __init__(self, specification: Specification, operations: Sequence[Operation], steps_max: int) -> None:

@@ -140,8 +140,8 @@ class PaceDrills:
         self.settle_pace()
 
     def slow_disks(self) -> None:
-        """Departures 48 and 49: with slow disks there is no election and few copies are sent, and updates take hardly
-        longer than their writes to disk."""
+        """Departures 48 and 49: with slow disks there is no election, few messages are sent again, and updates take
+        hardly longer than their writes to disk."""
         sync = self.rng.choice(SYNCS)
         view = self._view()
         for server in self.cluster.servers.values():

@@ -46,7 +46,7 @@ def disk_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def disk_is_lost_unheard(seed: int, patch: Plant | None) -> None:
-    """Departure 12: a server that has lost its disk must not vote for a stale leader's proposal, if it hears no other.
+    """Departure 12: a server that has lost its disk does not vote, even if it hears no server but a stale leader.
 
     Servers 1 and 2 have left view 1, and ordered a slot in view 2. Then server 2 loses its disk. Server 0 still leads
     view 1 and proposes another batch for that slot: its ACCEPT and one of server 2 would be a majority. Server 2 hears

@@ -129,7 +129,8 @@ def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
 
 
 def minority_in_a_later_view(seed: int, patch: Plant | None) -> None:
-    """Departure 50: servers that have installed a view that is never led come back, and the leader goes on to lead.
+    """Departure 50: a minority that has installed a later view, which no server leads, comes back, and the server that
+    led before leads all of them.
 
     With and without load, in clusters of three to seven servers, and twice one after the other.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from json import JSONDecoder
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from twisted.internet.defer import ensureDeferred
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from pfsb.client.clerks.calls import Call
+from pfsb.client.clerks import calls
 from pfsb.client.core import client_core, replies
 from pfsb.config import yaml_file
 from pfsb.frontends.http import protocol as http_protocol
@@ -117,8 +118,7 @@ def _group_of_any_checksum(data: bytes, at: int, salt: bytes) -> Group | None:
 
 
 def _lines_of_any_end(self: ChatLog) -> int:
-    self._file.seek(0)
-    return self._file.read().count(b"\n")
+    return self.path.read_bytes().count(b"\n")
 
 
 def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
@@ -141,22 +141,22 @@ def _small_numbers_only(self: AliveHandler, message: Alive) -> None:
 FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "frames": (FrameCodec, "check_tag", _trusting),
     "keyed-frames": (FrameCodec, "check_tag", _trusting),
-    "headers": (FrameCodec, "_check_shared", _trusting),
-    "bodies": (wire, "_number", lambda name, value, least=0, most=0: value),
-    "notices": (notices, "_report", _report_of_any_length),
-    "batches": (wire, "_are_updates", lambda found: True),
+    "headers": (FrameCodec, "check_shared", _trusting),
+    "bodies": (wire, "checked_number", lambda name, value, least=0, most=0: value),
+    "notices": (notices, "decode_report", _report_of_any_length),
+    "batches": (wire, "are_updates", lambda found: True),
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
-    "position-notes": (position_note, "_positions", _positions_of_any_line),
+    "position-notes": (position_note, "positions_in", _positions_of_any_line),
     "logs": (scan, "group_at", _group_of_any_checksum),
-    "chat-logs": (ChatLog, "_cut_torn_line", _lines_of_any_end),
-    "configurations": (yaml_file, "_compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
+    "chat-logs": (ChatLog, "cut_torn_line", _lines_of_any_end),
+    "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
     "lines": (LineSplitter, "feed", _feed_by_halves),
-    "redis": (CommandParser, "_header", _length_at_face_value),
+    "redis": (CommandParser, "read_header", _length_at_face_value),
     "http": (http_protocol, "path_segments", lambda uri: uri.decode().split("/")[1:]),
-    "replies": (replies, "_string", lambda text, start: replies._JSON.raw_decode(text, start)),
+    "replies": (replies, "read_string", JSONDecoder().raw_decode),
     "clients": (client_core, "check_reply", _trusting),
-    "calls": (Call, "read", lambda self, reply: self._read(reply)),
+    "calls": (calls, "ServerFault", lambda *arguments: KeyError(*arguments)),
 }
 """Target -> a function, and a careless one in its place."""
 
@@ -233,7 +233,7 @@ class CommandTests(TestCase):
 
     async def test_failure_is_written_to_a_file_and_repeated(self) -> None:
         """The exit status is 1 in both cases."""
-        self.patch(wire, "_are_updates", lambda found: True)
+        self.patch(wire, "are_updates", lambda found: True)
         directory = self.mktemp()
         words = ("--for", "5", "--seed", "7", "--target", "batches", "--directory", directory)
         tool = FuzzTool(reactor, self.options(*words), io.StringIO())

@@ -252,8 +252,7 @@ class SyncTests(StorageTestCase):
         """An empty sync must not overtake an earlier one whose news is on its way to the reactor."""
         server = self.hold_a_write()
         self.gate.open.set()
-        server.storage._writer.begin_stop()
-        self.assertTrue(server.storage._writer.has_stopped(10))
+        server.clock.wait_for_call()
         server.sync("empty")
         server.clock.advance(0)
         self.assertEqual(server.told, [])
