@@ -34,7 +34,12 @@ from pfsb.bench.workload import Workload, operations
 from pfsb.frontends.stream.protocol import write_now
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.effect import Effect
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment
+from pfsb.storage.log.storage import LogStorage
+from pfsb.storage.log.writer import LogWriter
+from pfsb.storage.owner import StorageOwner
 
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
 PROPOSAL_BYTES: Final = 170
@@ -43,6 +48,8 @@ ACCEPT_BYTES: Final = 44
 """Size, in bytes, of a frame with one ACCEPT."""
 PAYLOAD: Final = bytes(130)
 """A payload as large as that of an update with one PUT of 100 bytes."""
+SHAPES: Final = ((1, 150), (16, 150), (100, 150), (1, 33_000))
+"""Shapes of groups that are written to disk: number of slots, and the size of their batches in bytes."""
 CODE_TIMES: Final = 3
 """Number of measurements of CPU time. The smallest is taken, since other programs have disturbed it least."""
 
@@ -136,13 +143,28 @@ def exchange_datagrams(told: Connection, port: int, count: int) -> None:
     reactor.run()
 
 
+@frozen
+class OnDisk:
+    """The times, in seconds, of a group with some slots."""
+
+    slots: int
+    size: int
+    seconds: float
+    cpu_seconds: float
+
+    @property
+    def row(self) -> list[str]:
+        shape = f"{self.slots} of {self.size:,} bytes"
+        return [shape, f"{1e6 * self.seconds:.0f}", f"{1e6 * self.cpu_seconds:.0f}"]
+
+
 def commit(told: Connection, directory: Path, count: int) -> None:
     """The work of a process that writes proposals to pfsb's storage, one after the other, and sends their median time.
 
     The time of a proposal includes the way to the storage's thread, to disk, and back into the reactor.
     """
     reactor = reactor_of_this_process()
-    storage = SQLiteStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
+    storage = LogStorage(directory, bytes(8), "floors", 0, reactor, os.urandom, _fail, (0,))
     storage.recover()
     taken: list[float] = []
 
@@ -164,6 +186,32 @@ def commit(told: Connection, directory: Path, count: int) -> None:
     reactor.callWhenRunning(write, 1)
     reactor.run()
     storage.close()
+
+
+def write_groups(told: Connection, directory: Path, count: int) -> None:
+    """The work of a process that writes groups to a log; at the end it sends an `OnDisk` for each of `SHAPES`."""
+    made = [measured_groups(directory / str(number), *shape, count) for number, shape in enumerate(SHAPES)]
+    told.send(made)
+
+
+def measured_groups(directory: Path, slots: int, size: int, count: int) -> OnDisk:
+    """Write `count` groups of this many slots with batches of `size` bytes, and measure their times."""
+    directory.mkdir()
+    room = 2 * BLOCK_BYTES + (count + 1) * slots * (size + 100)
+    make_segment(directory, SegmentHead(1, room, bytes(8), os.urandom(16), StorageOwner("floors", bytes(8), (0,), 0)))
+    writer = LogWriter.open(scan(directory))
+    batches = [Batch(os.urandom(size)) for _ in range(slots)]
+    taken: list[float] = []
+    cpu = time.process_time()
+    for number in range(count):
+        effect = Effect()
+        effect.apply_all(ProposalRecord(number * slots + at, 1, batch) for at, batch in enumerate(batches, start=1))
+        begun = time.perf_counter()
+        writer.write(effect)
+        taken.append(time.perf_counter() - begun)
+    cpu = time.process_time() - cpu
+    writer.close()
+    return OnDisk(slots, size, median(taken), cpu / count)
 
 
 def _fail(failure: Any) -> None:
@@ -232,6 +280,12 @@ def commit_seconds(directory: Path, count: int) -> float:
         return float(heard(line))
 
 
+def groups(directory: Path, count: int) -> list[OnDisk]:
+    """Measure groups of several shapes, each on disk when the next one is begun."""
+    with process(write_groups, directory, count) as (line, _):
+        return list(heard(line))
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """Measures and prints. Returns the exit status: 0 if all was measured, 1 if a part could not be measured."""
     asked = arguments(given)
@@ -242,7 +296,8 @@ def main(given: Sequence[str] | None = None) -> int:
             answered = list(lines(asked.loads, asked.seconds))
             code = [(case.name, code_seconds(case, asked.count)) for case in CASES]
             whole_way = bare_table(asked.loads, asked.seconds, Path(scratch))
-            datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch), asked.count)
+            datagram, committed = datagram_seconds(asked.count), commit_seconds(Path(scratch) / "commits", asked.count)
+            on_disk = groups(Path(scratch), asked.count // 10 + 1)
         except LoadFailed as error:
             print(f"floors: {error}", file=sys.stderr)
             return 1
@@ -251,7 +306,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parts = [
         ["a line there and back, to a process that only answers", f"{1000 * line:.3f}"],
         ["a datagram there and back, between two such processes", f"{1000 * datagram:.3f}"],
-        ["a proposal on disk: to the writer's thread, SQLite, and back", f"{1000 * committed:.3f}"],
+        ["a proposal on disk: to the writer's thread, the log, and back", f"{1000 * committed:.3f}"],
         ["all three, one after the other", f"{1000 * whole:.3f}: {1 / whole:,.0f} commands a second"],
     ]
     one = [["one at a time", "ms, median"], *parts]
@@ -259,8 +314,10 @@ def main(given: Sequence[str] | None = None) -> int:
     cores = os.cpu_count() or 1
     computed = [[name, f"{1e6 * seconds:.1f}", f"{cores / seconds:,.0f}"] for name, seconds in code]
     own = [["pfsb's code, three servers", "CPU us", f"per second on {cores} cores"], *computed]
+    disk = [["batches in a group", "us, median", "CPU us"], *(each.row for each in on_disk)]
     titles = {
         "The way of a command": one,
+        "A group on disk": disk,
         "A process that only answers": many,
         "Hops and forced writes of three servers, without pfsb": whole_way,
         "Code that only computes": own,

@@ -27,6 +27,7 @@ _COMMANDS: Final = (
         "pfsb.service.pass_command",
         "Leave out a slot that no server can execute.",
     ),
+    ("log", "pfsb.service.log_command", "Show and check the log in a data directory."),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
     (

@@ -1,6 +1,6 @@
 """One server below its sockets: storage, protocol, sessions and applications, from its start to its stop.
 
-Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and SQLite, and the
+Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and a log, and the
 simulator passes its own clock, network and disk. Front ends submit commands through `local_clients`, wait for revisions
 with `revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
 """

@@ -42,10 +42,14 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.passes import batch_digest
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.storage.database import FORMAT_VERSION, StorageIdentity, StorageOwner, StoredViews
-from pfsb.storage.rows import Cell, row_hash
+from pfsb.storage.effect import Effect
+from pfsb.storage.log.groups import NO_GROUP, seal
+from pfsb.storage.log.items import Content, encode
+from pfsb.storage.log.segments import SegmentHead
+from pfsb.storage.owner import StorageOwner
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.notices import TYPE_OF, Echo, Notice, Part, Probe, Report
@@ -266,18 +270,62 @@ NOTICES: Final[dict[str, Notice]] = {
 }
 
 OWNER: Final = StorageOwner("four", cluster_digest("four", SERVERS), tuple(sorted(SERVERS)), SENDER)
-IDENTITY: Final = attrs.evolve(StorageIdentity.new(OWNER, b"disk-003"), incarnation=5)
-assert IDENTITY.format_version == FORMAT_VERSION
+RANDOM: Final = b"disk-003" * 2
+"""All that is random in the log of the vectors."""
+SEGMENT: Final = SegmentHead(1, 1_048_576, RANDOM[:8], RANDOM, OWNER)
 
-ROWS: Final[dict[str, tuple[str, tuple[Cell, ...]]]] = {
-    "identity": ("identity", IDENTITY.columns()),
-    "views": ("views", StoredViews(9, 7, 1, 9).columns()),
-    "slot 1, learned as ordered": ("history", (1, 0, EMPTY_BATCH.data)),
-    "slot 2, accepted in view 7": ("history", (2, 7, BATCH.data)),
-    "peer, nothing noted of its log": ("peers", (0, b"disk-000".hex(), 0, 0)),
-    "peer with incarnation and position": ("peers", (1, b"disk-001".hex(), 12, 34_567)),
-    "slot 2, left out": ("passes", (2, batch_digest(BATCH.data).hex())),
+GROUPS: Final[dict[str, tuple[Record, ...]]] = {
+    "views": (ViewRecord(9, 7),),
+    "slot 1, learned as ordered, and slot 2, accepted in view 7": (
+        OrderedRecord(1, EMPTY_BATCH),
+        ProposalRecord(2, 7, BATCH),
+    ),
+    "peers, with and without incarnation and position": (
+        PeerRecord(0, b"disk-000"),
+        PeerRecord(1, b"disk-001", 12, 34_567),
+    ),
+    "Local_Aru": (AruRecord(1),),
+    "everything at once": (ViewRecord(10, 8), PeerRecord(0, b"disk-000", 1, 2), ProposalRecord(3, 8, FAR_BATCH)),
 }
+"""The groups of a log, between that of its first start and one that leaves slot 2 out."""
+PASSES: Final = {2: batch_digest(BATCH.data)}
+
+
+def contents() -> Iterator[tuple[str, Content]]:
+    """The content of each group of the log, in order, with a name."""
+    yield "first start", Content(1)
+    for name, records in GROUPS.items():
+        effect = Effect()
+        effect.apply_all(records)
+        yield name, Content(None, effect)
+    yield "slot 2, left out", Content(passes=PASSES)
+
+
+def log_vectors() -> Iterator[dict[str, Plain]]:
+    """The head of a segment, and the groups that follow it."""
+    yield vector("head", SEGMENT.encode(), {"head": plain_head(SEGMENT)})
+    before = NO_GROUP
+    for number, (name, content) in enumerate(contents(), start=1):
+        group = seal(RANDOM, before, number, encode(content))
+        meaning = {"number": number, "before": to_plain(before), "content": plain_content(content)}
+        yield vector(name, b"".join(group.pieces), meaning)
+        before = group.chain
+
+
+def plain_head(head: SegmentHead) -> dict[str, Plain]:
+    return {field.name: to_plain(getattr(head, field.name)) for field in attrs.fields(SegmentHead)}
+
+
+def plain_content(content: Content) -> dict[str, Plain]:
+    effect = content.effect
+    return {
+        "incarnation": content.incarnation,
+        "views": to_plain(effect.views),
+        "local_aru": effect.local_aru,
+        "peers": [to_plain(peer) for peer in effect.peers.values()],
+        "passes": [[seq, digest.hex()] for seq, digest in content.passes.items()],
+        "slots": [[seq, slot.view, to_plain(slot.batch)] for seq, slot in effect.slots.items()],
+    }
 
 
 def vectors() -> dict[str, list[dict[str, Plain]]]:
@@ -294,10 +342,7 @@ def vectors() -> dict[str, list[dict[str, Plain]]]:
             vector(name, sealed_notice(notice), {"kind": type(notice).__name__, **plain_notice(notice)})
             for name, notice in NOTICES.items()
         ],
-        "records.json": [
-            vector(name, row_hash(table, *columns), {"table": table, "columns": to_plain(columns)})
-            for name, (table, columns) in ROWS.items()
-        ],
+        "log.json": list(log_vectors()),
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,22 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.paxos.records import Accepted, PeerRecord
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.bundle import decode as decode_bundles
-from pfsb.storage import database
+from pfsb.storage.log import groups, items, segments
+from pfsb.storage.log.groups import group_at
+from pfsb.storage.log.segments import SegmentHead, segment_path
 from pfsb.storage.position_note import PositionNote
-from pfsb.storage.rows import row_hash
 from pfsb.transports import frames
 from pfsb.transports.notices import TYPE_OF
 from pfsb.transports.wire import MessageKind, content_of, decode, encode_any
 from tests import formats
 from tests.formats import (
     DATA,
-    IDENTITY,
+    GROUPS,
     OWNER,
+    SEGMENT,
     SENDER,
     codec,
     encoded_frame,
@@ -39,6 +39,7 @@ from tests.formats import (
 from tests.storage.support import Server
 
 PAGE = Path(pfsb.__file__).resolve().parents[1] / "docs" / "internals" / "formats.rst"
+LOG_PAGE = PAGE.with_name("log.rst")
 
 
 def read(file_name: str) -> list[tuple[str, bytes, Any]]:
@@ -111,13 +112,13 @@ class VectorTests(SynchronousTestCase):
 
 
 class RecordTests(SynchronousTestCase):
-    """The rows of a data directory."""
+    """The log in a data directory."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
-        self.rows: dict[str, list[tuple[Any, ...]]] = {}
-        for _, data, meaning in read("records.json"):
-            self.rows.setdefault(meaning["table"], []).append((*from_plain(meaning["columns"]), data))
+        self.segment = segment_path(self.directory / "log", 1)
+        self.vectors = read("log.json")
+        self.bytes = b"".join(data for _, data, _ in self.vectors)
 
     def server(self) -> Server:
         server = Server(
@@ -126,63 +127,61 @@ class RecordTests(SynchronousTestCase):
             cluster_digest=OWNER.cluster_digest,
             members=OWNER.members,
             server_id=SENDER,
-            random_bytes=lambda count: b"disk-003",
+            random_bytes=lambda count: formats.RANDOM[:count],
         )
         self.addCleanup(server.storage.close)
         return server
 
-    def test_hash_of_each_row(self) -> None:
-        """The hash covers the name of the table and all columns."""
-        for table, rows in self.rows.items():
-            for *columns, stored in rows:
-                self.assertEqual(row_hash(table, *columns), stored)
+    def test_head(self) -> None:
+        """Encoding gives these bytes, and decoding gives this meaning."""
+        _, data, meaning = self.vectors[0]
+        self.assertEqual(SegmentHead.decode(self.segment, data), SEGMENT)
+        self.assertEqual(formats.plain_head(SEGMENT), meaning["head"])
 
-    def test_storage_writes_these_rows(self) -> None:
-        """Five starts and four groups give exactly the rows of the vectors."""
-        for _ in range(4):
-            server = self.server()
-            server.storage.recover()
-            server.storage.close()
+    def test_groups(self) -> None:
+        """Each group is found at its place, and decoding gives this meaning."""
+        at = len(self.vectors[0][1])
+        for name, data, meaning in self.vectors[1:]:
+            with self.subTest(name):
+                group = group_at(self.bytes, at, formats.RANDOM)
+                assert group is not None
+                number, before, _, start, end = group
+                self.assertEqual((number, end - at), (meaning["number"], len(data)))
+                self.assertEqual(before, from_plain(meaning["before"]))
+                self.assertEqual(formats.plain_content(items.decode(self.bytes[start:end])), meaning["content"])
+                at += len(data)
+
+    def test_storage_writes_these_bytes(self) -> None:
+        """A start, the groups, and a slot that is left out: the bytes of the vectors, and zeros behind."""
         server = self.server()
         server.storage.recover()
-        ordered, accepted = (Batch(row[2]) for row in self.rows["history"])
-        server.write(ViewRecord(9, 7))
-        server.write(OrderedRecord(1, ordered), ProposalRecord(2, 7, accepted))
-        server.write(PeerRecord(0, b"disk-000"), PeerRecord(1, b"disk-001", 12, 34_567))
-        server.write(AruRecord(1))
+        for records in GROUPS.values():
+            server.write(*records)
         server.storage.close()
-        server.storage.add_pass(2, batch_digest(accepted.data), unseen=False)
-        connection = sqlite3.connect(self.directory / "pfsb.sqlite3")
-        self.addCleanup(connection.close)
-        written = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in self.rows}
-        self.assertEqual(written, self.rows)
+        [(seq, digest)] = formats.PASSES.items()
+        server.storage.add_pass(seq, digest, unseen=False)
+        self.assertEqual(self.segment.read_bytes(), self.bytes.ljust(SEGMENT.room, b"\0"))
 
-    def test_storage_reads_these_rows(self) -> None:
-        """A data directory that holds the rows of the vectors is recovered as they say."""
-        self.directory.mkdir()
-        database.create(self.directory / "pfsb.sqlite3", IDENTITY)
-        connection = sqlite3.connect(self.directory / "pfsb.sqlite3")
-        with connection:
-            for table, rows in self.rows.items():
-                connection.execute(f"DELETE FROM {table}")
-                for row in rows:
-                    connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
-        connection.close()
-        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(9)
+    def test_storage_reads_these_bytes(self) -> None:
+        """A data directory that holds the bytes of the vectors is recovered as they say."""
+        self.segment.parent.mkdir(parents=True)
+        self.segment.write_bytes(self.bytes.ljust(SEGMENT.room, b"\0"))
+        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(7)
         server = self.server()
         found = server.storage.recover()
-        ordered, accepted = (Batch(row[2]) for row in self.rows["history"])
-        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 6, 10))
-        self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (9, 7, 1))
-        self.assertEqual(list(found.ordered), [(1, ordered)])
-        self.assertEqual(found.accepted, [Accepted(2, 7, accepted)])
-        self.assertEqual(found.peers, {0: PeerRecord(0, b"disk-000"), 1: PeerRecord(1, b"disk-001", 12, 34_567)})
-        self.assertEqual(found.passes, {2: batch_digest(accepted.data)})
+        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 2, 8))
+        self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (10, 8, 1))
+        self.assertEqual(list(found.ordered), [(1, formats.EMPTY_BATCH)])
+        accepted = [Accepted(2, 7, formats.BATCH), Accepted(3, 8, formats.FAR_BATCH)]
+        self.assertEqual(found.accepted, accepted)
+        self.assertEqual(found.peers, {0: PeerRecord(0, b"disk-000", 1, 2), 1: PeerRecord(1, b"disk-001", 12, 34_567)})
+        self.assertEqual(found.passes, formats.PASSES)
 
-    def test_every_table_has_a_vector(self) -> None:
-        """A table without one could change unseen."""
-        tables = {line.split()[2] for line in database.TABLES.splitlines() if line.startswith("CREATE TABLE")}
-        self.assertEqual(set(self.rows), tables)
+    def test_every_kind_of_item_has_a_vector(self) -> None:
+        """A kind without one could change unseen."""
+        plain = [meaning["content"] for _, _, meaning in self.vectors[1:]]
+        for name in plain[0]:
+            self.assertTrue(any(each[name] for each in plain), name)
 
 
 class PageTests(SynchronousTestCase):
@@ -195,16 +194,17 @@ class PageTests(SynchronousTestCase):
             if name.isupper():
                 self.assertRegex(text, rf"(?m)^{number} +{name} ", name)
 
-    def test_page_has_every_column_of_every_table(self) -> None:
-        """The tables of a data directory."""
-        text = PAGE.read_text(encoding="utf-8")
-        columns = {line.split()[0] for line in database.TABLES.splitlines() if line.startswith(" ")}
-        self.assertGreater(len(columns), 10)
-        self.assertEqual([column for column in sorted(columns) if f"``{column}``" not in text], [])
+    def test_page_has_every_kind_of_item_with_its_number(self) -> None:
+        """The table of items in the document."""
+        text = LOG_PAGE.read_text(encoding="utf-8")
+        for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SLOT"):
+            self.assertRegex(text, rf"(?m)^{getattr(items, name)} +{name} ", name)
 
     def test_page_gives_the_sizes_of_the_code(self) -> None:
         """Versions, and the bytes around the body."""
         text = PAGE.read_text(encoding="utf-8")
         self.assertIn(f"format version, {frames.VERSION}\n", text.replace("  ", "\n"))
-        self.assertIn(f"format {database.FORMAT_VERSION} ", text)
         self.assertIn(f"{frames.OVERHEAD_BYTES} bytes", text)
+        log_text = LOG_PAGE.read_text(encoding="utf-8")
+        self.assertIn(f"format version, {segments.FORMAT_VERSION}\n", log_text.replace("  ", "\n"))
+        self.assertRegex(log_text, rf"(?m)^{groups.HEAD_BYTES} +content")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pfsb.paxos.messages import Batch
 from pfsb.support.values import value
@@ -65,6 +65,13 @@ class PeerRecord:
     """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
     position: int = 0
     """The log position that was noted for that incarnation; 0: none."""
+
+    def leaving_out(self, groups: int) -> PeerRecord:
+        """The record of a server's own storage after `groups` more groups were written while the server did not run.
+
+        They hold no votes, so frames leave them out, too (`pfsb.paxos.log_positions.first_told`).
+        """
+        return evolve(self, position=self.position + groups) if self.incarnation else self
 
 
 Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord

@@ -26,8 +26,8 @@ from pfsb.transports.frames import FrameIdentity
 from pfsb.transports.links import TransportCounters
 
 if TYPE_CHECKING:
+    from pfsb.storage.log.storage import LogStorage
     from pfsb.storage.memory import MemoryStorage
-    from pfsb.storage.sqlite import SQLiteStorage
     from pfsb.transports.udp import UDPTransport
 
 OnFailure = Callable[[Failure], None]
@@ -121,11 +121,11 @@ def real_server(
     rng = Random(os.urandom(16))
     faults = LinkFaults(clock, rng)
     transport = udp_transport(config, server_id, clock, faults)
-    storage: SQLiteStorage | MemoryStorage
+    storage: LogStorage | MemoryStorage
     if directory is None:
         storage = memory_storage(clock, on_failure)
     else:
-        storage = sqlite_storage(config, server_id, directory, clock, on_failure)
+        storage = log_storage(config, server_id, directory, clock, on_failure)
     return make_server(
         config,
         catalogue,
@@ -137,11 +137,11 @@ def real_server(
     )
 
 
-def sqlite_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> SQLiteStorage:
+def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> LogStorage:
     """Make the storage of a server in `directory`, not opened yet. `clock` is a reactor."""
-    from pfsb.storage.sqlite import SQLiteStorage
+    from pfsb.storage.log.storage import LogStorage
 
-    return SQLiteStorage(
+    return LogStorage(
         directory,
         config.membership_digest(),
         config.cluster,

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.passes import DIGEST_BYTES
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log.storage import LogStorage
 from pfsb.support.limits import SLOT_MAX
 
 EXAMPLE = "pfsb pass 812 --digest 0123456789abcdef --config etc/four.yaml --id 0"
@@ -91,7 +91,7 @@ async def run(reactor: Any, options: Options) -> None:
     print the reason on standard error and exit with status 1."""
     assert options.directory is not None, "the options were checked"
     config, server_id = options.config, options.server_id
-    storage = SQLiteStorage(
+    storage = LogStorage(
         options.directory,
         config.membership_digest(),
         config.cluster,

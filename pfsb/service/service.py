@@ -32,7 +32,7 @@ from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
-from pfsb.service.assembly import real_server, sqlite_storage
+from pfsb.service.assembly import log_storage, real_server
 from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.preflight import PortInUse, refuse_used_ports
@@ -123,7 +123,7 @@ class Options(usage.Options):
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
             clock: Any = reactor
-            storage = sqlite_storage(self.config, self.server_id, self.directory, clock, _nothing_failed)
+            storage = log_storage(self.config, self.server_id, self.directory, clock, _nothing_failed)
             storage.refuse_if_unusable()
 
     def _name_files(self) -> None:
@@ -309,7 +309,7 @@ class ServerService(Service):
                 self._http.leave()
             server.stop()
             if server.disk_is_stuck:
-                # The writer's thread is inside a system call. At the interpreter's end SQLite would wait for it.
+                # The writer's thread is inside a system call. The end of the interpreter could wait for it.
                 self._exit_status = 0
             if self._chat_log is not None and not self._chat_log.close():
                 self._exit_status = 0

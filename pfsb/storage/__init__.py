@@ -2,7 +2,7 @@
 
 What comes in: records (`pfsb.paxos.records`) by `append`, and requests to `sync` them. What goes out: the content that
 `recover` finds at a start, a callback for each sync when its records and all earlier ones are on disk, and ranges of
-history for servers that are behind. The interface is `IStableStorage`; `SQLiteStorage` and `MemoryStorage` provide it.
+history for servers that are behind. The interface is `IStableStorage`; `LogStorage` and `MemoryStorage` provide it.
 
 Rules that the protocol rests on:
 
@@ -14,15 +14,15 @@ Rules that the protocol rests on:
 * one process at a time uses a data directory.
 
 This package knows records and batches, but no messages, sessions or applications. All code runs in the reactor's
-thread, except for the two threads of `threads`, which use the two connections of `database`.
+thread, except for the two threads of `threads`, `log.maker` and the watch of `directory`.
 
+* `log`: `LogStorage` and the format of its files;
+* `memory`: `MemoryStorage`, which a simulated crash treats like a disk;
 * `effect`: the content of a storage, and how records change it;
 * `acknowledgements`: the order of the callbacks;
-* `sqlite`: `SQLiteStorage`, in the reactor: recovery, groups, reads;
 * `threads`: the writer and the reader;
-* `database`: tables and transactions; `rows`: the hash of each row;
-* `wal`: the check of SQLite's write-ahead log;
-* `directory`: the lock of the data directory;
-* `memory`: `MemoryStorage`, which a simulated crash treats like a disk;
+* `owner`: whose a storage is; `directory`: the lock and the watch of the data directory;
+* `position_note`: how many groups must be there; `room`: whether the disk is full;
+* `migration`: takes over databases of format 3; `old_database`, `rows` and `wal` read them;
 * `refusals`: texts of `StorageRefused`; `counters`: figures for STATUS and metrics.
 """

@@ -91,6 +91,10 @@ class DirectoryWatch:
         self._found = {path: path.stat() for path in self._files}
         Thread(target=self._run, name="pfsb storage watch", daemon=True).start()
 
+    def add(self, path: Path) -> None:
+        """Look at this file, too, from now on. It must be there. Callable from any thread."""
+        self._found[path] = path.stat()
+
     def stop(self) -> None:
         """Look no more. If a look is under way, `on_failure` may still be called."""
         self._stopped.set()
@@ -98,7 +102,7 @@ class DirectoryWatch:
     def look(self) -> None:
         """Look once at all files. Raises `StorageRefused` for the first one that is gone, replaced, shorter or not
         readable."""
-        for path, before in self._found.items():
+        for path, before in list(self._found.items()):
             try:
                 now = path.stat()
             except OSError as error:

@@ -231,9 +231,9 @@ class MemoryStorage:
 
         At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
         write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
-        and so do the first `records_torn` records of the next one. (SQLite never writes a part of a group; a protocol
-        that survives such groups does not depend on that.) Records that were appended but not synced never reach the
-        disk.
+        and so do the first `records_torn` records of the next one. (A log on disk never keeps a part of a group; a
+        protocol that survives such groups does not depend on that.) Records that were appended but not synced never
+        reach the disk.
         """
         if not self.running:
             return

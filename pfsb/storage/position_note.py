@@ -25,6 +25,7 @@ from attrs import define, field
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.directory import sync_directory
+from pfsb.storage.log.durable import sync_data
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 LINES: Final = 2
@@ -39,9 +40,9 @@ _PERSON: Final = b"pfsb position"
 """Personalisation of BLAKE2b: the hash of a line differs from hashes of the same bytes that serve another purpose."""
 
 
-def note_of(database: Path) -> Path:
-    """The path of the position note that belongs to this database."""
-    return database.with_name("pfsb.position")
+def note_of(storage: Path) -> Path:
+    """The path of the position note that belongs to this storage: it stands beside it."""
+    return storage.with_name("pfsb.position")
 
 
 @define(eq=False)
@@ -77,7 +78,7 @@ class PositionNote:
         ours = [position for identity, position in found if identity == self.identity.hex()]
         if not ours:
             raise StorageRefused(
-                f"{self.path}: belongs to the storage {found[0][0]}, and the database beside it is the storage "
+                f"{self.path}: belongs to the storage {found[0][0]}, and the log beside it is the storage "
                 f"{self.identity.hex()}; bring back the files of one directory together"
             )
         return max(ours)
@@ -121,14 +122,14 @@ class PositionNote:
         self._map[start : start + LINE_BYTES] = self._text(position)
         begun = self._seconds()
         if begun >= self._force_at:
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor)
             ended = self._seconds()
             self._force_at = ended + max(FORCE_SECONDS, (ended - begun) / FORCE_SHARE)
 
     def close(self) -> None:
         """Force the note to disk, and close the file. Further calls do nothing."""
         if self._map is not None:
-            os.fdatasync(self._descriptor)
+            sync_data(self._descriptor)
             self._map.close()
             os.close(self._descriptor)
             self._map = None

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.log.durable import NoRoom
 
 MUST_NOT_VOTE_AGAIN = (
     "a server that has lost part of its storage must not vote again: leave it stopped, and the others go on without it "
@@ -38,8 +39,8 @@ def other_format(where: Path, found: object, ours: int) -> StorageRefused:
 
 
 def unusable(path: Path, error: Exception) -> StorageRefused:
-    """The refusal of a file for which SQLite or the operating system has raised `error`."""
+    """The refusal of a file for which the operating system, or SQLite, has raised `error`."""
     problem = " ".join(str(error).split())
-    if isinstance(error, OSError | sqlite3.OperationalError):
+    if isinstance(error, OSError | NoRoom | sqlite3.OperationalError):
         return StorageRefused(f"{path}: cannot be used ({problem}); it must be on a disk with room, and ours to write")
     return StorageRefused(f"{path}: damaged, or no storage of pfsb ({problem}); {MUST_NOT_VOTE_AGAIN}")

@@ -36,9 +36,24 @@ class Room:
             free, total = self._look(self._directory)
         except OSError:
             return self.is_full
-        reserve = min(self._reserve_bytes, total // SHARE_MAX)
+        reserve = self._reserve(total)
         self.is_full = free <= reserve + (reserve // AGAIN_SHARE if self.is_full else 0)
         return self.is_full
+
+    def has(self, size: int) -> bool:
+        """Whether the reserve, and some more, would still be free if `size` bytes were taken.
+
+        Callable from any thread.
+        """
+        try:
+            free, total = self._look(self._directory)
+        except OSError:
+            return True
+        reserve = self._reserve(total)
+        return free - size > reserve + reserve // AGAIN_SHARE
+
+    def _reserve(self, total: int) -> int:
+        return min(self._reserve_bytes, total // SHARE_MAX)
 
     def write_refused(self) -> None:
         """Take note that a write was refused for want of room: the disk counts as full."""

@@ -1,4 +1,4 @@
-"""The two threads of a SQLite storage: one writes groups, one reads history for servers that are behind.
+"""Two threads of a storage: one writes groups, one reads history for servers that are behind.
 
 Neither thread knows the reactor. Both call their callbacks from the thread itself, so a callback must use
 `callFromThread` to reach the reactor.
@@ -6,25 +6,50 @@ Neither thread knows the reactor. Both call their callbacks from the thread itse
 
 from __future__ import annotations
 
-import sqlite3
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
-from pfsb.storage.database import ReadingDatabase, WritingDatabase
 from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
+from pfsb.storage.log.durable import NoRoom
 from pfsb.storage.room import Room
 
 
+class IGroups(Protocol):
+    """Writes groups, for a `GroupWriter`."""
+
+    @property
+    def position(self) -> int:
+        """Number of groups that the storage has written in its whole life; see `IStableStorage.position`."""
+
+    def write(self, effect: Effect) -> None:
+        """Write a group; it is on disk when this method returns.
+
+        Raises `NoRoom` if the disk is full; then the same group may be written again. After any other exception nothing
+        more may be written.
+        """
+
+    def close(self) -> None: ...
+
+
+class IHistory(Protocol):
+    """Reads history, for a `HistoryReader`."""
+
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
+        """Read the ordered slots that `IStableStorage.read_history` passes to its callback."""
+
+    def close(self) -> None: ...
+
+
 class WrittenGroup(NamedTuple):
-    """A group that was written as one transaction."""
+    """A group that was written."""
 
     write: int
     """The number of the last write in the group. A write is the records of one `sync`; `Acknowledgements` numbers
@@ -48,20 +73,18 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter:
-    """The thread that writes: it takes the records of all syncs that wait, and writes them as one transaction, again
-    and again.
+    """The thread that writes: it takes the records of all syncs that wait, and writes them as one group, again and
+    again.
 
-    The syncs that come in while a transaction is being written form the next transaction, so group commit needs no
-    timer. The first exception ends the thread. After a failed write the content of the disk is unknown, and a second
-    attempt could report as durable data that the kernel has already dropped. For the same reason the database is not
-    closed after a failure: closing would write once more.
+    The syncs that come in while a group is being written form the next group, so group commit needs no timer. The first
+    exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt could
+    report as durable data that the kernel has already dropped.
 
-    A write that was refused for want of room is another matter: SQLite says that it has written no commit, and rolls
-    the transaction back. Nothing was forced to disk, so nothing was reported. Such a group is written again when there
-    is room (Departure 45).
+    A write that was refused for want of room is another matter: all of it is written again when there is room, so that
+    nothing depends on what has become of the first attempt (Departure 45).
     """
 
-    _database: WritingDatabase
+    _groups: IGroups
     _seconds: Callable[[], float]
     _written: Callable[[WrittenGroup], None]
     _failed: Callable[[Failure], None]
@@ -93,7 +116,7 @@ class GroupWriter:
         return 0.0 if since is None else self._seconds() - since
 
     def begin_stop(self) -> None:
-        """Let the thread finish all waiting writes, close the database and end. A group for which the disk has no room
+        """Let the thread finish all waiting writes, close the files and end. A group for which the disk has no room
         is given up."""
         self._ends.set()
         self._queue.put(None)
@@ -108,7 +131,7 @@ class GroupWriter:
             going_on = True
             while going_on:
                 going_on = self._write_waiting()
-            self._database.close()
+            self._groups.close()
         except Exception:
             self._failed(Failure())
 
@@ -116,47 +139,65 @@ class GroupWriter:
         """Wait until the records of a sync are queued, and write them together with those of all other syncs in the
         queue.
 
+        They make one group, or several if they are large.
+
         Returns False if the thread has to end.
         """
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
         writes = [item for item in taken if isinstance(item, _Write)]
-        if writes:
-            self._write_group(writes)
+        if not all(map(self._write_group, _groups(writes))):
+            return False
         if len(writes) < len(taken) and any(isinstance(item, _Look) for item in taken):
             self._room_seen(self._room.look())
         return None not in taken and not (self._ends.is_set() and self._room.is_full)
 
-    def _write_group(self, writes: Sequence[_Write]) -> None:
+    def _write_group(self, writes: Sequence[_Write]) -> bool:
+        """Write a group. Returns False if it was given up; then no later one may be written."""
         records = [record for write in writes for record in write.records]
         effect = Effect()
         effect.apply_all(records)
         begun = self._busy_since = self._seconds()
         if not self._write(effect):
-            return
+            return False
         seconds = self._seconds() - begun
         self._busy_since = None
-        position = self._database.views.position
-        self._written(WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds, position))
+        self._written(
+            WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds, self._groups.position)
+        )
+        return True
 
     def _write(self, effect: Effect) -> bool:
         """Write a group; while the disk has no room for it, try again and again. Returns False if the thread has to end
         meanwhile."""
         while True:
             try:
-                self._database.write(effect)
+                self._groups.write(effect)
                 return True
-            except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
-                    raise
-            self._database.roll_back()
+            except NoRoom:
+                pass
             self._room.write_refused()
             self._room_seen(True)
             if self._ends.wait(FULL_SECONDS):
                 return False
 
 
+def _groups(writes: Sequence[_Write]) -> Iterator[Sequence[_Write]]:
+    """Cut the writes into groups, each of which has no more batches than `GROUP_BYTES`, or is one write."""
+    begin = size = 0
+    for at, write in enumerate(writes):
+        size += batch_bytes(write.records)
+        if size > GROUP_BYTES and at > begin:
+            yield writes[begin:at]
+            begin, size = at, batch_bytes(write.records)
+    if writes:
+        yield writes[begin:]
+
+
+GROUP_BYTES: Final = 1_048_576
+"""Size of the batches, in bytes, at which writes that wait are no longer put into one group. A server that is behind
+reads single slots later, and a group is read as a whole."""
 FULL_SECONDS = 0.5
 """How long, in seconds, the writer waits before it tries again to write a group for which the disk had no room."""
 SWITCH_SECONDS_MAX = 0.0001
@@ -180,7 +221,7 @@ class _Read:
 class HistoryReader:
     """The thread that reads: ranges of history, one after the other, while the writer goes on writing."""
 
-    _database: ReadingDatabase
+    _history: IHistory
     _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
     _failed: Callable[[Failure], None]
     _queue: SimpleQueue[_Read | None] = field(factory=SimpleQueue, init=False)
@@ -201,7 +242,7 @@ class HistoryReader:
         return True
 
     def begin_stop(self) -> None:
-        """Let the thread read all queued ranges, close the database and end."""
+        """Let the thread read all queued ranges, close its file and end."""
         self._queue.put(None)
 
     def has_stopped(self, timeout_seconds: float) -> bool:
@@ -212,8 +253,8 @@ class HistoryReader:
     def _run(self) -> None:
         try:
             while (read := self._queue.get()) is not None:
-                self._found(read.found, self._database.read(read.first, read.last, read.bytes_max))
-            self._database.close()
+                self._found(read.found, self._history.read(read.first, read.last, read.bytes_max))
+            self._history.close()
         except Exception:
             self._failed(Failure())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 NUMBER_MAX: Final = 2**63 - 1
-"""Largest integer that messages, the storage and command numbers may have: the largest that SQLite stores."""
+"""Largest integer that messages, the storage and command numbers may have: the largest signed one of 64
+bits."""
 SERVER_ID_MAX: Final = 65_535
 """Largest id of a server: frames have 16 bits for it."""
 IDENTITY_BYTES: Final = 8

@@ -12,7 +12,16 @@ from benchmarks.bare import Disk
 from benchmarks.floors import main
 from tests.long import long
 
-PARTS = ("a line there", "a datagram there", "a proposal on disk", "all three", "a bare cluster", "2 x 3", "put 8 x 32")
+PARTS = (
+    "a line there",
+    "a datagram there",
+    "a proposal on disk",
+    "all three",
+    "16 of 150",
+    "a bare cluster",
+    "2 x 3",
+    "put 8 x 32",
+)
 
 
 class FloorsTests(SynchronousTestCase):

@@ -18,16 +18,24 @@ HOLD = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
-static int held(const char *name, int fd) {
+static void *held(const char *name) {
     const char *file = getenv("PFSB_TEST_HOLD");
     while (file && access(file, F_OK) == 0) usleep(20000);
-    return ((int (*)(int)) dlsym(RTLD_NEXT, name))(fd);
+    return dlsym(RTLD_NEXT, name);
 }
-int fsync(int fd) { return held("fsync", fd); }
-int fdatasync(int fd) { return held("fdatasync", fd); }
+int fsync(int fd) { return ((int (*)(int)) held("fsync"))(fd); }
+int fdatasync(int fd) { return ((int (*)(int)) held("fdatasync"))(fd); }
+typedef ssize_t (*writing)(int, const struct iovec *, int, off64_t, int);
+ssize_t pwritev2(int fd, const struct iovec *pieces, int count, off_t at, int flags) {
+    return ((writing) held("pwritev2"))(fd, pieces, count, at, flags);
+}
+ssize_t pwritev64v2(int fd, const struct iovec *pieces, int count, off64_t at, int flags) {
+    return ((writing) held("pwritev64v2"))(fd, pieces, count, at, flags);
+}
 """
-"""A library that holds every sync of a process as long as a file is there."""
+"""A library that holds every sync of a process as long as a file is there, those that are part of a write included."""
 
 
 class DiskTroubleCase(ClusterCase):
@@ -109,7 +117,7 @@ class FrozenFileSystemTests(DiskTroubleCase):
                 raise SkipTest("making and mounting a file system needs root")
         self.addCleanup(subprocess.run, ["umount", "--lazy", str(place)], check=True)
         self.addCleanup(self.thaw, place, check=False)
-        cluster.log_file(server_id).symlink_to(place / "log")
+        cluster.log_file(server_id).symlink_to(place / "text.log")
         return place
 
     def freeze(self, place: Path) -> None:
@@ -137,7 +145,7 @@ class FrozenFileSystemTests(DiskTroubleCase):
         self.thaw(place)
         await self.wait_trouble(cluster, frozen, None)
         await cluster.wait_equal(cluster.ids)
-        self.assertIn("the disk hangs", (place / "log").read_text())
+        self.assertIn("the disk hangs", (place / "text.log").read_text())
 
 
 class FullDiskTests(DiskTroubleCase):

@@ -51,10 +51,10 @@ class LostStorageTests(ClusterCase):
         cluster = await self.start_cluster(3)
         await self.put(cluster, 0, 5)
         await cluster.kill(2)
-        log = cluster.data(2) / "pfsb.sqlite3-wal"
-        kept = log.rename(log.with_name("kept"))
+        log = cluster.data(2) / "log" / "0000000001.log"
+        kept = log.rename(cluster.data(2) / "kept")
         cluster.start(2)
-        await self.assertStops(cluster, 2, 1, "its log is missing, emptied, cut off or older than it was")
+        await self.assertStops(cluster, 2, 1, "0000000001.log: missing")
         shutil.copy(kept, log)
         cluster.start(2)
         await cluster.wait_equal(cluster.ids)
@@ -79,8 +79,8 @@ class LostStorageTests(ClusterCase):
         await cluster.wait_leader()
         await self.put(cluster, 0, 3)
 
-    async def test_database_deleted_under_a_running_server_stops_it(self) -> None:
+    async def test_segment_deleted_under_a_running_server_stops_it(self) -> None:
         """The server would go on with a file that its next start does not find."""
         cluster = await self.start_cluster(3)
-        (cluster.data(1) / "pfsb.sqlite3").unlink()
-        await self.assertStops(cluster, 1, 3, "pfsb.sqlite3: deleted while the server was running")
+        (cluster.data(1) / "log" / "0000000001.log").unlink()
+        await self.assertStops(cluster, 1, 3, "0000000001.log: deleted while the server was running")

@@ -87,9 +87,9 @@ class StartTests(ClusterCase):
         self.assertIn('not for cluster "other"', await self.start(cluster.directory, "--id", "0", "--config", other))
         own = ("--config", "cluster.yaml", "--storage", "var/0")
         self.assertIn("made for server 0, not for server 1", await self.start(cluster.directory, "--id", "1", *own))
-        database = cluster.data(0) / "pfsb.sqlite3"
-        os.truncate(database, database.stat().st_size // 2)
-        self.assertIn(f"{database.name}: damaged", await self.start(cluster.directory, "--id", "0", *own))
+        segment = cluster.data(0) / "log" / "0000000001.log"
+        os.truncate(segment, segment.stat().st_size // 2)
+        self.assertIn(f"{segment.name}: cut off at", await self.start(cluster.directory, "--id", "0", *own))
 
     async def test_data_directory_in_use_is_refused(self) -> None:
         """Two processes with one storage could give two votes to one server."""

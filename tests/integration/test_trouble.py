@@ -109,7 +109,7 @@ class TroubleTests(ClusterCase):
         files = _files(data)
         await cluster.pause(IDLE_SECONDS)
         self.assertEqual(_files(data), files)
-        self.assertTrue(any(name.endswith(".sqlite3") for name in files))
+        self.assertTrue(any(name.endswith(".log") for name in files))
         for status in (await cluster.statuses(cluster.ids)).values():
             self.assertEqual(
                 [status[key] for key in ("view", "attempted", "aru")], [before["view"]] * 2 + [before["aru"]]

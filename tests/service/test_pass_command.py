@@ -15,7 +15,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record
 from pfsb.service.pass_command import Options, run
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log.storage import LogStorage
 from tests.storage.support import ThreadedClock
 
 CONFIGURATION = """
@@ -48,9 +48,9 @@ class PassCommandTests(SynchronousTestCase):
         self.clock.run_until(lambda: bool(written))
         storage.close()
 
-    def storage(self) -> SQLiteStorage:
+    def storage(self) -> LogStorage:
         config = load(str(self.file))
-        return SQLiteStorage(
+        return LogStorage(
             self.directory,
             config.membership_digest(),
             config.cluster,
@@ -96,7 +96,7 @@ class PassCommandTests(SynchronousTestCase):
     def test_slot_with_another_batch_is_refused(self) -> None:
         """The digest says which batch was looked at."""
         said = self.run_with("1", "--digest", "00" * 8)
-        self.assertIn(f"status 1: pfsb: {self.directory}/pfsb.sqlite3: slot 1 holds the batch with digest", said)
+        self.assertIn(f"status 1: pfsb: {self.directory}/log: slot 1 holds the batch with digest", said)
         self.assertIn(DIGEST.hex(), said)
         self.assertEqual(self.passes(), {})
 

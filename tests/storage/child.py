@@ -15,7 +15,7 @@ from twisted.internet import reactor
 from twisted.python.failure import Failure
 
 from pfsb.paxos.records import AruRecord, ProposalRecord
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log.storage import LogStorage
 from tests.storage.support import DIGEST, batch
 
 TURNS_UNDER_WAY = 4
@@ -23,7 +23,7 @@ TURNS_UNDER_WAY = 4
 
 class Appender:
     def __init__(self, directory: str, first: int) -> None:
-        self.storage = SQLiteStorage(Path(directory), DIGEST, "four", 2, reactor, os.urandom, self.failed, (0, 1, 2, 3))
+        self.storage = LogStorage(Path(directory), DIGEST, "four", 2, reactor, os.urandom, self.failed, (0, 1, 2, 3))
         self.storage.recover()
         self.seq = first - 1
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import random
-import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from threading import Event
+from threading import Event, current_thread
 from time import monotonic, sleep
 from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, Recovered
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log.durable import DurableFile, Piece
+from pfsb.storage.log.storage import LogStorage
 
 DIGEST = bytes(range(16))
 
@@ -78,7 +79,7 @@ class Server:
             "random_bytes": random.Random(7).randbytes,
             "members": (0, 1, 2, 3),
         } | changes
-        self.storage = SQLiteStorage(directory, reactor=self.clock, on_failure=self.failures.append, **arguments)
+        self.storage = LogStorage(directory, reactor=self.clock, on_failure=self.failures.append, **arguments)
 
     def write(self, *records: Record) -> None:
         """Write the records and wait until they are durable."""
@@ -100,7 +101,7 @@ class Server:
 
 
 class Gate:
-    """Stands in front of each group: counts them, holds them back, makes them fail."""
+    """Stands in front of each group that the writer's thread writes: counts them, holds them back, makes them fail."""
 
     def __init__(self) -> None:
         self.arrived = Event()
@@ -118,17 +119,16 @@ class Gate:
         if self.error is not None:
             raise self.error
 
-    def connect(self, path: Path) -> sqlite3.Connection:
-        """Instead of `pfsb.storage.database.connect`."""
-        gate = self
+    def guard(self, case: SynchronousTestCase) -> None:
+        """Stand in front of each group that is written from now on."""
+        write = DurableFile.write
 
-        class GatedConnection(sqlite3.Connection):
-            def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
-                if sql.startswith("INSERT INTO written"):
-                    gate.pass_through()
-                return super().execute(sql, parameters)
+        def guarded(file: DurableFile, pieces: Sequence[Piece], offset: int) -> None:
+            if current_thread().name == "pfsb storage writer":
+                self.pass_through()
+            write(file, pieces, offset)
 
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False, factory=GatedConnection)
+        case.patch(DurableFile, "write", guarded)
 
 
 def batch(text: str) -> Batch:

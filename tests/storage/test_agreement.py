@@ -44,13 +44,13 @@ class AgreementTests(SynchronousTestCase):
         shutil.rmtree(self.directory, ignore_errors=True)
         disk = MemoryDisk()
         for turns in [*starts, []]:
-            on_file = self.run_sqlite(turns)
+            on_file = self.run_log(turns)
             in_memory = self.run_memory(disk, turns)
             self.assertEqual(on_file, in_memory)
             if isinstance(on_file, str):
                 return
 
-    def run_sqlite(self, turns: list[list[Record]]) -> object:
+    def run_log(self, turns: list[list[Record]]) -> object:
         server = Server(self.directory)
         try:
             recovered = plain(server.storage.recover())

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import ProposalRecord
 from pfsb.storage import directory as directory_module
 from pfsb.storage.directory import DirectoryLock
+from pfsb.storage.log.segments import segment_path
 from tests.storage.support import Server, slot_records
+
+SEGMENT = "log/0000000001.log"
 
 
 class LockTests(SynchronousTestCase):
@@ -65,7 +69,7 @@ class WatchTests(SynchronousTestCase):
 
     def test_deleted_file_stops_the_server(self) -> None:
         """The next start would not find what the server goes on promising."""
-        for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal", "pfsb.position"):
+        for name in (SEGMENT, "pfsb.position"):
             (self.directory / name).unlink()
             self.assertStops(name, "deleted")
             self.server.storage.lock.release()
@@ -75,24 +79,24 @@ class WatchTests(SynchronousTestCase):
             self.server.storage.recover()
 
     def test_replaced_file_stops_the_server(self) -> None:
-        """An older copy moved into the place of the database: the server would write to a file without a name."""
+        """An older copy moved into the place of a segment: the server would write to a file without a name."""
         copy = self.directory / "copy"
-        copy.write_bytes((self.directory / "pfsb.sqlite3").read_bytes())
-        os.replace(copy, self.directory / "pfsb.sqlite3")
-        self.assertStops("pfsb.sqlite3", "replaced by another file")
+        copy.write_bytes((self.directory / SEGMENT).read_bytes())
+        os.replace(copy, self.directory / SEGMENT)
+        self.assertStops(SEGMENT, "replaced by another file")
 
     def test_directory_that_was_moved_away_stops_the_server(self) -> None:
         """Another server could be started on a new one of the same name."""
         self.directory.rename(self.mktemp())
-        self.assertStops("pfsb.sqlite3", "deleted")
+        self.assertStops(SEGMENT, "deleted")
 
     def test_log_that_was_cut_stops_the_server(self) -> None:
-        """SQLite keeps the log's index in memory, and would not notice."""
-        os.truncate(self.directory / "pfsb.sqlite3-wal", 4096)
-        self.assertStops("pfsb.sqlite3-wal", "cut short")
+        """The places of slots are kept in memory, so the writer would not notice."""
+        os.truncate(self.directory / SEGMENT, 4096)
+        self.assertStops(SEGMENT, "cut short")
 
     def test_server_at_work_is_left_alone(self) -> None:
-        """Writing, and the end in order, which deletes the log, are no faults."""
+        """Writing, new segments, and the end in order are no faults."""
         for seq in range(2, 30):
             self.server.write(*slot_records([seq]))
         self.server.clock.run_what_came(0.1)
@@ -100,16 +104,13 @@ class WatchTests(SynchronousTestCase):
         self.server.clock.run_what_came(0.1)
         self.assertEqual(self.server.failures, [])
 
-
-class LibraryTests(SynchronousTestCase):
-    """Older libraries cannot run the statements of this version."""
-
-    def test_old_library_is_refused(self) -> None:
-        """The line says which version is there, which is needed, and what to do."""
-        self.patch(sqlite3, "sqlite_version_info", (3, 31, 9))
-        self.patch(sqlite3, "sqlite_version", "3.31.9")
-        directory = Path(self.mktemp())
-        error = str(self.assertRaises(StorageRefused, Server(directory).storage.recover))
-        self.assertIn("SQLite 3.31.9", error)
-        self.assertIn("pfsb needs 3.32.0 or later", error)
-        self.assertFalse((directory / "pfsb.sqlite3").exists())
+    def test_new_segment_is_watched(self) -> None:
+        """The next segment is made while the server runs."""
+        directory, second = self.directory, segment_path(self.directory / "log", 2)
+        for seq in range(2, 14):
+            self.server.write(ProposalRecord(seq, 1, Batch(bytes(57_000))))
+        self.server.clock.run_until(second.exists)
+        self.server.clock.run_what_came(0.1)
+        self.assertEqual(self.server.failures, [])
+        second.unlink()
+        self.assertStops(str(second.relative_to(directory)), "deleted")

@@ -10,9 +10,10 @@ from time import monotonic
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import BLOCK_BYTES, segment_path
 from pfsb.storage.position_note import LINE_BYTES, PositionNote, note_of
 from tests.storage.support import Server, slot_records
-from tests.storage.test_wal import FRAME_BYTES, HEADER_BYTES
 
 
 class LostLogTests(SynchronousTestCase):
@@ -50,39 +51,42 @@ class LostLogTests(SynchronousTestCase):
         self.assertEqual(str(again), error, "the look before the start says the same")
 
     def log_of(self, directory: Path) -> Path:
-        return directory / "pfsb.sqlite3-wal"
+        """The only segment of the log."""
+        return segment_path(directory / "log", 1)
 
     def test_missing_log(self) -> None:
         """Acknowledged records vanished without a word, and the server voted without them."""
         self.write(1, 2)
         killed = self.killed()
-        self.log_of(killed).unlink()
-        self.assertRefused(killed, "holds 0 groups of records, and this server had written 3", "Bring back all files")
+        shutil.rmtree(killed / "log")
+        self.assertRefused(killed, "log: missing, although its position note pfsb.position is there")
 
-    def test_missing_log_of_a_server_that_wrote_nothing_but_its_start(self) -> None:
-        """The start itself is a group, so no log of a server that was started is dispensable."""
+    def test_missing_segment(self) -> None:
+        """The only one of a server that has written nothing but its start."""
         killed = self.killed()
         self.log_of(killed).unlink()
-        self.assertRefused(killed, "holds 0 groups of records, and this server had written 1")
+        self.assertRefused(killed, "0000000001.log: missing")
 
     def test_emptied_and_zeroed_log(self) -> None:
-        """Zeros look to SQLite like the room behind the end of the log."""
+        """Zeros look like the room behind the end of the log."""
         self.write(1, 2)
-        for content in (b"", bytes(HEADER_BYTES), bytes(self.log_of(self.running).stat().st_size)):
-            killed = self.killed()
-            self.log_of(killed).write_bytes(content)
-            self.assertRefused(killed, "its log is missing, emptied, cut off or older")
+        killed = self.killed()
+        data = self.log_of(killed).read_bytes()
+        self.log_of(killed).write_bytes(data[:BLOCK_BYTES].ljust(len(data), b"\0"))
+        self.assertRefused(killed, "its log is missing, emptied, cut off or older")
+        self.assertRefused(killed, "holds 0 groups of records, and this server had written 3", "Bring back all files")
 
-    def test_log_cut_off_anywhere(self) -> None:
-        """A cut at the end of a commit leaves a log in which nothing is wrong."""
+    def test_log_that_ends_earlier(self) -> None:
+        """A log that ends behind any of its groups is one in which nothing is wrong."""
         self.write(1, 2, 3, 4)
-        size = len(self.log_of(self.running).read_bytes().rstrip(b"\0"))
-        frames = -(-(size - HEADER_BYTES) // FRAME_BYTES)
-        self.assertGreaterEqual(frames, 5)
-        for kept in range(frames):
+        data = self.log_of(self.running).read_bytes()
+        log = scan(self.running / "log")
+        ends = [place.offset for seq in log.index.above(0) if (place := log.index.get(seq))]
+        self.assertEqual(len(ends), 4)
+        for held, end in enumerate(ends, start=1):
             killed = self.killed()
-            os.truncate(self.log_of(killed), HEADER_BYTES + kept * FRAME_BYTES)
-            self.assertRefused(killed)
+            self.log_of(killed).write_bytes(data[:end].ljust(len(data), b"\0"))
+            self.assertRefused(killed, f"holds {held} groups of records, and this server had written 5")
 
     def test_log_with_a_zeroed_tail(self) -> None:
         """As a file system leaves it that had noted the size of the file, and not its content."""
@@ -94,23 +98,13 @@ class LostLogTests(SynchronousTestCase):
         self.log_of(killed).write_bytes(data[:before].ljust(len(data), b"\0"))
         self.assertRefused(killed, "holds 3 groups of records, and this server had written 4")
 
-    def test_older_log_with_the_database(self) -> None:
-        """A log of an earlier time beside a database of a later one."""
+    def test_older_log(self) -> None:
+        """A log of an earlier time beside the note of a later one: the directory is not of one moment."""
         self.write(1)
         older = self.killed()
         self.write(2)
         killed = self.killed()
         shutil.copy(self.log_of(older), self.log_of(killed))
-        self.assertRefused(killed)
-
-    def test_older_database_and_log(self) -> None:
-        """All files of SQLite put back, and the note left: the directory is not of one moment."""
-        self.write(1)
-        older = self.killed()
-        self.write(2)
-        killed = self.killed()
-        for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal"):
-            shutil.copy(older / name, killed / name)
         self.assertRefused(killed)
 
     def test_refusal_changes_nothing(self) -> None:
@@ -130,30 +124,15 @@ class LostLogTests(SynchronousTestCase):
             self.write(seq)
             self.assertEqual(self.recover(self.killed()), list(range(1, seq + 1)))
 
-    def test_server_that_was_stopped_needs_no_log(self) -> None:
-        """SQLite copies the log into the database and deletes it, when a server stops in order."""
-        self.write(1, 2)
-        self.server.storage.close()
-        self.assertFalse(self.log_of(self.running).exists())
-        self.assertEqual(self.recover(self.running), [1, 2])
-
-    def test_database_without_its_note(self) -> None:
+    def test_log_without_its_note(self) -> None:
         """Without the note a lost log would pass for an empty one."""
         self.write(1)
         killed = self.killed()
-        note_of(killed / "pfsb.sqlite3").unlink()
+        note_of(killed / "log").unlink()
         self.assertRefused(killed, "pfsb.position: missing", "Bring it back as it was")
 
-    def test_note_without_its_database(self) -> None:
-        """A server that was here before must not begin anew."""
-        self.write(1)
-        killed = self.killed()
-        for name in ("pfsb.sqlite3", "pfsb.sqlite3-wal"):
-            (killed / name).unlink()
-        self.assertRefused(killed, "missing, although its position note pfsb.position is there")
-
     def test_start_that_was_cut_short_before_its_note(self) -> None:
-        """A database that no server has used yet holds nothing that could be lost."""
+        """A log that no server has used yet holds nothing that could be lost."""
         self.server.storage.close()
         fresh = Path(self.mktemp())
         server = Server(fresh)
@@ -161,7 +140,9 @@ class LostLogTests(SynchronousTestCase):
         server.storage.lock.acquire()
         server.storage.make_or_find()
         server.storage.lock.release()
-        note_of(fresh / "pfsb.sqlite3").unlink()
+        self.assertFalse(note_of(fresh / "log").exists())
+        server.storage.refuse_if_unusable()
+        note_of(fresh / "log").unlink()
         self.assertEqual(self.recover(fresh), [])
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from attrs import evolve
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.records import PeerRecord, ViewRecord
-from tests.storage.support import Server, ordered_to, slot_records
+from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.storage.log import segments
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import SegmentHead, make_segment, segment_path
+from tests.storage.support import Server, batch, ordered_to, slot_records
 
 
 class RefusalTests(SynchronousTestCase):
@@ -21,20 +22,24 @@ class RefusalTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
-        self.path = self.directory / "pfsb.sqlite3"
+        self.path = self.directory / "log"
+        self.first = segment_path(self.path, 1)
 
     def make(self) -> None:
         """A directory of server 2 that was closed in order."""
         server = Server(self.directory)
         server.storage.recover()
         server.write(ViewRecord(5, 4), *ordered_to(3), *slot_records([4, 5]), PeerRecord(1, b"12345678"))
+        server.write(*slot_records([6]))
         server.storage.close()
 
-    def edit(self, statement: str, parameters: Sequence[Any] = ()) -> None:
-        connection = sqlite3.connect(self.path)
-        with connection:
-            connection.execute(statement, parameters)
-        connection.close()
+    def edit(self, at: int, data: bytes, path: Path | None = None) -> None:
+        with (path or self.first).open("r+b") as file:
+            file.seek(at)
+            file.write(data)
+
+    def head(self, **changes: object) -> SegmentHead:
+        return evolve(scan(self.path).head, **changes)
 
     def assertRefused(self, *parts: str, directory: Path | None = None, **changes: object) -> None:
         server = Server(directory or self.directory, **changes)
@@ -69,137 +74,146 @@ class RefusalTests(SynchronousTestCase):
         self.addCleanup(server.storage.close)
         self.assertEqual(server.storage.recover().incarnation, 2)
 
+    def test_refused_start_changes_nothing(self) -> None:
+        """A second start must not find a log that looks whole."""
+        self.make()
+        self.edit(4_096 + 50, b"\xff")
+        before = self.first.read_bytes()
+        self.assertRefused("damaged before its end")
+        self.assertEqual(self.first.read_bytes(), before)
+        self.assertRefused("damaged before its end")
+
     def test_format_of_another_version(self) -> None:
         """A later pfsb may have written what this one would misunderstand."""
         self.make()
-        self.edit("UPDATE identity SET format_version = 9")
-        self.assertRefused("has format 9; this version of pfsb reads format 3; start the version of pfsb that wrote it")
+        self.edit(8, (9).to_bytes(4, "big"))
+        self.assertRefused("has format 9; this version of pfsb reads format 4; start the version of pfsb that wrote it")
 
-    def test_format_of_a_version_that_was_not_released(self) -> None:
-        """Nothing reads formats 1 and 2: one line says what to do, and that it concerns all servers."""
-        for version in (1, 2):
-            self.make()
-            self.edit(f"UPDATE identity SET format_version = {version}")
-            self.assertRefused(
-                f"has format {version}; this version of pfsb reads format 3",
-                "to begin anew, stop all servers of this cluster and give each an empty directory",
-            )
-            shutil.rmtree(self.directory)
-
-    def test_file_that_is_no_database(self) -> None:
+    def test_file_that_is_no_segment(self) -> None:
         """A file of another program is not overwritten."""
-        self.directory.mkdir()
-        self.path.write_text("my shopping list, which is longer than a header\n" * 100)
-        self.assertRefused(str(self.path), "no storage of pfsb", "file is not a database")
-        self.assertTrue(self.path.read_text().startswith("my shopping list"))
+        self.path.mkdir(parents=True)
+        self.first.write_text("my shopping list, which is longer than a header\n" * 100)
+        self.assertRefused(str(self.first), "its head is missing or damaged")
+        self.assertTrue(self.first.read_text().startswith("my shopping list"))
 
-    def test_database_of_something_else(self) -> None:
-        """The database of another program has no table `identity`."""
-        self.directory.mkdir()
-        self.edit("CREATE TABLE cakes (name TEXT)")
-        self.assertRefused("has no table identity")
-
-    def test_empty_file_is_not_a_new_storage(self) -> None:
+    def test_directory_without_its_segments(self) -> None:
         """G20: no data on disk after the server once took part is amnesia, not initialisation."""
         self.make()
-        os.truncate(self.path, 0)
-        self.assertRefused("has no table identity", "must not vote again")
+        self.first.unlink()
+        self.assertRefused(f"{self.first}: missing", "must not vote again")
+        self.path.rmdir()
+        self.assertRefused(f"{self.path}: missing, although its position note pfsb.position is there")
 
-    def test_truncated_file(self) -> None:
-        """Cut in the middle, as a copy that ran out of space."""
+    def test_segment_that_was_emptied_or_cut(self) -> None:
+        """As a copy that ran out of space: a segment is never shorter than it was made."""
         self.make()
-        size = self.path.stat().st_size
-        for keep in (100, size // 2, size - 4096, size - 100):
+        size = self.first.stat().st_size
+        for keep, problem in ((0, "its head is missing"), (4_095, "head"), (4_096, "cut off"), (size - 1, "cut off")):
             copy = Path(self.mktemp())
             shutil.copytree(self.directory, copy)
-            os.truncate(copy / "pfsb.sqlite3", keep)
-            self.assertRefused(str(copy / "pfsb.sqlite3"), directory=copy)
+            os.truncate(segment_path(copy / "log", 1), keep)
+            self.assertRefused(str(segment_path(copy / "log", 1)), problem, directory=copy)
 
-    def test_log_without_its_database(self) -> None:
-        """A new file beside an old log would forget what the log belongs to."""
+    def test_every_byte_of_the_head_counts(self) -> None:
+        """No byte of the head may change, the zeros at its end included."""
         self.make()
-        self.path.rename(self.directory / "pfsb.sqlite3-wal")
-        self.assertRefused(str(self.path), "missing, although its log pfsb.sqlite3-wal is there")
+        head = self.head().encode()
+        for at in [*range(150), *range(150, len(head), 97), len(head) - 1]:
+            self.edit(at, bytes([head[at] ^ 1]))
+            self.assertRefused(str(self.first))
+            self.edit(at, head[at : at + 1])
+
+    def test_log_of_zeros(self) -> None:
+        """Zeros are the room behind the end; the position note knows that there was more."""
+        self.make()
+        self.edit(4_096, bytes(20_000))
+        self.assertRefused("holds 0 groups of records, and this server had written 3", "Bring back all files")
+
+    def test_damage_further_up(self) -> None:
+        """Group 2 was on disk before group 3 was begun, and may have been acknowledged."""
+        self.make()
+        at = self.first.read_bytes().index(b"slot 2")
+        self.edit(at, b"slot 9")
+        self.assertRefused(f"{self.first}: damaged before its end, where acknowledged records stand")
+
+    def test_damage_in_the_last_group(self) -> None:
+        """The damage may be the torn end of a write, but the note knows that this group was on disk."""
+        self.make()
+        self.edit(self.first.read_bytes().index(b"slot 6"), b"slot 9")
+        self.assertRefused("holds 2 groups of records, and this server had written 3")
+
+    def test_gap_between_segments(self) -> None:
+        """Segment 2 of three is missing."""
+        self.make_three()
+        segment_path(self.path, 2).unlink()
+        self.assertRefused(f"{segment_path(self.path, 2)}: missing, although other segments of this log are there")
+
+    def test_segment_that_lost_its_end(self) -> None:
+        """The last groups of segment 1 have become zeros, and segment 2 does not go on where it ends."""
+        self.make_three()
+        log = scan(self.path)
+        size = self.first.stat().st_size
+        begins = [place.offset for seq in log.index.above(0) if (place := log.index.get(seq)) and place.segment == 1]
+        self.edit(begins[-1], bytes(size - begins[-1]))
+        self.assertRefused("0000000002.log: does not go on where 0000000001.log ends, and should")
+        self.edit(4_096, bytes(size - 4_096))
+        self.assertRefused("0000000001.log: damaged before its end")
+
+    def test_segment_of_another_storage(self) -> None:
+        """Two directories were mixed."""
+        self.make_three()
+        other = SegmentHead(2, 5_000, b"stranger", bytes(16), self.head().owner)
+        segment_path(self.path, 2).unlink()
+        make_segment(self.path, other)
+        self.assertRefused(
+            f"{segment_path(self.path, 2)}: belongs to the storage {b'stranger'.hex()}", "bring back the files of one"
+        )
+
+    def test_segment_under_the_name_of_another(self) -> None:
+        """Numbers are in the heads, too."""
+        self.make_three()
+        shutil.copy(self.first, segment_path(self.path, 2))
+        self.assertRefused("it is segment 1 under another name")
+
+    def test_older_copy_of_the_last_segment(self) -> None:
+        """The copy lacks a group that was acknowledged; the note knows how many there were."""
+        self.make_three()
+        last = segment_path(self.path, 3)
+        older = last.read_bytes()
+        server = Server(self.directory)
+        server.storage.recover()
+        server.write(*slot_records([900]))
+        server.storage.close()
+        last.write_bytes(older)
+        self.assertRefused("its log is missing, emptied, cut off or older than it was")
+
+    def make_three(self) -> None:
+        """A log whose third segment is in use."""
+        self.patch(segments, "ROOM_BYTES_MAX", segments.ROOM_BYTES_MIN)
+        server = Server(self.directory)
+        server.storage.recover()
+        seq = 0
+        third = segment_path(self.path, 3)
+        while not third.exists() or len(third.read_bytes().rstrip(b"\0")) < 5_000:
+            seq += 1
+            server.write(ProposalRecord(seq, 1, batch("x" * 57_000)), AruRecord(seq))
+        server.storage.close()
 
     def test_gap_in_the_history(self) -> None:
         """Every slot up to Local_Aru was stored before Local_Aru was."""
-        self.make()
-        self.edit("DELETE FROM history WHERE seq = 2")
+        server = Server(self.directory)
+        server.storage.recover()
+        server.write(*slot_records([1, 3]), AruRecord(3))
+        server.storage.close()
         self.assertRefused("slot 2 is missing from the history, which should hold every slot from 1 to 3")
 
     def test_history_that_ends_below_the_aru(self) -> None:
         """A missing end is a gap as well."""
-        self.make()
-        self.edit("DELETE FROM history WHERE seq >= 3")
+        server = Server(self.directory)
+        server.storage.recover()
+        server.write(*slot_records([1, 2]), AruRecord(3))
+        server.storage.close()
         self.assertRefused("slot 3 is missing")
-
-    def test_changed_rows(self) -> None:
-        """A bit that turned in any table, found by the row's checksum."""
-        for statement, place in (
-            ("UPDATE history SET batch = x'00' WHERE seq = 5", "table history, row 5"),
-            ("UPDATE history SET view = 8 WHERE seq = 4", "table history, row 4"),
-            ("UPDATE views SET last_installed = 3", "table views"),
-            ("UPDATE peers SET identity = '00'", "table peers, row 1"),
-            ("UPDATE identity SET incarnation = 0", "table identity"),
-        ):
-            self.make()
-            self.edit(statement)
-            self.assertRefused(place, "the checksum is wrong")
-            shutil.rmtree(self.directory)
-
-    def test_content_of_one_slot_in_the_place_of_another(self) -> None:
-        """The hash covers the key: a whole row under the wrong number is refused, though no bit of it has turned."""
-        for seq, other in ((4, 5), (5, 4)):
-            self.make()
-            self.edit(
-                "UPDATE history SET (view, batch, hash) = (SELECT view, batch, hash FROM history WHERE seq = ?)"
-                " WHERE seq = ?",
-                (other, seq),
-            )
-            self.assertRefused(f"table history, row {seq}: the checksum is wrong")
-            shutil.rmtree(self.directory)
-
-    def test_every_column_of_every_row_counts(self) -> None:
-        """A column that the hash left out would be believed whatever it says."""
-        for table in ("identity", "views", "history", "peers"):
-            self.make()
-            for column in self.columns(table):
-                if (table, column) != ("identity", "format_version"):
-                    self.assertColumnCounts(table, column)
-            shutil.rmtree(self.directory)
-
-    def columns(self, table: str) -> list[str]:
-        connection = sqlite3.connect(self.path)
-        names = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
-        connection.close()
-        return names
-
-    def assertColumnCounts(self, table: str, column: str) -> None:
-        copy = Path(self.mktemp())
-        shutil.copytree(self.directory, copy)
-        connection = sqlite3.connect(copy / "pfsb.sqlite3")
-        with connection:
-            # The last row: of the history, one above Local_Aru, since those below are read as they are executed.
-            last = f"(SELECT max(rowid) FROM {table})"
-            kind = connection.execute(f"SELECT typeof({column}) FROM {table}").fetchone()[0]
-            changed = {"integer": f"{column} + 1", "text": f"{column} || 'x'", "blob": "x'00'"}[kind]
-            connection.execute(f"UPDATE {table} SET {column} = {changed} WHERE rowid = {last}")
-        connection.close()
-        self.assertRefused(f"table {table}", "the checksum is wrong", directory=copy)
-
-    def test_table_without_its_row(self) -> None:
-        """No views means that promises were lost, not that none were made."""
-        self.make()
-        self.edit("DELETE FROM views")
-        self.assertRefused("table views has 0 rows and should have one")
-
-    def test_damaged_page(self) -> None:
-        """SQLite itself finds a page that holds nonsense."""
-        self.make()
-        with self.path.open("r+b") as file:
-            file.seek(4096)
-            file.write(b"\xee" * 4096)
-        self.assertRefused(str(self.path), "must not vote again")
 
     def test_directory_in_use(self) -> None:
         """Two servers on one directory would each forget the other's promises."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
+import errno
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.storage import database, threads
+from pfsb.storage import threads
+from pfsb.storage.log.durable import NoRoom
+from pfsb.storage.log.storage import LOOK_SECONDS
 from pfsb.storage.room import Room
-from pfsb.storage.sqlite import LOOK_SECONDS
 from tests.storage.support import Gate, Server, slot_records
 
 
@@ -50,35 +51,32 @@ class RoomTests(SynchronousTestCase):
         room.write_refused()
         self.assertTrue(room.look())
 
+    def test_room_for_more_leaves_the_reserve(self) -> None:
+        """A file that is made ahead must not make the disk count as full."""
+        room = self.room(400)
+        self.assertTrue(room.has(499))
+        self.assertFalse(room.has(500))
+        self.assertFalse(room.is_full)
+
     def test_real_file_system_is_asked(self) -> None:
         """There is room for one byte where the tests run."""
         self.assertFalse(Room(Path(), 1).look())
 
 
 class FullDiskTests(SynchronousTestCase):
-    """A storage whose writes SQLite refuses, as it does when the disk has no room."""
+    """A storage whose writes are refused, since the disk has no room."""
 
     def setUp(self) -> None:
         self.gate = Gate()
-        self.patch(database, "connect", self.gate.connect)
+        self.gate.guard(self)
         self.patch(threads, "FULL_SECONDS", 0.01)
         self.server = Server(Path(self.mktemp()))
         self.server.storage.recover()
         self.addCleanup(self.server.storage.close)
 
-    def full(self) -> sqlite3.OperationalError:
-        """The error that SQLite gives for a full database, made by one that may not grow."""
-        connection = sqlite3.connect(":memory:")
-        connection.execute("PRAGMA max_page_count = 1")
-        try:
-            connection.execute("CREATE TABLE t (x)")
-        except sqlite3.OperationalError as error:
-            return error
-        raise AssertionError("the database has grown beyond its limit")
-
     def test_refused_write_is_written_when_there_is_room(self) -> None:
-        """SQLite has rolled it back, and nothing was told. The server hears meanwhile that its disk is full."""
-        self.gate.error = self.full()
+        """Nothing was told. The server hears meanwhile that its disk is full."""
+        self.gate.error = NoRoom()
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: self.server.storage.is_full)
         self.server.sync("two", *slot_records([2]))
@@ -93,23 +91,35 @@ class FullDiskTests(SynchronousTestCase):
         self.addCleanup(again.storage.close)
         self.assertEqual([slot.seq for slot in again.storage.recover().accepted], [1, 2])
 
-    def test_large_group_is_rolled_back(self) -> None:
-        """A large group is a transaction of several statements; the refused one is not the first."""
-        writes = iter([None, self.full()])
-        self.gate.on_write = lambda: setattr(self.gate, "error", next(writes, None))
-        self.server.write(*slot_records(range(1, 600)))
-        self.assertEqual(self.server.failures, [])
+    def test_nothing_is_written_behind_a_group_that_was_given_up(self) -> None:
+        """The callbacks of a written group are those of all groups before it, lost ones included."""
+        self.patch(threads, "GROUP_BYTES", 1)
+        self.gate.open.clear()
+        self.server.sync("under way", *slot_records([1]))
+        self.assertTrue(self.gate.arrived.wait(10))
+        self.server.sync("given up", *slot_records([2]))
+        self.server.sync("behind", *slot_records([3]))
+        self.patch(threads, "FULL_SECONDS", 60)
+        self.gate.on_write = lambda: self.allow_all_but_one(refused=2)
+        self.gate.open.set()
+        self.server.clock.run_until(lambda: self.server.told == ["under way"] and self.server.storage.is_full)
+        self.assertTrue(self.server.storage.close())
+        self.server.clock.run_what_came()
+        self.assertEqual(self.server.told, ["under way"])
+
+    def allow_all_but_one(self, refused: int) -> None:
+        self.gate.error = NoRoom() if self.gate.writes == refused else None
 
     def test_close_gives_the_group_up(self) -> None:
         """Nothing of it was told, so it may be lost."""
-        self.gate.error = self.full()
+        self.gate.error = NoRoom()
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: self.server.storage.is_full)
         self.assertTrue(self.server.storage.close())
 
     def test_other_errors_end_the_storage(self) -> None:
         """A sync that failed is never repeated."""
-        self.gate.error = sqlite3.OperationalError("disk I/O error")
+        self.gate.error = OSError(errno.EIO, "Input/output error")
         self.server.sync("one", *slot_records([1]))
         self.server.clock.run_until(lambda: bool(self.server.failures))
         self.assertFalse(self.server.storage.is_full)
@@ -131,7 +141,7 @@ class HangingCloseTests(SynchronousTestCase):
     def test_close_does_not_wait_for_a_disk_that_hangs_already(self) -> None:
         """SIGTERM must end the process; the directory stays locked."""
         gate = Gate()
-        self.patch(database, "connect", gate.connect)
+        gate.guard(self)
         server = Server(Path(self.mktemp()))
         server.storage.recover()
         gate.open.clear()

@@ -10,7 +10,6 @@ from pfsb.simulator.fuzz.cluster_targets import LieTarget, MessageTarget, Payloa
 from pfsb.simulator.fuzz.file_targets import (
     ChatLogTarget,
     ConfigurationTarget,
-    DatabaseTarget,
     LogTarget,
     PositionNoteTarget,
 )
@@ -35,7 +34,6 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "payloads": PayloadTarget,
     "messages": MessageTarget,
     "lies": LieTarget,
-    "databases": DatabaseTarget,
     "logs": LogTarget,
     "position-notes": PositionNoteTarget,
     "chat-logs": ChatLogTarget,

@@ -23,14 +23,21 @@ from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRec
 from pfsb.service.chat_log import ChatLog
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.target import Target
-from pfsb.storage.database import StorageIdentity, StorageOwner, WritingDatabase, create
 from pfsb.storage.effect import Effect
+from pfsb.storage.log.items import Content
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment, segment_path
+from pfsb.storage.log.storage import IStorageReactor, LogStorage
+from pfsb.storage.log.writer import LogWriter
+from pfsb.storage.owner import StorageOwner
 from pfsb.storage.position_note import PositionNote, note_of
-from pfsb.storage.sqlite import IStorageReactor, SQLiteStorage
-from pfsb.storage.wal import log_of
 
 OWNER: Final = StorageOwner("four", bytes(range(8)), (0, 1, 2, 3), 2)
-DATABASE: Final = "pfsb.sqlite3"
+LOG: Final = "log"
+SEGMENT: Final = segment_path(Path(LOG), 1)
+NOTE: Final = note_of(Path(LOG))
+ROOM_BYTES: Final = 16 * BLOCK_BYTES
+"""Size, in bytes, of the only segment of each log."""
 IDENTITY: Final = b"disk-002"
 """Storage identity in the files that are changed."""
 IN_MEMORY: Final = Path("/dev/shm")
@@ -51,7 +58,7 @@ GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
 )
 """The groups of records in the data directories whose files are changed."""
 
-Content = tuple[object, ...]
+Recovery = tuple[object, ...]
 
 
 class FileTarget(Target):
@@ -70,8 +77,8 @@ class FileTarget(Target):
 
     def clear(self) -> Path:
         """Empty the directory; returns it."""
-        for path in self._directory.iterdir():
-            path.unlink()
+        shutil.rmtree(self._directory)
+        self._directory.mkdir()
         return self._directory
 
 
@@ -96,10 +103,10 @@ def _raise(failure: Failure) -> None:
     failure.raiseException()
 
 
-def _recovered(directory: Path) -> Content:
+def _recovered(directory: Path) -> Recovery:
     """All that a server recovers from a data directory. Raises `StorageRefused`."""
     cluster = (OWNER.cluster_digest, OWNER.cluster_name, OWNER.server_id)
-    storage = SQLiteStorage(directory, *cluster, _Reactor(), Random(7).randbytes, _raise, OWNER.members)
+    storage = LogStorage(directory, *cluster, _Reactor(), Random(7).randbytes, _raise, OWNER.members)
     found = storage.recover()
     try:
         ordered = list(found.ordered)
@@ -109,87 +116,60 @@ def _recovered(directory: Path) -> Content:
     return found.identity, views, ordered, found.accepted, found.peers, storage.position
 
 
-def _files(groups: Sequence[Sequence[Record]], *, closed: bool, started: bool = True) -> dict[str, bytes]:
-    """File name -> content of each file of a storage that has written these groups.
-
-    `closed`: the storage was closed in order; otherwise the groups are still in the write-ahead log. Without `started`,
-    no server was ever started with the storage.
+def _files(groups: Sequence[Sequence[Record]]) -> dict[Path, bytes]:
+    """Path in a data directory -> content, for a storage that was started once and has written these groups.
 
     The position note demands no group. Otherwise a start would refuse a storage that lacks a group, before it reads
     the other files.
     """
     with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / DATABASE
-        create(path, StorageIdentity.new(OWNER, IDENTITY))
-        note = note_of(path)
-        PositionNote(note, IDENTITY, _no_time).create(0)
-        database = WritingDatabase.open(path)
+        directory = Path(name)
+        log = directory / LOG
+        log.mkdir()
+        make_segment(log, SegmentHead(1, ROOM_BYTES, IDENTITY, b"16 random bytes.", OWNER))
+        PositionNote(directory / NOTE, IDENTITY, _no_time).create(0)
+        writer = LogWriter.open(scan(log))
         try:
-            database.read_views()
-            if started:
-                database.begin_incarnation(database.identity())
-            for records in groups:
+            for number, records in enumerate(groups):
                 effect = Effect()
                 effect.apply_all(records)
-                database.write(effect)
-            if closed:
-                database.close()
-            return {each.name: each.read_bytes() for each in (path, log_of(path), note) if each.exists()}
+                writer.append(Content(1 if number == 0 else None, effect))
         finally:
-            database.close()
+            writer.close()
+        return {path: (directory / path).read_bytes() for path in (SEGMENT, NOTE)}
 
 
-def _write(directory: Path, files: dict[str, bytes]) -> None:
-    for name, data in files.items():
-        (directory / name).write_bytes(data)
+def _write(directory: Path, files: dict[Path, bytes]) -> None:
+    (directory / LOG).mkdir()
+    for path, data in files.items():
+        (directory / path).write_bytes(data)
 
 
 @cache
-def _content_after(groups: int, *, started: bool = True) -> Content:
+def _content_after(groups: int) -> Recovery:
     """All that a server recovers from the files of a storage that has written the first `groups` of `GROUPS`."""
     with tempfile.TemporaryDirectory() as name:
-        _write(Path(name), _files(GROUPS[:groups], closed=True, started=started))
+        _write(Path(name), _files(GROUPS[:groups]))
         return _recovered(Path(name))
 
 
-class DatabaseTarget(FileTarget):
-    """Checks that a server refuses a changed database, or recovers from it exactly what was written."""
-
-    name = "databases"
-    help = "data directories, changed by a disk"
-    guided_by = ("pfsb/storage/",)
-
-    def seeds(self) -> list[bytes]:
-        self._files = _files(GROUPS, closed=True)
-        return [self._files[DATABASE]]
-
-    def run(self, data: bytes) -> None:
-        directory = self.clear()
-        _write(directory, self._files | {DATABASE: data})
-        with suppress(StorageRefused):
-            found = _recovered(directory)
-            expected = _content_after(len(GROUPS))
-            require(found == expected, f"another content was recovered than was written:\n{found}\n{expected}")
-
-
 class LogTarget(FileTarget):
-    """Checks that a server refuses a changed write-ahead log, or recovers exactly what was written up to the end of
-    some group."""
+    """Checks that a server refuses a changed log, or recovers exactly what was written up to the end of some group."""
 
     name = "logs"
-    help = "write-ahead logs of data directories, changed by a disk"
+    help = "logs of data directories, changed by a disk"
     guided_by = ("pfsb/storage/",)
 
     def seeds(self) -> list[bytes]:
-        self._files = _files(GROUPS, closed=False)
-        return [self._files[log_of(Path(DATABASE)).name].rstrip(b"\x00")]
+        self._files = _files(GROUPS)
+        return [self._files[SEGMENT].rstrip(b"\x00")]
 
     def run(self, data: bytes) -> None:
         directory = self.clear()
-        _write(directory, self._files | {log_of(Path(DATABASE)).name: data})
+        _write(directory, self._files | {SEGMENT: data.ljust(ROOM_BYTES, b"\x00")})
         with suppress(StorageRefused):
             found = _recovered(directory)
-            known = [_content_after(0, started=False), *map(_content_after, range(len(GROUPS) + 1))]
+            known = [_content_after(groups) for groups in range(len(GROUPS) + 1)]
             require(found in known, f"no such content was ever written: {found}")
 
 
@@ -201,12 +181,12 @@ class PositionNoteTarget(FileTarget):
     guided_by = ("pfsb/storage/position_note.py",)
 
     def seeds(self) -> list[bytes]:
-        self._files = _files(GROUPS, closed=True)
-        return [self._files[note_of(Path(DATABASE)).name]]
+        self._files = _files(GROUPS)
+        return [self._files[NOTE]]
 
     def run(self, data: bytes) -> None:
         directory = self.clear()
-        _write(directory, self._files | {note_of(Path(DATABASE)).name: data})
+        _write(directory, self._files | {NOTE: data})
         with suppress(StorageRefused):
             require(_recovered(directory) == _content_after(len(GROUPS)), "another content was recovered")
 

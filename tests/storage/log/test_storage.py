@@ -1,9 +1,9 @@
-"""Tests of `pfsb.storage.sqlite`: group commit, order of callbacks, failures, reading back."""
+"""Tests of `pfsb.storage.log.storage`: group commit, order of callbacks, failures, reading back."""
 
 from __future__ import annotations
 
+import errno
 import shutil
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -14,9 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
-from pfsb.storage import database
-from pfsb.storage.sqlite import SQLiteStorage
+from pfsb.storage.log import storage as storage_module
+from pfsb.storage.log.reader import LogReader
+from pfsb.storage.log.scan import scan
+from pfsb.storage.log.segments import ROOM_BYTES_MIN, segment_path
+from pfsb.storage.log.storage import LogStorage
 from pfsb.storage.threads import READS_WAITING_MAX, SWITCH_SECONDS_MAX
 from tests.storage.support import Gate, Server, batch, ordered_to, plain, slot_records
 
@@ -105,52 +109,57 @@ class RecoveryTests(StorageTestCase):
         again.write(AruRecord(1))
         self.assertEqual(again.storage.position, 6)
 
-    def test_group_larger_than_one_statement_is_written_whole(self) -> None:
-        """A group is one transaction, however many statements it takes."""
+    def test_large_group_is_written_whole(self) -> None:
+        """A group may be larger than the room that is left in its segment, or than all of it."""
         server = self.started()
-        server.write(*ordered_to(3 * database.ROWS_MAX + 5))
+        big = [ProposalRecord(seq, 1, Batch(bytes([seq]) * 50_000)) for seq in range(1, 40)]
+        server.write(*big)
         self.assertEqual(server.storage.counters.groups, 1)
+        self.assertGreater(segment_path(self.directory / "log", 1).stat().st_size, ROOM_BYTES_MIN)
         recovered = self.restarted(server).storage.recover()
-        self.assertEqual([seq for seq, _ in recovered.ordered], list(range(1, 3 * database.ROWS_MAX + 6)))
+        self.assertEqual(recovered.accepted, [Accepted(each.seq, 1, each.batch) for each in big])
+
+    def test_log_of_many_segments_is_read(self) -> None:
+        """The next segment is made while the present one is filled, and each opens with the whole state."""
+        server = self.started()
+        server.write(ViewRecord(9, 7), PeerRecord(1, b"12345678"))
+        for seq in range(1, 90):
+            server.write(OrderedRecord(seq, Batch(bytes([seq]) * 57_000)), AruRecord(seq))
+        server.clock.run_what_came()
+        self.assertGreaterEqual(len(scan(self.directory / "log").heads), 2)
+        self.assertEqual([seq for seq, _ in server.read(1, 89, 10**7)], list(range(1, 90)))
+        recovered = self.restarted(server).storage.recover()
+        self.assertEqual(list(recovered.ordered), [(seq, Batch(bytes([seq]) * 57_000)) for seq in range(1, 90)])
+        self.assertEqual((recovered.last_installed, recovered.peers), (7, {1: PeerRecord(1, b"12345678")}))
 
     def test_log_left_behind_is_read(self) -> None:
-        """A crashed server leaves a write-ahead log: all that was acknowledged is in it."""
+        """A crashed server leaves its log as it was: all that was acknowledged is in it."""
         server = self.started()
         server.write(*ordered_to(3))
         copy = Path(self.mktemp())
         shutil.copytree(self.directory, copy)
-        self.assertGreater((copy / "pfsb.sqlite3-wal").stat().st_size, 0)
         self.assertEqual(self.server(copy).storage.recover().local_aru, 3)
 
     def test_unfinished_creation_is_begun_anew(self) -> None:
         """A crash while the file was being made left nothing that was acknowledged."""
         self.directory.mkdir()
-        (self.directory / "pfsb.sqlite3.new").write_bytes(b"half a file")
+        (self.directory / "log.new").mkdir()
+        (self.directory / "log.new" / "next.new").write_bytes(b"half a file")
         self.assertEqual(self.server().storage.recover().incarnation, 1)
 
     def test_ordered_is_read_as_it_is_asked_for(self) -> None:
-        """Millions of slots are not to be in memory at once: damage further down shows only when it is reached."""
+        """Millions of slots are not to be in memory at once: damage that comes later shows when it is reached."""
         server = self.started()
-        server.write(*ordered_to(3))
-        server.storage.close()
-        with sqlite3.connect(self.directory / "pfsb.sqlite3") as connection:
-            connection.execute("UPDATE history SET batch = x'00' WHERE seq = 3")
-        connection.close()
-        ordered = iter(self.server().storage.recover().ordered)
-        self.assertEqual([next(ordered)[0], next(ordered)[0]], [1, 2])
+        for seq in (1, 2, 3):
+            server.write(OrderedRecord(seq, Batch(bytes([seq]) * 57_000)), AruRecord(seq))
+        ordered = iter(self.restarted(server).storage.recover().ordered)
+        self.assertEqual(next(ordered)[0], 1)
+        path = segment_path(self.directory / "log", 1)
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"\x03\x03", b"\x03\x04", 1))
+        self.assertEqual(next(ordered)[0], 2)
         error = self.assertRaises(StorageRefused, next, ordered)
-        self.assertIn("table history, row 3: the checksum is wrong", str(error))
-
-    def test_file_can_be_read_by_a_person(self) -> None:
-        """The tables can be read while the server runs."""
-        server = self.started()
-        server.write(ViewRecord(9, 7), *ordered_to(2))
-        connection = sqlite3.connect(f"file:{self.directory}/pfsb.sqlite3?mode=ro", uri=True)
-        self.addCleanup(connection.close)
-        views = connection.execute("SELECT last_attempted, last_installed, local_aru FROM views").fetchall()
-        names = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
-        self.assertEqual(views, [(9, 7, 2)])
-        self.assertEqual(names, [("history",), ("identity",), ("passes",), ("peers",), ("views",)])
+        self.assertIn("the checksum of the group at byte", str(error))
 
 
 class SyncTests(StorageTestCase):
@@ -159,7 +168,7 @@ class SyncTests(StorageTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.gate = Gate()
-        self.patch(database, "connect", self.gate.connect)
+        self.gate.guard(self)
         self.addCleanup(self.gate.open.set)
 
     def hold_a_write(self) -> Server:
@@ -266,7 +275,7 @@ class SyncTests(StorageTestCase):
         server.write(*slot_records([1]))
         self.gate.on_write = lambda: server.clock.advance(0.25)
         server.write(*slot_records([2, 3]))
-        slow = [event for event in events if str(event["log_namespace"]).startswith("pfsb.storage.sqlite")]
+        slow = [event for event in events if str(event["log_namespace"]).startswith("pfsb.storage.log.storage")]
         self.assertEqual([(e["log_level"], e["records"], e["seconds"]) for e in slow], [(LogLevel.warn, 2, 0.25)])
         counters = server.storage.counters
         self.assertEqual((counters.slow_groups, counters.max_write_seconds), (1, 0.25))
@@ -284,9 +293,7 @@ class SyncTests(StorageTestCase):
 
     def test_close_gives_up_on_a_dead_disk(self) -> None:
         """A disk that does not answer holds up the end for a bounded time, and the directory stays locked."""
-        from pfsb.storage import sqlite
-
-        self.patch(sqlite, "CLOSE_SECONDS_MAX", 0.05)
+        self.patch(storage_module, "CLOSE_SECONDS_MAX", 0.05)
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -314,12 +321,12 @@ class FailureTests(StorageTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.gate = Gate()
-        self.patch(database, "connect", self.gate.connect)
+        self.gate.guard(self)
 
     def failed(self) -> Server:
         server = self.started()
         server.write(*slot_records([1]))
-        self.gate.error = sqlite3.OperationalError("disk I/O error")
+        self.gate.error = OSError(errno.EIO, "Input/output error")
         server.sync("lost", *slot_records([2]))
         server.sync("lost too", *slot_records([3]))
         server.clock.run_until(lambda: bool(server.failures))
@@ -335,7 +342,7 @@ class FailureTests(StorageTestCase):
         server.clock.run_what_came()
         server.storage.close()
         server.clock.run_what_came()
-        self.assertEqual([str(failure.value) for failure in server.failures], ["disk I/O error"])
+        self.assertEqual([str(failure.value) for failure in server.failures], ["[Errno 5] Input/output error"])
         self.assertEqual((server.told, self.gate.writes), ([], writes))
 
     def test_failed_write_leaves_what_was_durable(self) -> None:
@@ -352,11 +359,7 @@ class FailureTests(StorageTestCase):
         self.gate.open.clear()
         server.sync("first", *slot_records([1]))
         self.assertTrue(self.gate.arrived.wait(10))
-
-        def broken(*_arguments: object) -> None:
-            raise sqlite3.OperationalError("disk I/O error")
-
-        self.patch(database.ReadingDatabase, "read", broken)
+        self.patch(LogReader, "read", lambda *_: 1 // 0)
         server.storage.read_history(1, 1, 10, server.told.append)
         server.clock.run_until(lambda: bool(server.failures))
         self.gate.open.set()
@@ -422,7 +425,7 @@ class ReadHistoryTests(StorageTestCase):
         gate = Gate()
         server = self.started()
         server.write(*ordered_to(1))
-        self.patch(database.ReadingDatabase, "read", lambda *_: gate.pass_through() or ["read"])
+        self.patch(LogReader, "read", lambda *_: gate.pass_through() or ["read"])
         gate.open.clear()
         answers: list[object] = []
         server.storage.read_history(1, 1, 10, answers.append)
@@ -435,16 +438,18 @@ class ReadHistoryTests(StorageTestCase):
         gate.open.set()
         server.clock.run_until(lambda: len(answers) == READS_WAITING_MAX + 2)
 
-    def test_damaged_row_is_never_served(self) -> None:
+    def test_damaged_group_is_never_served(self) -> None:
         """Another server would take it for what was ordered."""
         server = self.started()
         server.write(*ordered_to(2))
-        with sqlite3.connect(self.directory / "pfsb.sqlite3") as connection:
-            connection.execute("UPDATE history SET batch = x'00' WHERE seq = 2")
-        connection.close()
+        path = segment_path(self.directory / "log", 1)
+        with path.open("r+b") as file:
+            at = file.read().index(b"slot 2")
+            file.seek(at)
+            file.write(b"slot 3")
         server.storage.read_history(1, 2, 1000, server.told.append)
         server.clock.run_until(lambda: bool(server.failures))
-        self.assertIn("row 2: the checksum is wrong", str(server.failures[0].value))
+        self.assertIn("the checksum of the group at byte", str(server.failures[0].value))
         self.assertEqual(server.told, [])
 
 
@@ -456,7 +461,7 @@ class RealReactorTests(TestCase):
         from threading import get_ident
 
         failures: list[object] = []
-        storage = SQLiteStorage(
+        storage = LogStorage(
             Path(self.mktemp()), b"digest", "one", 0, reactor, lambda count: b"r" * count, failures.append
         )
         self.addCleanup(storage.close)
@@ -476,7 +481,7 @@ class RealReactorTests(TestCase):
         """With the interpreter's own value a busy reactor keeps the writer waiting for seconds."""
         self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
         sys.setswitchinterval(0.005)
-        storage = SQLiteStorage(Path(self.mktemp()), b"d", "one", 0, reactor, bytes, self.fail)
+        storage = LogStorage(Path(self.mktemp()), b"d", "one", 0, reactor, bytes, self.fail)
         storage.recover()
         storage.close()
         self.assertAlmostEqual(sys.getswitchinterval(), SWITCH_SECONDS_MAX, places=6)

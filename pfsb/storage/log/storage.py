@@ -1,7 +1,9 @@
-"""Stable storage in one SQLite file, with group commit on a thread of its own (docs/internals/storage.rst)."""
+"""Stable storage in a log, with group commit on a thread of its own (docs/internals/log.rst)."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -16,29 +18,29 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import Record, Recovered
+from pfsb.paxos.records import Accepted, Record, Recovered
+from pfsb.storage import migration
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.database import (
-    ReadingDatabase,
-    StorageIdentity,
-    StorageOwner,
-    WritingDatabase,
-    create,
-    read_ordered,
-    refuse_old_library,
-)
-from pfsb.storage.directory import DirectoryLock, DirectoryWatch
-from pfsb.storage.effect import ORDERED_VIEW, HistoryCallback
+from pfsb.storage.directory import DirectoryLock, DirectoryWatch, sync_directory
+from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback
+from pfsb.storage.log.durable import NoRoom
+from pfsb.storage.log.groups import SALT_BYTES
+from pfsb.storage.log.items import Content
+from pfsb.storage.log.maker import SegmentMaker
+from pfsb.storage.log.reader import LogReader
+from pfsb.storage.log.scan import Log, scan, scan_end
+from pfsb.storage.log.segments import SegmentHead, make_segment, room_of
+from pfsb.storage.log.writer import LogWriter
+from pfsb.storage.owner import StorageOwner
 from pfsb.storage.position_note import PositionNote, note_of
-from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, unusable
 from pfsb.storage.room import Room
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
-from pfsb.storage.wal import acknowledged_commits_lost, log_of
 from pfsb.support.limits import IDENTITY_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
-"""How long, in seconds, `close` waits for each of the two threads to end. The reactor stands still in this time."""
+"""How long, in seconds, `close` waits for each of the three threads to end. The reactor stands still in this time."""
 CLOSE_SECONDS_MIN = 0.2
 """How long, in seconds, `close` waits at least for each thread, however long its disk has not answered."""
 LOOK_SECONDS = 0.5
@@ -55,8 +57,8 @@ class IStorageReactor(IReactorTime, IReactorFromThreads):
 
 @implementer(IStableStorage)
 @define(eq=False)
-class SQLiteStorage:
-    """One server's stable storage, `<directory>/pfsb.sqlite3`.
+class LogStorage:
+    """One server's stable storage, the log in `<directory>/log`.
 
     `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
     stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
@@ -85,6 +87,7 @@ class SQLiteStorage:
     _appended: list[Record] = field(factory=list, init=False)
     _writer: GroupWriter | None = field(default=None, init=False)
     _reader: HistoryReader | None = field(default=None, init=False)
+    _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
     _note: PositionNote = field(init=False)
     """Set by `_check`, before anything is written."""
@@ -105,24 +108,29 @@ class SQLiteStorage:
 
     @property
     def path(self) -> Path:
-        return self._directory / "pfsb.sqlite3"
+        return self._directory / "log"
+
+    @property
+    def old_path(self) -> Path:
+        """The path of the database that earlier versions of pfsb had in place of the log."""
+        return migration.old_files(self._directory)[0]
 
     # IStableStorage
 
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
-        Before this method returns it has checked owner and format, the whole file by SQLite's own check, the
-        write-ahead log, every row above Local_Aru, and that no row up to Local_Aru is missing. The rows up to Local_Aru
-        are checked while `Recovered.ordered` is read, which raises `StorageRefused` at a damaged row.
+        Before this method returns it has checked owner and format, and the whole log. The groups up to Local_Aru are
+        read once more while `Recovered.ordered` is read, which raises `StorageRefused` if one has changed meanwhile.
+        A database of format 3 is taken over first (`pfsb.storage.migration`).
         """
         assert not self._running, "recover is called once"
         self.lock.acquire()
         try:
             recovered = self._recover()
-        except (sqlite3.Error, OSError, ValueError) as error:
+        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
             self.lock.release()
-            raise unusable(self.path, error) from error
+            raise unusable(self._place, error) from error
         except StorageRefused:
             self.lock.release()
             raise
@@ -132,17 +140,19 @@ class SQLiteStorage:
     def refuse_if_unusable(self) -> None:
         """Raise the `StorageRefused` that `recover` would raise, as far as a quick look can tell.
 
-        The incarnation is not increased and no thread is started. A directory without a database is usable.
+        The incarnation is not increased and no thread is started. A directory without a storage is usable.
         """
-        refuse_old_library()
-        if not self.path.exists():
+        if not self._place.exists():
             self._refuse_leftovers()
             return
         self.lock.acquire()
         try:
-            self.make_or_find()
+            if self.path.exists():
+                self._check(scan_end(self.path, self._owner()))
+            else:
+                self._check_old()
         except (sqlite3.Error, OSError, ValueError) as error:
-            raise unusable(self.path, error) from error
+            raise unusable(self._place, error) from error
         finally:
             self.lock.release()
 
@@ -154,19 +164,16 @@ class SQLiteStorage:
         Raises `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the
         slot.
         """
-        if not self.path.exists():
+        if not self._place.exists():
             raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
         self.lock.acquire()
         try:
             self.make_or_find()
-            database = WritingDatabase.open(self.path)
-            try:
-                _refuse_wrong_pass(self.path, database, seq, digest, unseen)
-                database.add_pass(seq, digest)
-            finally:
-                database.close()
-        except (sqlite3.Error, OSError, ValueError) as error:
-            raise unusable(self.path, error) from error
+            log = self._read_log()
+            refuse_wrong_pass(log, seq, digest, unseen)
+            self._append_pass(log, seq, digest)
+        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+            raise unusable(self._place, error) from error
         finally:
             self.lock.release()
 
@@ -193,7 +200,7 @@ class SQLiteStorage:
         return False
 
     def close(self) -> bool:
-        """Let both threads finish the waiting reads and writes, and close the files; returns whether that was done.
+        """Let the threads finish the waiting reads and writes, and close the files; returns whether that was done.
 
         If a thread does not end, the directory stays locked, since the writer may still write there. A disk that hangs
         already is not waited for: a write may take `CLOSE_SECONDS_MAX`, counted from its beginning.
@@ -205,13 +212,15 @@ class SQLiteStorage:
             self._watch.stop()
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
-        if reader is None or writer is None:
+        maker, self._maker = self._maker, None
+        if reader is None or writer is None or maker is None:
             self.lock.release()
             return True
-        reader.begin_stop()
-        writer.begin_stop()
+        for thread in (reader, writer, maker):
+            thread.begin_stop()
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
-        if reader.has_stopped(CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN) and written:
+        seconds = CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN
+        if reader.has_stopped(seconds) and maker.has_stopped(seconds) and written:
             self._note.close()
             self.lock.release()
             return True
@@ -220,87 +229,151 @@ class SQLiteStorage:
 
     # Start
 
+    @property
+    def _place(self) -> Path:
+        """The path of the storage that is there: the database of an earlier version, as long as there is no log."""
+        return self.old_path if self.old_path.exists() and not self.path.exists() else self.path
+
     def _recover(self) -> Recovered:
         self.make_or_find()
-        database = WritingDatabase.open(self.path)
+        log = self._read_log()
+        migration.delete_old_files(self._directory)
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
+        maker = self._make_maker(log, room)
+        writer = LogWriter.open(log, maker.take, maker.want)
         try:
-            recovered = self._read(database)
-            reading = ReadingDatabase.open(self.path)
+            recovered = self._begin(log, writer)
         except BaseException:
-            database.close()
+            writer.close()
             raise
-        self._start_threads(database, reading, room)
+        self._start_threads(log, writer, maker, room)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
 
     def make_or_find(self) -> None:
-        """Make a new storage, or check the one that is there. What is refused is not changed."""
-        refuse_old_library()
-        log = log_of(self.path)
-        if not self.path.exists():
+        """Make a new log, unless there is one; a database of an earlier version is taken over. What is refused is not
+        changed."""
+        if self.path.exists():
+            return
+        if self.old_path.exists():
+            self._check_old()
+            self._log.info("storage: takes over {path}, once; that may take a while", path=str(self.old_path))
+            migration.migrate(self.old_path, self.path, self._owner(), self._random_bytes)
+        else:
             self._refuse_leftovers()
-            create(self.path, StorageIdentity.new(self._owner(), self._random_bytes(IDENTITY_BYTES)))
-        elif log.exists() and acknowledged_commits_lost(log):
-            raise StorageRefused(
-                f"{log}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}"
-            )
-        self._check()
+            self._create()
+
+    def _create(self) -> None:
+        """Make a log: complete and on disk before it gets its final name.
+
+        Therefore an incomplete one under the final name has been damaged: it cannot be a new one whose making was cut
+        short. The directory and its parent are forced to disk too: otherwise power loss could remove the name of the
+        log, and with it the first promises that this server has given.
+        """
+        unfinished = self.path.with_name(self.path.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        identity, salt = self._random_bytes(IDENTITY_BYTES), self._random_bytes(SALT_BYTES)
+        make_segment(unfinished, SegmentHead(1, room_of(1), identity, salt, self._owner()))
+        os.rename(unfinished, self.path)
+        sync_directory(self._directory)
+        sync_directory(self._directory.parent)
 
     def _refuse_leftovers(self) -> None:
-        """Raise `StorageRefused` if files are there that belong to a database which is not there any more."""
-        for left, name in ((log_of(self.path), "log"), (note_of(self.path), "position note")):
+        """Raise `StorageRefused` if files are there that belong to a storage which is not there any more."""
+        old_log = migration.old_files(self._directory)[1]
+        for left, name, lost in (
+            (old_log, "log", self.old_path),
+            (note_of(self.path), "position note", self.path),
+        ):
             if left.exists():
                 raise StorageRefused(
-                    f"{self.path}: missing, although its {name} {left.name} is there; {MUST_NOT_VOTE_AGAIN}"
+                    f"{lost}: missing, although its {name} {left.name} is there; {MUST_NOT_VOTE_AGAIN}"
                 )
 
-    def _check(self) -> None:
-        """Raise `StorageRefused` if the database is damaged, not this server's, or lacks what was in its log."""
-        database = WritingDatabase.look(self.path)
-        try:
-            identity = database.identity()
-            identity.check(self.path, self._owner())
-            database.check_pages()
-            position = database.read_views().position
-        finally:
-            database.close()
-        self._note = PositionNote(note_of(self.path), bytes.fromhex(identity.storage_identity), self._reactor.seconds)
-        if identity.incarnation == 0 and not self._note.path.exists():
+    def _read_log(self) -> Log:
+        """Read and check the whole log. Raises `StorageRefused`."""
+        log = scan(self.path, self._owner())
+        self._check(log)
+        gap = log.index.first_gap(log.state.local_aru)
+        if gap is not None:
+            raise history_gap(str(self.path), gap, log.state.local_aru)
+        return log
+
+    def _check(self, log: Log) -> None:
+        """Raise `StorageRefused` if the log lacks what was in it, by its position note."""
+        self._check_note(self.path, log.head.identity, log.state.incarnation or 0, log.position)
+
+    def _check_old(self) -> None:
+        identity, views = migration.refuse_if_unusable(self.old_path, self._owner())
+        self._check_note(self.old_path, bytes.fromhex(identity.storage_identity), identity.incarnation, views.position)
+
+    def _check_note(self, path: Path, identity: bytes, incarnation: int, position: int) -> None:
+        self._note = PositionNote(note_of(path), identity, self._reactor.seconds)
+        if incarnation == 0 and not self._note.path.exists():
             self._note.create(position)
-        self._note.refuse_less(self.path, position)
+        self._note.refuse_less(path, position)
 
     def _owner(self) -> StorageOwner:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
-    def _read(self, database: WritingDatabase) -> Recovered:
-        """Read and check the storage, and only then increase the incarnation: a refused storage is not changed."""
-        identity = database.identity()
-        views = database.read_views()
-        database.check_history()
-        accepted = database.accepted()
-        peers = database.peers()
-        passes = database.passes()
-        identity = database.begin_incarnation(identity)
-        self.position = database.views.position
+    def _begin(self, log: Log, writer: LogWriter) -> Recovered:
+        """Count the incarnation, and return what the log holds.
+
+        The incarnation is on disk before the server sends anything, so no two incarnations ever have the same number. A
+        start counts as a group, so the log of a server that was started is never empty.
+        """
+        reader = LogReader(log)
+        accepted = reader.accepted()
+        reader.close()
+        incarnation = (log.state.incarnation or 0) + 1
+        writer.append(Content(incarnation))
+        self.position = log.position
         self._note.open(self.position)
+        views = log.state.views
         return Recovered(
-            identity=bytes.fromhex(identity.storage_identity),
-            incarnation=identity.incarnation,
+            identity=log.head.identity,
+            incarnation=incarnation,
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
-            local_aru=views.local_aru,
-            ordered=read_ordered(self.path, views.local_aru),
+            local_aru=log.state.local_aru,
+            ordered=LogReader(log).ordered(log.state.local_aru),
             accepted=accepted,
-            peers=peers,
-            passes=passes,
+            peers=dict(log.state.effect.peers),
+            passes=dict(log.state.passes),
         )
 
-    def _start_threads(self, database: WritingDatabase, reading: ReadingDatabase, room: Room) -> None:
+    def _append_pass(self, log: Log, seq: int, digest: bytes) -> None:
+        """Write that slot `seq` is left out with the batch of this digest. It is on disk when this method returns."""
+        content = Content(passes={seq: digest})
+        own = log.state.effect.peers.get(self._server_id)
+        if own is not None:
+            content.effect = Effect(peers={self._server_id: own.leaving_out(1)})
+        writer = LogWriter.open(log)
+        try:
+            writer.append(content)
+        finally:
+            writer.close()
+        self._note.open(log.position)
+        self._note.close()
+
+    def _make_maker(self, log: Log, room: Room) -> SegmentMaker:
+        in_reactor = self._reactor.callFromThread
+        return SegmentMaker(
+            self.path,
+            log.head,
+            self._random_bytes,
+            room,
+            self._segment_made,
+            lambda failure: in_reactor(self._fail, failure),
+            log.heads.get(log.segment + 1),
+        )
+
+    def _start_threads(self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
-            database,
+            writer,
             self._reactor.seconds,
             self._written,
             lambda failure: in_reactor(self._fail, failure),
@@ -308,16 +381,23 @@ class SQLiteStorage:
             lambda is_full: in_reactor(self._room_seen, is_full),
         )
         self._reader = HistoryReader(
-            reading,
+            LogReader(log),
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda failure: in_reactor(self._fail, failure),
         )
         self._watch = DirectoryWatch(
-            (self.path, log_of(self.path), self._note.path), lambda failure: in_reactor(self._fail, failure)
+            [*map(log.path, log.heads), self._note.path], lambda failure: in_reactor(self._fail, failure)
         )
-        self._writer.start()
-        self._reader.start()
+        self._maker = maker
         self._watch.start()
+        for thread in (self._writer, self._reader, maker):
+            thread.start()
+
+    # In the maker's thread
+
+    def _segment_made(self, path: Path) -> None:
+        assert self._watch is not None, "the maker starts after the watch"
+        self._watch.add(path)
 
     # In the writer's thread
 
@@ -377,17 +457,20 @@ class SQLiteStorage:
             self._on_failure(failure)
 
 
-def _refuse_wrong_pass(path: Path, database: WritingDatabase, seq: int, digest: bytes, unseen: bool) -> None:
+def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
     """Raise `StorageRefused` unless the slot may be left out here with this batch.
 
     A batch that was accepted here, and is not known as ordered, may yet be replaced by another one.
     """
-    if database.passes().get(seq) == digest:
+    path = log.directory
+    if log.state.passes.get(seq) == digest:
         raise StorageRefused(f"{path}: slot {seq} is left out already, with this digest")
-    stored = database.slot(seq)
+    reader = LogReader(log)
+    stored: Accepted | None = reader.slot(seq)
+    reader.close()
     if stored is not None and batch_digest(stored.batch.data) == digest:
         return
-    is_ordered = stored is not None and (seq <= database.read_views().local_aru or stored.view == ORDERED_VIEW)
+    is_ordered = stored is not None and (seq <= log.state.local_aru or stored.view == ORDERED_VIEW)
     if is_ordered or not unseen:
         found = (
             "is not here" if stored is None else f"holds the batch with digest {batch_digest(stored.batch.data).hex()}"

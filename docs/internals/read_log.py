@@ -1,0 +1,34 @@
+import sys
+from pathlib import Path
+from struct import unpack_from
+
+from xxhash import xxh3_128_digest
+
+SIZES = {1: 9, 2: 17, 3: 9, 4: 27, 5: 17, 6: 21}  # of each kind of item
+
+
+def groups(directory: Path):
+    """Yield (number, [(slot, view, batch), ...]) of each group of a log."""
+    chain = bytes(8)
+    for path in sorted(directory.glob("*.log")):
+        data = path.read_bytes()
+        (at,) = unpack_from(">I", data, 12)
+        salt = data[40:56]
+        while data[at : at + 8] == salt[:8]:
+            check, before, number, length = unpack_from(">16s8sQI", data, at + 8)
+            end = at + 44 + length
+            if before != chain or check != xxh3_128_digest(salt + data[at + 24 : end]):
+                return  # torn, or damaged
+            chain, at, slots = check[:8], at + 44, []
+            while at < end:
+                kind, size = data[at], SIZES[data[at]]
+                if kind == 6:
+                    slot, view, batch = unpack_from(">QQI", data, at + 1)
+                    slots.append((slot, view, data[at + size : at + size + batch]))
+                    size += batch
+                at += size
+            yield number, slots
+
+
+for number, slots in groups(Path(sys.argv[1])):
+    print(number, *(f"{slot}:{view}:{len(batch)}" for slot, view, batch in slots))

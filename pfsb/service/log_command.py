@@ -1,0 +1,106 @@
+"""`pfsb log`: shows and checks the log in a data directory, and changes nothing in it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
+
+from twisted.python import usage
+
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.log.listing import groups_of, plain_group, plain_log, plain_state, write_tables
+from pfsb.storage.log.scan import Log, scan
+from pfsb.storage.position_note import PositionNote, note_of
+from pfsb.storage.refusals import history_gap
+
+
+class Options(usage.Options):
+    """Command line of `pfsb log`."""
+
+    synopsis = "Usage: pfsb log DIRECTORY [options]"
+    longdesc = (
+        "Reads the whole log in a data directory, checks it as a start of its server would, and says what it holds. "
+        "The exit status is 1 if a start would refuse it. Nothing in the directory is changed. While the server runs, "
+        "its last group may look torn."
+    )
+    optParameters: ClassVar[list[list[str | None]]] = [
+        ["sqlite", None, None, "write everything into this new file, for the sqlite3 tool"],
+    ]
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["groups", "g", "show each group, too"],
+        ["json", "j", "show one JSON object a line: each group, and then the log"],
+    ]
+
+    directory: Path
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Accept DIRECTORY before the options, where Twisted by itself accepts no arguments."""
+        given = list(sys.argv[1:] if options is None else options)
+        if given and not given[0].startswith("-"):
+            given.append(given.pop(0))
+        super().parseOptions(given)
+
+    def parseArgs(self, *arguments: str) -> None:
+        if len(arguments) != 1:
+            raise usage.UsageError("one data directory is needed (example: pfsb log var/four/2)")
+        self.directory = Path(arguments[0])
+
+    def postOptions(self) -> None:
+        if not self.log.is_dir():
+            raise usage.UsageError(f"{self.directory}: no data directory with a log in it")
+        if self["sqlite"] is not None and Path(self["sqlite"]).exists():
+            raise usage.UsageError(f"--sqlite {self['sqlite']}: exists already; the file must be new")
+
+    @property
+    def log(self) -> Path:
+        """The directory of the log, whether it or the data directory around it was named."""
+        inner = self.directory / "log"
+        return inner if inner.is_dir() or self.directory.name != "log" else self.directory
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Show the log, or say in one line why it would be refused, with exit status 1."""
+    try:
+        log = scan(options.log)
+        _show(log, options)
+        _check(log)
+        if options["sqlite"] is not None:
+            write_tables(log, Path(options["sqlite"]))
+    except (StorageRefused, OSError, sqlite3.Error) as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"pfsb: {error}\n")
+        raise SystemExit(1) from None
+
+
+def _check(log: Log) -> None:
+    """Raise `StorageRefused` for what a start would find wrong besides the log itself."""
+    gap = log.index.first_gap(log.state.local_aru)
+    if gap is not None:
+        raise history_gap(str(log.directory), gap, log.state.local_aru)
+    note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
+    if log.state.incarnation is not None or note.path.exists():
+        note.refuse_less(log.directory, log.position)
+
+
+def _show(log: Log, options: Options) -> None:
+    say = sys.stdout.write
+    if options["json"]:
+        for listed in groups_of(log):
+            say(json.dumps(plain_group(listed)) + "\n")
+        say(json.dumps(plain_log(log)) + "\n")
+        return
+    if options["groups"]:
+        for number, place, size, content in groups_of(log):
+            slots = "".join(f" {seq}@{slot.view}" for seq, slot in content.effect.slots.items())
+            state = "".join(f" {name}={_short(value)}" for name, value in plain_state(content).items())
+            where = f"group {number}: segment {place.segment}, byte {place.offset}, {size} bytes"
+            say(f"{where};{state}{' slots' if slots else ''}{slots}\n")
+    for name, value in plain_log(log).items():
+        say(f"{name:<20} {_short(value)}\n")
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

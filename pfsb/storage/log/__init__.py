@@ -1,0 +1,14 @@
+"""The log of one server: everything that it must still know after a crash (docs/internals/log.rst).
+
+What comes in: the content of groups, one after the other. What goes out: that content again, in the same order, as far
+as it was forced to disk; or a refusal (`StorageRefused`), if anything of that is missing or changed.
+
+* `items`: the content of a group, as bytes;
+* `groups`: a group: number, checksum, place in the chain of groups;
+* `segments`: the files of the log, and how one is made; `maker`: the thread that makes them ahead;
+* `durable`: writing so that it is on disk;
+* `scan`: reading a whole log at the start, and what is refused;
+* `index`: the place of each slot; `reader`: reading slots;
+* `writer`: writing groups, and going on from one file to the next;
+* `storage`: `LogStorage`, in the reactor.
+"""

@@ -1,0 +1,82 @@
+"""The index of a log, in memory: in which group each slot stands."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Final, NamedTuple
+
+from attrs import define, field
+
+_CHUNK_BITS: Final = 12
+_CHUNK: Final = 1 << _CHUNK_BITS
+OFFSET_BITS: Final = 32
+SEGMENT_BYTES_MAX: Final = 1 << OFFSET_BITS
+"""No group begins at or behind this offset of a segment."""
+
+
+class Place(NamedTuple):
+    """A place in a log: the number of a segment, and the offset of a group in it."""
+
+    segment: int
+    offset: int
+
+    @property
+    def entry(self) -> int:
+        """The place as one integer, other than 0."""
+        return self.segment << OFFSET_BITS | self.offset
+
+    @classmethod
+    def of(cls, entry: int) -> Place | None:
+        """The place that an entry stands for; None for 0."""
+        return cls(entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1) if entry else None
+
+
+@define(eq=False)
+class SlotIndex:
+    """Slot -> place of the group that holds its latest content, in eight bytes a slot.
+
+    One thread writes; others may read meanwhile. An entry is made when the group is on disk.
+    """
+
+    _chunks: dict[int, array[int]] = field(factory=dict)
+    """Number of a chunk -> an entry for each of its slots: segment number and offset in one integer; 0: none."""
+
+    def put(self, seq: int, entry: int) -> None:
+        """Note the place of a slot, as `Place.entry`."""
+        chunk = self._chunks.get(seq >> _CHUNK_BITS)
+        if chunk is None:
+            chunk = self._chunks[seq >> _CHUNK_BITS] = array("Q", bytes(8 * _CHUNK))
+        chunk[seq & _CHUNK - 1] = entry
+
+    def entry(self, seq: int) -> int:
+        """The place of a slot, as `Place.entry`; 0 if the log does not hold it."""
+        chunk = self._chunks.get(seq >> _CHUNK_BITS)
+        return 0 if chunk is None else chunk[seq & _CHUNK - 1]
+
+    def get(self, seq: int) -> Place | None:
+        """The place of a slot; None if the log does not hold it."""
+        return Place.of(self.entry(seq))
+
+    def first_gap(self, last: int) -> int | None:
+        """The first slot from 1 to `last` that the log does not hold; None if it holds all of them."""
+        for number in range((last >> _CHUNK_BITS) + 1):
+            first = number << _CHUNK_BITS
+            chunk = self._chunks.get(number)
+            if chunk is None:
+                if max(first, 1) <= last:
+                    return max(first, 1)
+                continue
+            entries = chunk[max(1 - first, 0) : last - first + 1]
+            if 0 in entries:
+                return max(first, 1) + entries.index(0)
+        return None
+
+    def above(self, seq: int) -> list[int]:
+        """All slots above `seq` that the log holds, ascending."""
+        numbers = sorted(number for number in self._chunks if number >= seq >> _CHUNK_BITS)
+        return [
+            slot
+            for number in numbers
+            for slot, entry in enumerate(self._chunks[number], start=number << _CHUNK_BITS)
+            if entry and slot > seq
+        ]

@@ -1,0 +1,108 @@
+"""The thread that makes the next segment of a log ahead, so that the writer never waits for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Final
+
+from attrs import define, evolve, field
+from twisted.python.failure import Failure
+
+from pfsb.storage.log.groups import SALT_BYTES
+from pfsb.storage.log.segments import UNFINISHED, SegmentHead, make_segment, room_of, segment_path
+from pfsb.storage.room import Room
+
+PAUSE_SECONDS: Final = 0.002
+"""How long, in seconds, the thread pauses before each megabyte, so that groups are written in between."""
+AGAIN_SECONDS: Final = 0.5
+"""How long, in seconds, the thread waits before it tries again to make a segment for which the disk had no room."""
+
+
+class _Ends(Exception):
+    """The thread is to end in the middle of its work."""
+
+
+@define(eq=False)
+class SegmentMaker:
+    """The thread that makes segments: at most one that is not used yet is there at a time.
+
+    Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes
+    on in the segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called
+    with the path of each new segment. Both are called in the thread.
+    """
+
+    _directory: Path
+    _example: SegmentHead
+    """The head of another segment of this log."""
+    _random_bytes: Callable[[int], bytes]
+    _room: Room
+    _made: Callable[[Path], None]
+    _failed: Callable[[Failure], None]
+    _ready: SegmentHead | None = None
+    """A segment that has been made, and is not used yet."""
+    _wanted: SimpleQueue[int | None] = field(factory=SimpleQueue, init=False)
+    _ends: Event = field(factory=Event, init=False)
+    _thread: Thread = field(init=False)
+
+    def start(self) -> None:
+        self._thread = Thread(target=self._run, name="pfsb storage maker", daemon=True)
+        self._thread.start()
+
+    def want(self, number: int) -> None:
+        """Have the segment with this number made, unless it is there. Called by the writer."""
+        if self._ready is None:
+            self._wanted.put(number)
+
+    def take(self) -> SegmentHead | None:
+        """The segment that has been made, for the writer to use from now on; None if there is none."""
+        ready, self._ready = self._ready, None
+        return ready
+
+    def begin_stop(self) -> None:
+        """Let the thread end, in the middle of its work too."""
+        self._ends.set()
+        self._wanted.put(None)
+
+    def has_stopped(self, timeout_seconds: float) -> bool:
+        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
+        self._thread.join(timeout_seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            while (number := self._wanted.get()) is not None:
+                self._make(number)
+        except _Ends:
+            pass
+        except Exception:
+            self._failed(Failure())
+
+    def _make(self, number: int) -> None:
+        head = evolve(self._example, number=number, room=room_of(number), salt=self._random_bytes(SALT_BYTES))
+        while not self._make_if_there_is_room(head):
+            if self._ends.wait(AGAIN_SECONDS):
+                raise _Ends
+        self._made(segment_path(self._directory, number))
+        self._ready = head
+
+    def _make_if_there_is_room(self, head: SegmentHead) -> bool:
+        if self._room.is_full or not self._room.has(head.room):
+            return False
+        try:
+            make_segment(self._directory, head, self._pause)
+        except OSError as error:
+            if error.errno not in (ENOSPC, EDQUOT):
+                raise
+            with suppress(FileNotFoundError):
+                (self._directory / UNFINISHED).unlink()
+            return False
+        return True
+
+    def _pause(self) -> None:
+        if self._ends.wait(PAUSE_SECONDS):
+            raise _Ends

@@ -1,0 +1,125 @@
+"""Reading the slots of a log, while its writer goes on writing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from attrs import define, field
+
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import Accepted
+from pfsb.storage.log.groups import HEAD_BYTES, group_at, size_at
+from pfsb.storage.log.index import OFFSET_BITS, SEGMENT_BYTES_MAX
+from pfsb.storage.log.items import SlotPlace, slots_of
+from pfsb.storage.log.scan import Log
+from pfsb.storage.log.segments import damaged
+
+_VIEW: Final = 1
+_LENGTH: Final = 3
+"""Places of a slot's view and of its length in a `SlotPlace`."""
+WINDOW_BYTES: Final = 131_072
+"""Number of bytes that are read at once."""
+
+
+@define(eq=False)
+class LogReader:
+    """Reads slots from the files of a log. One thread at a time uses it.
+
+    Only groups that are on disk are in the index, so a reader sees no others.
+    """
+
+    _log: Log
+    _segment: int = field(default=0, init=False)
+    """Number of the segment that is open; 0: none is."""
+    _descriptor: int = field(default=-1, init=False)
+    _window: bytes = field(default=b"", init=False)
+    _window_at: int = field(default=0, init=False)
+    _entry: int = field(default=0, init=False)
+    """Place of the group that was read last, as `Place.entry`; 0: none was."""
+    _slots: dict[int, SlotPlace] = field(factory=dict, init=False)
+    """The slots of that group, with their places in the window."""
+
+    def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
+        """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
+
+        Raises `StorageRefused` at a damaged group.
+        """
+        found: list[tuple[int, Batch]] = []
+        for seq in range(first, min(last, self._log.state.local_aru) + 1):
+            slot = self._slot(seq)
+            if slot is None:
+                break
+            bytes_max -= slot[_LENGTH]
+            if found and bytes_max < 0:
+                break
+            found.append((seq, self._batch(slot)))
+        return found
+
+    def ordered(self, local_aru: int) -> Iterator[tuple[int, Batch]]:
+        """Yield the slots from 1 to `local_aru`, as (seq, batch), and close the reader.
+
+        Raises `StorageRefused` at a damaged group.
+        """
+        try:
+            for seq in range(1, local_aru + 1):
+                slot = self._slot(seq)
+                assert slot is not None, "the log was checked for gaps"
+                yield seq, self._batch(slot)
+        finally:
+            self.close()
+
+    def accepted(self) -> list[Accepted]:
+        """Read all slots above Local_Aru, ascending. Raises `StorageRefused` at a damaged group."""
+        seqs = self._log.index.above(self._log.state.local_aru)
+        return [accepted for seq in seqs if (accepted := self.slot(seq)) is not None]
+
+    def slot(self, seq: int) -> Accepted | None:
+        """Read slot `seq`; None if the log does not hold it. Raises `StorageRefused` if its group is damaged."""
+        slot = self._slot(seq)
+        return None if slot is None else Accepted(seq, slot[_VIEW], self._batch(slot))
+
+    def close(self) -> None:
+        """Close the file. A later call of another method opens it again."""
+        if self._segment:
+            os.close(self._descriptor)
+        self._segment, self._window, self._entry = 0, b"", 0
+
+    def _slot(self, seq: int) -> SlotPlace | None:
+        entry = self._log.index.entry(seq)
+        if entry != self._entry:
+            self._entry = 0
+            self._slots = self._read_group(entry) if entry else {}
+            self._entry = entry
+        return self._slots.get(seq)
+
+    def _batch(self, slot: SlotPlace) -> Batch:
+        _, _, start, length = slot
+        return Batch(self._window[start : start + length])
+
+    def _read_group(self, entry: int) -> dict[int, SlotPlace]:
+        """Read the group at a place, and have it in the window. Returns its slots, with their places in the window."""
+        segment, offset = entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1
+        if segment != self._segment:
+            self.close()
+            self._descriptor = os.open(self._log.path(segment), os.O_RDONLY | os.O_CLOEXEC)
+            self._segment = segment
+        salt = self._log.heads[segment].salt
+        at = offset - self._window_at
+        group = group_at(self._window, at, salt) if at >= 0 else None
+        if group is None:
+            self._read_window(offset, salt)
+            group = group_at(self._window, 0, salt)
+        if group is None:
+            raise damaged(self._log.path(segment), f"the checksum of the group at byte {offset} is wrong")
+        _, _, _, start, end = group
+        return {slot[0]: slot for slot in slots_of(self._window, start, end)}
+
+    def _read_window(self, offset: int, salt: bytes) -> None:
+        """Read what stands from `offset` on: the group there, at least."""
+        self._window = os.pread(self._descriptor, WINDOW_BYTES, offset)
+        self._window_at = offset
+        size = size_at(self._window, 0, salt) or HEAD_BYTES
+        if size > len(self._window):
+            self._window += os.pread(self._descriptor, size - len(self._window), offset + len(self._window))

@@ -1,0 +1,244 @@
+"""Reading a log at the start of its server: what it holds, and what is refused (docs/internals/log.rst).
+
+The last group may be torn: power failed while it was written, so nothing rests on it, and it is cut off. Anything else
+that is not as it was written is refused: a server that has lost a promise or a vote must not vote again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from struct import Struct
+
+from attrs import define, field
+
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.log.groups import NO_GROUP, Group, Sealed, another_marker, group_at
+from pfsb.storage.log.index import Place, SlotIndex
+from pfsb.storage.log.items import (
+    ARU_BYTES,
+    Content,
+    NotCanonical,
+    decode_slots,
+    decode_state,
+    only_local_aru,
+)
+from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, damaged, numbers_in, segment_path
+from pfsb.storage.owner import StorageOwner
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
+
+_SIZE_OF_HEAD = Struct(">12xI")
+_HEAD_BYTES_MAX = 1_048_576
+
+
+@define(eq=False)
+class Log:
+    """A log as a server knows it in memory: its state, the place of each slot, and where the next group goes."""
+
+    directory: Path
+    heads: dict[int, SegmentHead]
+    """Number of a segment -> its head, for all segments that are there, ascending."""
+    state: Content = field(factory=Content)
+    """All that the groups so far have set, but for the slots."""
+    position: int = 0
+    """Number of the last group; 0: there is none."""
+    chain: bytes = NO_GROUP
+    """First bytes of the checksum of the last group."""
+    index: SlotIndex = field(factory=SlotIndex)
+    segment: int = 1
+    """Number of the segment into which the next group goes."""
+    end: int = 0
+    """Offset, in that segment, of the end of the last group in it, or of the end of its head."""
+    torn_bytes: int = 0
+    """Number of bytes behind the end that a torn group has left."""
+    last_entry: int = 0
+    """Place of the last group, as `Place.entry`; 0: there is none."""
+
+    @property
+    def head(self) -> SegmentHead:
+        """The head of the segment into which the next group goes."""
+        return self.heads[self.segment]
+
+    @property
+    def last(self) -> Place | None:
+        """Place of the last group."""
+        return Place.of(self.last_entry)
+
+    def path(self, number: int) -> Path:
+        return segment_path(self.directory, number)
+
+    def go_on_in(self, head: SegmentHead) -> None:
+        """Let the next group go into the beginning of this segment."""
+        self.heads[head.number] = head
+        self.segment, self.end = head.number, head.size
+
+    def written(self, content: Content, group: Sealed) -> None:
+        """Take notice that a group is on disk, behind the last one. Readers find its slots from now on."""
+        self.last_entry = Place(self.segment, self.end).entry
+        for seq in content.effect.slots:
+            self.index.put(seq, self.last_entry)
+        self.end += group.size
+        self.position += 1
+        self.chain = group.chain
+        self.state.apply(content)
+
+    def found(self, group: Group, data: bytes, entry: int, opens: bool) -> None:
+        """Take over a group that was found, in `data`, behind the last one; `opens`: as the first one of its segment.
+
+        Raises `StorageRefused` if it does not follow that.
+        """
+        number, before, chain, at, end = group
+        if before != self.chain or (number != self.position + 1 and self.last_entry):
+            raise self._does_not_follow(entry, opens)
+        try:
+            local_aru = None if opens else only_local_aru(data, at, end)
+            if local_aru is None:
+                content, at = decode_state(data, at, end)
+                self.state.apply(content)
+                if opens and not _is_whole_state(content, self.state):
+                    raise NotCanonical("it opens the segment with another state than was before")
+            else:
+                at += ARU_BYTES
+                self.state.effect.local_aru = local_aru
+            for slot in decode_slots(data, at, end):
+                self.index.put(slot[0], entry)
+        except NotCanonical as error:
+            raise damaged(self._path_of(entry), f"group {number}: {error}") from None
+        self.position, self.chain, self.last_entry = number, chain, entry
+
+    def _path_of(self, entry: int) -> Path:
+        place = Place.of(entry)
+        assert place is not None, "the group has a place"
+        return self.path(place.segment)
+
+    def _does_not_follow(self, entry: int, opens: bool) -> StorageRefused:
+        path = self._path_of(entry)
+        if opens and self.last_entry:
+            before = self._path_of(self.last_entry).name
+            return StorageRefused(f"{path}: does not go on where {before} ends, and should; {MUST_NOT_VOTE_AGAIN}")
+        return damaged(path, f"the group behind group {self.position} does not follow it")
+
+
+def _is_whole_state(content: Content, state: Content) -> bool:
+    whole = Content()
+    whole.apply(content)
+    return whole == state
+
+
+def scan(directory: Path, owner: StorageOwner | None = None) -> Log:
+    """Read and check the whole log in `directory`.
+
+    Raises `StorageRefused` if it is damaged, lacks something, or was not made for `owner` (None: for any server).
+    Nothing is changed.
+    """
+    log = Log(directory, read_heads(directory, owner))
+    log.end = log.head.size
+    _read_segments(log, log.heads)
+    return log
+
+
+def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
+    """Read and check the end of the log in `directory`, from the beginning of the last segment that has a group.
+
+    Position and state are those of the whole log, since each segment opens with the state; the index holds only slots
+    of this end. Raises `StorageRefused` as `scan` does, for all that is found without reading what is before.
+    """
+    log = Log(directory, read_heads(directory, owner))
+    log.end = log.head.size
+    numbers = sorted(log.heads, reverse=True)
+    for number in numbers:
+        head = log.heads[number]
+        first = group_at(_content(log.path(number)), head.size, head.salt)
+        if first is not None:
+            _, log.chain, _, _, _ = first
+            break
+    _read_segments(log, range(number, numbers[0] + 1))
+    return log
+
+
+def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, SegmentHead]:
+    """The heads of all segments of a log.
+
+    Raises `StorageRefused` if one is missing, damaged, another's or cut short.
+    """
+    heads: dict[int, SegmentHead] = {}
+    for expected, number in enumerate(numbers_in(directory), start=1):
+        if number != expected:
+            break
+        path = segment_path(directory, number)
+        head = _read_head(path)
+        _refuse_strange(path, head, heads.get(1, head), number, owner)
+        heads[number] = head
+    if len(heads) < max(numbers_in(directory), default=1):
+        missing = segment_path(directory, len(heads) + 1)
+        raise StorageRefused(
+            f"{missing}: missing, although other segments of this log are there; {MUST_NOT_VOTE_AGAIN}"
+        )
+    return heads
+
+
+def _read_head(path: Path) -> SegmentHead:
+    with path.open("rb") as file:
+        data = file.read(BLOCK_BYTES)
+        if len(data) == BLOCK_BYTES:
+            size = _SIZE_OF_HEAD.unpack_from(data)[0]
+            data += file.read(min(size, _HEAD_BYTES_MAX) - BLOCK_BYTES) if size > BLOCK_BYTES else b""
+    return SegmentHead.decode(path, data)
+
+
+def _refuse_strange(path: Path, head: SegmentHead, first: SegmentHead, number: int, owner: StorageOwner | None) -> None:
+    if owner is not None:
+        owner.refuse_storage_of(head.owner, path.parent)
+    if (head.identity, head.owner) != (first.identity, first.owner):
+        raise StorageRefused(
+            f"{path}: belongs to the storage {head.identity.hex()}, and the log beside it to the storage "
+            f"{first.identity.hex()}; bring back the files of one directory together"
+        )
+    if head.number != number:
+        raise damaged(path, f"it is segment {head.number} under another name")
+    size = path.stat().st_size
+    if size < head.room:
+        raise StorageRefused(f"{path}: cut off at {size} bytes of {head.room}; {MUST_NOT_VOTE_AGAIN}")
+
+
+def _read_segments(log: Log, numbers: Iterable[int]) -> None:
+    """Read the segments with these numbers, which are all from the first of them to the last of the log.
+
+    Groups fill one segment after the other. So behind a group that is not valid, and behind a segment without a valid
+    one, there is nothing.
+    """
+    ended: Path | None = None
+    for number in numbers:
+        path, head = log.path(number), log.heads[number]
+        data = _content(path)
+        used = len(data.rstrip(b"\0"))
+        if used > head.size and ended is not None:
+            raise acknowledged_lost(ended)
+        end = _read_groups(log, number, data)
+        torn_bytes = max(used - end, 0)
+        if used > head.size:
+            log.segment, log.end, log.torn_bytes = number, end, torn_bytes
+        if torn_bytes and another_marker(data, end, head.salt):
+            raise acknowledged_lost(path)
+        if torn_bytes or end == head.size:
+            ended = ended or path
+
+
+def _read_groups(log: Log, number: int, data: bytes) -> int:
+    """Read the groups of a segment from its head on. Returns the offset of the end of the last valid one."""
+    head = log.heads[number]
+    base = Place(number, 0).entry
+    at = head_bytes = head.size
+    while (group := group_at(data, at, head.salt)) is not None:
+        log.found(group, data, base | at, at == head_bytes)
+        at = group[-1]
+    return at
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+def acknowledged_lost(path: Path) -> StorageRefused:
+    """The refusal of a segment that is damaged where something was written behind: what is damaged was on disk."""
+    return StorageRefused(f"{path}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}")

@@ -1,0 +1,167 @@
+"""The segments of a log: files that are filled with zeros ahead, each with a head that says whose it is."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from struct import Struct, error
+from typing import Final
+
+from attrs import frozen
+from xxhash import xxh3_128_digest
+
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.directory import sync_directory
+from pfsb.storage.log.durable import sync_data
+from pfsb.storage.owner import StorageOwner
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, other_format
+
+FORMAT_VERSION: Final = 4
+"""Number of the format of data directories that this version writes. Formats 1 and 2 belong to versions of pfsb that
+were not released; `pfsb.storage.migration` takes over those of format 3, a SQLite database."""
+MAGIC: Final = b"pfsb log"
+BLOCK_BYTES: Final = 4_096
+"""A head takes a multiple of this size, so that no later write touches a sector of it."""
+CHECK_BYTES: Final = 16
+ROOM_BYTES_MAX: Final = 16 * 1_048_576
+ROOM_BYTES_MIN: Final = 1_048_576
+_FIXED: Final = Struct(">8sIIQQ8s16sHBHH")
+"""Magic, format, size of the head, number, room, identity, salt, server id, and the lengths of what follows: of the
+cluster digest and of the cluster's name, in bytes, and the number of members."""
+UNFINISHED: Final = "next.new"
+"""Name of a segment that is being made."""
+
+
+@frozen
+class SegmentHead:
+    """The head of a segment: everything about it that does not change."""
+
+    number: int
+    """1 for the first segment of a log, and one more for each later one."""
+    room: int
+    """Size, in bytes, that the file has from its making on. It may have grown beyond."""
+    identity: bytes
+    """Identity of the storage (Departure 12)."""
+    salt: bytes
+    """Random bytes, of this segment alone."""
+    owner: StorageOwner
+
+    @property
+    def size(self) -> int:
+        """Size, in bytes, of the encoded head; the first group begins there."""
+        needed = len(self._content(0)) + CHECK_BYTES
+        return -(-needed // BLOCK_BYTES) * BLOCK_BYTES
+
+    def encode(self) -> bytes:
+        size = self.size
+        content = self._content(size).ljust(size - CHECK_BYTES, b"\0")
+        return content + _check(content)
+
+    def _content(self, size: int) -> bytes:
+        owner = self.owner
+        name = owner.cluster_name.encode()
+        fixed = _FIXED.pack(
+            MAGIC,
+            FORMAT_VERSION,
+            size,
+            self.number,
+            self.room,
+            self.identity,
+            self.salt,
+            owner.server_id,
+            len(owner.cluster_digest),
+            len(name),
+            len(owner.members),
+        )
+        members = Struct(f">{len(owner.members)}H").pack(*owner.members)
+        return fixed + owner.cluster_digest + name + members
+
+    @classmethod
+    def decode(cls, path: Path, data: bytes) -> SegmentHead:
+        """The head at the beginning of `data`, which was read from `path`. Raises `StorageRefused` if it is none, is
+        damaged, or is of another format."""
+        if len(data) < _FIXED.size or not data.startswith(MAGIC):
+            raise damaged(path, "its head is missing or damaged")
+        _, version, size, number, room, identity, salt, server_id, digest_bytes, name_bytes, count = _FIXED.unpack_from(
+            data
+        )
+        if version != FORMAT_VERSION:
+            raise other_format(path, version, FORMAT_VERSION)
+        content = data[: max(size, CHECK_BYTES) - CHECK_BYTES]
+        if size > len(data) or _check(content) != data[len(content) : size]:
+            raise damaged(path, "its head is damaged")
+        name_at = _FIXED.size + digest_bytes
+        members_at = name_at + name_bytes
+        try:
+            name = data[name_at:members_at].decode()
+            members = Struct(f">{count}H").unpack_from(content, members_at)
+        except (UnicodeDecodeError, error):
+            raise damaged(path, "its head is damaged") from None
+        owner = StorageOwner(name, data[_FIXED.size : name_at], members, server_id)
+        head = cls(number, room, identity, salt, owner)
+        if head.encode() != data[:size]:
+            raise damaged(path, "its head is damaged")
+        return head
+
+
+def _check(content: bytes) -> bytes:
+    check: bytes = xxh3_128_digest(content)
+    return check
+
+
+def damaged(path: Path, how: str) -> StorageRefused:
+    """The refusal of a segment that is not as it was written."""
+    return StorageRefused(f"{path}: damaged ({how}); {MUST_NOT_VOTE_AGAIN}")
+
+
+_NAME: Final = re.compile(r"(\d{10})\.log", re.ASCII)
+
+
+def room_of(number: int) -> int:
+    """Size, in bytes, of the segment with this number: the first ones are small, as most storages of tests are."""
+    return int(min(ROOM_BYTES_MIN << 2 * min(number - 1, 10), ROOM_BYTES_MAX))
+
+
+def segment_path(directory: Path, number: int) -> Path:
+    """The path of a segment in the directory of the log."""
+    return directory / f"{number:010d}.log"
+
+
+def numbers_in(directory: Path) -> Iterator[int]:
+    """The numbers of the segments in a directory, ascending."""
+    names = (_NAME.fullmatch(path.name) for path in directory.iterdir())
+    yield from sorted(int(name[1]) for name in names if name is not None)
+
+
+def make_segment(directory: Path, head: SegmentHead, pause: Callable[[], None] = lambda: None) -> None:
+    """Make the file of a segment: full of zeros behind its head, and on disk before it gets its name.
+
+    Zeros are written, and not only reserved: a group is then written over bytes of the file, which takes half as long
+    as one that makes the file grow, since the journal of the file system has no part in it. `pause` is called before
+    each megabyte. Raises OSError; what was made until then has the name `UNFINISHED`, and no meaning.
+    """
+    unfinished = directory / UNFINISHED
+    descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    try:
+        for at in range(0, head.room, _PIECE_BYTES):
+            pause()
+            piece = head.encode() if at == 0 else b""
+            _write_all(descriptor, piece.ljust(min(_PIECE_BYTES, head.room - at), b"\0"), at)
+            sync_data(descriptor)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(unfinished, segment_path(directory, head.number))
+    sync_directory(directory)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        written = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[written:], offset + written
+
+
+_PIECE_BYTES: Final = 1_048_576

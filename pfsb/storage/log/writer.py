@@ -1,0 +1,118 @@
+"""Writing groups to a log, one after the other: each is on disk before the next one is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from pfsb.storage.directory import sync_directory
+from pfsb.storage.effect import Effect
+from pfsb.storage.log.durable import DurableFile
+from pfsb.storage.log.groups import Sealed, seal
+from pfsb.storage.log.index import SEGMENT_BYTES_MAX
+from pfsb.storage.log.items import Content, encode
+from pfsb.storage.log.scan import Log
+from pfsb.storage.log.segments import SegmentHead
+
+
+def _none_is_ready() -> SegmentHead | None:
+    return None
+
+
+def _nobody_makes_one(number: int) -> None:
+    pass
+
+
+@define(eq=False)
+class LogWriter:
+    """Writes groups behind the last one of a log. One thread at a time uses it.
+
+    `take_next` returns the head of the next segment, if that has been made, and `want_next` is called with its number
+    when half of the present one is full. If the next segment is not ready when the present one is full, the writer goes
+    on in the present one, whose file grows: that is slower, and a group waits for nothing else.
+    """
+
+    log: Log
+    _file: DurableFile
+    _take_next: Callable[[], SegmentHead | None] = _none_is_ready
+    _want_next: Callable[[int], None] = _nobody_makes_one
+    _has_asked: bool = field(default=False, init=False)
+    """Whether the next segment has been asked for."""
+
+    @classmethod
+    def open(
+        cls,
+        log: Log,
+        take_next: Callable[[], SegmentHead | None] = _none_is_ready,
+        want_next: Callable[[int], None] = _nobody_makes_one,
+    ) -> LogWriter:
+        """Open the last segment of a log that was just read, and make its last group durable, whatever wrote it.
+
+        The process that wrote it may have died before it was on disk, or heard that this has failed: then it is in the
+        memory of the kernel only. Therefore it is written once more, before anything rests on it. What a torn group has
+        left behind it is overwritten with zeros. Raises OSError, or `NoRoom`.
+        """
+        file = DurableFile.open(log.path(log.segment))
+        try:
+            begins = log.last.offset if log.last is not None and log.last.segment == log.segment else log.end
+            with log.path(log.segment).open("rb") as segment:
+                segment.seek(begins)
+                last = segment.read(log.end - begins)
+            if last or log.torn_bytes:
+                file.write([last, bytes(log.torn_bytes)], begins)
+            log.torn_bytes = 0
+            sync_directory(log.directory)
+        except BaseException:
+            file.close()
+            raise
+        return cls(log, file, take_next, want_next)
+
+    @property
+    def position(self) -> int:
+        return self.log.position
+
+    def write(self, effect: Effect) -> None:
+        """Write a group of records; it is on disk when this method returns. Errors are those of `append`."""
+        self.append(Content(effect=effect))
+
+    def append(self, content: Content) -> None:
+        """Write a group; it is on disk when this method returns.
+
+        Raises `NoRoom`: then nothing is written, and the call may be repeated. After OSError it is not known what is on
+        disk: nothing more may be written.
+        """
+        log = self.log
+        group, content = self._sealed(content)
+        if log.end + group.size > log.head.room and self._go_on():
+            group, content = self._sealed(content)
+        assert log.end < SEGMENT_BYTES_MAX, "the index has room for the offset"
+        self._file.write(group.pieces, log.end)
+        log.written(content, group)
+        if not self._has_asked and log.end > log.head.room // 2:
+            self._has_asked = True
+            self._want_next(log.segment + 1)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _sealed(self, content: Content) -> tuple[Sealed, Content]:
+        """The next group, and its content: that of a group that opens a segment holds the whole state, too."""
+        log = self.log
+        if log.end == log.head.size:
+            content = log.state.opening(content)
+        return seal(log.head.salt, log.chain, log.position + 1, encode(content)), content
+
+    def _go_on(self) -> bool:
+        """Go on to the next segment; returns False if it has not been made yet, or nothing is in the present one."""
+        if self.log.end == self.log.head.size:
+            return False
+        head = self._take_next()
+        if head is None:
+            return False
+        file = DurableFile.open(self.log.path(head.number))
+        self._file.close()
+        self._file = file
+        self._has_asked = False
+        self.log.go_on_in(head)
+        return True

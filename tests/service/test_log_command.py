@@ -1,0 +1,131 @@
+"""Tests of `pfsb log`, and of the example that reads a log."""
+
+from __future__ import annotations
+
+import io
+import json
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase
+
+import pfsb
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.service.log_command import Options, run
+from pfsb.storage.log.segments import segment_path
+from tests.storage.support import Server, batch, ordered_to, slot_records
+
+EXAMPLE = Path(pfsb.__file__).resolve().parents[1] / "docs" / "internals" / "read_log.py"
+
+
+class LogCommandTests(SynchronousTestCase):
+    """A data directory of four groups."""
+
+    def setUp(self) -> None:
+        self.directory = Path(self.mktemp())
+        server = Server(self.directory)
+        self.identity = server.storage.recover().identity
+        server.write(ViewRecord(5, 4), *ordered_to(2), PeerRecord(1, b"disk-001", 3, 99))
+        server.write(ProposalRecord(3, 4, batch("three")), OrderedRecord(4, batch("four")))
+        server.write(ProposalRecord(3, 5, batch("THREE")), AruRecord(2))
+        server.storage.close()
+
+    def run_command(self, *words: str) -> tuple[str, str, int]:
+        """Standard output, standard error and exit status."""
+        options = Options()
+        options.parseOptions(words)
+        out, err = io.StringIO(), io.StringIO()
+        self.patch(sys, "stdout", out)
+        self.patch(sys, "stderr", err)
+        try:
+            run(None, options).send(None)
+        except StopIteration:
+            return out.getvalue(), err.getvalue(), 0
+        except SystemExit as end:
+            return out.getvalue(), err.getvalue(), int(end.code or 0)
+        raise AssertionError("the command waits for something")
+
+    def test_log_is_summed_up(self) -> None:
+        """The owner, the size and the state."""
+        out, err, status = self.run_command(str(self.directory))
+        said = dict(line.split(maxsplit=1) for line in out.splitlines())
+        self.assertEqual((err, status), ("", 0))
+        self.assertEqual((said["cluster"], said["server_id"], said["position"]), ("four", "2", "4"))
+        self.assertEqual((said["slots"], said["local_aru"], said["identity"]), ("4", "2", self.identity.hex()))
+
+    def test_groups_are_listed(self) -> None:
+        """One line each, with slots and views."""
+        out, _, _ = self.run_command(str(self.directory / "log"), "--groups")
+        lines = [line for line in out.splitlines() if line.startswith("group ")]
+        self.assertEqual(len(lines), 4)
+        self.assertTrue(lines[0].startswith("group 1: segment 1, byte 4096, "))
+        self.assertIn(" slots 3@4 4@0", lines[2])
+
+    def test_json(self) -> None:
+        """One object a line: the groups, then the log."""
+        out, _, _ = self.run_command(str(self.directory), "--json")
+        *groups, log = [json.loads(line) for line in out.splitlines()]
+        self.assertEqual([group["group"] for group in groups], [1, 2, 3, 4])
+        self.assertEqual(groups[0]["incarnation"], 1)
+        self.assertEqual(groups[1]["peers"], {"1": {"identity": b"disk-001".hex(), "incarnation": 3, "position": 99}})
+        slot = {"seq": 3, "view": 5, "bytes": 5, "digest": batch("THREE").digest.hex()}
+        self.assertEqual(groups[3]["slots"], [slot])
+        self.assertEqual((log["position"], log["last_installed"], log["members"]), (4, 4, [0, 1, 2, 3]))
+
+    def query(self, path: Path, statement: str) -> list[tuple[Any, ...]]:
+        with closing(sqlite3.connect(path)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def test_sqlite_file_holds_everything(self) -> None:
+        """For the sqlite3 tool."""
+        path = Path(self.mktemp())
+        _, err, status = self.run_command(str(self.directory), "--sqlite", str(path))
+        self.assertEqual((err, status), ("", 0))
+        history = self.query(path, "SELECT seq, view, number, batch FROM history ORDER BY seq")
+        self.assertEqual(history[2:], [(3, 5, 4, b"THREE"), (4, 0, 3, b"four")])
+        self.assertEqual(self.query(path, "SELECT * FROM views"), [(5, 4, 2, 4)])
+        self.assertEqual(self.query(path, "SELECT number, slots FROM groups"), [(1, 0), (2, 2), (3, 2), (4, 1)])
+        self.assertEqual(self.query(path, "SELECT first_group, last_group FROM segments"), [(1, 4)])
+        self.assertEqual(self.query(path, "SELECT * FROM peers"), [(1, b"disk-001".hex(), 3, 99)])
+        again = self.assertRaises(usage.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
+        self.assertIn("exists already", str(again))
+
+    def test_log_that_a_start_would_refuse(self) -> None:
+        """One line, in the words of a start, and exit status 1."""
+        path = segment_path(self.directory / "log", 1)
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"three", b"threw"))
+        _, err, status = self.run_command(str(self.directory))
+        self.assertIn("damaged before its end, where acknowledged records stand", err)
+        self.assertEqual((err.count("\n"), status), (1, 1))
+        path.write_bytes(data.replace(b"THREE", b"THREW"))
+        out, err, status = self.run_command(str(self.directory))
+        self.assertIn("holds 3 groups of records, and this server had written 4", err)
+        self.assertIn("torn_bytes", out)
+        self.assertEqual(status, 1)
+
+    def test_gap_is_reported(self) -> None:
+        """As by a start."""
+        server = Server(self.directory)
+        server.storage.recover()
+        server.write(*slot_records([7]), AruRecord(7))
+        server.storage.close()
+        self.assertIn("slot 5 is missing from the history", self.run_command(str(self.directory))[1])
+
+    def test_mistakes_of_the_command_line(self) -> None:
+        """One line that says what is needed."""
+        for words, problem in (((), "one data directory is needed"), (("/nowhere",), "no data directory with a log")):
+            error = self.assertRaises(usage.UsageError, self.run_command, *words)
+            self.assertIn(problem, str(error))
+
+    def test_example_in_the_documentation_reads_the_log(self) -> None:
+        """docs/internals/log.rst shows it as the whole reader."""
+        command = [sys.executable, str(EXAMPLE), str(self.directory / "log")]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        self.assertEqual(found.stdout.splitlines(), ["1", "2 1:0:6 2:0:6", "3 3:4:5 4:0:4", "4 3:5:5"])
+        self.assertLessEqual(len(EXAMPLE.read_text().splitlines()), 40)

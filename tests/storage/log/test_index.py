@@ -1,0 +1,40 @@
+"""Tests of `pfsb.storage.log.index` against a dictionary."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.storage.log.index import SEGMENT_BYTES_MAX, Place, SlotIndex
+
+SEQS = st.integers(1, 12) | st.integers(4_090, 4_100) | st.integers(8_185, 8_200) | st.integers(1, 2**53)
+PLACES = st.builds(Place, st.integers(1, 2**20), st.integers(0, SEGMENT_BYTES_MAX - 1))
+
+
+class IndexTests(SynchronousTestCase):
+    """Slots around the borders of chunks, and far away."""
+
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(st.dictionaries(SEQS, PLACES), SEQS)
+    def test_index_holds_what_a_dictionary_holds(self, places: dict[int, Place], seq: int) -> None:
+        """The latest place of each slot."""
+        index = SlotIndex()
+        for each, place in places.items():
+            index.put(each, Place(1, 1).entry)
+            index.put(each, place.entry)
+        self.assertEqual(index.get(seq), places.get(seq))
+        self.assertEqual(index.above(0), sorted(places))
+        self.assertEqual(index.above(seq), sorted(each for each in places if each > seq))
+
+    def test_first_gap(self) -> None:
+        """At the beginning, at the end, on both sides of a border between chunks, and nowhere."""
+        for last in (1, 2, 4_095, 4_096, 4_097, 8_191, 8_192, 10_000):
+            for gap in {1, 2, 4_095, 4_096, 4_097, 8_191, 8_192, last - 1, last}:
+                index = SlotIndex()
+                for seq in range(1, last + 2):
+                    if seq != gap:
+                        index.put(seq, Place(1, 4_096).entry)
+                self.assertEqual(index.first_gap(last), gap if 1 <= gap <= last else None, (last, gap))
+        self.assertIsNone(SlotIndex().first_gap(0))
+        self.assertEqual(SlotIndex().first_gap(5_000), 1)

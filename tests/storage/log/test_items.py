@@ -1,0 +1,71 @@
+"""Tests of `pfsb.storage.log.items`: each content has one form, and each form one content."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.storage.effect import Effect, StoredSlot
+from pfsb.storage.log.items import Content, NotCanonical, decode, encode, slots_of
+from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
+
+NUMBERS = st.integers(0, NUMBER_MAX)
+EIGHT = st.binary(min_size=8, max_size=8)
+PEERS = st.builds(PeerRecord, st.integers(0, SERVER_ID_MAX), EIGHT, NUMBERS, NUMBERS)
+SLOTS = st.builds(StoredSlot, NUMBERS, st.binary(max_size=40).map(Batch))
+EFFECTS = st.builds(
+    Effect,
+    st.none() | st.builds(ViewRecord, NUMBERS, NUMBERS),
+    st.none() | NUMBERS,
+    st.dictionaries(NUMBERS, SLOTS, max_size=4),
+    st.lists(PEERS, max_size=4).map(lambda peers: {peer.server_id: peer for peer in peers}),
+)
+CONTENTS = st.builds(Content, st.none() | NUMBERS, EFFECTS, st.dictionaries(NUMBERS, EIGHT, max_size=3))
+
+
+class FormTests(SynchronousTestCase):
+    """Groups as bytes."""
+
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(CONTENTS)
+    def test_content_comes_back(self, content: Content) -> None:
+        """Decoding gives the content, in whatever order it was put together."""
+        self.assertEqual(decode(b"".join(encode(content))), content)
+
+    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(CONTENTS, st.data())
+    def test_no_other_form_is_accepted(self, content: Content, data: st.DataObject) -> None:
+        """Bytes that are accepted at all are the form of their content."""
+        form = bytearray(b"".join(encode(content)))
+        if form:
+            at = data.draw(st.integers(0, len(form) - 1))
+            form[at] = data.draw(st.integers(0, 255))
+            form = form[: data.draw(st.integers(0, len(form)))]
+        try:
+            found = decode(bytes(form))
+        except NotCanonical:
+            return
+        self.assertEqual(b"".join(encode(found)), form)
+
+    def test_items_out_of_order_and_twice_are_refused(self) -> None:
+        """The second of two items of one kind would replace the first."""
+        views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
+        one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
+        for body in (aru + views, views + views, aru + aru, two + one, one + one, one + aru):
+            self.assertRaises(NotCanonical, decode, body)
+        self.assertEqual(len(slots_of(one + two, 0, len(one + two))), 2)
+
+    def test_state_before_and_an_opening_give_the_state_after(self) -> None:
+        """The first group of a segment holds the state, and is enough without the groups before."""
+        before = Content(3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}), {2: b"digest-2"})
+        group = Content(None, Effect(None, 8, {9: StoredSlot(4, Batch(b"nine"))}, {0: PeerRecord(0, b"disk-000")}))
+        opening = before.opening(group)
+        self.assertEqual(before.effect.local_aru, 7, "the state itself is not changed")
+        alone = Content()
+        alone.apply(opening)
+        before.apply(group)
+        self.assertEqual(alone, before)
+        self.assertEqual(opening.effect.slots, group.effect.slots)
