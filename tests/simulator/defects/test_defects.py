@@ -44,6 +44,7 @@ BY_DIRECTED_SCHEDULES = {
 NOT_SHOWN_BY_CHANCE = {
     "admission-told-early",
     "anybody-vouches",
+    "arrived-updates-repeated",
     "contested-ignored",
     "copies-in-parts",
     "deaf-server-keeps-sessions",
@@ -70,6 +71,7 @@ NOT_SHOWN_BY_CHANCE = {
     "read-of-former-life",
     "size-unproved",
     "small-behind-large",
+    "timer-of-former-writes",
     "two-lives-count",
     "votes-before-word",
     "wrong-names-told",
