@@ -154,7 +154,8 @@ def _content_after(groups: int) -> Recovery:
 
 
 class LogTarget(FileTarget):
-    """Checks that a server refuses a changed log, or recovers exactly what was written up to the end of some group."""
+    """Checks that a server refuses a log whose groups are changed, or recovers exactly what was written up to the end
+    of some group."""
 
     name = "logs"
     help = "logs of data directories, changed by a disk"
@@ -162,11 +163,13 @@ class LogTarget(FileTarget):
 
     def seeds(self) -> list[bytes]:
         self._files = _files(GROUPS)
-        return [self._files[SEGMENT].rstrip(b"\x00")]
+        # All but the head of the segment, which is mostly zeros: most changes would be there, and all are refused.
+        return [self._files[SEGMENT][BLOCK_BYTES:].rstrip(b"\x00")]
 
     def run(self, data: bytes) -> None:
         directory = self.clear()
-        _write(directory, self._files | {SEGMENT: data.ljust(ROOM_BYTES, b"\x00")})
+        head = self._files[SEGMENT][:BLOCK_BYTES]
+        _write(directory, self._files | {SEGMENT: (head + data).ljust(ROOM_BYTES, b"\x00")})
         with suppress(StorageRefused):
             found = _recovered(directory)
             known = [_content_after(groups) for groups in range(len(GROUPS) + 1)]
