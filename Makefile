@@ -15,9 +15,10 @@ run: $(ready)
 test: $(ready)
 	$(bin)/python -m twisted.trial $(TESTS)
 
-# Under a minute: everything but long tests, which are those with simulator runs, real clusters and load.
+# Under a minute: everything but long tests, which are those with simulator runs, real clusters and load. No quick test
+# starts a server, so two processes can share them.
 quick: $(ready)
-	PFSB_QUICK=1 $(bin)/python -m twisted.trial $(TESTS)
+	PFSB_QUICK=1 $(bin)/python -m twisted.trial --jobs=2 $(TESTS)
 
 # As many seeds as fit into SECONDS, on all cores; each time others.
 simulate: $(ready)
