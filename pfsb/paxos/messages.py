@@ -254,9 +254,12 @@ class Heard:
 class KnownPosition:
     """Departure 43: the state in which the sender knows the receiver's storage.
 
-    A server tells it with ACQUAINTED, and in answer to a frame that it has refused, because it knows a later state than
-    the frame tells. The receiver compares that state with its own. If it lacks nothing, and the incarnation is the
-    present one, the sender takes its frames; an earlier incarnation means that the frame was delayed.
+    A server sends KNOWN_POSITION with each ACQUAINTED. It also sends KNOWN_POSITION in answer to a frame that it has
+    refused because it knows a later state of the storage than the frame tells.
+
+    The receiver compares the told state with that of its storage. If its storage is at least as far, and the told
+    incarnation is the present one, the receiver counts the ACQUAINTED. If the told incarnation is an earlier one, the
+    message was delayed, and counts for nothing. If the told state is later, the receiver's storage has lost something.
     """
 
     server_id: int

@@ -21,8 +21,8 @@ GUESSING_WAITS = 16
 that were sent again. If messages are lost, a request that was sent once is answered within that time, and the guessing
 ends. If answers are slow, none is; then times are measured from the first copy (`RoundTrip._guess`)."""
 JITTER = 0.25
-"""Maximum share by which a wait is made longer than double, so that servers that wait for the same thing do not stay in
-step."""
+"""A wait that has passed in vain is doubled, and the doubled wait is made longer by a random share of itself, at most
+this one, so that servers that wait for the same thing do not stay in step."""
 RELAXATION = 0.97
 """Factor by which the measured times shrink in each period of ALIVE in which nothing is under way: half of them is left
 after some 4 s with the default timers."""

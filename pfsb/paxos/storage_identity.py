@@ -241,11 +241,11 @@ class StorageIdentityHandler(Handler):
             self._acquaint(message.server_id)
 
     def _acquaint(self, sender: int) -> None:
-        """Send ACQUAINTED to server `sender`, whose frame is being handled: the identity of that server's storage is on
-        disk here.
+        """Send ACQUAINTED and KNOWN_POSITION to server `sender`, whose frame is being handled.
 
-        KNOWN_POSITION tells in which state the storage is known. If the sender was started with an earlier one, it
-        finds so, and is not admitted.
+        ACQUAINTED says that the identity of that server's storage is on disk here, KNOWN_POSITION in which state the
+        storage is known here. If that server was started with an earlier state of its storage, it learns so from
+        KNOWN_POSITION, and is not admitted.
         """
         self._turn.send(Acquainted(self._data.server.server_id, self._membership.identities[sender]), sender)
         self._positions.tell_known(sender)

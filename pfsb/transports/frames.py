@@ -348,7 +348,10 @@ class FrameCodec:
             raise self._wrong_flags(flags, sender)
 
     def check_tag(self, sender: int, frame: bytes, body: bytes) -> None:
-        """Check the tag of a whole frame. Raises `FrameRefused` if it does not fit these bytes and the secret."""
+        """Check the tag of `frame`, a whole frame with this body.
+
+        Raises `FrameRefused` if the tag does not fit the header, the body and the secret.
+        """
         if compare_digest(frame[_TAG_AT:OVERHEAD_BYTES], self.tag(frame[:_TAG_AT], body)):
             return
         if self._flags:

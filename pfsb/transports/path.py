@@ -1,6 +1,7 @@
 """One server's end of the path to one peer: how large a datagram may be, and frames that travel in parts.
 
-The parts of the path share one timer. The timer does not run while no frame is in parts and no probe is under way.
+One timer serves all that a path does in time: it repeats probes of the size and parts of frames, and reports which
+parts are missing. The timer does not run while no frame is in parts and no probe is under way.
 """
 
 from __future__ import annotations

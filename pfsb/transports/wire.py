@@ -113,7 +113,10 @@ def encode(message: Message) -> bytes:
 
 
 def encode_later(message: KnownPosition) -> bytes:
-    """The bytes of one message of the type `LATER`, as they stand in the body of a frame of its type."""
+    """The bytes of one message of a kind that was added after the first wire format (`LATER`).
+
+    Such messages travel in frames of the type `TYPE_LATER_MESSAGES`, in the body of which these bytes stand.
+    """
     row = (MessageKind.KNOWN_POSITION, message.identity, message.incarnation, message.position)
     packed: bytes = msgpack.packb(row)
     return packed

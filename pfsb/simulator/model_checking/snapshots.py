@@ -44,7 +44,8 @@ Frozen = tuple[Any, ...]
 """A frozen value, or the whole frozen state of one server: a hashable tuple."""
 
 UPDATE_SECONDS = 0.5
-"""Length of the Update_Timer, in seconds. All other times are 0, so that no two states differ only in a time."""
+"""Length of the Update_Timer, in seconds. It is above 0, so that a timer is due only when the model checker sets the
+clock to this time. All other times are 0, so that no two states differ only in a time."""
 
 ABSTRACTED: dict[tuple[type, str], Any] = {
     # Only logs and counters use these values.

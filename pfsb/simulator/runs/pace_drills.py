@@ -22,7 +22,7 @@ from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.cluster.network import LinkQuality
 
 SYNCS: Final = (0.6, 1.2, 5.0)
-"""How long, in seconds, each write of a slow disk takes."""
+"""The times, in seconds, of which the drill `slow_disks` draws one: so long does each write of a disk take."""
 SYNCS_MEASURED: Final = 40
 """How long the drill `slow_disks` measures, as a multiple of the time that one write takes."""
 SYNCS_PER_UPDATE: Final = 3.2

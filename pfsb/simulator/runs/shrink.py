@@ -54,7 +54,10 @@ class Shrinking:
                 return
 
     def _fewer_faults(self) -> Iterator[bool]:
-        """Try to leave out halves of the list of faults, then quarters and so on, and in the end single faults."""
+        """Try to leave out halves of the list of faults, then quarters and so on, and in the end single faults.
+
+        Yields after each try whether the run with fewer faults still fails.
+        """
         size = len(self.best.faults)
         while size >= 1:
             size = (size + 1) // 2

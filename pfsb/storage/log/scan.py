@@ -48,7 +48,7 @@ class Log:
     segment: int = 1
     """Number of the segment into which the next group goes."""
     end: int = 0
-    """Offset, in that segment, of the end of the last group in it, or of the end of its head."""
+    """Offset, in the segment `segment`, of the end of its last group; if it has none, of the end of its head."""
     torn_bytes: int = 0
     """Number of bytes behind the end that a torn group has left."""
     last_entry: int = 0
