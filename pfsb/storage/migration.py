@@ -72,6 +72,8 @@ def migrate(path: Path, log: Path, owner: StorageOwner, random_bytes: Callable[[
 def delete_old_files(directory: Path) -> None:
     """Delete what a finished migration has left over."""
     left = [path for path in old_files(directory) if path.exists()]
+    if left:
+        sync_directory(directory)  # the name of the log must be on disk before the database is gone
     for path in left:
         path.unlink()
     if left:

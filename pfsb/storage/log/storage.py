@@ -221,7 +221,13 @@ class LogStorage:
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         seconds = CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN
         if reader.has_stopped(seconds) and maker.has_stopped(seconds) and written:
-            self._note.close()
+            try:
+                self._note.close()
+            except OSError as error:  # the groups are on disk; the server must end all the same
+                self._log.error(
+                    "storage: the position note of {path} was not forced: {error}", path=str(self.path), error=error
+                )
+                return False
             self.lock.release()
             return True
         self._log.error("storage: {path} does not answer; what was not acknowledged may be lost", path=str(self.path))

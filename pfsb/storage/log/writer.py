@@ -39,6 +39,8 @@ class LogWriter:
     _want_next: Callable[[int], None] = _nobody_makes_one
     _has_asked: bool = field(default=False, init=False)
     """Whether the next segment has been asked for."""
+    _was_refused: bool = field(default=False, init=False)
+    """Whether the last group was refused for want of room, so that bytes of it may be in the present segment."""
 
     @classmethod
     def open(
@@ -79,15 +81,18 @@ class LogWriter:
     def append(self, content: Content) -> None:
         """Write a group; it is on disk when this method returns.
 
-        Raises `NoRoom`: then nothing is written, and the call may be repeated. After OSError it is not known what is on
-        disk: nothing more may be written.
+        Raises `NoRoom`: then nothing is written, and the call may be repeated, with the same content. Such a group
+        stays in its segment: in the next one it would leave bytes behind that look like damage before acknowledged
+        groups. After OSError it is not known what is on disk: nothing more may be written.
         """
         log = self.log
         group, content = self._sealed(content)
-        if log.end + group.size > log.head.room and self._go_on():
+        if log.end + group.size > log.head.room and not self._was_refused and self._go_on():
             group, content = self._sealed(content)
         assert log.end < SEGMENT_BYTES_MAX, "the index has room for the offset"
+        self._was_refused = True
         self._file.write(group.pieces, log.end)
+        self._was_refused = False
         log.written(content, group)
         if not self._has_asked and log.end > log.head.room // 2:
             self._has_asked = True

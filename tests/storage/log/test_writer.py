@@ -84,6 +84,30 @@ class WriterTests(LogTestCase):
         writer.append(content(slot(2, 100)))
         self.assertEqual(everything(self.directory).position, 2)
 
+    def test_refused_group_stays_in_its_segment_though_the_next_one_is_ready_by_then(self) -> None:
+        """In the next segment, its bytes in this one would look like damage before acknowledged groups."""
+        self.make_segment(1)
+        ready: list[segments.SegmentHead] = []
+        writer = LogWriter.open(scan(self.directory, OWNER), lambda: ready.pop() if ready else None)
+        self.addCleanup(writer.close)
+        for seq in range(1, 8):
+            writer.append(content(slot(seq, 700)))
+        write = DurableFile.write
+
+        def refuse(file: DurableFile, pieces: object, offset: int) -> None:
+            os.pwrite(file.descriptor, b"".join(pieces)[:90], offset)  # type: ignore[call-overload]
+            raise NoRoom
+
+        self.patch(DurableFile, "write", refuse)
+        self.assertRaises(NoRoom, writer.append, content(slot(8, 700)))
+        self.patch(DurableFile, "write", write)
+        ready.append(self.make_segment(2))
+        writer.append(content(slot(8, 700)))
+        self.assertEqual(writer.log.segment, 1)
+        writer.append(content(slot(9, 700)))
+        self.assertEqual(writer.log.segment, 2)
+        self.assertEqual(len(everything(self.directory).slots), 9)
+
     def test_start_writes_the_last_group_again(self) -> None:
         """The process that wrote it may have died before it was on disk."""
         self.write_all(CONTENTS[:3]).close()
