@@ -114,6 +114,11 @@ def has_ended(pid: int) -> bool:
         return True
 
 
+def command_of(pid: int) -> str:
+    """The name of the program that a process runs."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
 class ProcessTests(SynchronousTestCase):
     """Tests with real processes, which are ended whether the test succeeds or not."""
 
@@ -181,6 +186,8 @@ class ProcessTests(SynchronousTestCase):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as comparison:
             assert comparison.stdout is not None
             pids = [int(word) for word in comparison.stdout.readline().split()]
+            # setpriv asks for the signal at the parent's death, and then becomes the server.
+            wait_for("the servers", lambda: all(command_of(pid) != "setpriv" for pid in pids), 10)
             comparison.kill()
         self.assertEqual(len(pids), 2)
         wait_for("the end of the servers", lambda: all(map(has_ended, pids)), 10)
