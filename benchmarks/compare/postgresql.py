@@ -20,14 +20,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-from benchmarks.compare import wire
-from benchmarks.compare.system import KEYS, VALUE_BYTES, Choices, Load, Missing, System, Trouble, Write, ports, wait_for
-from pfsb.bench.client import LoadResult
+from benchmarks.compare.system import VALUE_BYTES, Choices, Missing, Trouble, Write, ports, wait_for
+from benchmarks.compare.wire import WireSystem
 
 WRITE_SECONDS: Final = 0.25
 """How long, in seconds, a writer waits for an answer before it tries again."""
-CONNECTIONS_MAX: Final = 256
-"""Maximum number of connections. Each carries one write at a time, and is a process of the server."""
 PRIMARY: Final = 0
 PROGRAMS: Final = Path("/usr/lib/postgresql")
 """Where Debian puts the programs of each version of PostgreSQL."""
@@ -37,7 +34,7 @@ _USERS: Final = ("postgres", "nobody")
 """Users of whom the first that exists runs the servers if this program runs as root, which PostgreSQL refuses."""
 
 
-class PostgreSQL(System):
+class PostgreSQL(WireSystem):
     name: ClassVar[str] = "PostgreSQL"
     durability: ClassVar[str] = (
         "fsync = on, full_page_writes = on, synchronous_commit = on, synchronous_standby_names = ANY (half of the "
@@ -48,8 +45,11 @@ class PostgreSQL(System):
     # PostgreSQL removes its shared memory only if it ends by itself. SIGQUIT makes it end at once, with the files that
     # a crash would leave.
     ending: ClassVar[signal.Signals] = signal.SIGQUIT
+    protocol: ClassVar[str] = "postgresql"
+    connections_max: ClassVar[int] = 256
+    """Each connection carries one write at a time, and is a process of the server."""
+    is_pipelined: ClassVar[bool] = False
     _programs: ClassVar[Path] = PROGRAMS
-    _client: ClassVar[str] = ""
 
     @classmethod
     def prepare(cls, choices: Choices) -> str:
@@ -58,7 +58,7 @@ class PostgreSQL(System):
         if not found:
             raise Missing(f"there is no PostgreSQL below {PROGRAMS} (Debian: apt-get install postgresql-15)")
         cls._programs = found[-1].parent
-        cls._client = wire.client()
+        cls.build_client()
         if os.geteuid() == 0 and _other_user() is None:
             raise Missing(f"it refuses to run as root, and there is no user named {' or '.join(_USERS)}")
         said = subprocess.run([found[-1], "--version"], capture_output=True, text=True).stdout.split()
@@ -121,7 +121,7 @@ class PostgreSQL(System):
             "full_page_writes": "on",
             "synchronous_commit": "on",
             "wal_level": "replica",
-            "max_connections": str(CONNECTIONS_MAX + 40),
+            "max_connections": str(self.connections_max + 40),
             "max_wal_size": "4GB",
             "wal_keep_size": "1GB",
             "primary_conninfo": primary,
@@ -153,15 +153,8 @@ class PostgreSQL(System):
         except OSError:
             return None
 
-    def load(self, load: Load) -> LoadResult | None:
-        if load.kind == "local":
-            self._load(Load("fill", 8, 32, count=KEYS))
-        return self._load(load)
-
-    def _load(self, load: Load) -> LoadResult:
-        connections = min(load.under_way, CONNECTIONS_MAX)
-        port = self._ports[self.wait_leader()]
-        return self.run_client(wire.command(self._client, "postgresql", port, load, connections, 1), load)
+    def leader_port(self) -> int:
+        return self._ports[self.wait_leader()]
 
     def open_writer(self, server: int) -> Write:
         client = _Client(self._ports[server], WRITE_SECONDS)

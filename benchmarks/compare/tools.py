@@ -59,12 +59,23 @@ def python_environment(name: str, *requirements: str) -> Path:
     return directory
 
 
-def built(source: Path, kind: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Path:
-    """The directory in which `command` has built `source`. Raises `Missing`.
+def go_client(source: Path, **environment: str) -> str:
+    """The path of a load client in Go, built of `source` and `closed_loop.go` at first use. Raises `Missing`."""
+    sources = (source, source.with_name("closed_loop.go"))
+    command = [program("go", "golang-go"), "build", "-o", f"{{out}}/{source.stem}", *map(str, sources)]
+    environment = {"GO111MODULE": "off", "GOFLAGS": "", **environment}
+    return str(built(sources, source.stem.replace("_", "-"), command, environment) / source.stem)
+
+
+def built(
+    sources: Sequence[Path], kind: str, command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Path:
+    """The directory in which `command` has built a program from its source files. Raises `Missing`.
 
     `{out}` in the command stands for that directory.
     """
-    digest = hashlib.blake2b(source.read_bytes() + repr(command).encode(), digest_size=8).hexdigest()
+    content = b"".join(source.read_bytes() for source in sources)
+    digest = hashlib.blake2b(content + repr(command).encode(), digest_size=8).hexdigest()
     directory = cache_directory() / f"{kind}-{digest}"
     if not directory.exists():
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +83,7 @@ def built(source: Path, kind: str, command: Sequence[str], environment: Mapping[
         with tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
             out = Path(scratch) / "out"
             out.mkdir()
-            _call([word.replace("{out}", str(out)) for word in command], f"building {source.name}", environment)
+            _call([word.replace("{out}", str(out)) for word in command], f"building {sources[0].name}", environment)
             out.rename(directory)
     return directory
 

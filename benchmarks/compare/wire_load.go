@@ -1,6 +1,5 @@
-// Load client for NATS JetStream and PostgreSQL, which speaks their wire protocols. The program keeps operations under
-// way, and prints "begin", "end" and one JSON object as the load clients of pfsb bench do, with the same buckets of
-// latencies (pfsb/bench/histogram.py). It needs nothing but Go's standard library.
+// Load client for NATS JetStream and PostgreSQL, which speaks their wire protocols. It is built together with
+// closed_loop.go, and needs nothing but Go's standard library.
 //
 // Each connection is served by one goroutine: each answer is followed by the next request, and requests are sent when
 // no further answer has arrived.
@@ -10,44 +9,27 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
-	"math/bits"
 	"math/rand"
 	"net"
 	"os"
-	"sort"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
-
-const subBuckets = 64
 
 // How long answers that are missing at the end of a load are waited for.
 const patience = 3 * time.Second
 
 var (
-	protocol    = flag.String("protocol", "", "nats or postgresql")
-	endpoint    = flag.String("endpoint", "", "host:port")
-	mode        = flag.String("mode", "put", "put, local, or fill: put each key once, in order")
-	connections = flag.Int("connections", 1, "")
-	depth       = flag.Int("depth", 1, "operations under way on each connection; 1 for postgresql")
-	seconds     = flag.Float64("seconds", 3, "measured time")
-	warmup      = flag.Float64("warmup", 1, "time before that")
-	count       = flag.Int64("count", 0, "if not 0: so many operations instead")
-	keys        = flag.Int("keys", 10000, "")
-	valueBytes  = flag.Int("value-bytes", 100, "")
+	protocol = flag.String("protocol", "", "nats or postgresql")
+	mode     = flag.String("mode", "put", "put, local, or fill: put each key once, in order")
+	depth    = flag.Int("depth", 1, "operations under way on each connection; 1 for postgresql")
 
-	value                       []byte
-	measuring, stopping         int32
-	issued, operations, refused int64
-	firstError                  atomic.Value
+	value []byte
 )
 
 // A dialect speaks one protocol on one connection.
@@ -229,25 +211,6 @@ func (p *postgres) answer(to []byte) (int, []byte, error) {
 
 func keyName(key int) string { return fmt.Sprintf("key-%08d", key) }
 
-func bucket(ns int64) int {
-	shift := bits.Len64(uint64(ns)) - 7
-	if shift < 0 {
-		shift = 0
-	}
-	return shift*subBuckets + int(ns>>uint(shift))
-}
-
-func cpuSeconds() float64 {
-	var r syscall.Rusage
-	syscall.Getrusage(syscall.RUSAGE_SELF, &r)
-	return float64(r.Utime.Sec+r.Stime.Sec) + float64(r.Utime.Usec+r.Stime.Usec)/1e6
-}
-
-func fail(what string, err error) {
-	fmt.Fprintln(os.Stderr, what, err)
-	os.Exit(2)
-}
-
 func connect() (net.Conn, *bufio.Reader, dialect) {
 	conn, err := net.DialTimeout("tcp", *endpoint, 5*time.Second)
 	if err != nil {
@@ -315,14 +278,7 @@ func work(conn net.Conn, in *bufio.Reader, spoken dialect, seed int64) map[int]i
 		if _, isRefusal := err.(*refusal); err != nil && !isRefusal {
 			fail("the server hung up:", err)
 		}
-		if atomic.LoadInt32(&measuring) != 0 {
-			if err != nil {
-				atomic.AddInt64(&refused, 1)
-				firstError.Store(err.Error())
-			} else {
-				counts[bucket(int64(time.Since(begun[slot])))]++
-			}
-		}
+		note(counts, begun[slot], err)
 		begin(slot)
 	}
 	return counts
@@ -330,7 +286,6 @@ func work(conn net.Conn, in *bufio.Reader, spoken dialect, seed int64) map[int]i
 
 func main() {
 	flag.Parse()
-	firstError.Store("")
 	value = bytes.Repeat([]byte("v"), *valueBytes)
 	type connected struct {
 		conn   net.Conn
@@ -342,51 +297,11 @@ func main() {
 		conn, in, spoken := connect()
 		all[i] = connected{conn, in, spoken}
 	}
-	var mutex sync.Mutex
-	var workers sync.WaitGroup
-	total := map[int]int64{}
-	start := func() {
-		for i := range all {
-			workers.Add(1)
-			go func(i int) {
-				defer workers.Done()
-				counts := work(all[i].conn, all[i].in, all[i].spoken, int64(i)+time.Now().UnixNano())
-				mutex.Lock()
-				defer mutex.Unlock()
-				for b, n := range counts {
-					total[b] += n
-				}
-			}(i)
+	measure(len(all), func(i int) map[int]int64 {
+		return work(all[i].conn, all[i].in, all[i].spoken, int64(i)+time.Now().UnixNano())
+	}, func() {
+		for _, each := range all { // a system may never answer some requests, as NATS does when its queues are full
+			each.conn.SetReadDeadline(time.Now().Add(patience))
 		}
-	}
-	if *count == 0 {
-		start()
-		time.Sleep(time.Duration(*warmup * 1e9))
-	}
-	atomic.StoreInt32(&measuring, 1)
-	fmt.Println("begin")
-	begun, cpuBegun := time.Now(), cpuSeconds()
-	if *count > 0 {
-		start()
-		workers.Wait()
-	} else {
-		time.Sleep(time.Duration(*seconds * 1e9))
-	}
-	atomic.StoreInt32(&measuring, 0)
-	took, cpu := time.Since(begun).Seconds(), cpuSeconds()-cpuBegun
-	fmt.Println("end")
-	atomic.StoreInt32(&stopping, 1)
-	for _, each := range all { // a system may never answer some requests, as NATS does when its queues are full
-		each.conn.SetReadDeadline(time.Now().Add(patience))
-	}
-	workers.Wait()
-	histogram := [][2]int64{}
-	for b, n := range total {
-		histogram = append(histogram, [2]int64{int64(b), n})
-		operations += n
-	}
-	sort.Slice(histogram, func(i, j int) bool { return histogram[i][0] < histogram[j][0] })
-	json.NewEncoder(os.Stdout).Encode(map[string]interface{}{
-		"client": "go", "operations": operations, "errors": refused, "first_error": firstError.Load(),
-		"seconds": took, "cpu_seconds": cpu, "histogram": histogram})
+	})
 }

@@ -45,7 +45,7 @@ class ZooKeeper(System):
         cls._java = program("java", "default-jdk-headless")
         compiler = program("javac", "default-jdk-headless")
         jars = ":".join(str(_JARS / f"{name}.jar") for name in _NEEDED)
-        classes = built(_SOURCE, "zookeeper-load", [compiler, "-cp", jars, "-d", "{out}", str(_SOURCE)])
+        classes = built([_SOURCE], "zookeeper-load", [compiler, "-cp", jars, "-d", "{out}", str(_SOURCE)])
         cls._class_path = f"{classes}:{jars}"
         named = [re.fullmatch(r"zookeeper-(\d[\d.]*)\.jar", file.name) for file in _JARS.glob("zookeeper-*.jar")]
         return next((found[1] for found in named if found), "unknown")

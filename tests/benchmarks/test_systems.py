@@ -43,11 +43,11 @@ class ToolTests(SynchronousTestCase):
         source.write_text("text")
         with patch.dict(os.environ, {"XDG_CACHE_HOME": str(Path(self.mktemp()).resolve())}):
             for _ in range(2):
-                error = self.assertRaises(Missing, built, source, "x", ["sh", "-c", "echo broken >&2; exit 3"])
+                error = self.assertRaises(Missing, built, [source], "x", ["sh", "-c", "echo broken >&2; exit 3"])
                 self.assertIn("broken", str(error))
-            first = built(source, "x", ["cp", str(source), "{out}/made"])
+            first = built([source], "x", ["cp", str(source), "{out}/made"])
             self.assertEqual((first / "made").read_text(), "text")
-            self.assertEqual(built(source, "x", ["cp", str(source), "{out}/made"]), first)
+            self.assertEqual(built([source], "x", ["cp", str(source), "{out}/made"]), first)
 
     def test_only_root_installs_and_others_are_told_the_command(self) -> None:
         """A package that is installed already needs nothing, and no root."""
