@@ -14,12 +14,13 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.log.listing import groups_of, plain_group, plain_log, plain_state, write_tables
 from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.position_note import PositionNote, note_of
-from pfsb.storage.refusals import history_gap
+from pfsb.support.one_argument import OneArgumentOptions
 
 
-class Options(usage.Options):
+class Options(OneArgumentOptions):
     """Command line of `pfsb log`."""
 
+    needed = "one data directory is needed (example: pfsb log var/four/2)"
     synopsis = "Usage: pfsb log DIRECTORY [options]"
     longdesc = (
         "Reads the whole log in a data directory, checks it as a start of its server would, and says what it holds. "
@@ -36,17 +37,8 @@ class Options(usage.Options):
 
     directory: Path
 
-    def parseOptions(self, options: Any = None) -> None:
-        """Accept DIRECTORY before the options, where Twisted by itself accepts no arguments."""
-        given = list(sys.argv[1:] if options is None else options)
-        if given and not given[0].startswith("-"):
-            given.append(given.pop(0))
-        super().parseOptions(given)
-
-    def parseArgs(self, *arguments: str) -> None:
-        if len(arguments) != 1:
-            raise usage.UsageError("one data directory is needed (example: pfsb log var/four/2)")
-        self.directory = Path(arguments[0])
+    def take(self, argument: str) -> None:
+        self.directory = Path(argument)
 
     def postOptions(self) -> None:
         if not self.log.is_dir():
@@ -77,9 +69,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 def _check(log: Log) -> None:
     """Raise `StorageRefused` for what a start would find wrong besides the log itself."""
-    gap = log.index.first_gap(log.state.local_aru)
-    if gap is not None:
-        raise history_gap(str(log.directory), gap, log.state.local_aru)
+    log.refuse_gap()
     note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
     if log.state.incarnation is not None or note.path.exists():
         note.refuse_less(log.directory, log.position)

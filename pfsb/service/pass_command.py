@@ -18,13 +18,15 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.passes import DIGEST_BYTES
 from pfsb.storage.log.storage import LogStorage
 from pfsb.support.limits import SLOT_MAX
+from pfsb.support.one_argument import OneArgumentOptions
 
 EXAMPLE = "pfsb pass 812 --digest 0123456789abcdef --config etc/four.yaml --id 0"
 
 
-class Options(usage.Options):
+class Options(OneArgumentOptions):
     """Command line of `pfsb pass`."""
 
+    needed = f"the number of one slot is needed (example: {EXAMPLE})"
     synopsis = "Usage: pfsb pass SEQ --digest HEX --config FILE --id N [options]"
     longdesc = (
         "Notes in the data directory of server N that slot SEQ is left out: its updates count as executed, and change "
@@ -47,17 +49,8 @@ class Options(usage.Options):
     seq: int
     digest: bytes
 
-    def parseOptions(self, options: Any = None) -> None:
-        """Accept SEQ before the options, where Twisted by itself accepts no arguments."""
-        given = list(sys.argv[1:] if options is None else options)
-        if given and not given[0].startswith("-"):
-            given.append(given.pop(0))
-        super().parseOptions(given)
-
-    def parseArgs(self, *arguments: str) -> None:
-        if len(arguments) != 1:
-            raise usage.UsageError(f"the number of one slot is needed (example: {EXAMPLE})")
-        self.seq = _whole(arguments[0], "SEQ", 1, SLOT_MAX)
+    def take(self, argument: str) -> None:
+        self.seq = _whole(argument, "SEQ", 1, SLOT_MAX)
 
     def postOptions(self) -> None:
         for name in ("digest", "config", "id"):

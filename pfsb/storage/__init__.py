@@ -20,7 +20,7 @@ thread, except for the two threads of `threads`, `log.maker` and the watch of `d
 * `memory`: `MemoryStorage`, which a simulated crash treats like a disk;
 * `effect`: the content of a storage, and how records change it;
 * `acknowledgements`: the order of the callbacks;
-* `threads`: the writer and the reader;
+* `threads`: the writer and the reader; `worker`: what all threads of a storage share;
 * `owner`: whose a storage is; `directory`: the lock and the watch of the data directory;
 * `position_note`: how many groups must be there; `room`: whether the disk is full;
 * `migration`: takes over databases of format 3; `old_database`, `rows` and `wal` read them;

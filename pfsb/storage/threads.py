@@ -9,17 +9,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from queue import SimpleQueue
-from threading import Event, Thread
-from typing import Final, NamedTuple, Protocol
+from threading import Event
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from attrs import define, field, frozen
-from twisted.python.failure import Failure
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
 from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
 from pfsb.storage.log.durable import NoRoom
 from pfsb.storage.room import Room
+from pfsb.storage.worker import StorageThread
 
 
 class IGroups(Protocol):
@@ -72,7 +72,7 @@ class _Write(NamedTuple):
 
 
 @define(eq=False)
-class GroupWriter:
+class GroupWriter(StorageThread):
     """The thread that writes: it takes the records of all syncs that wait, and writes them as one group, again and
     again.
 
@@ -84,23 +84,21 @@ class GroupWriter:
     nothing depends on what has become of the first attempt (Departure 45).
     """
 
+    thread_name: ClassVar[str] = "pfsb storage writer"
     _groups: IGroups
     _seconds: Callable[[], float]
     _written: Callable[[WrittenGroup], None]
-    _failed: Callable[[Failure], None]
     _room: Room
     _room_seen: Callable[[bool], None]
     """Called with `Room.is_full` after each look at the room of the disk, and when a write was refused."""
     _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
-    _thread: Thread = field(init=False)
     _ends: Event = field(factory=Event, init=False)
     _busy_since: float | None = field(default=None, init=False)
     """When the write under way began; None: none is under way."""
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))
-        self._thread = Thread(target=self._run, name="pfsb storage writer", daemon=True)
-        self._thread.start()
+        super().start()
 
     def write(self, number: int, records: Sequence[Record]) -> None:
         self._queue.put(_Write(number, records))
@@ -121,19 +119,10 @@ class GroupWriter:
         self._ends.set()
         self._queue.put(None)
 
-    def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            going_on = True
-            while going_on:
-                going_on = self._write_waiting()
-            self._groups.close()
-        except Exception:
-            self._failed(Failure())
+    def work(self) -> None:
+        while self._write_waiting():
+            pass
+        self._groups.close()
 
     def _write_waiting(self) -> bool:
         """Wait until the records of a sync are queued, and write them together with those of all other syncs in the
@@ -218,18 +207,13 @@ class _Read:
 
 
 @define(eq=False)
-class HistoryReader:
+class HistoryReader(StorageThread):
     """The thread that reads: ranges of history, one after the other, while the writer goes on writing."""
 
+    thread_name: ClassVar[str] = "pfsb storage reader"
     _history: IHistory
     _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
-    _failed: Callable[[Failure], None]
     _queue: SimpleQueue[_Read | None] = field(factory=SimpleQueue, init=False)
-    _thread: Thread = field(init=False)
-
-    def start(self) -> None:
-        self._thread = Thread(target=self._run, name="pfsb storage reader", daemon=True)
-        self._thread.start()
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
         """Queue the reading of the ordered slots from `first` to `last`, for a call of `found` with them.
@@ -245,18 +229,10 @@ class HistoryReader:
         """Let the thread read all queued ranges, close its file and end."""
         self._queue.put(None)
 
-    def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, at most `timeout_seconds`. Returns whether the thread has ended."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            while (read := self._queue.get()) is not None:
-                self._found(read.found, self._history.read(read.first, read.last, read.bytes_max))
-            self._history.close()
-        except Exception:
-            self._failed(Failure())
+    def work(self) -> None:
+        while (read := self._queue.get()) is not None:
+            self._found(read.found, self._history.read(read.first, read.last, read.bytes_max))
+        self._history.close()
 
 
 READS_WAITING_MAX = 64

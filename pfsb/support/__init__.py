@@ -3,8 +3,10 @@
     histogram     counts values in buckets
     hosts         looks up names of hosts; writes and compares addresses of sockets
     limits        limits of numbers that several layers agree on
+    one_argument  command lines with one argument before or after their options
     open_files    raises the limit of open files
     spelling      suggests a name for a misspelled one
+    values        the decorator of classes that are frozen for the type checker only
 
 Any package may import them; they import none, and touch nothing but the process's own limit of open files and,
 in `hosts`, the system's resolver.

@@ -7,15 +7,15 @@ from contextlib import suppress
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Thread
-from typing import Final
+from threading import Event
+from typing import ClassVar, Final
 
 from attrs import define, evolve, field
-from twisted.python.failure import Failure
 
 from pfsb.storage.log.groups import SALT_BYTES
 from pfsb.storage.log.segments import UNFINISHED, SegmentHead, make_segment, room_of, segment_path
 from pfsb.storage.room import Room
+from pfsb.storage.worker import StorageThread
 
 PAUSE_SECONDS: Final = 0.002
 """How long, in seconds, the thread pauses before each megabyte, so that groups are written in between."""
@@ -28,7 +28,7 @@ class _Ends(Exception):
 
 
 @define(eq=False)
-class SegmentMaker:
+class SegmentMaker(StorageThread):
     """The thread that makes segments: at most one that is not used yet is there at a time.
 
     Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes
@@ -36,22 +36,17 @@ class SegmentMaker:
     with the path of each new segment. Both are called in the thread.
     """
 
+    thread_name: ClassVar[str] = "pfsb storage maker"
     _directory: Path
     _example: SegmentHead
     """The head of another segment of this log."""
     _random_bytes: Callable[[int], bytes]
     _room: Room
     _made: Callable[[Path], None]
-    _failed: Callable[[Failure], None]
     _ready: SegmentHead | None = None
     """A segment that has been made, and is not used yet."""
     _wanted: SimpleQueue[int | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
-    _thread: Thread = field(init=False)
-
-    def start(self) -> None:
-        self._thread = Thread(target=self._run, name="pfsb storage maker", daemon=True)
-        self._thread.start()
 
     def want(self, number: int) -> None:
         """Have the segment with this number made, unless it is there. Called by the writer."""
@@ -68,19 +63,10 @@ class SegmentMaker:
         self._ends.set()
         self._wanted.put(None)
 
-    def has_stopped(self, timeout_seconds: float) -> bool:
-        """Wait for the end of the thread, for this time at most. Returns whether it has ended."""
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
+    def work(self) -> None:
+        with suppress(_Ends):
             while (number := self._wanted.get()) is not None:
                 self._make(number)
-        except _Ends:
-            pass
-        except Exception:
-            self._failed(Failure())
 
     def _make(self, number: int) -> None:
         head = evolve(self._example, number=number, room=room_of(number), salt=self._random_bytes(SALT_BYTES))

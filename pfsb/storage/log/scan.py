@@ -25,7 +25,7 @@ from pfsb.storage.log.items import (
 )
 from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, damaged, numbers_in, segment_path
 from pfsb.storage.owner import StorageOwner
-from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap
 
 _SIZE_OF_HEAD = Struct(">12xI")
 _HEAD_BYTES_MAX = 1_048_576
@@ -63,6 +63,12 @@ class Log:
     def last(self) -> Place | None:
         """Place of the last group."""
         return Place.of(self.last_entry)
+
+    def refuse_gap(self) -> None:
+        """Raise `StorageRefused` if the log lacks a slot up to Local_Aru."""
+        gap = self.index.first_gap(self.state.local_aru)
+        if gap is not None:
+            raise history_gap(str(self.directory), gap, self.state.local_aru)
 
     def path(self, number: int) -> Path:
         return segment_path(self.directory, number)

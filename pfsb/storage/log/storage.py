@@ -34,7 +34,7 @@ from pfsb.storage.log.segments import SegmentHead, make_segment, room_of
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.position_note import PositionNote, note_of
-from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, unusable
+from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
 from pfsb.storage.room import Room
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
 from pfsb.support.limits import IDENTITY_BYTES
@@ -302,9 +302,7 @@ class LogStorage:
         """Read and check the whole log. Raises `StorageRefused`."""
         log = scan(self.path, self._owner())
         self._check(log)
-        gap = log.index.first_gap(log.state.local_aru)
-        if gap is not None:
-            raise history_gap(str(self.path), gap, log.state.local_aru)
+        log.refuse_gap()
         return log
 
     def _check(self, log: Log) -> None:
@@ -365,35 +363,30 @@ class LogStorage:
         self._note.close()
 
     def _make_maker(self, log: Log, room: Room) -> SegmentMaker:
-        in_reactor = self._reactor.callFromThread
         return SegmentMaker(
+            self._fail_from_thread,
             self.path,
             log.head,
             self._random_bytes,
             room,
             self._segment_made,
-            lambda failure: in_reactor(self._fail, failure),
             log.heads.get(log.segment + 1),
         )
 
     def _start_threads(self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
+            self._fail_from_thread,
             writer,
             self._reactor.seconds,
             self._written,
-            lambda failure: in_reactor(self._fail, failure),
             room,
             lambda is_full: in_reactor(self._room_seen, is_full),
         )
         self._reader = HistoryReader(
-            LogReader(log),
-            lambda found, batches: in_reactor(self._answer, found, batches),
-            lambda failure: in_reactor(self._fail, failure),
+            self._fail_from_thread, LogReader(log), lambda found, batches: in_reactor(self._answer, found, batches)
         )
-        self._watch = DirectoryWatch(
-            [*map(log.path, log.heads), self._note.path], lambda failure: in_reactor(self._fail, failure)
-        )
+        self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
         self._maker = maker
         self._watch.start()
         for thread in (self._writer, self._reader, maker):
@@ -452,6 +445,10 @@ class LogStorage:
     def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:
         if not self._failed:
             found(batches)
+
+    def _fail_from_thread(self, failure: Failure) -> None:
+        """Called by the threads with what has ended them: let the reactor stop the storage."""
+        self._reactor.callFromThread(self._fail, failure)
 
     def _fail(self, failure: Failure) -> None:
         if not self._failed:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from threading import Event
 from time import monotonic, sleep
+from unittest import mock
 
 from twisted.python.failure import Failure
 
@@ -15,6 +16,7 @@ from pfsb.paxos.records import AruRecord, ProposalRecord
 from pfsb.storage.log import maker as maker_module
 from pfsb.storage.log import segments
 from pfsb.storage.log.durable import DurableFile, NoRoom
+from pfsb.storage.log.items import Content
 from pfsb.storage.log.maker import SegmentMaker
 from pfsb.storage.log.reader import LogReader
 from pfsb.storage.log.scan import scan
@@ -64,23 +66,25 @@ class WriterTests(LogTestCase):
         self.assertEqual((writer.log.segment, wanted), (2, [2, 3]))
         self.assertEqual(len(everything(self.directory).slots), 8)
 
+    def refuse(self, writer: LogWriter, refused: Content) -> None:
+        """Let a writer write a part of a group, until the disk has no more room, and require that it says so."""
+
+        def write(file: DurableFile, pieces: object, offset: int) -> None:
+            os.pwrite(file.descriptor, b"".join(pieces)[:90], offset)  # type: ignore[call-overload]
+            raise NoRoom
+
+        with mock.patch.object(DurableFile, "write", write):
+            self.assertRaises(NoRoom, writer.append, refused)
+
     def test_group_that_was_refused_for_want_of_room_is_written_at_the_same_place(self) -> None:
         """Part of it may be on disk. Readers and the position see nothing of it."""
         self.make_segment(1)
         writer = self.writer()
         writer.append(content(slot(1, 100)))
         before = everything(self.directory)
-        write = DurableFile.write
-
-        def refuse(file: DurableFile, pieces: object, offset: int) -> None:
-            os.pwrite(file.descriptor, b"".join(pieces)[:90], offset)  # type: ignore[call-overload]
-            raise NoRoom
-
-        self.patch(DurableFile, "write", refuse)
-        self.assertRaises(NoRoom, writer.append, content(slot(2, 100)))
+        self.refuse(writer, content(slot(2, 100)))
         self.assertEqual((writer.position, writer.log.index.get(2)), (1, None))
         self.assertEqual(everything(self.directory), before)
-        self.patch(DurableFile, "write", write)
         writer.append(content(slot(2, 100)))
         self.assertEqual(everything(self.directory).position, 2)
 
@@ -92,15 +96,7 @@ class WriterTests(LogTestCase):
         self.addCleanup(writer.close)
         for seq in range(1, 8):
             writer.append(content(slot(seq, 700)))
-        write = DurableFile.write
-
-        def refuse(file: DurableFile, pieces: object, offset: int) -> None:
-            os.pwrite(file.descriptor, b"".join(pieces)[:90], offset)  # type: ignore[call-overload]
-            raise NoRoom
-
-        self.patch(DurableFile, "write", refuse)
-        self.assertRaises(NoRoom, writer.append, content(slot(8, 700)))
-        self.patch(DurableFile, "write", write)
+        self.refuse(writer, content(slot(8, 700)))
         ready.append(self.make_segment(2))
         writer.append(content(slot(8, 700)))
         self.assertEqual(writer.log.segment, 1)
@@ -159,12 +155,12 @@ class MakerTests(LogTestCase):
         self.made: list[object] = []
         self.failures: list[Failure] = []
         self.maker = SegmentMaker(
+            self.failures.append,
             self.directory,
             self.make_segment(1),
             self.dice.randbytes,
             self.room,
             self.made.append,
-            self.failures.append,
         )
         self.maker.start()
         self.addCleanup(self.stop)
