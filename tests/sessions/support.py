@@ -45,8 +45,27 @@ HORIZON_SLOTS = 30
 DIGESTS_KEPT = 20
 
 
+class BareApplication:
+    """The parts of an application without questions, sessions and time limits."""
+
+    def query(self, command: Command) -> Result:
+        raise AssertionError("there are no questions")
+
+    def session_ended(self, client_id: str, context: IContext) -> None:
+        """All that the application keeps stays when a session ends."""
+
+    def time_passed(self, context: IContext) -> None:
+        raise AssertionError("nothing falls due")
+
+    def next_deadline(self) -> int | None:
+        return None
+
+    def restore(self, data: bytes) -> None:
+        raise AssertionError("no test restores a snapshot")
+
+
 @implementer(IReplicatedApplication)
-class Later:
+class Later(BareApplication):
     """An application in which WAIT is PENDING until the next GO of any session, even one in the bundle of the WAIT."""
 
     name = "later"
@@ -70,23 +89,8 @@ class Later:
             context.complete(ticket, Done((("revision", context.revision),)))
         return Done((("count", len(tickets)),))
 
-    def query(self, command: Command) -> Result:
-        raise AssertionError("there are no questions")
-
-    def session_ended(self, client_id: str, context: IContext) -> None:
-        """A WAIT is kept when its session ends."""
-
-    def time_passed(self, context: IContext) -> None:
-        raise AssertionError("nothing falls due")
-
-    def next_deadline(self) -> int | None:
-        return None
-
     def snapshot(self) -> bytes:
         return repr(self._tickets).encode()
-
-    def restore(self, data: bytes) -> None:
-        raise AssertionError("no test restores a snapshot")
 
 
 def applications() -> Catalogue:

@@ -29,7 +29,7 @@ from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
-from tests.sessions.support import Driver, code, dump
+from tests.sessions.support import BareApplication, Driver, code, dump
 
 OPTIONS = settings(max_examples=200, deadline=None, database=None)
 NAMED = ("alice", "bob")
@@ -54,7 +54,7 @@ class OneByOneKeyValue(KeyValue):
 
 
 @implementer(IReplicatedApplication, IRunExecutor)
-class Sum:
+class Sum(BareApplication):
     """An application whose commands may fail, one by one and together.
 
     ADD of 13 fails in its program when it has changed the sum. A run with 13 is not executed together, and a run with
@@ -91,23 +91,8 @@ class Sum:
     def check(self, command: tuple[str, ...]) -> Command:
         raise AssertionError("commands come checked")
 
-    def query(self, command: Command) -> Result:
-        raise AssertionError("there are no questions")
-
-    def session_ended(self, client_id: str, context: IContext) -> None:
-        """Nothing is held."""
-
-    def time_passed(self, context: IContext) -> None:
-        raise AssertionError("nothing falls due")
-
-    def next_deadline(self) -> int | None:
-        return None
-
     def snapshot(self) -> bytes:
         return str(self.sum).encode()
-
-    def restore(self, data: bytes) -> None:
-        raise AssertionError("no test restores a snapshot")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pfsb.applications.interfaces import Command, Done, IContext, Refused, Resul
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.plan import DAY_SECONDS
 from pfsb.simulator.faults.wrong_messages import VALID_PAYLOAD
@@ -155,16 +156,26 @@ def expiry_of_a_former_epoch(seed: int, patch: Plant | None) -> None:
         raise Violation("the session was opened anew, and has expired")
 
 
+def _replace_execute(cluster: SimulatedCluster, execute: Callable[..., Any]) -> None:
+    """Let `execute` run the commands of the key-value store; its first argument is the function that did so before."""
+    for server_id in cluster.ids:
+        key_value = cluster.process(server_id).applications["kv"]
+        key_value.execute = partial(execute, key_value.execute)
+
+
+def _is_failure(answer: Any) -> bool:
+    """Whether an answer tells that an application has failed."""
+    return isinstance(answer, Refused) and (answer.code, answer.fate) == ("INTERNAL", "unknown")
+
+
 def application_has_a_bug(seed: int, patch: Plant | None) -> None:
     """A command that raises after a change is answered INTERNAL fate=unknown, and all servers have equal states."""
     servers = Servers(seed, patch)
     cluster = servers.cluster
-    for server_id in cluster.ids:
-        key_value = cluster.process(server_id).applications["kv"]
-        key_value.execute = partial(_raise_after, key_value.execute)
+    _replace_execute(cluster, _raise_after)
     user = servers.hello(1, "user")
     answer = servers.wait_for(lambda told: user.submit(1, ("PUT", "key", "value"), told))
-    if not isinstance(answer, Refused) or (answer.code, answer.fate) != ("INTERNAL", "unknown"):
+    if not _is_failure(answer):
         raise Violation(f"a command that failed after it had changed a key is answered {answer}")
     cluster.run(0.5)
     if len({cluster.process(i).applications["kv"].snapshot() for i in cluster.ids}) != 1:
@@ -175,13 +186,11 @@ def application_breaks_a_line(seed: int, patch: Plant | None) -> None:
     """An answer with a name that would end the line of its reply is answered INTERNAL fate=unknown at every server."""
     servers = Servers(seed, patch)
     cluster = servers.cluster
-    for server_id in cluster.ids:
-        key_value = cluster.process(server_id).applications["kv"]
-        key_value.execute = partial(_misname, key_value.execute)
+    _replace_execute(cluster, _misname)
     user = servers.hello(servers.rng.choice(cluster.ids), "user")
     for number in (1, 1, 2):
         told = servers.wait_for(lambda told, number=number: user.submit(number, ("PUT", "key", "value"), told))  # type: ignore[misc]
-        if not isinstance(told, Refused) or (told.code, told.fate) != ("INTERNAL", "unknown"):
+        if not _is_failure(told):
             raise Violation(f"an answer with a line end in a name is told: {told}")
 
 
