@@ -21,8 +21,9 @@ thread, except for the two threads of `threads`, `log.maker` and the watch of `d
 * `effect`: the content of a storage, and how records change it;
 * `acknowledgements`: the order of the callbacks;
 * `threads`: the writer and the reader; `worker`: what all threads of a storage share;
+* `durable`: writing to a file so that it is on disk;
 * `owner`: whose a storage is; `directory`: the lock and the watch of the data directory;
 * `position_note`: how many groups must be there; `room`: whether the disk is full;
-* `migration`: takes over databases of format 3; `old_database`, `rows` and `wal` read them;
+* `old_database`, `rows` and `wal`: databases of format 3, which `log.migration` takes over;
 * `refusals`: texts of `StorageRefused`; `counters`: figures for STATUS and metrics.
 """

@@ -1,7 +1,7 @@
 """Reading data directories of format 3, SQLite databases, which earlier versions of pfsb have written.
 
-Nothing is written to such a database any more: a server takes it over at its first start (`pfsb.storage.migration`).
-Every row carries a hash of its other columns (`pfsb.storage.rows`).
+Nothing is written to such a database any more: a server takes it over at its first start
+(`pfsb.storage.log.migration`). Every row carries a hash of its other columns (`pfsb.storage.rows`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from attrs import define, field
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.log.durable import sync_data
+from pfsb.storage.durable import sync_data
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 LINES: Final = 2

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.storage.log.durable import NoRoom
+from pfsb.storage.durable import NoRoom
 
 MUST_NOT_VOTE_AGAIN = (
     "a server that has lost part of its storage must not vote again: leave it stopped, and the others go on without it "

@@ -16,8 +16,8 @@ from attrs import define, field, frozen
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
+from pfsb.storage.durable import NoRoom
 from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
-from pfsb.storage.log.durable import NoRoom
 from pfsb.storage.room import Room
 from pfsb.storage.worker import StorageThread
 

@@ -16,7 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, Recovered
-from pfsb.storage.log.durable import DurableFile, Piece
+from pfsb.storage.durable import DurableFile, Piece
 from pfsb.storage.log.storage import LogStorage
 
 DIGEST = bytes(range(16))

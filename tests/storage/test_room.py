@@ -8,7 +8,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.storage import threads
-from pfsb.storage.log.durable import NoRoom
+from pfsb.storage.durable import NoRoom
 from pfsb.storage.log.storage import LOOK_SECONDS
 from pfsb.storage.room import Room
 from tests.storage.support import Gate, Server, slot_records

@@ -6,9 +6,9 @@ as it was forced to disk; or a refusal (`StorageRefused`), if anything of that i
 * `items`: the content of a group, as bytes;
 * `groups`: a group: number, checksum, place in the chain of groups;
 * `segments`: the files of the log, and how one is made; `maker`: the thread that makes them ahead;
-* `durable`: writing so that it is on disk;
 * `scan`: reading a whole log at the start, and what is refused;
 * `index`: the place of each slot; `reader`: reading slots;
 * `writer`: writing groups, and going on from one file to the next;
+* `migration`: making a log of a database of format 3;
 * `storage`: `LogStorage`, in the reactor.
 """

@@ -14,13 +14,13 @@ from xxhash import xxh3_128_digest
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.log.durable import sync_data
+from pfsb.storage.durable import sync_data
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, other_format
 
 FORMAT_VERSION: Final = 4
 """Number of the format of data directories that this version writes. Formats 1 and 2 belong to versions of pfsb that
-were not released; `pfsb.storage.migration` takes over those of format 3, a SQLite database."""
+were not released; `pfsb.storage.log.migration` takes over those of format 3, a SQLite database."""
 MAGIC: Final = b"pfsb log"
 BLOCK_BYTES: Final = 4_096
 """A head takes a multiple of this size, so that no later write touches a sector of it."""

@@ -19,12 +19,12 @@ from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Accepted, Record, Recovered
-from pfsb.storage import migration
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, sync_directory
+from pfsb.storage.durable import NoRoom
 from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback
-from pfsb.storage.log.durable import NoRoom
+from pfsb.storage.log import migration
 from pfsb.storage.log.groups import SALT_BYTES
 from pfsb.storage.log.items import Content
 from pfsb.storage.log.maker import SegmentMaker
@@ -122,7 +122,7 @@ class LogStorage:
 
         Before this method returns it has checked owner and format, and the whole log. The groups up to Local_Aru are
         read once more while `Recovered.ordered` is read, which raises `StorageRefused` if one has changed meanwhile.
-        A database of format 3 is taken over first (`pfsb.storage.migration`).
+        A database of format 3 is taken over first (`pfsb.storage.log.migration`).
         """
         assert not self._running, "recover is called once"
         self.lock.acquire()

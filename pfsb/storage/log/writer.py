@@ -7,8 +7,8 @@ from collections.abc import Callable
 from attrs import define, field
 
 from pfsb.storage.directory import sync_directory
+from pfsb.storage.durable import DurableFile
 from pfsb.storage.effect import Effect
-from pfsb.storage.log.durable import DurableFile
 from pfsb.storage.log.groups import Sealed, seal
 from pfsb.storage.log.index import SEGMENT_BYTES_MAX
 from pfsb.storage.log.items import Content, encode

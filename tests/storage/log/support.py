@@ -13,8 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.storage.durable import DurableFile, Piece
 from pfsb.storage.effect import Effect
-from pfsb.storage.log.durable import DurableFile, Piece
 from pfsb.storage.log.items import Content
 from pfsb.storage.log.reader import LogReader
 from pfsb.storage.log.scan import Log, scan

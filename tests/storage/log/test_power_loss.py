@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.storage.log.durable import DurableFile
+from pfsb.storage.durable import DurableFile
 from pfsb.storage.log.scan import scan, scan_end
 from pfsb.storage.log.segments import UNFINISHED
 from pfsb.storage.log.writer import LogWriter

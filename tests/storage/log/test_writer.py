@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, ProposalRecord
+from pfsb.storage.durable import DurableFile, NoRoom
 from pfsb.storage.log import maker as maker_module
 from pfsb.storage.log import segments
-from pfsb.storage.log.durable import DurableFile, NoRoom
 from pfsb.storage.log.items import Content
 from pfsb.storage.log.maker import SegmentMaker
 from pfsb.storage.log.reader import LogReader

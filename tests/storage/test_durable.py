@@ -1,4 +1,4 @@
-"""Tests of `pfsb.storage.log.durable`: a write is on disk when it returns, whatever the platform has for that."""
+"""Tests of `pfsb.storage.durable`: a write is on disk when it returns, whatever the platform has for that."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from pfsb.storage.log import durable
-from pfsb.storage.log.durable import DurableFile, NoRoom
+from pfsb.storage import durable
+from pfsb.storage.durable import DurableFile, NoRoom
 
 PIECES = (b"one ", b"two ", b"three")
 

@@ -17,16 +17,16 @@ from pfsb.paxos.log_positions import first_told
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Accepted, PeerRecord
-from pfsb.storage import migration, wal
+from pfsb.storage import wal
 from pfsb.storage.effect import Effect
-from pfsb.storage.log import segments
+from pfsb.storage.log import migration, segments
 from pfsb.storage.log.scan import scan
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.storage.rows import row_hash
 from tests.storage.support import Server, batch, plain
 
-BEFORE = Path(__file__).parents[1] / "data" / "storage-3"
+BEFORE = Path(__file__).parents[2] / "data" / "storage-3"
 """Data directories that a version with databases has left: `closed` in order, and `killed` with a log beside it."""
 DIGEST = bytes(range(8))
 
