@@ -39,7 +39,8 @@ class Acknowledgements:
     def wait(self, durable: Callable[[], None]) -> bool:
         """Have `durable` called, once, when the newest write is on disk.
 
-        Returns True if that write is on disk already: then the caller must see to it that `release` is called soon.
+        Returns True if that write is on disk already: then the caller must see to it that `release`, which calls
+        `durable`, is called soon.
         """
         self._asked.append((self._newest, durable))
         return self.all_reached
@@ -66,5 +67,5 @@ class Acknowledgements:
                 self._failed(Failure())
 
     def forget(self) -> None:
-        """Drop all callbacks without calling them; used when the storage has stopped."""
+        """Drop all callbacks without calling them, since the storage has stopped."""
         self._asked.clear()

@@ -31,7 +31,8 @@ class StoredSlot(NamedTuple):
 
 @define
 class Effect:
-    """The result of applying records in order: a record replaces earlier ones for the same slot, peer or value.
+    """The result of applying records in order: a later record replaces an earlier one about the same slot, peer or
+    value.
 
     An effect is either the content of a whole disk or the changes that one group of records makes to a disk. In
     changes, None means that no record of the group sets the value. Both kinds of storage use this class, so they agree

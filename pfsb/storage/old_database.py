@@ -34,12 +34,12 @@ class OldIdentity:
     format_version: int
     cluster_name: str
     cluster_digest: str
-    """In hexadecimal."""
+    """The cluster digest, in hexadecimal."""
     members: str
     """Ids of the founding servers, with spaces between them."""
     server_id: int
     storage_identity: str
-    """In hexadecimal."""
+    """The storage identity, in hexadecimal."""
     incarnation: int
 
     @property

@@ -19,7 +19,8 @@ margin the server could change to and fro."""
 
 @define(eq=False)
 class Room:
-    """Compares the free space of the file system of a directory with the reserve. Used in the writer's thread."""
+    """Compares the free space of a directory's file system with the reserve, the space that must stay free. Used in the
+    writer's thread."""
 
     _directory: Path
     _reserve_bytes: int
@@ -41,7 +42,7 @@ class Room:
         return self.is_full
 
     def has(self, size: int) -> bool:
-        """Whether the reserve, and some more, would still be free if `size` bytes were taken.
+        """Whether the reserve, and a margin above it (`AGAIN_SHARE`), would still be free if `size` bytes were taken.
 
         Callable from any thread.
         """

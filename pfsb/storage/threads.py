@@ -90,7 +90,8 @@ class GroupWriter(StorageThread):
     _written: Callable[[WrittenGroup], None]
     _room: Room
     _room_seen: Callable[[bool], None]
-    """Called with `Room.is_full` after each look at the room of the disk, and when a write was refused."""
+    """Called with True if the disk is full, else with False: after each look at its room, and when a write was
+    refused."""
     _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
     _busy_since: float | None = field(default=None, init=False)
@@ -173,7 +174,7 @@ class GroupWriter(StorageThread):
 
 
 def _groups(writes: Sequence[_Write]) -> Iterator[Sequence[_Write]]:
-    """Cut the writes into groups, each of which has no more batches than `GROUP_BYTES`, or is one write."""
+    """Cut the writes into groups: each has at most `GROUP_BYTES` bytes of batches, or is a single write."""
     begin = size = 0
     for at, write in enumerate(writes):
         size += batch_bytes(write.records)
@@ -208,7 +209,7 @@ class _Read:
 
 @define(eq=False)
 class HistoryReader(StorageThread):
-    """The thread that reads: ranges of history, one after the other, while the writer goes on writing."""
+    """The thread that reads ranges of the history, one after the other, while the writer goes on writing."""
 
     thread_name: ClassVar[str] = "pfsb storage reader"
     _history: IHistory

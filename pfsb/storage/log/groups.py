@@ -29,7 +29,7 @@ Group = tuple[int, bytes, bytes, int, int]
 (`IStableStorage.position`); the first bytes of the checksum of the group before it; the first bytes of its own; and the
 offsets of its content and of its end in the bytes.
 
-A plain tuple, since a start makes one for each group: a tenth of the time of `scan`.
+A start makes one for each group, so it is a plain tuple: a class of its own would add a tenth to the time of `scan`.
 """
 
 
@@ -52,7 +52,8 @@ def seal(salt: bytes, before: bytes, number: int, parts: list[bytes]) -> Sealed:
 
 
 def size_at(data: bytes, at: int, salt: bytes) -> int | None:
-    """The size of the group whose head stands at `at`, as the head says it; None if no head stands there."""
+    """The size, in bytes, of the group whose head stands at offset `at`, as that head tells it; None if no head stands
+    there. Whether the group is valid is not checked."""
     if len(data) - at < HEAD_BYTES or not data.startswith(salt[:MARKER_BYTES], at):
         return None
     length: int = _HEAD.unpack_from(data, at)[4]
@@ -74,7 +75,7 @@ def group_at(data: bytes, at: int, salt: bytes) -> Group | None:
 
 
 def another_marker(data: bytes, after: int, salt: bytes) -> bool:
-    """Whether a group begins behind `after`, whatever became of it.
+    """Whether the marker of a group stands anywhere behind the offset `after`, be that group valid or not.
 
     A group is written only when the one before it is on disk. So a marker behind a damaged group says that the damaged
     one had been on disk as a whole, and may have been acknowledged.

@@ -21,7 +21,8 @@ ARU: Final = 3
 PEER: Final = 4
 PASS: Final = 5
 SLOT: Final = 6
-"""Kinds of items, in the order in which they stand in a group."""
+"""The kind of an item that holds a slot. Each item begins with its kind, and the items of a group are in ascending
+order of their kinds."""
 
 _NUMBER: Final = Struct(">BQ")
 _TWO_NUMBERS: Final = Struct(">BQQ")
@@ -50,13 +51,14 @@ class Content:
     """
 
     incarnation: int | None = None
-    """Number of starts of the storage. Only the group of a start sets it."""
+    """Number of starts of the storage. It is set by the group that each start writes, and by the first group of each
+    segment."""
     effect: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
 
     def apply(self, later: Content) -> None:
-        """Take over, but for slots, what a later group sets."""
+        """Change this content by what a later group sets, except for the slots of that group."""
         if later.incarnation is not None:
             self.incarnation = later.incarnation
         if later.effect.views is not None:
@@ -69,8 +71,10 @@ class Content:
             self.passes.update(later.passes)
 
     def opening(self, later: Content) -> Content:
-        """The content that a group must have to stand first in a segment, when this is the state before it: the whole
-        state after it, and its slots."""
+        """The content of the first group of a segment: the whole state after the group, and the slots of the group.
+
+        This content is the state before the group; `later` is what the group would hold anywhere else.
+        """
         effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
         opening = Content(self.incarnation, effect, dict(self.passes))
         opening.apply(later)
@@ -150,7 +154,7 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
 
 
 def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """Decode the slots of a content, which stand in `data` from `at` to `end`. Raises `NotCanonical`."""
+    """Decode slots that stand in `data` from `at` to `end`, with no other items among them. Raises `NotCanonical`."""
     slots: list[SlotPlace] = []
     last = -1
     while at < end:
@@ -168,14 +172,16 @@ def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
 
 
 def slots_of(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """The slots of a content that stands in `data` from `at` to `end`. Raises `NotCanonical`."""
+    """The slots of a content that stands in `data` from `at` to `end`, whatever items stand before them. Raises
+    `NotCanonical`."""
     if only_local_aru(data, at, end) is not None:
         return decode_slots(data, at + ARU_BYTES, end)
     return decode_slots(data, decode_state(data, at, end)[1], end)
 
 
 def only_local_aru(data: bytes, at: int, end: int) -> int | None:
-    """Local_Aru, if a content sets nothing else but slots; else None.
+    """The Local_Aru that a content sets, if it sets nothing else but slots; otherwise None. The content stands in
+    `data` from `at` to `end`.
 
     Nearly all groups are such, and `decode_state` takes 3 us longer for them.
     """

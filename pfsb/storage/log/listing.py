@@ -24,11 +24,12 @@ CREATE TABLE history (seq INTEGER PRIMARY KEY, view INTEGER, number INTEGER, bat
 CREATE TABLE passes (seq INTEGER PRIMARY KEY, digest TEXT);
 CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER);
 """
-"""The tables that `write_tables` fills. `number` in `history` is the group that has the latest content of the slot."""
+"""The tables that `write_tables` fills. The column `number` of `history` names the group with the latest content of the
+slot."""
 
 
 class Listed(NamedTuple):
-    """A group with its place and its content."""
+    """One group of a log, as `groups_of` yields it: with its place and its content."""
 
     number: int
     place: Place
@@ -102,7 +103,8 @@ def plain_log(log: Log) -> dict[str, Any]:
 
 
 def write_tables(log: Log, path: Path) -> None:
-    """Write everything in a log into a new SQLite file, for the `sqlite3` tool. Raises OSError or `sqlite3.Error`."""
+    """Write everything in a log into a new SQLite file at `path`, for the `sqlite3` tool. Raises OSError, also if the
+    file is there, or `sqlite3.Error`."""
     path.touch(exist_ok=False)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.executescript(TABLES)

@@ -24,22 +24,22 @@ AGAIN_SECONDS: Final = 0.5
 
 
 class _Ends(Exception):
-    """The thread is to end in the middle of its work."""
+    """Raised in the thread to end it in the middle of its work."""
 
 
 @define(eq=False)
 class SegmentMaker(StorageThread):
-    """The thread that makes segments: at most one that is not used yet is there at a time.
+    """The thread that makes segments ahead: at most one segment that no group has been written to is there at a time.
 
-    Nothing is made on a disk that is full, or would be (Departure 45), before there is room: meanwhile the writer goes
-    on in the segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called
-    with the path of each new segment. Both are called in the thread.
+    While the disk is full, or the new segment would fill it (Departure 45), none is made: the writer goes on in the
+    segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called with the path
+    of each new segment. Both are called in the thread.
     """
 
     thread_name: ClassVar[str] = "pfsb storage maker"
     _directory: Path
     _example: SegmentHead
-    """The head of another segment of this log."""
+    """The head of another segment of this log, from which a new head takes all but number, size and salt."""
     _random_bytes: Callable[[int], bytes]
     _room: Room
     _made: Callable[[Path], None]
@@ -49,7 +49,7 @@ class SegmentMaker(StorageThread):
     _ends: Event = field(factory=Event, init=False)
 
     def want(self, number: int) -> None:
-        """Have the segment with this number made, unless it is there. Called by the writer."""
+        """Have the segment with this number made, unless a segment is ready. Called by the writer."""
         if self._ready is None:
             self._wanted.put(number)
 

@@ -31,7 +31,7 @@ from pfsb.storage.owner import StorageOwner
 from pfsb.storage.wal import log_of
 
 GROUP_BYTES: Final = 1_048_576
-"""Size of the batches, in bytes, that are written as one group."""
+"""Size of the batches, in bytes, from which on the migration begins a new group."""
 
 
 def old_files(directory: Path) -> tuple[Path, ...]:
@@ -51,7 +51,7 @@ def refuse_if_unusable(path: Path, owner: StorageOwner) -> tuple[OldIdentity, Ol
 
 
 def migrate(path: Path, log: Path, owner: StorageOwner, random_bytes: Callable[[int], bytes]) -> None:
-    """Make the log in the directory `log` of the database at `path`, which has been checked.
+    """Make a log of the database at `path`, which has been checked; `log` is the directory that the log gets.
 
     Raises `StorageRefused` if a row of the database is damaged or missing; OSError, `sqlite3.Error` or `NoRoom` if a
     disk fails or is full. The database stays as it is in any case.
@@ -70,7 +70,7 @@ def migrate(path: Path, log: Path, owner: StorageOwner, random_bytes: Callable[[
 
 
 def delete_old_files(directory: Path) -> None:
-    """Delete what a finished migration has left over."""
+    """Delete the files of the database in `directory`, which a finished migration has left over."""
     left = [path for path in old_files(directory) if path.exists()]
     if left:
         sync_directory(directory)  # the name of the log must be on disk before the database is gone
@@ -83,7 +83,11 @@ def delete_old_files(directory: Path) -> None:
 def write_log(
     database: OldDatabase, directory: Path, head: SegmentHead, random_bytes: Callable[[int], bytes]
 ) -> Content:
-    """Write everything in the database to a log, whose state is returned. Its groups count as written."""
+    """Write everything in the database to a log, and return the state of that log. `head` is the head of its first
+    segment, which is there already.
+
+    The numbers of the groups go on from the database's count of groups, so the position of the storage never goes back.
+    """
     ready: list[SegmentHead] = []
 
     def want(number: int) -> None:
@@ -114,7 +118,11 @@ def _effects(history: Iterator[tuple[int, StoredSlot]]) -> Iterator[Effect]:
 
 
 def state_of(database: OldDatabase, groups: int) -> Content:
-    """Everything in the database but the slots. `groups` were written by the migration: frames leave them out."""
+    """Everything in the database but the slots, as the state of the new log.
+
+    `groups` is the number of groups that the migration writes. The own log position that frames tell leaves them out,
+    since they hold no votes.
+    """
     identity, views = database.identity(), database.views()
     peers: dict[int, PeerRecord] = database.peers()
     if identity.server_id in peers:

@@ -18,16 +18,17 @@ from pfsb.storage.log.segments import damaged
 
 _VIEW: Final = 1
 _LENGTH: Final = 3
-"""Places of a slot's view and of its length in a `SlotPlace`."""
+"""Index of the length of a batch in a `SlotPlace`; `_VIEW` is the index of the view."""
 WINDOW_BYTES: Final = 131_072
-"""Number of bytes that are read at once."""
+"""Number of bytes that are read at once; more, if the group that is wanted is larger."""
 
 
 @define(eq=False)
 class LogReader:
     """Reads slots from the files of a log. One thread at a time uses it.
 
-    Only groups that are on disk are in the index, so a reader sees no others.
+    Only groups that are on disk are in the index, so a reader sees no others. The bytes that were read last are kept as
+    the *window*: often the next slot is in them, too.
     """
 
     _log: Log
@@ -39,7 +40,7 @@ class LogReader:
     _entry: int = field(default=0, init=False)
     """Place of the group that was read last, as `Place.entry`; 0: none was."""
     _slots: dict[int, SlotPlace] = field(factory=dict, init=False)
-    """The slots of that group, with their places in the window."""
+    """Slot -> its place in the window, for the slots of the group that was read last."""
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
         """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
@@ -99,7 +100,10 @@ class LogReader:
         return Batch(self._window[start : start + length])
 
     def _read_group(self, entry: int) -> dict[int, SlotPlace]:
-        """Read the group at a place, and have it in the window. Returns its slots, with their places in the window."""
+        """Have the group whose place is `entry` (`Place.entry`) in the window. Returns slot -> its place in the window.
+
+        Raises `StorageRefused` if the group is damaged.
+        """
         segment, offset = entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1
         if segment != self._segment:
             self.close()
@@ -117,7 +121,8 @@ class LogReader:
         return {slot[0]: slot for slot in slots_of(self._window, start, end)}
 
     def _read_window(self, offset: int, salt: bytes) -> None:
-        """Read what stands from `offset` on: the group there, at least."""
+        """Read bytes of the open segment into the window, from `offset` on: at least the whole group that stands
+        there."""
         self._window = os.pread(self._descriptor, WINDOW_BYTES, offset)
         self._window_at = offset
         size = size_at(self._window, 0, salt) or HEAD_BYTES

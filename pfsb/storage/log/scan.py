@@ -50,7 +50,7 @@ class Log:
     end: int = 0
     """Offset, in the segment `segment`, of the end of its last group; if it has none, of the end of its head."""
     torn_bytes: int = 0
-    """Number of bytes behind the end that a torn group has left."""
+    """Number of bytes that a torn group has left behind the offset `end`."""
     last_entry: int = 0
     """Place of the last group, as `Place.entry`; 0: there is none."""
 
@@ -79,7 +79,8 @@ class Log:
         self.segment, self.end = head.number, head.size
 
     def written(self, content: Content, group: Sealed) -> None:
-        """Take notice that a group is on disk, behind the last one. Readers find its slots from now on."""
+        """Take notice that a group with this content is on disk, behind the last one. Readers find its slots from now
+        on."""
         self.last_entry = Place(self.segment, self.end).entry
         for seq in content.effect.slots:
             self.index.put(seq, self.last_entry)
@@ -89,9 +90,10 @@ class Log:
         self.state.apply(content)
 
     def found(self, group: Group, data: bytes, entry: int, opens: bool) -> None:
-        """Take over a group that was found, in `data`, behind the last one; `opens`: as the first one of its segment.
+        """Take over the state and the slots of a group that was found in `data`, the bytes of a segment.
 
-        Raises `StorageRefused` if it does not follow that.
+        `entry` is the place of the group, and `opens` says whether it is the first one of its segment. Raises
+        `StorageRefused` if the group does not follow the last one of this log, or its content is not canonical.
         """
         number, before, chain, at, end = group
         if before != self.chain or (number != self.position + 1 and self.last_entry):
@@ -147,7 +149,8 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
     """Read and check the end of the log in `directory`, from the beginning of the last segment that has a group.
 
     Position and state are those of the whole log, since each segment opens with the state; the index holds only slots
-    of this end. Raises `StorageRefused` as `scan` does, for all that is found without reading what is before.
+    of this end. Raises `StorageRefused` for the same faults as `scan`, if they show in this end or in the head of any
+    segment.
     """
     log = Log(directory, read_heads(directory, owner))
     log.end = log.head.size
@@ -163,9 +166,9 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
 
 
 def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, SegmentHead]:
-    """The heads of all segments of a log.
+    """Number of a segment -> its head, for all segments of the log in `directory`.
 
-    Raises `StorageRefused` if one is missing, damaged, another's or cut short.
+    Raises `StorageRefused` if a segment is missing, damaged, cut short, of another storage, or not made for `owner`.
     """
     heads: dict[int, SegmentHead] = {}
     for expected, number in enumerate(numbers_in(directory), start=1):
@@ -208,10 +211,10 @@ def _refuse_strange(path: Path, head: SegmentHead, first: SegmentHead, number: i
 
 
 def _read_segments(log: Log, numbers: Iterable[int]) -> None:
-    """Read the segments with these numbers, which are all from the first of them to the last of the log.
+    """Read the segments with these numbers, ascending, the last segment of the log among them.
 
-    Groups fill one segment after the other. So behind a group that is not valid, and behind a segment without a valid
-    one, there is nothing.
+    Groups fill one segment after the other, so nothing may stand behind a group that is not valid, or behind a segment
+    without a valid group. Raises `StorageRefused` if something does: the group before it had been on disk.
     """
     ended: Path | None = None
     for number in numbers:
@@ -231,7 +234,8 @@ def _read_segments(log: Log, numbers: Iterable[int]) -> None:
 
 
 def _read_groups(log: Log, number: int, data: bytes) -> int:
-    """Read the groups of a segment from its head on. Returns the offset of the end of the last valid one."""
+    """Read the groups of a segment, from its head on, into `log`. Returns the offset of the end of the last valid
+    one."""
     head = log.heads[number]
     base = Place(number, 0).entry
     at = head_bytes = head.size
@@ -246,5 +250,6 @@ def _content(path: Path) -> bytes:
 
 
 def acknowledged_lost(path: Path) -> StorageRefused:
-    """The refusal of a segment that is damaged where something was written behind: what is damaged was on disk."""
+    """The refusal of a segment that is damaged, although something was written behind the damage: so the damaged group
+    had been on disk, and may have been acknowledged."""
     return StorageRefused(f"{path}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}")

@@ -28,10 +28,10 @@ CHECK_BYTES: Final = 16
 ROOM_BYTES_MAX: Final = 16 * 1_048_576
 ROOM_BYTES_MIN: Final = 1_048_576
 _FIXED: Final = Struct(">8sIIQQ8s16sHBHH")
-"""Magic, format, size of the head, number, room, identity, salt, server id, and the lengths of what follows: of the
-cluster digest and of the cluster's name, in bytes, and the number of members."""
+"""The first part of a head: magic, format, size of the head, number, room, identity, salt and server id; and the
+lengths of what follows: of the cluster digest and of the cluster's name, in bytes, and the number of members."""
 UNFINISHED: Final = "next.new"
-"""Name of a segment that is being made."""
+"""Name of the file of a segment that is still being made."""
 
 
 @frozen
@@ -41,7 +41,7 @@ class SegmentHead:
     number: int
     """1 for the first segment of a log, and one more for each later one."""
     room: int
-    """Size, in bytes, that the file has from its making on. It may have grown beyond."""
+    """Size, in bytes, that the file of the segment was made with. The file may have grown since."""
     identity: bytes
     """Identity of the storage (Departure 12)."""
     salt: bytes
@@ -120,7 +120,8 @@ _NAME: Final = re.compile(r"(\d{10})\.log", re.ASCII)
 
 
 def room_of(number: int) -> int:
-    """Size, in bytes, of the segment with this number: the first ones are small, as most storages of tests are."""
+    """Size, in bytes, with which the segment of this number is made: the first ones are small, as most storages of
+    tests are."""
     return int(min(ROOM_BYTES_MIN << 2 * min(number - 1, 10), ROOM_BYTES_MAX))
 
 

@@ -42,7 +42,7 @@ from pfsb.support.limits import IDENTITY_BYTES
 CLOSE_SECONDS_MAX = 10.0
 """How long, in seconds, `close` waits for each of the three threads to end. The reactor stands still in this time."""
 CLOSE_SECONDS_MIN = 0.2
-"""How long, in seconds, `close` waits at least for each thread, however long its disk has not answered."""
+"""Minimum time, in seconds, that `close` waits for each thread, even if its disk has not answered for long."""
 LOOK_SECONDS = 0.5
 """Time, in seconds, from one look at the room of the disk to the next.
 
@@ -62,9 +62,10 @@ class LogStorage:
 
     `cluster_digest` stands for the cluster's name and founding membership; the name and `members` (ids, ascending) are
     stored beside it to be shown to people. `random_bytes(n)` makes the identity of a new storage. `on_failure` is
-    called once, in the reactor, with the first failure to write or to read. From then on nothing is written and no
-    callback says that anything is durable; the server has to stop, because after a failed write the content of the disk
-    is unknown. `reserve_bytes` is how much of the file system must be free: with less, `is_full` becomes true (`Room`).
+    called once, in the reactor, with the first failure to write, to read or to make a segment, or when a file was
+    deleted or replaced. From then on nothing is written and no callback says that anything is durable; the server has
+    to stop, because after a failed write the content of the disk is unknown. `reserve_bytes` is how much of the file
+    system must be free: with less, `is_full` becomes true (`Room`).
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -258,8 +259,8 @@ class LogStorage:
         return recovered
 
     def make_or_find(self) -> None:
-        """Make a new log, unless there is one; a database of an earlier version is taken over. What is refused is not
-        changed."""
+        """Make a new log, unless there is one; a database of an earlier version is taken over. Raises `StorageRefused`,
+        and leaves what is there unchanged."""
         if self.path.exists():
             return
         if self.old_path.exists():
@@ -306,7 +307,7 @@ class LogStorage:
         return log
 
     def _check(self, log: Log) -> None:
-        """Raise `StorageRefused` if the log lacks what was in it, by its position note."""
+        """Raise `StorageRefused` if the log holds fewer groups than its position note says."""
         self._check_note(self.path, log.head.identity, log.state.incarnation or 0, log.position)
 
     def _check_old(self) -> None:
@@ -349,7 +350,8 @@ class LogStorage:
         )
 
     def _append_pass(self, log: Log, seq: int, digest: bytes) -> None:
-        """Write that slot `seq` is left out with the batch of this digest. It is on disk when this method returns."""
+        """Write a group which says that slot `seq`, with the batch of this digest, is left out. It is on disk when this
+        method returns."""
         content = Content(passes={seq: digest})
         own = log.state.effect.peers.get(self._server_id)
         if own is not None:
@@ -401,8 +403,10 @@ class LogStorage:
     # In the writer's thread
 
     def _written(self, group: WrittenGroup) -> None:
-        """Tell the reactor, and then the position note: the reactor is not kept waiting for a guard that nothing rests
-        on but the next start."""
+        """Called in the writer's thread: tell the reactor of a group that is on disk, and then the position note.
+
+        Only the next start needs the note, so the reactor does not wait until it is written.
+        """
         self._reactor.callFromThread(self._group_written, group)
         self._note.tell(group.position)
 

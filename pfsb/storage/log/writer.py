@@ -28,9 +28,10 @@ def _nobody_makes_one(number: int) -> None:
 class LogWriter:
     """Writes groups behind the last one of a log. One thread at a time uses it.
 
-    `take_next` returns the head of the next segment, if that has been made, and `want_next` is called with its number
-    when half of the present one is full. If the next segment is not ready when the present one is full, the writer goes
-    on in the present one, whose file grows: that is slower, and a group waits for nothing else.
+    `want_next` is called with the number of the next segment when half of the present one is full; `take_next` returns
+    the head of that segment, or None while it is not made. If the next segment is not ready when the present one is
+    full, the writer goes on in the present one, whose file grows: that is slower, but no group has to wait until a
+    segment is made.
     """
 
     log: Log
@@ -49,11 +50,12 @@ class LogWriter:
         take_next: Callable[[], SegmentHead | None] = _none_is_ready,
         want_next: Callable[[int], None] = _nobody_makes_one,
     ) -> LogWriter:
-        """Open the last segment of a log that was just read, and make its last group durable, whatever wrote it.
+        """Open the last segment of a log that was just read, and make its last group durable.
 
-        The process that wrote it may have died before it was on disk, or heard that this has failed: then it is in the
-        memory of the kernel only. Therefore it is written once more, before anything rests on it. What a torn group has
-        left behind it is overwritten with zeros. Raises OSError, or `NoRoom`.
+        The process that wrote that group may have died before the group was on disk, or may have been told that the
+        write failed: then the group may be in the memory of the kernel only. So it is written once more, before
+        anything rests on it. Bytes that a torn group has left behind it are overwritten with zeros. Raises OSError, or
+        `NoRoom`.
         """
         file = DurableFile.open(log.path(log.segment))
         try:
@@ -81,9 +83,10 @@ class LogWriter:
     def append(self, content: Content) -> None:
         """Write a group; it is on disk when this method returns.
 
-        Raises `NoRoom`: then nothing is written, and the call may be repeated, with the same content. Such a group
-        stays in its segment: in the next one it would leave bytes behind that look like damage before acknowledged
-        groups. After OSError it is not known what is on disk: nothing more may be written.
+        After `NoRoom` the group counts as not written, and the call may be repeated, with the same content. The
+        repeated group goes to the same place, and not into the next segment: bytes that the refused one has left would
+        look like damage before acknowledged groups. After OSError it is not known what is on disk: nothing more may be
+        written.
         """
         log = self.log
         group, content = self._sealed(content)
@@ -102,7 +105,8 @@ class LogWriter:
         self._file.close()
 
     def _sealed(self, content: Content) -> tuple[Sealed, Content]:
-        """The next group, and its content: that of a group that opens a segment holds the whole state, too."""
+        """The next group, ready to be written, and its content: if the group opens a segment, `content` and the whole
+        state."""
         log = self.log
         if log.end == log.head.size:
             content = log.state.opening(content)
