@@ -77,9 +77,10 @@ class AliveHandler(Handler):
         )
 
     def _is_out(self) -> bool:
-        """Whether this server's disk is in trouble, so that others must not count on its votes.
+        """Whether others must not count on this server's votes, since its disk is in trouble: then its ALIVE tells the
+        state LEADER_ELECTION.
 
-        A leader whose disk is full still leads: if all disks are full, reads need a leader.
+        False for a leader whose disk is full: it tells that it leads, since reads need a leader if all disks are full.
         """
         trouble = self._turn.trouble
         return trouble is DiskTrouble.HANGS or (
@@ -170,10 +171,12 @@ class AliveHandler(Handler):
         )
 
     def _has_stepped_down(self, message: Alive) -> bool:
-        """Whether the leader that this server follows has led the view, and says that it does so no more.
+        """Whether the leader that this server follows has led the view, and tells by this ALIVE that it leads the view
+        no more.
 
-        An ALIVE that the leader has sent before it led may arrive late. This server then suspects a leader that works,
-        which costs an election; but after that this is False until the leader is heard to lead again.
+        An ALIVE that the leader sent before it led looks the same, and may arrive late. Then this server suspects a
+        leader that works, which costs an election. That happens once: afterwards this method returns False until the
+        leader is heard to lead again.
         """
         data = self._data
         return (

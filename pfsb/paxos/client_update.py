@@ -50,8 +50,8 @@ class ClientUpdateHandler(Handler):
         return None
 
     def _answer_executed(self, update: ClientUpdate, sender: int) -> None:
-        """Departure 49: when the server of an update's client sends an executed update again, send it, as leader, the
-        slot.
+        """Departure 49: called with an executed update that the server of its client sends again: send that server, as
+        leader, the slot of the update.
 
         That server has not executed the slot, so it has lost the PROPOSAL or the ACCEPTs, and may have no other reason
         to ask for the slot before the next ALIVE.

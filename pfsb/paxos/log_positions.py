@@ -193,7 +193,7 @@ class LogPositionHandler(Handler):
         """Whether another server has told last that it takes frames of this start, and knows no later state.
 
         It says so in answer to a frame of this start. A word from before may arrive late, when the storage has gone
-        back meanwhile; that word names an earlier start, and is nothing.
+        back meanwhile; that word names an earlier start, and counts for nothing.
         """
         opinion = self._opinions.get(server_id)
         return opinion is not None and opinion.knows_this_start
@@ -249,6 +249,6 @@ class LogPositionHandler(Handler):
         return opinion.doubts
 
     def _lacks(self, message: KnownPosition) -> bool:
-        """Whether the message names an incarnation or a log position that this storage has not come to."""
+        """Whether the message names an incarnation or a log position that this storage has not reached."""
         own = self._first_told if message.incarnation < self._incarnation else self.told()
         return message.incarnation > self._incarnation or message.position > own

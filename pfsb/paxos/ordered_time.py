@@ -50,7 +50,8 @@ class OrderedTime:
         return batch_time_ms
 
     def _bounded(self, batch_time_ms: int) -> int:
-        """The new time after a batch whose own time is the first one, goes back, or is too far ahead."""
+        """The state machine's time after a batch with this time: it does not go back, and goes ahead by
+        `TIME_STEP_MS_MAX` at most, except with the first batch."""
         latest_ms = min(self.time_ms + TIME_STEP_MS_MAX, TIME_MS_MAX) if self.has_begun else TIME_MS_MAX
         return max(self.time_ms, min(batch_time_ms, latest_ms))
 

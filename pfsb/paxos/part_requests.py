@@ -153,7 +153,8 @@ class PartRequests:
         return are_lost
 
     def _shrink(self, lost: Request) -> None:
-        """Halve the number of requests that may be under way, once for all losses of one round."""
+        """Halve the number of requests that may be under way: once for all losses among the requests that were under
+        way together."""
         if lost.number >= self._shrunk_at:
             self._room = self._steep_below = max(ROOM_MIN, self._room / 2)
             self._shrunk_at = self._number

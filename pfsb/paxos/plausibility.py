@@ -67,8 +67,8 @@ class Plausibility:
         self._membership = membership
         self._quorum = membership.quorum
         self._claims: dict[int, int] = {}
-        """Server id -> the view in the last message of that server with a view too far above this server's own. It
-        counts as a claim that such views exist (`view`)."""
+        """Server id -> a view too far above this server's own, which the last message with such a view from that server
+        has named. The method `view` counts it as that server's claim that such views exist."""
 
     def line_against(self, message: Message, sender: int) -> str | None:
         """`IMPLAUSIBLE` if a message of `sender` must be discarded for one of its numbers, else None."""

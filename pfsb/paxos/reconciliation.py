@@ -75,8 +75,9 @@ class ReconciliationHandler(Handler):
         self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
         """The wait for the first reply to a request."""
         self.on_unordered: Callable[[int, int, int], int] = lambda server_id, first, last: 0
-        """Called, at a leader, with a server and the first and last slot that it lacks, of which the leader has
-        executed none. Returns how many bytes of batches were sent to the server."""
+        """Called at a leader with a server, and the first and the last of the slots that the server lacks, none of
+        which the leader has executed: sends that server their PROPOSALs. Returns the number of bytes of the batches
+        that were sent."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering

@@ -41,7 +41,8 @@ BURSTS = 4
 
 @define
 class Repetition:
-    """The repetition of one message of an election."""
+    """Says when one message of an election, a VIEW_CHANGE or a PREPARE, is to be sent again: its view, the time by the
+    clock, and the wait before that, in seconds."""
 
     view: int
     due: float

@@ -59,7 +59,8 @@ FOR_NEWCOMERS = (
 FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 PERIODS_FOR_ALL = 1
-"""For how many periods of ALIVE a server that comes back waits for a word of all others, not only of a majority."""
+"""For how many periods of ALIVE a server that comes back waits until all others count for its admission, and not only a
+majority."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
 ANSWERS_PER_ALIVE = 4

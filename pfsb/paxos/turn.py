@@ -257,7 +257,11 @@ class Turn:
 
     @property
     def writes_in_trouble(self) -> int:
-        """Number of writes that this server has begun since its disk is in trouble: always 0, or a mistake."""
+        """Number of writes that this server has begun since its disk got into the present trouble; 0 if there is no
+        trouble.
+
+        Always 0, unless there is a mistake in this class (Invariant 12).
+        """
         return 0 if self.trouble is None else self._position - self._position_in_trouble
 
     @property
