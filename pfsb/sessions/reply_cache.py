@@ -79,10 +79,12 @@ class Page:
 
     owner: ReplyCache = field(eq=False, repr=False)
     entries_max: int
-    """Number of entries in `results` with which the page is full: less by one for each in `in_ranges`."""
+    """Maximum number of entries in `results`: with so many the page is full. At first it is the number of results that
+    a page takes; each result of a range beyond the first lowers it by one, since the range is one entry."""
     results: dict[int, Done | Result | Beginning | int | range] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command. A
-    range stands for the results of as many commands, with following numbers: for the revision of each.
+    range stands for the results of several commands whose numbers follow each other: it has the revision of each of
+    them.
 
     The garbage collector does not visit integers and ranges. With result objects instead, garbage collection took a
     tenth of the time of a server with 5,000 busy clients, in pauses of a third of a second.
@@ -130,7 +132,8 @@ class Page:
         return result.result() if isinstance(result, Beginning) else result
 
     def keep_revisions(self, number: int, revisions: range) -> None:
-        """Keep the results of commands with following numbers, from `number` on, as one entry."""
+        """Keep, as one entry, the results of commands whose numbers follow each other, from `number` on; `revisions`
+        has the revision of each."""
         self.results[number] = revisions if len(revisions) > 1 else revisions[0]
         self.in_ranges += len(revisions) - 1
         self.entries_max -= len(revisions) - 1
@@ -233,7 +236,8 @@ class ReplyCache:
             self._begin_page()
 
     def keep_revisions(self, number: int, revisions: range) -> None:
-        """Keep the results of commands with following numbers, from `number` on: "OK revision=R" for each revision.
+        """Keep the results of commands whose numbers follow each other, from `number` on: "OK revision=R" for each of
+        `revisions`.
 
         The pages are the same as if `keep` were called for each command.
         """

@@ -182,7 +182,7 @@ class _EventLog:
 
 
 def _never_has_a_deadline(application: Any) -> bool:
-    """Whether an application has the method of its base class that says so."""
+    """Whether an application has `next_deadline` of the class `Application`, which always returns None."""
     return getattr(type(application), "next_deadline", None) is Application.next_deadline
 
 
@@ -568,7 +568,8 @@ class SessionStateMachine:
         """Runs all bundles of an update together if each of them is one command, of another session, and the commands
         are a run that their application executes together; else None.
 
-        Sessions that such bundles open are open then, as they are after the bundles have run.
+        Anonymous sessions that the bundles open are open even if None is returned; running the bundles one by one would
+        open them as well.
         """
         client_ids, _, _, entries = zip(*contents, strict=True)
         if {*map(len, entries)} != _ONE or len({*client_ids}) < len(client_ids):

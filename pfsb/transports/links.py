@@ -358,7 +358,8 @@ class Links:
     def path_doubted(self, peer: int) -> None:
         """Called by the network when a router says that it has dropped a datagram to server `peer` as too large.
 
-        The size comes down only if probes confirm it, since any host can forge such a message.
+        The size of the datagrams to that server comes down only if probes confirm it, since any host can forge such a
+        message.
         """
         if self._receiver is not None:
             self._paths[peer].doubt()

@@ -170,7 +170,7 @@ class PathSize:
         self._end_probing(is_searching=True)
 
     def set_size(self, size: int) -> None:
-        """Let datagrams have at most so many bytes from now on, and tell if that is a change."""
+        """Let datagrams have at most so many bytes from now on; if that is a change, call the function `changed`."""
         before, self.size = self.size, size
         if size != before:
             self._changed(before, size)

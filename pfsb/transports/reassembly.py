@@ -46,7 +46,8 @@ class Assembly:
     """Time at which missing bytes are asked for, if no part comes before; after the last report, the time at which the
     frame is dropped."""
     gap: float = 0.0
-    """Longest time, in seconds, between two parts that were sent for the first time."""
+    """Longest time, in seconds, from the arrival of one part to that of the next, where the next was sent for the first
+    time."""
     reports: int = 0
     """Number of reports of the missing parts that were sent to the peer since its latest part came."""
     number: int = 0
