@@ -87,7 +87,7 @@ class RelayChecker:
     """(sender, update) -> number of copies that the sender, not the update's own server, has relayed."""
 
     def misdirected(self, sender: int, receiver: int, update: ClientUpdate) -> None:
-        """Count a copy of an update that goes to `receiver` by mistake, and that this server may relay, too.
+        """Count a copy of an update that goes to `receiver` by mistake, and that `receiver` may relay, too.
 
         The frame is meant for another server, but `sender` has sent it to an address that `receiver` has now.
         """

@@ -24,7 +24,8 @@ ELSEWHERE: Final = ("198.51.100.66", PORT)
 
 @frozen
 class Route:
-    """The addresses of one frame: the frame is lost unless its receiver still has the address when it arrives."""
+    """The addresses of one frame. It is lost unless its receiver has the address `destination` when the frame
+    arrives."""
 
     source: str
     destination: str

@@ -23,7 +23,8 @@ class Defect:
 
     name: str
     source: str
-    """The figure, section, repair (G7), departure or page of the documentation that the server breaks."""
+    """The figure, section or repair (such as G7) of the paper, the departure, or the page of the documentation, that
+    the server breaks."""
     broken: str
     """One sentence that says what the server does wrong."""
     apply: Plant

@@ -1,5 +1,4 @@
-"""Defects of frames: headers that tell what is not so, and frames that are taken unchecked
-(docs/internals/formats.rst)."""
+"""Defects of frames: wrong values in headers, and frames that are taken unchecked (docs/internals/formats.rst)."""
 
 from __future__ import annotations
 
@@ -47,7 +46,7 @@ class _HastyStorage(MemoryStorage):
 
     @property
     def position(self) -> int:
-        """The log position, with the groups counted in that are still on their way to the disk."""
+        """The log position, with groups included that are still on their way to the disk."""
         return super().position + len(self.pending_groups())
 
 

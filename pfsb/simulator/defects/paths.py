@@ -124,7 +124,8 @@ class _OneQueue(Path):
     __slots__ = ()
 
     def send(self, frame: bytes) -> None:
-        """Send a frame behind the parts of others, one at a time, if there are any."""
+        """Send a frame behind all frames that are on their way in parts, one frame at a time; as usual if there are
+        none."""
         if self.outgoing.is_idle:
             super().send(frame)
         else:

@@ -45,7 +45,7 @@ class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles):
     def crash_promiser(self) -> None:
         """Crash the next server that sends a part of a PREPARE_OK of several parts. It restarts soon.
 
-        The crash comes a millisecond or 50 after the part was sent.
+        The crash comes 1 or 50 milliseconds after the part was sent.
         """
         self._next_promiser_dies = True
 

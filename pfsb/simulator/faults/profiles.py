@@ -100,7 +100,8 @@ class Profile:
     A round is one message from each server that a majority needs besides the receiver.
     """
     socket_frames: tuple[int, ...] = ()
-    """Numbers of frames from which a seed draws the size of each server's socket buffer; empty: no buffer is full."""
+    """Numbers of frames from which a seed draws the size of each server's socket buffer; empty: the sockets have no
+    buffers, and no frame is lost there."""
     users: tuple[int, ...] = (2, 4, 6)
     onlookers: int = 0
     """Number of users that send no HELLO and only read while faults happen."""

@@ -12,13 +12,14 @@ from typing import Final
 from attrs import define, field
 
 HANG_SECONDS: Final = 10.0
-"""Minimum time of the processor, in seconds, that an input takes if it counts as a hang.
+"""Processor time, in seconds, after which an input counts as a hang. It is looked at in steps of this length, so a hang
+is noticed within twice this time.
 
-Twice this time always counts as a hang. The time is that of the processor, since a process on a busy machine gets
-little of it. An input that only waits takes none (`WAITING_SECONDS`).
+It is the time of the processor, since a process on a busy machine gets little of it. An input that only waits takes
+none (`WAITING_SECONDS`).
 """
 WAITING_SECONDS: Final = 300.0
-"""How long, in seconds of real time, an input must wait at least to count as a hang."""
+"""Real time, in seconds, after which an input counts as a hang; it is noticed within twice this time."""
 GROWTH_MEGABYTES: Final = 256
 """Maximum memory, in megabytes, by which one input may raise the highest use of memory of this process."""
 

@@ -275,8 +275,9 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
 def words_arrive_late(seed: int, patch: Plant | None) -> None:
     """Departure 43: words that were sent to a server before its storage went back do not admit it.
 
-    Copies of the words by which the others have admitted one start of the server arrive once more, when it has been
-    started with a copy of its disk from that time. What the others say now is lost for a while.
+    Copies of the messages (ACQUAINTED and KNOWN_POSITION) by which the others have admitted one start of the server
+    arrive once more, after it was started with a copy of its disk from that time. New messages of these kinds are lost
+    for a while.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -312,7 +313,8 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
 
 
 def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
-    """Hand one word over, in the name of a server, that it knows a later state of another one's storage."""
+    """Deliver one KNOWN_POSITION to server `accused`, in the name of server `accuser`: it knows a later state of the
+    storage of `accused`."""
     disk = cluster.disk(accused)
     word = KnownPosition(accuser, disk.identity, disk.incarnation + 1, disk.position)
     own = cluster.disk(accuser)
@@ -333,7 +335,11 @@ def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
 
 
 def doubter_is_gone(seed: int, patch: Plant | None) -> None:
-    """Departure 43: a doubt that its server cannot take back, as it is down, keeps no majority from going on."""
+    """Departure 43: a doubt that its server cannot take back, as it is down, keeps no majority from going on.
+
+    One server is told, in the name of a second one that has crashed, that its storage went back. It does not take part
+    at once, but does so after a while, so that the two servers that run have a leader.
+    """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
