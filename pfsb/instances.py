@@ -49,15 +49,17 @@ class _Wanted(Protocol):
     number: int
     """The number under which the present command was submitted to the server; 0: the command waits to be submitted."""
     is_large: bool
-    """Whether it takes several commands. The server keeps few unfinished values, so this peer has one large proposal at
-    a time under way."""
+    """Whether this proposal takes several commands. The server keeps few unfinished values, so this peer has one large
+    proposal at a time under way."""
 
     def command(self) -> Command:
         """The command that is to be submitted next, or again."""
 
     def is_settled_by(self, result: Result) -> bool:
-        """Called with a result of the present command: whether nothing is left to be done. If a part of a value was
-        taken, the next part becomes the present command."""
+        """Take a result of the present command. Returns whether nothing is left to be done.
+
+        If a part of a value was taken, the next part becomes the present command.
+        """
 
     def begin_anew(self) -> None:
         """Called when the session has ended: a value in parts begins again with its first part, under a number of the

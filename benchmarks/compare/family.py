@@ -53,7 +53,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def memory_bytes(pid: int) -> int:
-    """Resident memory in bytes. Of several processes, each counts its share of the memory that they share."""
+    """Resident memory, in bytes, of a process and its descendants; memory that they share counts once."""
     found = members(pid)
     return machine.memory_bytes(pid) if len(found) == 1 else sum(map(_share, found))
 

@@ -47,7 +47,7 @@ class Nats(WireSystem):
     lacks: ClassVar[frozenset[str]] = frozenset({"get", "lock", "lockone"})
     protocol: ClassVar[str] = "nats"
     connections_max: ClassVar[int] = 8
-    """Each connection carries many writes at once."""
+    """Maximum number of connections of a load: each carries many writes at once."""
     is_pipelined: ClassVar[bool] = True
     _server: ClassVar[str] = ""
 

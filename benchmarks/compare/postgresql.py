@@ -47,7 +47,7 @@ class PostgreSQL(WireSystem):
     ending: ClassVar[signal.Signals] = signal.SIGQUIT
     protocol: ClassVar[str] = "postgresql"
     connections_max: ClassVar[int] = 256
-    """Each connection carries one write at a time, and is a process of the server."""
+    """Maximum number of connections of a load: each carries one write at a time, and is a process of the server."""
     is_pipelined: ClassVar[bool] = False
     _programs: ClassVar[Path] = PROGRAMS
 

@@ -27,7 +27,8 @@ ATTEMPTS: Final = 3
 """How often a load is tried during which the leader changes, until that counts as trouble."""
 
 Turn = Sequence[Row]
-"""Rows that are measured together, since they are one load to other systems than pfsb, or a row that has no load."""
+"""The rows for which a system has its cluster in one go: rows whose loads have the same kind and as many operations under
+way, which other systems than pfsb measure once; or one row without a load."""
 
 
 def turns(rows: Sequence[Row]) -> list[Turn]:

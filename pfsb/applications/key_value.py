@@ -159,7 +159,10 @@ class KeyValue(Application):
         self._keys, self._unsorted = SortedList(keys), []
 
     def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
-        """Check keys, or keys and values: words of ASCII are their own bytes, so only their lengths are left to see."""
+        """Check lines with a key, or with a key and a value, as columns.
+
+        Words of ASCII have the same bytes in UTF-8, so that only their lengths need a check.
+        """
         if max(map(len, columns[0])) > key_bytes_max:
             return None
         if len(columns) > 1 and max(map(len, columns[1])) > value_bytes_max:
@@ -175,8 +178,8 @@ class KeyValue(Application):
 
         Returns False if a command has other types than PUT has, or if a quota might be reached. Values that the new
         ones replace are not looked at before all commands are known to fit: the sum of all keys and values is compared
-        with the room that is left. Nothing here runs once for each command, but in the interpreter's own loops: a PUT
-        takes a twentieth of the byte code that it takes by itself.
+        with the room that is left. All loops over the commands are inside functions of the interpreter: so a PUT takes
+        a twentieth of the byte code that it takes by itself.
         """
         if {*map(len, commands)} != _THREE_PARTS:
             return False

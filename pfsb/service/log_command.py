@@ -68,7 +68,8 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _check(log: Log) -> None:
-    """Raise `StorageRefused` for what a start would find wrong besides the log itself."""
+    """Raise `StorageRefused` if a start would refuse a log that is right in itself: since it lacks a slot, or holds
+    fewer groups than its position note says."""
     log.refuse_gap()
     note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
     if log.state.incarnation is not None or note.path.exists():

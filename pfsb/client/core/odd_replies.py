@@ -12,9 +12,9 @@ _NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "LOCK": ("token",),
     "TRYLOCK": ("token",),
 }
-"""Verb -> the numbers that an OK reply must have."""
+"""Verb -> names of the fields that an OK reply must have, and that must be integers."""
 _NUMBERS_IF_GIVEN: Final[Mapping[str, str]] = {"HELLO": "forgotten", "LISTEN": "from"}
-"""Verb -> the number that an OK reply may have."""
+"""Verb -> name of a field that an OK reply may have, and that must be an integer then."""
 _TAKES_A_LOCK: Final = frozenset({"LOCK", "TRYLOCK"})
 
 

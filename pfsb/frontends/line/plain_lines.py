@@ -21,7 +21,8 @@ from pfsb.frontends.line.splitter import LineSplitter, TooLong
 _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
 _WORD_OF_QUESTION: Final = rb"[!#-<>-~]+"
-"""A question may have the option read=, so its plain words have no equals sign."""
+"""Regular expression of a word in a plain line of a question. The word has no equals sign, since a question may have
+the option read=."""
 _STALE: Final = b" read=stale"
 _STALE_END: Final = b" read=stale\n"
 _HASH: Final = b"#"[0]
@@ -65,7 +66,8 @@ class PlainForm:
             for is_numbered in (False, True)
             for is_local in (False, True)
         }
-        """(whether the lines have numbers, whether they have the option read=stale) -> the expression."""
+        """(whether the lines have numbers, whether they have the option read=stale) -> the regular expression that
+        matches one or more such lines."""
 
     def take(self, data: bytes) -> PlainLines | None:
         """The commands of whole lines; None if one of the lines is not plain, or would be refused."""

@@ -115,7 +115,7 @@ class ReplyQueue:
     _iteration_end: EndOfIteration
     _relieved: Callable[[], None]
     _render_run: RenderRun | None = None
-    """None: the replies of such commands are rendered one by one."""
+    """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
