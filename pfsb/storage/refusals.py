@@ -16,7 +16,8 @@ MUST_NOT_VOTE_AGAIN = (
 
 
 def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:
-    """The refusal of a history that lacks slot `seq`, although Local_Aru says that all slots up to it are stored.
+    """The refusal of a history that lacks slot `seq`, although Local_Aru says that all slots up to it are stored;
+    `where` names the storage.
 
     A slot is stored before, or together with, the Local_Aru that covers it. So a gap means that a slot was stored and
     has been removed.
@@ -28,7 +29,7 @@ def history_gap(where: str, seq: int, local_aru: int) -> StorageRefused:
 
 
 def other_format(where: Path, found: object, ours: int) -> StorageRefused:
-    """The refusal of a file whose format is not the one that this version of pfsb reads and writes."""
+    """The refusal of a file whose format `found` is not `ours`, the one that this version of pfsb reads and writes."""
     newer = isinstance(found, int) and found > ours
     advice = (
         "start the version of pfsb that wrote it"

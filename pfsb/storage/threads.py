@@ -43,7 +43,7 @@ class IHistory(Protocol):
     """Reads history, for a `HistoryReader`."""
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
-        """Read the ordered slots that `IStableStorage.read_history` passes to its callback."""
+        """Read ordered slots from `first` to `last`, as `IStableStorage.read_history` passes them to its callback."""
 
     def close(self) -> None: ...
 

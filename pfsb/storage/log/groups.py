@@ -42,7 +42,8 @@ class Sealed(NamedTuple):
 
 
 def seal(salt: bytes, before: bytes, number: int, parts: list[bytes]) -> Sealed:
-    """Make a group of the content in `parts`, for the segment with this salt."""
+    """Make a group of the content in `parts`, for the segment with this salt. Its number is `number`, and `before` has
+    the first bytes of the checksum of the group before it (`NO_GROUP`: there is none)."""
     length = sum(map(len, parts))
     checked = b"".join((salt, _CHECKED_HEAD.pack(before, number, length), *parts))
     check: bytes = xxh3_128_digest(checked)

@@ -39,7 +39,8 @@ class SlotIndex:
     """
 
     _chunks: dict[int, array[int]] = field(factory=dict)
-    """Number of a chunk -> an entry for each of its slots: segment number and offset in one integer; 0: none."""
+    """Number of a chunk (`_CHUNK` slots that follow each other) -> an entry for each of its slots: segment number and
+    offset in one integer; 0: none."""
 
     def put(self, seq: int, entry: int) -> None:
         """Note the place of a slot, as `Place.entry`."""

@@ -29,7 +29,7 @@ class _Ends(Exception):
 
 @define(eq=False)
 class SegmentMaker(StorageThread):
-    """The thread that makes segments ahead: at most one segment that no group has been written to is there at a time.
+    """The thread that makes segments ahead: at most one that holds no group yet is there at a time.
 
     While the disk is full, or the new segment would fill it (Departure 45), none is made: the writer goes on in the
     segment that it has. Any other error ends the thread, and `failed` is called with it. `made` is called with the path
@@ -44,7 +44,7 @@ class SegmentMaker(StorageThread):
     _room: Room
     _made: Callable[[Path], None]
     _ready: SegmentHead | None = None
-    """A segment that has been made, and is not used yet."""
+    """A segment that has been made, and is not used yet; None: there is none."""
     _wanted: SimpleQueue[int | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
 

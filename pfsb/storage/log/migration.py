@@ -52,6 +52,7 @@ def refuse_if_unusable(path: Path, owner: StorageOwner) -> tuple[OldIdentity, Ol
 
 def migrate(path: Path, log: Path, owner: StorageOwner, random_bytes: Callable[[int], bytes]) -> None:
     """Make a log of the database at `path`, which has been checked; `log` is the directory that the log gets.
+    `random_bytes(n)` makes the salts of segments.
 
     Raises `StorageRefused` if a row of the database is damaged or missing; OSError, `sqlite3.Error` or `NoRoom` if a
     disk fails or is full. The database stays as it is in any case.
@@ -84,7 +85,7 @@ def write_log(
     database: OldDatabase, directory: Path, head: SegmentHead, random_bytes: Callable[[int], bytes]
 ) -> Content:
     """Write everything in the database to a log, and return the state of that log. `head` is the head of its first
-    segment, which is there already.
+    segment, which is there already, and `random_bytes(n)` makes the salts of the others.
 
     The numbers of the groups go on from the database's count of groups, so the position of the storage never goes back.
     """

@@ -40,10 +40,12 @@ class LogReader:
     _entry: int = field(default=0, init=False)
     """Place of the group that was read last, as `Place.entry`; 0: none was."""
     _slots: dict[int, SlotPlace] = field(factory=dict, init=False)
-    """Slot -> its place in the window, for the slots of the group that was read last."""
+    """Slot -> its place in the window (the bytes that were read last), for the slots of the group that was read
+    last."""
 
     def read(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
-        """Read the ordered slots that `IStableStorage.read_history` passes to its callback: consecutive (seq, batch).
+        """Read ordered slots from `first` to `last`, as `IStableStorage.read_history` passes them to its callback:
+        consecutive (seq, batch).
 
         Raises `StorageRefused` at a damaged group.
         """
@@ -100,7 +102,8 @@ class LogReader:
         return Batch(self._window[start : start + length])
 
     def _read_group(self, entry: int) -> dict[int, SlotPlace]:
-        """Have the group whose place is `entry` (`Place.entry`) in the window. Returns slot -> its place in the window.
+        """Have the group whose place is `entry` (`Place.entry`) in the window, the bytes that were read last. Returns
+        slot -> its place in the window.
 
         Raises `StorageRefused` if the group is damaged.
         """
@@ -121,8 +124,8 @@ class LogReader:
         return {slot[0]: slot for slot in slots_of(self._window, start, end)}
 
     def _read_window(self, offset: int, salt: bytes) -> None:
-        """Read bytes of the open segment into the window, from `offset` on: at least the whole group that stands
-        there."""
+        """Read bytes of the open segment, from `offset` on, and keep them as the window: at least the whole group that
+        stands there."""
         self._window = os.pread(self._descriptor, WINDOW_BYTES, offset)
         self._window_at = offset
         size = size_at(self._window, 0, salt) or HEAD_BYTES

@@ -61,7 +61,7 @@ class Log:
 
     @property
     def last(self) -> Place | None:
-        """Place of the last group."""
+        """Place of the last group; None: there is none."""
         return Place.of(self.last_entry)
 
     def refuse_gap(self) -> None:

@@ -197,7 +197,7 @@ class LogStorage:
             self._reactor.callLater(0, self._answer, found, [])
 
     def forget_history(self, up_to: int) -> bool:
-        """Keep the slots: a restart executes all of them again, since there are no snapshots yet."""
+        """Keep the slots, and return False: a restart executes all of them again, since there are no snapshots yet."""
         return False
 
     def close(self) -> bool:
@@ -465,9 +465,11 @@ class LogStorage:
 
 
 def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
-    """Raise `StorageRefused` unless the slot may be left out here with this batch.
+    """Raise `StorageRefused` unless slot `seq` may be left out here with the batch of this digest (see
+    `LogStorage.add_pass`).
 
-    A batch that was accepted here, and is not known as ordered, may yet be replaced by another one.
+    The batch must be stored here, unless `unseen` is True and no other batch is ordered in the slot. A batch that was
+    accepted here, and is not known as ordered, may yet be replaced by another one.
     """
     path = log.directory
     if log.state.passes.get(seq) == digest:

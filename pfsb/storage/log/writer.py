@@ -50,7 +50,8 @@ class LogWriter:
         take_next: Callable[[], SegmentHead | None] = _none_is_ready,
         want_next: Callable[[int], None] = _nobody_makes_one,
     ) -> LogWriter:
-        """Open the last segment of a log that was just read, and make its last group durable.
+        """Open the last segment of a log that was just read, and make its last group durable. The other arguments are
+        those of the class.
 
         The process that wrote that group may have died before the group was on disk, or may have been told that the
         write failed: then the group may be in the memory of the kernel only. So it is written once more, before
@@ -105,8 +106,8 @@ class LogWriter:
         self._file.close()
 
     def _sealed(self, content: Content) -> tuple[Sealed, Content]:
-        """The next group, ready to be written, and its content: if the group opens a segment, `content` and the whole
-        state."""
+        """The next group, ready to be written, and its content: that is `content`, and also the whole state if the
+        group opens a segment."""
         log = self.log
         if log.end == log.head.size:
             content = log.state.opening(content)
