@@ -14,7 +14,7 @@ SERVED_BYTES_PER_SECOND: Final = 32_000_000
 """Bytes of ordered batches by which the allowance of a peer grows in a second: more than a server can execute in that
 time."""
 SERVED_BYTES_AT_ONCE: Final = 8_000_000
-"""Maximum of a peer's allowance, in bytes of ordered batches: it has so much at the start, and after a silence."""
+"""Maximum of a peer's allowance, in bytes of ordered batches: a peer has that at the start, and after a silence."""
 
 
 @define

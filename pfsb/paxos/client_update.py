@@ -28,7 +28,7 @@ class ClientUpdateHandler(Handler):
         validity: Validity,
         offer: Callable[[int, int], None],
     ) -> None:
-        """`offer` is called with a slot and a server that seems to lack it."""
+        """`offer` is called with a slot and a server that seems to lack it, and sends the slot to that server."""
         super().__init__(core)
         self._offer = offer
         self._update_queue = update_queue

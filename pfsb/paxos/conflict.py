@@ -1,8 +1,8 @@
-"""Figure 4: which messages a server discards, and by which line of the figure.
+"""Figure 4: which messages a server discards. Each function returns the line of the figure that discards one, or None.
 
-Each function returns the line that discards the message ("4 A6"), or None if the message may be handled. Lines that the
-paper lacks are named after their reasons: "leader" (a message that is not from, or not at, the leader of its view;
-Departure 15) and "newcomer" (a message that this server does not handle before it is admitted; `storage_identity`).
+The lines are texts such as "4 A6"; None says that the message may be handled. Lines that the paper lacks are named
+after their reasons: "leader" (a message that is not from, or not at, the leader of its view; Departure 15) and
+"newcomer" (a message that this server does not handle before it is admitted; `storage_identity`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pfsb.paxos.messages import Accept, Prepare, PrepareOK, Proposal, State, VCP
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
-    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled.
+    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled: otherwise the
+    timer is set (`progress_timer_set`).
 
     So a vote for another view interrupts neither a view that works nor a view that is being prepared.
     """

@@ -31,7 +31,8 @@ class Slot:
     """One entry of Global_History: what this server knows about one sequence number."""
 
     proposal: Proposal | None = None
-    """The proposal of the latest view that this server has accepted here, or has learned from a data list."""
+    """The proposal of the latest view that this server has accepted here, or has learned from a data list; None: there
+    is none."""
     voters: dict[int, dict[int, bytes]] = field(factory=dict)
     """view -> server -> digest of the batch that the server has accepted in that view (Departure 39).
 

@@ -119,7 +119,7 @@ class GlobalOrderingHandler(Handler):
         """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.
 
         The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length comes
-        down only if the slots were ordered in the installed view (G8, Departure 48).
+        down only if the slots were ordered in the installed view (`ordered_in_this_view`; G8, Departure 48).
         """
         for slot in executed:
             self._upon_executing(slot)
@@ -129,7 +129,8 @@ class GlobalOrderingHandler(Handler):
             self._progress_timer.start()
 
     def _is_progress(self, ordered_in_this_view: bool) -> bool:
-        """Whether an execution restarts the Progress_Timer; never in an election.
+        """Whether executing slots restarts the Progress_Timer; never in an election. `ordered_in_this_view` says
+        whether the slots were ordered in the installed view.
 
         Departure 23: while another server leads a later view, executing slots that were not ordered in the installed
         view is no progress. Otherwise a server that has missed a view change could execute slots that it learns from

@@ -59,7 +59,7 @@ class Memory:
 
 
 def install(replica: Replica) -> Memory:
-    """Check `replica` at the end of each of its turns from now on."""
+    """Check `replica` at the end of each of its turns from now on. Returns the `Memory` of these checks."""
     memory = Memory()
     replica.checks.append(partial(check, replica, memory))
     return memory

@@ -72,9 +72,9 @@ class Opinion:
     """Number of words in a row that the other server knows a later state; a copy that the network has made of one does
     not count."""
     doubted_at: float = NEVER
-    """Time by the clock of the last such word."""
+    """Time by the clock at which the other server has last told that it knows a later state."""
     counted_at: float = NEVER
-    """Time by the clock of the last such word that is counted in `doubts`."""
+    """Time by the clock at which the last KNOWN_POSITION came that is counted in `doubts`."""
 
 
 class StorageWentBack(Exception):

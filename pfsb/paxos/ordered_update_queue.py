@@ -134,7 +134,8 @@ class OrderedUpdateQueue(Handler):
         self._forget_old_slots()
 
     def _advance_aru(self) -> list[Executed]:
-        """Figure 11, Block C: as long as the slot after Local_Aru is ordered, execute it and raise Local_Aru."""
+        """Figure 11, Block C: as long as the slot after Local_Aru is ordered, execute it and raise Local_Aru. Returns
+        the executed slots."""
         ordering = self._data.ordering
         executed = []
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:

@@ -24,7 +24,7 @@ ROOM_MIN = 4.0
 fewer requests would take long: each loss costs one of them the time of `patience`."""
 ROOM_MAX = 32.0
 OVERTAKEN = 2
-"""A request is taken for lost when so many later requests to the same server were answered before it."""
+"""A request is taken for lost when this number of later requests to the same server were answered before it."""
 PATIENCE_MAX = 8
 """Longest patience, in units of `resend_seconds`."""
 FAILURES_BORNE = 2

@@ -42,9 +42,11 @@ LAZY_VOTES_PATIENCE = 2
 LONGEST_WAIT = 4
 """Maximum time that a peer gets for its answer, in units of `reconciliation_seconds`."""
 WRITES_IN_BETWEEN = 2
-"""Number of disk writes: if a peer has finished so many since a request that it has not answered, the request or its
-answer counts as lost, and not as late. One write may have been under way, and an answer waits for no more than the next
-one."""
+"""Number of disk writes: if a peer has finished this number of them since a request that it has not answered, the
+request or its answer counts as lost, and not as late.
+
+One write may have been under way, and an answer waits for no more than the next one.
+"""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
@@ -353,7 +355,8 @@ class ReconciliationHandler(Handler):
             self._storage.read_history(message.first, last, bytes_max, found)
 
     def _serve_above_gap(self, to: int, first: int, last: int) -> None:
-        """Departure 49: send, as leader, those slots that are ordered and wait here for a slot below them.
+        """Departure 49: send server `to`, as leader, those of the slots from `first` to `last` that are ordered, and
+        wait here for a slot below them.
 
         The server that asks may have the slot below already, so that it lacks only these.
         """

@@ -119,8 +119,9 @@ class Replica:
         tracer: ITracer | None = None,
         birth: Birth | None = None,
     ) -> None:
-        """`birth` makes the update that the first leader proposes first, with the settings of the cluster (Departure
-        34); None: the state machine needs none."""
+        """`on_failure` is called once, with the reason, if this server has stopped itself. `birth` makes the update
+        that the first leader proposes first, with the settings of the cluster (Departure 34); None: the state machine
+        needs none."""
         self.storage = storage
         self._transport = transport
         self._tracer = tracer

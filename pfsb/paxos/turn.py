@@ -35,8 +35,8 @@ from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 SYNCS_PER_NOTE = 16
-"""The records of `Turn.due_records` go with one of so many syncs: with each one they would add a tenth to what is
-written."""
+"""One sync in this number of them takes along the records of `Turn.due_records`. If each took them along, a tenth more
+would be written."""
 
 
 @define
@@ -152,7 +152,8 @@ class Turn:
         self._outbox.messages.append((message, to))
 
     def send_early(self, message: Message, to: int | None = None) -> None:
-        """Send at the end of this turn, without waiting for the disk: only ALIVE, or a PROPOSAL of a view on disk."""
+        """Send to server `to`, or to all other servers if None, at the end of this turn, without waiting for the disk:
+        only ALIVE, or a PROPOSAL of a view on disk."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
@@ -277,7 +278,7 @@ class Turn:
 
     @property
     def position(self) -> int:
-        """Number of disk writes asked for so far. What is sent now leaves when so many are done."""
+        """Number of disk writes asked for so far. What is sent now leaves when this number of writes is done."""
         return self._position
 
     @property

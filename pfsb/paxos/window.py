@@ -13,7 +13,8 @@ class Window:
     """The slots that a leader may propose in, and that a follower accepts proposals for."""
 
     def __init__(self, ordering: OrderingData, slots: int, *, is_born: bool) -> None:
-        """`slots` is the size of the window, which the settings of the cluster replace at their birth (`adopt`)."""
+        """`slots` is the size of the window, which the settings of the cluster replace at their birth (`adopt`);
+        `is_born` says whether they are in force already."""
         self._ordering = ordering
         self.slots = slots
         """Size of the window."""
