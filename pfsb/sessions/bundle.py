@@ -115,7 +115,10 @@ def _refuse_what_cannot_be_sent(packed: bytes, commands: tuple[Any, ...]) -> Non
 
 
 def encode_head(client_id: str, epoch: int, opens: bool) -> bytes:
-    """The beginning, or head, of each encoded bundle of a session: all of the bundle before its entries."""
+    """The beginning, or head, of each encoded bundle of a session: all of the bundle before its entries.
+
+    `epoch` and `opens` are the fields of that name of the `Bundle`.
+    """
     packed: bytes = msgpack.packb((client_id, epoch, opens, ()))
     return packed[: -len(_array_header(0))]
 

@@ -74,8 +74,8 @@ class Bundler:
     """The parts of one session that wait for the next bundle, and the parts in its outstanding bundle."""
 
     def __init__(self, client_id: str, epoch: int, *, opens: bool, on_idle: Callable[[], None] = nothing) -> None:
-        """`on_idle` is called, in a turn, each time that an outstanding bundle has got its results and no part
-        waits."""
+        """`opens` says whether a bundle may open the session (`Bundle.opens`). `on_idle` is called, in a turn, each
+        time that an outstanding bundle has got its results and no part waits."""
         self.client_id = client_id
         self._epoch = epoch
         self._opens = opens

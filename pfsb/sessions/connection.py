@@ -287,7 +287,7 @@ class ClientConnection:
             self._refuse_submitted(submitted, [refusal])
 
     def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
-        """The refusal of a command with this number at present, or None if the command is accepted.
+        """The refusal, at present, of a command or question (`is_question`) with this number; None if it is accepted.
 
         If the number was used before, the command may have run, so the refusal has the fate unknown.
         """
@@ -302,8 +302,11 @@ class ClientConnection:
         return evolve(refusal, fate="unknown") if refusal is not None and is_used else refusal
 
     def _refusal_in_trouble(self, trouble: DiskTrouble, *, is_question: bool, is_used: bool) -> Refused | None:
-        """The refusal of a command or question while the disk is in trouble. A server with a full disk tries to answer
-        questions, by a read without the log (Departure 45)."""
+        """The refusal of a command or question (`is_question`) while the disk is in trouble; None if it is accepted.
+        `is_used` says whether its number was used before.
+
+        A server with a full disk tries to answer questions, by a read without the log (Departure 45).
+        """
         if is_question and trouble is DiskTrouble.FULL:
             return None
         return TROUBLE_REFUSALS[trouble].of(is_question=is_question, is_used=is_used)
@@ -517,7 +520,10 @@ class ClientConnection:
         self._submission.submit_operation(operation, on_result, is_asked=True)
 
     def _on_operation_result(self, on_changed: Callable[[Result], None], answer: Answer, result: Result) -> None:
-        """Takes, in a turn, the result of HELLO or BYE: the operation was executed, or was refused."""
+        """Takes, in a turn, the result of HELLO or BYE: the operation was executed, or was refused.
+
+        The client gets the result by `answer`, and `on_changed(result)` is called.
+        """
         self._is_changing_session = False
         if isinstance(result, Provisional | NotSent):
             self._turn.refuse(answer, result)

@@ -46,8 +46,8 @@ class TroubleRefusals:
     """For a command that waited for an earlier one of its session when the trouble began."""
 
     def of(self, *, is_question: bool, is_used: bool) -> Refused:
-        """The refusal of a command or question that a client sends during the trouble. `is_used` says whether its
-        number was used before."""
+        """The refusal of a command, or of a question (`is_question`), that a client sends during the trouble. `is_used`
+        says whether its number was used before."""
         if is_used:
             return self.repeated
         return self.question if is_question else self.change

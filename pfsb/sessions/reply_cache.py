@@ -79,8 +79,8 @@ class Page:
 
     owner: ReplyCache = field(eq=False, repr=False)
     entries_max: int
-    """Maximum number of entries in `results`: with so many the page is full. At first it is the number of results that
-    a page takes; each result of a range beyond the first lowers it by one, since the range is one entry."""
+    """Number of entries in `results` with which the page is full. At first it is the number of results that a page
+    takes; each result of a range beyond the first lowers it by one, since the range is one entry."""
     results: dict[int, Done | Result | Beginning | int | range] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command. A
     range stands for the results of several commands whose numbers follow each other: it has the revision of each of
@@ -116,7 +116,7 @@ class Page:
         return [each for number, result in self.results.items() for each in _numbers(number, result)]
 
     def kept(self, number: int) -> Done | Result | Beginning | int | None:
-        """The result of a command as it is kept; None if the page does not have it."""
+        """The result of the command with this number, as it is kept; None if the page does not have it."""
         result = self.results.get(number)
         if result is None and self.in_ranges:
             for first, each in self.results.items():
@@ -125,7 +125,7 @@ class Page:
         return result[0] if isinstance(result, range) else result
 
     def get(self, number: int) -> Result | None:
-        """The result of a command; None if the page does not have it."""
+        """The result of the command with this number; None if the page does not have it."""
         result = self.kept(number)
         if isinstance(result, int):
             return Done((("revision", result),))
@@ -229,7 +229,7 @@ class ReplyCache:
         return next((result for page in self.pages() if (result := page.get(number)) is not None), None)
 
     def keep_revision(self, number: int, revision: int) -> None:
-        """Keep the result "OK revision=R" of a command, as `keep` does."""
+        """Keep the result "OK revision=R" of the command with this number, as `keep` does."""
         page = self.page
         page.results[number] = revision
         if len(page.results) >= page.entries_max:
@@ -250,7 +250,8 @@ class ReplyCache:
             number, revisions = number + room, revisions[room:]
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
-        """Keep a result. Returns whether it is "OK revision=R" and nothing else, where R is `revision`.
+        """Keep the result of the command with this number. Returns whether it is "OK revision=R" and nothing else,
+        where R is `revision`.
 
         Raises an exception, and keeps nothing, if no client can be told the result (`check_result`).
 
@@ -340,7 +341,7 @@ class ReplyCache:
 
 
 def _a_quarter_of(answers_max: int) -> int:
-    """The number of results with which a page is full: a quarter, rounded up, and 1 at least."""
+    """The number of results with which a page is full: a quarter of `answers_max`, rounded up, and 1 at least."""
     return max(1, -(-answers_max // 4))
 
 

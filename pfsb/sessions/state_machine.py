@@ -250,7 +250,7 @@ class SessionStateMachine:
         self.oldest_kept = 0
         """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
         self._ending: Session | None = None
-        """The session that ends at this moment, while the applications are told of its end."""
+        """The session that ends at this moment, while the applications are told of its end; None: none ends."""
         self._completed: list[tuple[str, int, int, Result]] = []
         """(client id, epoch, number, result) of each PENDING command that has got its result, and of which the observer
         was not told yet.

@@ -58,7 +58,7 @@ class LinkFaults:
         self.loss = probability
 
     def delay(self, milliseconds: int) -> None:
-        """FAULT DELAY: hold back each frame that is sent from now on for so many milliseconds; 0: no delay.
+        """FAULT DELAY: hold back each frame that is sent from now on for this number of milliseconds; 0: no delay.
 
         Raises `BadRequest` if the number is out of range.
         """

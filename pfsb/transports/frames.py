@@ -331,7 +331,11 @@ class FrameCodec:
             raise FrameRefused("body", str(error)) from error
 
     def _check_format(self, marks: bytes, size: int, shared: bytes, sender: int, length: int) -> None:
-        """Refuse a frame of another format, cluster, or way of keying."""
+        """Refuse a frame of another format, size, cluster, or way of keying.
+
+        All but `length`, the number of bytes of the frame, are from its header: `marks` are its first seven bytes, and
+        `size` is that of the body.
+        """
         magic, version, kind, flags = _MARKS.unpack(marks)
         if magic != MAGIC:
             raise FrameRefused("magic", f"starts with {magic!r}; a frame starts with {MAGIC!r}")

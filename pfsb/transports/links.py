@@ -157,7 +157,8 @@ class Links:
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
-        """Begin to send and to take frames. Raises ValueError if the secret or the identity cannot be used."""
+        """Begin to send and to take frames; the arguments are those of `ITransport.start`. Raises ValueError if the
+        secret or the identity cannot be used."""
         self.membership.passes = passes
         self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
         self._receiver = receiver
@@ -383,7 +384,8 @@ def _opened_whole(codec: FrameCodec, sender: int, frame: bytes) -> OpenedFrame:
 
 
 def _from_elsewhere(sender: int) -> FrameRefused:
-    """Departure 41: without a secret, a frame is refused that does not come from its sender's address."""
+    """Departure 41: the refusal, in a cluster without a secret, of a frame that does not come from its sender's
+    address."""
     return FrameRefused(
         "address",
         f"in the name of server {sender}, whose address this is not; without secret_file a frame counts only if it "

@@ -59,7 +59,8 @@ class ServerName:
     chosen: SocketAddress | None = None
     """The one of `addresses` to which frames are sent; None: there is none."""
     learned: SocketAddress | None = None
-    """Another address, from which authenticated frames of this server come; frames are sent there as well."""
+    """Another address, from which authenticated frames of this server come; frames are sent there as well. None: there
+    is none."""
     source: str = ""
     """The IP address, as the network writes it, of the latest frame that was taken. Frames from it are taken without
     any further check, until the addresses change."""
@@ -273,7 +274,8 @@ class AddressBook:
             self._found(name, answer)
 
     def _note_failure(self, name: ServerName, why: str) -> None:
-        """Note that a name has no address now. The addresses that it had stay in use: nothing better is known."""
+        """Note that a name has no address now, for the reason `why`. The addresses that it had stay in use: nothing
+        better is known."""
         if not name.is_failing:
             name.is_failing = True
             former = name.chosen.shown if name.chosen is not None else "none so far"

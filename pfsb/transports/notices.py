@@ -21,8 +21,8 @@ TYPE_ECHO: Final = 5
 TAG_BYTES: Final = 16
 """Size, in bytes, of the tag of a frame."""
 RANGES_MAX: Final = 40
-"""Maximum number of ranges of missing bytes in one report: with so many, it still fits the smallest datagram
-(`FLOOR_BYTES`)."""
+"""Maximum number of ranges of missing bytes in one report: with this number of ranges, a report still fits the smallest
+datagram (`FLOOR_BYTES`)."""
 
 _PART: Final = struct.Struct(">16sIIB")
 _REPORT: Final = struct.Struct(">16sB")

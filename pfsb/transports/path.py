@@ -188,7 +188,7 @@ class Path:
         self.send_notice(part)
 
     def _send_probe(self, size: int) -> bytes:
-        """Send a probe of so many bytes, and return its tag."""
+        """Send a probe of `size` bytes, and return its tag."""
         return tag_of(self.send_notice(Probe(size - OVERHEAD_BYTES)))
 
     def _count_given_up(self) -> None:

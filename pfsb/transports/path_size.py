@@ -21,12 +21,12 @@ BASE_BYTES: Final = 1_200
 """Size, in bytes, of the datagrams with which a path begins (RFC 8899, section 5.1.2)."""
 FLOOR_BYTES: Final = 508
 """Size, in bytes, of the largest datagram on a path that does not carry `BASE_BYTES`: every host that speaks IPv4 takes
-so much without fragments (RFC 791: 576 bytes, less 60 for the longest IP header and 8 for that of UDP).
-"""
+a datagram of this size without fragments (RFC 791: 576 bytes, less 60 for the longest IP header and 8 for that of
+UDP)."""
 CONTROL_BYTES: Final = 128
 """Size, in bytes, of the small probe that goes with each probe."""
 GRAIN_BYTES: Final = 32
-"""The search for the largest size ends when the size is known to within so many bytes."""
+"""The search for the largest size ends when the size is known up to this number of bytes."""
 ETHERNET_BYTES: Final = 1_472
 """Size, in bytes, of the largest datagram over IPv4 on an Ethernet with the usual MTU of 1,500 bytes."""
 
@@ -34,8 +34,8 @@ SEARCH_LOSSES: Final = 3
 """Number of lost probes of one size after which a search takes that size for too large (RFC 8899: MAX_PROBES)."""
 CONFIRM_LOSSES: Final = 5
 """Number of lost probes after which the present size counts as no longer carried. The number is larger than that of a
-search, because a wrong guess costs more: a network that loses 30 % of all datagrams makes one in 200 times.
-"""
+search, because a wrong conclusion costs more: where a network loses 30 % of all datagrams by chance, one in 200
+conclusions is wrong."""
 ROUNDS_MAX: Final = 15
 """Maximum number of rounds of probes for one size; a round is a probe of that size and a small one. If the last round
 settles nothing, nothing is concluded: the peer does not answer."""
@@ -54,10 +54,11 @@ class _Probing:
     size: int
     losses_max: int
     sent: dict[bytes, tuple[int, bool, float]] = field(factory=dict)
-    """Tag of a probe -> (round, whether it has the size that is tried, time at which it was sent)."""
+    """Tag of a probe -> (number of the round, whether the probe has the size that is tried, time at which it was sent).
+    A round is a probe of that size and a small one."""
     rounds: int = 0
     controls: set[int] = field(factory=set)
-    """Numbers of the rounds whose small probe was answered. If the other probe of such a round is not, it was lost by
+    """Numbers of the rounds whose small probe was answered. If the larger probe of such a round is not, it was lost by
     its size or by chance."""
 
 
@@ -72,7 +73,7 @@ class PathSize:
     _clock: IReactorTime
     round_trip: PathRoundTrip
     _send_probe: Callable[[int], bytes]
-    """send_probe(size): sends a probe of so many bytes, and returns its tag. May call `refused` before it returns."""
+    """send_probe(size): sends a probe of `size` bytes, and returns its tag. May call `refused` before it returns."""
     most: int
     """Maximum size, in bytes, of any datagram, whatever the probes show."""
     _changed: Callable[[int, int], None]
@@ -148,7 +149,8 @@ class PathSize:
         self._end_probing(is_searching=self._proved_at >= self._search_at)
 
     def tick(self) -> None:
-        """Do what is due: send the next round of probes, or draw the conclusion from those that were sent."""
+        """Do what is due: send the next round of probes (one of the size that is tried, and a small one), or draw the
+        conclusion from those that were sent."""
         if self._clock.seconds() < self.due:
             return
         probing = self._probing
@@ -170,7 +172,7 @@ class PathSize:
         self._end_probing(is_searching=True)
 
     def set_size(self, size: int) -> None:
-        """Let datagrams have at most so many bytes from now on; if that is a change, call the function `changed`."""
+        """Let datagrams have at most `size` bytes from now on; if that is a change, call the function `changed`."""
         before, self.size = self.size, size
         if size != before:
             self._changed(before, size)

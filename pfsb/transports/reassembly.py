@@ -167,7 +167,8 @@ class Reassembly:
 
 
 def _fill(assembly: Assembly, first: int, piece: bytes) -> None:
-    """Put a piece in its place, and take its bytes out of those that are missing."""
+    """Put a piece in its place, which begins at byte `first` of the frame, and take its bytes out of those that are
+    missing."""
     after = first + len(piece)
     assembly.content[first:after] = piece
     left: list[tuple[int, int]] = []

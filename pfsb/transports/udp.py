@@ -258,7 +258,8 @@ class UDPTransport:
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
-        """Begin to receive and to send, as far as addresses are known; names are looked up from now on.
+        """Begin to receive and to send, as far as addresses are known; names are looked up from now on. The arguments
+        are those of `ITransport.start`.
 
         If this server's own host is a name, the port is opened once the name has an address. Raises `PortTaken` (a
         `CannotListenError`) if the own address is known and cannot be used, or ValueError if the secret cannot be used.
