@@ -95,7 +95,8 @@ class RelayChecker:
             self._copies[receiver, update] += 1
 
     def sent(self, server_id: int, to: int | None, update: ClientUpdate) -> str:
-        """Check an update that leaves a server. Returns the text of the violation, or "" if there is none."""
+        """Check an update that server `server_id` sends to server `to`, or to all others if None. Returns the text of
+        the violation, or "" if there is none."""
         receivers = [i for i in self.servers if i != server_id] if to is None else [to]
         if server_id == update.server_id:
             self._copies.update((receiver, update) for receiver in receivers)

@@ -174,7 +174,8 @@ class ServerClock:
                 self.clock.put(call, self.clock.seconds())
 
     def hold(self, number: int, call: SimulatedCall) -> None:
-        """Keep a call that has come due during a pause until `resume`. Called by the clock."""
+        """Keep a call that has come due during a pause until `resume`; `number` is that of its entry in the heap.
+        Called by the clock."""
         self._due.append((number, call))
 
     def close(self) -> None:

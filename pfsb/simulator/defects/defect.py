@@ -73,7 +73,7 @@ def instead_of(owner: object, name: str) -> Callable[[F], F]:
 
 
 def become(instance: object, kind: type) -> None:
-    """Turn an instance of a class with slots into one of a subclass that has no slots of its own."""
+    """Turn an instance of a class with slots into one of `kind`, a subclass that has no slots of its own."""
     assert issubclass(kind, type(instance)) or isinstance(instance, kind), f"{kind} is no kind of {type(instance)}"
     instance.__class__ = kind
 

@@ -66,7 +66,8 @@ class Parameters:
     path_limits: PathLimits | None = None
     """How much each link carries, in bytes; None: every frame travels whole, as on one machine."""
     buffer: SocketBuffer | None = None
-    """The buffer of each server's socket, from the beginning to the end of the run."""
+    """The buffer of each server's socket, from the beginning to the end of the run; None: each frame is read when it
+    arrives."""
 
     @property
     def servers(self) -> int:
@@ -263,7 +264,8 @@ def _families(rng: random.Random, profile: Profile) -> frozenset[str]:
 
 
 def draw_settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
-    """Draw settings with small windows, short timers, and few slots kept in memory, so that runs reach the limits."""
+    """Draw settings with small windows, short timers, and few slots kept in memory, so that runs reach the limits.
+    `given` has the settings that are not drawn here, by name."""
     progress = given.get("progress_seconds", rng.choice((0.25, 0.5, 1.0, 1.0)))
     drawn = Settings(
         progress_seconds=progress,

@@ -221,8 +221,8 @@ class WrongMessages:
     def _known_position(self, identity: bytes) -> KnownPosition:
         """A KNOWN_POSITION about another storage, or about the present state of the receiver's own storage.
 
-        It names no later incarnation of the receiver, and no more groups than its disk has. Such words, repeated often
-        enough, would rightly stop the receiver.
+        Of the receiver's own storage it never names a later incarnation, nor more groups than its disk has: messages
+        that do so, repeated often enough, would rightly stop the receiver.
         """
         if self._rng.random() < 0.5:
             return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)

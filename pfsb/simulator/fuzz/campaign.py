@@ -115,7 +115,8 @@ class Campaign:
                 record.kept.append(data)
 
     def _note(self, target: Target, name: str, inputs: list[bytes], failure: _Failure) -> None:
-        """Report a failure, unless `FILES_PER_PLACE` failures of this target at the same place were reported before."""
+        """Report a failure that round `name` of a target has ended in, unless `FILES_PER_PLACE` failures of this target
+        at the same place were reported before."""
         place = f"{target.name} {failure.place}"
         self._places[place] = self._places.get(place, 0) + 1
         if self._places[place] <= FILES_PER_PLACE:
@@ -125,7 +126,7 @@ class Campaign:
     def _shortened(
         self, target: Target, name: str, inputs: list[bytes], failure: _Failure
     ) -> tuple[list[bytes], _Failure]:
-        """Leave out inputs as long as the others still end in a failure at the same place.
+        """Leave out inputs of round `name` as long as the others still end in a failure at the same place.
 
         Returns the inputs that are left, and the failure that they end in.
         """
@@ -160,7 +161,8 @@ class _Failure:
 
 
 def attempt(target: Target, name: str, inputs: Sequence[bytes]) -> str:
-    """Give the target a new state and these inputs; returns the failure as a text, or "" if there is none."""
+    """Give the target the new state of round `name`, and these inputs; returns the failure as a text, or "" if there is
+    none."""
     failure = _attempt(target, name, inputs, LineCoverage(()))
     return "" if failure is None else f"{failure.text}\n{failure.place}"
 

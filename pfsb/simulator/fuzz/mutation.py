@@ -136,8 +136,8 @@ class Mutation:
     def value(self, before: Any, other: Any = None) -> Any:
         """A changed copy of the msgpack value `before`.
 
-        In a tuple, mostly one element changes; sometimes elements are left out, repeated, added or reversed. Another
-        value is replaced by one of its own type, or seldom by one of any type, which may be `other`.
+        In a tuple, mostly one element changes; sometimes elements are left out, repeated, added or reversed. A value
+        that is no tuple is replaced by one of its own type, or seldom by one of any type, which may be `other`.
         """
         if isinstance(before, tuple) and before and self.dice.random() < 0.85:
             place = self.dice.randrange(len(before))

@@ -89,7 +89,8 @@ class SmallCluster:
         secret: bytes | None = None,
         tolerated: Callable[[Failure], bool] = lambda failure: False,
     ) -> None:
-        """`tolerated(failure)` returns whether a server may stop itself with this failure, or log it."""
+        """`name` is the seed of the random numbers of the cluster. `tolerated(failure)` returns whether a server may
+        stop itself with this failure, or log it."""
         self.clock = SimulatedClock(BEGIN_SECONDS)
         self.dice = random.Random(name)
         configs = {i: ServerConfig(i, ("127.0.0.1", 1 + i), "tcp:1") for i in range(servers)}

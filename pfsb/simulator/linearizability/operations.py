@@ -36,7 +36,7 @@ class Operation:
     command: Command
     """The command in the normalised form that the application's `check` returns."""
     result: Result | None = field(default=None, converter=_as_result)
-    """The answer. A tuple of fields is converted to a `Done` with these fields."""
+    """The answer; None: it is not known. A tuple of fields is converted to a `Done` with these fields."""
     fate: str = field(default="done", validator=in_(("done", "none", "unknown")))
     """done: the command was carried out with this `result`, which may be a refusal such as CONFLICT.
     none: the command was certainly not carried out.

@@ -196,8 +196,8 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """The state after a step, and after what follows at once: answers to messages and, if no further crash is
-        allowed, the ends of disk writes."""
+        """The state after the step `move` of `server` in the state `place`, and after what follows at once: answers to
+        messages and, if no further crash is allowed, the ends of disk writes."""
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]
@@ -243,7 +243,10 @@ class Exploration:
         return key
 
     def _place(self, key: int, number: int) -> _Place:
-        """Decode the key of a state. Raises `_Stop` if a step that is possible in this state breaks a promise."""
+        """The state of the cluster that has this key, decoded; `number` becomes its `_Place.number`.
+
+        Raises `_Stop` if a step that is possible in this state breaks a promise.
+        """
         last = len(self.nodes.servers) - 1
         nodes = tuple(self.nodes[key >> NODE_BITS * (last - i) & NODE_MASK] for i in range(last + 1))
         crashes_left = self.bounds.crashes + len(nodes) - sum(node.incarnations for node in nodes)
@@ -282,7 +285,7 @@ class Exploration:
         self._add(self._key(place), 0, 0)
 
     def _let_all_arrive(self, place: _Place) -> _Place:
-        """Deliver all messages until nothing changes any more. No timer fires meanwhile."""
+        """Deliver all messages until nothing changes any more, and return the state then. No timer fires meanwhile."""
         before = None
         while place != before:
             before = place

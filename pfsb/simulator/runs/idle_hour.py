@@ -131,7 +131,7 @@ class IdleHour(LivenessDrills):
         return {client_id: session.epoch for client_id, session in machine.sessions.items()}
 
     def _connect(self, name: str) -> ConnectedClient:
-        """Connect a client to a server that does not lead, if there is one."""
+        """Connect the client `name` to a server that does not lead, or to the leader if there is no other server."""
         leader = self.cluster.required_leader()
         server_id = self.rng.choice([i for i in self.cluster.ids if i != leader] or self.cluster.ids)
         client = ConnectedClient(name, self.cluster)

@@ -193,7 +193,8 @@ def _scene(seed: int, patch: Plant | None, limits: PathLimits, **settings: Any) 
 
 
 def _execute(scene: Scenario, number: int, size: int, seconds: float) -> None:
-    """Submit an update with a payload of this size, and require that every server executes it within `seconds`."""
+    """Submit the update that gets slot `number`, with a payload of this size, and require that every server executes it
+    within `seconds`."""
     scene.cluster.submit(scene.follower(), f"client-{number}", 1, bytes(size))
     scene.everyone_executes(number, seconds)
 

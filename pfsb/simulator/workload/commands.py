@@ -24,8 +24,10 @@ def _put(rng: random.Random, key: str, unique: int) -> Command:
 
 
 def _cas(rng: random.Random, key: str, unique: int) -> Command:
-    """Make a CAS command. Mostly it expects a value that a command before it may have written, otherwise no value at
-    all."""
+    """Make a CAS command that sets `key` to a value with the number `unique` in it.
+
+    Mostly it expects a value that a command before it may have written, otherwise that the key is absent.
+    """
     if rng.random() < 0.4:
         return ("CAS", key, 0, "", f"v{unique}")
     return ("CAS", key, 1, f"v{max(0, unique - rng.randint(1, 8))}", f"v{unique}")

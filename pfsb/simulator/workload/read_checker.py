@@ -107,7 +107,8 @@ class ReadHistory:
     # ------------------------------------------------------------------ events
 
     def heard(self, number: int, event: Event, where: str) -> None:
-        """Check that `event`, which a listener has got, is event `number` of the history, counted from 1.
+        """Check that `event`, which a listener has got, is event `number` of the history, counted from 1. `where` says
+        in the text of a violation who got it.
 
         Raises `Violation`.
         """
