@@ -268,7 +268,8 @@ class Peer:
             self._ask()
 
     def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
-        """Send a refused command again after a pause: under its old number if it may have run, else under a new one."""
+        """Send a refused command again after a pause: under its old number if it may have run (`is_unknown`), else
+        under a new one. `key` names the proposal or DONE `wanted`."""
         if is_unknown:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
             return

@@ -27,8 +27,8 @@ ATTEMPTS: Final = 3
 """How often a load is tried during which the leader changes, until that counts as trouble."""
 
 Turn = Sequence[Row]
-"""The rows for which a system has its cluster in one go: rows whose loads have the same kind and as many operations under
-way, which other systems than pfsb measure once; or one row without a load."""
+"""The rows for which a system has its cluster in one go: rows whose loads have the same kind, and as many operations
+under way, so that other systems than pfsb measure them once; or one row without a load."""
 
 
 def turns(rows: Sequence[Row]) -> list[Turn]:

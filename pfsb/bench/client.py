@@ -177,7 +177,8 @@ class LoadClient:
 
 
 def read_result(words: dict[str, Any], begun: Any = None, ended: Any = None) -> LoadResult:
-    """The result in the JSON object that a load client has printed. Raises `LoadFailed` if it is no result."""
+    """The result in the JSON object that a load client has printed; `begun` and `ended` become fields of it. Raises
+    `LoadFailed` if the object is no result."""
     try:
         counts = Histogram((int(number), int(count)) for number, count in words["histogram"])
         return LoadResult(

@@ -101,8 +101,8 @@ def evaluate(workload: Workload, result: LoadResult) -> Measurement:
 
 
 def other_cores(begun: Moment, ended: Moment, result: LoadResult) -> float | None:
-    """How many cores were busy with neither the servers nor the load client; None if not all servers are on this
-    machine."""
+    """How many cores were busy, on average from `begun` to `ended`, with neither the servers nor the load client; None
+    if not all servers are on this machine."""
     busy = _difference(begun.busy_seconds, ended.busy_seconds)
     cpu = _difference(begun.cpu_seconds, ended.cpu_seconds)
     if busy is None or cpu is None:

@@ -95,7 +95,8 @@ def _names(config: Config, found: Found) -> Iterator[str]:
 
 
 def _unreachable(config: Config, found: Found) -> Iterator[str]:
-    """Warnings about servers that only their own machine can reach, if other machines can reach at least one server."""
+    """A warning for each server that only its own machine can reach, if other machines can reach at least one server.
+    `found` has the addresses."""
     addresses = {server_id: answer for server_id, answer in found.items() if not isinstance(answer, str)}
     far = next((server_id for server_id, answer in addresses.items() if is_far(answer)), None)
     if far is None:

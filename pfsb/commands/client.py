@@ -182,7 +182,8 @@ async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
 
 
 async def run_terminal(reactor: Any, options: Options) -> bool:
-    """Run commands that a person types, until the end of input or QUIT."""
+    """Run commands that a person types, until the end of input or QUIT. Returns True: a person has seen which commands
+    failed."""
     client = _client(reactor, options, sys.stdout)
     terminal = Terminal(reactor, client)
     client.core.on_event = terminal.show_event

@@ -138,7 +138,10 @@ def table(reply: Reply) -> str:
 
 
 def _shown(value: int | str) -> str:
-    """A value as it is typed. Control characters, which no server of this version sends, never reach the terminal."""
+    """A value as text, in the form in which a person would type it.
+
+    Control characters, which no server of this version sends, never reach the terminal.
+    """
     text = str(value)
     return text if text.isprintable() else json.dumps(text)
 

@@ -89,7 +89,7 @@ def _disordered(entries: Iterable[tuple[int, str, str]]) -> int:
 def outage(acknowledged: Sequence[Acknowledged], since: float) -> float | None:
     """Seconds from the time `since` to the first answer to a command that was sent after `since`; None: there was none.
 
-    If the leader was killed at `since`, clients had to wait for a new one for so long.
+    If the leader was killed at `since`, this is the time for which clients had to wait for a new one.
     """
     answers = [a.answered for a in acknowledged if a.sent > since]
     return min(answers) - since if answers else None

@@ -85,7 +85,8 @@ def make_server(
     """Make a server, not started yet.
 
     `faults` are the faults that the transport applies to the server's links, and that an operator changes by the line
-    command FAULT. None: the transport applies no faults, and FAULT has no effect on the links.
+    command FAULT. None: the transport applies no faults, and FAULT has no effect on the links. `has_disk` is False for
+    a server with `storage: memory`.
     """
     return Server(
         config=config,

@@ -75,7 +75,8 @@ class ClientCore:
     """Position in `addresses` of the server that is tried first."""
 
     retries: int = field(init=False, default=0)
-    """How many times, since it was made, the client had to send a command again: the sum over all commands."""
+    """How many times the client has had to send a command again since the client was made: the sum over all
+    commands."""
     stopped: bool = field(init=False, default=False)
     """True: the client has stopped for good. Its last action is a `HangUp`."""
     held_locks: HeldLocks = field(init=False, factory=HeldLocks)
@@ -371,7 +372,7 @@ class ClientCore:
             self._replaced("the session was opened anew from another connection")
 
     def _replaced(self, why: str) -> None:
-        """Another program has opened the session: leave it to that program.
+        """Called when another program has opened the session, for the reason `why`: leave it to that program.
 
         Two programs that both reopened one session would take it from each other for ever.
         """

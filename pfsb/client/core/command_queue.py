@@ -66,7 +66,8 @@ class CommandQueue:
                 command.times_sent = 0
 
     def refuse(self, code: str, text: str, concerns: Callable[[Command], bool]) -> None:
-        """Refuse each waiting command for which `concerns(command)` is true; its refusal says whether it may have run.
+        """Refuse each waiting command for which `concerns(command)` is true, with this code and text; its refusal says
+        whether it may have run.
 
         A waiting command may have run if it was sent on an earlier connection, and waits to be sent again
         (`take_back`).
@@ -78,6 +79,6 @@ class CommandQueue:
 
 
 def refused(command: Command, code: str, text: str) -> Reply:
-    """Make the refusal of a command; the fate in it says whether the command may have run."""
+    """Make the refusal of a command, with this code and text; its fate says whether the command may have run."""
     fate = "unknown" if command.may_have_run and (not command.is_local or command.verb == "FAULT") else "none"
     return refusal(code, fate, text)

@@ -59,7 +59,7 @@ class Hello:
 
         The client cannot tell its own late HELLO from a HELLO of another program. As long as HELLOs of this client are
         unanswered, it supposes that one of these has arrived late, once for each of them. If that is wrong, the client
-        takes the session back at most so many times, and then leaves it to the other program.
+        takes the session back once for each unanswered HELLO at most, and then leaves it to the other program.
         """
         if self.unanswered:
             self.unanswered -= 1

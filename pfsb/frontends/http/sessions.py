@@ -230,8 +230,8 @@ class NamedSession:
             answer(refusal(error))
 
     def _noting(self, verb: str, number: int, answer: Answer) -> Answer:
-        """Return a call-back that passes a result on to `answer`, and tells the client's streams of events if a lock
-        was granted.
+        """Return a call-back that passes the result of command `number` on to `answer`, and tells the client's streams
+        of events if a lock was granted.
 
         The request that asked for the lock may be gone by then. If the result of a LOCK is a refusal with the fate
         unknown, as when this server's disk hangs, the lock may still be granted: so the result is asked for again until

@@ -243,9 +243,11 @@ class Conversation:
         pipelined.tags.append(request.tag)
 
     def _room_for(self, characters: int, is_local: bool) -> _Pipelined:
-        """The pipelined commands, to which commands of so many characters are added next.
+        """The pipelined commands, to which commands of so many characters are added next. `is_local` says of which kind
+        the new ones are (`_Pipelined.is_local`).
 
-        Those that are there are submitted before if the new ones cannot be submitted together with them.
+        The pipelined commands that are there are submitted first, if they are of the other kind, or all together would
+        be too long.
         """
         pipelined = self._pipelined
         if is_local != pipelined.is_local or pipelined.characters + characters > PIPELINED_CHARACTERS_MAX:

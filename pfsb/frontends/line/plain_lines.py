@@ -67,7 +67,7 @@ class PlainForm:
             for is_local in (False, True)
         }
         """(whether the lines have numbers, whether they have the option read=stale) -> the regular expression that
-        matches one or more such lines."""
+        matches one or more plain lines of this kind."""
 
     def take(self, data: bytes) -> PlainLines | None:
         """The commands of whole lines; None if one of the lines is not plain, or would be refused."""
