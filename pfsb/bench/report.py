@@ -104,4 +104,4 @@ CLIENT_CORES_MAX: Final = 0.9
 has one thread, so that it cannot use more than one core."""
 OTHER_CORES_MAX: Final = 0.35
 """How many processor cores everything but servers and load client may keep busy before the report warns of a
-disturbance. Without any disturbance, the kernel's threads for disk and network use about as much."""
+disturbance. Without any disturbance, the kernel's threads for disk and network keep about this many busy."""

@@ -67,7 +67,7 @@ class Opinion:
     """The last words (KNOWN_POSITION) of another server about this storage, since this server's start."""
 
     knows_this_start: bool = False
-    """Whether the last word was that the other server takes frames of this start, and knows no later state."""
+    """Whether the other server has told last that it takes frames of this start, and knows no later state."""
     doubts: int = 0
     """Number of words in a row that the other server knows a later state; a copy that the network has made of one does
     not count."""
@@ -104,7 +104,7 @@ class LogPositionHandler(Handler):
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
         self._opinions: dict[int, Opinion] = {}
-        """Server id -> what it has told of this storage."""
+        """Server id -> the words (KNOWN_POSITION) of that server about this storage."""
 
     def begin(self, found: Recovered) -> None:
         """Take over, at the start, what the disk of this server says about its own storage and those of the others."""

@@ -237,7 +237,8 @@ class PrepareHandler(Handler):
                 yield slot.proposal
 
     def _construct_prepare_ok(self, local_aru: int) -> list[PrepareOK]:
-        """This server's PREPARE_OK for the installed view, cut into parts that fit a frame (G28, Departure 6)."""
+        """This server's PREPARE_OK for the installed view, for the slots above `local_aru`, cut into parts that fit a
+        frame (G28, Departure 6)."""
         lists: list[list[DataEntry]] = [[]]
         size = 0
         for entry in self.construct_data_list(local_aru):

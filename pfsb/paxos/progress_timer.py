@@ -140,12 +140,12 @@ class ProgressTimer(Handler):
         """Departure 48: whether this server's disk is writing, and has finished no write that it began after the start
         of the timer.
 
-        A write that was under way at the start may have ended: it tells nothing of the next one, which may be the first
-        slow one.
+        If so, the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the
+        same write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs
+        once more, and as much longer as it has waited, since the disks of the other servers may be as slow.
 
-        Then the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the same
-        write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs once
-        more, and as much longer as it has waited, since the disks of the other servers may be as slow.
+        A write that was under way when the timer was started does not count, even if it has ended: it tells nothing of
+        the next one, which may be the first slow one.
         """
         turn = self._turn
         is_slow = turn.is_writing and turn.durable_position <= self.written

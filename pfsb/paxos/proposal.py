@@ -154,8 +154,9 @@ class ProposalHandler(Handler):
     def now_ms(self) -> int:
         """The time that a proposal carries, in milliseconds (Departure 35).
 
-        Only the first slot begins with the wall clock. Until it is executed, this server does not know the time that
-        the first slot has begun with, and further proposals carry 0, which moves the time nowhere.
+        Only the proposal of the first slot carries the time of the wall clock. Until that slot is executed, this server
+        does not know from which time the state machine goes on, and further proposals carry 0, which does not move its
+        time.
         """
         if self._data.ordering.last_proposed and not self._ordered_queue.time.has_begun:
             return 0

@@ -22,7 +22,7 @@ from pfsb.paxos.round_trip import RoundTrip
 
 Ready = Callable[[bool], None]
 """Callback of a read, called once, in a turn: with True when this server may answer the read from its own state now,
-with False when it cannot within `update_seconds`. Then the caller must put the read through the log."""
+with False when it cannot within `update_seconds`. After False the caller must put the read through the log."""
 
 
 @define(eq=False)

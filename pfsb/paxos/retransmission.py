@@ -36,7 +36,8 @@ REORDERING = 1.25
 ordered already: messages may overtake each other (RFC 8985)."""
 
 BURSTS = 4
-"""Maximum number of times in `resend_seconds` that `Retransmission.resend_proposals` sends all that it may."""
+"""Maximum number of times in `resend_seconds` that `Retransmission.resend_proposals` sends as much as one call may
+send, which is about four frames of batches."""
 
 
 @define
@@ -131,7 +132,7 @@ class Retransmission(Handler):
         """Called in the turn that sends a first VIEW_CHANGE for a view: set the timer for its repetition.
 
         The waits that grew under the former leader begin anew (`RoundTrip.start_anew`): they say little about the next
-        one.
+        leader.
         """
         self._slot_time.start_anew()
         wait = self._first_wait()

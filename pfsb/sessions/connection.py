@@ -280,7 +280,7 @@ class ClientConnection:
         """Answers the clients of PENDING commands with a provisional refusal; called in a turn when the disk is in
         trouble.
 
-        This server may not learn the results for a long time. They go to clients that repeat the numbers, here or at
+        It may take long until this server learns the results. They go to clients that repeat the numbers, here or at
         another server.
         """
         for submitted in self.pending.values():

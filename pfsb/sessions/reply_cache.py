@@ -80,7 +80,7 @@ class Page:
     owner: ReplyCache = field(eq=False, repr=False)
     entries_max: int
     """Number of entries in `results` with which the page is full. At first it is the number of results that a page
-    takes; each result of a range beyond the first lowers it by one, since the range is one entry."""
+    takes; each result of a range but its first lowers it by one, since a range is one entry."""
     results: dict[int, Done | Result | Beginning | int | range] = field(factory=dict)
     """Command number -> its result. An integer R stands for "OK revision=R", the result of almost every command. A
     range stands for the results of several commands whose numbers follow each other: it has the revision of each of

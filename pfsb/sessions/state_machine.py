@@ -598,7 +598,7 @@ class SessionStateMachine:
         """Executes a run in its application, and counts its revisions, which it returns.
 
         Returns None if nothing was executed, and the commands have to be executed one by one. Raises an exception of
-        the application that other servers may not meet: this server stops then.
+        the application if perhaps only this server meets it: then this server stops.
         """
         context = self.context
         context.revision = self.revision + 1
@@ -665,7 +665,7 @@ class SessionStateMachine:
     def execute_command(self, session: Session, number: int, command: Command) -> Any:
         """Runs a command in its application, at the present revision. Returns its result, a refusal or PENDING.
 
-        Raises an exception of the application that other servers may not meet: this server stops then.
+        Raises an exception of the application if perhaps only this server meets it: then this server stops.
         """
         verb = command[0]
         try:
@@ -691,7 +691,7 @@ class SessionStateMachine:
     def _internal(self, verb: str, error: Exception) -> Refused:
         """The result of a command that failed by a fault of the application's program.
 
-        Raises `error` if other servers may not meet it: then this server stops, and has not executed the command.
+        Raises `error` if perhaps only this server meets it: then this server stops, and has not executed the command.
         """
         self.stop_unless_alike(error, verb)
         return failed_alike(verb)

@@ -108,8 +108,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
 }
 """(class, attribute) -> the fixed value that the attribute is given in all states.
 
-Real values of these attributes would only multiply the states: they make no difference to the steps that are possible,
-or the explorer tries all their effects when a timer fires.
+Real values of these attributes would only multiply the states: either they make no difference to the steps that are
+possible, or the explorer tries all their effects when a timer fires.
 """
 
 _ATOMS = {int, float, str, bytes, bool, frozenset, NoneType, State}

@@ -162,8 +162,8 @@ class LogStorage:
 
         The server must not be running. With `unseen` the batch need not be stored here: when the server learns which
         batch is ordered in the slot, it compares the digests. A digest that was stored for the slot before is replaced.
-        Raises `StorageRefused`, and changes nothing, if the directory cannot be used or another batch is ordered in the
-        slot.
+        Raises `StorageRefused`, and changes nothing, if the directory cannot be used, if another batch is ordered in
+        the slot, or if the slot is noted with this digest already.
         """
         if not self._place.exists():
             raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
@@ -259,8 +259,8 @@ class LogStorage:
         return recovered
 
     def make_or_find(self) -> None:
-        """Make a new log, unless there is one; a database of an earlier version is taken over. Raises `StorageRefused`,
-        and leaves what is there unchanged."""
+        """Make a new log, unless there is one; a database of an earlier version is taken over. Raises `StorageRefused`
+        if the files that are there cannot be used, and leaves these unchanged."""
         if self.path.exists():
             return
         if self.old_path.exists():
