@@ -220,14 +220,15 @@ class Leader:
 
 
 def lead(told: Connection, disk: Disk, path: Path, followers: Sequence[socket.socket], listener: socket.socket) -> None:
-    """The work of the leader's process; it sends a word to `told` when it is ready."""
+    """The work of the leader's process, which sends a word to `told` when it is ready."""
     leader = Leader(Loop(disk, path), followers)
     told.send("ready")
     leader.serve(listener)
 
 
 def follow(told: Connection, disk: Disk, path: Path, leader: socket.socket) -> None:
-    """The work of a follower's process: it writes each datagram, and answers it with its number."""
+    """The work of a follower's process: it writes each datagram to its file, and answers the datagram with the
+    datagram's number."""
     loop = Loop(disk, path)
     leader.setblocking(False)
 

@@ -44,13 +44,14 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 class _Wanted(Protocol):
-    """A proposal or a DONE that this peer wants to have executed, by one command or by several, one after the other."""
+    """One thing that a peer wants of its server: to propose a value for an instance, or to say DONE, that its program
+    needs the values up to an instance no more. It takes one command, or several commands one after the other."""
 
     number: int
     """The number under which the present command was submitted to the server; 0: the command waits to be submitted."""
     is_large: bool
-    """Whether this proposal takes several commands. The server keeps few unfinished values, so this peer has one large
-    proposal at a time under way."""
+    """Whether the value is too large for one command, and is proposed in several. The server keeps few unfinished
+    values, so this peer has one large value under way at a time."""
 
     def command(self) -> Command:
         """The command that is to be submitted next, or again."""
@@ -68,7 +69,9 @@ class _Wanted(Protocol):
 
 @define(eq=False)
 class _OneCommand:
-    """A small proposal, or a DONE. Both have no effect when they run a second time."""
+    """A command that does all that is wanted: PROPOSE, with a value of at most `part_bytes_max` bytes for an instance,
+    or DONE, which says that the peer's program needs the values up to an instance no more. Either has no effect when it
+    runs a second time."""
 
     _command: Command
     number: int = 0
@@ -86,7 +89,8 @@ class _OneCommand:
 
 @define(eq=False)
 class _LargeProposal:
-    """A proposal that takes several PARTs. The next one is submitted when the server has taken the one before."""
+    """A value for an instance that is larger than `part_bytes_max` bytes, and is proposed by several commands PART. The
+    next PART is submitted when the server has taken the one before."""
 
     _seq: int
     _value: bytes
@@ -134,7 +138,8 @@ class Peer:
         self._highest = -1
         self._done = -1
         self.wanted: dict[tuple[object, ...], _Wanted] = {}
-        """Key that names a proposal or a DONE of this peer -> the proposal or DONE, until it is executed."""
+        """Everything that this peer wants of its server and that is not executed yet, by a key: ("PROPOSE", instance,
+        value), or the words of a DONE."""
         self._under_way = 0
         self._number = 0
         self._retry: IDelayedCall | None = None
@@ -223,7 +228,7 @@ class Peer:
             wanted.begin_anew()
 
     def _connect_again(self) -> None:
-        """Called when the session has ended, since this server was cut off for long: open another one.
+        """Called when the session has ended, since this server was cut off for long: open another session.
 
         Commands that were under way may have run, and are sent again: they have no effect the second time.
         """
@@ -269,7 +274,7 @@ class Peer:
 
     def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
         """Send a refused command again after a pause: under its old number if it may have run (`is_unknown`), else
-        under a new one. `key` names the proposal or DONE `wanted`."""
+        under a new one. `key` is the key of `wanted` in `Peer.wanted`."""
         if is_unknown:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
             return
@@ -310,7 +315,7 @@ def _configuration(peers: Sequence[str]) -> Config:
 
 
 def _failed(failure: Failure) -> None:
-    """Called when the server of a peer has stopped itself: log the reason.
+    """Called when the server of a peer has stopped itself: give the reason to Twisted's log.
 
     To the other peers this server has crashed, which they tolerate as long as a majority runs.
     """

@@ -244,8 +244,8 @@ class Server:
     ) -> Subscription:
         """Call `deliver` with each event of the application that has the verb `verb` for following its event log.
 
-        Begins with event number `first`; 0: with the next new one. `is_patient`: the events may come some milliseconds
-        later. See `EventFeed.subscribe`.
+        Begins with event number `first`; 0: with the next new one. If `is_patient`, the events may come some
+        milliseconds later than they could. See `EventFeed.subscribe`.
         """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 

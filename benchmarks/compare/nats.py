@@ -84,7 +84,8 @@ class Nats(WireSystem):
         return [self._server, "-c", f"nats-{server}.conf"], {}
 
     def leader(self) -> int | None:
-        """The server that leads the stream; None until all running servers name it, and it calls all of them current.
+        """The server that leads the stream; None until all running servers name the same leader, and that leader calls
+        all of them current.
 
         The stream is made when it is asked for first.
         """

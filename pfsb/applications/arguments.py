@@ -63,7 +63,7 @@ class Arguments:
         """Return the arguments that are not options. There must be at least `least` and at most `most` of them.
 
         A word `name=...` without quotes is an option, wherever it stands, if the verb has an option of that name. A key
-        of that form must be quoted.
+        that looks like such an option must be quoted.
         """
         words = self._without_options(options) if options else self._typed
         if not least <= len(words) <= most:
@@ -71,30 +71,31 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock, as text: not empty, and at most `key_bytes_max` bytes long. Errors call it
-        `what`."""
+        """A key or the name of a lock, as text. Raises `BadRequest`, which calls the text `what`, if it is empty, has
+        more than `key_bytes_max` bytes, or is refused by `utf8`."""
         self.key_bytes(word, what)
         return str(word)
 
     def key_bytes(self, word: str, what: str = "key") -> bytes:
-        """A key as bytes of UTF-8: at least one byte, and at most `key_bytes_max`. Errors call it `what`."""
+        """A key as bytes of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is empty, has more than
+        `key_bytes_max` bytes, or is refused by `utf8`."""
         if not word:
             raise self.refused(f"a {what} cannot be empty")
         return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
-        """A text of at most `value_bytes_max` bytes, which may be empty. Errors call it `what`."""
+        """The text `word`, which may be empty. Raises `BadRequest`, which calls the text `what`, as `utf8` does."""
         return self.text(word, what, value_bytes_max)
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
-        """A text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading. Errors call
-        it `what`."""
+        """The text `word`, of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading.
+        Raises `BadRequest`, which calls the text `what`, as `utf8` does."""
         self.utf8(word, what, bytes_max)
         return str(word)
 
     def utf8(self, word: str, what: str, bytes_max: int = value_bytes_max) -> bytes:
-        """A text as bytes of UTF-8, the form in which keys and values are ordered and kept. Raises `BadRequest` as
-        `text` does."""
+        """The text `word` as bytes of UTF-8: so keys and values are ordered and kept. Raises `BadRequest`, which calls
+        the text `what`, if it has more than `bytes_max` bytes, a NUL or half a surrogate pair."""
         try:
             data = word.encode()
         except UnicodeEncodeError as error:

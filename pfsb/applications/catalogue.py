@@ -104,7 +104,7 @@ class GivenApplications:
         return {name: (version_of(application),) for name, application in self._given.items()}
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
-        """The given object itself, if it has this name and version: so it can be used once, at the birth of its
+        """The given object itself, if it has this name and version: so the object can be used once, at the birth of its
         cluster.
 
         Raises `BadRequest` if there is no such object.
@@ -176,8 +176,8 @@ class Catalogue:
         self._fill(given)
 
     def include(self, application: IReplicatedApplication) -> None:
-        """Add an application that always runs, also after each `switch`. Raises `BadRequest` if it has a verb of
-        another one."""
+        """Add an application that always runs, also after each `switch`. Raises `BadRequest` if it has a verb that
+        another application has."""
         self._built_in = (*self._built_in, application)
         self._fill(self.applications)
 

@@ -48,7 +48,7 @@ _snapshot_format = 2
 
 @frozen
 class InstanceLimits:
-    """Limits on values. They decide results, so all servers have the same ones."""
+    """Limits on values. They decide results, so they are equal at all servers."""
 
     value_bytes: int = 1_048_576
     """Maximum number of bytes of one value."""
@@ -209,8 +209,8 @@ class Instances(Application):
         )
 
     def _settled(self, seq: int, context: IContext) -> Result | None:
-        """The answer to a proposal for instance `seq` if that instance is forgotten or decided already; None if it can
-        be decided."""
+        """The answer to a command that proposes a value for instance `seq`, if the instance is forgotten or decided
+        already; None if it can still be decided."""
         if seq < self.least:
             return Refused("CONFLICT", f"instance {seq} is forgotten: all below {self.least} are")
         return _proposed("no", context) if seq in self.decided else None
@@ -352,8 +352,8 @@ _done_names = ("peer", "peers", "seq")
 
 
 def _are_in_range(peer: int, peers: int, seq: int) -> bool:
-    """Whether the numbers of a DONE can be right. Another server, perhaps of another version of pfsb, has checked them
-    before."""
+    """Whether the numbers of a DONE, by which a peer says which values it needs no longer, can be right. Another
+    server, perhaps of another version of pfsb, has checked them before."""
     return 1 <= peers <= peers_max and 0 <= peer < peers and seq >= 0
 
 

@@ -302,9 +302,9 @@ class IPlainChecker(Interface):
     def check_plain(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
         """Check commands of one of the verbs in `plain_words`, as `check` does; return them in the normalised form.
 
-        `columns` has a column for each word behind the verb, with that word of each command. A word has one or more
-        characters, all of them printable ASCII, without space and quote; it was not quoted, and may have the form of an
-        option.
+        `columns` has one sequence for each place behind the verb: the words that the commands have in that place, in
+        the order of the commands. A word has one or more characters, all of them printable ASCII, without space and
+        quote; it was not quoted, and may have the form of an option.
 
         Returns None if `check` would refuse one of the commands: then each is checked by itself.
         """

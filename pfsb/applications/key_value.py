@@ -159,7 +159,8 @@ class KeyValue(Application):
         self._keys, self._unsorted = SortedList(keys), []
 
     def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
-        """Check lines with a key, or with a key and a value, as columns.
+        """Check commands of one verb together: `columns` has all their keys, and if the verb takes a value, all their
+        values (`IPlainChecker.check_plain`).
 
         Words of ASCII have the same bytes in UTF-8, so that only their lengths need a check.
         """
@@ -331,9 +332,10 @@ class KeyValue(Application):
         return self._store(key, (value, context.revision, None), growth, context.quotas)
 
     def _store(self, key: bytes, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
-        """Set a key to an entry by which the state grows by `growth` bytes. Returns None if the key is set.
+        """Set a key to an entry by which the state grows by `growth` bytes, and return None; or refuse.
 
-        Returns a refusal, and changes nothing, if the state grows and the value or the state exceeds its quota.
+        Returns a refusal, and changes nothing, if the state would grow and the value or the state would exceed its
+        quota.
         """
         if growth > 0 and (len(entry[0]) > quotas.value_bytes or self.used_bytes + growth > quotas.kv_bytes):
             return self._refused(key, len(entry[0]), growth, quotas)

@@ -13,7 +13,8 @@ from typing import Final
 APPLICATION_CHARACTERS_MAX: Final = 64
 """Maximum length of the name of an application."""
 FIELD_NAMES_KNOWN: Final = 1_024
-"""Maximum number of names of fields that are known to be right without another look at them."""
+"""Maximum number of names of fields for which the result of `is_field_name` is kept, so that it need not be computed
+again."""
 
 _VERB: Final = re.compile(r"[A-Z][A-Z0-9_-]{0,31}")
 

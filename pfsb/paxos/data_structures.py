@@ -256,10 +256,12 @@ class DataStructures:
         return True
 
     def apply_proposal(self, message: Proposal) -> Slot | None:
-        """Figure 5, Block D: store a proposal, unless its slot is ordered or holds one of the same or a later view.
+        """Figure 5, Block D: store a proposal, unless its slot is ordered or holds a proposal of this view or a later
+        one.
 
         Returns the slot if the proposal was stored, else None. Votes are stored by view, so a proposal of a later view
-        need not clear the votes in the slot: votes of an earlier view never count for it (Departure 5).
+        need not clear the votes in the slot: votes of an earlier view never count for a proposal of a later one
+        (Departure 5).
         """
         history, seq = self.ordering.global_history, message.seq
         if seq <= self.ordering.local_aru:

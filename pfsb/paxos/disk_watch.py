@@ -65,7 +65,8 @@ class DiskWatch(Handler):
         self._storage = storage
         self._alive = alive
         self.on_change: Callable[[], None] = lambda: None
-        """Called in a turn when the trouble begins, ends or becomes another; set by `Replica.attach`."""
+        """Called in a turn when trouble of the disk begins or ends, or changes to the other kind of trouble; set by
+        `Replica.attach`."""
         self.begun = dict.fromkeys(DiskTrouble, 0)
         """Trouble -> how often it has begun since the start of this server."""
         self._looked_at = core.clock.seconds()
@@ -89,8 +90,8 @@ class DiskWatch(Handler):
         return [message for message in messages if isinstance(message, HANDLED[trouble])]
 
     def look(self) -> None:
-        """Look at the disk, between turns. If the trouble has begun, ended or become another, a turn of its own acts on
-        that."""
+        """Look at the disk, while no turn runs. If trouble has begun or ended, or has changed to the other kind of
+        trouble, run a turn that makes the server act on that."""
         self.note_waiting()
         trouble = self.find_trouble()
         if trouble is not self._turn.trouble:

@@ -106,7 +106,8 @@ class ITransport(Interface):
     def know_cluster(identity: bytes) -> None:
         """Take the random identity of the cluster, which is known once its settings are executed (Departure 34).
 
-        From now on frames carry this identity, and frames with another one are refused. May be called before `start`.
+        From now on frames carry this identity, and frames with another identity are refused. May be called before
+        `start`.
         """
 
     def send(messages: Sequence[Message], to: int | None) -> None:

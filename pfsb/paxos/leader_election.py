@@ -64,7 +64,8 @@ class LeaderElectionHandler(Handler):
         self.shift_to_leader_election(max(self._data.views.last_attempted + 1, self.attempted_by_leader()))
 
     def raise_view(self, view: int) -> None:
-        """Departure 50: leave the view that this server leads, and attempt `view`, a later one that it leads, too."""
+        """Departure 50: leave the view that this server leads, and attempt `view`, a later view that this server leads,
+        too. Servers that have installed a view in between can then follow it again."""
         self.just_recovered = False
         self._leader_attempts = self._data.views.last_installed, view
         self.shift_to_leader_election(view)

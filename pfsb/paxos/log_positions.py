@@ -31,17 +31,19 @@ from pfsb.paxos.records import PeerRecord, Recovered
 from pfsb.support.limits import NUMBER_MAX
 
 TOLD_PER_ALIVE = 4
-"""Maximum number of KNOWN_POSITIONs, within `alive_seconds`, to one server."""
+"""Maximum number of KNOWN_POSITIONs that are sent to one server within `alive_seconds`. A KNOWN_POSITION tells a server
+in which state its sender knows that server's storage."""
 WORDS_BELIEVED = 4
-"""Number of KNOWN_POSITIONs in a row, from one server, after which this server believes them and stops. A server that
-has refused one frame refuses all later ones, and says so each time; by mistake or forgery it is said only now and
-then."""
+"""Number of messages in a row, from one server, which tell that this server's storage was in a later state than now
+(KNOWN_POSITION), after which this server believes them and stops. A server that has refused one frame for that reason
+refuses all later ones, and says so each time. A forged or mistaken message comes only now and then."""
 WORD_PERIODS = 0.5
-"""Minimum time, in periods of ALIVE, between two KNOWN_POSITIONs of one server that are both counted: what comes sooner
-may be a copy."""
+"""Minimum time, in periods of ALIVE, between two KNOWN_POSITIONs of one server that are both counted
+(`Opinion.doubts`): a message that comes sooner may be a copy of the one before."""
 DOUBT_PERIODS = 20
-"""How long a KNOWN_POSITION keeps this server from being admitted, in periods of ALIVE. A server that knows a later
-state is asked in each period, and says so each time; that so many answers in a row are lost is unlikely."""
+"""How long, in periods of ALIVE, a message that tells of a later state of this server's storage (KNOWN_POSITION) keeps
+this server from being admitted. A server that knows a later state is asked in each period, and says so each time; that
+so many answers in a row are lost is unlikely."""
 SILENCE_PERIODS = 3
 """Maximum time, in periods of ALIVE, between two KNOWN_POSITIONs of one server that count as following each other.
 While this server is not admitted, it asks in each period."""
@@ -64,13 +66,14 @@ def first_told(own: PeerRecord | None, incarnation: int, position: int) -> int:
 
 @define
 class Opinion:
-    """The last words (KNOWN_POSITION) of another server about this storage, since this server's start."""
+    """The content of the last messages KNOWN_POSITION that another server has sent since this server's start: in which
+    state it knows this server's storage."""
 
     knows_this_start: bool = False
     """Whether the other server has told last that it takes frames of this start, and knows no later state."""
     doubts: int = 0
-    """Number of words in a row that the other server knows a later state; a copy that the network has made of one does
-    not count."""
+    """Number of messages in a row by which the other server has told that it knows a later state. A copy that the
+    network has made of a message does not count."""
     doubted_at: float = NEVER
     """Time by the clock at which the other server has last told that it knows a later state."""
     counted_at: float = NEVER
@@ -102,9 +105,9 @@ class LogPositionHandler(Handler):
         """Server id -> (incarnation, position) of that server's storage in the record about it that was last given to
         the storage here."""
         self._told_at: dict[int, float] = {}
-        """Server id -> the time by the clock at which it was sent a KNOWN_POSITION last."""
+        """Server id -> the time by the clock at which that server was last sent a KNOWN_POSITION."""
         self._opinions: dict[int, Opinion] = {}
-        """Server id -> the words (KNOWN_POSITION) of that server about this storage."""
+        """Server id -> what that server has told about this server's storage (KNOWN_POSITION)."""
 
     def begin(self, found: Recovered) -> None:
         """Take over, at the start, what the disk of this server says about its own storage and those of the others."""
@@ -157,11 +160,12 @@ class LogPositionHandler(Handler):
                 yield PeerRecord(server_id, self._membership.identities[server_id], *state)
 
     def write_incarnation(self, server_id: int) -> None:
-        """Force to disk that a peer has started again.
+        """Called when frames of a later incarnation of server `server_id` are handled from now on: force that
+        incarnation to this server's disk.
 
-        So this server, if it starts again itself, still handles no frame of an earlier incarnation of the peer, nor of
-        an older copy of its storage. While the disk is in trouble nothing is forced (Departures 44, 45), and the record
-        goes with a later group.
+        Then this server, also after a restart of its own, handles no frame of an earlier incarnation of that server,
+        nor of an older copy of that server's storage. While the disk is in trouble nothing is forced (Departures 44,
+        45), and the record goes with a later group.
         """
         if self._turn.trouble is None:
             for record in self.due_records():
@@ -206,10 +210,12 @@ class LogPositionHandler(Handler):
         return any(opinion.doubted_at >= oldest for opinion in self._opinions.values())
 
     def on_known_position(self, message: KnownPosition) -> None:
-        """Take in which state another server knows this storage; stop if that is a later one, several times in a row.
+        """Handle a message that tells in which state its sender knows this server's storage. If several in a row tell a
+        later state than the present one, stop this server.
 
-        A single such message may be forged. From the first one on, a server that is not admitted yet waits until the
-        other one has said it `WORDS_BELIEVED` times, or has taken it back. Raises `StorageWentBack` to stop.
+        A single such message may be forged. From the first one on, this server, if it is not admitted yet, waits until
+        the sender has told a later state `WORDS_BELIEVED` times, or tells one that is not later. Raises
+        `StorageWentBack` to stop.
         """
         if message.identity != self._identity:
             return

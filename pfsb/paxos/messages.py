@@ -20,8 +20,8 @@ from pfsb.support.values import value
 DIGEST_BYTES: Final = 16
 """Size, in bytes, of the digest of a batch."""
 POINTS: Final = (1, 16, 256, 4_096)
-"""An ALIVE tells the digest of the history at its Local_Aru, rounded down to a multiple of each of these (Departure
-40)."""
+"""Numbers that give the slots whose digests of the history an ALIVE tells: for each number, the highest multiple of it
+that is not above the Local_Aru in the ALIVE (Departure 40)."""
 NOT_TOLD: Final = bytes(DIGEST_BYTES)
 """Bytes that stand, in an ALIVE, for a digest that its sender does not know."""
 _PERSON: Final = b"pfsb batch"

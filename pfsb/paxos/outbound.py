@@ -27,7 +27,7 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.window import Window
 
 _NEARLY = 0.9
-"""Votes that have waited for this fraction of `lazy_seconds` are sent together with those that are due."""
+"""Fraction of `lazy_seconds` for which a vote must have waited so that it is sent together with votes that are due."""
 
 
 class WaitingVotes(NamedTuple):

@@ -21,12 +21,14 @@ ROOM_AT_FIRST = 3.0
 """Number of requests that may be under way at first: their answers fit into a socket buffer of Linux's default size."""
 ROOM_MIN = 4.0
 """Least number of requests that may be under way after losses. Where parts are lost by chance and not for want of room,
-fewer requests would take long: each loss costs one of them the time of `patience`."""
+fewer requests would take long: for each loss, one of them waits for as long as `patience` in vain."""
 ROOM_MAX = 32.0
 OVERTAKEN = 2
-"""A request is taken for lost when this number of later requests to the same server were answered before it."""
+"""Number of later requests to the same server that must be answered before a request, so that the request counts as
+lost."""
 PATIENCE_MAX = 8
-"""Longest patience, in units of `resend_seconds`."""
+"""Maximum time, in units of `PartRequests.resend_seconds`, that an answer may take before its request for a part counts
+as lost (`PartRequests.patience`)."""
 FAILURES_BORNE = 2
 """How many times in a row a server may leave its requests unanswered before servers that answer are preferred."""
 
@@ -70,7 +72,7 @@ class PartRequests:
     an upper bound from parts that were asked for several times."""
     _is_measured: bool = False
     _backoff: int = 1
-    """Factor of the patience: doubled when a request is not answered in time, and 1 again when an answer arrives."""
+    """Factor of `patience`: doubled when a request is not answered in time, and 1 again when an answer arrives."""
 
     def begin(self) -> None:
         """Forget all requests for parts, since the leader begins to prepare another view."""

@@ -43,18 +43,18 @@ class Peer:
     incarnation: int = 0
     """The incarnation of the peer whose frames are handled (`Peers.note_frame`); 0: no frame was handled yet."""
     position: int = 0
-    """The highest log position in that incarnation that is noted: two frames have told as much, or the disk of this
-    server."""
+    """The highest log position in that incarnation that counts as certain: two frames of the peer have told this
+    position or higher ones, or this server had it on its own disk."""
     claimed_position: int = 0
-    """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells as
-    much."""
+    """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
+    position or a higher one."""
     next_incarnation: int = 0
     """A later incarnation that one frame has told; 0: none. It becomes `incarnation` when another frame tells it."""
     next_position: int = 0
     """The log position that was told with `next_incarnation`."""
     reached_at: float = NEVER
-    """Time by the clock at which a frame last told as much as `claimed_position`: the peer runs, and is in its latest
-    known state."""
+    """Time by the clock at which a frame last told a log position that was not below `claimed_position`: at that time
+    the peer ran, with its storage in the latest state that is known here."""
 
 
 class Peers:

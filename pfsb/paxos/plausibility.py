@@ -53,7 +53,7 @@ a follower that has accepted proposals of several former leaders may hold some f
 largest ones that a cluster may have: its window may be larger than the one in this server's configuration, and may have
 shrunk since the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
-"""If the ordered batches in memory have more bytes than this, no batch of a slot above a gap is taken."""
+"""Number of bytes of ordered batches in memory above which no batch of a slot above a gap is taken."""
 
 
 class Plausibility:

@@ -78,7 +78,8 @@ class ProgressTimer(Handler):
         """Start the timer, or start it again, with its present length.
 
         The timer is started again for every executed update. To keep that cheap, a later deadline only changes `_due`;
-        when the delayed call of the earlier deadline comes, `expire` sets another one for the rest of the time.
+        when the delayed call of the earlier deadline comes, `expire` makes another delayed call for the rest of the
+        time.
         """
         seconds = self._timers.progress_seconds  # `self.seconds`, in fewer steps: this runs for every slot
         if self.slot_time.measured * SLOTS_PATIENCE > seconds:

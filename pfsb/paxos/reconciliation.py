@@ -104,7 +104,8 @@ class ReconciliationHandler(Handler):
         self._peers_asked: dict[int, float] = {}
         """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
         self._asked: dict[int, tuple[int, int]] = {}
-        """Peer -> the first slot that it was last asked for, and the Local_Aru that it had told before it was asked."""
+        """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
+        request)."""
         self._call: IDelayedCall | None = None
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
@@ -146,8 +147,8 @@ class ReconciliationHandler(Handler):
             self.ask_a_peer()
 
     def _patience(self) -> float:
-        """How long, in seconds, to wait before asking: longer while no client of this server waits, because ACCEPTs to
-        this server may then come late (Departure 25)."""
+        """How long, in seconds, to wait before this server asks for slots that are ordered elsewhere: longer while no
+        client of this server waits, because ACCEPTs to this server may then come late (Departure 25)."""
         if self._demand.has_clients():
             return PATIENCE_SECONDS
         return max(PATIENCE_SECONDS, LAZY_VOTES_PATIENCE * self._settings.lazy_seconds)

@@ -208,7 +208,7 @@ class Replica:
         self._told: tuple[State, int] | None = None
 
     def _wire(self) -> None:
-        """Set the callbacks by which a handler calls another one that is built after it."""
+        """Set the callbacks by which a handler calls another handler that is built later."""
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap

@@ -15,14 +15,14 @@ SHORTEST_SECONDS = 0.01
 """Minimum time, in seconds, that a measured wait lasts: a timer that is much finer would run for every message, and the
 pauses of an event loop would cause repetitions."""
 LONGEST_SECONDS = 60.0
-"""Maximum time, in seconds, that a wait lasts unless another one is given (RFC 6298, section 2.5)."""
+"""Maximum time, in seconds, that a wait lasts unless another maximum is given (RFC 6298, section 2.5)."""
 GUESSING_WAITS = 16
 """For how long, in units of the wait, answers may be taken for answers to the last copy, if all of them are to requests
 that were sent again. If messages are lost, a request that was sent once is answered within that time, and the guessing
 ends. If answers are slow, none is; then times are measured from the first copy (`RoundTrip._guess`)."""
 JITTER = 0.25
-"""A wait that has passed in vain is doubled, and the doubled wait is made longer by a random share of itself, at most
-this one, so that servers that wait for the same thing do not stay in step."""
+"""Maximum share of itself by which a wait is made longer at random when it is doubled, after it has passed in vain. So
+servers that wait for the same event do not stay in step."""
 RELAXATION = 0.97
 """Factor by which the measured times shrink in each period of ALIVE in which nothing is under way: half of them is left
 after some 4 s with the default timers."""

@@ -62,7 +62,7 @@ PERIODS_FOR_ALL = 1
 """For how many periods of ALIVE a server that comes back waits until all others count for its admission, and not only a
 majority."""
 LOG_SECONDS = 10.0
-"""Time, in seconds, between two lines in the log that say who has not admitted this server yet."""
+"""Time, in seconds, between two lines of the text log that say which servers have not admitted this server yet."""
 ANSWERS_PER_ALIVE = 4
 """Maximum number of answers, within `alive_seconds`, to those frames of one server that are not handled."""
 

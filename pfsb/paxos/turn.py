@@ -35,8 +35,8 @@ from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 SYNCS_PER_NOTE = 16
-"""One sync in this number of them takes along the records of `Turn.due_records`. If each took them along, a tenth more
-would be written."""
+"""Number of syncs of which one takes along the records of `Turn.due_records`. If each sync took them along, a tenth
+more would be written."""
 
 
 @define
@@ -374,7 +374,9 @@ class Turn:
         outbox.messages.clear()
 
     def refuse_answers(self, outbox: Outbox) -> None:
-        """Take the answers out of an outbox, and let refusals leave in their places at the end of the turn."""
+        """Take out of `outbox` the answers to clients, because the disk hangs and so would hold them up at the gate. At
+        the end of this turn each of these clients gets, in place of each result, the refusal that was given to
+        `answer`."""
         kept = []
         for call in outbox.calls:
             function, args, refusal = call

@@ -107,7 +107,8 @@ class UpdateQueue:
             self.enqueue_update(update)
 
     def clear(self) -> None:
-        """Empty the queue (Figure 9 B): a non-leader queues nothing, and sends its own updates to the leader."""
+        """Empty Update_Queue and Last_Enqueued, when this server begins to follow a leader (Figure 9 B): a follower
+        queues nothing, and sends its pending updates to the leader."""
         self._clients.update_queue.clear()
         self.payload_bytes = 0
         self._clients.last_enqueued.clear()

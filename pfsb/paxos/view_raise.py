@@ -67,7 +67,7 @@ class ViewRaise(Handler):
         """Time by the clock of the last look that has found a server in a later view."""
 
     def look(self) -> None:
-        """Raise the view if this server leads, and another one has been in a later view for `wait` seconds.
+        """Raise the view if this server leads, and another server has been in a later view for `wait` seconds.
 
         Called in a turn, every `alive_seconds`. A leader that no majority follows raises nothing, since the election
         would fail and its Progress_Timer ends its view anyway; nor does one whose disk is in trouble.

@@ -258,7 +258,7 @@ class ServerService(Service):
     def _keep_chat_log(self, server: Server) -> None:
         """Write `chat.log` while the cluster runs the chat.
 
-        When the chat ends, the file is put aside: a later chat is another one, whose lines count from 1.
+        When the cluster stops running the chat, the file is put aside: the lines of a later chat count from 1 again.
         """
         clock: Any = reactor
 
@@ -338,8 +338,8 @@ class ServerService(Service):
     def _end(self) -> None:
         """Called when the interpreter is about to end: writes the last lines of the text log.
 
-        Ends the process at once if an exit status is set, or if the disk of the log does not answer: a thread that is
-        inside a system call holds locks for which the interpreter would wait.
+        Ends the process at once if an exit status is set, or if the disk with the text log does not answer: a thread
+        that is inside a system call holds locks for which the interpreter would wait.
         """
         is_written = PROCESS_LOG.finish(LOG_SECONDS)
         if self._exit_status is not None:

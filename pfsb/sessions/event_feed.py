@@ -19,7 +19,8 @@ class EventLog:
     has an event log has one listen verb for it."""
 
     application: Any
-    """The application that keeps the events; another one once the cluster runs another version of it."""
+    """The application that keeps the events. When the cluster changes to another version of the application, the object
+    of that version takes its place."""
     released: int
     """Number of the last event that may be told: later ones are behind the durability gate."""
     subscriptions: dict[Subscription, None] = field(factory=dict)
@@ -41,7 +42,8 @@ class EventFeed:
         self._logs: dict[str, EventLog] = {}
         """Listen verb -> the event log that it subscribes clients to."""
         self._impatient: dict[Subscription, None] = {}
-        """The subscriptions of clients that would notice if an event came some milliseconds later."""
+        """The subscriptions that began without `is_patient`. As long as there is one, this server's ALIVEs say that its
+        clients wait, and the others send ACCEPTs to this server at once (Departure 25)."""
         self._follow_catalogue()
         for log in self._logs.values():
             log.released = log.application.length()  # what was recovered is on disk
@@ -49,7 +51,8 @@ class EventFeed:
 
     @property
     def has_impatient_subscriptions(self) -> bool:
-        """Whether a client waits for events, and would notice if one came later (Departure 25)."""
+        """Whether there is a subscription that began without `is_patient`: its client would notice if events came some
+        milliseconds later (Departure 25)."""
         return bool(self._impatient)
 
     def subscribe(
@@ -58,8 +61,9 @@ class EventFeed:
         """Calls `deliver` with each event of the application with listen verb `verb`, from number `first` on.
 
         `first` 0 stands for the next new event. Each event is delivered once, in order, until the returned subscription
-        is stopped. A subscriber that `is_patient` does not count as a client that waits (Departure 25), so its events
-        may come some milliseconds later. Raises `BadRequest` if no application of the cluster has the verb any more.
+        is stopped. A subscriber that `is_patient` does not count as a client that waits: for its sake the other servers
+        need not send ACCEPTs to this server at once, so its events may come some milliseconds later (Departure 25).
+        Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         log = self._logs.get(verb)
         if log is None:

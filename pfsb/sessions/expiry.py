@@ -36,10 +36,11 @@ DEAF_TIMEOUTS = 4
 """How long, in units of `progress_seconds`, another server may be behind and execute nothing before the leader counts
 the clients of its sessions as silent."""
 ANSWER_UPDATES = 4
-"""How long a server has for its answer to ASK, in units of `update_seconds`, beside one `progress_seconds`.
+"""How long a server has to answer an ASK (`Expiry.ask`), in units of `update_seconds`, in addition to one
+`progress_seconds`.
 
-The server needs one `update_seconds` to learn of ASK, and two until its answer goes to all servers, which relay it
-(Departure 17).
+The server needs one `update_seconds` to learn of the ASK, and two until its answer goes to all servers, which relay the
+answer (Departure 17).
 """
 SWEEP_EVERY = 5
 """Number of looks at time limits, one each `LOOK_SECONDS`, after which all sessions are searched for those that must
@@ -59,7 +60,8 @@ class Silence:
 
 @frozen
 class Asked:
-    """An ASK that the leader has submitted for another server whose last executed update was in slot `heard`."""
+    """An ASK, the question whether a server still serves its clients, that the leader has submitted for another server
+    whose last executed update was in slot `heard`."""
 
     heard: int
     executed_at: float | None = None
@@ -93,8 +95,8 @@ class Expiry:
         """Server id -> the last ASK that this server has submitted for that server; emptied when this server does not
         lead."""
         self._progress: dict[int, tuple[int, float]] = {}
-        """Server id -> (its Local_Aru as this server knows it, clock time at which it last grew or was no less than
-        this server's Local_Aru)."""
+        """Server id -> (its Local_Aru as this server knows it, clock time at which that Local_Aru last grew or was no
+        less than this server's own)."""
         self._expiring: set[tuple[str, int]] = set()
         """(client id, epoch) of the sessions whose expiry is submitted and has no result yet."""
         self._looks = 0
@@ -170,11 +172,11 @@ class Expiry:
         self._expiring.discard(key)
 
     def ask(self, server_id: int, heard: int) -> None:
-        """Has an ASK ordered for server `server_id`, which the leader does not hear, and which must answer through the
-        log (Departure 36).
+        """Has an ASK ordered: the question to server `server_id`, which the leader does not hear, whether it still
+        serves its clients. That server must answer by an update in the log (Departure 36).
 
         `heard` is the last slot in which an update of that server was executed. There is one ASK for each value of
-        `heard`: the next one follows only when a later update of the server was executed, or when the ASK was refused.
+        `heard`: the next ASK follows only when a later update of the server was executed, or when the ASK was refused.
         """
         asked = self._asked.get(server_id)
         if asked is None or asked.heard != heard:
@@ -182,8 +184,13 @@ class Expiry:
             self._submission.submit_operation((ASK, server_id), partial(self._on_asked, server_id, asked))
 
     def _on_asked(self, server_id: int, asked: Asked, result: Result) -> None:
-        """Called in a turn with the result of an ASK. If it was executed, the time for the answer begins; if it was
-        refused, the next search of all sessions submits another one."""
+        """Called in a turn with the result of an ASK for server `server_id`.
+
+        ASK orders that server to show, by any update of its own, that it serves its clients. If the ASK was executed,
+        the time begins within which such an update must be executed; afterwards the sessions of that server may be
+        expired (`has_not_answered`). If the ASK was refused, `asked` is forgotten, so that the next search of all
+        sessions submits a new ASK for the server.
+        """
         if self._asked.get(server_id) is not asked:
             return
         if isinstance(result, Done):
@@ -192,10 +199,10 @@ class Expiry:
             del self._asked[server_id]
 
     def has_not_answered(self, server_id: int, heard: int, now: float) -> bool:
-        """Whether a server has let its time for an answer to ASK pass, and no update of it was executed after slot
-        `heard`.
+        """Whether the time has passed within which a server must answer an ASK, and no update of that server was
+        executed after slot `heard`.
 
-        False as long as ASK is not executed, since the time begins then.
+        False as long as the ASK is not executed, since the time begins when it is.
         """
         asked, settings = self._asked.get(server_id), self._replica.settings
         if asked is None or asked.heard != heard or asked.executed_at is None:

@@ -121,7 +121,8 @@ class LocalClients:
         self._connections.pop(connection, None)
 
     def clients_wait(self) -> bool:
-        """True if a client waits for an answer or an event, and would notice if that came later (Departure 25)."""
+        """True if a client of this server waits for an answer, or for events that it should get at once (Departure
+        25)."""
         waiting = any(connection.unanswered for connection in self._connections)
         return self.event_feed.has_impatient_subscriptions or waiting
 

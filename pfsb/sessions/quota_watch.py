@@ -1,6 +1,6 @@
-"""QuotaWatch: tells the log of one server when a quota of the replicated state is nearly used up.
+"""QuotaWatch: writes a line into the text log of one server when a quota of the replicated state is nearly used up.
 
-The log line is only for people. Whether a command is refused is decided by the state machine alone, equally on every
+The line is only for people. Whether a command is refused is decided by the state machine alone, equally on every
 server.
 """
 

@@ -174,9 +174,9 @@ class KeptReplies:
     def make_room(self) -> None:
         """Drop pages until no more than `bytes_max` bytes are kept.
 
-        The page that was counted first is looked at first. If it has got results since it was looked at last, it is put
-        at the end instead: a session that goes on working loses its results after one that has stopped. Each such look
-        is paid for by a result, so the work is constant for each command on average.
+        The page that was counted first is looked at first. If this page has got results since it was looked at last, it
+        is put at the end and not dropped: a session that goes on working loses its results after one that has stopped.
+        Each such look is paid for by a result, so the work is constant for each command on average.
         """
         while self.size > self.bytes_max and self.pages:
             number, page = self.pages.popitem(last=False)

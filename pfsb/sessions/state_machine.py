@@ -57,7 +57,8 @@ OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
 """BIRTH brings the first settings of the cluster, ANNOUNCE what a server is able to run (Departure 34)."""
 ASK, HERE = "ASK", "HERE"
-"""ASK calls upon a server that the leader does not hear, and HERE is that server's answer (Departure 36)."""
+"""ASK is the leader's question, through the log, whether a server that it does not hear still serves its clients. HERE
+is that server's answer (Departure 36)."""
 _verb = itemgetter(0)
 _ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
@@ -220,7 +221,8 @@ class SessionStateMachine:
         self._read_catalogue()
         initial: Any = values  # without settings, no command is executed before slot 1 brings them
         self.context = Context(self, initial)
-        """The context of the call of an application that is under way, or of the last one."""
+        """The facts that the application which is being called may depend on: quotas, revision, time, session and
+        command number. Between two calls they are those of the last call."""
         self.kept_replies = KeptReplies()
         """The count of the results that all sessions together keep, which the quota `replies_bytes` bounds."""
         self._waits_max = 0

@@ -144,8 +144,8 @@ class Submission:
         self.mark_ready(self.own_bundler)
 
     def answer_leader(self) -> None:
-        """Answers an ASK of the leader: has an update of this server ordered, which shows that its sessions are served
-        (Departure 36).
+        """Answers an ASK, by which the leader asks whether this server still serves its clients: has an update of this
+        server ordered, which shows that it does (Departure 36).
 
         If an operation of this server is under way, its update serves as the answer; otherwise HERE is submitted.
         """
@@ -276,7 +276,7 @@ class Submission:
         """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here.
 
         A connection that has opened the session under another epoch is fenced off: its command of that number is
-        another one, and it must not believe that it holds a lock.
+        another command, and that connection must not believe that it holds a lock.
         """
         submitter = self.submitters.get(client_id)
         if submitter is not None and submitter.epoch == epoch:

@@ -1,4 +1,5 @@
-"""Keeps a data directory for one process, and watches that its files stay the ones that this process opened.
+"""A lock, which keeps a data directory for one process, and a watch, which looks whether its files stay the ones that
+this process opened.
 
 Without the lock two server processes could use one storage, and vote twice under one id. Without the watch a server
 would go on writing to files that have been deleted or replaced, and its next start would not find what it has promised.
@@ -79,7 +80,7 @@ class DirectoryWatch:
     """A thread that looks every `WATCH_SECONDS` whether the files of a running server are still the ones it opened.
 
     `on_failure` is called once, from the thread, with a `StorageRefused` as a Failure: when a file has been deleted,
-    replaced by another one or cut short, or cannot be looked at. The caller of `start` must have opened the files.
+    replaced by another file or cut short, or cannot be looked at. The caller of `start` must have opened the files.
     """
 
     _files: Sequence[Path]

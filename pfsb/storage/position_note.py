@@ -41,7 +41,7 @@ _PERSON: Final = b"pfsb position"
 
 
 def note_of(storage: Path) -> Path:
-    """The path of the position note that belongs to this storage: it stands beside it."""
+    """The path of the position note that belongs to this storage. The note stands beside the storage."""
     return storage.with_name("pfsb.position")
 
 

@@ -10,11 +10,11 @@ from attrs import define, field
 from pfsb.storage.directory import free_bytes
 
 SHARE_MAX = 10
-"""The reserve is at most the size of the file system divided by this, so that a small file system can be used at
-all."""
+"""Number by which the size of the file system is divided to get the maximum of the reserve, so that a small file system
+can be used at all."""
 AGAIN_SHARE = 4
-"""A full disk counts as full until its free space exceeds the reserve by the reserve divided by this. Without the
-margin the server could change to and fro."""
+"""Number by which the reserve is divided to get a margin: a full disk counts as full until its free space exceeds the
+reserve by the margin. Without the margin the server could change to and fro."""
 
 
 @define(eq=False)

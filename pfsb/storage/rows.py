@@ -18,7 +18,7 @@ Cell = int | str | bytes
 def row_hash(table: str, *columns: Cell) -> bytes:
     """The last column of a row: a hash over the name of its table and all of its other columns, keys included.
 
-    So the content of one row does not pass for that of another, neither in this table nor in another one.
+    So the content of one row does not pass for that of another, neither in this table nor in another table.
     """
     hashed: bytes = xxh3_64_digest(msgpack.packb((table, *columns)))
     return hashed

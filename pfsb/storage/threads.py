@@ -186,7 +186,7 @@ def _groups(writes: Sequence[_Write]) -> Iterator[Sequence[_Write]]:
 
 
 GROUP_BYTES: Final = 1_048_576
-"""Size of the batches, in bytes, at which writes that wait are no longer put into one group. A server that is behind
+"""Maximum total size of the batches, in bytes, of waiting writes that are put into one group. A server that is behind
 reads single slots later, and a group is read as a whole."""
 FULL_SECONDS = 0.5
 """How long, in seconds, the writer waits before it tries again to write a group for which the disk had no room."""
@@ -239,5 +239,5 @@ class HistoryReader(StorageThread):
 READS_WAITING_MAX = 64
 """Maximum number of ranges that may wait to be read.
 
-Requests beyond it are answered with an empty list; the server that wanted the range then asks another one.
+Requests beyond it are answered with an empty list; the server that wanted the range then asks another server.
 """

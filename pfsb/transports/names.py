@@ -31,7 +31,7 @@ SEARCH_SECONDS: Final = 2.0
 DOUBT_SECONDS: Final = 1.0
 """Minimum time, in seconds, between two look-ups of one name, whatever the reason for them."""
 ANSWER_SECONDS: Final = 10.0
-"""How long, in seconds, a look-up may take until another one of the same name begins beside it."""
+"""How long, in seconds, a look-up may take until another look-up of the same name begins beside it."""
 WAITING_DOUBLINGS_MAX: Final = 6
 """How often `ANSWER_SECONDS` doubles, at most, while one look-up after the other is not answered.
 
@@ -312,7 +312,7 @@ class AddressBook:
         """Sort the addresses of a server: those that can be used best come first.
 
         Of a peer, those come first that have the IP version of the address where this server listens: the peer knows
-        this server by that address, and may refuse frames from another one. Of this server itself, those come first
+        this server by that address, and may refuse frames from another address. Of this server itself, those come first
         that other machines can reach.
         """
         if name.server_id == self._own_id:

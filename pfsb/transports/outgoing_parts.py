@@ -71,7 +71,8 @@ class OutgoingParts:
     _send_part: Callable[[Part], object]
     """Sends one part in one datagram."""
     _given_up: Callable[[], None]
-    """Called for each frame that is given up, because the peer does not take it or too much waits for it."""
+    """Called for each frame that is given up: because the peer does not report the frame as complete, or because too
+    many bytes wait for the peer already."""
     due: float = field(init=False, default=inf)
     """Time at which `tick` has something to do; infinite: no frame is on its way."""
     _transfers: dict[bytes, Transfer] = field(init=False, factory=dict)

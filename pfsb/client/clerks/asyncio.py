@@ -199,7 +199,7 @@ class AsyncClerk:
     def listen(self, first: int | None = None) -> ChatStream:
         """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
-        If the server fails, the iteration continues at another one without a gap.
+        If the server fails, the iteration continues at another server without a gap.
         """
         stream = ChatStream(first, self._catch_up, self._unlisten)
         self._core.listen(stream.listener, self._driver.now)

@@ -159,7 +159,7 @@ class Clerk:
     def listen(self, first: int | None = None) -> Chat:
         """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
-        If the server fails, the iteration continues at another one without a gap.
+        If the server fails, the iteration continues at another server without a gap.
         """
         return Chat(self._wait(self._begin_to_listen(first)), self._wait)
 

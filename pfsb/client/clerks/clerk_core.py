@@ -222,8 +222,8 @@ class ClerkCore:
         self.listeners.remove(listener)
 
     def catch_up(self, listener: Listener, now: float) -> None:
-        """Called when `listener`, which had refused a line for lack of room, has room again: has that line, and those
-        after it, delivered to it."""
+        """Called when `listener`, which had refused a line for lack of room, has room again: that line, and those after
+        it, are then delivered to the listener."""
         self._now = now
         self.listeners.catch_up(listener)
 

@@ -32,12 +32,13 @@ class Listener:
 
 @define(eq=False)
 class Listeners:
-    """The listeners of one client, which asks its server for lines from the earliest one on that a listener needs."""
+    """The listeners of one client. The client asks its server once for all of them: for the lines from the earliest
+    line on that any listener needs."""
 
     _ask: Callable[[int | None], None]
     """Function that asks the server for lines from a number on (None: for those added from now on). `Listeners` calls
-    it for each new listener, and when a listener needs lines again. Its owner must call `began` when the server
-    answers."""
+    it for each new listener, and when a listener needs lines again. When the server has answered, the owner of the
+    `Listeners` must call `began`."""
     _stop: Callable[[], None]
     """Function without arguments that asks the server to send no more lines. `Listeners` calls it when the last
     listener is removed."""

@@ -44,8 +44,8 @@ class SessionEnd:
     """
 
     code: str
-    """NOSESSION: the session has expired, and the client begins another one. REPLACED: another program has opened the
-    session, and keeps it."""
+    """NOSESSION: the session has expired, and the client begins another session. REPLACED: another program has opened
+    the session, and keeps it."""
     locks: tuple[str, ...]
     """Names of the locks that the session held, as far as the client knew."""
     text: str

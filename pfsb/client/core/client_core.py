@@ -258,7 +258,7 @@ class ClientCore:
     def _take_back(self) -> None:
         """Put the unanswered commands back into the queue, and refuse FAULT commands that were sent.
 
-        FAULT changes only the server that it was sent to, so that it must not be repeated at another one.
+        FAULT changes only the server that it was sent to, so that it must not be repeated at another server.
         """
         self.response_timeout.expected = 0
         self.retries += sum(1 for command in self._commands.take_back() if command.verb != "FAULT")

@@ -67,11 +67,12 @@ class Hello:
         return False
 
     def accept(self, reply: Reply) -> int | None:
-        """Called when HELLO was answered OK. Returns None if the session is the first one, or the same as before.
+        """Called when HELLO was answered OK. Returns None if the session is the client's first one, or the one that it
+        had before.
 
-        If the session is another one than before, returns the highest number of a command that may have run in the
-        former session. A session is recognised by the revision at which it began. `resumed=yes` does not prove that
-        it is the former session: an earlier HELLO whose answer was lost may have begun a new session, which is resumed
+        If the client had another session before, returns the highest number of a command that may have run in the
+        former session. A session is recognised by the revision at which it began. `resumed=yes` does not prove that the
+        session is the former one: an earlier HELLO whose answer was lost may have begun a new session, which is resumed
         now.
         """
         self.under_way, self.done = False, True

@@ -11,7 +11,8 @@ from pfsb.client.core.replies import Reply
 NO_SESSION_RETRIES: Final = 3
 """Maximum number of times that one command is tried again because it was answered NOSESSION."""
 BUSY_RETRIES: Final = 20
-"""A command that is answered BUSY is tried again unless it was sent more than this number of times, for any reason."""
+"""Maximum number of times that a command may have been sent, for any reason, so that it is tried again after the answer
+BUSY."""
 
 
 def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:

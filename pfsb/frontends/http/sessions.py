@@ -140,7 +140,7 @@ class NamedSession:
     _entering: list[tuple[Callable[[NamedSession], None], Answer]] = field(init=False, factory=list)
     _idle: IDelayedCall | None = field(init=False, default=None)
     over: bool = field(init=False, default=False)
-    """True once the session takes no more requests: the next request of its client opens another one."""
+    """True once the session takes no more requests: the next request of its client opens another session."""
 
     def open(self) -> None:
         self._connection = self._sessions.server.local_clients.connect(self._ended)

@@ -54,7 +54,7 @@ class Verbs:
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
         self.plain: dict[bytes, PlainForm] = {}
-        """Verb -> the form of its lines that need no parser."""
+        """Verb -> the `PlainForm` that recognises its plain lines, which need no parser."""
         self.refresh()
         self._catalogue.watch(self.refresh)
 

@@ -51,10 +51,11 @@ Check = Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
 
 
 class PlainForm:
-    """The form of the plain lines of one verb."""
+    """Recognises the plain lines of one verb, and has their commands checked by the verb's application."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
-        """`words` is the number of words behind the verb."""
+        """`words` is the number of words behind the verb in a plain line. `check` is `check_plain` of the verb's
+        application."""
         self._verb = description.verb
         self._words = words
         self._check = check
@@ -90,7 +91,9 @@ class RequestSplitter:
     """Splits the bytes of a connection into plain lines where it can, and into single lines elsewhere."""
 
     def __init__(self, forms: Mapping[bytes, PlainForm], line_bytes_max: int, plain_bytes_max: int) -> None:
-        """`forms` has the form of each verb that has one. `plain_bytes_max` is the maximum length of `PlainLines`."""
+        """`forms`: verb -> the `PlainForm` that recognises its plain lines; other verbs have no plain lines.
+        `line_bytes_max` is the maximum length of a line, and `plain_bytes_max` that of all lines of one `PlainLines`
+        together, in bytes."""
         self._forms = forms
         self._plain_bytes_max = min(line_bytes_max, plain_bytes_max)
         self._splitter = LineSplitter(line_bytes_max)
@@ -133,7 +136,11 @@ class RequestSplitter:
 
 
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:
-    """Verb -> the form of its plain lines, for those verbs of `descriptions` that an application checks in columns."""
+    """Verb -> the `PlainForm` that recognises its plain lines.
+
+    The result has those verbs of `descriptions` of which one of `applications` can check many commands in one call
+    (`IPlainChecker`). Verbs are left out whose commands may be PENDING or take the rest of the line as it is.
+    """
     return {
         verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)
         for application in applications

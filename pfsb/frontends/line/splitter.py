@@ -1,4 +1,5 @@
-"""LineSplitter: splits the bytes of a connection into lines, in bounded memory, without telnet's commands (RFC 854)."""
+"""LineSplitter: splits the bytes of a connection into lines, in bounded memory. Commands of telnet (RFC 854), which may
+stand among the bytes, are left out."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Asked:
     """A command that a client has sent under one of its numbers, and how often this command has reached a server.
 
     One number may stand for two commands: a client that learns by HELLO that its command has not run may use the number
-    for another one.
+    for another command.
     """
 
     first_at: float
@@ -254,8 +254,8 @@ class SessionChecker:
     def _was_silent(self, seq: int, expired: Expired) -> None:
         """Departure 36: require that a session which another server than its own has expired was silent.
 
-        That is: no update of the session's own server was executed for the whole ttl, and none after an ASK for that
-        server.
+        That is: no update of the session's own server was executed for the whole ttl, and none after an ASK, by which
+        the leader has asked that server through the log whether it serves its clients.
         """
         if expired.asked <= expired.heard:
             raise Violation(

@@ -43,7 +43,8 @@ class Expired:
     """The last slot before the expiry in which an update of server `server_id` was executed; 0: none. The session was
     last opened at that server."""
     asked: int
-    """The last slot before the expiry in which an ASK for server `server_id` was executed; 0: none."""
+    """The last slot before the expiry in which an ASK, the leader's question whether server `server_id` serves its
+    clients, was executed; 0: none."""
 
 
 @define
@@ -69,7 +70,8 @@ class SessionModel:
     _heard: dict[int, int] = field(factory=dict)
     """Server -> the last slot in which an update of this server was executed."""
     _asked: dict[int, int] = field(factory=dict)
-    """Server -> the last slot in which an ASK for it was executed."""
+    """Server -> the last slot in which an ASK was executed, the leader's question whether that server serves its
+    clients."""
 
     def execute(self, seq: int, updates: Sequence[ClientUpdate]) -> Expected:
         """Execute a slot, and return the effect that it must have.

@@ -17,7 +17,7 @@ Identity = tuple[str, int]
 """The name of an update: (client_id, timestamp)."""
 
 COPIES_OF_A_FRAME_MAX = 4
-"""A server may relay an update at most this many times for each copy that the update's own server has sent to it.
+"""Maximum number of times that a server may relay an update, for each copy that the update's own server has sent to it.
 
 The simulated network delivers a frame at most three times: the frame, a duplicate, and an echo, which is a late copy.
 The bound leaves room for one relay more. So the checker finds an update that is relayed again and again, but may miss a

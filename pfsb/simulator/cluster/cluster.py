@@ -258,7 +258,8 @@ class SimulatedCluster:
         return [i for i in self.running_ids if i not in self.amnesiacs]
 
     def process(self, server_id: int) -> Any:
-        """The process of the present incarnation of a server, as `build` has made it."""
+        """The `SimulatedProcess` of the present incarnation of a server: the object that the function `build` has made
+        at its start. Its class depends on `build`."""
         return self._running(server_id).process
 
     def replica(self, server_id: int) -> Replica:
@@ -347,7 +348,7 @@ class SimulatedCluster:
     def oldest_leader(self) -> int | None:
         """The server that leads a view; of several such servers the one with the lowest view; None if none leads.
 
-        If it is not also `leader()`, it was deposed and does not know that yet.
+        If it is not also `leader()`, it was deposed, and has not learned that yet.
         """
         return min(self._leaders(), key=self._installed, default=None)
 

@@ -100,8 +100,8 @@ class SimulatedNames:
     def move(self, server_id: int, address: str | None = None) -> str:
         """Give a server another address, by default one that no server had before; returns the former one.
 
-        Name servers do not know of it before `tell` is called. If another server has the address, its machine must get
-        another one at the same moment.
+        Name servers do not know of it before `tell` is called. If another server has the address, the machine of that
+        server must get a different address at the same moment.
         """
         former, self.addresses[server_id] = self.addresses[server_id], address or self._fresh()
         self.vacated.append(former)

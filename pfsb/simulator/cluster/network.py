@@ -326,8 +326,8 @@ class SimulatedNetwork:
 
     @property
     def digest(self) -> str:
-        """A hash over the time, sender, receiver and bytes of every frame so far, and over the bytes that `note`
-        got."""
+        """A hash over the time, sender, receiver and bytes of every frame so far, and over the bytes with which `note`
+        was called. If two runs have equal digests, the same frames were sent at the same times."""
         return self._hash.hexdigest()
 
     # ------------------------------------------------------------------ carrying

@@ -90,10 +90,11 @@ class QuotaChecker:
             _require(growth <= 0 or not too_large, f"{command} adds {growth} bytes beyond a quota")
 
     def _check_run(self, commands: Sequence[Command]) -> None:
-        """Check a run of commands of the key-value store: none of them may go beyond a quota, one after the other.
+        """Check a run of commands of the key-value store, which was executed at once and without a refusal.
 
-        Only the values after the whole run can be asked for, so they are compared with those that the specification of
-        one key gives.
+        The checker carries out the commands one by one, by the specification of one key. None that adds bytes may then
+        end beyond a quota. At the end each key must have the value that the checker has computed for it: the values in
+        between cannot be asked for.
         """
         quotas = self._machine.settings.values
         for command in commands:

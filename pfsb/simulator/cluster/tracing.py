@@ -18,10 +18,11 @@ cluster itself and of its servers."""
 
 @define(eq=False)
 class Tracers:
-    """Gives the events that no server traces itself, such as a crash, to the call-back `trace`; makes servers' tracers.
+    """The traces of a simulated cluster: `tell` traces the events that no server traces itself, such as a crash, and
+    `tracer_of` makes the tracers that trace those of the servers.
 
-    Each start of a server gets a tracer of its own, which gives the server's events to `trace`, and to the tracer that
-    `tracer` has made for the server.
+    At each start of a server a new tracer is made. It passes every event of the server to the function `_trace`, and to
+    the tracer that the function `_tracer` has made for the server, as far as there are such functions.
     """
 
     _clock: SimulatedClock

@@ -36,7 +36,8 @@ class _WaitingForAnswers(AddressBook):
     __slots__ = ()
 
     def begin_unless_waiting(self, name: ServerName) -> None:
-        """Begin a look-up of a name, unless another one still waits for its answer, however long the answer takes."""
+        """Begin a look-up of a name, unless an earlier look-up of the name has no answer yet, however long that
+        takes."""
         if not name.waiting:
             self.begin_look_up(name)
 

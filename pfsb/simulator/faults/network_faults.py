@@ -53,7 +53,8 @@ class NetworkFaults(FaultInjector):
         self._cluster.network.set_quality(draw_link_quality(self._rng))
 
     def weather_of_one(self) -> None:
-        """Draw one new quality, and give it either to all links from one server or to all links to it."""
+        """Draw one new quality, and give this quality either to all links from one server, or to all links to that
+        server."""
         one, is_sender = self._rng.choice(self._cluster.ids), self._rng.random() < 0.5
         others = [i for i in self._cluster.ids if i != one]
         links = [(one, i) if is_sender else (i, one) for i in others]

@@ -219,10 +219,11 @@ class WrongMessages:
         return [kind(self._sender, identity)]
 
     def _known_position(self, identity: bytes) -> KnownPosition:
-        """A KNOWN_POSITION about another storage, or about the present state of the receiver's own storage.
+        """A KNOWN_POSITION, which says in which state its sender knows the receiver's storage: about another storage,
+        or about the present state of the receiver's own storage.
 
-        Of the receiver's own storage it never names a later incarnation, nor more groups than its disk has: messages
-        that do so, repeated often enough, would rightly stop the receiver.
+        Of the receiver's own storage the message never names a later incarnation, nor more groups than its disk has:
+        messages that do so, repeated often enough, would rightly stop the receiver.
         """
         if self._rng.random() < 0.5:
             return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)

@@ -101,8 +101,8 @@ class ClientTarget(Target):
         require(client.stopped, "the client does not stop")
 
     def _carry_out(self, client: ClientCore, now: float) -> None:
-        """Carry out the client's actions: when it asks for a connection, it gets one; when it has hung up, it is woken
-        at the time for which it has asked."""
+        """Carry out the actions of the client: when the client asks for a connection, it gets one; when the client has
+        hung up, it is woken at the time for which it has asked."""
         for action in client.take_actions():
             if isinstance(action, Connect):
                 client.connected(now)

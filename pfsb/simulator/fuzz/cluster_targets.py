@@ -42,7 +42,7 @@ FIRST_COMMANDS: Final = 20
 """Number of commands that are sent in each round before the first input, so that there are slots, sessions and locks.
 """
 ELECTION_EVERY: Final = 32
-"""One in this many inputs, on average, comes while the leader is silenced and the others elect a new one."""
+"""Mean number of inputs among which one comes while the leader is silenced and the others elect a new leader."""
 LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
 """Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
 
@@ -58,7 +58,8 @@ _KINDS: Final = tuple(_EXAMPLES)
 
 
 class ClusterTarget(Target):
-    """A cluster at work, which is told one changed body after the other."""
+    """A cluster that carries out a client's commands between the inputs. Each input is a changed frame body, which one
+    server gets in the name of another server."""
 
     inputs_per_round = 60
     guided_by = ("pfsb/paxos/", "pfsb/sessions/", "pfsb/applications/")

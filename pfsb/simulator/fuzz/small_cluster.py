@@ -33,7 +33,7 @@ SYNC_SECONDS: Final = (0.0003, 0.001)
 PATIENCE_SECONDS: Final = 60.0
 """How long, in simulated seconds, the cluster may take to answer a client or to elect a leader."""
 ELECTION_SECONDS: Final = (0.9, 1.3)
-"""How long, in simulated seconds, servers need to suspect a silent leader, and to elect another one."""
+"""How long, in simulated seconds, servers need to suspect a silent leader, and to elect another leader."""
 FRAMES_KEPT: Final = 200
 COMMANDS: Final = (
     "PUT colour blue",

@@ -39,7 +39,8 @@ _SHOWN_MAX: Final = 5
 
 @frozen
 class CheckResult:
-    """The result of a check of all sub-histories; `text` explains it to people."""
+    """The result of the check of a history, which is split into sub-histories: one for each key, each lock, and so on.
+    `text` explains the result to people."""
 
     verdict: Verdict
     text: str

@@ -55,10 +55,11 @@ class Node:
     known_messages: int = 0
     """The messages whose arrival in this state has been computed, as an integer: bit n stands for message n.
 
-    The results are in `message_moves`, `echoes` and `torn`.
+    The results are in `message_moves` (arrivals that change the state), `echoes` (arrivals that only bring an answer),
+    `torn` (crashes during the write of an arrival) and `wrong`.
     """
     message_moves: list[tuple[int, Move]] = field(factory=list)
-    """Transitions from this state to another one by the arrival of a message.
+    """Transitions from this state to another state by the arrival of a message.
 
     Each is a pair (bit, transition): the arrival of message n has the bit 1 << n.
     """

@@ -122,7 +122,7 @@ class DiskDrills(LivenessDrills):
         self._wait(lambda: client.is_served, self.times.resend + ROUND_SECONDS, "disks are full, and a question waits")
 
     def _election(self) -> float:
-        """Maximum time in which servers suspect a leader and elect another one; see `failover`."""
+        """Maximum time in which servers suspect a leader and elect another leader; see `failover`."""
         times = self.times
         return 2 * times.alive + times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
 
@@ -141,7 +141,7 @@ class DiskDrills(LivenessDrills):
         require(is_right, f"{why}, and server {server_id} tells a client {result}")
 
     def _served_again(self, client: DrillClient, why: str) -> None:
-        """Require that a command of the client is served soon; after each refusal the client sends another one.
+        """Require that a command of the client is served soon; after each refusal the client sends another command.
 
         `why` says, in the text of a violation, why the server must be able to serve.
         """

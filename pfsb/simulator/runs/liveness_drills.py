@@ -89,7 +89,7 @@ class TimerBounds:
 
         The others write their Local_Aru to disk with one ALIVE at the latest, and tell it with the next one. Then the
         server waits for ACCEPTs that may still be held back (Departure 25), and asks a peer for the slot; if that peer
-        does not answer, it asks another one after a timeout.
+        does not answer, it asks another peer after a timeout.
         """
         asking = self.longest(self.cluster.settings.reconciliation_seconds)
         return 2 * self.alive + LAZY_VOTES_PATIENCE * self.lazy + asking + ROUND_SECONDS

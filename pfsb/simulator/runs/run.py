@@ -256,9 +256,11 @@ class Run:
         """Heal a majority of the servers, drawn at random, and let the users finish (`Population.finish`).
 
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
-        their disk are healed as well, so that they find that out. In two cases all servers are healed here, except
-        those that have executed something otherwise than the others: if the profile's `leaves_broken` is off, and if a
-        server of the majority was never admitted, since a new storage must meet more than a majority (Departure 42).
+        their disk are healed as well, so that they find that out.
+
+        In two cases the majority is replaced by all servers that have kept their disk and have executed nothing
+        otherwise than the others: if the profile's `leaves_broken` is off; and if a server of the majority was never
+        admitted, since a new storage must meet more than a majority (Departure 42).
         """
         cluster = self.cluster
         whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]

@@ -25,7 +25,8 @@ class ViewDrills(LivenessDrills):
     # ------------------------------------------------------------------ drills
 
     def later_view(self) -> None:
-        """Departure 50: a minority in a later view, which no server leads, comes back, and the same server leads."""
+        """Departure 50: make a minority of the servers install a later view, which no server leads. Require that soon
+        all servers follow the present leader again, in a view above that one."""
         leader, times = self.cluster.required_leader(), self.times
         followers = [i for i in self.cluster.ids if i != leader]
         away = self.rng.sample(followers, self.rng.randint(1, (len(self.cluster.ids) - 1) // 2))
@@ -38,8 +39,8 @@ class ViewDrills(LivenessDrills):
         self._require_leader(leader, "a minority was in a later view")
 
     def untrue_views(self) -> None:
-        """Departure 50: a follower in error that tells later views without end causes few elections, and the server
-        that led before leads after them, too."""
+        """Departure 50: require that a follower in error, which tells later views without end, causes few elections,
+        and that after these the server leads that led before."""
         cluster, leader = self.cluster, self.cluster.required_leader()
         wrong, ahead = self._follower(), self.rng.choice((1, 7, 2**19))
         longest_wait = PATIENCE * self.times.progress * 2**cluster.settings.progress_doublings_max

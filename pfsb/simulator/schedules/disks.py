@@ -273,7 +273,8 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
 
 
 def words_arrive_late(seed: int, patch: Plant | None) -> None:
-    """Departure 43: words that were sent to a server before its storage went back do not admit it.
+    """Departure 43: messages that would admit a server, and were sent before its storage went back, do not admit the
+    server.
 
     Copies of the messages (ACQUAINTED and KNOWN_POSITION) by which the others have admitted one start of the server
     arrive once more, after it was started with a copy of its disk from that time. New messages of these kinds are lost
@@ -313,8 +314,8 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
 
 
 def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
-    """Deliver one KNOWN_POSITION to server `accused`, in the name of server `accuser`: it knows a later state of the
-    storage of `accused`."""
+    """Deliver one KNOWN_POSITION to server `accused`, in the name of server `accuser`. It says that `accuser` knows a
+    later state of the storage of `accused`."""
     disk = cluster.disk(accused)
     word = KnownPosition(accuser, disk.identity, disk.incarnation + 1, disk.position)
     own = cluster.disk(accuser)
@@ -322,7 +323,8 @@ def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
 
 
 def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
-    """Departure 43: one KNOWN_POSITION with a later state, which may be forged, stops no server."""
+    """Departure 43: one message that its receiver's storage was in a later state before (KNOWN_POSITION), which may be
+    forged, stops no server."""
     scene = Scenario(seed, patch)
     scene.begin()
     cluster = scene.cluster

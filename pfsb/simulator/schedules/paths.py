@@ -53,7 +53,8 @@ def large_updates_with_loss(seed: int, patch: Plant | None) -> None:
 
 
 def black_hole(seed: int, patch: Plant | None) -> None:
-    """A path that carries large datagrams no more is noticed, and costs no election; the size grows again after it."""
+    """The paths lose large datagrams from some moment on, without an error. Servers notice that, send small datagrams,
+    and then find a size that passes again. There is no election."""
     scene = _scene(seed, patch, PathLimits(interface_bytes=8_972, path_bytes=8_972))
     cluster, view = scene.cluster, scene.view()
     _execute(scene, 1, LARGE_BYTES, 0.5)

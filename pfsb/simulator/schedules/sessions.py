@@ -113,7 +113,8 @@ def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
 
 
 def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
-    """Departure 36: an idle client keeps its session if its server, which the leader does not hear, answers ASK."""
+    """Departure 36: an idle client keeps its session if its server, which the leader does not hear, answers the
+    leader's question through the log (ASK)."""
     servers = Servers(seed, patch)
     leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)
@@ -200,9 +201,10 @@ def _misname(execute: Callable[[Command, IContext], Any], command: Command, cont
 
 
 def name_is_used_by_another(seed: int, patch: Plant | None) -> None:
-    """Departure 37: an update in a server's name that another one has made answers none of the server's clients.
+    """Departure 37: an update in a server's name that another server has made answers none of that server's clients.
 
-    The command under way is refused, as it has not run, and its number may be used again.
+    The command that a client of that server has under way is refused, as it has not run, and its number may be used
+    again.
     """
     servers = Servers(seed, patch)
     cluster = servers.cluster

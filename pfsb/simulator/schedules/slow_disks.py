@@ -19,7 +19,7 @@ WRITES_AT_FIRST: Final = 10
 
 
 def _patient(scene: Scenario) -> None:
-    """Let clients never repeat an update, so that each copy of one is sent by a server."""
+    """Let clients never repeat an update, so that every further copy of an update was sent by a server."""
     for client in scene.clients:
         client.patience_seconds = inf
     scene.begin()

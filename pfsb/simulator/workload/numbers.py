@@ -9,10 +9,10 @@ from attrs import define, field
 
 @define(eq=False)
 class CommandNumbers:
-    """Gives out the command numbers of one user's session, in ascending order.
+    """Gives out the command numbers of one user's session: `next` gives each time a higher number than before.
 
-    By chance it skips some numbers. The user gives a skipped number to a later command, or to none, so that runs try
-    how servers check numbers.
+    By chance `next` skips some numbers. The user gives a skipped number to a later command (`take_skipped`), or to
+    none, so that runs try how servers check numbers.
     """
 
     _rng: random.Random

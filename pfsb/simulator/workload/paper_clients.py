@@ -14,7 +14,7 @@ class PaperClient:
     """A client that has one update under way.
 
     If no answer comes in `patience_seconds`, it repeats the update with the same number, at another server if another
-    one runs.
+    server runs.
     """
 
     cluster: SimulatedCluster

@@ -13,8 +13,8 @@ from xxhash import xxh3_128_digest
 
 SALT_BYTES: Final = 16
 MARKER_BYTES: Final = 8
-"""Each group begins with the marker of its segment: the first bytes of the salt. Clients and peers do not know it, so
-it stands nowhere else in the segment."""
+"""Size, in bytes, of the marker with which each group of a segment begins: the first bytes of the segment's salt.
+Clients and peers do not know the salt, so the marker stands nowhere else in the segment."""
 _HEAD: Final = Struct(">8s16s8sQI")
 _CHECKED_HEAD: Final = Struct(">8sQI")
 """The part of the head that the checksum covers: beginning of the checksum of the group before, number, length."""

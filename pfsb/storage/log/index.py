@@ -11,7 +11,7 @@ _CHUNK_BITS: Final = 12
 _CHUNK: Final = 1 << _CHUNK_BITS
 OFFSET_BITS: Final = 32
 SEGMENT_BYTES_MAX: Final = 1 << OFFSET_BITS
-"""No group begins at or behind this offset of a segment."""
+"""Offset in a segment, in bytes, below which every group of the segment begins."""
 
 
 class Place(NamedTuple):

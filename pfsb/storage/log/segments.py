@@ -23,7 +23,7 @@ FORMAT_VERSION: Final = 4
 were not released; `pfsb.storage.log.migration` takes over those of format 3, a SQLite database."""
 MAGIC: Final = b"pfsb log"
 BLOCK_BYTES: Final = 4_096
-"""A head takes a multiple of this size, so that no later write touches a sector of it."""
+"""Number of bytes of which the size of a head is a multiple, so that no later write touches a sector of the head."""
 CHECK_BYTES: Final = 16
 ROOM_BYTES_MAX: Final = 16 * 1_048_576
 ROOM_BYTES_MIN: Final = 1_048_576

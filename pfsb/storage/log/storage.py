@@ -469,7 +469,7 @@ def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
     `LogStorage.add_pass`).
 
     The batch must be stored here, unless `unseen` is True and no other batch is ordered in the slot. A batch that was
-    accepted here, and is not known as ordered, may yet be replaced by another one.
+    accepted here, and is not known as ordered, may yet be replaced by another batch.
     """
     path = log.directory
     if log.state.passes.get(seq) == digest:
