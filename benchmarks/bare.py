@@ -136,7 +136,7 @@ class _Group:
     """The commands that share a datagram and a write, until a majority has written them."""
 
     asked: Sequence[tuple[socket.socket, int]]
-    """Connections, and how many commands each has in the group."""
+    """(connection, number of its commands in the group), for each connection with commands in it."""
     votes: int = 0
 
 
@@ -150,7 +150,8 @@ class Leader:
     _groups: dict[int, _Group] = field(init=False, factory=dict)
     _last: int = field(init=False, default=0)
     _voting: threading.Lock = field(init=False, factory=threading.Lock)
-    """Held while votes are counted, since the thread that writes may count one, too."""
+    """The lock that a thread holds while it counts a vote: the thread that writes counts the leader's own vote, other
+    threads count those of the followers."""
 
     def serve(self, listener: socket.socket) -> None:
         for follower in self._followers:

@@ -37,7 +37,8 @@ SYSTEMS: dict[str, type[System]] = {
 """The systems by their names on the command line."""
 INTERRUPTS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ENTERED: Final = 0o711
-"""Access to the directory for all storage: a server of another user may go through it to its own directory."""
+"""Permissions of the directory with the storage of all servers: a server that runs as another user may go through it to
+its own directory."""
 
 
 def named(names: str) -> list[type[System]]:
@@ -151,7 +152,8 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def _prepare(asked: argparse.Namespace) -> tuple[list[type[System]], dict[str, str], dict[str, str]]:
-    """The systems that can be measured, name -> version of each, and name -> reason for each that is missing."""
+    """Prepare the systems that were asked for. Returns those that can be measured; name -> version of each of these;
+    and name -> reason for each system that is missing."""
     found: list[type[System]] = []
     versions: dict[str, str] = {}
     missing: dict[str, str] = {}

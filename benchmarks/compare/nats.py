@@ -35,7 +35,7 @@ _BUCKET: Final = {
     "allow_rollup_hdrs": True,
     "deny_delete": True,
 }
-"""A bucket as NATS's clients make it: a stream that keeps the last message of each subject."""
+"""The configuration of a bucket, as NATS's clients make it: a stream that keeps the last message of each subject."""
 
 
 class Nats(WireSystem):

@@ -113,7 +113,8 @@ class Comparison:
 
     @contextmanager
     def _fresh(self, system: type[System]) -> Iterator[System]:
-        """A cluster of its own for a row without a load, since a server that starts executes its whole history."""
+        """Start a cluster for one row without a load, yield it, and stop it at the end of the block. The row gets a
+        cluster of its own, since a server that starts executes its whole history."""
         name = f"{system.name}-alone"
         cluster = self._clusters[name] = system(self.scratch / name, self.servers)
         try:
@@ -154,7 +155,8 @@ class Comparison:
                 self._tell(row, type(cluster), f"{result.per_second:,.0f}/s")
 
     def _steady(self, cluster: System, load: Load, row: Row) -> LoadResult | None:
-        """The result of a load during which one server led."""
+        """Put a load on a cluster, again and again until the leader does not change meanwhile, and return the result of
+        the last time. Raises `Trouble` if the leader changes in each of `ATTEMPTS` loads."""
         for _ in range(ATTEMPTS):
             leader = cluster.wait_leader()
             result = cluster.load(load)

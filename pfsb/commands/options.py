@@ -1,4 +1,4 @@
-"""Options that are common to the commands that speak to a cluster."""
+"""Options that are common to the subcommands of `pfsb` that speak to a cluster."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class ConfigOptions(usage.Options):
         self.take(rest)
 
     def take(self, rest: list[str]) -> None:
-        """Take the arguments that follow the file. Most commands have none: any argument is refused here."""
+        """Take the arguments that follow the configuration file. This method raises UsageError if there is one, since
+        most subcommands of `pfsb` have none; the others override it."""
         if rest:
             raise usage.UsageError(f"{rest[0]} is one argument too many; only a configuration file is taken")
 

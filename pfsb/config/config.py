@@ -33,7 +33,8 @@ MEMORY: Final = "memory"
 """The value of the key `storage` for servers that keep nothing on disk."""
 
 DISK_SECONDS: Final = 8.0
-"""How long, in seconds, a write may be under way before the disk counts as one that hangs, unless the file says so."""
+"""How long, in seconds, a write may be under way before the disk counts as one that hangs, unless the configuration
+file sets another time."""
 COUNT_MAX: Final = 1_000_000_000
 SECRET_BYTES_MAX: Final = 65_536
 

@@ -50,11 +50,11 @@ class ClientUpdateHandler(Handler):
         return None
 
     def _answer_executed(self, update: ClientUpdate, sender: int) -> None:
-        """Departure 49: called with an executed update that the server of its client sends again: send that server, as
-        leader, the slot of the update.
+        """Departure 49: called with a copy of an update that this server has executed. If this server leads, and
+        `sender` is the server of the update's client, send that server the slot of the update.
 
-        That server has not executed the slot, so it has lost the PROPOSAL or the ACCEPTs, and may have no other reason
-        to ask for the slot before the next ALIVE.
+        That server repeats the update because it has not executed the slot. So it has lost the PROPOSAL or the ACCEPTs,
+        and may have no other reason to ask for the slot before the next ALIVE.
         """
         if self._data.server.state is State.REG_LEADER and sender == update.server_id != self._data.server.server_id:
             timestamp, seq = self._data.clients.last_executed.timestamps[update.client_id]

@@ -52,7 +52,7 @@ class Memory:
     """The latest view in which the server was REG_LEADER."""
     leads: bool = False
     messages_in_wait: int = 0
-    """Number of messages at the gate at the last check, if the disk hung then."""
+    """Number of messages that waited at the gate at the last check, if the disk hung then; else 0."""
     hangs: bool = False
     ordered: dict[int, Batch] = field(factory=dict)
     """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
@@ -66,7 +66,9 @@ def install(replica: Replica) -> Memory:
 
 
 def check(replica: Replica, memory: Memory) -> None:
-    """Raise `InvariantViolated` if a sentence of the module's docstring does not hold; else update `memory`."""
+    """Check the invariants, which are the sentences of the module's docstring, at one server: those about its present
+    state, and by `memory`, the values at the last check, those about changes. Raises `InvariantViolated` if one does
+    not hold; else stores the present values in `memory`."""
     for sentence in (*_violated_by_time(replica, memory), *_violated_now(replica)):
         raise InvariantViolated(f"server {replica.data.server.server_id}: {sentence}")
     _remember(replica, memory)

@@ -70,7 +70,8 @@ class Opinion:
     state it knows this server's storage."""
 
     knows_this_start: bool = False
-    """Whether the other server has told last that it takes frames of this start, and knows no later state."""
+    """True: the other server has told, about this server's present incarnation, that it handles frames of it, and has
+    not told since that it knows a later state of this server's storage. False: it has not."""
     doubts: int = 0
     """Number of messages in a row by which the other server has told that it knows a later state. A copy that the
     network has made of a message does not count."""

@@ -25,7 +25,7 @@ that is not above the Local_Aru in the ALIVE (Departure 40)."""
 NOT_TOLD: Final = bytes(DIGEST_BYTES)
 """Bytes that stand, in an ALIVE, for a digest that its sender does not know."""
 _PERSON: Final = b"pfsb batch"
-"""Keeps hashes of batches apart from other uses of BLAKE2b."""
+"""Personalisation of BLAKE2b: digests of batches differ from hashes of the same bytes that serve another purpose."""
 
 
 class State(Enum):

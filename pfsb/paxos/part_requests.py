@@ -20,12 +20,12 @@ from pfsb.paxos.data_structures import PrepareOKs
 ROOM_AT_FIRST = 3.0
 """Number of requests that may be under way at first: their answers fit into a socket buffer of Linux's default size."""
 ROOM_MIN = 4.0
-"""Least number of requests that may be under way after losses. Where parts are lost by chance and not for want of room,
-fewer requests would take long: for each loss, one of them waits for as long as `patience` in vain."""
+"""Lowest limit, after a loss, on the number of requests that may be under way. Where parts are lost by chance and not
+for want of room, a lower limit would cost much time: for each loss, one of the requests waits for as long as `patience`
+in vain."""
 ROOM_MAX = 32.0
 OVERTAKEN = 2
-"""Number of later requests to the same server that must be answered before a request, so that the request counts as
-lost."""
+"""A request counts as lost when this number of later requests to the same server were answered before it."""
 PATIENCE_MAX = 8
 """Maximum time, in units of `PartRequests.resend_seconds`, that an answer may take before its request for a part counts
 as lost (`PartRequests.patience`)."""
@@ -40,7 +40,7 @@ class Request:
     number: int
     """Requests are numbered in the order in which they leave."""
     at: float
-    """Time, by the clock in seconds, at which it left."""
+    """Time, by the clock in seconds, at which the request left."""
     first_at: float
     """Time at which the part was asked for first."""
     overtaken: int = 0
@@ -60,19 +60,20 @@ class PartRequests:
     """Server -> number of times in a row that requests to it were not answered in time."""
     _number: int = 0
     _room: float = ROOM_AT_FIRST
-    """Number of requests that may be under way at present."""
+    """How many requests may be under way at present: a limit, of which a fraction does not count."""
     _steep_below: float = ROOM_MAX
-    """Below this number, the number of parts that may be asked for at a time (`_room`) doubles each time all that were
-    asked for have come; above it that number grows by one (slow start and congestion avoidance of RFC 5681)."""
+    """The value of `_room` below which `_room` grows by one with each answer, and so doubles in the time of one answer;
+    from it on, `_room` grows by one in that time (slow start and congestion avoidance of RFC 5681)."""
     _shrunk_at: int = 0
-    """Number of the first request after `_room` was last halved; the loss of an earlier request does not halve it
-    again."""
+    """The number (`Request.number`) that the next request had when a loss last halved `_room`. If a request with a
+    lower number turns out to be lost, `_room` is not halved again."""
     _usual: float = 0.0
     """How long, in seconds, an answer takes: measured at the latest part that was asked for once; before there is one,
     an upper bound from parts that were asked for several times."""
     _is_measured: bool = False
     _backoff: int = 1
-    """Factor of `patience`: doubled when a request is not answered in time, and 1 again when an answer arrives."""
+    """Factor by which `patience` is longer than measured times ask for: doubled when a request is not answered in time,
+    and 1 again when an answer arrives."""
 
     def begin(self) -> None:
         """Forget all requests for parts, since the leader begins to prepare another view."""
@@ -100,11 +101,13 @@ class PartRequests:
             other.overtaken += other.number < request.number
 
     def choose(self, promises: Mapping[int, PrepareOKs], wanted: int, now: float) -> list[tuple[int, int]]:
-        """The (server, part) pairs to ask for now. The caller sends these requests.
+        """Choose the parts of promises that the leader asks for at the time `now`. Returns a (server, part) pair for
+        each request; the caller sends the requests.
 
-        `promises` are those of which some part has arrived; `wanted` is the number of promises that must be completed.
-        Those that lack least are completed first, so that not more is sent than a majority needs. After a loss one
-        part at least is asked for.
+        `promises` has, by server, the promises of which some part has arrived; `wanted` is the number of promises that
+        must still be completed. The promises that lack the fewest parts are completed first, so that not more is sent
+        than a majority needs. If a request counts as lost at this time, at least one part is asked for, whatever the
+        limit is.
         """
         are_lost = self.forget_lost(now)
         lacking = [i for i, promise in promises.items() if not promise.complete]
@@ -128,7 +131,8 @@ class PartRequests:
         return min(seconds, PATIENCE_MAX * self.resend_seconds)
 
     def is_silent(self, server_id: int) -> bool:
-        """Whether server `server_id` has left requests unanswered, and has answered none since."""
+        """Whether a request to server `server_id` was not answered within `patience`, and no part has come from that
+        server since."""
         return self._failures.get(server_id, 0) > 0
 
     def _note(self, server_id: int, part: int, now: float) -> None:
@@ -155,8 +159,8 @@ class PartRequests:
         return are_lost
 
     def _shrink(self, lost: Request) -> None:
-        """Halve the number of requests that may be under way: once for all losses among the requests that were under
-        way together."""
+        """Halve `_room`, the number of requests that may be under way, because the request `lost` counts as lost: once
+        for all losses among the requests that were under way together."""
         if lost.number >= self._shrunk_at:
             self._room = self._steep_below = max(ROOM_MIN, self._room / 2)
             self._shrunk_at = self._number

@@ -22,9 +22,10 @@ import msgpack
 
 DIGEST_BYTES: Final = 8
 NONE: Final = bytes(DIGEST_BYTES)
-"""The digest of an empty list."""
+"""The pass digest of a server that passes no slot."""
 _PERSON: Final = b"pfsb pass"
-"""Keeps these digests apart from other uses of BLAKE2b."""
+"""Personalisation of BLAKE2b: digests of passed slots differ from hashes of the same bytes that serve another
+purpose."""
 
 
 def batch_digest(data: bytes) -> bytes:

@@ -14,15 +14,15 @@ from pfsb.paxos.settings import Settings
 
 NEVER = float("-inf")
 OVERTAKEN_PERIODS = 2
-"""How long, in periods of ALIVE, after a frame told the latest state of a peer, frames with an earlier one count as
-late.
+"""How long, in periods of ALIVE, after the last frame that told the latest known state of a peer's storage, a frame
+that tells an earlier state is taken for one that was late on its way.
 
-A running peer tells its latest state with each ALIVE. If it has been silent for longer, an earlier state shows that it
-was started with less than it had.
+A running peer tells its latest state with each ALIVE. So if no frame has told that state for longer, an earlier state
+shows that the peer was started with less on its disk than it had.
 """
 SILENT_ALIVES = 2.5
-"""For how many periods of ALIVE a server must be silent so that its next frame counts as a return: two ALIVEs are
-lost."""
+"""How long, in periods of ALIVE, a server must be silent so that its next frame counts as a return. Within this time,
+two of its ALIVEs were due and did not come."""
 
 
 @define

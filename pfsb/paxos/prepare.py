@@ -54,7 +54,8 @@ class PrepareHandler(Handler):
         self.requests = PartRequests(core.settings.resend_seconds)
         self.contested = ContestedSlots(core)
         self.allowances = {peer: Allowance() for peer in core.membership.others}
-        """Server -> how many bytes of promises it may still ask for (Departure 37)."""
+        """Server -> its `Allowance`: how many bytes of batches this server still sends that server in parts of promises
+        (Departure 37)."""
 
     # ------------------------------------------------------------------ the leader asks
 

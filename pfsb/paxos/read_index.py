@@ -62,7 +62,8 @@ class ReadIndexHandler(Handler):
         super().__init__(core)
         self._alive = alive
         self._wait = RoundTrip(core.settings.resend_seconds, rng, core.settings.update_seconds)
-        """The wait for an answer to READ_REQUEST or CONFIRM (Departure 49)."""
+        """Tells how long to wait for an answer to READ_REQUEST or CONFIRM before it is sent again, by how long such
+        answers have taken (Departure 49)."""
         self._requested_at = 0.0
         """Time by the clock at which the present READ_REQUEST was last sent."""
         self._first_requested_at = 0.0

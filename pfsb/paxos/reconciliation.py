@@ -75,7 +75,7 @@ class ReconciliationHandler(Handler):
         self._slot_time = slot_time
         default = core.settings.reconciliation_seconds
         self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
-        """The wait for the first reply to a request."""
+        """Tells how long to wait for the first reply to a request, by how long such replies have taken."""
         self.on_unordered: Callable[[int, int, int], int] = lambda server_id, first, last: 0
         """Called at a leader with a server, and the first and the last of the slots that the server lacks, none of
         which the leader has executed: sends that server their PROPOSALs. Returns the number of bytes of the batches
@@ -96,7 +96,8 @@ class ReconciliationHandler(Handler):
         self._asked_at = 0.0
         """Time by the clock at which the last request was sent."""
         self._asked_behind = 0
-        """Number of disk writes that must be done before the last request has left this server."""
+        """The running count of this server's disk writes (`Turn.position`) when the last request was made, those under
+        way included: the request has left when `Turn.durable_position` has reached this count."""
         self._asked_position = 0
         """The log position of the peer that was asked last, as it was known then."""
         self._awaits_reply = False

@@ -29,7 +29,7 @@ after some 4 s with the default timers."""
 
 
 class RoundTrip:
-    """The wait for one kind of answers, in seconds."""
+    """Tells how long, in seconds, to wait for one kind of answers, by how long such answers have taken."""
 
     def __init__(self, first_seconds: float, rng: random.Random, longest_seconds: float = LONGEST_SECONDS) -> None:
         """`first_seconds` is the wait while nothing is measured, and `longest_seconds` the maximum of any wait."""

@@ -59,8 +59,8 @@ FOR_NEWCOMERS = (
 FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 """Messages that name the identity of the receiver's storage, so that their sender must have received its frames."""
 PERIODS_FOR_ALL = 1
-"""For how many periods of ALIVE a server that comes back waits until all others count for its admission, and not only a
-majority."""
+"""Number of periods of ALIVE after a start in which a server that comes back is admitted only if all other servers
+count for its admission. Later a majority is enough."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines of the text log that say which servers have not admitted this server yet."""
 ANSWERS_PER_ALIVE = 4
@@ -108,7 +108,8 @@ class StorageIdentityHandler(Handler):
         """Whether this server is not admitted yet: it neither votes nor leads."""
 
     def begin_admission(self, identity: bytes) -> None:
-        """Begin the admission of this server, in a turn, at the start."""
+        """Begin the admission of this server, whose own storage has this identity. Called once, in a turn, when the
+        server starts."""
         self._identity = identity
         self.returns = self._data.views.last_installed > 0
         self.known_at_start = set(self._membership.identities)

@@ -35,8 +35,8 @@ from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
 SYNCS_PER_NOTE = 16
-"""Number of syncs of which one takes along the records of `Turn.due_records`. If each sync took them along, a tenth
-more would be written."""
+"""One of this number of `sync` calls takes along the records of `Turn.due_records`, which note the states of the other
+servers' storages. If each call took them along, a tenth more would be written."""
 
 
 @define
@@ -109,7 +109,7 @@ class Turn:
         self.trouble: DiskTrouble | None = None
         """Why nothing can be written at present; None: the disk works. Set by `DiskWatch`."""
         self._at_end = at_end
-        """Called at the end of every turn, inside it (`Replica.end_turn`)."""
+        """Function that is called inside of every turn, at its end: `Replica.end_turn`."""
         self.count = 0
         """Number of turns that have ended since the start."""
         self._running = False
@@ -127,8 +127,9 @@ class Turn:
         """Number of `sync` calls whose records are on disk."""
         self._releasing = False
         self.due_records: Callable[[], Iterable[Record]] = tuple
-        """Called when a group is about to be written, but not for each one: returns records that go with it, and for
-        which nothing waits (`pfsb.paxos.log_positions`)."""
+        """Function that returns records to be written along with those of the next `sync`; no message waits for them
+        (`pfsb.paxos.log_positions`). Called before one `sync` in `SYNCS_PER_NOTE`, and before lazy records are written
+        without a forced one."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
 
@@ -364,7 +365,8 @@ class Turn:
             self._way_out.send(group, to)
 
     def _let_nothing_wait(self, trouble: DiskTrouble) -> None:
-        """Drop the messages of this turn if the disk hangs, as the network may, and refuse instead of answering."""
+        """If the disk hangs (`trouble`), drop the messages of this turn, since a network may lose messages, too; and
+        give clients refusals in place of the answers of this turn."""
         if trouble is DiskTrouble.HANGS:
             self.drop_messages(self._outbox)
             self.refuse_answers(self._outbox)

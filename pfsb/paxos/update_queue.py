@@ -18,7 +18,7 @@ Identity = tuple[str, int]
 UPDATE_OVERHEAD_BYTES = 64
 """Maximum number of bytes that an update takes in a batch in addition to its payload and its client id."""
 QUEUE_BYTES_MAX = 64_000_000
-"""Maximum total bytes of queued payloads with which updates of other servers are still queued (Departure 30)."""
+"""Number of bytes of queued payloads from which on no more updates of other servers are queued (Departure 30)."""
 
 
 def _encoded_bytes(update: ClientUpdate) -> int:
@@ -74,7 +74,8 @@ class UpdateQueue:
         return True
 
     def add_to_pending_updates(self, update: ClientUpdate) -> None:
-        """Figure 13, Block B: this server answers for the update until it is executed.
+        """Figure 13, Block B: put an update of this server's own client into Pending_Updates, and start its
+        Update_Timer, so that this server sends the update again until it is executed.
 
         Departure 3: no sync. Clients keep numbers of their own and repeat their commands, so the update need not
         survive a crash of this server.

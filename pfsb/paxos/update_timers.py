@@ -38,7 +38,8 @@ class UpdateTimer:
     sent_at: float
     """Time by the clock at which the update was last sent, or was found to be under way."""
     position: int
-    """Number of disk writes that must be done before the update counts as having left this server."""
+    """The running count of this server's disk writes (`Turn.position`) that must be done before the update counts as
+    having left this server."""
     expiries: int = 0
 
 
@@ -57,7 +58,7 @@ class UpdateTimers(Handler):
         self._slot_time = slot_time
         self._window = window
         self.round_trip = RoundTrip(default, rng, LONGEST_WAIT * default)
-        """The wait for an update to come back in a PROPOSAL."""
+        """Tells how long to wait for an update to come back in a PROPOSAL, by how long that has taken."""
         self._timers: OrderedDict[str, UpdateTimer] = OrderedDict()
         self._latest_executed = 0.0
         """Time by the clock at which the most recently sent of the executed updates was first sent. An update that was

@@ -44,7 +44,9 @@ A field that is found here is not looked at again. So checking fields takes 3 % 
 set it would take 10 %.
 """
 RIGHT_FIELDS_MAX: Final = 1_024
-"""Maximum number of entries in `right_fields`: an application may name fields as it likes."""
+"""Maximum number of entries in `right_fields`, the set of (name, type) pairs of fields that were found right; when one
+more is found, the set is emptied first. Without a maximum it could grow for ever, since an application may name fields
+as it likes."""
 
 
 def check_result(result: Any) -> None:
@@ -77,7 +79,8 @@ def check_event(event: Event) -> None:
 
 
 def check_field(name: Any, value: Any) -> None:
-    """Raise ValueError if a field of an answer cannot be printed, as `check_result` does."""
+    """Raise ValueError if a client cannot be told a field of an answer: if `name` is not a right name of a field, or
+    `value` is neither an int, a str nor bytes, or is a `Word` that cannot be printed without quotes."""
     if not is_field_name(name):
         raise ValueError(f"a field of an answer is named {name!r:.80}, which is no word without = and quotes")
     if isinstance(value, Word):
@@ -90,7 +93,8 @@ def check_field(name: Any, value: Any) -> None:
 
 
 def _check_rows(rows: Sequence[Sequence[tuple[Any, Any]]]) -> None:
-    """Look at rows together: most of them have the same names, and values of the same types."""
+    """Raise ValueError, as `check_field` does, if a client cannot be told a field of these rows. All rows are looked at
+    together, since most have the same names, and values of the same types."""
     pairs = [*chain.from_iterable(rows)]
     if pairs:
         names, values = zip(*pairs, strict=True)

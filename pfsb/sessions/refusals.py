@@ -35,29 +35,29 @@ class TroubleRefusals:
     """The refusals of a server whose disk is in trouble (Departures 44 and 45)."""
 
     change: Refused
-    """For a command that comes during the trouble."""
+    """The refusal of a command that comes during the trouble and is no question."""
     question: Refused
-    """For a question that this server cannot answer during the trouble."""
+    """The refusal of a question that this server cannot answer during the trouble."""
     repeated: Refused
-    """For a number that was used before: the command may have run."""
+    """The refusal of a command whose number was used before, so that it may have run."""
     under_way: Provisional
-    """For a command that was under way when the trouble began."""
+    """The refusal of a command that was under way when the trouble began."""
     not_sent: NotSent
-    """For a command that waited for an earlier one of its session when the trouble began."""
+    """The refusal of a command that waited for an earlier one of its session when the trouble began."""
 
     def of(self, *, is_question: bool, is_used: bool) -> Refused:
-        """The refusal of a command, or of a question (`is_question`), that a client sends during the trouble. `is_used`
-        says whether its number was used before."""
+        """The refusal of a command that a client sends during the trouble. `is_question` says whether it is a question,
+        and `is_used` whether its number was used before."""
         if is_used:
             return self.repeated
         return self.question if is_question else self.change
 
 
 def _refusals(why: str, change: Refused, question: str, not_sent: str) -> TroubleRefusals:
-    """The refusals for one trouble of the disk; `why` says what the trouble is.
+    """Make the refusals for one trouble of the disk; `why` says what the trouble is.
 
-    `change` is the refusal of a command. `question` is what the refusal of a question adds to `why`, and `not_sent` is
-    the code of the refusal of a command that was not sent.
+    `change` is the refusal of a command that is no question. `question` is what the refusal of a question adds to
+    `why`, and `not_sent` is the code of the refusal of a command that was not sent.
     """
     repeated = f"{why}; repeat the same number at another server to learn its result"
     under_way = f"{why}; the command may have happened, or may still: repeat the same number at another server to learn"

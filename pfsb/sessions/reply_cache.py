@@ -23,7 +23,8 @@ BYTES_MAX = 1_048_576
 BYTES_IN_ALL_MAX = 268_435_456
 """Maximum bytes of the results of all sessions, unless the settings say otherwise."""
 ENTRY_BYTES = 64
-"""Bytes that each result in a full page counts besides its values, so that results without any are bounded, too."""
+"""Number of bytes that each result in a full page counts for, in addition to those of its values: so the number of
+results without values is bounded, too."""
 
 _SIZED = (str, bytes)
 """Types of the values that count by their size. All others count nothing."""
@@ -48,10 +49,11 @@ def _bytes(value: bytes | str) -> int:
 
 @frozen
 class Beginning:
-    """A `DoneGrowing` as it is kept: the result of a command such as APPEND, which tells the whole value that it made.
+    """A `DoneGrowing` as it is kept: the result of a command such as APPEND, which tells the whole value that the
+    command made.
 
-    Later commands only add to the end of that value, so the cache stores its length, and reads the value from
-    `growing`, where it is the beginning.
+    Later commands only add to the end of that value. So the cache stores the length of the told value, and `growing`,
+    the object with the value as it is now: the told value is the beginning of it.
     """
 
     growing: GrowingBytes
@@ -141,7 +143,8 @@ class Page:
 
 @define
 class KeptReplies:
-    """The bytes of the results that all sessions keep together, and the rule by which pages are dropped.
+    """The bytes of the results that all sessions keep together, and the rule by which pages of the sessions' caches
+    (`Page`) are dropped.
 
     Everything here follows from the executed commands alone, so every server drops the same pages.
     """
@@ -236,10 +239,10 @@ class ReplyCache:
             self._begin_page()
 
     def keep_revisions(self, number: int, revisions: range) -> None:
-        """Keep the results of commands whose numbers follow each other, from `number` on: "OK revision=R" for each of
-        `revisions`.
+        """Keep the results of commands whose numbers follow each other, from `number` on. Each result is "OK
+        revision=R"; `revisions` has the R of each command, in order.
 
-        The pages are the same as if `keep` were called for each command.
+        The results are put into the same pages of the cache (`Page`) as if `keep` were called for each command.
         """
         while revisions:
             page = self.page

@@ -68,7 +68,7 @@ class Submission:
         self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
         self._own_is_asked = False
-        """Whether a client waits for an operation of the server's own session that was not introduced yet."""
+        """Whether a client waits for an operation of the server's own session that is still to be introduced."""
         self.submitters: dict[str, Submitter] = {}
         """Session client id -> the connection that speaks for the session."""
         self.bundlers: dict[Bundler, None] = {self.own_bundler: None}
@@ -77,11 +77,14 @@ class Submission:
         """The bundlers of sessions whose connection was lost, or has changed to another session, while their last
         bundle has no results yet."""
         self.ready: dict[Bundler, None] = {}
-        """Bundlers that wait for the next introduction, in the order in which they became ready."""
+        """Bundlers whose next bundles are introduced soon, all together, in the order in which the bundlers became
+        ready."""
         self._unloaded: list[Bundler] = []
         """Bundlers with waiting parts whose outstanding bundle was executed, or found too old, in the present turn."""
         self._reads: list[Callable[[bool], None]] = []
-        """Call-backs of the reads that begin at the next introduction (Departure 24); see `begin_read`."""
+        """Call-backs of reads that have not begun: they begin when bundles are next introduced (Departure 24). Each is
+        called once, with True if this server may answer the questions of the read from the state that it then has, else
+        with False (`begin_read`)."""
         self._introduction: IDelayedCall | None = None
 
     def close(self) -> None:

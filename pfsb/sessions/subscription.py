@@ -80,8 +80,8 @@ class Subscription:
             self._is_delivering = False
 
     def _deliver_event(self, event: Event) -> None:
-        """Delivers one event. If it cannot be told, or the call-back raises, the subscription ends, since the client
-        would miss the event."""
+        """Delivers one event. If the event is not one that a client can be told (`check_event`), or the call-back
+        raises, the subscription ends, since the client would miss the event."""
         try:
             check_event(event)
             self.deliver(event)

@@ -95,7 +95,7 @@ class GroupWriter(StorageThread):
     _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
     _busy_since: float | None = field(default=None, init=False)
-    """When the write under way began; None: none is under way."""
+    """Time, by `_seconds`, at which the write under way began; None: none is under way."""
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))

@@ -54,7 +54,8 @@ These two parts are compared as a whole, and taken apart only where they differ.
 """
 _MARKS: Final = struct.Struct(">4sBBB")
 _TYPE_AT: Final = 5
-"""Index of the frame type in the first seven bytes of a frame: magic, version, type, flags."""
+"""Offset, in bytes, of the frame type in a frame. A frame begins with a magic number of four bytes, and one byte each
+for version, type and flags."""
 _SHARED: Final = struct.Struct(">8s8s8sI")
 _TAG_AT: Final = HEADER.size
 OVERHEAD_BYTES: Final = HEADER.size + TAG_BYTES

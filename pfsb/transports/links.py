@@ -312,7 +312,11 @@ class Links:
         self._receiver.receive(sender, identity, messages, incarnation, position)
 
     def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
-        """Give a notice to the path of its sender, and hand up the frame of messages whose last part it was."""
+        """Give a notice, which came in `frame` from the address `source`, to the path of its sender. If the notice was
+        the last missing part of a larger frame, hand up the messages of that larger frame.
+
+        A notice that is malformed, and a larger frame that does not pass the checks, are refused.
+        """
         try:
             whole = self._paths[sender].arrived(notice, frame)
             opened = None if whole is None else _opened_whole(codec, sender, whole)

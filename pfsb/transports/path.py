@@ -37,7 +37,8 @@ class PathCounters:
     whole_in: int = 0
     """Number of frames whose parts have all come."""
     given_up: int = 0
-    """Number of frames in parts that were not delivered: the peer did not take them, or too much waited for it."""
+    """Number of frames, too large for one datagram, that were given up: the peer did not report that all parts had
+    arrived, or too many bytes waited for the peer already."""
     shrunk: int = 0
     """Number of times that a path no longer carried datagrams of the size that it had carried."""
     datagram_bytes: dict[int, int] = field(factory=dict)

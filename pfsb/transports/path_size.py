@@ -26,7 +26,7 @@ UDP)."""
 CONTROL_BYTES: Final = 128
 """Size, in bytes, of the small probe that goes with each probe."""
 GRAIN_BYTES: Final = 32
-"""Number of bytes up to which the largest size must be known, so that the search for it ends."""
+"""A search ends when the largest size that passes is known to within this number of bytes."""
 ETHERNET_BYTES: Final = 1_472
 """Size, in bytes, of the largest datagram over IPv4 on an Ethernet with the usual MTU of 1,500 bytes."""
 

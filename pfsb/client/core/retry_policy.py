@@ -11,8 +11,8 @@ from pfsb.client.core.replies import Reply
 NO_SESSION_RETRIES: Final = 3
 """Maximum number of times that one command is tried again because it was answered NOSESSION."""
 BUSY_RETRIES: Final = 20
-"""Maximum number of times that a command may have been sent, for any reason, so that it is tried again after the answer
-BUSY."""
+"""Maximum number of times that a command may have been sent, for any reason, if it is to be tried again after the
+answer BUSY. For a command that was sent more often, BUSY is the final answer."""
 
 
 def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:

@@ -182,7 +182,8 @@ def _one_line(text: str) -> str:
 
 
 def _checked(text: str, line: bytes) -> str:
-    """The text with tabs as spaces, since people paste tabs between words. Raises for other control characters."""
+    """The text, which is all or a part of `line`, with tabs as spaces, since people paste tabs between words. Raises
+    `BadLine`, with the command number of `line`, if there is another control character."""
     found = _CONTROL.search(text)
     if found:
         raise BadLine(

@@ -52,7 +52,8 @@ class LinkQuality:
 
 @frozen
 class PathLimits:
-    """How much one direction of a link carries, in bytes, if there is a network between the two machines.
+    """The limits of one direction of a link that leads over a network to another machine: how large a datagram may be
+    that passes, and how many bytes may be under way.
 
     A datagram that is larger than `interface_bytes` is refused by the sender's own machine; one that is larger than
     `path_bytes` is lost on the way, and the sender is not told. If the sender allows fragments, a larger datagram
@@ -112,7 +113,8 @@ class Link:
     frames: int = 0
     """Number of frames under way in this direction."""
     limits: PathLimits | None = None
-    """How much this direction carries; None: frames of any size travel whole, as between two servers on one machine."""
+    """How large a datagram may be, and how many bytes may be under way, in this direction; None: frames of any size
+    travel whole, as between two servers on one machine."""
     bytes: int = 0
     """Number of bytes under way in this direction."""
 

@@ -64,7 +64,8 @@ class Parameters:
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
     path_limits: PathLimits | None = None
-    """How much each link carries, in bytes; None: every frame travels whole, as on one machine."""
+    """The limits of each link: how large a datagram may be that passes, and how many bytes may be under way. None:
+    every frame travels whole, as on one machine."""
     buffer: SocketBuffer | None = None
     """The buffer of each server's socket, from the beginning to the end of the run; None: each frame is read when it
     arrives."""
@@ -143,7 +144,8 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
 
 
 def with_path_limits(rng: random.Random, parameters: Parameters) -> Parameters:
-    """Draw how much the links carry, for a profile with faults of paths. `rng` serves these limits alone."""
+    """Add limits of the links, drawn from `rng`, to the parameters of a profile with faults of paths. `rng` serves
+    these limits alone."""
     if "paths" not in parameters.families:
         return parameters
     return evolve(parameters, path_limits=draw_path_limits(rng))

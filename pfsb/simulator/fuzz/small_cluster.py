@@ -234,7 +234,8 @@ class SmallCluster:
         )
 
     def close(self) -> None:
-        """Stop the turns of all servers, and collect failures from Twisted's text log no longer."""
+        """Stop the turns of all servers. Failures that are written to Twisted's text log from now on are no longer
+        collected."""
         globalLogPublisher.removeObserver(self._errors)
         for server in self.servers.values():
             server.replica.turn.stop()

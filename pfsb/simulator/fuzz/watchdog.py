@@ -12,14 +12,15 @@ from typing import Final
 from attrs import define, field
 
 HANG_SECONDS: Final = 10.0
-"""Processor time, in seconds, after which an input counts as a hang. It is looked at in steps of this length, so a hang
-is noticed within twice this time.
+"""Processor time, in seconds, after which an input that has not ended counts as a hang. A timer looks each time that so
+much processor time has been used; so a hang is noticed before twice this time is used.
 
-It is the time of the processor, since a process on a busy machine gets little of it. An input that only waits takes
-none (`WAITING_SECONDS`).
+Processor time is measured because a process on a busy machine gets little of it. An input that only waits uses none;
+`WAITING_SECONDS` is for that.
 """
 WAITING_SECONDS: Final = 300.0
-"""Real time, in seconds, after which an input counts as a hang; it is noticed within twice this time."""
+"""Real time, in seconds, after which an input that has not ended counts as a hang; the hang is noticed before twice
+this time has passed."""
 GROWTH_MEGABYTES: Final = 256
 """Maximum memory, in megabytes, by which one input may raise the highest use of memory of this process."""
 
@@ -41,7 +42,7 @@ class Watchdog:
 
     _inputs: int = field(default=0, init=False)
     _seen: dict[int, int] = field(factory=dict, init=False)
-    """Number of a signal -> the input that was under way when the signal came last."""
+    """Number of a signal -> the number of the input that was under way when the signal last came."""
     _megabytes: int = field(default=0, init=False)
 
     @contextmanager

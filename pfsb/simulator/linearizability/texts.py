@@ -25,12 +25,12 @@ def ordered_form(command: Command) -> Command:
 
 
 def command_in_text(command: Command) -> Command:
-    """A command as servers order it, with its keys and values in text."""
+    """Convert a command as servers order it: the keys and values, which are bytes there, become text."""
     return tuple([decoded(word) if isinstance(word, bytes) else word for word in command])
 
 
 def result_in_text(result: Result) -> Result:
-    """A result as servers give it, with its keys and values in text."""
+    """Convert a result as servers give it: the keys and values, which are bytes there, become text."""
     if not isinstance(result, Done):
         return result
     return evolve(result, fields=_in_text(result.fields), rows=tuple(map(_in_text, result.rows)))

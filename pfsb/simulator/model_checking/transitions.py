@@ -48,7 +48,8 @@ class Node:
     """Transitions by a timer or by the end of a disk write that lead to another state."""
     crashes: list[Move] = field(factory=list)
     torn: list[tuple[int, Move]] = field(factory=list)
-    """Transitions by a step and a crash that leaves only a part of the step's write on disk.
+    """Transitions by a step together with a crash during the disk write of that step, after which only a part of the
+    write is on disk.
 
     Each is a pair (bit, transition). If the step is the arrival of message n, the bit is 1 << n; else it is 0.
     """

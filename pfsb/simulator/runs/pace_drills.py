@@ -26,9 +26,10 @@ SYNCS: Final = (0.6, 1.2, 5.0)
 SYNCS_MEASURED: Final = 40
 """How long the drill `slow_disks` measures, as a multiple of the time that one write takes."""
 SYNCS_PER_UPDATE: Final = 3.2
-"""Maximum time that an update may take on average in the drill `slow_disks`, as a multiple of the time of one write.
+"""Maximum mean time from one answer of a client to its next in the drill `slow_disks`, where the client always has one
+update under way. The unit is the time that one write of a disk takes.
 
-The update needs one write. It may have to wait for the end of a write that is under way already: once at the
+An update needs one write. In addition it may have to wait for the end of a write that is under way already: once at the
 disk, and once at the durability gate of the client's server.
 """
 COPIES_MAX: Final = 3

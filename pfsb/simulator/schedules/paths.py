@@ -19,7 +19,8 @@ from pfsb.transports.path_size import BASE_BYTES, ETHERNET_BYTES
 from pfsb.transports.reassembly import KEPT_BYTES_MAX, KEPT_SECONDS
 
 LARGE_BYTES: Final = 40_000
-"""Size, in bytes, of an update that nearly fills a frame of production."""
+"""Size, in bytes, of a large update: a frame has room for one such update, and a datagram over Ethernet for a small
+part of it."""
 
 
 def large_updates_on_ethernet(seed: int, patch: Plant | None) -> None:
@@ -85,7 +86,7 @@ def small_frames_fall_into_a_black_hole(seed: int, patch: Plant | None) -> None:
 
 
 TYPE_OFFSET: Final = 5
-"""Place of the type in a frame (docs/internals/formats.rst)."""
+"""Offset, in bytes, of the frame type in a frame (docs/internals/formats.rst)."""
 
 
 def large_update_on_a_long_way(seed: int, patch: Plant | None) -> None:

@@ -118,7 +118,7 @@ class Servers:
         self.cluster.run_until(self.cluster.has_leader)
 
     def connect(self, server_id: int) -> SimulatedConnection:
-        """Connect a client to this server that opens no session by HELLO. Returns the connection."""
+        """Connect a client to this server, without opening a session by HELLO. Returns the connection."""
         line = SimulatedConnection(self.cluster, self.checks, self.rng, server_id, lambda line, code: None)
         line.connect(lambda: None)
         return line

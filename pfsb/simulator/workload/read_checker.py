@@ -142,7 +142,8 @@ class WatchedReads:
     def of(
         cls, parts: ServerParts, log: ReadHistory
     ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
-        """Make the function that puts a `WatchedReads` around the state machine of a server, for one incarnation of it.
+        """Make the function that puts a `WatchedReads`, with the history `log`, around the state machine of a server,
+        for one incarnation of it. `parts` are the `ServerParts` of this incarnation.
 
         The constructor of `ServerProcess` calls the function once, with the state machine to wrap, the
         `SessionStateMachine` inside of that, and the chat application. The function returns the `WatchedReads`.

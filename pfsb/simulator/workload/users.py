@@ -399,10 +399,9 @@ class User:
         self._numbers.go_back_to(last)
 
     def _session_is_new(self) -> None:
-        """Called when HELLO has begun a new session.
-
-        Locks of the former session are free. Its unanswered commands may have run, and the servers have forgotten them.
-        """
+        """Called when HELLO has begun a new session: give up the commands of the former session that may have run,
+        since the servers have forgotten their results. Locks of the former session are free, so the user no longer
+        counts as the holder of one, unless a LOCK, TRYLOCK or UNLOCK is still to be sent again."""
         if self._had_a_session:
             for request in [request for request in self._requests if request.may_have_run]:
                 self._drop(request)

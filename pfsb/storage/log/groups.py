@@ -62,7 +62,8 @@ def size_at(data: bytes, at: int, salt: bytes) -> int | None:
 
 
 def group_at(data: bytes, at: int, salt: bytes) -> Group | None:
-    """The group that stands at `at` in the bytes of a segment; None if no valid one stands there."""
+    """The group that begins at offset `at` in `data`, the bytes of a segment; None if no valid group begins there. A
+    group is valid only with the `salt` of its segment, which its marker and its checksum depend on."""
     start = at + HEAD_BYTES
     if start > len(data):
         return None

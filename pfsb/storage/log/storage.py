@@ -91,9 +91,10 @@ class LogStorage:
     _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
     _note: PositionNote = field(init=False)
-    """Set by `_check`, before anything is written."""
+    """The position note: the file beside the storage that says how many groups the storage must hold. Set when a start
+    checks the storage, before anything is written."""
     _running: bool = field(default=False, init=False)
-    """True from `recover` to `close` or a failure: records are taken."""
+    """Whether the storage takes records: from `recover` to `close` or a failure."""
     _failed: bool = field(default=False, init=False)
     _looks: bool = field(default=False, init=False)
     """Whether the writer has been asked to look at the room of the disk, and has not answered yet."""
@@ -238,7 +239,8 @@ class LogStorage:
 
     @property
     def _place(self) -> Path:
-        """The path of the storage that is there: the database of an earlier version, as long as there is no log."""
+        """Path of the storage in this directory: the database of an earlier version if there is one and no log, else
+        the log."""
         return self.old_path if self.old_path.exists() and not self.path.exists() else self.path
 
     def _recover(self) -> Recovered:
