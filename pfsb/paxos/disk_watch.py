@@ -73,8 +73,8 @@ class DiskWatch(Handler):
         self._was_writing = False
         self._durable_position = 0
         self._waited = 0.0
-        """How long, in seconds, the write under way has taken from one look to another, so far; 0 if no write was under
-        way at the last two looks."""
+        """For how long, in seconds, the looks at the disk have found one and the same write under way; 0 if the last
+        look has found none, or another one than the look before it."""
         self._since = 0.0
         """Time by the clock at which the present trouble was noticed."""
 

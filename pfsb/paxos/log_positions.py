@@ -195,10 +195,11 @@ class LogPositionHandler(Handler):
         self._turn.send(known, server_id)
 
     def is_known_by(self, server_id: int) -> bool:
-        """Whether another server has told last that it takes frames of this start, and knows no later state.
+        """Whether another server has told that it handles frames of this server's present incarnation, and has not told
+        since that it knows a later state of its storage.
 
-        It says so in answer to a frame of this start. A word from before may arrive late, when the storage has gone
-        back meanwhile; that word names an earlier start, and counts for nothing.
+        It tells so in answer to a frame of this incarnation. A message from before may arrive late, when the storage
+        has gone back meanwhile; it names an earlier incarnation, and counts for nothing.
         """
         opinion = self._opinions.get(server_id)
         return opinion is not None and opinion.knows_this_start

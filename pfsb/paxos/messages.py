@@ -135,7 +135,7 @@ class Accept:
     """The digests of the batches, one after the other in the order of `seqs`."""
 
     def votes(self) -> Iterator[tuple[int, bytes]]:
-        """Pairs (seq, digest)."""
+        """Yield a pair (seq, digest of the batch) for each slot that this ACCEPT votes for."""
         digests = self.digests
         for index, seq in enumerate(self.seqs):
             at = index * DIGEST_BYTES

@@ -72,8 +72,8 @@ class PartRequests:
     an upper bound from parts that were asked for several times."""
     _is_measured: bool = False
     _backoff: int = 1
-    """Factor by which `patience` is longer than measured times ask for: doubled when a request is not answered in time,
-    and 1 again when an answer arrives."""
+    """Factor of the time `patience`: doubled when a request is not answered in time, and 1 again when an answer
+    arrives."""
 
     def begin(self) -> None:
         """Forget all requests for parts, since the leader begins to prepare another view."""

@@ -113,7 +113,8 @@ class Plausibility:
         return view <= VIEW_MAX and supporters >= self._quorum
 
     def ordered(self, seq: int) -> bool:
-        """Whether this server may be told what is ordered in slot `seq`."""
+        """Whether this server takes messages that say which batch is ordered in slot `seq`: at most `REACH_SLOTS_MAX`
+        slots above Local_Aru."""
         return seq <= self._ordering.local_aru + REACH_SLOTS_MAX
 
     def _alive(self, message: Alive) -> bool:

@@ -70,7 +70,7 @@ class ReconciliationHandler(Handler):
         demand: Demand,
         slot_time: RoundTrip,
     ) -> None:
-        """`slot_time` is the wait for a slot to be ordered."""
+        """`slot_time` tells how long to wait for a slot to be ordered."""
         super().__init__(core)
         self._slot_time = slot_time
         default = core.settings.reconciliation_seconds

@@ -310,7 +310,7 @@ class Replica:
     # ------------------------------------------------------------------ events
 
     def perform(self, event: Callable[..., None], *args: Any) -> None:
-        """Run an event of the layers above as a turn."""
+        """Run an event of the layers above, the call `event(*args)`, as a turn."""
         self.turn.run(event, *args)
 
     def end_turn(self) -> None:

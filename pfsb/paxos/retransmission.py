@@ -69,7 +69,8 @@ class Retransmission(Handler):
         slot_time: RoundTrip,
         update_time: RoundTrip,
     ) -> None:
-        """`slot_time` is the wait for a slot to be ordered, `update_time` that for the PROPOSAL with an update."""
+        """`slot_time` tells how long to wait for a slot to be ordered, `update_time` how long for the PROPOSAL with an
+        update."""
         super().__init__(core)
         self._reconciliation = reconciliation
         self._election = election

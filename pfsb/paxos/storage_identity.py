@@ -253,7 +253,8 @@ class StorageIdentityHandler(Handler):
         self._positions.tell_known(sender)
 
     def admit_if_known(self) -> None:
-        """Admit this server, in a turn, if it waits for that, enough others know its storage, and none is in doubt."""
+        """Admit this server, in a turn, if it is a newcomer, enough others know its storage (`needed`), and no other
+        has told lately that it knows a later state of it."""
         if (
             self.is_newcomer
             and self._membership.n - 1 - len(self.missing) >= self.needed

@@ -195,7 +195,7 @@ class Turn:
     # ------------------------------------------------------------------ running
 
     def run(self, event: Callable[..., None], *args: Any) -> None:
-        """Run one event to its end.
+        """Run one event, the call `event(*args)`, to its end.
 
         An exception stops this server: Paxos tolerates a server that stops, but not one whose state is wrong.
         """

@@ -54,7 +54,8 @@ class TextLog:
         """Do nothing: each text is flushed after it was written."""
 
     def rotate(self) -> None:
-        """Begin a new file, behind what was written so far. Only for a `LogFile`."""
+        """Begin a new file for all text that is given from now on; earlier text stays in the former file. Only for a
+        `LogFile`."""
         if self._in_background:
             self._background.call(self._file.rotate)
         else:

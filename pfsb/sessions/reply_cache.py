@@ -134,8 +134,8 @@ class Page:
         return result.result() if isinstance(result, Beginning) else result
 
     def keep_revisions(self, number: int, revisions: range) -> None:
-        """Keep, as one entry, the results of commands whose numbers follow each other, from `number` on; `revisions`
-        has the revision of each."""
+        """Keep, as one entry of this page, the results of commands whose numbers follow each other, from `number` on.
+        Each result is "OK revision=R"; `revisions` has the R of each command, in order."""
         self.results[number] = revisions if len(revisions) > 1 else revisions[0]
         self.in_ranges += len(revisions) - 1
         self.entries_max -= len(revisions) - 1

@@ -61,11 +61,12 @@ class NetworkFaults(FaultInjector):
         self._cluster.network.set_quality(draw_link_quality(self._rng), links)
 
     def path_size(self) -> None:
-        """Draw new limits in bytes, and give them to all links: these carry larger or only smaller datagrams now."""
+        """Draw one new set of limits (`PathLimits`), and give it to all links: so they carry larger datagrams, or only
+        smaller ones."""
         self._cluster.network.set_limits(draw_path_limits(self._rng))
 
     def path_size_of_one(self) -> None:
-        """Draw new limits in bytes, and give them to one direction of one link."""
+        """Draw one new set of limits (`PathLimits`), and give it to one direction of one link."""
         pair = tuple(self._rng.sample(self._cluster.ids, 2)) if len(self._cluster.ids) > 1 else None
         if pair is not None:
             self._cluster.network.set_limits(draw_path_limits(self._rng), [(pair[0], pair[1])])

@@ -1,4 +1,4 @@
-"""The command `pfsb fuzz`: changed input of every kind, for a while, and a file for each input that fails."""
+"""The subcommand `pfsb fuzz`: changed input of every kind, for a while, and a file for each input that fails."""
 
 from __future__ import annotations
 

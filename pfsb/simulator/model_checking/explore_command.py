@@ -1,4 +1,4 @@
-"""The command `pfsb explore`: it explores all that can happen to a small cluster, and reports the progress."""
+"""The subcommand `pfsb explore`: it explores all that can happen to a small cluster, and reports the progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `pfsb simulate`: runs of a simulated cluster, each of which can be repeated from its seed."""
+"""The subcommand `pfsb simulate`: runs of a simulated cluster, each of which can be repeated from its seed."""
 
 from __future__ import annotations
 

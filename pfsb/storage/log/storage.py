@@ -91,8 +91,8 @@ class LogStorage:
     _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
     _note: PositionNote = field(init=False)
-    """The position note: the file beside the storage that says how many groups the storage must hold. Set when a start
-    checks the storage, before anything is written."""
+    """The position note: the file beside the storage that says how many groups the storage must hold. Set when the
+    storage is checked, before any group is written."""
     _running: bool = field(default=False, init=False)
     """Whether the storage takes records: from `recover` to `close` or a failure."""
     _failed: bool = field(default=False, init=False)
