@@ -59,7 +59,7 @@ class Comparison:
     _clusters: dict[str, System] = field(init=False, factory=dict)
     """The clusters that are up between turns, by name of the system; all of them are paused then."""
     _round: str = field(init=False, default="")
-    """The words for the present round in lines about the progress."""
+    """The present round in words, such as "round 2 of 5", for lines about the progress."""
 
     def run(self, rounds: int) -> None:
         """Measure all rows, so many times. However it ends, no process of a cluster is left."""
@@ -93,7 +93,8 @@ class Comparison:
 
     @contextmanager
     def _awake(self, system: type[System]) -> Iterator[System]:
-        """The system's cluster, which is started when it is needed first, and paused at the end of the block.
+        """Yield the system's cluster, which is started at the first call and resumed at later ones; pause it at the end
+        of the block.
 
         A cluster that has trouble is stopped, and the next turn starts it anew.
         """

@@ -352,8 +352,8 @@ _done_names = ("peer", "peers", "seq")
 
 
 def _are_in_range(peer: int, peers: int, seq: int) -> bool:
-    """Whether the numbers of a DONE, by which a peer says which values it needs no longer, can be right. Another
-    server, perhaps of another version of pfsb, has checked them before."""
+    """Whether the numbers of a DONE, by which a peer says which values it needs no longer, can be right. They may be
+    wrong although a server has checked them before, since that may have been one of another version of pfsb."""
     return 1 <= peers <= peers_max and 0 <= peer < peers and seq >= 0
 
 

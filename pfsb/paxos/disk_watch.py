@@ -46,7 +46,8 @@ HANDLED: Final = {
     DiskTrouble.HANGS: (Alive,),
     DiskTrouble.FULL: (Accept, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
 }
-"""Disk trouble -> the kinds of messages that a server handles meanwhile. None of them forces a record to disk.
+"""Disk trouble -> the kinds of messages that a server handles during this trouble. None of them forces a record to
+disk.
 
 An ACCEPT lets a server with a full disk execute slots for which it has voted before.
 """

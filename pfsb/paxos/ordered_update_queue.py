@@ -184,7 +184,8 @@ class OrderedUpdateQueue(Handler):
         )
 
     def _passes(self, seq: int, batch: Batch) -> bool:
-        """Departure 38: whether the slot is left out. A slot with another batch than was noted is executed."""
+        """Departure 38: whether slot `seq`, one of `passes`, is passed without executing `batch`. It is executed after
+        all if the digest in `passes` is that of another batch."""
         found = batch_digest(batch.data)
         if found == self.passes[seq]:
             self._log.warn("slot {seq} is left out, as it was noted by pfsb pass", seq=seq)

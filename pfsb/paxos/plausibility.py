@@ -141,6 +141,6 @@ class Plausibility:
         return self.ordered(last) and message.burst_end < first + BURST_SLOTS_MAX and not self._holds_too_much(first)
 
     def _holds_too_much(self, seq: int) -> bool:
-        """Whether slot `seq` lies above a gap, and memory has no room for more of what waits there."""
+        """Whether slot `seq` lies above a gap, and memory has no room for more batches of slots above the gap."""
         ordering = self._ordering
         return seq > ordering.local_aru + 1 and ordering.global_history.batch_bytes > HELD_BYTES_MAX

@@ -218,9 +218,11 @@ class Retransmission(Handler):
         return min(self._settings.resend_seconds, self._slot_time.seconds)
 
     def _is_due(self, repetition: Repetition, longest: float) -> bool:
-        """Whether a message of the present election is to be sent again; its next wait is longer, up to `longest`.
+        """Whether a message of the present election is to be sent again now. If so, its next wait is about twice as
+        long, but at most `longest` seconds.
 
-        While a disk write is under way, the message waits at the gate, or would do so: one copy is enough there.
+        A message is not due while a disk write is under way: a copy of it waits at the gate already, or this one would
+        have to wait there.
         """
         now, view = self._clock.seconds(), self._data.views.last_attempted
         if repetition.view != view:

@@ -91,7 +91,8 @@ class AsyncioDriver:
         self._connecting = self._loop.create_task(self._try(address, self._attempt))
 
     async def _try(self, address: ServerAddress, attempt: int) -> None:
-        """Connect to a server. The new connection calls `made`, before its first bytes arrive."""
+        """Connect to a server; `attempt` is the value of `_attempt` at the beginning. The new connection calls `made`,
+        before its first bytes arrive."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:

@@ -270,7 +270,8 @@ class NamedSession:
         self._is_new_here = False
 
     def _take_up_waits(self) -> None:
-        """Repeat the numbers of LOCKs that wait since the session was at another server: the results then come here.
+        """Repeat the numbers of those LOCKs that were sent while the session was at another server, and that still
+        wait: their results then come here.
 
         A repeated number does not run again, so the arguments of LOCK do not matter.
         """

@@ -140,7 +140,7 @@ class Exploration:
         self._parents = array("I")
         self._causes = array("I")
         self._beginning: list[int] = []
-        """Numbers of the steps of `Bounds.lead_in`."""
+        """The steps of `Bounds.lead_in`, by their indexes in `Nodes.steps`."""
 
     # ------------------------------------------------------------------ expanding states
 
