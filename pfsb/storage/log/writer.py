@@ -53,16 +53,14 @@ class LogWriter:
 
         The process that wrote it may have died before it was on disk, or heard that this has failed: then it is in the
         memory of the kernel only. Therefore it is written once more, before anything rests on it. What a torn group has
-        left behind it is overwritten with zeros. Raises OSError, or `NoRoom`.
+        left behind it is overwritten with zeros. Raises OSError, or `NoRoom`; `StorageRefused` if the group is not what
+        was read before.
         """
         file = DurableFile.open(log.path(log.segment))
         try:
-            begins = log.last.offset if log.last is not None and log.last.segment == log.segment else log.end
-            with log.path(log.segment).open("rb") as segment:
-                segment.seek(begins)
-                last = segment.read(log.end - begins)
+            last = log.read_last()
             if last or log.torn_bytes:
-                file.write([last, bytes(log.torn_bytes)], begins)
+                file.write([last, bytes(log.torn_bytes)], log.end - len(last))
             log.torn_bytes = 0
             sync_directory(log.directory)
         except BaseException:
