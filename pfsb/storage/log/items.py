@@ -36,8 +36,8 @@ class NotCanonical(Exception):
     """Bytes that are the form of no content, although their checksum is right."""
 
 
-SlotPlace = tuple[int, int, int, int]
-"""One slot in the bytes of a group: its number, its view, and the offset and the length of its batch.
+SlotPlace = tuple[int, int, int]
+"""One slot in the bytes of a group: its view, and the offset and the length of its batch.
 
 A plain tuple, since a start makes one for each slot of the history.
 """
@@ -113,7 +113,7 @@ def encode(content: Content) -> list[bytes]:
 def decode(body: bytes) -> Content:
     """The content whose form `body` is. Raises `NotCanonical` if it is the form of none."""
     content, at = decode_state(body, 0, len(body))
-    for seq, view, start, length in decode_slots(body, at, len(body)):
+    for seq, (view, start, length) in decode_slots(body, at, len(body)).items():
         content.effect.slots[seq] = StoredSlot(view, Batch(body[start : start + length]))
     return content
 
@@ -150,9 +150,12 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
     return content, at
 
 
-def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """Decode the slots of a content, which stand in `data` from `at` to `end`. Raises `NotCanonical`."""
-    slots: list[SlotPlace] = []
+def decode_slots(data: bytes, at: int, end: int) -> dict[int, SlotPlace]:
+    """Decode the slots of a content, which stand in `data` from `at` to `end`: number of a slot -> its place.
+
+    Raises `NotCanonical`.
+    """
+    slots: dict[int, SlotPlace] = {}
     last = -1
     while at < end:
         start = at + _SLOT.size
@@ -164,17 +167,17 @@ def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
         last, at = seq, start + length
         if at > end:
             raise NotCanonical(f"the batch of slot {seq} does not end within its group")
-        slots.append((seq, view, start, length))
+        slots[seq] = view, start, length
     return slots
 
 
-def slots_of(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """The slots of a content that stands in `data` from `at` to `end`. Raises `NotCanonical`."""
+def slots_of(data: bytes, at: int, end: int) -> dict[int, SlotPlace]:
+    """The places of the slots of a content that stands in `data` from `at` to `end`. Raises `NotCanonical`."""
     usual = aru_and_slots(data, at, end)
     return decode_slots(data, decode_state(data, at, end)[1], end) if usual is None else usual[1]
 
 
-def aru_and_slots(data: bytes, at: int, end: int) -> tuple[int, list[SlotPlace]] | None:
+def aru_and_slots(data: bytes, at: int, end: int) -> tuple[int, dict[int, SlotPlace]] | None:
     """Local_Aru and the slots of a content that sets Local_Aru, at least one slot, and nothing else; None for another.
 
     Nearly all groups are such. `decode_state` takes 3 us longer for them, and a single slot, as in the groups of a
@@ -187,7 +190,7 @@ def aru_and_slots(data: bytes, at: int, end: int) -> tuple[int, list[SlotPlace]]
     if first != ARU or second != SLOT:
         return None
     if start + length == end:
-        return local_aru, [(seq, view, start, length)]
+        return local_aru, {seq: (view, start, length)}
     return local_aru, decode_slots(data, at + _NUMBER.size, end)
 
 

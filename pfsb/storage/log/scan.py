@@ -115,8 +115,8 @@ class Log:
                 slots = decode_slots(data, at, end)
             else:
                 self.state.effect.local_aru, slots = usual
-            for slot in slots:
-                self.index.put(slot[0], entry)
+            for seq in slots:
+                self.index.put(seq, entry)
         except NotCanonical as error:
             raise damaged(self._path_of(entry), f"group {number}: {error}") from None
         self.position, self.chain, self.last_entry = number, chain, entry
