@@ -28,7 +28,7 @@ def done(key: str, text: str, value: str, revision: int) -> Write:
 
 
 class CheckTests(SynchronousTestCase):
-    """What is found at a server is compared with what was answered."""
+    """The writes of a round, and what a server holds of them."""
 
     def setUp(self) -> None:
         self.writes = [
@@ -54,7 +54,7 @@ class CheckTests(SynchronousTestCase):
         check(self.writes, self.found | {"shared": Entry("shared", "2;3;4;", 10)})
 
     def test_lost_write(self) -> None:
-        """Its key is missing, or the last text of a shared key."""
+        """The key is missing, or the text in it."""
         del self.found["own"]
         with self.assertRaises(WritesLost) as raised:
             check(self.writes, self.found)

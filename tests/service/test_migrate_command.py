@@ -60,7 +60,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
         self.assertEqual((recovered.incarnation, recovered.local_aru), (4, 41))
 
     def test_second_time_does_nothing(self) -> None:
-        """It checks the log, and the exit status is 0."""
+        """The log is checked, and the exit status is 0."""
         self.run_command()
         before = scan(self.directory / "log").position
         out, _, status = self.run_command()
