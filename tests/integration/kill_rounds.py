@@ -202,7 +202,8 @@ class KillRounds:
 
         Raises `WritesLost`, or `ClusterTrouble` if a server ends by itself or the cluster does not come back.
         """
-        load, cluster, first = self.load, self.cluster, len(self.load.writes)
+        load, cluster = self.load, self.cluster
+        first, failed = len(load.writes), load.failed.copy()
         load.begin(f"{number:05}-", dice)
         await cluster.pause(dice.uniform(*LOAD_SECONDS))
         waiting = load.under_way
@@ -224,9 +225,9 @@ class KillRounds:
         await load.end().addTimeout(WAIT_SECONDS, self._reactor, _unanswered)
         await cluster.wait_equal(cluster.ids, WAIT_SECONDS)
         await self.check(load.writes[first:], f"{number:05}-")
-        return (
-            f"{waiting} under way when killed, answers after {answered_after:.2f} s, {len(load.writes) - first} writes"
-        )
+        errors = "".join(f", {count} {code}" for code, count in (load.failed - failed).items())
+        written = len(load.writes) - first
+        return f"{waiting} under way when killed, answers after {answered_after:.2f} s, {written} writes{errors}"
 
     def _more_than(self, answered: int) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
@@ -277,7 +278,7 @@ async def run_rounds(reactor: Any, options: argparse.Namespace, say: Callable[[s
     """Carry out all rounds that the options ask for. Raises what `KillRounds.run` raises; its directory stays then."""
     base = Path(tempfile.mkdtemp(prefix="pfsb-kills-", dir=options.directory))
     begun = time.monotonic()
-    writes = 0
+    writes = failed = 0
     rounds = range(options.first, options.first + options.rounds)
     for fresh in range(0, options.rounds, options.fresh):
         directory = base / f"from-{rounds[fresh]}"
@@ -299,10 +300,14 @@ async def run_rounds(reactor: Any, options: argparse.Namespace, say: Callable[[s
         finally:
             await kills.stop()
         writes += len(kills.load.writes)
+        failed += kills.load.failed.total()
         shutil.rmtree(directory)
     base.rmdir()
     seconds = time.monotonic() - begun
-    say(f"{options.rounds} rounds in {seconds:.0f} s, {writes} writes: none lost, none twice (seed {options.seed})")
+    say(
+        f"{options.rounds} rounds in {seconds:.0f} s, {writes} writes, {failed} of them answered with errors: "
+        f"none lost, none twice (seed {options.seed})"
+    )
 
 
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
