@@ -46,6 +46,9 @@ UNDER_WAY: Final = 8
 SHARED_KEYS: Final = 3
 """Number of keys to which all clerks append. All other writes have a key each."""
 SHARE_OF_SHARED: Final = 0.3
+SHARE_AT_ANSWER: Final = 0.5
+"""Share of rounds in which servers are killed at the moment at which an answer arrives: a write that is acknowledged
+too early is most likely lost then."""
 LOAD_SECONDS: Final = (0.05, 0.7)
 """How long, in seconds, servers are under load before they are killed; drawn evenly between the two."""
 START_SECONDS: Final = 2.0
@@ -112,6 +115,7 @@ class KillLoad:
     _prefix: str = ""
     _goes_on: bool = False
     _ended: Deferred[Any] = field(factory=Deferred)
+    _awaited: Deferred[None] | None = None
 
     def begin(self, prefix: str, dice: Random) -> None:
         """Let all clerks write until `end`, to keys with this prefix."""
@@ -126,6 +130,11 @@ class KillLoad:
         self._goes_on = False
         return self._ended
 
+    def next_answer(self) -> Deferred[None]:
+        """A Deferred that fires as soon as the next answer arrives."""
+        self._awaited = Deferred()
+        return self._awaited
+
     @property
     def under_way(self) -> int:
         return len(self.writes) - self.answered - self.failed.total()
@@ -137,9 +146,15 @@ class KillLoad:
             try:
                 await clerk.run(append(write))
                 self.answered += 1
+                self._tell()
             except ClerkError as error:
                 write.fate = error.fate
                 self.failed[error.code] += 1
+
+    def _tell(self) -> None:
+        if self._awaited is not None:
+            awaited, self._awaited = self._awaited, None
+            awaited.callback(None)
 
     def _new_write(self) -> Write:
         number = len(self.writes)
@@ -206,6 +221,8 @@ class KillRounds:
         first, failed = len(load.writes), load.failed.copy()
         load.begin(f"{number:05}-", dice)
         await cluster.pause(dice.uniform(*LOAD_SECONDS))
+        if dice.random() < SHARE_AT_ANSWER:
+            await load.next_answer().addTimeout(WAIT_SECONDS, self._reactor, _unanswered)
         waiting = load.under_way
         victims = dice.sample(cluster.ids, {"one": 1, "two": 2}.get(kind, SERVERS))
         await cluster.kill(*victims)
@@ -266,7 +283,7 @@ class KillRounds:
 
 
 def _unanswered(_result: object, seconds: float) -> None:
-    raise ClusterTrouble(f"writes have no answer for {seconds:g} s after the servers were started again")
+    raise ClusterTrouble(f"writes have no answer for {seconds:g} s")
 
 
 def _say(line: str) -> None:
