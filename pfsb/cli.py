@@ -28,6 +28,7 @@ _COMMANDS: Final = (
         "Leave out a slot that no server can execute.",
     ),
     ("log", "pfsb.service.log_command", "Show and check the log in a data directory."),
+    ("migrate", "pfsb.service.migrate_command", "Make a log of the database that an earlier version has left."),
     ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
     ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
     (

@@ -25,6 +25,11 @@ class NoRoom(Exception):
     """The disk has no room for a write. Parts of it may be on disk: it must be written again, as a whole."""
 
 
+def lacks_room(error: OSError) -> bool:
+    """Whether the error says that a disk has no room, or no more for this user."""
+    return error.errno in _NO_ROOM
+
+
 def sync_data(descriptor: int) -> None:
     """Force the content of a file to disk, out of the caches of the drive as well."""
     if sys.platform == "darwin":
@@ -58,7 +63,7 @@ class DurableFile:
             else:
                 self._write_and_sync(b"".join(pieces), offset)
         except OSError as error:
-            if error.errno in _NO_ROOM:
+            if lacks_room(error):
                 raise NoRoom(str(error)) from error
             raise
 

@@ -6,15 +6,13 @@ files of the engine. After each group the note is told the storage's position (`
 that is found with a lower position is refused.
 
 The note is never ahead of the storage, because it is written when a group is on disk. It may be behind. After the death
-of the process it lags by the group that was written last, at most: the file is mapped into memory, so the kernel has
-what was told. After power loss it may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with
-each group would double the work of the disk. If records of that last second are cut off, the other servers find out
-(Departure 43).
+of the process it lags by the group that was written last, at most: the kernel has what was told. After power loss it
+may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with each group would double the work of
+the disk. If records of that last second are cut off, the other servers find out (Departure 43).
 """
 
 from __future__ import annotations
 
-import mmap
 import os
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -25,7 +23,7 @@ from attrs import define, field
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.durable import sync_data
+from pfsb.storage.durable import lacks_room, sync_data
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 LINES: Final = 2
@@ -58,7 +56,6 @@ class PositionNote:
     _seconds: Callable[[], float]
     """Returns the time of a clock that does not go back; callable from any thread."""
     _descriptor: int = field(default=-1, init=False)
-    _map: mmap.mmap | None = field(default=None, init=False)
     _line: int = field(default=0, init=False)
     _force_at: float = field(default=float("-inf"), init=False)
 
@@ -111,15 +108,22 @@ class PositionNote:
     def open(self, position: int) -> None:
         """Open the file for `tell`, and tell it this first position, which is on disk when the method returns."""
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        self._map = mmap.mmap(self._descriptor, LINES * LINE_BYTES)
         self.tell(position)
 
     def tell(self, position: int) -> None:
-        """Note that the storage has this position on disk."""
-        assert self._map is not None, "the note is open"
-        self._line = (self._line + 1) % LINES
-        start = self._line * LINE_BYTES
-        self._map[start : start + LINE_BYTES] = self._text(position)
+        """Note that the storage has this position on disk. On a disk without room the note stays behind."""
+        try:
+            self._write(position)
+        except OSError as error:
+            if not lacks_room(error):
+                raise
+
+    def _write(self, position: int) -> None:
+        # A store into a mapping of the file would save 1.1 us of 2.4 for each group, and 7 instructions of byte code of
+        # 103. But it may wait for the disk, and keeps all other threads from running meanwhile.
+        line = (self._line + 1) % LINES
+        if os.pwrite(self._descriptor, self._text(position), line * LINE_BYTES) == LINE_BYTES:
+            self._line = line
         begun = self._seconds()
         if begun >= self._force_at:
             sync_data(self._descriptor)
@@ -128,11 +132,10 @@ class PositionNote:
 
     def close(self) -> None:
         """Force the note to disk, and close the file. Further calls do nothing."""
-        if self._map is not None:
+        if self._descriptor >= 0:
             sync_data(self._descriptor)
-            self._map.close()
             os.close(self._descriptor)
-            self._map = None
+            self._descriptor = -1
 
     def _text(self, position: int) -> bytes:
         words = f"position {position:020d} {self.identity.hex()}"

@@ -92,10 +92,13 @@ class GroupWriter(StorageThread):
     _room_seen: Callable[[bool], None]
     """Called with True if the disk is full, else with False: after each look at its room, and when a write was
     refused."""
+    _ended: Callable[[], None] = lambda: None
+    """Called in the thread when the thread has ended in order: the function may wait for the disk."""
     _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
     _busy_since: float | None = field(default=None, init=False)
-    """Time, by `_seconds`, at which the write under way began; None: none is under way."""
+    """Time, by `_seconds`, at which the write under way began, calls of functions behind it included; None: the thread
+    waits for work."""
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))
@@ -110,7 +113,8 @@ class GroupWriter(StorageThread):
 
     @property
     def busy_seconds(self) -> float:
-        """How long, in seconds, the write under way has taken so far; 0.0: none is under way."""
+        """How long, in seconds, the write under way has taken so far, with what is called behind it, which may wait for
+        the disk as well; 0.0: the thread waits for work."""
         since = self._busy_since
         return 0.0 if since is None else self._seconds() - since
 
@@ -124,6 +128,7 @@ class GroupWriter(StorageThread):
         while self._write_waiting():
             pass
         self._groups.close()
+        self._ended()
 
     def _write_waiting(self) -> bool:
         """Wait until the records of a sync are queued, and write them together with those of all other syncs in the
@@ -136,11 +141,13 @@ class GroupWriter(StorageThread):
         taken = [self._queue.get()]
         while not self._queue.empty():
             taken.append(self._queue.get())
+        self._busy_since = self._seconds()
         writes = [item for item in taken if isinstance(item, _Write)]
         if not all(map(self._write_group, _groups(writes))):
             return False
         if len(writes) < len(taken) and any(isinstance(item, _Look) for item in taken):
             self._room_seen(self._room.look())
+        self._busy_since = None
         return None not in taken and not (self._ends.is_set() and self._room.is_full)
 
     def _write_group(self, writes: Sequence[_Write]) -> bool:
@@ -152,7 +159,6 @@ class GroupWriter(StorageThread):
         if not self._write(effect):
             return False
         seconds = self._seconds() - begun
-        self._busy_since = None
         self._written(
             WrittenGroup(writes[-1].number, len(records), batch_bytes(records), seconds, self._groups.position)
         )

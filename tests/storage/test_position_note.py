@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -198,3 +199,32 @@ class NoteTests(SynchronousTestCase):
         self.tell(*range(6, 500))
         self.assertLess(len(forced), 10)
         self.assertGreaterEqual(len(forced), 1)
+
+    def test_disk_without_room_leaves_the_note_behind(self) -> None:
+        """A file system may need room to replace bytes. The note may be behind; a line of it must stay whole."""
+        self.tell(6, 7)
+        write = os.pwrite
+
+        def refuse(descriptor: int, data: bytes, offset: int) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def write_half(descriptor: int, data: bytes, offset: int) -> int:
+            return write(descriptor, data[: LINE_BYTES // 2], offset)
+
+        for without_room in (refuse, write_half, write_half):
+            patch = self.patch(os, "pwrite", without_room)
+            self.note.tell(8)
+            patch.restore()
+            self.assertEqual(PositionNote(self.path, b"identity", monotonic).read(), 7)
+        self.note.tell(9)
+        self.assertEqual(PositionNote(self.path, b"identity", monotonic).read(), 9)
+
+    def test_broken_disk_is_reported(self) -> None:
+        """The server must stop, as after a failed write of a group."""
+        self.tell(6)
+
+        def fail(descriptor: int, data: bytes, offset: int) -> int:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.patch(os, "pwrite", fail)
+        self.assertRaises(OSError, self.note.tell, 7)

@@ -19,6 +19,7 @@ _HEAD: Final = Struct(">8s16s8sQI")
 _CHECKED_HEAD: Final = Struct(">8sQI")
 """The part of the head that the checksum covers: beginning of the checksum of the group before, number, length."""
 HEAD_BYTES: Final = _HEAD.size
+_CHECKED_HEAD_BYTES: Final = _CHECKED_HEAD.size
 CHAIN_BYTES: Final = 8
 NO_GROUP: Final = bytes(CHAIN_BYTES)
 """Stands for the checksum of the group before, in the first group of a log."""
@@ -71,7 +72,7 @@ def group_at(data: bytes, at: int, salt: bytes) -> Group | None:
     end = start + length
     if marker != salt[:MARKER_BYTES] or end > len(data):
         return None
-    if xxh3_128_digest(salt + data[start - _CHECKED_HEAD.size : end]) != check:
+    if xxh3_128_digest(salt + data[start - _CHECKED_HEAD_BYTES : end]) != check:
         return None
     return number, before, check[:CHAIN_BYTES], start, end
 

@@ -29,6 +29,7 @@ _TWO_NUMBERS: Final = Struct(">BQQ")
 _PEER: Final = Struct(">BH8sQQ")
 _PASS: Final = Struct(">BQ8s")
 _SLOT: Final = Struct(">BQQI")
+_ARU_AND_SLOT: Final = Struct(">BQBQQI")
 PASS_DIGEST_BYTES: Final = 8
 
 
@@ -36,8 +37,8 @@ class NotCanonical(Exception):
     """Bytes that are the form of no content, although their checksum is right."""
 
 
-SlotPlace = tuple[int, int, int, int]
-"""One slot in the bytes of a group: its number, its view, and the offset and the length of its batch.
+SlotPlace = tuple[int, int, int]
+"""One slot in the bytes of a group: its view, and the offset and the length of its batch.
 
 A plain tuple, since a start makes one for each slot of the history.
 """
@@ -116,7 +117,7 @@ def encode(content: Content) -> list[bytes]:
 def decode(body: bytes) -> Content:
     """The content whose form `body` is. Raises `NotCanonical` if it is the form of none."""
     content, at = decode_state(body, 0, len(body))
-    for seq, view, start, length in decode_slots(body, at, len(body)):
+    for seq, (view, start, length) in decode_slots(body, at, len(body)).items():
         content.effect.slots[seq] = StoredSlot(view, Batch(body[start : start + length]))
     return content
 
@@ -153,9 +154,12 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
     return content, at
 
 
-def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """Decode slots that stand in `data` from `at` to `end`, with no other items among them. Raises `NotCanonical`."""
-    slots: list[SlotPlace] = []
+def decode_slots(data: bytes, at: int, end: int) -> dict[int, SlotPlace]:
+    """Decode the slots of a content, which stand in `data` from `at` to `end`: number of a slot -> its place.
+
+    Raises `NotCanonical`.
+    """
+    slots: dict[int, SlotPlace] = {}
     last = -1
     while at < end:
         start = at + _SLOT.size
@@ -167,31 +171,35 @@ def decode_slots(data: bytes, at: int, end: int) -> list[SlotPlace]:
         last, at = seq, start + length
         if at > end:
             raise NotCanonical(f"the batch of slot {seq} does not end within its group")
-        slots.append((seq, view, start, length))
+        slots[seq] = view, start, length
     return slots
 
 
-def slots_of(data: bytes, at: int, end: int) -> list[SlotPlace]:
-    """The slots of a content that stands in `data` from `at` to `end`, whatever items stand before them. Raises
-    `NotCanonical`."""
-    if only_local_aru(data, at, end) is not None:
-        return decode_slots(data, at + ARU_BYTES, end)
-    return decode_slots(data, decode_state(data, at, end)[1], end)
+def slots_of(data: bytes, at: int, end: int) -> dict[int, SlotPlace]:
+    """The places of the slots of a content that stands in `data` from `at` to `end`, whatever items stand before them.
 
-
-def only_local_aru(data: bytes, at: int, end: int) -> int | None:
-    """The Local_Aru that a content sets, if it sets nothing else but slots; otherwise None. The content stands in
-    `data` from `at` to `end`.
-
-    Nearly all groups are such, and `decode_state` takes 3 us longer for them.
+    Raises `NotCanonical`.
     """
-    slots = at + _NUMBER.size
-    if slots > end or data[at] != ARU or (slots < end and data[slots] != SLOT):
+    usual = aru_and_slots(data, at, end)
+    return decode_slots(data, decode_state(data, at, end)[1], end) if usual is None else usual[1]
+
+
+def aru_and_slots(data: bytes, at: int, end: int) -> tuple[int, dict[int, SlotPlace]] | None:
+    """Local_Aru and the slots of a content that sets Local_Aru, at least one slot, and nothing else; None for another.
+
+    Nearly all groups are such. `decode_state` takes 3 us longer for them, and `decode_slots` 0.2 us longer for a single
+    slot, as in the groups of a cluster with one client. Raises `NotCanonical`.
+    """
+    start = at + _ARU_AND_SLOT.size
+    if start > end:
         return None
-    local_aru: int = _NUMBER.unpack_from(data, at)[1]
-    return local_aru
+    first, local_aru, second, seq, view, length = _ARU_AND_SLOT.unpack_from(data, at)
+    if first != ARU or second != SLOT:
+        return None
+    if start + length == end:
+        return local_aru, {seq: (view, start, length)}
+    return local_aru, decode_slots(data, at + _NUMBER.size, end)
 
 
 _FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS}
 _KEYED: Final = frozenset({PEER, PASS})
-ARU_BYTES: Final = _NUMBER.size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
@@ -12,6 +11,7 @@ from typing import ClassVar, Final
 
 from attrs import define, evolve, field
 
+from pfsb.storage.durable import lacks_room
 from pfsb.storage.log.groups import SALT_BYTES
 from pfsb.storage.log.segments import UNFINISHED, SegmentHead, make_segment, room_of, segment_path
 from pfsb.storage.room import Room
@@ -82,7 +82,7 @@ class SegmentMaker(StorageThread):
         try:
             make_segment(self._directory, head, self._pause)
         except OSError as error:
-            if error.errno not in (ENOSPC, EDQUOT):
+            if not lacks_room(error):
                 raise
             with suppress(FileNotFoundError):
                 (self._directory / UNFINISHED).unlink()

@@ -23,7 +23,7 @@ from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.log.groups import SALT_BYTES
 from pfsb.storage.log.items import Content
 from pfsb.storage.log.reader import LogReader
-from pfsb.storage.log.scan import scan
+from pfsb.storage.log.scan import read_heads, scan
 from pfsb.storage.log.segments import SegmentHead, make_segment, room_of
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.old_database import NAME, OldDatabase, OldIdentity, OldViews
@@ -38,6 +38,18 @@ def old_files(directory: Path) -> tuple[Path, ...]:
     """The paths that the files of a database of format 3 have in a data directory, whether they are there or not."""
     path = directory / NAME
     return path, log_of(path), path.with_name(path.name + "-shm"), path.with_name(path.name + ".new")
+
+
+def owner_in(directory: Path, log: Path) -> StorageOwner:
+    """The server that a data directory was made for, as its log says it, or the database if there is no log.
+
+    Raises `StorageRefused`, OSError or `sqlite3.Error` if neither says it.
+    """
+    if log.exists():
+        for head in read_heads(log).values():
+            return head.owner
+    with closing(OldDatabase.open(old_files(directory)[0])) as database:
+        return database.identity().owner
 
 
 def refuse_if_unusable(path: Path, owner: StorageOwner) -> tuple[OldIdentity, OldViews]:

@@ -16,8 +16,8 @@ from pfsb.storage.log.items import SlotPlace, slots_of
 from pfsb.storage.log.scan import Log
 from pfsb.storage.log.segments import damaged
 
-_VIEW: Final = 1
-_LENGTH: Final = 3
+_VIEW: Final = 0
+_LENGTH: Final = 2
 """Index of the length of a batch in a `SlotPlace`; `_VIEW` is the index of the view."""
 WINDOW_BYTES: Final = 131_072
 """Number of bytes that are read at once; more, if the group that is wanted is larger."""
@@ -98,7 +98,7 @@ class LogReader:
         return self._slots.get(seq)
 
     def _batch(self, slot: SlotPlace) -> Batch:
-        _, _, start, length = slot
+        _, start, length = slot
         return Batch(self._window[start : start + length])
 
     def _read_group(self, entry: int) -> dict[int, SlotPlace]:
@@ -121,7 +121,7 @@ class LogReader:
         if group is None:
             raise damaged(self._log.path(segment), f"the checksum of the group at byte {offset} is wrong")
         _, _, _, start, end = group
-        return {slot[0]: slot for slot in slots_of(self._window, start, end)}
+        return slots_of(self._window, start, end)
 
     def _read_window(self, offset: int, salt: bytes) -> None:
         """Read bytes of the open segment, from `offset` on, and keep them as the window: at least the whole group that

@@ -15,14 +15,7 @@ from attrs import define, field
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.log.groups import NO_GROUP, Group, Sealed, another_marker, group_at
 from pfsb.storage.log.index import Place, SlotIndex
-from pfsb.storage.log.items import (
-    ARU_BYTES,
-    Content,
-    NotCanonical,
-    decode_slots,
-    decode_state,
-    only_local_aru,
-)
+from pfsb.storage.log.items import Content, NotCanonical, aru_and_slots, decode_slots, decode_state
 from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, damaged, numbers_in, segment_path
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap
@@ -70,6 +63,22 @@ class Log:
         if gap is not None:
             raise history_gap(str(self.directory), gap, self.state.local_aru)
 
+    def read_last(self) -> bytes:
+        """Read the last group once more, as a whole; empty if it does not stand in the segment `segment`.
+
+        Raises `StorageRefused` if it is not what was read before.
+        """
+        last, path = self.last, self.path(self.segment)
+        if last is None or last.segment != self.segment:
+            return b""
+        with path.open("rb") as file:
+            file.seek(last.offset)
+            data = file.read(self.end - last.offset)
+        group = group_at(data, 0, self.head.salt)
+        if group is None or (group[0], group[2], group[4]) != (self.position, self.chain, len(data)):
+            raise damaged(path, f"group {self.position} is not what it was a moment ago")
+        return data
+
     def path(self, number: int) -> Path:
         return segment_path(self.directory, number)
 
@@ -99,17 +108,17 @@ class Log:
         if before != self.chain or (number != self.position + 1 and self.last_entry):
             raise self._does_not_follow(entry, opens)
         try:
-            local_aru = None if opens else only_local_aru(data, at, end)
-            if local_aru is None:
+            usual = None if opens else aru_and_slots(data, at, end)
+            if usual is None:
                 content, at = decode_state(data, at, end)
                 self.state.apply(content)
                 if opens and not _is_whole_state(content, self.state):
                     raise NotCanonical("it opens the segment with another state than was before")
+                slots = decode_slots(data, at, end)
             else:
-                at += ARU_BYTES
-                self.state.effect.local_aru = local_aru
-            for slot in decode_slots(data, at, end):
-                self.index.put(slot[0], entry)
+                self.state.effect.local_aru, slots = usual
+            for seq in slots:
+                self.index.put(seq, entry)
         except NotCanonical as error:
             raise damaged(self._path_of(entry), f"group {number}: {error}") from None
         self.position, self.chain, self.last_entry = number, chain, entry

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
@@ -93,6 +94,8 @@ class LogStorage:
     _note: PositionNote = field(init=False)
     """The position note: the file beside the storage that says how many groups the storage must hold. Set when the
     storage is checked, before any group is written."""
+    _note_error: OSError | None = field(default=None, init=False)
+    """Why the note could not be forced to disk at the end; None: it could, or this was not tried yet."""
     _running: bool = field(default=False, init=False)
     """Whether the storage takes records: from `recover` to `close` or a failure."""
     _failed: bool = field(default=False, init=False)
@@ -147,16 +150,22 @@ class LogStorage:
         if not self._place.exists():
             self._refuse_leftovers()
             return
-        self.lock.acquire()
-        try:
+        with self._locked():
             if self.path.exists():
                 self._check(scan_end(self.path, self._owner()))
             else:
                 self._check_old()
-        except (sqlite3.Error, OSError, ValueError) as error:
-            raise unusable(self._place, error) from error
-        finally:
-            self.lock.release()
+
+    def take_over(self) -> Log:
+        """Make a log of a database of format 3, as the first start would, and return it; a log that is there is
+        checked.
+
+        The server must not be running. Raises `StorageRefused` if a start would, or the directory holds neither; then
+        the database stays.
+        """
+        self._refuse_empty()
+        with self._locked():
+            return self._find_log()
 
     def add_pass(self, seq: int, digest: bytes, *, unseen: bool) -> None:
         """Store on disk that slot `seq`, whose batch has this digest, must be passed and not executed (Departure 38).
@@ -166,18 +175,11 @@ class LogStorage:
         Raises `StorageRefused`, and changes nothing, if the directory cannot be used, if another batch is ordered in
         the slot, or if the slot is noted with this digest already.
         """
-        if not self._place.exists():
-            raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
-        self.lock.acquire()
-        try:
-            self.make_or_find()
-            log = self._read_log()
+        self._refuse_empty()
+        with self._locked():
+            log = self._find_log()
             refuse_wrong_pass(log, seq, digest, unseen)
             self._append_pass(log, seq, digest)
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
-            raise unusable(self._place, error) from error
-        finally:
-            self.lock.release()
 
     def append(self, record: Record) -> None:
         if self._running:
@@ -223,19 +225,35 @@ class LogStorage:
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         seconds = CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN
         if reader.has_stopped(seconds) and maker.has_stopped(seconds) and written:
-            try:
-                self._note.close()
-            except OSError as error:  # the groups are on disk; the server must end all the same
-                self._log.error(
-                    "storage: the position note of {path} was not forced: {error}", path=str(self.path), error=error
-                )
-                return False
-            self.lock.release()
-            return True
+            if self._note_error is None:
+                self.lock.release()
+                return True
+            # The groups are on disk; the server must end all the same.
+            self._log.error(
+                "storage: the position note of {path} was not forced: {error}",
+                path=str(self.path),
+                error=self._note_error,
+            )
+            return False
         self._log.error("storage: {path} does not answer; what was not acknowledged may be lost", path=str(self.path))
         return False
 
     # Start
+
+    def _refuse_empty(self) -> None:
+        if not self._place.exists():
+            raise StorageRefused(f"{self.path}: missing; the data directory of a server that has run is needed")
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from the directory for a while. Errors of disk and database become `StorageRefused`."""
+        self.lock.acquire()
+        try:
+            yield
+        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+            raise unusable(self._place, error) from error
+        finally:
+            self.lock.release()
 
     @property
     def _place(self) -> Path:
@@ -244,9 +262,7 @@ class LogStorage:
         return self.old_path if self.old_path.exists() and not self.path.exists() else self.path
 
     def _recover(self) -> Recovered:
-        self.make_or_find()
-        log = self._read_log()
-        migration.delete_old_files(self._directory)
+        log = self._find_log()
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
         maker = self._make_maker(log, room)
@@ -259,6 +275,14 @@ class LogStorage:
         self._start_threads(log, writer, maker, room)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
+
+    def _find_log(self) -> Log:
+        """The whole log, read and checked, which may be a new one, or made of a database of an earlier version; that is
+        deleted then."""
+        self.make_or_find()
+        log = self._read_log()
+        migration.delete_old_files(self._directory)
+        return log
 
     def make_or_find(self) -> None:
         """Make a new log, unless there is one; a database of an earlier version is taken over. Raises `StorageRefused`
@@ -386,6 +410,7 @@ class LogStorage:
             self._written,
             room,
             lambda is_full: in_reactor(self._room_seen, is_full),
+            self._close_note,
         )
         self._reader = HistoryReader(
             self._fail_from_thread, LogReader(log), lambda found, batches: in_reactor(self._answer, found, batches)
@@ -411,6 +436,12 @@ class LogStorage:
         """
         self._reactor.callFromThread(self._group_written, group)
         self._note.tell(group.position)
+
+    def _close_note(self) -> None:
+        try:
+            self._note.close()
+        except OSError as error:
+            self._note_error = error
 
     # In the reactor
 

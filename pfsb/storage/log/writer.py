@@ -56,16 +56,13 @@ class LogWriter:
         The process that wrote that group may have died before the group was on disk, or may have been told that the
         write failed: then the group may be in the memory of the kernel only. So it is written once more, before
         anything rests on it. Bytes that a torn group has left behind it are overwritten with zeros. Raises OSError, or
-        `NoRoom`.
+        `NoRoom`; `StorageRefused` if the group is not what was read before.
         """
         file = DurableFile.open(log.path(log.segment))
         try:
-            begins = log.last.offset if log.last is not None and log.last.segment == log.segment else log.end
-            with log.path(log.segment).open("rb") as segment:
-                segment.seek(begins)
-                last = segment.read(log.end - begins)
+            last = log.read_last()
             if last or log.torn_bytes:
-                file.write([last, bytes(log.torn_bytes)], begins)
+                file.write([last, bytes(log.torn_bytes)], log.end - len(last))
             log.torn_bytes = 0
             sync_directory(log.directory)
         except BaseException:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import sys
 from pathlib import Path
+from threading import Event
+from time import monotonic
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -305,6 +308,34 @@ class SyncTests(StorageTestCase):
         self.assertRaises(StorageRefused, self.server().storage.recover)
         self.gate.open.set()
         server.clock.run_until(lambda: server.told == ["first"])
+
+    def test_position_note_that_cannot_be_forced_holds_up_the_end_no_longer_than_a_group(self) -> None:
+        """The disk may hang just then."""
+        self.patch(storage_module, "CLOSE_SECONDS_MAX", 0.05)
+        server = self.started()
+        answers = Event()
+        self.addCleanup(answers.set)
+        self.patch(os, "fdatasync", lambda _: answers.wait(20))
+        begun = monotonic()
+        self.assertFalse(server.storage.close())
+        self.assertLess(monotonic() - begun, 10)
+        self.assertRaises(StorageRefused, self.server().storage.recover)
+
+    def test_position_note_that_fails_at_the_end_is_logged(self) -> None:
+        """All groups are on disk, so the server need not report a failure."""
+        server = self.started()
+        events: list[dict[str, object]] = []
+        globalLogPublisher.addObserver(events.append)
+        self.addCleanup(globalLogPublisher.removeObserver, events.append)
+
+        def fail(_: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        self.patch(os, "fdatasync", fail)
+        self.assertFalse(server.storage.close())
+        self.assertEqual([e["log_level"] for e in events if "was not forced" in str(e["log_format"])], [LogLevel.error])
+        server.clock.run_what_came()
+        self.assertEqual(server.failures, [])
 
     def test_closed_storage_takes_nothing(self) -> None:
         """Records that cannot become durable are never reported as durable."""

@@ -11,6 +11,7 @@ from unittest import mock
 
 from twisted.python.failure import Failure
 
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, ProposalRecord
 from pfsb.storage.durable import DurableFile, NoRoom
@@ -114,6 +115,24 @@ class WriterTests(LogTestCase):
         LogWriter.open(log).close()
         data = log.path(1).read_bytes()
         self.assertEqual(writes, [(data[log.last.offset : log.end], log.last.offset)])
+
+    def test_last_group_that_has_changed_since_it_was_read_is_refused(self) -> None:
+        """Written again as it is by then, it would be lost for good; what is on the disk may still be right."""
+        self.write_all(CONTENTS[:3]).close()
+        log = scan(self.directory, OWNER)
+        path, data = log.path(1), log.path(1).read_bytes()
+        assert log.last is not None
+        for changed in (
+            *(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :] for at in range(log.last.offset, log.end)),
+            data[: log.last.offset].ljust(len(data), b"\0"),
+            data[: log.end - 1],
+        ):
+            path.write_bytes(changed)
+            error = self.assertRaises(StorageRefused, LogWriter.open, log)
+            self.assertIn("group 3 is not what it was a moment ago", str(error))
+            self.assertEqual(path.read_bytes(), changed)
+        path.write_bytes(data)
+        LogWriter.open(log).close()
 
 
 class ReaderTests(LogTestCase):

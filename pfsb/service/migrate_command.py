@@ -1,0 +1,97 @@
+"""`pfsb migrate`: makes a log of the database in a data directory of format 3, as the first start would."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage.directory import DirectoryLock
+from pfsb.storage.log.migration import old_files, owner_in
+from pfsb.storage.log.scan import Log
+from pfsb.storage.log.storage import LogStorage
+from pfsb.storage.owner import StorageOwner
+from pfsb.storage.refusals import unusable
+from pfsb.support.one_argument import OneArgumentOptions
+
+
+class Options(OneArgumentOptions):
+    """Command line of `pfsb migrate`."""
+
+    needed = "one data directory is needed (example: pfsb migrate var/four/2)"
+    synopsis = "Usage: pfsb migrate DIRECTORY"
+    longdesc = (
+        "Makes a log of the database in a data directory of an earlier version of pfsb, as the first start would. The "
+        "log is compared with the database, and only then the database is deleted. The server must not be running. The "
+        "exit status is 1 if the directory is refused; then nothing in it is changed."
+    )
+
+    directory: Path
+
+    def take(self, argument: str) -> None:
+        self.directory = Path(argument)
+
+    def postOptions(self) -> None:
+        if not any(map(Path.exists, (self.directory / "log", *old_files(self.directory)))):
+            raise usage.UsageError(f"{self.directory}: no data directory of a server that has run")
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Take the directory over and say what was done; or say in one line why it is refused, with exit status 1."""
+    directory = options.directory
+    database, *rest = old_files(directory)
+    size = sum(path.stat().st_size for path in (database, *rest) if path.exists())
+    is_new = not (directory / "log").exists()
+    try:
+        log = _taken_over(reactor, directory)
+    except StorageRefused as error:
+        sys.stderr.write(f"pfsb: {error}\n")
+        raise SystemExit(1) from None
+    sys.stdout.write(f"{directory}: {_contents(log)}\n")
+    if is_new:
+        sys.stdout.write(f"it was made of {database.name}, and compared with it slot by slot\n")
+    if size:
+        sys.stdout.write(f"{database.name} is not needed any more, and is deleted ({size:,} bytes)\n")
+    if not is_new and not size:
+        sys.stdout.write("nothing had to be done\n")
+
+
+def _contents(log: Log) -> str:
+    owner, slots = log.head.owner, len(log.index.above(0))
+    return (
+        f'the log of server {owner.server_id} of cluster "{owner.cluster_name}" holds {slots} slots in '
+        f"{len(log.heads)} file{'s' if len(log.heads) > 1 else ''}, at log position {log.position}"
+    )
+
+
+def _taken_over(reactor: Any, directory: Path) -> Log:
+    owner = _owner(directory)
+    storage = LogStorage(
+        directory,
+        owner.cluster_digest,
+        owner.cluster_name,
+        owner.server_id,
+        reactor,
+        os.urandom,
+        Failure.raiseException,
+        owner.members,
+    )
+    return storage.take_over()
+
+
+def _owner(directory: Path) -> StorageOwner:
+    """The server that the directory says it was made for: the next start checks that it is its own."""
+    lock = DirectoryLock(directory)
+    lock.acquire()
+    try:
+        return owner_in(directory, directory / "log")
+    except (sqlite3.Error, OSError, ValueError) as error:
+        raise unusable(directory, error) from error
+    finally:
+        lock.release()
