@@ -27,6 +27,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 from benchmarks.processes import heard, process
+from benchmarks.ways_to_write import BLOCK_BYTES, BUFFER_BYTES, Way, make_file
 from pfsb.bench.client import LoadClient, LoadResult, client_command
 from pfsb.bench.machine import cpu_seconds_of_all
 from pfsb.bench.workload import Workload, operations
@@ -51,6 +52,8 @@ class Disk(Enum):
     WRITER_WAKES = "a thread, which wakes the loop"
 
 
+Writer = Disk | type[Way]
+"""The part that forces groups to disk. A `Way` is used by the loop, for one group at a time."""
 Then = Callable[[], None]
 
 
@@ -73,15 +76,22 @@ class Log:
 class Loop:
     """Waits for sockets, and forces groups to disk in the way that `disk` says."""
 
-    def __init__(self, disk: Disk, path: Path) -> None:
+    def __init__(self, disk: Writer, path: Path) -> None:
         self._disk = disk
-        self._log = Log(path)
         self._epoll = select.epoll()
         self._ready: dict[int, Then] = {}
         self._waiting: SimpleQueue[tuple[bytes, Then]] = SimpleQueue()
         self._written: SimpleQueue[Then] = SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK)
         self.watch(self._wake, self._send_written)
+        self._asked: list[tuple[bytes, Then]] = []
+        self._begun: list[Then] = []
+        if not isinstance(disk, Disk):
+            make_file(path)
+            self._way = disk(path)
+            self.watch(self._way.descriptor, self._end_write)
+            return
+        self._log = Log(path)
         if disk in (Disk.WRITER_SENDS, Disk.WRITER_WAKES):
             threading.Thread(target=self._write, daemon=True).start()
 
@@ -101,8 +111,11 @@ class Loop:
         elif self._disk is Disk.LOOP:
             self._log.force(data)
             then()
-        else:
+        elif isinstance(self._disk, Disk):
             self._waiting.put((data, then))
+        else:
+            self._asked.append((data, then))
+            self._begin_write()
 
     def run(self, after: Then) -> None:
         """Serve sockets for ever, and call `after` whenever all that were ready have been read."""
@@ -110,6 +123,26 @@ class Loop:
             for file, _ in self._epoll.poll():
                 self._ready[file]()
             after()
+
+    def _begin_write(self) -> None:
+        """Begin to write what waits, unless a write is under way."""
+        size = taken = 0
+        while not self._begun and taken < len(self._asked):
+            size += len(self._asked[taken][0])
+            if taken and size > BUFFER_BYTES - 2 * BLOCK_BYTES:
+                break
+            taken += 1
+        if taken:
+            group, self._asked = self._asked[:taken], self._asked[taken:]
+            self._begun = [then for _, then in group]
+            self._way.begin(b"".join(data for data, _ in group))
+
+    def _end_write(self) -> None:
+        self._way.end()
+        ended, self._begun = self._begun, []
+        for then in ended:
+            then()
+        self._begin_write()
 
     def _write(self) -> None:
         while True:
@@ -220,14 +253,16 @@ class Leader:
                 continue  # the client has gone
 
 
-def lead(told: Connection, disk: Disk, path: Path, followers: Sequence[socket.socket], listener: socket.socket) -> None:
+def lead(
+    told: Connection, disk: Writer, path: Path, followers: Sequence[socket.socket], listener: socket.socket
+) -> None:
     """The work of the leader's process, which sends a word to `told` when it is ready."""
     leader = Leader(Loop(disk, path), followers)
     told.send("ready")
     leader.serve(listener)
 
 
-def follow(told: Connection, disk: Disk, path: Path, leader: socket.socket) -> None:
+def follow(told: Connection, disk: Writer, path: Path, leader: socket.socket) -> None:
     """The work of a follower's process: it writes each datagram to its file, and answers the datagram with the
     datagram's number."""
     loop = Loop(disk, path)
@@ -268,7 +303,7 @@ class Cluster:
 
 
 @contextmanager
-def cluster(disk: Disk, directory: Path) -> Iterator[Cluster]:
+def cluster(disk: Writer, directory: Path) -> Iterator[Cluster]:
     """Run a bare cluster until the end of the block. Raises `LoadFailed`."""
     with ExitStack() as stack:
         pairs = [datagram_pair() for _ in range(SERVERS - 1)]
