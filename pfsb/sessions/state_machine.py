@@ -182,8 +182,11 @@ class _EventLog:
 
 
 def _never_has_a_deadline(application: Any) -> bool:
-    """Whether an application has the method of its base class that says so."""
-    return getattr(type(application), "next_deadline", None) is Application.next_deadline
+    """Whether an application has the method of its base class that says so.
+
+    The class alone does not tell: an application may set a `next_deadline` of its own when it is made.
+    """
+    return getattr(getattr(application, "next_deadline", None), "__func__", None) is Application.next_deadline
 
 
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
