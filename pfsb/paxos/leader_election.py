@@ -22,9 +22,9 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.support.limits import VIEW_MAX
 
-DENIALS_BELIEVED: Final = 2
-"""Number of ALIVEs in a row that must deny a vote before the vote is forgotten (Departure 52). One may have been
-overtaken by the vote."""
+ALIVES_BELIEVED: Final = 2
+"""Number of ALIVEs of a server, one after the other, that must say that it is in a view before this server gives up an
+election (Departure 51) or forgets a vote (Departure 52) for it. One may be older than a vote of its sender."""
 
 
 class NoViewLeft(Exception):
@@ -65,9 +65,9 @@ class LeaderElectionHandler(Handler):
         self._denials: dict[int, int] = {}
         """Server id -> number of ALIVEs, since the server's last VIEW_CHANGE and without another one between, that deny
         this vote (`forget_denied_vote`)."""
-        self._in_installed_view: set[int] = set()
-        """The servers that have told, since this server voted for the attempted view, that they lead or follow the
-        installed one, and nothing else after that."""
+        self._in_installed_view: dict[int, int] = {}
+        """Server id -> number of ALIVEs, since this server voted for the attempted view, by which the server has said
+        that it leads or follows the installed one, without having said or voted anything else between or after."""
 
     def suspect(self) -> None:
         """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
@@ -87,7 +87,7 @@ class LeaderElectionHandler(Handler):
         """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
         self._note_vote_of_leader(message)
         self._denials.pop(message.server_id, None)
-        self._in_installed_view.discard(message.server_id)
+        self._in_installed_view.pop(message.server_id, None)
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
@@ -141,7 +141,7 @@ class LeaderElectionHandler(Handler):
             self._denials.pop(sender, None)
             return
         self._denials[sender] = self._denials.get(sender, 0) + 1
-        if self._denials[sender] >= DENIALS_BELIEVED:
+        if self._denials[sender] >= ALIVES_BELIEVED:
             del self._denials[sender]
             self._data.views.vc.pop(sender, None)
             if self._leads_installed_view(sender):
@@ -160,15 +160,16 @@ class LeaderElectionHandler(Handler):
     def rejoin_if_idle(self, message: Alive) -> None:
         """Departure 51: leave the election and go back to the installed view, if it works without this server.
 
-        That is so when the leader of that view says that it leads, a majority without this server has said the same
-        during this attempt, and no update waits, for which the view would have to show that it orders. The conditions
-        are for liveness; `rejoin_if_ordering` has the one for safety, which is that the view is Last_Installed.
+        That is so when the leader of that view says that it leads, a majority without this server has said more than
+        once during this attempt that it leads or follows that view, and no update waits, for which the view would have
+        to show that it orders. The conditions are for liveness. The one for safety is, as in `rejoin_if_ordering`, that
+        the view is Last_Installed.
         """
         installed, sender = self._data.views.last_installed, message.server_id
         if message.state is State.LEADER_ELECTION or message.view != installed:
-            self._in_installed_view.discard(sender)
+            self._in_installed_view.pop(sender, None)
             return
-        self._in_installed_view.add(sender)
+        self._in_installed_view[sender] = self._in_installed_view.get(sender, 0) + 1
         is_led = message.state is State.REG_LEADER and self._leads_installed_view(sender)
         if is_led and self.installed_view_works() and self.may_rejoin(installed):
             self._rejoin(installed)
@@ -177,7 +178,7 @@ class LeaderElectionHandler(Handler):
         """Whether a majority is in the installed view without this server, its leader has not voted for a later one,
         and no update waits to be ordered in it, as far as this server knows."""
         return (
-            len(self._in_installed_view) >= self.quorum
+            sum(alives >= ALIVES_BELIEVED for alives in self._in_installed_view.values()) >= self.quorum
             and not self.attempted_by_leader()
             and not self._demand.knows_of_unexecuted_update()
         )

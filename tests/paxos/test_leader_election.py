@@ -293,10 +293,15 @@ class IdleWayBackTests(ReplicaTestCase):
         self.assertSent(view_change(2, 2))
 
     def hear(self, *followers: int) -> None:
-        """Servers `followers` say that they follow server 1, and server 1 that it leads."""
-        for server_id in followers:
-            self.receive(alive(server_id, 1))
-        self.receive(alive(1, 1, State.REG_LEADER))
+        """Servers `followers` say twice that they follow server 1, and server 1 that it leads."""
+        for _ in range(2):
+            for server_id in followers:
+                self.receive(alive(server_id, 1))
+            self.receive(alive(1, 1, State.REG_LEADER))
+
+    def follower_says_so_twice(self, server_id: int) -> None:
+        self.receive(alive(server_id, 1))
+        self.receive(alive(server_id, 1))
 
     def assertStaysOut(self) -> None:
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -325,34 +330,42 @@ class IdleWayBackTests(ReplicaTestCase):
     def test_followers_without_a_leader_are_no_way_back(self) -> None:
         """Followers may not know yet that their leader is gone."""
         for server_id in (3, 4, 5):
-            self.receive(alive(server_id, 1))
+            self.follower_says_so_twice(server_id)
         self.assertStaysOut()
 
     def test_follower_that_votes_counts_no_more(self) -> None:
         """Server 4 has left the view since its ALIVE."""
-        self.receive(alive(4, 1))
+        self.follower_says_so_twice(4)
         self.receive(view_change(4, 2))
         self.hear(3)
         self.assertStaysOut()
 
     def test_follower_that_has_left_counts_no_more(self) -> None:
         """The latest ALIVE of a server counts."""
-        self.receive(alive(4, 1))
+        self.follower_says_so_twice(4)
         self.receive(alive(4, 1, State.LEADER_ELECTION))
+        self.follower_says_so_twice(5)
         self.receive(alive(5, 3))
         self.hear(3)
         self.assertStaysOut()
 
     def test_what_was_said_before_the_attempt_does_not_count(self) -> None:
         """Each attempt asks anew."""
-        self.receive(alive(3, 1))
-        self.receive(alive(4, 1))
+        self.follower_says_so_twice(3)
+        self.follower_says_so_twice(4)
         self.receive(view_change(5, 7))
         self.assertSent(view_change(2, 7))
         self.hear()
         self.assertStaysOut()
         self.hear(3, 4)
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_one_alive_of_each_server_is_not_enough(self) -> None:
+        """Servers that have just begun to vote may have sent it before."""
+        for server_id in (3, 4, 5):
+            self.receive(alive(server_id, 1))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
 
     def test_update_that_waits_keeps_this_server_out(self) -> None:
         """G9: a leader that can send but not complete must be replaced."""
@@ -370,7 +383,7 @@ class IdleWayBackTests(ReplicaTestCase):
 
     def test_leader_of_another_view_is_no_way_back(self) -> None:
         """Safety: only Last_Installed may be joined again."""
-        for view in (6, 11):
+        for view in (6, 6, 11, 11):
             for server_id in (3, 4, 5):
                 self.receive(alive(server_id, view))
             self.receive(alive(1, view, State.REG_LEADER))
@@ -379,7 +392,7 @@ class IdleWayBackTests(ReplicaTestCase):
     def test_server_that_does_not_lead_the_view_is_no_way_back(self) -> None:
         """Server 3 says that it leads view 1, which is server 1's."""
         for server_id in (4, 5, 1):
-            self.receive(alive(server_id, 1))
+            self.follower_says_so_twice(server_id)
         self.receive(alive(3, 1, State.REG_LEADER))
         self.assertStaysOut()
 
@@ -387,9 +400,11 @@ class IdleWayBackTests(ReplicaTestCase):
         """Departure 50: the ALIVE may be older than the vote. The second one denies the vote."""
         self.receive(view_change(1, 11))
         self.assertSent(view_change(2, 11))
-        self.hear(3, 4)
+        self.follower_says_so_twice(3)
+        self.follower_says_so_twice(4)
+        self.receive(alive(1, 1, State.REG_LEADER))
         self.assertStaysOut()
-        self.hear()
+        self.receive(alive(1, 1, State.REG_LEADER))
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
 

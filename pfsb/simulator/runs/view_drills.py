@@ -46,9 +46,9 @@ class ViewDrills(LivenessDrills):
         self.cluster.isolate(*away)
         self.cluster.run(self.rng.uniform(1, 3) * times.progress)
         self.cluster.heal()
-        # A server may have to learn slots first. Then an ALIVE of each server of a majority comes, and one of the
+        # A server may have to learn slots first. Then two ALIVEs of each server of a majority come, and one of the
         # leader after those.
-        longest = times.catching_up + 2 * times.alive + 5 * ROUND_SECONDS
+        longest = times.catching_up + 3 * times.alive + 5 * ROUND_SECONDS
         self._wait(lambda: all_follow(self.cluster), longest, f"servers {away} were cut off, and nothing is asked")
         self._require_view(view, f"servers {away} were cut off")
 
