@@ -199,6 +199,17 @@ def _back_to_a_lonely_leader(process: Any) -> None:
     override(replica.election, "installed_view_works", lambda _: works)
 
 
+@DEFECTS.add("newcomer-goes-back", "Departure 51", "a server that is not admitted goes back to its view on ALIVEs")
+def _newcomer_goes_back(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.alive, "on_alive")
+    def broken(on_alive: Callable[[Alive], None], message: Alive) -> None:
+        on_alive(message)
+        if replica.storage_identity.is_newcomer:
+            replica.election.on_alive(message)
+
+
 @DEFECTS.add("denied-votes-kept", "Departure 52", "a vote is kept though its sender says that it leads or follows")
 def _denied_votes_kept(process: Any) -> None:
     override(process.replica.election, "forget_denied_vote", lambda _: do_nothing)

@@ -46,9 +46,10 @@ class ViewDrills(LivenessDrills):
         self.cluster.isolate(*away)
         self.cluster.run(self.rng.uniform(1, 3) * times.progress)
         self.cluster.heal()
-        # A server may have to learn slots first. Then two ALIVEs of each server of a majority come, and one of the
-        # leader after those.
-        longest = times.catching_up + 3 * times.alive + 5 * ROUND_SECONDS
+        # A server may have an update of its own under way, which reaches the leader by way of the others at the second
+        # expiry of the Update_Timer, and may have to learn slots. Then two ALIVEs of each server of a majority come,
+        # and one of the leader after those.
+        longest = 2 * (2 * times.update + times.catching_up) + 3 * times.alive + 5 * ROUND_SECONDS
         self._wait(lambda: all_follow(self.cluster), longest, f"servers {away} were cut off, and nothing is asked")
         self._require_view(view, f"servers {away} were cut off")
 

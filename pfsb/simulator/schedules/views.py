@@ -186,8 +186,7 @@ def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
 
 
 def idle_follower_comes_back(seed: int, patch: Plant | None) -> None:
-    """Departure 51: followers of an idle leader that were cut off or stood still, and suspect it, follow it again at
-    once."""
+    """Departure 51: followers that were cut off or stood still, and suspect an idle leader, follow it again at once."""
     rng = random.Random(f"{seed}/minority")
     servers = rng.choice((3, 4, 5, 6, 7))
     scene = Scenario(seed, patch, servers=servers, clients=0)
@@ -211,8 +210,10 @@ def idle_follower_comes_back(seed: int, patch: Plant | None) -> None:
 
 
 def leader_only_talks(seed: int, patch: Plant | None) -> None:
-    """Departure 51: a leader that sends ALIVEs and orders nothing is replaced, although its followers suspect it one
-    after the other, and each of them hears that a majority is still in the view."""
+    """Departure 51: a leader that sends ALIVEs and orders nothing is replaced.
+
+    Its followers suspect it one after the other, and each of them hears that a majority is still in the view.
+    """
     scene = Scenario(seed, patch, servers=5, clients=4, settings=Settings(progress_seconds=4.0))
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
