@@ -157,7 +157,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(11, self.follower)
 
     def test_13_servers_that_are_not_admitted(self) -> None:
-        """Such a server may have lost the promises that the views of others rest on."""
+        """A server that is not admitted may have lost what it has promised."""
         for replica in (self.leader, self.follower):
             replica.storage_identity.is_newcomer = True
             self.violates(13, replica)

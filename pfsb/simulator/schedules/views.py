@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Alive, ClientUpdate, Prepare, PrepareOK, Proposal, State, ViewChange
+from pfsb.paxos.messages import Alive, ClientUpdate, KnownPosition, Prepare, PrepareOK, Proposal, State, ViewChange
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.stranding import all_follow, strand, tell_view
@@ -209,6 +209,23 @@ def idle_follower_comes_back(seed: int, patch: Plant | None) -> None:
     scene.require_view(view)
 
 
+def restarted_server_is_not_admitted(seed: int, patch: Plant | None) -> None:
+    """Departure 51: a server that was restarted hears that its view works, and follows only when it is admitted."""
+    scene = Scenario(seed, patch, servers=size(seed), clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    view, away = scene.view(), scene.follower()
+    cluster.crash(away)
+    cluster.run(0.2)
+    lost = cluster.network.drop(lambda passage: isinstance(passage.message, KnownPosition))
+    cluster.restart(away)
+    cluster.run(2)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: all_follow(cluster), 2)
+    scene.require_view(view)
+
+
 def leader_only_talks(seed: int, patch: Plant | None) -> None:
     """Departure 51: a leader that sends ALIVEs and orders nothing is replaced.
 
@@ -235,7 +252,7 @@ def leader_is_heard_again(seed: int, patch: Plant | None) -> None:
     """Departure 51: an election is not torn apart by an ALIVE of the leader whose followers have all left it.
 
     The votes of two servers out of three take their time, and one of the two hears the leader meanwhile. If it went
-    back, the other one would prepare a view with its vote, and nobody would follow.
+    back, the other one would prepare a view with its vote, and no server would follow.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -323,6 +340,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     minority_in_a_later_view,
     later_view_is_told_without_end,
     idle_follower_comes_back,
+    restarted_server_is_not_admitted,
     leader_only_talks,
     leader_is_heard_again,
     vote_is_untrue,
