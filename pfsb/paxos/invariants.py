@@ -17,6 +17,7 @@
 11. The Last_Installed and Local_Aru that ALIVE and VC_PROOF carry are not higher than the server's present values.
 12. While the disk is in trouble, the server begins no write; while the disk hangs, no message comes to wait at the gate
     (Departures 44 and 45).
+13. A server that is not admitted is in LEADER_ELECTION: it follows no server, and does not lead (Departures 12 and 43).
 
 The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
 """
@@ -98,6 +99,8 @@ def _violated_now(replica: Replica) -> Iterator[str]:
     yield from _wrong_views(replica)
     yield from _wrong_ordering(replica)
     yield from _wrong_clients(replica)
+    if replica.storage_identity.is_newcomer and replica.data.server.state is not State.LEADER_ELECTION:
+        yield f"13: {replica.data.server.state.value}, and not admitted"
     if replica.turn.writes_in_trouble:
         yield f"12: {replica.turn.writes_in_trouble} writes to a disk in trouble"
 

@@ -8,17 +8,23 @@ suspects its own leader already, and no preinstalled view is being prepared.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted.logger import Logger
 
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
-from pfsb.paxos.messages import Proposal, State, VCProof, ViewChange
+from pfsb.paxos.demand import Demand
+from pfsb.paxos.messages import Alive, Proposal, State, VCProof, ViewChange
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.support.limits import VIEW_MAX
+
+ALIVES_BELIEVED: Final = 2
+"""Number of ALIVEs of a server, one after the other, that must say that it is in a view before this server gives up an
+election (Departure 51) or forgets a vote (Departure 52) for it. One may be older than a vote of its sender."""
 
 
 class NoViewLeft(Exception):
@@ -38,6 +44,7 @@ class LeaderElectionHandler(Handler):
         alive: AliveHandler,
         progress_timer: ProgressTimer,
         peers: Peers,
+        demand: Demand,
     ) -> None:
         super().__init__(core)
         self._prepare = prepare
@@ -45,6 +52,7 @@ class LeaderElectionHandler(Handler):
         self._alive = alive
         self._progress_timer = progress_timer
         self._peers = peers
+        self._demand = demand
         self.on_begin: Callable[[], None] = lambda: None
         """Called each time that this server sends a first VIEW_CHANGE for a view."""
         self.just_recovered = True
@@ -54,6 +62,12 @@ class LeaderElectionHandler(Handler):
         self._leader_attempts = (0, 0)
         """(installed view, later view): the leader of the installed view, perhaps this server, has last voted for the
         later view."""
+        self._denials: dict[int, int] = {}
+        """Server id -> number of ALIVEs, since the server's last VIEW_CHANGE and without another one between, that deny
+        this vote (`forget_denied_vote`)."""
+        self._in_installed_view: dict[int, int] = {}
+        """Server id -> number of ALIVEs, since this server voted for the attempted view, by which the server has said
+        that it leads or follows the installed one, without having said or voted anything else between or after."""
 
     def suspect(self) -> None:
         """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
@@ -73,6 +87,8 @@ class LeaderElectionHandler(Handler):
     def on_view_change(self, message: ViewChange) -> None:
         """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
         self._note_vote_of_leader(message)
+        self._denials.pop(message.server_id, None)
+        self._in_installed_view.pop(message.server_id, None)
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
         if message.attempted == self._data.views.last_attempted:
@@ -97,15 +113,76 @@ class LeaderElectionHandler(Handler):
         """If a VIEW_CHANGE is a vote of the leader of the installed view for a later one, remember it. Returns whether
         it is."""
         installed = self._data.views.last_installed
-        if not 0 < installed < message.attempted or self._membership.leader_of(installed) != message.server_id:
+        if message.attempted <= installed or not self._leads_installed_view(message.server_id):
             return False
         self._leader_attempts = installed, message.attempted
+        self._denials.pop(message.server_id, None)
         return True
 
     def attempted_by_leader(self) -> int:
         """The view that the leader of the installed view has last voted for; 0: none."""
         installed, attempted = self._leader_attempts
         return attempted if installed == self._data.views.last_installed else 0
+
+    def on_alive(self, message: Alive) -> None:
+        """Draw conclusions for this election from a peer's ALIVE. Must not be called while this server is a
+        newcomer."""
+        self.forget_denied_vote(message)
+        if self._data.server.state is State.LEADER_ELECTION:
+            self.rejoin_if_idle(message)
+
+    def forget_denied_vote(self, message: Alive) -> None:
+        """Departure 52: forget the vote of a server that leads or follows an earlier view than it has voted for.
+
+        The vote was untrue, or its sender has gone back to its view (G9). A server that still votes tells the state
+        LEADER_ELECTION in its ALIVEs, and repeats its VIEW_CHANGE, which makes this server remember the vote again.
+        """
+        sender = message.server_id
+        if message.state is State.LEADER_ELECTION or message.view >= self._voted_by(sender):
+            self._denials.pop(sender, None)
+            return
+        self._denials[sender] = self._denials.get(sender, 0) + 1
+        if self._denials[sender] >= ALIVES_BELIEVED:
+            del self._denials[sender]
+            self._data.views.vc.pop(sender, None)
+            if self._leads_installed_view(sender):
+                self._leader_attempts = (0, 0)
+
+    def _voted_by(self, server_id: int) -> int:
+        """The latest view for which a vote of this server is remembered; 0: none."""
+        vote = self._data.views.vc.get(server_id)
+        voted = vote.attempted if vote is not None else 0
+        return max(voted, self.attempted_by_leader()) if self._leads_installed_view(server_id) else voted
+
+    def _leads_installed_view(self, server_id: int) -> bool:
+        installed = self._data.views.last_installed
+        return installed > 0 and self._membership.leader_of(installed) == server_id
+
+    def rejoin_if_idle(self, message: Alive) -> None:
+        """Departure 51: leave the election and go back to the installed view, if it works without this server.
+
+        That is so when the leader of that view says that it leads, a majority without this server has said more than
+        once during this attempt that it leads or follows that view, and no update waits, for which the view would have
+        to show that it orders. The conditions are for liveness. The one for safety is, as in `rejoin_if_ordering`, that
+        the view is Last_Installed.
+        """
+        installed, sender = self._data.views.last_installed, message.server_id
+        if message.state is State.LEADER_ELECTION or message.view != installed:
+            self._in_installed_view.pop(sender, None)
+            return
+        self._in_installed_view[sender] = self._in_installed_view.get(sender, 0) + 1
+        is_led = message.state is State.REG_LEADER and self._leads_installed_view(sender)
+        if is_led and self.installed_view_works() and self.may_rejoin(installed):
+            self._rejoin(installed)
+
+    def installed_view_works(self) -> bool:
+        """Whether a majority is in the installed view without this server, its leader has not voted for a later one,
+        and no update waits to be ordered in it, as far as this server knows."""
+        return (
+            sum(alives >= ALIVES_BELIEVED for alives in self._in_installed_view.values()) >= self.quorum
+            and not self.attempted_by_leader()
+            and not self._demand.knows_of_unexecuted_update()
+        )
 
     def on_vc_proof(self, message: VCProof) -> None:
         """Figure 6, Block C: install a later view that another server has installed already."""
@@ -134,6 +211,7 @@ class LeaderElectionHandler(Handler):
         self._progress_timer.stop()
         self._aru_at_suspicion = data.ordering.local_aru
         data.views.vc.clear()
+        self._in_installed_view.clear()
         data.preparing.prepare = None
         data.preparing.prepare_oks.clear()
         self._update_queue.forget_enqueued()

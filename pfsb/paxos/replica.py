@@ -172,7 +172,7 @@ class Replica:
         )
         self.prepare = PrepareHandler(core, self.ordering, self.update_queue, self.alive, self.progress_timer, window)
         self.election = LeaderElectionHandler(
-            core, self.prepare, self.update_queue, self.alive, self.progress_timer, peers
+            core, self.prepare, self.update_queue, self.alive, self.progress_timer, peers, self.demand
         )
         self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
@@ -406,6 +406,8 @@ class Replica:
         match message:
             case Alive():
                 self.alive.on_alive(message)
+                if not self.storage_identity.is_newcomer:
+                    self.election.on_alive(message)
                 self.storage_identity.answer_alive(message)
             case VCProof():
                 line = conflict.vc_proof(data, message)

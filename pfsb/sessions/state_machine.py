@@ -183,8 +183,11 @@ class _EventLog:
 
 
 def _never_has_a_deadline(application: Any) -> bool:
-    """Whether an application has `next_deadline` of the class `Application`, which always returns None."""
-    return getattr(type(application), "next_deadline", None) is Application.next_deadline
+    """Whether an application has `next_deadline` of the class `Application`, which always returns None.
+
+    The application's class alone does not tell: an application may set a `next_deadline` of its own when it is made.
+    """
+    return getattr(getattr(application, "next_deadline", None), "__func__", None) is Application.next_deadline
 
 
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:

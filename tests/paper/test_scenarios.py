@@ -86,9 +86,20 @@ class ElectionScenarios(ScenarioTestCase):
         """G9, never: a server still in the view would drag suspects back, and could prevent the election for ever."""
         cluster = self.begin()
         self._let_server_2_suspect()
+        cluster.network.drop(passing(Alive, receiver=2))
         cluster.run(3)
         self.assertGreater(len(self.sent_by(0, VCProof)), 10)
         self.assertIs(self.state(2), State.LEADER_ELECTION)
+
+    def test_09_suspicion_ends_when_an_idle_view_is_seen_to_work(self) -> None:
+        """Departure 51: ALIVEs of a majority, the leader included, lead back while nothing is asked for."""
+        cluster = self.begin()
+        self._let_server_2_suspect()
+        cluster.run_until(lambda: self.state(2) is State.REG_NONLEADER, 1.0)
+        cluster.crash(1)
+        cluster.submit(0, "a", 1)
+        self.until_executed(["a"], 0, 2, seconds=1.0)
+        self.assertEqual([self.view(0), self.view(2)], [1, 1])
 
     def _let_server_2_suspect(self) -> None:
         self.cluster.isolate(2)

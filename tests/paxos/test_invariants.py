@@ -155,3 +155,9 @@ class InvariantTests(SynchronousTestCase):
         self.follower.turn.durable.local_aru = 1
         self.follower.turn.durable.last_installed = 2
         self.violates(11, self.follower)
+
+    def test_13_servers_that_are_not_admitted(self) -> None:
+        """A server that is not admitted may have lost what it has promised."""
+        for replica in (self.leader, self.follower):
+            replica.storage_identity.is_newcomer = True
+            self.violates(13, replica)

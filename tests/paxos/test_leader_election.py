@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfsb.paxos.messages import Accept, Prepare, PrepareOK, State, ViewChange
+from pfsb.paxos.messages import Accept, Heard, Prepare, PrepareOK, State, ViewChange
 from pfsb.paxos.records import PeerRecord, Recovered, ViewRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import (
@@ -279,6 +279,217 @@ class WayBackTests(ReplicaTestCase):
         self.receive(proposal(3, 1, 2, BOB))
         self.assertDiscarded("4 E4")
         self.assertNotSent(Accept)
+
+
+class IdleWayBackTests(ReplicaTestCase):
+    """Departure 51: back into the installed view without an update, when the view works without this server.
+
+    Server 2 of five has suspected server 1, which leads view 1.
+    """
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 2))
+
+    def hear(self, *followers: int) -> None:
+        """Servers `followers` say twice that they follow server 1, and server 1 that it leads."""
+        for _ in range(2):
+            for server_id in followers:
+                self.receive(alive(server_id, 1))
+            self.receive(alive(1, 1, State.REG_LEADER))
+
+    def follower_says_so_twice(self, server_id: int) -> None:
+        self.receive(alive(server_id, 1))
+        self.receive(alive(server_id, 1))
+
+    def assertStaysOut(self) -> None:
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+    def test_idle_view_that_a_majority_is_in_is_joined_again(self) -> None:
+        """The votes of this server are not heard there, and no update will ever show it that the view works."""
+        self.storage.records.clear()
+        self.hear(3, 4)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+        self.assertEqual((self.data.views.last_attempted, self.data.views.last_installed), (1, 1))
+        self.assertTrue(self.replica.progress_timer.running)
+        self.assertEqual(self.take_records(ViewRecord), [])
+
+    def test_server_that_came_back_suspects_again(self) -> None:
+        """The leader is watched as before."""
+        self.hear(3, 4)
+        self.advance(1.1)
+        self.assertIn(view_change(2, 2), self.take(ViewChange))
+
+    def test_leader_without_a_majority_is_no_way_back(self) -> None:
+        """This server and the leader's other followers may be about to elect another one."""
+        self.hear(3)
+        self.hear(3)
+        self.assertStaysOut()
+
+    def test_followers_without_a_leader_are_no_way_back(self) -> None:
+        """Followers may not know yet that their leader is gone."""
+        for server_id in (3, 4, 5):
+            self.follower_says_so_twice(server_id)
+        self.assertStaysOut()
+
+    def test_follower_that_votes_counts_no_more(self) -> None:
+        """Server 4 has left the view since its ALIVE."""
+        self.follower_says_so_twice(4)
+        self.receive(view_change(4, 2))
+        self.hear(3)
+        self.assertStaysOut()
+
+    def test_follower_that_has_left_counts_no_more(self) -> None:
+        """The latest ALIVE of a server counts."""
+        self.follower_says_so_twice(4)
+        self.receive(alive(4, 1, State.LEADER_ELECTION))
+        self.follower_says_so_twice(5)
+        self.receive(alive(5, 3))
+        self.hear(3)
+        self.assertStaysOut()
+
+    def test_what_was_said_before_the_attempt_does_not_count(self) -> None:
+        """Each attempt asks anew."""
+        self.follower_says_so_twice(3)
+        self.follower_says_so_twice(4)
+        self.receive(view_change(5, 7))
+        self.assertSent(view_change(2, 7))
+        self.hear()
+        self.assertStaysOut()
+        self.hear(3, 4)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_one_alive_of_each_server_is_not_enough(self) -> None:
+        """Servers that have just begun to vote may have sent it before."""
+        for server_id in (3, 4, 5):
+            self.receive(alive(server_id, 1))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
+
+    def test_update_that_waits_keeps_this_server_out(self) -> None:
+        """G9: a leader that can send but not complete must be replaced."""
+        self.introduce(ALICE)
+        self.hear(3, 4)
+        self.hear(3, 4)
+        self.assertStaysOut()
+
+    def test_nobody_goes_back_while_a_higher_view_is_preinstalled(self) -> None:
+        """G9: an election under way is not interrupted."""
+        self.preinstall(view=3)
+        self.hear(4, 5)
+        self.assertStaysOut()
+        self.assertEqual(self.data.views.last_attempted, 3)
+
+    def test_leader_of_another_view_is_no_way_back(self) -> None:
+        """Safety: only Last_Installed may be joined again."""
+        for view in (6, 6, 11, 11):
+            for server_id in (3, 4, 5):
+                self.receive(alive(server_id, view))
+            self.receive(alive(1, view, State.REG_LEADER))
+        self.assertStaysOut()
+
+    def test_server_that_does_not_lead_the_view_is_no_way_back(self) -> None:
+        """Server 3 says that it leads view 1, which is server 1's."""
+        for server_id in (4, 5, 1):
+            self.follower_says_so_twice(server_id)
+        self.receive(alive(3, 1, State.REG_LEADER))
+        self.assertStaysOut()
+
+    def test_leader_that_has_voted_for_a_later_view_is_no_way_back(self) -> None:
+        """Departure 50: the ALIVE may be older than the vote. The second one denies the vote."""
+        self.receive(view_change(1, 11))
+        self.assertSent(view_change(2, 11))
+        self.follower_says_so_twice(3)
+        self.follower_says_so_twice(4)
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+
+class OwnViewTests(ReplicaTestCase):
+    def test_leader_does_not_go_back_to_the_view_that_it_led(self) -> None:
+        """G10: whatever the others say."""
+        self.lead(view=2)
+        self.expire_progress_timer()
+        self.assertSent(view_change(2, 3))
+        for _ in range(3):
+            for server_id in (1, 3, 4, 5):
+                self.receive(alive(server_id, 2))
+                self.receive(alive(server_id, 2, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+
+class NewcomerTests(ReplicaTestCase):
+    introduced = False
+    starts = False
+
+    def test_server_that_is_not_admitted_follows_nobody(self) -> None:
+        """Departure 51 and safety: such a server may lack what it has promised in its view."""
+        self.found = Recovered(identity_of(2), incarnation=2, last_attempted=1, last_installed=1)
+        self.found.peers = {i: PeerRecord(i, identity_of(i)) for i in (1, 3, 4, 5)}
+        self.start()
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.take(Heard)
+        for _ in range(3):
+            for server_id in (3, 4, 5):
+                self.receive(alive(server_id, 1))
+            self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+
+
+class DeniedVoteTests(ReplicaTestCase):
+    """Departure 52: a vote is forgotten when its sender says twice that it leads or follows an earlier view."""
+
+    def test_vote_of_a_leader_that_goes_on_is_forgotten(self) -> None:
+        """Then this server attempts the next view, as the others do, when the leader is gone."""
+        self.follow(view=1)
+        self.receive(view_change(1, 101))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertEqual(self.replica.election.attempted_by_leader(), 101)
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertEqual(self.replica.election.attempted_by_leader(), 0)
+        self.expire_progress_timer()
+        self.assertEqual(set(self.take(ViewChange)), {view_change(2, 2)})
+
+    def test_vote_that_is_repeated_is_kept(self) -> None:
+        """An ALIVE may be overtaken by the vote; a second one hardly is, since the vote is repeated more often."""
+        self.follow(view=1)
+        for _ in range(3):
+            self.receive(view_change(1, 101))
+            self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertEqual(self.replica.election.attempted_by_leader(), 101)
+
+    def test_alive_of_a_server_that_votes_denies_nothing(self) -> None:
+        """The state in it is LEADER_ELECTION."""
+        self.follow(view=1)
+        self.receive(view_change(1, 101))
+        for _ in range(3):
+            self.receive(alive(1, 1, State.REG_LEADER))
+            self.receive(alive(1, 1, State.LEADER_ELECTION))
+        self.assertEqual(self.replica.election.attempted_by_leader(), 101)
+
+    def test_vote_of_a_server_that_has_gone_back_counts_no_more(self) -> None:
+        """A majority of votes is one of servers that vote at the same time."""
+        self.receive(view_change(3, 6))
+        self.receive(alive(3, 1))
+        self.assertIn(3, self.data.views.vc)
+        self.receive(alive(3, 1))
+        self.assertNotIn(3, self.data.views.vc)
+        self.receive(view_change(4, 6))
+        self.assertFalse(self.replica.progress_timer.running)
+        self.receive(view_change(3, 6))
+        self.assertTrue(self.replica.progress_timer.running)
+        self.take(ViewChange)
+
+    def test_server_in_the_view_that_it_voted_for_denies_nothing(self) -> None:
+        """Server 3 has installed view 6 before this server, which may lack a vote to do so."""
+        self.receive(view_change(3, 6))
+        for _ in range(3):
+            self.receive(alive(3, 6))
+        self.assertIn(3, self.data.views.vc)
+        self.take(ViewChange)
 
 
 class WayBackAfterRecoveryTests(ReplicaTestCase):

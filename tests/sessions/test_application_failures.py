@@ -7,6 +7,7 @@ from typing import Any, cast
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import (
     PENDING,
@@ -85,6 +86,27 @@ class Counter:
     def _fail(self) -> None:
         if self.raises is not None:
             raise self.raises
+
+
+@implementer(IReplicatedApplication)
+class DeadlineOfItsOwn(Application):
+    """An application that sets its `next_deadline` when it is made, and notes the times that it is told."""
+
+    name = "own"
+
+    def __init__(self) -> None:
+        super().__init__({})
+        self.told: list[int] = []
+        self.next_deadline = lambda: None if self.told else 3_000  # type: ignore[method-assign]
+
+    def time_passed(self, context: IContext) -> None:
+        self.told.append(context.time_ms)
+
+    def snapshot(self) -> bytes:
+        return b""
+
+    def restore(self, data: bytes) -> None:
+        raise AssertionError("no test restores a snapshot")
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:
@@ -294,6 +316,15 @@ class OtherCallTests(CounterTestCase):
         self.flushLoggedErrors(KeyError)
         self.counter.raises = OSError()
         self.assertRaises(OSError, self.driver.machine.next_deadline)
+
+    def test_application_may_set_its_next_deadline_when_it_is_made(self) -> None:
+        """A method of the instance counts like one of the class."""
+        own = DeadlineOfItsOwn()
+        driver = Driver(catalogue=Catalogue([own]))
+        self.assertEqual(driver.machine.next_deadline(), 3_000)
+        driver.time_ms = 3_000
+        driver.execute()
+        self.assertEqual(own.told, [3_000])
 
     def test_deadline_that_is_no_number(self) -> None:
         """A fault of the program like any other: the server goes on, and would meet it again at every start."""

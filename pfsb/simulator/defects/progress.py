@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from pfsb.paxos.messages import Accept, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.simulator.defects.defect import Defects, do_nothing, instead_of, override
 
@@ -158,6 +158,72 @@ def _back_too_easily(process: Any) -> None:
     def broken(vc_proof: Callable[[VCProof], None], message: VCProof) -> None:
         replica.election.just_recovered = True
         vc_proof(message)
+
+
+@DEFECTS.add(
+    "no-idle-way-back",
+    "Departure 51",
+    "a server that has suspected its leader wrongly stays out of its view until an update is ordered",
+)
+def _no_idle_way_back(process: Any) -> None:
+    override(process.replica.election, "rejoin_if_idle", lambda _: do_nothing)
+
+
+@DEFECTS.add(
+    "back-while-updates-wait",
+    "Departure 51",
+    "a server goes back to its view on ALIVEs although updates wait that the leader does not order",
+)
+def _back_while_updates_wait(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.election, "rejoin_if_idle")
+    def broken(rejoin: Callable[[Alive], None], message: Alive) -> None:
+        knows = replica.demand.knows_of_unexecuted_update
+        replica.demand.knows_of_unexecuted_update = lambda: False
+        rejoin(message)
+        replica.demand.knows_of_unexecuted_update = knows
+
+
+@DEFECTS.add(
+    "back-to-a-lonely-leader",
+    "Departure 51",
+    "a server goes back to its view on an ALIVE of the leader, whether a majority is in that view or not",
+)
+def _back_to_a_lonely_leader(process: Any) -> None:
+    replica = process.replica
+
+    def works() -> bool:
+        return not replica.election.attempted_by_leader() and not replica.demand.knows_of_unexecuted_update()
+
+    override(replica.election, "installed_view_works", lambda _: works)
+
+
+@DEFECTS.add("newcomer-goes-back", "Departure 51", "a server that is not admitted goes back to its view on ALIVEs")
+def _newcomer_goes_back(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.alive, "on_alive")
+    def broken(on_alive: Callable[[Alive], None], message: Alive) -> None:
+        on_alive(message)
+        if replica.storage_identity.is_newcomer:
+            replica.election.on_alive(message)
+
+
+@DEFECTS.add("denied-votes-kept", "Departure 52", "a vote is kept though its sender says that it leads or follows")
+def _denied_votes_kept(process: Any) -> None:
+    override(process.replica.election, "forget_denied_vote", lambda _: do_nothing)
+
+
+@DEFECTS.add("denied-votes-counted", "Departure 52", "the vote of a server that has gone back to its view still counts")
+def _denied_votes_counted(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.election, "forget_denied_vote")
+    def broken(forget: Callable[[Alive], None], message: Alive) -> None:
+        votes = dict(replica.data.views.vc)
+        forget(message)
+        replica.data.views.vc.update(votes)
 
 
 @DEFECTS.add(

@@ -28,6 +28,7 @@ from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.divergence import Comparison, DivergenceHandler
+from pfsb.paxos.leader_election import ALIVES_BELIEVED, LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.peers import NEVER, Peer
 from pfsb.paxos.prepare import PrepareHandler
@@ -46,6 +47,9 @@ Frozen = tuple[Any, ...]
 UPDATE_SECONDS = 0.5
 """Length of the Update_Timer, in seconds. It is above 0, so that a timer is due only when the model checker sets the
 clock to this time. All other times are 0, so that no two states differ only in a time."""
+
+SERVERS_MAX = 9
+"""Maximum number of servers of an explored cluster; their ids begin at 0."""
 
 ABSTRACTED: dict[tuple[type, str], Any] = {
     # Only logs and counters use these values.
@@ -101,6 +105,10 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (Peer, "state"): State.LEADER_ELECTION,
     # At 0, each ALIVE of the leader makes the server send its pending updates, as its Update_Timers may at any time.
     (AliveHandler, "_leader_at_work_in"): 0,
+    # What ALIVEs have told of views: the next one of the leader may bring a server back (Departure 51), and one that
+    # denies a vote makes a server forget it (Departure 52).
+    (LeaderElectionHandler, "_in_installed_view"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED),
+    (LeaderElectionHandler, "_denials"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED - 1),
     # What ALIVEs have told about digests. In the explorer no server differs: two values in one slot end the run first.
     (DivergenceHandler, "by_peer"): defaultdict(Comparison),
     # Figure 2 has this variable, but no code reads it.

@@ -199,11 +199,11 @@ class LivenessDrills:
     def settle(self) -> None:
         """Wait until each server follows the leader's installed view (G9), with its Progress_Timer at the default (G8).
 
-        Meanwhile the drill asks for one update after the other. A server that has suspected its leader returns to it
-        only when it sees the leader order something. Its Progress_Timer returns to the default when it orders a slot of
-        its view by ACCEPTs; it may learn some slots by reconciliation instead, but not all. If a minority has installed
-        a later view, the leader raises its own above that one (Departure 50). A server must also have
-        forgotten each update of another server's client that it remembers as waiting (Departure 17).
+        Meanwhile the drill asks for one update after the other. While updates wait, a server that has suspected its
+        leader returns to it only when it sees the leader order something. Its Progress_Timer returns to the default
+        when it orders a slot of its view by ACCEPTs; it may learn some slots by reconciliation instead, but not all. If
+        a minority has installed a later view, the leader raises its own above that one (Departure 50). A server must
+        also have forgotten each update of another server's client that it remembers as waiting (Departure 17).
         """
         began = self.cluster.now
         until = began + self.times.longest(self.slowness * SETTLING_SECONDS)

@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Alive, Prepare, PrepareOK, State
+from pfsb.paxos.messages import Alive, ClientUpdate, KnownPosition, Prepare, PrepareOK, Proposal, State, ViewChange
+from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.stranding import all_follow, strand, tell_view
 from pfsb.simulator.defects.defect import Plant
@@ -184,6 +185,148 @@ def later_view_is_told_without_end(seed: int, patch: Plant | None) -> None:
         raise Violation(f"server {leader} led, and now server {scene.leader()} leads\n{cluster.picture()}")
 
 
+def idle_follower_comes_back(seed: int, patch: Plant | None) -> None:
+    """Departure 51: followers that were cut off or stood still, and suspect an idle leader, follow it again at once."""
+    rng = random.Random(f"{seed}/minority")
+    servers = rng.choice((3, 4, 5, 6, 7))
+    scene = Scenario(seed, patch, servers=servers, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    view = scene.view()
+    away = rng.sample([i for i in cluster.ids if i != scene.leader()], rng.randint(1, (servers - 1) // 2))
+    stand_still, seconds = rng.random() < 0.5, rng.uniform(1.5, 4)
+    if stand_still:
+        for server_id in away:
+            cluster.pause(server_id)
+    else:
+        cluster.isolate(*away)
+    cluster.run(seconds)
+    for server_id in away if stand_still else ():
+        cluster.resume(server_id)
+    cluster.heal()
+    cluster.run_until(lambda: all_follow(cluster), 1)
+    scene.require_view(view)
+
+
+def restarted_server_is_not_admitted(seed: int, patch: Plant | None) -> None:
+    """Departure 51: a server that was restarted hears that its view works, and follows only when it is admitted."""
+    scene = Scenario(seed, patch, servers=size(seed), clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    view, away = scene.view(), scene.follower()
+    cluster.crash(away)
+    cluster.run(0.2)
+    lost = cluster.network.drop(lambda passage: isinstance(passage.message, KnownPosition))
+    cluster.restart(away)
+    cluster.run(2)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: all_follow(cluster), 2)
+    scene.require_view(view)
+
+
+def leader_only_talks(seed: int, patch: Plant | None) -> None:
+    """Departure 51: a leader that sends ALIVEs and orders nothing is replaced.
+
+    Its followers suspect it one after the other, and each of them hears that a majority is still in the view.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=4, settings=Settings(progress_seconds=4.0))
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    lost = cluster.network.drop(
+        lambda passage: isinstance(passage.message, ClientUpdate) and passage.receiver != leader
+    )
+    cluster.network.drop(lambda passage: isinstance(passage.message, Proposal) and passage.sender == leader)
+    for client, follower in zip(scene.clients, [i for i in cluster.ids if i != leader], strict=True):
+        client.servers = [follower]
+        client.start()
+        cluster.run(scene.rng.uniform(0.9, 1.1))
+    cluster.run_until(lambda: cluster.has_leader() and cluster.leader() != leader, 15)
+    cluster.network.filters.remove(lost)
+    scene.everyone_is_served(20)
+
+
+def leader_is_heard_again(seed: int, patch: Plant | None) -> None:
+    """Departure 51: an election is not torn apart by an ALIVE of the leader whose followers have all left it.
+
+    The votes of two servers out of three take their time, and one of the two hears the leader meanwhile. If it went
+    back, the other one would prepare a view with its vote, and no server would follow.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(scene.rng.uniform(0.5, 1))
+    leader = scene.leader()
+    next_leader = cluster.replica(leader).membership.leader_of(scene.view() + 1)
+    (other,) = (i for i in cluster.ids if i not in (leader, next_leader))
+    cluster.cut(leader, next_leader, one_way=True)
+    cluster.cut(leader, other, one_way=True)
+    scene.late(ViewChange, 0.3)
+    both_vote = (State.LEADER_ELECTION, State.LEADER_ELECTION)
+    cluster.run_until(lambda: (scene.state(next_leader), scene.state(other)) == both_vote, 5)
+    cluster.network.mend(leader, other)
+    cluster.run(0.4)
+    cluster.heal()
+    cluster.run_until(lambda: all_follow(cluster), 1.5)
+
+
+def vote_is_untrue(seed: int, patch: Plant | None) -> None:
+    """Departure 52: a vote in the name of a leader that goes on leading does not delay the election after its death."""
+    rng = random.Random(f"{seed}/untrue")
+    servers, clients = rng.choice((3, 4, 5, 6, 7)), rng.choice((0, 1, 3))
+    scene = Scenario(seed, patch, servers=servers, clients=clients)
+    cluster = scene.cluster
+    for client in scene.clients:
+        client.start()
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    leader = scene.leader()
+    view = cluster.replica(leader).membership.next_led(scene.view() + 100)
+    told = rng.sample([i for i in cluster.ids if i != leader], rng.randint(1, (servers - 1) // 2))
+    for server_id in told:
+        cluster.hand_over(leader, server_id, [ViewChange(leader, view)])
+    cluster.run(4)
+    cluster.crash(leader)
+    cluster.run_until(cluster.has_leader, 2)
+
+
+def vote_is_taken_back(seed: int, patch: Plant | None) -> None:
+    """Departure 52: the vote of a server that has gone back to its view counts no more.
+
+    Of five servers, one is cut off from all but two others, which are cut off from the rest one after the other. The
+    first of them has gone back when the second one begins to vote.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(0.5)
+    leader, view = scene.leader(), scene.view()
+    alone = cluster.replica(leader).membership.leader_of(view + 1)
+    first, second = scene.rng.sample([i for i in cluster.ids if i not in (leader, alone)], 2)
+    cluster.isolate(alone, first)
+    both_vote = (State.LEADER_ELECTION, State.LEADER_ELECTION)
+    cluster.run_until(lambda: (scene.state(alone), scene.state(first)) == both_vote, 5)
+    cluster.run(0.2)
+    for other in cluster.ids:
+        if other not in (alone, first):
+            cluster.network.mend(first, other)
+            cluster.network.mend(other, first)
+    cluster.run_until(lambda: scene.state(first) is State.REG_NONLEADER, 2)
+    cluster.run(1)
+    for other in cluster.ids:
+        if other not in (alone, second):
+            cluster.cut(second, other)
+    cluster.network.mend(alone, second)
+    cluster.network.mend(second, alone)
+    cluster.run_until(lambda: scene.state(second) is State.LEADER_ELECTION, 5)
+    cluster.run(0.3)
+    cluster.heal()
+    cluster.run_until(lambda: all_follow(cluster), 1)
+    scene.require_view(view)
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     minority_is_down,
     prepare_is_overtaken,
@@ -196,4 +339,10 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     leader_hears_nobody,
     minority_in_a_later_view,
     later_view_is_told_without_end,
+    idle_follower_comes_back,
+    restarted_server_is_not_admitted,
+    leader_only_talks,
+    leader_is_heard_again,
+    vote_is_untrue,
+    vote_is_taken_back,
 )

@@ -357,7 +357,7 @@ class ToolTests(SynchronousTestCase):
         told = self.run_tool("--depth", "2").splitlines()
         self.assertIn("depth 1: 9 states", told[0])
         self.assertEqual(told[2], "3 servers; updates: a1 at server 0, b1 at server 1; views up to 3; crashes: 1")
-        self.assertIn("all states up to 2 steps deep; depth 2: 47 states", told[3])
+        self.assertIn("all states up to 2 steps deep; depth 2: 49 states", told[3])
         self.assertEqual(told[-1], "nothing is wrong")
         self.assertEqual(self.statuses, [])
 

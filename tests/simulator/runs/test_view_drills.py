@@ -42,6 +42,17 @@ class ViewDrillTests(SynchronousTestCase):
         said = str(self.assertRaises(Violation, self.drills("raised-without-pause").untrue_views))
         self.assertIn("told untrue views", said)
 
+    def test_server_that_stays_out_of_an_idle_view_is_found(self) -> None:
+        """Departure 51. The drill is repeated, since an update of a server itself may bring the others back."""
+        drills = self.drills("no-idle-way-back")
+
+        def several_times() -> None:
+            for _ in range(5):
+                drills.settle()
+                drills.stillness()
+
+        self.assertIn("nothing is asked", str(self.assertRaises(Violation, several_times)))
+
 
 class StrandingTests(SynchronousTestCase):
     def test_stranded_server_is_in_a_view_that_no_server_leads(self) -> None:
