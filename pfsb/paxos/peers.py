@@ -11,6 +11,7 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.start_number import are_of_two_copies
 
 NEVER = float("-inf")
 OVERTAKEN_PERIODS = 2
@@ -40,18 +41,19 @@ class Peer:
     (`Peers.doubt`)."""
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
-    incarnation: int = 0
-    """The incarnation of the peer whose frames are handled (`Peers.note_frame`); 0: no frame was handled yet."""
+    start: int = 0
+    """The start number of the peer's incarnation whose frames are handled (`Peers.note_frame`); 0: no frame was handled
+    yet."""
     position: int = 0
-    """The highest log position in that incarnation that is noted: two frames have told as much, or the disk of this
-    server."""
+    """The highest log position in that incarnation that is noted: two frames have told as much, or one with a vote that
+    counts, or the disk of this server."""
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells as
     much."""
-    next_incarnation: int = 0
-    """A later incarnation that one frame has told; 0: none. It becomes `incarnation` when another frame tells it."""
+    next_start: int = 0
+    """A later start number that one frame has told; 0: none. It becomes `start` when another frame tells it."""
     next_position: int = 0
-    """The log position that was told with `next_incarnation`."""
+    """The log position that was told with `next_start`."""
     reached_at: float = NEVER
     """Time by the clock at which a frame last told as much as `claimed_position`: the peer runs, and is in its latest
     known state."""
@@ -82,23 +84,24 @@ class Peers:
     def remember(self, record: PeerRecord) -> None:
         """Take over what is on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
-        peer.incarnation = record.incarnation
+        peer.start = record.incarnation
         peer.position = peer.claimed_position = record.position
 
-    def note_frame(self, server_id: int, incarnation: int, position: int) -> bool:
-        """Departure 43: note a frame that tells this incarnation and log position of its sender's storage.
+    def note_frame(self, server_id: int, start: int, position: int) -> bool:
+        """Departure 43: note a frame that tells this start number and log position of its sender's storage.
 
         Returns False if the frame must not be handled: the storage was further before, or the frame is the first one of
         a later incarnation. At any time the frames of one incarnation of a server are handled, and no others. Otherwise
         a late vote of a former incarnation could count although its storage has lost it, and the present one has voted
         otherwise.
 
-        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server.
+        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server;
+        or one, if a vote in it counts (`believe`).
         """
         peer = self.by_id[server_id]
         now = self._clock.seconds()
-        if incarnation != peer.incarnation:
-            if not self._is_later(peer, incarnation, position):
+        if start != peer.start:
+            if not self._is_later(peer, start, position):
                 return False
             peer.reached_at = now
             self.on_incarnation(server_id)
@@ -114,24 +117,36 @@ class Peers:
         peer.refused_at = NEVER
         return True
 
-    def waits_for_second(self, server_id: int, incarnation: int) -> bool:
-        """Whether one frame of this later incarnation of a peer has come, so that the next one makes it the present
-        one."""
-        return 0 < incarnation == self.by_id[server_id].next_incarnation
+    def believe(self, server_id: int, position: int) -> None:
+        """Departure 54: note the log position that was told by a frame in which a vote counts.
 
-    def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
-        """Take a frame with a later incarnation of a peer than the present one, and the log position that it tells.
-
-        The first such frame is noted only. With a second one of the same incarnation, whose position is not below that
-        of the first, that incarnation becomes the present one. Returns whether it has become so.
+        No second frame need tell it: whoever can forge a vote does more harm than to silence a server. So a storage
+        that comes back without that vote is refused, even if no later frame was sent.
         """
-        if incarnation < peer.incarnation or position < peer.position:
+        peer = self.by_id[server_id]
+        if position > peer.position:
+            peer.position = position
+
+    def waits_for_second(self, server_id: int, start: int) -> bool:
+        """Whether one frame of this later start of a peer has come, so that the next one makes it the present one."""
+        return 0 < start == self.by_id[server_id].next_start
+
+    def _is_later(self, peer: Peer, start: int, position: int) -> bool:
+        """Take a frame with a later start number of a peer than the present one, and the log position that it tells.
+
+        The first such frame is noted only. With a second one of the same start, whose position is not below that of the
+        first, that start becomes the present one. Returns whether it has become so.
+
+        A start with the incarnation of the present one and another mark is that of a copy of the peer's storage, and
+        never becomes the present one (Departure 53).
+        """
+        if start < peer.start or position < peer.position or are_of_two_copies(start, peer.start):
             return False
-        if incarnation != peer.next_incarnation or position < peer.next_position:
-            peer.next_incarnation, peer.next_position = incarnation, position
+        if start != peer.next_start or position < peer.next_position:
+            peer.next_start, peer.next_position = start, position
             return False
-        peer.incarnation, peer.position, peer.claimed_position = incarnation, peer.next_position, position
-        peer.next_incarnation = 0
+        peer.start, peer.position, peer.claimed_position = start, peer.next_position, position
+        peer.next_start = 0
         return True
 
     def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
