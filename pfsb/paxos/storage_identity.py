@@ -144,7 +144,7 @@ class StorageIdentityHandler(Handler):
         """Whether another server counts for the admission of this one.
 
         A server that comes back counts one that it meets for the first time only if that one was admitted, which its
-        log position shows (Departure 55). Before, that one has voted for nothing, and cannot know whether this storage
+        log position shows (Departure 43). Before, that one has voted for nothing, and cannot know whether this storage
         was further.
         """
         knows = server_id in self._acquainted and self._positions.is_known_by(server_id)

@@ -19,6 +19,7 @@ from attrs.setters import frozen as frozen_attribute
 from attrs.setters import validate
 from xxhash import xxh3_128
 
+from pfsb.paxos.start_number import incarnation_of
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.notices import TAG_BYTES, TYPE_OF, Notice, decode_notice
 from pfsb.transports.replay import ReplayGuard
@@ -110,7 +111,9 @@ class FrameRepeated(FrameRefused):
     """
 
     def __init__(self, sender: int, identity: bytes, start: int, counter: int) -> None:
-        super().__init__("replay", f"frame {start}/{counter} of server {sender} was here, or is too old")
+        super().__init__(
+            "replay", f"frame {incarnation_of(start)}/{counter} of server {sender} was here, or is too old"
+        )
         self.sender = sender
         self.identity = identity
         self.start = start

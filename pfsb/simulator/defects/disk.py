@@ -431,7 +431,7 @@ class _OnlyOldFriends(StorageIdentityHandler):
         return [i for i in others if i in unmet or i in super(_OnlyOldFriends, self).missing]
 
 
-@DEFECTS.add("newcomers-never-vouch", "Departure 55", "a server that comes back never counts one that it had not met")
+@DEFECTS.add("newcomers-never-vouch", "Departure 43", "a server that comes back never counts one that it had not met")
 def _newcomers_never_vouch(process: Any) -> None:
     become(process.replica.storage_identity, _OnlyOldFriends)
 

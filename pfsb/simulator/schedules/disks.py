@@ -515,7 +515,7 @@ def stranger_vouches(seed: int, patch: Plant | None) -> None:
 
 
 def newcomer_joined_meanwhile(seed: int, patch: Plant | None) -> None:
-    """Departure 55: a server that comes back counts one that was admitted while it was down.
+    """Departure 43: a server that comes back counts one that was admitted while it was down.
 
     Of four servers, servers 0 to 2 run. While server 0 is down, server 3 starts for the first time, and is admitted.
     Then server 1 stops, and server 0 comes back: it is one of three that run, but had never met server 3.
