@@ -47,6 +47,9 @@ class Peer:
     position: int = 0
     """The highest log position in that incarnation that is noted: two frames have told as much, or one with a vote that
     counts, or the disk of this server."""
+    told_twice: int = 0
+    """The highest log position in that incarnation that two frames have told, or the disk of this server. It shows how
+    much the peer has written between two frames, whether or not they carry votes."""
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells as
     much."""
@@ -85,7 +88,7 @@ class Peers:
         """Take over what is on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
         peer.start = record.incarnation
-        peer.position = peer.claimed_position = record.position
+        peer.position = peer.told_twice = peer.claimed_position = record.position
 
     def note_frame(self, server_id: int, start: int, position: int) -> bool:
         """Departure 43: note a frame that tells this start number and log position of its sender's storage.
@@ -106,8 +109,10 @@ class Peers:
             peer.reached_at = now
             self.on_incarnation(server_id)
         elif position >= peer.claimed_position:
-            peer.position = peer.claimed_position
+            peer.told_twice = peer.claimed_position
             peer.claimed_position = position
+            if peer.told_twice > peer.position:
+                peer.position = peer.told_twice
             peer.reached_at = now
         elif not self._may_be_late(peer, position, now):
             return False
@@ -145,19 +150,21 @@ class Peers:
         if start != peer.next_start or position < peer.next_position:
             peer.next_start, peer.next_position = start, position
             return False
-        peer.start, peer.position, peer.claimed_position = start, peer.next_position, position
+        peer.start, peer.claimed_position = start, position
+        peer.position = peer.told_twice = peer.next_position
         peer.next_start = 0
         return True
 
     def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
         """Whether a frame that tells a lower log position than `claimed_position` may be handled.
 
-        If the frame tells less than `position`, too, it is handled only while the peer runs in its latest state: then
-        later frames have overtaken it. If it tells at least `position`, it is handled in any case: only one frame has
-        told more, and that one may be forged.
+        If the frame tells less than `told_twice`, too, it is handled only while the peer runs in its latest state: then
+        later frames have overtaken it. If it tells at least `told_twice`, it is handled in any case: only one frame has
+        told more, and that one may be forged. `position` does not matter here: frames of one start come from one copy
+        of the storage (Departure 53), so a lower number only shows that a frame is late.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
-        if position < peer.position:
+        if position < peer.told_twice:
             return is_running
         if not is_running:
             peer.claimed_position = position

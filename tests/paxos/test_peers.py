@@ -48,6 +48,9 @@ class NoteTests(SynchronousTestCase):
         self.assertEqual(self.note((2, 8), (2, 8)), [False, False])
         self.peers.believe(2, 8)
         self.assertNoted(1, 9)
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.note((1, 8), (1, 8), (1, 8)), [True] * 3, "late, or overtaken by the only vote")
+        self.assertNoted(1, 9)
 
     def test_start_of_another_copy_is_refused(self) -> None:
         """Departure 53: it has the incarnation of the start that is known, and another mark, lower or higher."""

@@ -357,7 +357,7 @@ def _doubt_for_ever(process: Any) -> None:
     become(process.replica.log_positions, _DoubtsForEver)
 
 
-@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
+@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is not told so")
 def _overtaken_is_admitted(process: Any) -> None:
     @instead_of(process.replica.log_positions, "tell_known")
     def broken(_: object, server_id: int) -> None:
@@ -423,17 +423,17 @@ def _admission_told_late(process: Any) -> None:
     override(process.replica.turn, "call_first", lambda _: process.replica.turn.call)
 
 
-class _OnlyOldFriends(StorageIdentityHandler):
-    @property
-    def missing(self) -> list[int]:
-        others = self._membership.others
-        unmet = set(others) - self.known_at_start if self.returns else set()
-        return [i for i in others if i in unmet or i in super(_OnlyOldFriends, self).missing]
-
-
 @DEFECTS.add("newcomers-never-vouch", "Departure 43", "a server that comes back never counts one that it had not met")
 def _newcomers_never_vouch(process: Any) -> None:
-    become(process.replica.storage_identity, _OnlyOldFriends)
+    others = process.replica.membership.others
+
+    class OnlyOldFriends(StorageIdentityHandler):
+        @property
+        def missing(self) -> list[int]:
+            unmet = set(others) - self.known_at_start if self.returns else set()
+            return sorted(unmet.union(super().missing))
+
+    become(process.replica.storage_identity, OnlyOldFriends)
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")
