@@ -125,7 +125,7 @@ class Peers:
     def believe(self, server_id: int, position: int) -> None:
         """Departure 54: note the log position that was told by a frame in which a vote counts.
 
-        No second frame need tell it: whoever can forge a vote does more harm than to silence a server. So a storage
+        No second frame need tell it: a forged vote does more harm than to silence a server. So a storage
         that comes back without that vote is refused, even if no later frame was sent.
         """
         peer = self.by_id[server_id]
