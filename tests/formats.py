@@ -132,9 +132,7 @@ def codec(meaning: dict[str, Any], server_id: int = SENDER) -> FrameCodec:
         meaning["cluster_identity"],
         meaning["passes"],
     )
-    return FrameCodec(
-        identity, meaning["identity"], meaning["incarnation"], meaning["secret"], lambda: meaning["position"]
-    )
+    return FrameCodec(identity, meaning["identity"], meaning["start"], meaning["secret"], lambda: meaning["position"])
 
 
 def encoded_frame(meaning: dict[str, Any]) -> bytes:
@@ -230,7 +228,7 @@ _FRAME: Final[dict[str, Any]] = {
     "passes": NOT_KNOWN,
     "epoch": 0,
     "identity": b"disk-003",
-    "incarnation": 1,
+    "start": 1,
     "counter": 1,
     "position": 0,
     "secret": None,
@@ -241,7 +239,7 @@ _FULL: Final = _FRAME | {
     "cluster_identity": b"cluster!",
     "passes": b"passes 7",
     "epoch": 0x01020304,
-    "incarnation": 0x1112131415161718,
+    "start": 0x1112131415161718,
     "counter": 3,
     "position": 0x2122232425262728,
 }
@@ -280,7 +278,7 @@ GROUPS: Final[dict[str, tuple[Record, ...]]] = {
         OrderedRecord(1, EMPTY_BATCH),
         ProposalRecord(2, 7, BATCH),
     ),
-    "peers, with and without incarnation and position": (
+    "peers, with and without start number and position": (
         PeerRecord(0, b"disk-000"),
         PeerRecord(1, b"disk-001", 12, 34_567),
     ),

@@ -93,8 +93,8 @@ class VectorTests(SynchronousTestCase):
                 self.assertEqual(encoded_frame(frame), data)
                 opened = codec(frame, server_id=1).open(data)
                 self.assertEqual(
-                    (opened.sender, opened.identity, opened.incarnation, opened.position, tuple(opened.messages)),
-                    (SENDER, frame["identity"], frame["incarnation"], frame["position"], frame["messages"]),
+                    (opened.sender, opened.identity, opened.start, opened.position, tuple(opened.messages)),
+                    (SENDER, frame["identity"], frame["start"], frame["position"], frame["messages"]),
                 )
 
     def test_notices(self) -> None:

@@ -76,13 +76,18 @@ class StorageRefused(Exception):
 class IFrameReceiver(Interface):
     """The part of a server that a transport calls: the protocol (`pfsb.paxos.replica`)."""
 
-    def receive(
-        sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
-    ) -> None:
+    def receive(sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0) -> None:
         """Handle the messages of one well-formed frame of this cluster.
 
-        `identity` and `incarnation` are those of the sender's storage, and `position` is the log position that the
-        frame tells. An incarnation or position of 0 stands for one that is not known.
+        `identity` is that of the sender's storage, `start` the number of the sender's start, and `position` the log
+        position that the frame tells. A start or position of 0 stands for one that is not known.
+        """
+
+    def repeated(sender: int, identity: bytes, start: int) -> None:
+        """Answer a keyed frame that is not handled, since it was here before, or tells an earlier start.
+
+        All frames of an older copy of a storage may be such: unless the copy is told so, servers that do not know
+        better could admit it (Departure 53).
         """
 
     def peer_refused(server_id: int) -> None:
@@ -93,11 +98,12 @@ class ITransport(Interface):
     """Carries frames between servers: it may lose, delay, duplicate and reorder them, but never corrupts them."""
 
     def start(
-        receiver: IFrameReceiver, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
+        receiver: IFrameReceiver, identity: bytes, start: int, position: Callable[[], int], passes: bytes
     ) -> None:
         """Begin to receive, and call `receiver` with each frame.
 
-        `identity` and `incarnation` are those of this server's storage; each frame that is sent carries them.
+        `identity` is that of this server's storage, and `start` the number of this start (Departure 53); each frame
+        that is sent carries them.
         `position` is called for each frame that leaves, and returns the log position that the frame tells (Departure
         43). `passes` is the digest of the list of slots that this server leaves out (`pfsb.paxos.passes`): frames with
         another one are refused.

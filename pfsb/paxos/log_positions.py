@@ -28,6 +28,7 @@ from pfsb.paxos.interfaces import IStableStorage
 from pfsb.paxos.messages import Heard, KnownPosition
 from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.records import PeerRecord, Recovered
+from pfsb.paxos.start_number import are_of_two_copies, incarnation_of, start_number
 from pfsb.support.limits import NUMBER_MAX
 
 TOLD_PER_ALIVE = 4
@@ -96,6 +97,8 @@ class LogPositionHandler(Handler):
         self._storage = storage
         self._identity = b""
         self._incarnation = 0
+        self.start = 0
+        """The number by which frames name this start (Departure 53)."""
         self._first_told = 0
         """The log position that this server's frames tell until it is admitted."""
         self._left_out = 0
@@ -103,7 +106,7 @@ class LogPositionHandler(Handler):
         self.is_admitted = False
         """Whether this server has been admitted since its start (`StorageIdentityHandler`), and its disk says so."""
         self._written: dict[int, tuple[int, int]] = {}
-        """Server id -> (incarnation, position) of that server's storage in the record about it that was last given to
+        """Server id -> (start number, position) of that server's storage in the record about it that was last given to
         the storage here."""
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which that server was last sent a KNOWN_POSITION."""
@@ -113,6 +116,7 @@ class LogPositionHandler(Handler):
     def begin(self, found: Recovered) -> None:
         """Take over, at the start, what the disk of this server says about its own storage and those of the others."""
         self._identity, self._incarnation = found.identity, found.incarnation
+        self.start = start_number(found.incarnation, found.start_mark)
         own = found.peers.pop(self._data.server.server_id, None)
         self._first_told = first_told(own, found.incarnation, self._storage.position)
         self._left_out = self._storage.position - self._first_told
@@ -142,11 +146,12 @@ class LogPositionHandler(Handler):
         """Write, in the turn in which this server is admitted, how many groups its frames leave out from now on.
 
         The frames tell a higher log position only when this record is on disk. If they told it sooner, a crash could
-        lose the record, and the frames after the next start would tell a lower one.
+        lose the record, and the frames after the next start would tell a lower one. They tell it from then on: the
+        first of them may carry the vote of this turn.
         """
         own_id = self._data.server.server_id
         self._turn.append(PeerRecord(own_id, self._identity, self._incarnation, self._left_out))
-        self._turn.call(self._begin_to_tell)
+        self._turn.call_first(self._begin_to_tell)
 
     def _begin_to_tell(self) -> None:
         self.is_admitted = True
@@ -155,8 +160,8 @@ class LogPositionHandler(Handler):
         """The records of those peers whose storages are in a later state than was last written; from now on they count
         as written."""
         for server_id, peer in self._peers.by_id.items():
-            state = peer.incarnation, peer.position
-            if peer.incarnation and state != self._written.get(server_id) and max(state) <= NUMBER_MAX:
+            state = peer.start, peer.position
+            if peer.start and state != self._written.get(server_id) and max(state) <= NUMBER_MAX:
                 self._written[server_id] = state
                 yield PeerRecord(server_id, self._membership.identities[server_id], *state)
 
@@ -172,15 +177,15 @@ class LogPositionHandler(Handler):
             for record in self.due_records():
                 self._turn.append(record)
 
-    def refuse(self, sender: int, identity: bytes, incarnation: int) -> None:
-        """Answer a frame that must not be handled (`Peers.note_frame`).
+    def refuse(self, sender: int, identity: bytes, start: int) -> None:
+        """Answer a frame that must not be handled (`Peers.note_frame`, or `IFrameReceiver.repeated`).
 
-        The answer is HEARD, which asks for another frame, if the frame was the first one of a later incarnation.
+        The answer is HEARD, which asks for another frame, if the frame was the first one of a later start.
         Otherwise it is KNOWN_POSITION, which tells the sender the state that is known of its storage; at most
         `TOLD_PER_ALIVE` of these go to one server within `alive_seconds`.
         """
         own_id = self._data.server.server_id
-        if self._peers.waits_for_second(sender, incarnation):
+        if self._peers.waits_for_second(sender, start):
             self._turn.send(Heard(own_id, identity), sender)
             return
         now = self._clock.seconds()
@@ -191,7 +196,7 @@ class LogPositionHandler(Handler):
     def tell_known(self, server_id: int) -> None:
         """Tell another server, whose storage's identity is known, in which state its storage is known here."""
         peer, identity = self._peers.by_id[server_id], self._membership.identities[server_id]
-        known = KnownPosition(self._data.server.server_id, identity, peer.incarnation, peer.position)
+        known = KnownPosition(self._data.server.server_id, identity, peer.start, peer.position)
         self._turn.send(known, server_id)
 
     def is_known_by(self, server_id: int) -> bool:
@@ -223,7 +228,7 @@ class LogPositionHandler(Handler):
             return
         if self._lacks(message):
             self._doubt(message)
-        elif message.incarnation == self._incarnation:
+        elif message.start == self.start:
             self._opinions[message.server_id] = Opinion(knows_this_start=True)
 
     def _doubt(self, message: KnownPosition) -> None:
@@ -231,7 +236,7 @@ class LogPositionHandler(Handler):
         if self._doubts_in_a_row(sender) >= WORDS_BELIEVED:
             raise StorageWentBack(
                 f"this storage was further than it is: server {sender} has known it with {message.position} groups of "
-                f"records in its start number {message.incarnation}, and now it has {self.told()} in number "
+                f"records in its start number {incarnation_of(message.start)}, and now it has {self.told()} in number "
                 f"{self._incarnation}. An older copy was put back, or its log was cut. It lacks promises, and must not "
                 "vote: bring the latest data directory back"
             )
@@ -257,6 +262,11 @@ class LogPositionHandler(Handler):
         return opinion.doubts
 
     def _lacks(self, message: KnownPosition) -> bool:
-        """Whether the message names an incarnation or a log position that this storage has not reached."""
-        own = self._first_told if message.incarnation < self._incarnation else self.told()
-        return message.incarnation > self._incarnation or message.position > own
+        """Whether the message names a start or a log position that this storage has not reached.
+
+        Nor has it reached a start with the present incarnation and another mark: that is of another copy of it
+        (Departure 53).
+        """
+        own = self._first_told if message.start < self.start else self.told()
+        is_other = message.start > self.start or are_of_two_copies(message.start, self.start)
+        return is_other or message.position > own

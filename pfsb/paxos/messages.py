@@ -257,16 +257,16 @@ class KnownPosition:
     A server sends KNOWN_POSITION with each ACQUAINTED. It also sends KNOWN_POSITION in answer to a frame that it has
     refused because it knows a later state of the storage than the frame tells.
 
-    The receiver compares the told state with that of its storage. If its storage is at least as far, and the told
-    incarnation is the present one, the receiver counts the ACQUAINTED. If the told incarnation is an earlier one, the
-    message was delayed, and counts for nothing. If the told state is later, the receiver's storage has lost something.
+    The receiver compares the told state with that of its storage. If its storage is at least as far, and the told start
+    is the present one, the receiver counts the ACQUAINTED. If the told start is an earlier one, the message was
+    delayed, and counts for nothing. If the told state is later, the receiver's storage has lost something.
     """
 
     server_id: int
     identity: bytes
     """Identity of the storage. The receiver ignores the message unless it is its own."""
-    incarnation: int
-    """The latest incarnation of that storage that the sender has noted."""
+    start: int
+    """The highest start number of that storage that the sender has noted (Departure 53)."""
     position: int
     """The highest log position of that storage that the sender has noted."""
 
@@ -310,6 +310,8 @@ class Confirmed:
     number: int
 
 
+VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
+"""Kinds of messages by which a server binds itself."""
 FrequentMessage = ClientUpdate | Proposal | Accept
 """The messages that a server gets for each command."""
 RareMessage = (

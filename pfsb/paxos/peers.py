@@ -11,6 +11,7 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.start_number import are_of_two_copies
 
 NEVER = float("-inf")
 OVERTAKEN_PERIODS = 2
@@ -40,18 +41,22 @@ class Peer:
     (`Peers.doubt`)."""
     has_clients: bool = True
     """Whether clients of the peer wait for results; True until an ALIVE says that none do (Departure 25)."""
-    incarnation: int = 0
-    """The incarnation of the peer whose frames are handled (`Peers.note_frame`); 0: no frame was handled yet."""
+    start: int = 0
+    """The start number of the peer's incarnation whose frames are handled (`Peers.note_frame`); 0: no frame was handled
+    yet."""
     position: int = 0
     """The highest log position in that incarnation that counts as certain: two frames of the peer have told this
-    position or higher ones, or this server had it on its own disk."""
+    position or higher ones, or one with a vote that counts, or this server had it on its own disk."""
+    told_twice: int = 0
+    """The highest log position in that incarnation that two frames have told, or the disk of this server. It shows how
+    much the peer has written between two frames, whether or not they carry votes."""
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
     position or a higher one."""
-    next_incarnation: int = 0
-    """A later incarnation that one frame has told; 0: none. It becomes `incarnation` when another frame tells it."""
+    next_start: int = 0
+    """A later start number that one frame has told; 0: none. It becomes `start` when another frame tells it."""
     next_position: int = 0
-    """The log position that was told with `next_incarnation`."""
+    """The log position that was told with `next_start`."""
     reached_at: float = NEVER
     """Time by the clock at which a frame last told a log position that was not below `claimed_position`: at that time
     the peer ran, with its storage in the latest state that is known here."""
@@ -82,29 +87,32 @@ class Peers:
     def remember(self, record: PeerRecord) -> None:
         """Take over what is on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
-        peer.incarnation = record.incarnation
-        peer.position = peer.claimed_position = record.position
+        peer.start = record.incarnation
+        peer.position = peer.told_twice = peer.claimed_position = record.position
 
-    def note_frame(self, server_id: int, incarnation: int, position: int) -> bool:
-        """Departure 43: note a frame that tells this incarnation and log position of its sender's storage.
+    def note_frame(self, server_id: int, start: int, position: int) -> bool:
+        """Departure 43: note a frame that tells this start number and log position of its sender's storage.
 
         Returns False if the frame must not be handled: the storage was further before, or the frame is the first one of
         a later incarnation. At any time the frames of one incarnation of a server are handled, and no others. Otherwise
         a late vote of a former incarnation could count although its storage has lost it, and the present one has voted
         otherwise.
 
-        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server.
+        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server;
+        or one, if a vote in it counts (`believe`).
         """
         peer = self.by_id[server_id]
         now = self._clock.seconds()
-        if incarnation != peer.incarnation:
-            if not self._is_later(peer, incarnation, position):
+        if start != peer.start:
+            if not self._is_later(peer, start, position):
                 return False
             peer.reached_at = now
             self.on_incarnation(server_id)
         elif position >= peer.claimed_position:
-            peer.position = peer.claimed_position
+            peer.told_twice = peer.claimed_position
             peer.claimed_position = position
+            if peer.told_twice > peer.position:
+                peer.position = peer.told_twice
             peer.reached_at = now
         elif not self._may_be_late(peer, position, now):
             return False
@@ -114,35 +122,49 @@ class Peers:
         peer.refused_at = NEVER
         return True
 
-    def waits_for_second(self, server_id: int, incarnation: int) -> bool:
-        """Whether one frame of this later incarnation of a peer has come, so that the next one makes it the present
-        one."""
-        return 0 < incarnation == self.by_id[server_id].next_incarnation
+    def believe(self, server_id: int, position: int) -> None:
+        """Departure 54: note the log position that was told by a frame in which a vote counts.
 
-    def _is_later(self, peer: Peer, incarnation: int, position: int) -> bool:
-        """Take a frame with a later incarnation of a peer than the present one, and the log position that it tells.
-
-        The first such frame is noted only. With a second one of the same incarnation, whose position is not below that
-        of the first, that incarnation becomes the present one. Returns whether it has become so.
+        No second frame need tell it: a forged vote does more harm than to silence a server. So a storage
+        that comes back without that vote is refused, even if no later frame was sent.
         """
-        if incarnation < peer.incarnation or position < peer.position:
+        peer = self.by_id[server_id]
+        if position > peer.position:
+            peer.position = position
+
+    def waits_for_second(self, server_id: int, start: int) -> bool:
+        """Whether one frame of this later start of a peer has come, so that the next one makes it the present one."""
+        return 0 < start == self.by_id[server_id].next_start
+
+    def _is_later(self, peer: Peer, start: int, position: int) -> bool:
+        """Take a frame with a later start number of a peer than the present one, and the log position that it tells.
+
+        The first such frame is noted only. With a second one of the same start, whose position is not below that of the
+        first, that start becomes the present one. Returns whether it has become so.
+
+        A start with the incarnation of the present one and another mark is that of a copy of the peer's storage, and
+        never becomes the present one (Departure 53).
+        """
+        if start < peer.start or position < peer.position or are_of_two_copies(start, peer.start):
             return False
-        if incarnation != peer.next_incarnation or position < peer.next_position:
-            peer.next_incarnation, peer.next_position = incarnation, position
+        if start != peer.next_start or position < peer.next_position:
+            peer.next_start, peer.next_position = start, position
             return False
-        peer.incarnation, peer.position, peer.claimed_position = incarnation, peer.next_position, position
-        peer.next_incarnation = 0
+        peer.start, peer.claimed_position = start, position
+        peer.position = peer.told_twice = peer.next_position
+        peer.next_start = 0
         return True
 
     def _may_be_late(self, peer: Peer, position: int, now: float) -> bool:
         """Whether a frame that tells a lower log position than `claimed_position` may be handled.
 
-        If the frame tells less than `position`, too, it is handled only while the peer runs in its latest state: then
-        later frames have overtaken it. If it tells at least `position`, it is handled in any case: only one frame has
-        told more, and that one may be forged.
+        If the frame tells less than `told_twice`, too, it is handled only while the peer runs in its latest state: then
+        later frames have overtaken it. If it tells at least `told_twice`, it is handled in any case: only one frame has
+        told more, and that one may be forged. `position` does not matter here: frames of one start come from one copy
+        of the storage (Departure 53), so a lower number only shows that a frame is late.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
-        if position < peer.position:
+        if position < peer.told_twice:
             return is_running
         if not is_running:
             peer.claimed_position = position

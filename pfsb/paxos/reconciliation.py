@@ -251,7 +251,7 @@ class ReconciliationHandler(Handler):
             self._peers_asked.clear()
         self._asked_at, self._asked_behind = self._clock.seconds(), self._turn.position
         self._peers_asked.setdefault(peer, self._asked_at)
-        self._asked_position = self._peers.by_id[peer].position
+        self._asked_position = self._peers.by_id[peer].told_twice
         self._request(peer, first, self._target)
         self._awaits_reply = True
         self._arm(self.round_trip.seconds)
@@ -326,7 +326,7 @@ class ReconciliationHandler(Handler):
                 self._awaits_reply = True
                 self._arm(self.round_trip.seconds)  # the last request has not even left
                 return
-            if self._peers.by_id[self._peer].position < self._asked_position + WRITES_IN_BETWEEN:
+            if self._peers.by_id[self._peer].told_twice < self._asked_position + WRITES_IN_BETWEEN:
                 self.round_trip.back_off()
         self.ask_a_peer()
 

@@ -62,7 +62,8 @@ class PeerRecord:
     server_id: int
     identity: bytes
     incarnation: int = 0
-    """Highest incarnation of that storage that was noted (Departure 43); 0: none."""
+    """Highest start number of that storage that was noted (Departure 43); 0: none. In a record about a server's own
+    storage it is an incarnation, without the mark of a start."""
     position: int = 0
     """The log position that was noted for that incarnation; 0: none."""
 
@@ -94,6 +95,9 @@ class Recovered:
     """Eight random bytes, made with the storage."""
     incarnation: int
     """Number of times that this storage was started, this time included; on disk before any message is sent."""
+    start_mark: int = 0
+    """32 random bits of this start. They tell it from the start of another copy of the storage with the same
+    incarnation (Departure 53); 0 where no copies are made."""
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0

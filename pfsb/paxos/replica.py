@@ -36,6 +36,7 @@ from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
+    VOTES,
     Accept,
     Acquainted,
     Alive,
@@ -177,7 +178,7 @@ class Replica:
         self.view_raise = ViewRaise(core, peers, self.alive, self.election, self.progress_timer)
         self.reads = ReadIndexHandler(core, self.alive, rng)
         self.log_positions = LogPositionHandler(core, peers, storage)
-        self.storage_identity = StorageIdentityHandler(core, self.alive, self.log_positions, self.take_part)
+        self.storage_identity = StorageIdentityHandler(core, self.alive, peers, self.log_positions, self.take_part)
         self.disk_watch = DiskWatch(core, storage, self.alive)
         self.retransmission = Retransmission(
             core,
@@ -278,7 +279,7 @@ class Replica:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
         self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
         passes = list_digest(found.passes)
-        self._transport.start(self, found.identity, found.incarnation, self.log_positions.told, passes)
+        self._transport.start(self, found.identity, self.log_positions.start, self.log_positions.told, passes)
         self.turn.run(self._begin_admission, found.identity)
         self.retransmission.start()
 
@@ -339,16 +340,19 @@ class Replica:
         self.client_updates.on_client_update(update, self.data.server.server_id)
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
     ) -> None:
-        self.turn.run(self._receive, sender, identity, messages, incarnation, position)
+        self.turn.run(self._receive, sender, identity, messages, start, position)
+
+    def repeated(self, sender: int, identity: bytes, start: int) -> None:
+        # Of the present start it is a late copy, which a network may make of each frame: not worth a turn.
+        if self.membership.identities.get(sender) == identity and start != self.peers.by_id[sender].start:
+            self.turn.run(self.log_positions.refuse, sender, identity, start)
 
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
-    def _receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int, position: int
-    ) -> None:
+    def _receive(self, sender: int, identity: bytes, messages: Sequence[Message], start: int, position: int) -> None:
         """Handle all messages of one frame, which are one event and so one turn.
 
         While this server's disk is in trouble, most messages are discarded (`DiskWatch`).
@@ -360,8 +364,8 @@ class Replica:
         storage_identity = self.storage_identity
         if not storage_identity.is_who_it_says(sender, identity, messages):
             return
-        if not self.peers.note_frame(sender, incarnation, position):
-            self.log_positions.refuse(sender, identity, incarnation)
+        if not self.peers.note_frame(sender, start, position):
+            self.log_positions.refuse(sender, identity, start)
             return
         for message in messages:
             if self._tracer is not None:
@@ -372,6 +376,8 @@ class Replica:
                 line = self.dispatch(message, sender)
             if line is not None:
                 self._discard(message, line)
+            elif type(message) in VOTES:
+                self.peers.believe(sender, position)
 
     def dispatch(self, message: Message, sender: int) -> str | None:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in

@@ -41,7 +41,7 @@ from pfsb.paxos.messages import (
     ReconciliationRequest,
     Stranger,
 )
-from pfsb.paxos.peers import NEVER
+from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.records import PeerRecord
 
 FOR_NEWCOMERS = (
@@ -81,12 +81,14 @@ class StorageIdentityHandler(Handler):
         self,
         core: Core,
         alive: AliveHandler,
+        peers: Peers,
         positions: LogPositionHandler,
         on_admitted: Callable[[], None],
     ) -> None:
         """`on_admitted` is called once, in a turn, when this server may vote and lead."""
         super().__init__(core)
         self._alive = alive
+        self._peers = peers
         self._positions = positions
         self._on_admitted = on_admitted
         self._identity = b""
@@ -143,11 +145,13 @@ class StorageIdentityHandler(Handler):
     def _counts(self, server_id: int) -> bool:
         """Whether another server counts for the admission of this one.
 
-        A server that comes back does not count one that it meets for the first time: that one cannot know whether this
-        storage was further before.
+        A server that comes back counts one that it meets for the first time only if that one was admitted, which its
+        log position shows (Departure 43). Before, that one has voted for nothing, and cannot know whether this storage
+        was further.
         """
         knows = server_id in self._acquainted and self._positions.is_known_by(server_id)
-        return knows and (not self.returns or server_id in self.known_at_start)
+        was_admitted = self._peers.by_id[server_id].position > 0
+        return knows and (not self.returns or server_id in self.known_at_start or was_admitted)
 
     @property
     def needed(self) -> int:

@@ -63,8 +63,11 @@ class Outbox:
     calls: list[Call] = field(factory=list)
     has_executed: bool = False
     """Whether one of the turns has executed a slot."""
+    first: tuple[Callable[[], None], ...] = ()
+    """Functions that are called before the messages leave."""
 
     def extend(self, other: Outbox) -> None:
+        self.first += other.first
         self.messages += other.messages
         self.calls += other.calls
 
@@ -173,6 +176,12 @@ class Turn:
         """Let `function`, which answers a client, be called when all records forced up to this turn are on disk."""
         assert self._running, "calls are made in a turn"
         self._outbox.calls.append((function, args, None))
+
+    def call_first(self, function: Callable[[], None]) -> None:
+        """Let `function` be called when all records forced up to this turn are on disk, before the messages of this
+        turn leave."""
+        assert self._running, "calls are made in a turn"
+        self._outbox.first += (function,)
 
     def answer(self, function: Callable[..., None], results: Sequence[Any], refusal: Any) -> None:
         """Call `function(results)`, which answers a client, once: when all records forced up to this turn are on disk.
@@ -317,7 +326,7 @@ class Turn:
             refusals, self._refusals = self._refusals, []
             self._make(refusals)
         outbox = self._outbox
-        if outbox.messages or outbox.calls or outbox.has_executed:
+        if outbox.messages or outbox.calls or outbox.has_executed or outbox.first:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
@@ -354,6 +363,8 @@ class Turn:
                 outbox = gate.popleft()[1]
                 while gate and gate[0][0] <= self.durable_position:
                     outbox.extend(gate.popleft()[1])
+                for function in outbox.first:
+                    function()
                 if outbox.messages:
                     self._dispatch(outbox.messages)
                 self._make(outbox.calls)

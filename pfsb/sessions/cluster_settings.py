@@ -19,7 +19,11 @@ from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX, WINDOW_MAX
 from pfsb.support.spelling import nearest
 
 RULES_KNOWN: Final = 1
-"""The latest version of the rules of execution that this server can follow; it can follow all earlier ones, too."""
+"""The latest version of the rules of execution that this server can follow; it can follow all earlier ones, too.
+
+A change of execution raises it only if a released version follows other rules: the former ones must stay then, for
+clusters that have them.
+"""
 
 APPLICATIONS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000

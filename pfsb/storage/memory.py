@@ -15,11 +15,12 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Record, Recovered, ViewRecord
+from pfsb.paxos.start_number import start_number
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
 from pfsb.storage.refusals import history_gap
-from pfsb.support.limits import IDENTITY_BYTES
+from pfsb.support.limits import IDENTITY_BYTES, START_MARK_BYTES
 
 
 class ReserveUsedUp(Exception):
@@ -33,6 +34,8 @@ class MemoryDisk:
 
     identity: bytes = b""
     incarnation: int = 0
+    start_mark: int = 0
+    """The random mark of the last start. A real disk does not keep it."""
     position: int = 0
     """Number of groups that are completely on this disk, counted since the disk was made; each start counts as one
     more."""
@@ -52,8 +55,19 @@ class MemoryDisk:
         now = self.contents
         contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers))
         return MemoryDisk(
-            self.identity, self.incarnation, self.position, contents, dict(self.passes), forgotten=self.forgotten
+            self.identity,
+            self.incarnation,
+            self.start_mark,
+            self.position,
+            contents,
+            dict(self.passes),
+            forgotten=self.forgotten,
         )
+
+    @property
+    def start_number(self) -> int:
+        """The number by which frames name the last start with this disk (Departure 53)."""
+        return start_number(self.incarnation, self.start_mark)
 
     def first_gap(self) -> int | None:
         """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
@@ -173,6 +187,7 @@ class MemoryStorage:
         disk.in_use = self.running = True
         disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
         disk.incarnation += 1
+        disk.start_mark = int.from_bytes(self._random_bytes(START_MARK_BYTES), "big")
         disk.position += 1
         return self._recovered()
 
@@ -349,6 +364,7 @@ class MemoryStorage:
         return Recovered(
             identity=disk.identity,
             incarnation=disk.incarnation,
+            start_mark=disk.start_mark,
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=disk.local_aru,

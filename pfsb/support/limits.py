@@ -11,6 +11,9 @@ SERVER_ID_MAX: Final = 65_535
 """Largest id of a server: frames have 16 bits for it."""
 IDENTITY_BYTES: Final = 8
 """Length, in bytes, of a storage's random identity; it shows servers that a peer has lost its disk (Departure 12)."""
+START_MARK_BYTES: Final = 4
+"""Length, in bytes, of the random mark of a start of a server; it tells the starts of two copies of a data directory
+apart (Departure 53)."""
 CLIENT_ID_CHARS_MAX: Final = 300
 """Maximum characters of the name of a Paxos client, and of the client id of a session."""
 PAYLOAD_BYTES_MAX: Final = 56_000

@@ -19,6 +19,7 @@ from attrs.setters import frozen as frozen_attribute
 from attrs.setters import validate
 from xxhash import xxh3_128
 
+from pfsb.paxos.start_number import incarnation_of
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.notices import TAG_BYTES, TYPE_OF, Notice, decode_notice
 from pfsb.transports.replay import ReplayGuard
@@ -44,7 +45,7 @@ FLAG_KEYED: Final = 1
 
 HEADER: Final = struct.Struct(">4sBBBI8s8s8sIH8sQQQ")
 """The header without its tag: magic, version, type, flags, size of the body, cluster digest, cluster identity, pass
-digest, epoch of the membership (0 so far), sender, storage identity, incarnation, counter of the sender's frames, log
+digest, epoch of the membership (0 so far), sender, storage identity, start number, counter of the sender's frames, log
 position.
 """
 _IN_PARTS: Final = struct.Struct(">7sI28sH8sQQQ")
@@ -101,6 +102,22 @@ class FrameRefused(Exception):
     def __init__(self, reason: RefusalReason, text: str) -> None:
         super().__init__(text)
         self.reason = reason
+
+
+class FrameRepeated(FrameRefused):
+    """Raised for a keyed frame that was here before, or is of an earlier start of its sender than one that was here.
+
+    `sender`, `identity` and `start` are what its header tells: the sender's id, its storage, and the number of its
+    start.
+    """
+
+    def __init__(self, sender: int, identity: bytes, start: int, counter: int) -> None:
+        super().__init__(
+            "replay", f"frame {incarnation_of(start)}/{counter} of server {sender} was here, or is too old"
+        )
+        self.sender = sender
+        self.identity = identity
+        self.start = start
 
 
 class FrameTooLarge(ValueError):
@@ -177,7 +194,7 @@ class OpenedFrame(NamedTuple):
 
     sender: int
     identity: bytes
-    incarnation: int
+    start: int
     position: int
     """Log position that the frame tells: the number of groups that the sender had written while admitted (Departure
     43)."""
@@ -202,8 +219,8 @@ class FrameCodec:
 
     A keyed tag proves that a server of the cluster made the frame: header and body cannot be changed or recombined
     without the secret. It does not prove which server it was, since all of them share the secret, and does not encrypt.
-    Each frame of one storage has another pair of incarnation and counter, because the incarnation is counted on disk
-    before the server sends anything; so a receiver can refuse repetitions (`ReplayGuard`). It does so with a secret
+    Each frame of one storage has another pair of start number and counter, because starts are counted on disk before
+    the server sends anything; so a receiver can refuse repetitions (`ReplayGuard`). It does so with a secret
     only: without one, a forged counter could silence a server.
     """
 
@@ -212,7 +229,7 @@ class FrameCodec:
 
     membership: FrameIdentity
     identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
-    incarnation: int
+    start: int
     secret: bytes | None = field(default=None, repr=False)
     position: Callable[[], int] = _nothing_written
     """Returns the log position that the next frame tells: see `ITransport.start`."""
@@ -289,7 +306,7 @@ class FrameCodec:
         us = self.membership
         number = next(self._counter)
         head = _IN_PARTS.pack(
-            marks, len(body), us.shared, us.server_id, self.identity, self.incarnation, number, self.position()
+            marks, len(body), us.shared, us.server_id, self.identity, self.start, number, self.position()
         )
         return head + self.tag(head, body) + body
 
@@ -311,7 +328,7 @@ class FrameCodec:
         """
         if not OVERHEAD_BYTES <= len(frame) <= FRAME_BYTES_MAX:
             raise FrameRefused("size", f"{len(frame)} bytes; a frame has {OVERHEAD_BYTES} to {FRAME_BYTES_MAX}")
-        marks, size, shared, sender, identity, incarnation, counter, position = _IN_PARTS.unpack_from(frame)
+        marks, size, shared, sender, identity, start, counter, position = _IN_PARTS.unpack_from(frame)
         us = self.membership
         is_alike = shared == us.shared
         if marks != self._marks or len(frame) != OVERHEAD_BYTES + size or not is_alike:
@@ -322,12 +339,12 @@ class FrameCodec:
             self.check_shared(shared, sender)
         if sender not in us.peers:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
-        if self._flags and not came_in_parts and not self._replays.admit(sender, identity, incarnation, counter):
-            raise FrameRefused("replay", f"frame {incarnation}/{counter} of server {sender} was here, or is too old")
+        if self._flags and not came_in_parts and not self._replays.admit(sender, identity, start, counter):
+            raise FrameRepeated(sender, identity, start, counter)
         try:
             if marks[_TYPE_AT] in _NOTICE_TYPES:
-                return OpenedFrame(sender, identity, incarnation, position, [], decode_notice(marks[_TYPE_AT], body))
-            return OpenedFrame(sender, identity, incarnation, position, decode_all(sender, body))
+                return OpenedFrame(sender, identity, start, position, [], decode_notice(marks[_TYPE_AT], body))
+            return OpenedFrame(sender, identity, start, position, decode_all(sender, body))
         except Malformed as error:
             raise FrameRefused("body", str(error)) from error
 

@@ -5,7 +5,7 @@ A network moves the frames. It gives `Links` a `FrameSender`, a function that se
 address. UDP is one such network; a network in memory would be connected like this:
 
     links = Links(membership, clock, faults, lambda peer, frame: network.carry(own_id, peer, frame))
-    links.start(receiver, identity, incarnation, position)
+    links.start(receiver, identity, start, position)
     network.attach(own_id, links.frame_arrived)
 """
 
@@ -22,7 +22,15 @@ from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused, OpenedFrame
+from pfsb.transports.frames import (
+    FRAME_BYTES_MAX,
+    NOT_KNOWN,
+    FrameCodec,
+    FrameIdentity,
+    FrameRefused,
+    FrameRepeated,
+    OpenedFrame,
+)
 from pfsb.transports.notices import Notice
 from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
@@ -153,14 +161,14 @@ class Links:
         self,
         receiver: IFrameReceiver,
         identity: bytes,
-        incarnation: int,
+        start: int,
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
         """Begin to send and to take frames; the arguments are those of `ITransport.start`. Raises ValueError if the
         secret or the identity cannot be used."""
         self.membership.passes = passes
-        self._codec = FrameCodec(self.membership, identity, incarnation, self._secret, position)
+        self._codec = FrameCodec(self.membership, identity, start, self._secret, position)
         self._receiver = receiver
         self._paths = {peer: self._path(self._codec, peer) for peer in sorted(self.membership.peers)}
 
@@ -296,11 +304,13 @@ class Links:
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
-            sender, identity, incarnation, position, messages, notice = self._codec.open(frame)
+            sender, identity, start, position, messages, notice = self._codec.open(frame)
             if not self._is_from(sender, source):
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
+            if isinstance(refusal, FrameRepeated):
+                self._receiver.repeated(refusal.sender, refusal.identity, refusal.start)
             return
         if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1
@@ -309,7 +319,7 @@ class Links:
             self._notice_arrived(self._codec, sender, notice, frame, source)
             return
         _count(messages, self.counters.messages_in)
-        self._receiver.receive(sender, identity, messages, incarnation, position)
+        self._receiver.receive(sender, identity, messages, start, position)
 
     def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
         """Give a notice, which came in `frame` from the address `source`, to the path of its sender. If the notice was
@@ -328,7 +338,7 @@ class Links:
             return
         if opened is not None and self._receiver is not None:
             _count(opened.messages, self.counters.messages_in)
-            self._receiver.receive(sender, opened.identity, opened.messages, opened.incarnation, opened.position)
+            self._receiver.receive(sender, opened.identity, opened.messages, opened.start, opened.position)
 
     def _refuse(self, refusal: FrameRefused, source: object) -> None:
         self.counters.refused[refusal.reason] += 1

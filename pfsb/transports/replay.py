@@ -22,23 +22,23 @@ _MASK = (1 << WINDOW_FRAMES) - 1
 class ReplayWindow:
     """The frame counters that were received from one storage of a peer, to tell new frames from repeated ones.
 
-    Each counter is admitted once, and only in the latest incarnation seen. A counter that is lower than the highest one
-    by `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
+    Each counter is admitted once, and only in the latest start seen. A counter that is lower than the highest one by
+    `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
     after a restart the receiver admits replayed frames until the sender's next frame arrives. The protocol is safe with
     any message delivered late or twice, so this costs time, not safety.
     """
 
-    incarnation: int = 0
+    start: int = 0
     highest: int = 0
     _seen: int = 0
     """Bits for the counters that were admitted: bit k stands for the counter `highest` - k."""
 
-    def admit(self, incarnation: int, counter: int) -> bool:
-        """Decide whether the frame with this incarnation and counter is new, and remember that it has come."""
-        if incarnation < self.incarnation:
+    def admit(self, start: int, counter: int) -> bool:
+        """Decide whether the frame with this start number and counter is new, and remember that it has come."""
+        if start < self.start:
             return False
-        if incarnation > self.incarnation:
-            self.incarnation, self.highest, self._seen = incarnation, 0, 0
+        if start > self.start:
+            self.start, self.highest, self._seen = start, 0, 0
         if counter > self.highest:
             self._advance(counter)
             return True
@@ -59,13 +59,13 @@ class ReplayWindow:
 class ReplayGuard:
     """The replay windows of all peers: one window for each pair of server id and storage identity.
 
-    One window for each id would not do: a server that lost its disk starts again at incarnation 1. Its frames must be
+    One window for each id would not do: a server that lost its disk counts its starts from 1 again. Its frames must be
     admitted, so that it can be told that its storage is not the one known under its id (Departure 12).
     """
 
     _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
 
-    def admit(self, sender: int, identity: bytes, incarnation: int, counter: int) -> bool:
+    def admit(self, sender: int, identity: bytes, start: int, counter: int) -> bool:
         """Decide whether a frame is new, and remember that it has come.
 
         The caller must have checked the frame's tag before. Otherwise a forged counter could make the replay window
@@ -77,4 +77,4 @@ class ReplayGuard:
             if len(storages) >= STORAGES_MAX:
                 del storages[next(iter(storages))]
             window = storages[identity] = ReplayWindow()
-        return window.admit(incarnation, counter)
+        return window.admit(start, counter)

@@ -254,7 +254,7 @@ class UDPTransport:
         self,
         receiver: IFrameReceiver,
         identity: bytes,
-        incarnation: int,
+        start: int,
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
@@ -264,7 +264,7 @@ class UDPTransport:
         If this server's own host is a name, the port is opened once the name has an address. Raises `PortTaken` (a
         `CannotListenError`) if the own address is known and cannot be used, or ValueError if the secret cannot be used.
         """
-        self.links.start(receiver, identity, incarnation, position, passes)
+        self.links.start(receiver, identity, start, position, passes)
         try:
             self._listen()
         except CannotListenError:

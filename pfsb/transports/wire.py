@@ -117,7 +117,7 @@ def encode_later(message: KnownPosition) -> bytes:
 
     Such messages travel in frames of the type `TYPE_LATER_MESSAGES`, in the body of which these bytes stand.
     """
-    row = (MessageKind.KNOWN_POSITION, message.identity, message.incarnation, message.position)
+    row = (MessageKind.KNOWN_POSITION, message.identity, message.start, message.position)
     packed: bytes = msgpack.packb(row)
     return packed
 
@@ -255,8 +255,8 @@ def decode(sender: int, row: object) -> Message:
             return Acquainted(sender, _identity(identity))
         case (MessageKind.HEARD, identity):
             return Heard(sender, _identity(identity))
-        case (MessageKind.KNOWN_POSITION, identity, incarnation, position):
-            known = checked_number("incarnation", incarnation), checked_number("position", position)
+        case (MessageKind.KNOWN_POSITION, identity, start, position):
+            known = checked_number("start", start), checked_number("position", position)
             return KnownPosition(sender, _identity(identity), *known)
         case (MessageKind.READ_REQUEST, number):
             return ReadRequest(sender, checked_number("number", number))

@@ -123,9 +123,7 @@ class FakeTransport:
     sent: list[Sent] = field(factory=list)
     running: bool = False
 
-    def start(
-        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
-    ) -> None:
+    def start(self, receiver: Any, identity: bytes, start: int, position: Callable[[], int], passes: bytes) -> None:
         self.running = True
 
     def know_cluster(self, identity: bytes) -> None:
@@ -241,7 +239,7 @@ class ReplicaTestCase(SynchronousTestCase):
 
     def _known_to(self, peer: int) -> None:
         self.replica.log_positions.on_known_position(
-            KnownPosition(peer, self.found.identity, self.found.incarnation, 0)
+            KnownPosition(peer, self.found.identity, self.replica.log_positions.start, 0)
         )
         self.replica.storage_identity.on_acquainted(Acquainted(peer, self.found.identity))
 

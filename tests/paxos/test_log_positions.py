@@ -6,14 +6,15 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.log_positions import DOUBT_PERIODS, SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
 from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.paxos.start_number import start_number
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
-from tests.paxos.messages import view_change
+from tests.paxos.messages import accept, view_change
 
 
 def state(server_id: int, incarnation: int, position: int) -> KnownPosition:
     """A message of `server_id` to server 2 about its storage."""
-    return KnownPosition(server_id, identity_of(2), incarnation, position)
+    return KnownPosition(server_id, identity_of(2), start_number(incarnation, 0), position)
 
 
 class RefusalTests(ReplicaTestCase):
@@ -21,7 +22,7 @@ class RefusalTests(ReplicaTestCase):
 
     def after_start(self) -> None:
         for _ in range(2):
-            self.replica.receive(3, identity_of(3), [], 4, 100)
+            self.replica.receive(3, identity_of(3), [], start_number(4, 7), 100)
         self.assertSent(Heard(2, identity_of(3)), to=3)
         self._after_event()
 
@@ -29,17 +30,17 @@ class RefusalTests(ReplicaTestCase):
         """The storage has forgotten votes, and its new ones may contradict them."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
         for _ in range(2):
-            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 99)
         self.assertFalse(self.replica.progress_timer.running, "two of five vote for view 1")
-        self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
+        self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
 
     def test_server_is_told_seldom(self) -> None:
         """Each frame of a refused server would be answered otherwise."""
         for _ in range(10):
-            self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+            self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 99)
         self.assertEqual(len(self.take(KnownPosition)), 1)
         self.advance(self.settings.alive_seconds)
-        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 99)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 99)
         self.assertEqual(len(self.take(KnownPosition)), 1)
         self.take(ViewChange)
 
@@ -48,19 +49,37 @@ class RefusalTests(ReplicaTestCase):
         something."""
         new = Alive(3, 0, State.LEADER_ELECTION, 0)
         for question, position in ((Heard(3, identity_of(2)), 99), (new, 99), (Heard(3, identity_of(2)), 100)):
-            self.replica.receive(3, identity_of(3), [question], 4, position)
+            self.replica.receive(3, identity_of(3), [question], start_number(4, 7), position)
             self.assertSent(Acquainted(2, identity_of(3)), to=3)
-            self.assertSent(KnownPosition(2, identity_of(3), 4, 100), to=3)
+            self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
 
     def test_first_frame_of_a_later_start_is_answered_by_a_question(self) -> None:
         """The answer is the second frame, from which on this start's frames count."""
         self.replica.receive(1, identity_of(1), [view_change(1, 1)])
-        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 101)
         self.assertFalse(self.replica.progress_timer.running)
         self.assertSent(Heard(2, identity_of(3)), to=3)
-        self.replica.receive(3, identity_of(3), [view_change(3, 1)], 5, 101)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(5, 7), 101)
         self.assertTrue(self.replica.progress_timer.running, "three of five vote for view 1")
         self.take(ViewChange)
+
+    def test_keyed_frame_of_an_earlier_start_is_answered_although_the_transport_keeps_it(self) -> None:
+        """Departure 53: all frames of an older copy may be taken for repetitions."""
+        for start in (start_number(3, 7), start_number(4, 5)):
+            self.replica.repeated(3, identity_of(3), start)
+            self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
+            self.advance(self.settings.alive_seconds)
+        self.replica.repeated(3, identity_of(3), start_number(4, 7))
+        self.replica.repeated(3, b"stranger", start_number(3, 7))
+        self.assertNotSent(KnownPosition)
+        self.take(ViewChange)
+
+    def test_vote_that_counts_makes_its_position_known(self) -> None:
+        """Departure 54: no later frame may tell it. A vote that Figure 4 discards does not."""
+        self.replica.receive(3, identity_of(3), [accept(3, 2**30, 1)], start_number(4, 7), 120)
+        self.assertEqual(self.replica.peers.by_id[3].position, 100)
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(4, 7), 130)
+        self.assertEqual(self.replica.peers.by_id[3].position, 130)
 
 
 class NoteTests(ReplicaTestCase):
@@ -68,7 +87,8 @@ class NoteTests(ReplicaTestCase):
 
     def frames(self, *states: tuple[int, int]) -> None:
         for each in states:
-            self.replica.receive(3, identity_of(3), [], *each)
+            incarnation, position = each
+            self.replica.receive(3, identity_of(3), [], start_number(incarnation, 7), position)
         self._after_event()
         self.take(Heard)
 
@@ -78,13 +98,13 @@ class NoteTests(ReplicaTestCase):
         self.take_records(PeerRecord)
         self.hold_syncs = True
         self.frames((2, 9), (2, 9))
-        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 2, 9)])
-        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], 2, 9)
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), start_number(2, 7), 9)])
+        self.replica.receive(3, identity_of(3), [Heard(3, identity_of(2))], start_number(2, 7), 9)
         self.assertNotSent(Acquainted)
         self.assertNotSent(KnownPosition)
         self.storage.finish_all()
         self.assertSent(Acquainted(2, identity_of(3)), to=3)
-        self.assertSent(KnownPosition(2, identity_of(3), 2, 9), to=3)
+        self.assertSent(KnownPosition(2, identity_of(3), start_number(2, 7), 9), to=3)
 
     def test_disk_in_trouble_is_not_asked_to_write_a_start(self) -> None:
         """The record goes to disk later, with others."""
@@ -94,7 +114,9 @@ class NoteTests(ReplicaTestCase):
         self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
         self.frames((1, 7), (1, 7))
         self.assertEqual(self.take_records(PeerRecord), [])
-        self.assertEqual(list(self.replica.log_positions.due_records()), [PeerRecord(3, identity_of(3), 1, 7)])
+        self.assertEqual(
+            list(self.replica.log_positions.due_records()), [PeerRecord(3, identity_of(3), start_number(1, 7), 7)]
+        )
         self.flushLoggedErrors()
         self.take(ViewChange)
 
@@ -115,7 +137,7 @@ class NoteTests(ReplicaTestCase):
         self.frames((1, 7), (1, 9))
         for _ in range(SYNCS_PER_NOTE):
             self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
-        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), 1, 7)])
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), start_number(1, 7), 7)])
         for _ in range(SYNCS_PER_NOTE):
             self.replica.perform(self.replica.turn.append, ViewRecord(1, 1))
         self.assertEqual(self.take_records(PeerRecord), [])
@@ -214,7 +236,7 @@ class AccusedTests(ReplicaTestCase):
 
     def test_word_about_another_storage_is_nothing(self) -> None:
         """The word was meant for a storage that had this id before."""
-        self.receive(KnownPosition(1, b"brandnew", 9, 99))
+        self.receive(KnownPosition(1, b"brandnew", start_number(9, 0), 99))
         self.assertFalse(self.replica.log_positions.is_doubted)
 
     def test_server_that_lacks_something_does_not_vote(self) -> None:
@@ -291,6 +313,26 @@ class AccusedTests(ReplicaTestCase):
         self.assertEqual(self.failures, [])
         self.take(Heard)
         self.flushLoggedErrors()
+
+    def test_word_about_another_copy_takes_no_doubt_back(self) -> None:
+        """Departure 53: it names the present incarnation, and is about a start with another mark."""
+        self.receive(state(1, 3, 51))
+        for sender in (1, 3, 4, 5):
+            self.receive(Acquainted(sender, identity_of(2)))
+            self.receive(KnownPosition(sender, identity_of(2), start_number(3, 9), 40))
+        self.assertTrue(self.replica.log_positions.is_doubted)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.take(Heard)
+        self.flushLoggedErrors()
+
+    def test_word_about_another_copy_stops_the_server_when_it_is_repeated(self) -> None:
+        """One of the two storages lacks what the other has voted for, whatever their positions are."""
+        word = KnownPosition(1, identity_of(2), start_number(3, 9), 0)
+        self.hear_again_and_again(word, WORDS_BELIEVED - 1)
+        self.assertEqual(self.failures, [])
+        self.hear_again_and_again(word, 1)
+        self.assertIsNotNone(self.failures.pop().check(StorageWentBack))
+        self.take(Heard)
 
     def test_server_that_takes_the_storage_again_is_believed(self) -> None:
         """The first words were wrong: the next frame of the true server takes them back."""

@@ -30,7 +30,7 @@ class Frames:
 
     sent: list[tuple[tuple[Message, ...], int | None]] = field(factory=list)
 
-    def start(self, receiver: object, identity: bytes, incarnation: int) -> None:
+    def start(self, receiver: object, identity: bytes, start: int) -> None:
         raise AssertionError("nothing is received here")
 
     def know_cluster(self, identity: bytes) -> None:

@@ -9,6 +9,7 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.peers import OVERTAKEN_PERIODS, Peers
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.start_number import incarnation_of, start_number
 
 SETTINGS = Settings()
 SILENCE = OVERTAKEN_PERIODS * SETTINGS.alive_seconds + 0.01
@@ -23,10 +24,10 @@ class NoteTests(SynchronousTestCase):
         self.peer = self.peers.by_id[2]
 
     def note(self, *states: tuple[int, int]) -> list[bool]:
-        return [self.peers.note_frame(2, *state) for state in states]
+        return [self.peers.note_frame(2, start_number(incarnation, 7), p) for incarnation, p in states]
 
     def assertNoted(self, incarnation: int, position: int) -> None:
-        self.assertEqual((self.peer.incarnation, self.peer.position), (incarnation, position))
+        self.assertEqual((incarnation_of(self.peer.start), self.peer.position), (incarnation, position))
 
     def test_state_is_noted_when_a_second_frame_tells_as_much(self) -> None:
         """A single frame may be forged. Of a later incarnation it is not handled either."""
@@ -38,6 +39,27 @@ class NoteTests(SynchronousTestCase):
         ):
             self.assertEqual(self.note(state), [handled])
             self.assertNoted(*noted)
+
+    def test_position_with_a_vote_that_counts_is_noted_at_once(self) -> None:
+        """Departure 54: the frame may be the last one, and its vote may be lost."""
+        self.note((1, 7), (1, 7), (1, 9))
+        self.peers.believe(2, 9)
+        self.assertNoted(1, 9)
+        self.assertEqual(self.note((2, 8), (2, 8)), [False, False])
+        self.peers.believe(2, 8)
+        self.assertNoted(1, 9)
+        self.clock.advance(SILENCE)
+        self.assertEqual(self.note((1, 8), (1, 8), (1, 8)), [True] * 3, "late, or overtaken by the only vote")
+        self.assertNoted(1, 9)
+
+    def test_start_of_another_copy_is_refused(self) -> None:
+        """Departure 53: it has the incarnation of the start that is known, and another mark, lower or higher."""
+        self.note((2, 9), (2, 9))
+        for mark in (6, 8):
+            handled = [self.peers.note_frame(2, start_number(2, mark), 20) for _ in range(3)]
+            self.assertEqual(handled, [False] * 3)
+        self.assertNoted(2, 9)
+        self.assertEqual(self.note((3, 9), (3, 9)), [False, True])
 
     def test_overtaken_frame_of_a_running_server_is_taken(self) -> None:
         """Networks change the order of frames."""
@@ -76,11 +98,11 @@ class NoteTests(SynchronousTestCase):
     def test_later_incarnation_is_told_before_its_frame_is_handled(self) -> None:
         """The handler writes that incarnation to disk."""
         told: list[tuple[int, int, int]] = []
-        self.peers.on_incarnation = lambda i: told.append((i, self.peer.incarnation, self.peer.position))
+        self.peers.on_incarnation = lambda i: told.append((i, incarnation_of(self.peer.start), self.peer.position))
         self.note((1, 7), (1, 8), (1, 9), (2, 20))
-        self.assertTrue(self.peers.waits_for_second(2, 2))
+        self.assertTrue(self.peers.waits_for_second(2, start_number(2, 7)))
         self.note((1, 9), (2, 21), (2, 22))
-        self.assertFalse(self.peers.waits_for_second(2, 2))
+        self.assertFalse(self.peers.waits_for_second(2, start_number(2, 7)))
         self.assertEqual(told, [(2, 1, 7), (2, 2, 20)])
 
     def test_earlier_start_is_refused(self) -> None:
@@ -99,7 +121,7 @@ class NoteTests(SynchronousTestCase):
 
     def test_forged_frame_silences_nobody(self) -> None:
         """One frame with a state that cannot be reached, in any respect."""
-        for forged in ((1, 1 << 60), (1 << 60, 9), (1 << 60, 1 << 60)):
+        for forged in ((1, 1 << 60), (1 << 30, 9), (1 << 30, 1 << 60)):
             self.setUp()
             self.note((1, 8), (1, 9), forged)
             for position in range(9, 40):
@@ -110,6 +132,6 @@ class NoteTests(SynchronousTestCase):
 
     def test_state_on_disk_is_known_after_a_restart(self) -> None:
         """The peer may have been put back while this server was down."""
-        self.peers.remember(PeerRecord(2, b"disk-002", 4, 100))
+        self.peers.remember(PeerRecord(2, b"disk-002", start_number(4, 7), 100))
         self.assertEqual(self.note((4, 99), (5, 99), (3, 100)), [False] * 3)
         self.assertEqual(self.note((4, 100)), [True])

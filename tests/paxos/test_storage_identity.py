@@ -16,6 +16,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.start_number import start_number
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, prepare, vc_proof, view_change
 
@@ -24,7 +25,7 @@ OTHER = b"brandnew"
 
 def known(server_id: int, identity: bytes = identity_of(2)) -> tuple[Acquainted, KnownPosition]:
     """The answer of a server that knows this identity of server 2's storage, in its first start."""
-    return Acquainted(server_id, identity), KnownPosition(server_id, identity, 1, 0)
+    return Acquainted(server_id, identity), KnownPosition(server_id, identity, start_number(1, 0), 0)
 
 
 class NewcomerTests(ReplicaTestCase):
@@ -78,7 +79,7 @@ class NewcomerTests(ReplicaTestCase):
             self.receive(*known(sender, OTHER))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         for sender in (1, 3, 4, 5):
-            self.receive(Acquainted(sender, OTHER), KnownPosition(sender, identity_of(2), 1, 0))
+            self.receive(Acquainted(sender, OTHER), KnownPosition(sender, identity_of(2), start_number(1, 0), 0))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
 
     def test_acquaintance_alone_does_not_count(self) -> None:
@@ -89,7 +90,7 @@ class NewcomerTests(ReplicaTestCase):
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.assertEqual(self.replica.storage_identity.missing, [1, 3, 4, 5])
         for sender in (1, 3, 4):
-            self.receive(KnownPosition(sender, identity_of(2), 1, 0))
+            self.receive(KnownPosition(sender, identity_of(2), start_number(1, 0), 0))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         self.assertSent(ViewChange(2, 1))
 
@@ -181,6 +182,19 @@ class RestartTests(ReplicaTestCase):
         self.receive(*known(3))
         self.assertFalse(self.replica.storage_identity.is_newcomer)
         for kind in (Heard, ViewChange, ReconciliationRequest):
+            self.take(kind)
+
+    def test_server_that_comes_back_counts_one_that_was_admitted_meanwhile(self) -> None:
+        """Departure 43: that one has voted, as its log position shows; otherwise a majority would wait for others."""
+        self.found.last_installed = self.found.last_attempted = 3
+        del self.found.peers[5]
+        self.start()
+        self.receive(*known(1))
+        for _ in range(3):
+            self.replica.receive(5, identity_of(5), [Heard(5, identity_of(2)), *known(5)], start_number(1, 3), 2)
+        self.advance(2 * self.settings.alive_seconds)
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        for kind in (Acquainted, Heard, KnownPosition, ViewChange, ReconciliationRequest):
             self.take(kind)
 
     def test_missing_servers_are_named(self) -> None:

@@ -108,6 +108,21 @@ class GateTests(TurnTestCase):
         self.storage.finish_sync()
         self.assertEqual(self.told, ["done"])
 
+    def test_what_is_called_first_is_called_before_the_messages_leave(self) -> None:
+        """Departure 54: what the headers of their frames tell is set then."""
+
+        def event() -> None:
+            self.turn.append(FORCED)
+            self.turn.send(vc_proof(2, 1))
+            self.turn.call_first(lambda: self.told.append(len(self.transport.sent)))
+
+        self.turn.run(event)
+        self.turn.run(self.turn.call, self.told.append, "later")
+        self.assertEqual(self.told, [])
+        self.storage.finish_sync()
+        self.assertEqual(self.told, [0, "later"])
+        self.assertLeft(vc_proof(2, 1))
+
     def test_idle_means_that_nothing_waits_at_the_gate(self) -> None:
         """A server that stops waits until no outbox waits at the gate."""
         self.assertTrue(self.turn.idle)

@@ -18,18 +18,24 @@ class NotingReceiver:
 
     frames: list[tuple[int, bytes, list[Message]]] = field(factory=list)
     storages: list[tuple[int, int]] = field(factory=list)
-    """(incarnation, position) of the sender's storage in each of the frames."""
+    """(start number, position) of the sender's storage in each of the frames."""
     refusals: list[int] = field(factory=list)
+    repetitions: list[tuple[int, bytes, int]] = field(factory=list)
+    """(sender, its storage identity, its start number) of each frame that was not handled, since it was here before or
+    is too old."""
 
     @property
     def messages(self) -> list[Message]:
         return [message for _, _, messages in self.frames for message in messages]
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
     ) -> None:
         self.frames.append((sender, identity, list(messages)))
-        self.storages.append((incarnation, position))
+        self.storages.append((start, position))
+
+    def repeated(self, sender: int, identity: bytes, start: int) -> None:
+        self.repetitions.append((sender, identity, start))
 
     def peer_refused(self, server_id: int) -> None:
         self.refusals.append(server_id)

@@ -29,12 +29,12 @@ def codec(
     *,
     name: str = "four",
     epoch: int = 0,
-    incarnation: int = 1,
+    start: int = 1,
     secret: bytes | None = None,
     identity: bytes | None = None,
 ) -> FrameCodec:
     membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest(name, IDS), epoch)
-    return FrameCodec(membership, identity or b"disk-%03d" % server_id, incarnation, secret)
+    return FrameCodec(membership, identity or b"disk-%03d" % server_id, start, secret)
 
 
 def one_frame(sender: FrameCodec, *messages: Message) -> bytes:
@@ -210,14 +210,14 @@ def flipped(frame: bytes, bits: set[int]) -> bytes:
 class IdentityTests(FrameTestCase):
     """A frame tells more than its messages: the cluster's own identity, passed slots, and the sender's storage."""
 
-    def test_frame_tells_incarnation_and_log_position(self) -> None:
+    def test_frame_tells_start_and_log_position(self) -> None:
         """The position is asked for at each frame: more may be on disk at the next."""
         for secret in (None, SECRET):
-            sender, written = codec(SENDER, secret=secret, incarnation=7), iter((41, 42))
+            sender, written = codec(SENDER, secret=secret, start=7), iter((41, 42))
             sender.position = lambda written=written: next(written)  # type: ignore[misc]
             receiver = codec(RECEIVER, secret=secret)
             opened = [receiver.open(one_frame(sender)) for _ in range(2)]
-            self.assertEqual([(o.incarnation, o.position) for o in opened], [(7, 41), (7, 42)])
+            self.assertEqual([(o.start, o.position) for o in opened], [(7, 41), (7, 42)])
 
     def test_clusters_of_one_name_are_told_apart_once_both_know_who_they_are(self) -> None:
         """Name and servers are the same when a cluster is made anew; its identity is not."""
@@ -299,11 +299,11 @@ class SecretTests(FrameTestCase):
         taken = [receiver.open(frame).messages[0] for frame in reversed(frames)]
         self.assertEqual(taken, [accept(seq) for seq in range(5, 0, -1)])
 
-    def test_frame_of_an_earlier_incarnation_is_a_replay(self) -> None:
+    def test_frame_of_an_earlier_start_is_a_replay(self) -> None:
         """After a restart of its sender, no older frame is taken."""
         receiver = codec(RECEIVER, secret=SECRET)
-        receiver.open(one_frame(codec(SENDER, secret=SECRET, incarnation=2)))
-        self.assertRefused(receiver, one_frame(codec(SENDER, secret=SECRET, incarnation=1)), "replay")
+        receiver.open(one_frame(codec(SENDER, secret=SECRET, start=2)))
+        self.assertRefused(receiver, one_frame(codec(SENDER, secret=SECRET, start=1)), "replay")
 
     def test_forged_frame_does_not_move_the_window(self) -> None:
         """A forger could otherwise silence a server with one high counter."""

@@ -36,8 +36,8 @@ class PathTestCase(SynchronousTestCase):
         for i in IDS:
             self.start(i, 1)
 
-    def start(self, server_id: int, incarnation: int) -> None:
-        self.links[server_id].start(self.receivers[server_id], b"disk-%03d" % server_id, incarnation, lambda: 0)
+    def start(self, server_id: int, start: int) -> None:
+        self.links[server_id].start(self.receivers[server_id], b"disk-%03d" % server_id, start, lambda: 0)
         for peer in IDS - {server_id}:
             self.links[server_id].measure(peer)
 

@@ -21,7 +21,7 @@ class ReplayWindowTests(SynchronousTestCase):
         self.assertFalse(window.admit(1, 10))
         self.assertTrue(window.admit(1, 11))
 
-    def test_earlier_incarnation_is_refused(self) -> None:
+    def test_earlier_start_is_refused(self) -> None:
         """A restarted sender's old frames are dead."""
         window = ReplayWindow()
         window.admit(1, 50)
@@ -56,7 +56,7 @@ class ReplayGuardTests(SynchronousTestCase):
         self.assertFalse(guard.admit(1, b"identity", 1, 1))
 
     def test_new_storage_of_a_known_id_is_heard(self) -> None:
-        """Departure 12: a server that lost its disk starts again at incarnation 1, and must be told so."""
+        """Departure 12: a server that lost its disk counts its starts from 1 again, and must be told so."""
         guard = ReplayGuard()
         guard.admit(1, b"old disk", 7, 300)
         self.assertTrue(guard.admit(1, b"new disk", 1, 1))

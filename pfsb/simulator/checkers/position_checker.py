@@ -20,19 +20,27 @@ def position_of(disk: MemoryDisk, server_id: int) -> int:
 
 @define
 class PositionChecker:
-    """Checks the storage, incarnation and log position in the header of every frame that leaves a server."""
+    """Checks the storage, start number and log position in the header of every frame that leaves a server."""
 
     _highest: dict[bytes, tuple[int, int]] = field(factory=dict)
-    """Storage identity -> the highest (incarnation, position) that a frame has told of it."""
+    """Storage identity -> the highest (start number, position) that a frame has told of it."""
 
     def sent(self, server_id: int, frame: bytes, disk: MemoryDisk) -> None:
         """Check a frame that leaves the server `server_id`, whose present disk is `disk`."""
-        *_, identity, incarnation, _counter, position = HEADER.unpack_from(frame)
+        *_, identity, start, _counter, position = HEADER.unpack_from(frame)
         require(identity == disk.identity, f"server {server_id} sends a frame in the name of another storage")
-        told = (incarnation, position)
-        on_disk = (disk.incarnation, position_of(disk, server_id))
+        told = (start, position)
+        on_disk = (disk.start_number, position_of(disk, server_id))
         require(told <= on_disk, f"server {server_id} has {on_disk} groups on disk, but its frame tells {told}")
         before = self._highest.get(identity, told)
-        is_later = incarnation >= before[0] and position >= before[1]
+        is_later = start >= before[0] and position >= before[1]
         require(is_later, f"server {server_id} tells the log position {told} after {before}")
         self._highest[identity] = told
+
+    def voted(self, server_id: int, position: int, disk: MemoryDisk) -> None:
+        """Check the log position that the next frame of server `server_id` tells, which carries a vote.
+
+        If it told fewer groups than are on disk, the group with the vote could be lost, and no server would miss it.
+        """
+        on_disk = position_of(disk, server_id)
+        require(position == on_disk, f"server {server_id} votes with {on_disk} groups on disk, and tells {position}")

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos import invariants
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import ITracer
-from pfsb.paxos.messages import ClientUpdate, Message, State
+from pfsb.paxos.messages import VOTES, ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
@@ -34,6 +34,7 @@ from pfsb.simulator.cluster.process import (
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
 from pfsb.transports.wire import decode_all
@@ -124,13 +125,14 @@ class SimulatedCluster:
         rng = random.Random(name)
         server_clock = self.clock.server_clock(name, server.rate, server.clock_offset)
         disk_rng = random.Random(f"{name}/disk")
+        mark_rng = random.Random(f"{name}/mark")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
         storage = MemoryStorage(
             server.disk,
             server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
-            disk_rng.randbytes,
+            lambda count: (mark_rng if count == START_MARK_BYTES else disk_rng).randbytes(count),
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
@@ -395,7 +397,7 @@ class SimulatedCluster:
         """
         disk = self.disk(sender)
         assert disk.identity is not None, f"server {sender} was never started"
-        self.replica(receiver).receive(sender, disk.identity, messages, disk.incarnation, position_of(disk, sender))
+        self.replica(receiver).receive(sender, disk.identity, messages, disk.start_number, position_of(disk, sender))
 
     # ------------------------------------------------------------------ inside
 
@@ -430,6 +432,9 @@ class SimulatedCluster:
     def _sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         if server_id not in self.amnesiacs:
             self.checks.sent(server_id, to, messages)
+            if not VOTES.isdisjoint(map(type, messages)):
+                told, disk = self.replica(server_id).log_positions.told(), self.servers[server_id].disk
+                self.findings.note(self.checks.positions.voted, server_id, told, disk)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]

@@ -63,11 +63,11 @@ class SimulatedTransport:
         self,
         receiver: IFrameReceiver,
         identity: bytes,
-        incarnation: int,
+        start: int,
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
-        self.links.start(receiver, identity, incarnation, position, passes)
+        self.links.start(receiver, identity, start, position, passes)
         self.network.attach(self.server_id, Endpoint(self._clock, self.links))
         for peer in self.network.servers:
             if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:

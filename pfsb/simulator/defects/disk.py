@@ -15,7 +15,9 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Batch, KnownPosition, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.peers import Peer
-from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, Recovered, ViewRecord
+from pfsb.paxos.start_number import are_of_two_copies, incarnation_of, start_number
+from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.storage.effect import Effect
@@ -263,11 +265,11 @@ def _old_copy_unnoticed(process: Any) -> None:
     peers = process.replica.peers
 
     @instead_of(peers, "note_frame")
-    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+    def broken(note: Callable[..., bool], server_id: int, start: int, position: int) -> bool:
         peer = peers.by_id[server_id]
-        if incarnation != peer.incarnation or position < peer.position:
-            peer.incarnation, peer.position, peer.claimed_position = incarnation, position, position
-        return note(server_id, incarnation, position)
+        if start != peer.start or position < peer.position:
+            peer.start, peer.position, peer.claimed_position = start, position, position
+        return note(server_id, start, position)
 
 
 @DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
@@ -286,18 +288,18 @@ def _two_lives_count(process: Any) -> None:
     peers = process.replica.peers
 
     @instead_of(peers, "note_frame")
-    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
-        return note(server_id, incarnation, position) or incarnation != peers.by_id[server_id].incarnation
+    def broken(note: Callable[..., bool], server_id: int, start: int, position: int) -> bool:
+        return note(server_id, start, position) or start != peers.by_id[server_id].start
 
 
 @DEFECTS.add("one-lost-group-unnoticed", "Departure 43", "a storage that has lost its last group is taken")
 def _one_lost_group_unnoticed(process: Any) -> None:
     @instead_of(process.replica.peers, "note_frame")
-    def broken(note: Callable[..., bool], server_id: int, incarnation: int, position: int) -> bool:
+    def broken(note: Callable[..., bool], server_id: int, start: int, position: int) -> bool:
         peer = process.replica.peers.by_id[server_id]
         if position == peer.position - 1:
             peer.position = peer.claimed_position = position
-        return note(server_id, incarnation, position)
+        return note(server_id, start, position)
 
 
 @DEFECTS.add("newcomers-tell-all", "Departure 43", "frames tell starts, and what newcomers wrote")
@@ -355,12 +357,12 @@ def _doubt_for_ever(process: Any) -> None:
     become(process.replica.log_positions, _DoubtsForEver)
 
 
-@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is said to be known")
+@DEFECTS.add("overtaken-is-admitted", "Departure 43", "a storage that tells less than is known is not told so")
 def _overtaken_is_admitted(process: Any) -> None:
     @instead_of(process.replica.log_positions, "tell_known")
     def broken(_: object, server_id: int) -> None:
         peer, identity = process.replica.peers.by_id[server_id], process.replica.membership.identities[server_id]
-        known = KnownPosition(process.replica.membership.server_id, identity, peer.incarnation, 0)
+        known = KnownPosition(process.replica.membership.server_id, identity, peer.start, 0)
         process.replica.turn.send(known, server_id)
 
 
@@ -372,6 +374,66 @@ def _votes_before_word(process: Any) -> None:
         if process.replica.storage_identity.returns and process.replica.storage_identity.is_newcomer:
             process.replica.storage_identity.is_newcomer = False
             process.replica.take_part()
+
+
+@DEFECTS.add("starts-without-marks", "Departure 53", "two starts with the same incarnation have the same start number")
+def _starts_without_marks(process: Any) -> None:
+    @instead_of(process.replica.log_positions, "begin")
+    def broken(begin: Callable[[Recovered], None], found: Recovered) -> None:
+        found.start_mark = 0
+        begin(found)
+
+
+@DEFECTS.add(
+    "copy-is-a-later-start", "Departure 53", "a copy with the incarnation that is known counts as a later start"
+)
+def _copy_is_a_later_start(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(peers, "note_frame")
+    def broken(note: Callable[..., bool], server_id: int, start: int, position: int) -> bool:
+        peer = peers.by_id[server_id]
+        if are_of_two_copies(start, peer.start):
+            peer.start = start_number(incarnation_of(start) - 1, 0)
+        return note(server_id, start, position)
+
+
+@DEFECTS.add("copy-does-not-notice", "Departure 53", "a word about another start with the own incarnation is nothing")
+def _copy_does_not_notice(process: Any) -> None:
+    positions = process.replica.log_positions
+
+    @instead_of(positions, "on_known_position")
+    def broken(take: Callable[[KnownPosition], None], message: KnownPosition) -> None:
+        if not are_of_two_copies(message.start, positions.start):
+            take(message)
+
+
+@DEFECTS.add("keyed-copy-unanswered", "Departure 53", "a keyed frame of an earlier start is refused without a word")
+def _keyed_copy_unanswered(process: Any) -> None:
+    override(process.replica, "repeated", lambda _: do_nothing)
+
+
+@DEFECTS.add("vote-told-once-forgotten", "Departure 54", "a log position with a vote counts from the second frame on")
+def _vote_told_once_forgotten(process: Any) -> None:
+    override(process.replica.peers, "believe", lambda _: do_nothing)
+
+
+@DEFECTS.add("admission-told-late", "Departure 54", "the first vote of an admitted server tells no group")
+def _admission_told_late(process: Any) -> None:
+    override(process.replica.turn, "call_first", lambda _: process.replica.turn.call)
+
+
+@DEFECTS.add("newcomers-never-vouch", "Departure 43", "a server that comes back never counts one that it had not met")
+def _newcomers_never_vouch(process: Any) -> None:
+    others = process.replica.membership.others
+
+    class OnlyOldFriends(StorageIdentityHandler):
+        @property
+        def missing(self) -> list[int]:
+            unmet = set(others) - self.known_at_start if self.returns else set()
+            return sorted(unmet.union(super().missing))
+
+    become(process.replica.storage_identity, OnlyOldFriends)
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")

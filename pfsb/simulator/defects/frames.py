@@ -28,11 +28,11 @@ class _TrustingLinks(Links):
         self,
         receiver: IFrameReceiver,
         identity: bytes,
-        incarnation: int,
+        start: int,
         position: Callable[[], int],
         passes: bytes = NOT_KNOWN,
     ) -> None:
-        super().start(receiver, identity, incarnation, position, passes)
+        super().start(receiver, identity, start, position, passes)
         become(self.codec, _TrustingCodec)
 
 

@@ -62,5 +62,5 @@ class ConfusionFaults(FaultInjector):
         ids, disk = self._cluster.ids, self._cluster.disk(sender)
         us = FrameIdentity(sender, frozenset(ids) - {sender}, cluster_digest("simulated", ids))
         return FrameCodec(
-            us, disk.identity or bytes(IDENTITY_BYTES), disk.incarnation, position=lambda: position_of(disk, sender)
+            us, disk.identity or bytes(IDENTITY_BYTES), disk.start_number, position=lambda: position_of(disk, sender)
         )

@@ -55,6 +55,7 @@ ALL_FAMILIES: Final = (
     "names",
     "disk_troubles",
     "old_copies",
+    "copies",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -344,6 +345,12 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "old-copies": Profile(
         "servers, never a majority, that come back with an older copy of their disk, or one whose log was cut",
         ("old_copies", "crashes"),
+    ),
+    "copies": Profile(
+        "servers, never a majority, that repeat a start with a copy from before it, or lose the end of their log",
+        ("copies", "network"),
+        servers=(3, 3, 4, 5, 7),
+        faults_per_second=(0.3, 1.0),
     ),
     "memory": Profile("applications that run out of memory, or of stack, inside a command", ("memory", "crashes")),
     "takeovers": Profile(

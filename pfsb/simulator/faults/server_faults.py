@@ -314,6 +314,80 @@ class ServerFaults(FaultInjector):
         known = [self._cluster.disk(i).contents.peers.get(server_id) for i in whole]
         return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
 
+    def put_back_copy_of_start(self) -> None:
+        """Copy the disk of a server that is down. Start the server, crash it later, and restart it with the copy.
+
+        So the server has an incarnation a second time. This happens only if the disks of all other servers tell the
+        first start with that incarnation. Those that have lost their own disks are left out.
+        """
+        server_id = self._any_server()
+        if server_id is None or not self._may_be_given_a_copy(server_id):
+            return
+        self._die(server_id)
+        copy = self._cluster.disk(server_id).copy()
+        self._later(between(self._rng, 0.05, 1), self._restart, server_id)
+        seconds = self._rng.uniform(0.05, 2)
+        self._later(between(self._rng, 1.5, 5), self._put_back_copy_of_start, server_id, copy, seconds)
+
+    def _put_back_copy_of_start(self, server_id: int, copy: MemoryDisk, seconds: float) -> None:
+        cluster = self._cluster
+        if not cluster.is_running(server_id) or not self._may_be_given_a_copy(server_id):
+            return
+        start, is_next = (
+            cluster.disk(server_id).start_number,
+            cluster.disk(server_id).incarnation == copy.incarnation + 1,
+        )
+        known = [cluster.disk(i).contents.peers.get(server_id) for i in self._whole_others(server_id)]
+        if is_next and all(peer is not None and peer.incarnation == start for peer in known):
+            self._marks.counts["start repeated with a copy"] += 1
+            self._die(server_id)
+            cluster.lose_disk(server_id, copy)
+            self._later(seconds, self._restart, server_id)
+
+    def lose_last_group(self) -> None:
+        """Crash a server when all others know how far its log is, and restart it without the last group of its log.
+
+        The others may know it from a single frame. Those that have lost their own disks are left out.
+        """
+        server_id = self._any_server()
+        if server_id is not None and self._may_be_given_a_copy(server_id):
+            self._lose_last_group(server_id, self._cluster.disk(server_id).copy(), LOOKS_MAX)
+
+    def _lose_last_group(self, server_id: int, copy: MemoryDisk, looks: int) -> None:
+        cluster = self._cluster
+        if not looks or not cluster.is_running(server_id) or not self._may_be_given_a_copy(server_id):
+            return
+        disk = cluster.disk(server_id)
+        if disk.position == copy.position + 1 and self._all_know_more(server_id, position_of(copy, server_id)):
+            self._marks.counts["last group lost"] += 1
+            cluster.crash(server_id)
+            cluster.lose_disk(server_id, copy)
+            self._later(between(self._rng, 0.01, 1), self._restart, server_id)
+            return
+        if disk.position > copy.position + 1:
+            copy = disk.copy()
+        self._later(LOOK_SECONDS, self._lose_last_group, server_id, copy, looks - 1)
+
+    def _may_be_given_a_copy(self, server_id: int) -> bool:
+        """Whether a further server may lose a part of its disk: a minority has, and each of them has noticed it.
+
+        Until then the other servers must not be crashed: only some of them may know what the disk has lost.
+        """
+        cluster = self._cluster
+        is_minority = len(cluster.amnesiacs) < (len(cluster.ids) - 1) // 2
+        return is_minority and server_id not in cluster.amnesiacs and cluster.amnesiacs <= set(cluster.failures)
+
+    def _whole_others(self, server_id: int) -> list[int]:
+        return [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
+
+    def _all_know_more(self, server_id: int, position: int) -> bool:
+        """Whether all other servers run, and know a higher log position of this server than `position`."""
+        others = self._whole_others(server_id)
+        return all(
+            self._cluster.is_running(i) and self._cluster.replica(i).peers.by_id[server_id].position > position
+            for i in others
+        )
+
     def lose_disk_of_follower(self) -> None:
         """Wait until a new leader leads while the deposed one does not know it. Then empty the disk of a third server.
 

@@ -227,5 +227,6 @@ class WrongMessages:
         """
         if self._rng.random() < 0.5:
             return KnownPosition(self._sender, identity, self._rng.choice((0, NUMBER_MAX)), NUMBER_MAX)
-        own = self._receiver.data.server
-        return KnownPosition(self._sender, own.storage_identity, own.incarnation, self._receiver.storage.position)
+        own = self._receiver
+        start, position = own.log_positions.start, own.storage.position
+        return KnownPosition(self._sender, own.data.server.storage_identity, start, position)

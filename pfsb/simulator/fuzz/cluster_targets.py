@@ -84,7 +84,7 @@ class ClusterTarget(Target):
         """
         disk = self.cluster.disks[server_id]
         identity = frame_identity(self.cluster.config, server_id)
-        return FrameCodec(identity, disk.identity, disk.incarnation, None, lambda: disk.position)
+        return FrameCodec(identity, disk.identity, disk.start_number, None, lambda: disk.position)
 
     def fresh(self) -> list[bytes]:
         return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]

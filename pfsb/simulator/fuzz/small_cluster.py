@@ -23,6 +23,7 @@ from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import Links
 
@@ -120,9 +121,13 @@ class SmallCluster:
         links = self.links[server_id] = Links(frame_identity(config, server_id), clock, faults, carry, self._secret)
         disk = self.disks[server_id] = MemoryDisk()
         fail = partial(self._fail, server_id)
-        storage = MemoryStorage(disk, clock, lambda: self.dice.uniform(*SYNC_SECONDS), self.dice.randbytes, fail)
+        storage = MemoryStorage(disk, clock, lambda: self.dice.uniform(*SYNC_SECONDS), self._random_bytes, fail)
         given = GivenSurroundings(server_id, clock, random.Random(self.dice.random()), storage, links, fail)
         return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
+
+    def _random_bytes(self, count: int) -> bytes:
+        """Random bytes for a storage; the mark of a start is 0, since no copy of a disk is put back here."""
+        return bytes(count) if count == START_MARK_BYTES else self.dice.randbytes(count)
 
     def _carry(self, sender: int, peer: int, frame: bytes) -> None:
         self.frames.append(CapturedFrame(sender, peer, frame))

@@ -192,9 +192,7 @@ class SteppedTransport:
         self.facts: dict[Executed | Led, None] = {}
         """Facts that became visible outside the server in this step. A dict keeps their order and each only once."""
 
-    def start(
-        self, receiver: Any, identity: bytes, incarnation: int, position: Callable[[], int], passes: bytes
-    ) -> None:
+    def start(self, receiver: Any, identity: bytes, start: int, position: Callable[[], int], passes: bytes) -> None:
         self.listens = True
 
     def stop(self) -> None:

@@ -220,7 +220,7 @@ class SteppedServer:
         self.replica.start()
         disk, replica = self.disk, self.replica
         for peer in replica.membership.others:
-            known = KnownPosition(peer, disk.identity, disk.incarnation, 0)
+            known = KnownPosition(peer, disk.identity, disk.start_number, 0)
             replica.perform(replica.log_positions.on_known_position, known)
             replica.perform(replica.storage_identity.on_acquainted, Acquainted(peer, disk.identity))
 

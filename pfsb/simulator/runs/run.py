@@ -143,7 +143,7 @@ class Run:
         self.cluster.network.refusals = parameters.refusals
         self.cluster.network.buffer = parameters.buffer
         self.cluster.network.lasting_faults.update(parameters.lasting)
-        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies"))
+        loses_disks = not parameters.families.isdisjoint(("lost_disks", "heirs", "old_copies", "copies"))
         self.cluster.expected_failures = (OSError,)
         if loses_disks:
             self.cluster.expected_failures += (StorageWasReplaced, StorageWentBack)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Final
 
 from pfsb.paxos.log_positions import DOUBT_PERIODS, StorageWentBack
 from pfsb.paxos.messages import (
+    VOTES,
     Accept,
     Acquainted,
     Alive,
@@ -16,18 +18,17 @@ from pfsb.paxos.messages import (
     Proposal,
     ReconciliationReply,
     State,
-    ViewChange,
 )
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.start_number import start_number
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX, SimulatedCluster
+from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule
-
-VOTES: Final = (ViewChange, PrepareOK, Accept)
-"""Kinds of messages by which a server binds itself."""
 
 
 def disk_is_lost(seed: int, patch: Plant | None) -> None:
@@ -127,7 +128,7 @@ def old_copy_votes(seed: int, patch: Plant | None) -> None:
     cluster.run(1)
     votes: list[Message] = []
     cluster.network.observers.append(
-        lambda sender, _, messages: votes.extend(m for m in messages if sender == 2 and isinstance(m, VOTES))
+        lambda sender, _, messages: votes.extend(m for m in messages if sender == 2 and type(m) in VOTES)
     )
     scene.late(KnownPosition, 0.5 * cluster.settings.alive_seconds)
     cluster.network.drop(lambda passage: passage.sender == 1 and not isinstance(passage.message, KnownPosition))
@@ -182,10 +183,10 @@ def frames_of_a_former_start(seed: int, patch: Plant | None) -> None:
     peers = cluster.replica(receiver).peers
     note = peers.note_frame
 
-    def noted(server_id: int, incarnation: int, position: int) -> bool:
-        is_handled = note(server_id, incarnation, position)
+    def noted(server_id: int, start: int, position: int) -> bool:
+        is_handled = note(server_id, start, position)
         if is_handled and server_id == victim:
-            handled.append(incarnation)
+            handled.append(start)
         return is_handled
 
     peers.note_frame = noted  # type: ignore[method-assign]
@@ -213,7 +214,7 @@ def start_is_written_down(seed: int, patch: Plant | None) -> None:
     cluster.restart(2)
     cluster.run_until(lambda: not cluster.replica(2).storage_identity.is_newcomer, 5)
     cluster.crash(0)
-    if cluster.disk(0).contents.peers[2].incarnation < cluster.disk(2).incarnation:
+    if cluster.disk(0).contents.peers[2].incarnation < cluster.disk(2).start_number:
         raise Violation("server 0 has admitted a start of server 2, and its disk does not tell")
 
 
@@ -280,7 +281,19 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
     arrive once more, after it was started with a copy of its disk from that time. New messages of these kinds are lost
     for a while.
     """
-    scene = Scenario(seed, patch)
+    _late_words_admit_nobody(Scenario(seed, patch), copied_before_start=False)
+
+
+def late_words_name_the_same_incarnation(seed: int, patch: Plant | None) -> None:
+    """Departure 53: words about another start with the same incarnation do not admit an older copy.
+
+    The disk of a server is copied, and the server is started and admitted. Later it is started with the copy, and so
+    with that incarnation again. Then the words by which it was admitted arrive once more.
+    """
+    _late_words_admit_nobody(Scenario(seed, patch), copied_before_start=True)
+
+
+def _late_words_admit_nobody(scene: Scenario, *, copied_before_start: bool) -> None:
     scene.begin()
     cluster = scene.cluster
     cluster.expected_failures = (StorageWentBack,)
@@ -293,9 +306,10 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
 
     cluster.network.observers.append(note)
     cluster.crash(victim)
+    before = cluster.disk(victim).copy()
     cluster.restart(victim)
     cluster.run(1)
-    copy, late = cluster.disk(victim).copy(), list(words)
+    copy, late = before if copied_before_start else cluster.disk(victim).copy(), list(words)
     if {passage.sender for passage in late} != set(cluster.ids) - {victim}:
         raise Violation(f"server {victim} comes back, and the others do not tell that they know its storage")
     cluster.run(0.5)
@@ -306,20 +320,147 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
     for passage in late:
         cluster.network.inject(passage)
     cluster.run(3 * cluster.settings.alive_seconds)
-    if not cluster.replica(victim).storage_identity.is_newcomer:
+    if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
         raise Violation(f"server {victim} is admitted with an older copy of its disk, by words about a start before")
     cluster.network.filters.remove(lost)
     cluster.run_until(lambda: victim in cluster.failures, 5)
     scene.finish_clients()
 
 
+def late_word_follows_a_refusal(seed: int, patch: Plant | None) -> None:
+    """Departure 53: a word about another start with the same incarnation takes no doubt back.
+
+    A server has ordered slots with one other server while the third one was down. Then it is started with a copy of its
+    disk from before its last start, and the third one runs, too. The other server says once that it knows a later
+    state, and is cut off. Then a copy of its word about the former start arrives.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    victim, knows, away = scene.rng.sample(cluster.ids, 3)
+    cluster.crash(away)
+    cluster.crash(victim)
+    copy = cluster.disk(victim).copy()
+    heard: list[tuple[int, Message]] = []
+    cluster.network.observers.append(
+        lambda sender, to, messages: heard.extend((sender, m) for m in messages if to == victim)
+    )
+    cluster.restart(victim)
+    cluster.run_until(cluster.has_leader, 20)
+    words = [m for sender, m in heard if sender == knows and isinstance(m, Acquainted | KnownPosition)]
+    for number in range(1, 4):
+        cluster.submit(scene.leader(), "a", number)
+        cluster.run_until(lambda number=number: ("a", number) in cluster.answers)  # type: ignore[misc]
+    cluster.run(1)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    cluster.run_until(lambda: cluster.replica(victim).log_positions.is_doubted, 5)
+    cluster.network.drop(lambda p: knows in (p.sender, p.receiver))
+    cluster.restart(away)
+    for word in words:
+        cluster.network.inject(Passage(knows, victim, word))
+    cluster.run(5 * cluster.settings.alive_seconds)
+    if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+        raise Violation(f"server {victim} is admitted with an older copy of its disk, by a word about another start")
+
+
+def copy_repeats_the_last_start(seed: int, patch: Plant | None) -> None:
+    """Departure 53: an older copy is refused even if the others know no more than that its last start has begun.
+
+    All servers crash soon after a server was admitted, so the others have that start on disk, and not how far it has
+    come. Then that server is started with a copy from before that start.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    victim = scene.follower()
+    cluster.crash(victim)
+    copy = cluster.disk(victim).copy()
+    cluster.restart(victim)
+    cluster.run_until(lambda: not cluster.replica(victim).storage_identity.is_newcomer, 5)
+    for server_id in cluster.ids:
+        cluster.crash(server_id)
+    cluster.lose_disk(victim, copy)
+    for server_id in cluster.ids:
+        cluster.restart(server_id)
+    cluster.run_until(lambda: victim in cluster.failures, 5)
+
+
+def keyed_copy_is_told(seed: int, patch: Plant | None) -> None:
+    """Departure 53: with a cluster secret, too, a server learns from the others that it has an older copy of its disk.
+
+    All frames of the copy tell an earlier start than the others have heard, and so are refused as repetitions.
+    """
+
+    def keyed(clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
+        return SimulatedNames(clock, random.Random(f"{seed}/names"), ids, b"a secret")
+
+    scene = Scenario(seed, patch, names=keyed)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    for _ in range(2):
+        cluster.crash(victim)
+        cluster.restart(victim)
+        cluster.run(1)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    cluster.run_until(lambda: victim in cluster.failures, 5)
+    scene.finish_clients()
+
+
+def last_vote_is_lost(seed: int, patch: Plant | None) -> None:
+    """Departure 54: a server that comes back without its last vote is refused, even if only one frame has told it.
+
+    Another server has counted the vote in the same moment, so it still knows that log position when the server is back.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    leader, victim = scene.leader(), scene.follower()
+    copy = cluster.disk(victim).copy()
+    told: list[Message] = []
+
+    def note(sender: int, _to: int | None, messages: Sequence[Message]) -> None:
+        told.extend(m for m in messages if sender == victim and isinstance(m, Accept))
+
+    cluster.network.observers.append(note)
+    cluster.submit(leader, "a", 1)
+    cluster.run_until(lambda: bool(told))
+    cluster.network.drop(lambda p: p.sender == victim and not isinstance(p.message, Accept))
+    cluster.run_until(lambda: ("a", 1) in cluster.answers)
+    if cluster.disk(victim).position != copy.position + 1:
+        raise Violation(f"server {victim} wrote another group than that with its vote")
+    cluster.crash(victim)
+    cluster.network.filters.clear()
+    cluster.lose_disk(victim, copy)
+    cluster.restart(victim)
+    until = cluster.now + 3
+    while victim not in cluster.failures and cluster.now < until:
+        cluster.step()
+        if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+            raise Violation(f"server {victim} is admitted, and has lost a vote that server {leader} has counted")
+    if victim not in cluster.failures:
+        raise Violation(f"server {victim} has lost a vote, and does not notice it")
+
+
 def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
     """Deliver one KNOWN_POSITION to server `accused`, in the name of server `accuser`. It says that `accuser` knows a
     later state of the storage of `accused`."""
     disk = cluster.disk(accused)
-    word = KnownPosition(accuser, disk.identity, disk.incarnation + 1, disk.position)
+    word = KnownPosition(accuser, disk.identity, start_number(disk.incarnation + 1, 0), disk.position)
     own = cluster.disk(accuser)
-    cluster.replica(accused).receive(accuser, own.identity, [word], own.incarnation, own.position)
+    cluster.replica(accused).receive(accuser, own.identity, [word], own.start_number, own.position)
 
 
 def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
@@ -379,6 +520,27 @@ def stranger_vouches(seed: int, patch: Plant | None) -> None:
         raise Violation("server 0 came back, and was admitted by server 4, which it had never met")
     cluster.restart(2)
     cluster.run_until(cluster.has_leader)
+
+
+def newcomer_joined_meanwhile(seed: int, patch: Plant | None) -> None:
+    """Departure 43: a server that comes back counts one that was admitted while it was down.
+
+    Of four servers, servers 0 to 2 run. While server 0 is down, server 3 starts for the first time, and is admitted.
+    Then server 1 stops, and server 0 comes back: it is one of three that run, but had never met server 3.
+    """
+    scene = Scenario(seed, patch, servers=4, clients=0, start=False)
+    cluster = scene.cluster
+    for server_id in (0, 1, 2):
+        cluster.restart(server_id)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    cluster.crash(0)
+    cluster.restart(3)
+    cluster.run_until(lambda: not cluster.replica(3).storage_identity.is_newcomer)
+    cluster.run(1)
+    cluster.crash(1)
+    cluster.restart(0)
+    cluster.run_until(cluster.has_leader, 20)
 
 
 def stranger_comes_first(seed: int, patch: Plant | None) -> None:
@@ -555,9 +717,15 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     start_number_is_repeated,
     old_copy_is_started_again_and_again,
     words_arrive_late,
+    late_words_name_the_same_incarnation,
+    late_word_follows_a_refusal,
+    copy_repeats_the_last_start,
+    keyed_copy_is_told,
+    last_vote_is_lost,
     one_word_is_wrong,
     doubter_is_gone,
     stranger_vouches,
+    newcomer_joined_meanwhile,
     stranger_comes_first,
     storage_is_replaced_unmet,
     torn_while_learning,

@@ -222,7 +222,7 @@ def name_is_used_by_another(seed: int, patch: Plant | None) -> None:
     cluster.checks.execution.introduce(forged)
     servers.checks.ask(("~wrong", 1), ("SAY", "wrong"))
     disk = cluster.disk(at)
-    cluster.replica(leader).receive(at, disk.identity, [forged], disk.incarnation, disk.position)
+    cluster.replica(leader).receive(at, disk.identity, [forged], disk.start_number, disk.position)
     cluster.run_until(lambda: bool(answers), 5)
     (answer,) = answers
     if not isinstance(answer, Refused) or answer.fate != "none":

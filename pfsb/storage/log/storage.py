@@ -38,7 +38,7 @@ from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, unusable
 from pfsb.storage.room import Room
 from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
-from pfsb.support.limits import IDENTITY_BYTES
+from pfsb.support.limits import IDENTITY_BYTES, START_MARK_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
 """How long, in seconds, `close` waits for each of the three threads to end. The reactor stands still in this time."""
@@ -366,6 +366,7 @@ class LogStorage:
         return Recovered(
             identity=log.head.identity,
             incarnation=incarnation,
+            start_mark=int.from_bytes(self._random_bytes(START_MARK_BYTES), "big"),
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=log.state.local_aru,

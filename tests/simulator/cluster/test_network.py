@@ -28,10 +28,13 @@ class Inbox:
     refused: list[int] = field(factory=list)
 
     def receive(
-        self, sender: int, identity: bytes, messages: Sequence[Message], incarnation: int = 0, position: int = 0
+        self, sender: int, identity: bytes, messages: Sequence[Message], start: int = 0, position: int = 0
     ) -> None:
         self.got += [(sender, message) for message in messages]
         self.times.append(self.clock.seconds())
+
+    def repeated(self, sender: int, identity: bytes, start: int) -> None:
+        raise AssertionError("these frames have no key")
 
     def peer_refused(self, server_id: int) -> None:
         self.refused.append(server_id)
