@@ -427,13 +427,13 @@ def _admission_told_late(process: Any) -> None:
 def _newcomers_never_vouch(process: Any) -> None:
     others = process.replica.membership.others
 
-    class OnlyOldFriends(StorageIdentityHandler):
+    class _OnlyOldFriends(StorageIdentityHandler):
         @property
         def missing(self) -> list[int]:
             unmet = set(others) - self.known_at_start if self.returns else set()
             return sorted(unmet.union(super().missing))
 
-    become(process.replica.storage_identity, OnlyOldFriends)
+    become(process.replica.storage_identity, _OnlyOldFriends)
 
 
 @DEFECTS.add("newcomer-votes", "Departure 12", "a server with an empty disk takes part before anybody knows it")

@@ -269,7 +269,7 @@ class StrangersTests(SynchronousTestCase):
         cluster.run_until(cluster.has_leader)
         us = FrameIdentity(0, frozenset({1, 2}), cluster_digest("simulated", cluster.ids))
         vote = encode(Alive(0, cluster.replica(0).data.views.last_installed, State.REG_LEADER, 5))
-        (frame,) = FrameCodec(us, cluster.disk(0).identity, 1).seal([vote])
+        (frame,) = FrameCodec(us, cluster.disk(0).identity, cluster.disk(0).start_number).seal([vote])
         self.assertRaises(Violation, require_no_change, cluster, 1, frame)
 
     def test_noise_changes_nothing(self) -> None:
