@@ -139,13 +139,21 @@ def render(number: int | None, result: Result) -> bytes:
 
 def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
     """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
-    revisions = results.revisions
+    columns = [values for _, values in results.columns]
+    template = b"OK revision=%d\n" if results.is_plain else _template(results)
     if not any(numbers):
-        return b"OK revision=%d\n" * len(revisions) % tuple(revisions)
+        values = columns[0] if results.is_plain else chain.from_iterable(zip(*columns, strict=True))
+        return template * len(results) % tuple(values)
     if all(numbers):
-        pairs = zip(numbers, revisions, strict=True)
-        return b"#%d OK revision=%d\n" * len(revisions) % tuple(chain.from_iterable(pairs))
+        rows = zip(numbers, *columns, strict=True)
+        return (b"#%d " + template) * len(results) % tuple(chain.from_iterable(rows))
     return b"".join(map(render, numbers, results))
+
+
+def _template(results: RunResults) -> bytes:
+    """The line of each of these results, with %d in place of each value."""
+    names = [name.replace("%", "%%") for name, _ in results.columns]
+    return f"OK{''.join([f' {name}=%d' if name else ' %d' for name in names])}\n".encode()
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:

@@ -2,8 +2,9 @@
 
 A line is plain if it is a verb in capitals and as many words as the verb's application says, each behind one space, of
 printable ASCII without quotes; before the verb there may be a command number, and at the end of a question read=stale.
-Such a line means the same to the parser (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. A PUT
-among 32 takes a fortieth of the byte code that it takes in the parser, and a fifth of the time.
+A verb that takes the rest of the line has a text there: words with any number of spaces between them. Such a line means
+the same to the parser (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. A PUT among 32 takes a
+fortieth of the byte code that it takes in the parser, and a fifth of the time.
 """
 
 from __future__ import annotations
@@ -22,9 +23,16 @@ _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
 _WORD_OF_QUESTION: Final = rb"[!#-<>-~]+"
 """A question may have the option read=, so its plain words have no equals sign."""
+_TEXT: Final = rb"[!#-~][ !#-~]*(?<! )"
+"""A text is all words of a line, without the spaces before and behind them."""
 _STALE: Final = b" read=stale"
 _STALE_END: Final = b" read=stale\n"
 _HASH: Final = b"#"[0]
+_UNSEEN_BYTES: Final = 256
+"""After two lines that are not plain, so many bytes are left to the parser without a look, and four times as many
+after each further one."""
+_VERB_BYTES_MAX: Final = 34
+"""Within so many bytes a space follows a verb, which has at most 32, or a command number."""
 _without_hash: Final = itemgetter(slice(1, None))
 
 
@@ -53,12 +61,15 @@ class PlainForm:
     """The form of the plain lines of one verb."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
-        """`words` is the number of words behind the verb."""
+        """`words` is the number of words behind the verb. A verb that takes the rest of the line has one, the text."""
+        verb = description.verb.encode()
         self._verb = description.verb
         self._words = words
         self._check = check
-        word = _WORD if description.changes else _WORD_OF_QUESTION
-        line = self._verb.encode() + (b" " + word) * words
+        self._has_text = description.rest_of_line
+        self._texts = re.compile(rb"(?:#(\d+) )?" + verb + rb" ([^\n]+)\n")
+        word = _TEXT if self._has_text else _WORD if description.changes else _WORD_OF_QUESTION
+        line = verb + (b" " + word) * words
         self._has_levels = not description.changes
         self._lines = {
             (is_numbered, is_local): re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+")
@@ -67,21 +78,31 @@ class PlainForm:
         }
         """(whether the lines have numbers, whether they have the option read=stale) -> the expression."""
 
-    def take(self, data: bytes) -> PlainLines | None:
-        """The commands of whole lines; None if one of the lines is not plain, or would be refused."""
-        is_numbered = data[0] == _HASH
-        is_local = self._has_levels and data.endswith(_STALE_END)
-        if self._lines[is_numbered, is_local].fullmatch(data) is None:
+    def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
+        """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
+
+        Returns None if the first line is not plain, and the lines themselves if a command in them would be refused.
+        """
+        is_numbered = data[start] == _HASH
+        is_local = self._has_levels and data.endswith(_STALE_END, start, data.find(b"\n", start) + 1)
+        found = self._lines[is_numbered, is_local].match(data, start, end)
+        if found is None:
             return None
-        words = data.split()
-        first = 1 + is_numbered
-        width = first + self._words + is_local
-        columns = [words[place::width] for place in range(first, first + self._words)]
+        lines = found[0]
+        numbers: Sequence[bytes]
+        if self._has_text:
+            numbers, *columns = zip(*self._texts.findall(lines), strict=True)
+        else:
+            words = lines.split()
+            first = 1 + is_numbered
+            width = first + self._words + is_local
+            columns = [words[place::width] for place in range(first, first + self._words)]
+            numbers = [*map(_without_hash, words[::width])] if is_numbered else ()
         commands = self._check(self._verb, columns)
         if commands is None:
-            return None
-        tags = [*map(int, map(_without_hash, words[::width]))] if is_numbered else [None] * len(commands)
-        return PlainLines(data, tags, commands, is_local)
+            return lines
+        tags = [*map(int, numbers)] if is_numbered else [None] * len(commands)
+        return PlainLines(lines, tags, commands, is_local)
 
 
 class RequestSplitter:
@@ -96,19 +117,29 @@ class RequestSplitter:
     def feed(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.
 
-        As soon as one part of `data` is not plain, all of its rest is split into single lines.
+        Lines of one verb that follow each other are taken together. Behind each line that is not plain, more and more
+        lines are left to the `LineSplitter` without a look, until one is found to be plain: so a client that sends no
+        plain lines pays for few looks.
         """
         if not self._splitter.is_between_lines:
             return self._feed_from_within(data)
         found: list[bytes | TooLong | PlainLines] = []
-        while data:
-            end = data.rfind(b"\n", 0, self._plain_bytes_max) + 1
-            plain = self._take(data[:end])
-            if plain is None:
-                found += self._splitter.feed(data)
+        start, length, unseen = 0, len(data), 0
+        while start < length:
+            end = data.rfind(b"\n", start, start + self._plain_bytes_max) + 1
+            taken = self._take(data, start, end) if end else None
+            if type(taken) is PlainLines:
+                found.append(taken)
+                start += len(taken.data)
+                unseen = 0
+                continue
+            stop = start + len(taken) if taken else data.find(b"\n", start + unseen) + 1 or length
+            unseen = 4 * unseen or _UNSEEN_BYTES
+            found += self._splitter.feed(data[start:stop])
+            if not self._splitter.is_between_lines:
+                found += self._feed_from_within(data[stop:])
                 break
-            found.append(plain)
-            data = data[end:]
+            start = stop
         return found
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
@@ -124,10 +155,15 @@ class RequestSplitter:
             found += self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest)
         return found
 
-    def _take(self, lines: bytes) -> PlainLines | None:
-        first, _, rest = lines.partition(b" ")
-        form = self._forms.get(rest[: rest.find(b" ")] if first[:1] == b"#" else first)
-        return None if form is None else form.take(lines)
+    def _take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
+        space = data.find(b" ", start, start + _VERB_BYTES_MAX)
+        if data[start] == _HASH:
+            start_of_verb = space + 1
+            space = data.find(b" ", start_of_verb, start_of_verb + _VERB_BYTES_MAX)
+            form = self._forms.get(data[start_of_verb:space])
+        else:
+            form = self._forms.get(data[start:space])
+        return None if form is None else form.take(data, start, end)
 
 
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:
@@ -136,5 +172,5 @@ def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Se
         verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)
         for application in applications
         for verb, words in application.plain_words.items()
-        if verb in descriptions and not descriptions[verb].waits and not descriptions[verb].rest_of_line
+        if verb in descriptions and not descriptions[verb].waits
     }

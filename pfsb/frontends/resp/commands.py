@@ -171,7 +171,7 @@ def _unlock(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _say(args: Sequence[str], client: Client) -> TranslatedCommand:
-    return TranslatedCommand("SAY", (" ".join(args),), replies.integer_field("index"))
+    return TranslatedCommand("SAY", (" ".join(args),), replies.INDEX)
 
 
 TRANSLATED: Final[dict[str, RedisCommand]] = {

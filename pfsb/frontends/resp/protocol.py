@@ -135,7 +135,9 @@ class RespProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         self._parser = CommandParser(factory.server.config.limits.command_bytes)
-        self.replies = self._resp_replies = RespReplyQueue(self._write, _render, factory.iteration_end, self._relieved)
+        self.replies = self._resp_replies = RespReplyQueue(
+            self._write, _render, factory.iteration_end, self._relieved, replies.render_run
+        )
 
     def split_requests(self, data: bytes) -> Iterable[Item]:
         return self._parser.feed(data)

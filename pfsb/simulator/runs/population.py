@@ -83,7 +83,9 @@ class UserPopulation:
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
-        self._config = configuration(cluster.ids, parameters.settings, parameters.limits, parameters.quotas)
+        self._config = configuration(
+            cluster.ids, parameters.settings, parameters.limits, parameters.quotas, parameters.servers_without_runs
+        )
         self.checks = SessionChecker(
             cluster.checks.durability.disks,
             parameters.settings.horizon_slots,
