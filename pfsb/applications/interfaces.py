@@ -82,6 +82,9 @@ Result = Done | Refused
 Counters = tuple[tuple[str, int], ...]
 """Fields of the results of a run whose values count up: the name of each, and its value for the first command."""
 
+Columns = tuple[tuple[str, range], ...]
+"""(name, values) of fields whose values count up: the value of each command of a run."""
+
 
 class RunResults(Sequence[Done]):
     """The results of a run of commands that were executed together: fields whose values count up, the revision last.
@@ -90,13 +93,13 @@ class RunResults(Sequence[Done]):
     handle the results of all commands with one step.
     """
 
-    __slots__ = ("columns", "revisions")
+    __slots__ = ("counted", "revisions")
 
-    def __init__(self, revisions: range, counted: tuple[tuple[str, range], ...] = ()) -> None:
+    def __init__(self, revisions: range, counted: Columns = ()) -> None:
         """`revisions` has the revision of each command, and the step 1; `counted` has such values of other fields."""
         self.revisions = revisions
-        self.columns = (*counted, ("revision", revisions))
-        """(name, the value for each command) of each field."""
+        self.counted = counted
+        """The columns of all fields but the revision; empty for almost every run."""
 
     @classmethod
     def of(cls, revisions: range, counters: Counters) -> RunResults:
@@ -104,9 +107,9 @@ class RunResults(Sequence[Done]):
         return cls(revisions, tuple([(name, range(first, first + len(revisions))) for name, first in counters]))
 
     @property
-    def is_plain(self) -> bool:
-        """Whether each result is its revision and nothing else."""
-        return len(self.columns) == 1
+    def columns(self) -> Columns:
+        """(name, the value for each command) of each field."""
+        return (*self.counted, ("revision", self.revisions))
 
     def fields(self) -> Iterator[Fields]:
         """The fields of each result."""
@@ -122,9 +125,11 @@ class RunResults(Sequence[Done]):
     def __getitem__(self, index: slice) -> RunResults: ...
 
     def __getitem__(self, index: int | slice) -> Done | RunResults:
+        counted = self.counted
         if isinstance(index, slice):
-            return RunResults(self.revisions[index], tuple([(name, each[index]) for name, each in self.columns[:-1]]))
-        return Done(tuple([(name, each[index]) for name, each in self.columns]))
+            return RunResults(self.revisions[index], counted and tuple([(name, each[index]) for name, each in counted]))
+        revision = ("revision", self.revisions[index])
+        return Done((*[(name, each[index]) for name, each in counted], revision) if counted else (revision,))
 
     def __iter__(self) -> Iterator[Done]:
         return map(Done, self.fields())

@@ -164,10 +164,10 @@ class KeyValue(Application):
         """Check keys, or keys and values: words of ASCII are their own bytes, so only their lengths are left to see."""
         if max(map(len, columns[0])) > key_bytes_max:
             return None
-        if len(columns) > 1 and max(map(len, columns[1])) > value_bytes_max:
+        if len(columns) == 1:
+            return [*zip(repeat(verb), columns[0], repeat(1))] if verb == "INCR" else [*zip(repeat(verb), columns[0])]
+        if max(map(len, columns[1])) > value_bytes_max:
             return None
-        if verb == "INCR":
-            return [*zip(repeat(verb), columns[0], repeat(1))]
         return [*zip(repeat(verb), *columns)]
 
     def _put(self, command: Command, context: IContext) -> Result:

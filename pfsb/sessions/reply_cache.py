@@ -243,7 +243,7 @@ class ReplyCache:
             for place, result in enumerate(results):
                 self.keep(number + place, result)
             return
-        left: range | RunResults = results.revisions if results.is_plain else results
+        left: range | RunResults = results if results.counted else results.revisions
         while left:
             page = self.page
             room = max(1, page.entries_max - len(page.results))

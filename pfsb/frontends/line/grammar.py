@@ -139,15 +139,18 @@ def render(number: int | None, result: Result) -> bytes:
 
 def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
     """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
-    columns = [values for _, values in results.columns]
-    template = b"OK revision=%d\n" if results.is_plain else _template(results)
-    if not any(numbers):
-        values = columns[0] if results.is_plain else chain.from_iterable(zip(*columns, strict=True))
-        return template * len(results) % tuple(values)
+    revisions = results.revisions
+    if results.counted:
+        columns, template = [values for _, values in results.columns], _template(results)
+    elif not any(numbers):
+        return b"OK revision=%d\n" * len(revisions) % tuple(revisions)
+    else:
+        columns, template = [revisions], b"OK revision=%d\n"
     if all(numbers):
-        rows = zip(numbers, *columns, strict=True)
-        return (b"#%d " + template) * len(results) % tuple(chain.from_iterable(rows))
-    return b"".join(map(render, numbers, results))
+        columns, template = [numbers, *columns], b"#%d " + template
+    elif any(numbers):
+        return b"".join(map(render, numbers, results))
+    return template * len(revisions) % tuple(chain.from_iterable(zip(*columns, strict=True)))
 
 
 def _template(results: RunResults) -> bytes:

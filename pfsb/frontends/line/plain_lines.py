@@ -64,7 +64,6 @@ class PlainForm:
         """`words` is the number of words behind the verb. A verb that takes the rest of the line has one, the text."""
         verb = description.verb.encode()
         self._verb = description.verb
-        self._words = words
         self._check = check
         self._has_text = description.rest_of_line
         self._texts = re.compile(rb"(?:#(\d+) )?" + verb + rb" ([^\n]+)\n")
@@ -72,11 +71,15 @@ class PlainForm:
         line = verb + (b" " + word) * words
         self._has_levels = not description.changes
         self._lines = {
-            (is_numbered, is_local): re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+")
+            (is_numbered, is_local): (
+                re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+"),
+                _columns(1 + is_numbered, words, 1 + is_numbered + words + is_local),
+            )
             for is_numbered in (False, True)
             for is_local in (False, True)
         }
-        """(whether the lines have numbers, whether they have the option read=stale) -> the expression."""
+        """(whether the lines have numbers, whether they have the option read=stale) -> the expression, and the places of
+        the words of each column among the words of all lines, after those of the first words."""
 
     def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
         """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
@@ -85,7 +88,8 @@ class PlainForm:
         """
         is_numbered = data[start] == _HASH
         is_local = self._has_levels and data.endswith(_STALE_END, start, data.find(b"\n", start) + 1)
-        found = self._lines[is_numbered, is_local].match(data, start, end)
+        expression, (firsts, *places) = self._lines[is_numbered, is_local]
+        found = expression.match(data, start, end)
         if found is None:
             return None
         lines = found[0]
@@ -94,15 +98,18 @@ class PlainForm:
             numbers, *columns = zip(*self._texts.findall(lines), strict=True)
         else:
             words = lines.split()
-            first = 1 + is_numbered
-            width = first + self._words + is_local
-            columns = [words[place::width] for place in range(first, first + self._words)]
-            numbers = [*map(_without_hash, words[::width])] if is_numbered else ()
+            columns = [*map(words.__getitem__, places)]
+            numbers = [*map(_without_hash, words[firsts])] if is_numbered else ()
         commands = self._check(self._verb, columns)
         if commands is None:
             return lines
         tags = [*map(int, numbers)] if is_numbered else [None] * len(commands)
         return PlainLines(lines, tags, commands, is_local)
+
+
+def _columns(first: int, words: int, width: int) -> Sequence[slice]:
+    """The places of the first words of lines with `width` words each, and those of the `words` columns from `first` on."""
+    return [slice(place, None, width) for place in (0, *range(first, first + words))]
 
 
 class RequestSplitter:
@@ -117,45 +124,53 @@ class RequestSplitter:
     def feed(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.
 
-        Lines of one verb that follow each other are taken together. Behind each line that is not plain, more and more
-        lines are left to the `LineSplitter` without a look, until one is found to be plain: so a client that sends no
-        plain lines pays for few looks.
+        Lines of one verb that follow each other are taken together.
         """
         if not self._splitter.is_between_lines:
             return self._feed_from_within(data)
-        found: list[bytes | TooLong | PlainLines] = []
-        start, length, unseen = 0, len(data), 0
-        while start < length:
-            end = data.rfind(b"\n", start, start + self._plain_bytes_max) + 1
-            taken = self._take(data, start, end) if end else None
-            if type(taken) is PlainLines:
-                found.append(taken)
-                start += len(taken.data)
-                unseen = 0
-                continue
-            stop = start + len(taken) if taken else data.find(b"\n", start + unseen) + 1 or length
-            unseen = 4 * unseen or _UNSEEN_BYTES
-            found += self._splitter.feed(data[start:stop])
-            if not self._splitter.is_between_lines:
-                found += self._feed_from_within(data[stop:])
-                break
-            start = stop
-        return found
+        taken = self._take(data, 0)
+        if type(taken) is PlainLines and len(taken.data) == len(data):
+            return (taken,)
+        return self._feed_parts(data, taken)
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
         """The requests that are complete with `data`, each of them a single line."""
         return self._splitter.feed(data)
 
+    def _feed_parts(self, data: bytes, taken: PlainLines | bytes | None) -> Sequence[bytes | TooLong | PlainLines]:
+        """Feed bytes that begin with a line; `taken` is what `_take` has found there.
+
+        Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
+        is found to be plain: so a client that sends no plain lines pays for few looks.
+        """
+        found: list[bytes | TooLong | PlainLines] = []
+        start, unseen = 0, 0
+        while True:
+            if type(taken) is PlainLines:
+                found.append(taken)
+                start += len(taken.data)
+                unseen = 0
+            else:
+                stop = start + len(taken) if taken else data.find(b"\n", start + unseen) + 1 or len(data)
+                found += self._splitter.feed(data[start:stop])
+                start, unseen = stop, 4 * unseen or _UNSEEN_BYTES
+            if start >= len(data):
+                return found
+            if not self._splitter.is_between_lines:
+                return [*found, *self._feed_from_within(data[start:])]
+            taken = self._take(data, start)
+
     def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """Feed bytes that do not begin at the beginning of a line."""
         start = data.find(b"\n") + 1 or len(data)
-        found: list[bytes | TooLong | PlainLines] = [*self._splitter.feed(data[:start])]
-        if start < len(data):
-            rest = data[start:]
-            found += self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest)
-        return found
+        found = self._splitter.feed(data[:start])
+        if start == len(data):
+            return found
+        rest = data[start:]
+        return [*found, *(self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest))]
 
-    def _take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
+    def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
+        """The plain lines of one verb that begin at `start`, as `PlainForm.take` returns them."""
         space = data.find(b" ", start, start + _VERB_BYTES_MAX)
         if data[start] == _HASH:
             start_of_verb = space + 1
@@ -163,7 +178,9 @@ class RequestSplitter:
             form = self._forms.get(data[start_of_verb:space])
         else:
             form = self._forms.get(data[start:space])
-        return None if form is None else form.take(data, start, end)
+        if form is None:
+            return None
+        return form.take(data, start, data.rfind(b"\n", start, start + self._plain_bytes_max) + 1)
 
 
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:
