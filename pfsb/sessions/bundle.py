@@ -206,7 +206,7 @@ def _are_words(commands: tuple[Any, ...]) -> bool:
 def _are_in_range(commands: tuple[Any, ...]) -> bool:
     """Whether the integers in these commands, of which there is at least one, are of 64 bits, signed."""
     words = [*chain.from_iterable(commands)]
-    integers = [*compress(words, map(is_, map(type, words), repeat(int)))]
+    integers: list[int] = [*compress(words, map(is_, map(type, words), repeat(int)))]
     return min(integers) >= INTEGER_MIN and max(integers) <= NUMBER_MAX
 
 

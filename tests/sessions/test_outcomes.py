@@ -56,7 +56,6 @@ class OutcomesTests(SynchronousTestCase):
                 self.assertEqual(alike[0], alike[1])
         self.assertEqual(*(outcomes_of(Done((("value", object()),))) for _ in range(2)))  # type: ignore[arg-type]
 
-
     def test_run_has_the_outcomes_of_its_commands(self) -> None:
         """Servers that execute runs agree with those that do not."""
         run = RunResults.of(range(5, 8), (("index", 2),))

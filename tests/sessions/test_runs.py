@@ -129,7 +129,11 @@ sizes = st.sampled_from((0, 1, 1, 2, 5, 9, 30))
 puts = st.builds(lambda key, size: ("PUT", key, "v" * size), keys, sizes)
 appends = st.builds(lambda key: ("APPEND", key, "xyz"), keys)
 says = st.builds(lambda text: ("SAY", text), st.sampled_from(("hello", "gr\u00fc\u00df", "x" * 15)))
-locks = st.builds(lambda verb, name: (verb, name, -1)[: 2 + (verb != "TRYLOCK")], st.sampled_from(("LOCK", "TRYLOCK", "UNLOCK", "UNLOCK")), st.sampled_from(("one", "two")))
+locks = st.builds(
+    lambda verb, name: (verb, name, -1)[: 2 + (verb != "TRYLOCK")],
+    st.sampled_from(("LOCK", "TRYLOCK", "UNLOCK", "UNLOCK")),
+    st.sampled_from(("one", "two")),
+)
 others = st.one_of(
     st.just(("PUT", "a")),
     st.just(("PUT", "a", 7)),
@@ -165,7 +169,11 @@ commands = st.one_of(
     st.lists(st.just(("MARK",)), min_size=1, max_size=3),
     st.lists(others, min_size=1, max_size=6),
     st.lists(
-        st.one_of(st.lists(puts, min_size=1, max_size=4), st.lists(says, min_size=1, max_size=3), st.lists(others, min_size=1, max_size=1)),
+        st.one_of(
+            st.lists(puts, min_size=1, max_size=4),
+            st.lists(says, min_size=1, max_size=3),
+            st.lists(others, min_size=1, max_size=1),
+        ),
         min_size=2,
         max_size=4,
     ).map(lambda pieces: [command for piece in pieces for command in piece]),
@@ -190,9 +198,23 @@ singles = st.lists(
     unique_by=lambda each: each[0],
 )
 """Bundles of one command each, as many clients send them that do not pipeline."""
+alike = st.sampled_from((puts, puts, says, sums)).flatmap(
+    lambda verb: st.lists(
+        st.tuples(
+            st.sampled_from(NAMED + ANONYMOUS),
+            st.sampled_from((0, 0, 0, 0, 0, 0, 0, 1)),
+            st.lists(verb, min_size=1, max_size=4),
+            st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 2, 0)), max_size=3),
+        ),
+        min_size=2,
+        max_size=4,
+        unique_by=lambda each: each[0],
+    )
+)
+"""Bundles of one verb, as many clients send them that pipeline."""
 operations = st.tuples(st.sampled_from((OPEN, OPEN, CLOSE, EXPIRE)), st.sampled_from(NAMED), st.integers(0, 1))
 mixed = st.lists(st.one_of(bundles, bundles, bundles, operations), min_size=1, max_size=3)
-slots = st.lists(st.one_of(mixed, mixed, singles), min_size=5, max_size=8)
+slots = st.lists(st.one_of(mixed, mixed, singles, alike), min_size=5, max_size=8)
 quotas = st.fixed_dictionaries(
     {},
     optional={
@@ -434,6 +456,75 @@ class RunTests(SynchronousTestCase):
         self.run_bundles(("bob", 2, ("PUT", "a", "1")), ("bob", 3, ("PUT", "b", "2")))
         self.run_bundles(("bob", 4, ("PUT", "a", "1")), ("alice", 2, ("APPEND", "b", "2")))
         self.assertEqual(self.kv.together, 0)
+
+    def execute(self, *contents: tuple[str, Sequence[tuple[int, Command]]], server_id: int = 0) -> list[Sequence[Any]]:
+        """Executes one update with a bundle for each (client id, entries), at both machines."""
+        for driver in (self.pair.together, self.pair.one_by_one):
+            bundles = [
+                Bundle(client_id, driver.machine.sessions[client_id].epoch, False, entries)
+                for client_id, entries in contents
+            ]
+            driver.execute(driver.update(*bundles, server_id=server_id))
+        self.pair.require_equal(self)
+        return self.pair.together.observer.results
+
+    def test_runs_of_several_sessions_are_executed_together(self) -> None:
+        """In one call of the application; each bundle gets its own results."""
+        calls: list[int] = []
+        execute_run = self.kv.execute_run
+
+        def counts(commands: Sequence[Command], context: IContext) -> bool:
+            calls.append(len(commands))
+            return execute_run(commands, context)
+
+        self.kv.execute_run = counts  # type: ignore[method-assign]
+        puts = [(number, ("PUT", f"k{number}", "v")) for number in (1, 2, 3)]
+        results = self.execute(("alice", puts[:2]), ("bob", puts))
+        self.assertEqual(calls, [5])
+        self.assertEqual([len(each) for each in results], [2, 3])
+        self.assertEqual([self.last_of("alice"), self.last_of("bob")], [2, 3])
+
+    def last_of(self, client_id: str) -> int:
+        return self.pair.together.machine.last_number(client_id)
+
+    def test_runs_of_several_sessions_with_a_gap_are_executed_one_after_the_other(self) -> None:
+        """The results of a bundle are kept under following numbers. The bundle without a gap is a run by itself."""
+        puts = [(number, ("PUT", f"k{number}", "v")) for number in (1, 2, 4)]
+        self.execute(("alice", puts), ("bob", puts[:2]))
+        self.assertEqual(self.kv.together, 2)
+
+    def test_bundle_of_several_verbs_is_executed_in_pieces(self) -> None:
+        """Commands of one verb that follow each other are executed together, all others one by one, in their order."""
+        put, say, append = ("PUT", "a", "1"), ("SAY", "hello"), ("APPEND", "a", "2")
+        entries = [*enumerate((put, put, say, say, append, put, say), start=1)]
+        results = self.run_bundle(*entries)
+        self.assertEqual((self.kv.together, self.pair.chat.together), (2, 2))
+        first = self.pair.together.machine.revision - 6
+        self.assertEqual(results[3], Done((("index", 2), ("revision", first + 3))))
+        self.assertEqual(results[4].fields[0], ("value", b"12"))
+        self.assertEqual([dict(each.fields)["revision"] for each in results], [*range(first, first + 7)])
+
+    def test_questions_are_left_out_at_other_servers(self) -> None:
+        """The commands around them are one run there; at the server at which they were asked, each is answered."""
+        put, get = ("PUT", "a", "1"), ("GET", "a")
+        results = self.execute(("alice", [(1, put), (0, get), (2, put)]))
+        self.assertEqual((self.kv.together, dict(results[0][1].fields)["value"]), (0, b"1"))
+        self.execute(("alice", [(3, put), (0, get), (4, put)]), server_id=2)
+        self.assertEqual(self.kv.together, 2)
+
+    def test_lines_that_are_said_together_belong_to_their_sessions(self) -> None:
+        """Each has its own number in the chat."""
+        results = self.execute(("alice", [(1, ("SAY", "a")), (2, ("SAY", "b"))]), ("bob", [(1, ("SAY", "c"))]))
+        self.assertEqual(self.pair.chat.lines, [("alice", "a"), ("alice", "b"), ("bob", "c")])
+        self.assertEqual([dict(each[-1].fields)["index"] for each in results], [2, 3])
+        self.assertEqual(self.pair.chat.together, 3)
+
+    def test_results_that_no_client_can_be_told_are_refused_one_by_one(self) -> None:
+        """As if each command had been executed by itself: all servers answer INTERNAL."""
+        results = self.run_bundle((1, ("MARK",)), (2, ("MARK",)))
+        self.assertEqual([code(each) for each in results], [("INTERNAL", "unknown")] * 2)
+        self.assertEqual((self.pair.sum.sum, self.pair.sum.together), (2, 2))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
 
     def test_update_of_another_server_is_executed_together_as_well(self) -> None:
         """All servers go the same way."""

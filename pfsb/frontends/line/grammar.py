@@ -140,6 +140,7 @@ def render(number: int | None, result: Result) -> bytes:
 def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
     """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
     revisions = results.revisions
+    columns: list[Sequence[Any]]
     if results.counted:
         columns, template = [values for _, values in results.columns], _template(results)
     elif not any(numbers):

@@ -78,8 +78,8 @@ class PlainForm:
             for is_numbered in (False, True)
             for is_local in (False, True)
         }
-        """(whether the lines have numbers, whether they have the option read=stale) -> the expression, and the places of
-        the words of each column among the words of all lines, after those of the first words."""
+        """(whether the lines have numbers, whether they have the option read=stale) -> the expression, and the places
+        of the words of each column among the words of all lines, after those of the first words."""
 
     def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
         """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
@@ -94,6 +94,7 @@ class PlainForm:
             return None
         lines = found[0]
         numbers: Sequence[bytes]
+        columns: Sequence[Sequence[bytes]]
         if self._has_text:
             numbers, *columns = zip(*self._texts.findall(lines), strict=True)
         else:
@@ -108,7 +109,7 @@ class PlainForm:
 
 
 def _columns(first: int, words: int, width: int) -> Sequence[slice]:
-    """The places of the first words of lines with `width` words each, and those of the `words` columns from `first` on."""
+    """The places of the first words of lines with `width` words each, and of their `words` words from `first` on."""
     return [slice(place, None, width) for place in (0, *range(first, first + words))]
 
 
@@ -131,6 +132,8 @@ class RequestSplitter:
         taken = self._take(data, 0)
         if type(taken) is PlainLines and len(taken.data) == len(data):
             return (taken,)
+        if taken is None and data.find(b"\n") + 1 == len(data):
+            return self._splitter.feed(data)
         return self._feed_parts(data, taken)
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
@@ -151,7 +154,8 @@ class RequestSplitter:
                 start += len(taken.data)
                 unseen = 0
             else:
-                stop = start + len(taken) if taken else data.find(b"\n", start + unseen) + 1 or len(data)
+                end_unseen = data.find(b"\n", start + unseen) + 1 or len(data)
+                stop = start + len(taken) if isinstance(taken, bytes) else end_unseen
                 found += self._splitter.feed(data[start:stop])
                 start, unseen = stop, 4 * unseen or _UNSEEN_BYTES
             if start >= len(data):
@@ -172,7 +176,7 @@ class RequestSplitter:
     def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
         """The plain lines of one verb that begin at `start`, as `PlainForm.take` returns them."""
         space = data.find(b" ", start, start + _VERB_BYTES_MAX)
-        if data[start] == _HASH:
+        if data[start : start + 1] == b"#":
             start_of_verb = space + 1
             space = data.find(b" ", start_of_verb, start_of_verb + _VERB_BYTES_MAX)
             form = self._forms.get(data[start_of_verb:space])

@@ -70,6 +70,10 @@ def integer_field(name: str) -> Form:
 
 INDEX: Final = integer_field("index")
 """The form for SAY: the number of the line in the chat."""
+VALUE: Final = integer_field("value")
+"""The form for INCR: the new value."""
+DELETED: Final = integer_field("deleted")
+"""The form for DEL: how many keys there were."""
 
 
 def render_run(forms: Sequence[Form], results: RunResults) -> bytes:

@@ -40,7 +40,8 @@ def written(form: tuple[bytes, int], words: Sequence[bytes]) -> bytes:
 
 verbs = st.sampled_from([(verb.encode(), words) for verb, words in KeyValue.plain_words.items()])
 three_words = st.tuples(plain_words, plain_words, plain_words)
-texts = st.builds(lambda words, gap: b"SAY " + gap.join(words) + b"\n", three_words, st.sampled_from((b" ", b"   ", b"=")))
+gaps = st.sampled_from((b" ", b"   ", b"="))
+texts = st.builds(lambda words, gap: b"SAY " + gap.join(words) + b"\n", three_words, gaps)
 stale_lines = st.builds(lambda word: b"GET %b read=stale\n" % word, plain_words)
 plain_lines = st.builds(written, verbs, three_words) | stale_lines | texts
 odd_bytes = st.sampled_from(b' \t\r\n"=#\0\x7f\xff\xc3\xa9aP')
