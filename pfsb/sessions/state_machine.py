@@ -108,7 +108,7 @@ def is_birth(update: ClientUpdate) -> bool:
     return True
 
 
-RUN_MIN = 2
+RUN_MIN = 3
 """Minimum number of commands of one verb, in a bundle of several verbs, that are executed together."""
 
 ANONYMOUS_TTL_MS = 10_000
@@ -577,7 +577,7 @@ class SessionStateMachine:
         else:
             results = self._run_one_by_one(session, entries, is_ours)
         if is_ours and self.counts is not None:
-            self.counts.note([command[0] for _, command in entries], results)
+            self.counts.note([*map(_verb, map(_command, entries))], results)
         return results
 
     def run_in_pieces(self, session: Session, entries: Sequence[Entry], is_ours: bool) -> Sequence[Any]:

@@ -496,21 +496,21 @@ class RunTests(SynchronousTestCase):
     def test_bundle_of_several_verbs_is_executed_in_pieces(self) -> None:
         """Commands of one verb that follow each other are executed together, all others one by one, in their order."""
         put, say, append = ("PUT", "a", "1"), ("SAY", "hello"), ("APPEND", "a", "2")
-        entries = [*enumerate((put, put, say, say, append, put, say), start=1)]
+        entries = [*enumerate((put, put, put, say, say, say, append, put, say, say), start=1)]
         results = self.run_bundle(*entries)
-        self.assertEqual((self.kv.together, self.pair.chat.together), (2, 2))
-        first = self.pair.together.machine.revision - 6
-        self.assertEqual(results[3], Done((("index", 2), ("revision", first + 3))))
-        self.assertEqual(results[4].fields[0], ("value", b"12"))
-        self.assertEqual([dict(each.fields)["revision"] for each in results], [*range(first, first + 7)])
+        self.assertEqual((self.kv.together, self.pair.chat.together), (3, 3))
+        first = self.pair.together.machine.revision - 9
+        self.assertEqual(results[4], Done((("index", 2), ("revision", first + 4))))
+        self.assertEqual(results[6].fields[0], ("value", b"12"))
+        self.assertEqual([dict(each.fields)["revision"] for each in results], [*range(first, first + 10)])
 
     def test_questions_are_left_out_at_other_servers(self) -> None:
         """The commands around them are one run there; at the server at which they were asked, each is answered."""
         put, get = ("PUT", "a", "1"), ("GET", "a")
-        results = self.execute(("alice", [(1, put), (0, get), (2, put)]))
+        results = self.execute(("alice", [(1, put), (0, get), (2, put), (3, put)]))
         self.assertEqual((self.kv.together, dict(results[0][1].fields)["value"]), (0, b"1"))
-        self.execute(("alice", [(3, put), (0, get), (4, put)]), server_id=2)
-        self.assertEqual(self.kv.together, 2)
+        self.execute(("alice", [(4, put), (0, get), (5, put), (6, put)]), server_id=2)
+        self.assertEqual(self.kv.together, 3)
 
     def test_lines_that_are_said_together_belong_to_their_sessions(self) -> None:
         """Each has its own number in the chat."""

@@ -261,10 +261,10 @@ PROFILES: Final[Mapping[str, Profile]] = {
         has_servers_without_runs=True,
     ),
     "choirs": Profile(
-        "many users who say one line each at the same moments, and come back; servers without memory",
+        "many users who say some lines each at the same moments, and come back; servers without memory",
         ("clients", "crashes", "memory", "repeats"),
         users=(8, 12),
-        user_profile={"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.25, "rhythm_seconds": 0.0},
+        user_profile={"pipeline": 3, "think_seconds": 0.03, "batching_seconds": 0.25, "rhythm_seconds": 0.0},
         vocabulary={
             "share_of_lines": 0.95,
             "share_of_reads": 0.01,

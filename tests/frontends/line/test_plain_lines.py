@@ -161,7 +161,7 @@ class GrammarTests(SynchronousTestCase):
     @OPTIONS
     @given(st.lists(stale_lines, min_size=1, max_size=9), st.booleans())
     def test_questions_to_this_server_are_plain(self, lines: list[bytes], are_numbered: bool) -> None:
-        """Also if questions to the cluster are among them."""
+        """Questions to the cluster may be among them."""
         data = b"".join([b"#7 " + line if are_numbered else line for line in lines])
         self.assertEqual(self.require_equal([data]), len(lines))
         self.assertEqual(self.require_equal([data + b"GET a\n" + data]), 2 * len(lines) + 1)
@@ -169,7 +169,7 @@ class GrammarTests(SynchronousTestCase):
     @OPTIONS
     @given(st.lists(plain_lines, min_size=1, max_size=9), odd_lines)
     def test_lines_of_several_verbs_are_plain(self, lines: list[bytes], odd: bytes) -> None:
-        """Those around a line that is not plain, too, if it ends."""
+        """A line that is not plain leaves the lines around it plain, if it ends."""
         data = b"".join(lines)
         self.assertEqual(self.require_equal([data]), len(lines))
         if odd.endswith(b"\n") and self.require_equal([odd]) == 0:
