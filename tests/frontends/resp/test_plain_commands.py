@@ -117,7 +117,7 @@ class SplitterTests(SynchronousTestCase):
         self.require_equal([bytes(data)])
 
     def test_usual_commands_are_plain(self) -> None:
-        """They may be of several names; the first one that is not plain ends them."""
+        """Plain commands may be of several names; the first one that is not plain ends them."""
         sets, gets = encoded(b"SET", b"key", b"dmFsdWU=") * 3, encoded(b"GET", b"key") * 2
         self.assertEqual(self.require_equal([sets]), 3)
         self.assertEqual(self.require_equal([sets + gets + sets]), 8)
@@ -165,4 +165,4 @@ class ConnectionTests(RespTestCase):
     def test_applications_that_the_cluster_runs_no_more_have_no_plain_commands(self) -> None:
         self.server.catalogue.switch([each for each in self.server.catalogue.applications if each.name != "kv"])
         self.assertEqual([begin for begin in self.factory.plain if b"SET" in begin], [])
-        self.assertError(self.ask("SET", "a", "b"), "unknown verb PUT")
+        self.assertError(self.ask("SET", "a", "b"), "there is no command PUT")
