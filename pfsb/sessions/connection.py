@@ -221,10 +221,9 @@ class ClientConnection:
         Commands of one verb without numbers are usual, and need no step for each.
         """
         changes, highest = self._machine.changes, self._highest
-        verbs = {*map(_verb, commands)}
-        if not any(numbers) and len(verbs) == 1:
+        if not any(numbers) and len({*map(_verb, commands)}) == 1:
             return range(highest + 1, highest + 1 + len(commands)) if changes(commands[0]) else [0] * len(commands)
-        changing = {verb for verb in verbs if changes((verb,))}
+        changing = {verb for verb in {*map(_verb, commands)} if changes((verb,))}
         found = []
         for number, verb in zip(numbers, map(_verb, commands), strict=True):
             if verb not in changing:

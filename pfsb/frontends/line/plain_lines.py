@@ -84,10 +84,11 @@ class PlainForm:
     def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
         """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
 
-        Returns None if the first line is not plain, and the lines themselves if a command in them would be refused.
+        Returns None if the first line is not plain, or a question that has the option read=stale while the last line
+        has not, or the reverse; and the lines themselves if a command in them would be refused.
         """
         is_numbered = data[start] == _HASH
-        is_local = self._has_levels and data.endswith(_STALE_END, start, data.find(b"\n", start) + 1)
+        is_local = self._has_levels and data.endswith(_STALE_END, start, end)
         expression, (firsts, *places) = self._lines[is_numbered, is_local]
         found = expression.match(data, start, end)
         if found is None:
@@ -127,7 +128,7 @@ class RequestSplitter:
 
         Lines of one verb that follow each other are taken together.
         """
-        if not self._splitter.is_between_lines:
+        if not (data and self._splitter.is_between_lines):
             return self._feed_from_within(data)
         taken = self._take(data, 0)
         if type(taken) is PlainLines and len(taken.data) == len(data):
@@ -176,7 +177,7 @@ class RequestSplitter:
     def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
         """The plain lines of one verb that begin at `start`, as `PlainForm.take` returns them."""
         space = data.find(b" ", start, start + _VERB_BYTES_MAX)
-        if data[start : start + 1] == b"#":
+        if data[start] == _HASH:
             start_of_verb = space + 1
             space = data.find(b" ", start_of_verb, start_of_verb + _VERB_BYTES_MAX)
             form = self._forms.get(data[start_of_verb:space])
