@@ -6,38 +6,54 @@ since a client may LISTEN or LOG from any line on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import repeat
+from types import MappingProxyType
 
 import msgpack
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
-from pfsb.applications.arguments import Arguments, bounded_rows, refuse_other_format, row_limit, utf8_length
+from pfsb.applications.arguments import (
+    Arguments,
+    bounded_rows,
+    refuse_other_format,
+    row_limit,
+    utf8_length,
+    value_bytes_max,
+)
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
+    Counters,
     Done,
     Event,
     Fields,
     IContext,
     IEventLog,
+    IPlainChecker,
     IQuotaUser,
     IReplicatedApplication,
+    IRunExecutor,
     Quotas,
     Refused,
     Result,
 )
 
 _snapshot_format = 1
+_TWO_PARTS = {2}
+_ONLY_TEXTS = {str}
 
 
-@implementer(IReplicatedApplication, IEventLog, IQuotaUser)
+@implementer(IReplicatedApplication, IEventLog, IQuotaUser, IRunExecutor, IPlainChecker)
 class Chat(Application):
     """The lines that were said, in the order of execution."""
 
     name = "chat"
     quota = "chat_bytes"
     listen_verb = "LISTEN"
+    run_verbs = ("SAY",)
+    plain_words: Mapping[str, int] = MappingProxyType({"SAY": 1})
     commands: Sequence[CommandDescription] = (
         CommandDescription("SAY", "SAY text...", "Say something to all who listen.", rest_of_line=True),
         CommandDescription(
@@ -103,6 +119,31 @@ class Chat(Application):
         self._used_bytes = used
         self.lines.append((who, text))
         return Done((("index", len(self.lines)), ("revision", context.revision)))
+
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool | Counters:
+        """Say several lines. Returns False if a command has other types than SAY has, or if a quota would be
+        exceeded."""
+        if {*map(len, commands)} != _TWO_PARTS:
+            return False
+        _, texts = zip(*commands, strict=True)
+        if {*map(type, texts)} != _ONLY_TEXTS:
+            return False
+        sessions, quotas = context.sessions, context.quotas
+        sizes = [*map(len, map(str.encode, texts))]
+        used = self._used_bytes + sum(sizes) + sum(map(len, map(str.encode, sessions)))
+        if used > quotas.chat_bytes or max(sizes) > quotas.value_bytes:
+            return False
+        first = len(self.lines) + 1
+        self._used_bytes = used
+        self.lines += zip(sessions, texts, strict=True)
+        return (("index", first),)
+
+    def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+        """Check texts: of plain ones only the length is left to see."""
+        (texts,) = columns
+        if max(map(len, texts)) > value_bytes_max:
+            return None
+        return [*zip(repeat(verb), map(bytes.decode, texts))]
 
     def _log(self, command: Command) -> Result:
         _, first, limit = command

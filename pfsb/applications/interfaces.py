@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, Final, Protocol, overload
 
 from attrs import define, field, frozen
@@ -78,18 +79,41 @@ class Refused:
 Result = Done | Refused
 
 
-class RunResults(Sequence[Done]):
-    """The results of a run of commands that were executed together: each is its revision and nothing else.
+Counters = tuple[tuple[str, int], ...]
+"""Fields of the results of a run whose values count up: the name of each, and its value for the first command."""
 
-    The revisions follow each other. A result is only made when a caller asks for it; the callers on the way of a usual
-    command take `revisions`, and so handle the results of all commands with one step.
+Columns = tuple[tuple[str, range], ...]
+"""(name, values) of fields whose values count up: the value of each command of a run."""
+
+
+class RunResults(Sequence[Done]):
+    """The results of a run of commands that were executed together: fields whose values count up, the revision last.
+
+    A result is only made when a caller asks for it; the callers on the way of a usual command take `columns`, and so
+    handle the results of all commands with one step.
     """
 
-    __slots__ = ("revisions",)
+    __slots__ = ("counted", "revisions")
 
-    def __init__(self, revisions: range) -> None:
-        """`revisions` has the revision of each command, and the step 1."""
+    def __init__(self, revisions: range, counted: Columns = ()) -> None:
+        """`revisions` has the revision of each command, and the step 1; `counted` has such values of other fields."""
         self.revisions = revisions
+        self.counted = counted
+        """The columns of all fields but the revision; empty for almost every run."""
+
+    @classmethod
+    def of(cls, revisions: range, counters: Counters) -> RunResults:
+        """The results of a run with these revisions, in which the fields `counters` come before the revision."""
+        return cls(revisions, tuple([(name, range(first, first + len(revisions))) for name, first in counters]))
+
+    @property
+    def columns(self) -> Columns:
+        """(name, the value for each command) of each field."""
+        return (*self.counted, ("revision", self.revisions))
+
+    def fields(self) -> Iterator[Fields]:
+        """The fields of each result."""
+        return zip(*[zip(repeat(name), values) for name, values in self.columns], strict=False)
 
     def __len__(self) -> int:
         return len(self.revisions)
@@ -101,15 +125,17 @@ class RunResults(Sequence[Done]):
     def __getitem__(self, index: slice) -> RunResults: ...
 
     def __getitem__(self, index: int | slice) -> Done | RunResults:
+        counted = self.counted
         if isinstance(index, slice):
-            return RunResults(self.revisions[index])
-        return Done((("revision", self.revisions[index]),))
+            return RunResults(self.revisions[index], counted and tuple([(name, each[index]) for name, each in counted]))
+        revision = ("revision", self.revisions[index])
+        return Done((*[(name, each[index]) for name, each in counted], revision) if counted else (revision,))
 
     def __iter__(self) -> Iterator[Done]:
-        return (Done((("revision", revision),)) for revision in self.revisions)
+        return map(Done, self.fields())
 
     def __repr__(self) -> str:
-        return f"RunResults({self.revisions})"
+        return f"RunResults({self.columns})"
 
 
 class _Pending:
@@ -220,6 +246,7 @@ class IContext(Interface):
     revision = Attribute("int: the count of commands executed so far, this one included")
     time_ms = Attribute("int: the state machine's time in milliseconds; never goes back, and is no clock for people")
     session = Attribute("str: the client id of the session that the command belongs to")
+    sessions = Attribute("Sequence[str]: in `IRunExecutor.execute_run`, the client id of each command of the run")
     ticket = Attribute("Ticket of the command that is being executed")
     quotas = Attribute("Quotas: the quotas in force, which are part of the replicated state")
 
@@ -280,11 +307,13 @@ class IRunExecutor(Interface):
 
     run_verbs = Attribute("Collection[str]: the verbs whose commands come in runs; none of them is one that waits")
 
-    def execute_run(commands: Sequence[Command], context: IContext) -> bool:
-        """Execute two or more commands of one of `run_verbs`, if each of them would answer its revision, and no more.
+    def execute_run(commands: Sequence[Command], context: IContext) -> bool | Counters:
+        """Execute two or more commands of one of `run_verbs`, if each of them would answer numbers that count up.
 
-        Each command gets the result `Done((("revision", R),))`, where R is `context.revision` for the first one, and
-        one more for each of the others. `context.session` and `context.ticket` are those of the first command.
+        Returns True if each command gets the result `Done((("revision", R),))`, where R is `context.revision` for the
+        first one, and one more for each of the others. Returns `Counters` if there are other fields before the
+        revision, whose values count up in the same way. `context.session` and `context.ticket` are those of the first
+        command, and `context.sessions` has the client id of each.
 
         Returns False, and changes nothing, if any of the commands would be refused or would have another result, or if
         it is not clear that none would: then the commands are executed one by one. An exception that is a fault of the
@@ -304,7 +333,8 @@ class IPlainChecker(Interface):
 
         `columns` has one sequence for each place behind the verb: the words that the commands have in that place, in
         the order of the commands. A word has one or more characters, all of them printable ASCII, without space and
-        quote; it was not quoted, and may have the form of an option.
+        quote; it was not quoted, and may have the form of an option. The one word of a verb that takes the rest of the
+        line is a text, which may have spaces between its words.
 
         Returns None if `check` would refuse one of the commands: then each is checked by itself.
         """

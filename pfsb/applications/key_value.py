@@ -86,7 +86,9 @@ class KeyValue(Application):
     name = "kv"
     quota = "kv_bytes"
     run_verbs = ("PUT",)
-    plain_words: Mapping[str, int] = MappingProxyType({"GET": 1, "PUT": 2, "APPEND": 2, "PUTHASH": 2})
+    plain_words: Mapping[str, int] = MappingProxyType(
+        {"GET": 1, "PUT": 2, "DEL": 1, "INCR": 1, "APPEND": 2, "PUTHASH": 2}
+    )
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
@@ -166,7 +168,9 @@ class KeyValue(Application):
         """
         if max(map(len, columns[0])) > key_bytes_max:
             return None
-        if len(columns) > 1 and max(map(len, columns[1])) > value_bytes_max:
+        if len(columns) == 1:
+            return [*zip(repeat(verb), columns[0], repeat(1))] if verb == "INCR" else [*zip(repeat(verb), columns[0])]
+        if max(map(len, columns[1])) > value_bytes_max:
             return None
         return [*zip(repeat(verb), *columns)]
 

@@ -13,8 +13,8 @@ the rule is never made stricter.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, starmap
-from operator import itemgetter
+from itertools import chain, compress, repeat, starmap
+from operator import is_, itemgetter
 from typing import Any, Final, NamedTuple
 
 import msgpack
@@ -208,7 +208,8 @@ def _are_words(commands: tuple[Any, ...]) -> bool:
 
 def _are_in_range(commands: tuple[Any, ...]) -> bool:
     """Whether the integers in these commands, of which there is at least one, are of 64 bits, signed."""
-    integers = [word for word in chain.from_iterable(commands) if type(word) is int]
+    words = [*chain.from_iterable(commands)]
+    integers: list[int] = [*compress(words, map(is_, map(type, words), repeat(int)))]
     return min(integers) >= INTEGER_MIN and max(integers) <= NUMBER_MAX
 
 

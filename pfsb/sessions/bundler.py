@@ -123,6 +123,9 @@ class Bundler:
             self._opens = False
             self._head = bundle.encode_head(self.client_id, self._epoch, False)
         parts, self.outstanding = self.outstanding, []
+        if len(parts) == 1 and len(results) == len(parts[0].numbers):
+            parts[0].finish(results)
+            return
         first = 0
         for part in parts:
             end = first + len(part.numbers)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from pfsb.applications.interfaces import PENDING, Done, Refused
+from pfsb.applications.interfaces import PENDING, Done, Refused, RunResults
 
 _ALL_DONE: Final = {Done}
 
@@ -22,9 +22,12 @@ class CommandCounts:
     _others: Counter[tuple[str, str]] = field(factory=Counter)
     """(verb, result) -> number of commands that were refused, or were PENDING when they had run (LOCK)."""
 
-    def note_run(self, verb: str, count: int) -> None:
-        """Counts a run: `count` commands of one verb, whose results were all `Done`."""
-        self._done[verb] += count
+    def note_run(self, verb: str, results: Sequence[Any]) -> None:
+        """Counts a run: commands of one verb that were executed together."""
+        if type(results) is RunResults:
+            self._done[verb] += len(results)
+        else:
+            self.note([verb] * len(results), results)
 
     def note(self, verbs: Sequence[str], results: Sequence[Any]) -> None:
         if set(map(type, results)) == _ALL_DONE:

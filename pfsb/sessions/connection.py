@@ -223,13 +223,16 @@ class ClientConnection:
         changes, highest = self._machine.changes, self._highest
         if not any(numbers) and len({*map(_verb, commands)}) == 1:
             return range(highest + 1, highest + 1 + len(commands)) if changes(commands[0]) else [0] * len(commands)
+        changing = {verb for verb in {*map(_verb, commands)} if changes((verb,))}
         found = []
-        for number, command in zip(numbers, commands, strict=True):
-            if changes(command):
-                if number is not None and number <= highest:
-                    return None
-                highest = highest + 1 if number is None else number
-            found.append(highest if changes(command) else 0)
+        for number, verb in zip(numbers, map(_verb, commands), strict=True):
+            if verb not in changing:
+                found.append(0)
+                continue
+            if number is not None and number <= highest:
+                return None
+            highest = highest + 1 if number is None else number
+            found.append(highest)
         return found
 
     def query_local(self, question: Command, answer: Answer) -> None:

@@ -13,12 +13,13 @@ many there were. So the digest costs one comparison for a usual command.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
 
-from pfsb.applications.interfaces import PENDING, Done
+from pfsb.applications.interfaces import PENDING, Done, RunResults
 
 REVISION_BYTES = 8
 
@@ -30,7 +31,8 @@ Noted = tuple[Any, int | str | tuple[str, int]]
 """(result, about): a result that is more than a revision, and what tells its command from others.
 
 `about` is the revision after the command, the client id of a session that could not be opened, or the ticket of a
-command that was PENDING.
+command that was PENDING. A `RunResults` stands for the result of each command of a run; each comes with its own
+revision, as if the command had been executed by itself.
 """
 
 
@@ -46,7 +48,13 @@ def encode_outcomes(revision: int, noted: Sequence[Noted]) -> bytes:
     if set(map(type, results)) == _ONLY_DONE:
         # As almost always. Then each part is taken from all results together, with one step of the interpreter.
         return end + _packed([*zip(about, map(_FIELDS, results), map(_ROWS, results), strict=True)])
-    return end + _packed([_compared(result, about) for result, about in noted])
+    rows: list[Any] = []
+    for result, of in noted:
+        if type(result) is RunResults:
+            rows += zip(result.revisions, result.fields(), repeat(()))
+        else:
+            rows.append(_compared(result, of))
+    return end + _packed(rows)
 
 
 def _compared(result: Any, about: int | str | tuple[str, int]) -> tuple[Any, ...]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
-from operator import itemgetter
+from itertools import accumulate, chain, groupby, pairwise, repeat
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from attrs import define, evolve, field
@@ -28,6 +28,7 @@ from pfsb.applications.interfaces import (
     PENDING,
     BadRequest,
     Command,
+    Counters,
     Done,
     IContext,
     IEventLog,
@@ -60,6 +61,11 @@ ASK, HERE = "ASK", "HERE"
 """ASK is the leader's question, through the log, whether a server that it does not hear still serves its clients. HERE
 is that server's answer (Departure 36)."""
 _verb = itemgetter(0)
+_client_id = itemgetter(0)
+_first = itemgetter(0)
+_number = itemgetter(0)
+_entries = attrgetter("entries")
+_command = itemgetter(1)
 _ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings of client ids under which no client opens a session."""
@@ -102,6 +108,10 @@ def is_birth(update: ClientUpdate) -> bool:
         return False
     return True
 
+
+RUN_MIN = 3
+"""Minimum number of commands of one verb, in a bundle of several verbs, that are executed together. Two take 3 % more
+byte code together than one by one, in bundles with verbs by chance."""
 
 ANONYMOUS_TTL_MS = 10_000
 """How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
@@ -165,6 +175,7 @@ class Context:
     time_ms: int = 0
     session: str = ""
     number: int = 0
+    sessions: Sequence[str] = ()
 
     @property
     def ticket(self) -> Ticket:
@@ -206,6 +217,33 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
     if before is not None:
         made.restore(before.snapshot())
     return made
+
+
+def _follow_each_other(entries: Sequence[Entry]) -> bool:
+    """Whether the numbers of a bundle follow each other, without a gap."""
+    first = entries[0][0]
+    return [*map(_number, entries)] == [*range(first, first + len(entries))]
+
+
+def _keep_single(sessions: Sequence[Session], numbers: Sequence[int], results: Sequence[Result]) -> None:
+    """Keeps the results of a run with one command of each session."""
+    if type(results) is RunResults and not results.counted:
+        for session, number, revision in zip(sessions, numbers, results.revisions, strict=True):
+            session.last_number = number
+            session.answers.keep_revision(number, revision)
+    else:
+        for session, number, result in zip(sessions, numbers, results, strict=True):
+            session.last_number = number
+            session.answers.keep(number, result)
+
+
+def _keep_runs(
+    sessions: Sequence[Session], lengths: Sequence[int], numbers: Sequence[int], results: Sequence[Result]
+) -> None:
+    """Keeps the results of a run that consists of a run of each session; `lengths` has their lengths."""
+    for session, (start, end) in zip(sessions, pairwise(accumulate(lengths, initial=0)), strict=True):
+        session.last_number = numbers[end - 1]
+        session.answers.keep_run(numbers[start], results[start:end])
 
 
 @implementer(IStateMachine)
@@ -487,8 +525,10 @@ class SessionStateMachine:
             self._refuse(update)
             return
         if len(contents) > 1 and (together := self.run_bundles_together(update.server_id, contents)) is not None:
-            for position in range(len(contents)) if is_ours else ():
-                self.observer.executed(update, position, together[position : position + 1])
+            if is_ours:
+                ends = accumulate(map(len, map(_entries, contents)), initial=0)
+                for position, (start, end) in enumerate(pairwise(ends)):
+                    self.observer.executed(update, position, together[start:end])
             return
         for position, content in enumerate(contents):
             results = self.run_bundle(update.server_id, content)
@@ -529,29 +569,56 @@ class SessionStateMachine:
             return [evolve(session, fate="unknown") if 0 < n <= last_number else session for n, _ in content.entries]
         is_ours = server_id == self._server_id
         entries = content.entries
+        results: Sequence[Any]
         if len(entries) == 1:
             ((number, command),) = entries
             one = self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
             results = [one]
+        elif len({*map(_verb, map(_command, entries))}) > 1:
+            results = self.run_in_pieces(session, entries, is_ours)
         elif (together := self.run_together(session, entries)) is not None:
             if is_ours and self.counts is not None:
-                self.counts.note_run(entries[0][1][0], len(entries))
+                self.counts.note_run(entries[0][1][0], together)
             return together
         else:
-            results = [
-                self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
-                for number, command in entries
-            ]
+            results = self._run_one_by_one(session, entries, is_ours)
         if is_ours and self.counts is not None:
-            self.counts.note([command[0] for _, command in entries], results)
+            self.counts.note([*map(_verb, map(_command, entries))], results)
         return results
 
-    def run_together(self, session: Session, entries: Sequence[Entry]) -> RunResults | None:
-        """Runs the commands of a bundle together if they are a run that its application executes together; else None.
+    def run_in_pieces(self, session: Session, entries: Sequence[Entry], is_ours: bool) -> Sequence[Any]:
+        """Runs a bundle of several verbs: commands of one verb that follow each other together if they are a run, and
+        all others one by one.
 
-        The commands of a run have one verb, and numbers that follow each other, all of which are above what the session
-        has run. So none of them is a question or a repetition, and each of them is executed as if it came alone: it
-        has the same revision and result, and counts the same in the reply cache and in the digest of the history.
+        Returns a result for each entry; at another server than the one at which the bundle was asked, for each command:
+        questions are left out there, and the commands before and behind them may be one run. With ten PUTs, four SAYs
+        and two questions in turn, and 256 under way on eight connections, a command takes half of the byte code.
+        """
+        if not is_ours:
+            entries = [*filter(_number, entries)]
+        results: list[Any] = []
+        first = 0
+        for verb, alike in groupby(map(_verb, map(_command, entries))):
+            end = first + len([*alike])
+            if end - first >= RUN_MIN and verb in self._run_executors:
+                results += self._run_one_by_one(session, entries[len(results) : first], is_ours)
+                results += self.run_together(session, entries[first:end]) or ()
+            first = end
+        results += self._run_one_by_one(session, entries[len(results) :], is_ours)
+        return results
+
+    def _run_one_by_one(self, session: Session, entries: Sequence[Entry], is_ours: bool) -> Sequence[Any]:
+        return [
+            self.run_command(session, number, command) if number else self.ordered_question(command, is_ours)
+            for number, command in entries
+        ]
+
+    def run_together(self, session: Session, entries: Sequence[Entry]) -> Sequence[Result] | None:
+        """Runs commands of one verb together if they are a run that its application executes together; else None.
+
+        The commands of a run have numbers that follow each other, all of which are above what the session has run. So
+        none of them is a question or a repetition, and each of them is executed as if it came alone: it has the same
+        revision and result, and counts the same in the reply cache and in the digest of the history.
         """
         application = self._run_executors.get(entries[0][1][0])
         if application is None:
@@ -560,47 +627,55 @@ class SessionStateMachine:
         first, count = numbers[0], len(numbers)
         if first <= session.last_number or numbers != tuple(range(first, first + count)):
             return None
-        if len({*map(_verb, commands)}) > 1:
-            return None
-        revisions = self.execute_run(application, [*zip(repeat(session.client_id), numbers)], commands)
-        if revisions is None:
+        results = self.execute_run(application, [*zip(repeat(session.client_id), numbers)], commands)
+        if results is None:
             return None
         session.last_number = first + count - 1
-        session.answers.keep_revisions(first, revisions)
-        return RunResults(revisions)
+        session.answers.keep_run(first, results)
+        return results
 
-    def run_bundles_together(self, server_id: int, contents: Sequence[Bundle]) -> RunResults | None:
-        """Runs all bundles of an update together if each of them is one command, of another session, and the commands
-        are a run that their application executes together; else None.
+    def run_bundles_together(self, server_id: int, contents: Sequence[Bundle]) -> Sequence[Result] | None:
+        """Runs all bundles of an update together if they are of different sessions, each of them is a run, and all of
+        their commands are a run that their application executes together; else None.
 
-        Anonymous sessions that the bundles open are open even if None is returned; running the bundles one by one would
-        open them as well.
+        Returns the results of all bundles, one after the other. Anonymous sessions that the bundles open are open even
+        if None is returned; running the bundles one by one would open them as well. Of 256 PUTs under way on eight
+        connections, each takes 8 % less byte code.
         """
+        application = self._run_executors.get(contents[0].entries[0][1][0])
+        if application is None:
+            return None
         client_ids, _, _, entries = zip(*contents, strict=True)
-        if {*map(len, entries)} != _ONE or len({*client_ids}) < len(client_ids):
-            return None
         numbers, commands = zip(*chain.from_iterable(entries), strict=True)
-        application = self._run_executors.get(commands[0][0])
-        if application is None or len({*map(_verb, commands)}) > 1:
+        if len({*map(_verb, commands)}) > 1 or len({*client_ids}) < len(client_ids):
             return None
-        sessions = []
-        for content, number in zip(contents, numbers, strict=True):
+        sessions, lengths = [], [*map(len, entries)]
+        for content, first in zip(contents, map(_number, map(_first, entries)), strict=True):
             session = self.session_for(server_id, content)
-            if isinstance(session, Refused) or number <= session.last_number:
+            if isinstance(session, Refused) or first <= session.last_number:
                 return None
             sessions.append(session)
-        revisions = self.execute_run(application, [*zip(client_ids, numbers, strict=True)], commands)
-        if revisions is None:
+        if len(commands) == len(contents):
+            tickets = [*zip(client_ids, numbers, strict=True)]
+        elif not all(map(_follow_each_other, entries)):
             return None
-        for each, number, revision in zip(sessions, numbers, revisions, strict=True):
-            each.last_number = number
-            each.answers.keep_revision(number, revision)
+        else:
+            tickets = [*zip(chain.from_iterable(map(repeat, client_ids, lengths)), numbers, strict=True)]
+        results = self.execute_run(application, tickets, commands)
+        if results is None:
+            return None
+        if len(commands) == len(contents):
+            _keep_single(sessions, numbers, results)
+        else:
+            _keep_runs(sessions, lengths, numbers, results)
         if server_id == self._server_id and self.counts is not None:
-            self.counts.note_run(commands[0][0], len(commands))
-        return RunResults(revisions)
+            self.counts.note_run(commands[0][0], results)
+        return results
 
-    def execute_run(self, application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]) -> range | None:
-        """Executes a run in its application, and counts its revisions, which it returns.
+    def execute_run(
+        self, application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]
+    ) -> Sequence[Result] | None:
+        """Executes a run in its application, and counts its revisions. Returns the result of each command.
 
         Returns None if nothing was executed, and the commands have to be executed one by one. Raises an exception of
         the application if perhaps only this server meets it: then this server stops.
@@ -608,14 +683,32 @@ class SessionStateMachine:
         context = self.context
         context.revision = self.revision + 1
         context.session, context.number = tickets[0]
+        context.sessions = [*map(_client_id, tickets)]
         try:
-            if application.execute_run(commands, context) is not True:
-                return None
+            counters = application.execute_run(commands, context)
         except Exception as error:
             self.stop_unless_alike(error, commands[0][0])
             return None
+        if counters is not True and type(counters) is not tuple:
+            return None
         self.revision += len(commands)
-        return range(self.revision - len(commands) + 1, self.revision + 1)
+        revisions = range(self.revision - len(commands) + 1, self.revision + 1)
+        if counters is True:
+            return RunResults(revisions)
+        return self._counted_results(commands[0][0], revisions, counters)
+
+    def _counted_results(self, verb: str, revisions: range, counters: Counters) -> Sequence[Result]:
+        """The results of a run that are more than their revisions, noted for the digest of the history."""
+        results: Sequence[Result]
+        try:
+            results = RunResults.of(revisions, counters)
+            check_result(results[0])
+        except Exception as error:  # no client can be told what the application has returned (`check_result`)
+            results = [self._internal(verb, error)] * len(revisions)
+            self.outcomes += zip(results, revisions, strict=True)
+        else:
+            self.outcomes.append((results, self.revision))
+        return results
 
     def session_for(self, server_id: int, content: Bundle) -> Session | Refused:
         """The open session in which a bundle runs, or the refusal. Opens the session of an anonymous client's first

@@ -28,6 +28,7 @@ class FakeContext:
         self.revision = 0
         self.time_ms = 1_000_000
         self.session = ""
+        self.sessions: Sequence[str] = ()
         self.ticket: Ticket = ("", 0)
         self.quotas = ClusterSettings(members=(0,), apps=(("kv", 1),))
         self.completed: list[tuple[Ticket, Result]] = []

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import PENDING, Done, Refused, Word
+from pfsb.applications.interfaces import PENDING, Done, Refused, RunResults, Word
 from pfsb.sessions import state_machine
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
@@ -55,6 +55,16 @@ class OutcomesTests(SynchronousTestCase):
                 alike = [outcomes_of(Done((("value", each),))) for each in (value, value)]  # type: ignore[arg-type]
                 self.assertEqual(alike[0], alike[1])
         self.assertEqual(*(outcomes_of(Done((("value", object()),))) for _ in range(2)))  # type: ignore[arg-type]
+
+    def test_run_has_the_outcomes_of_its_commands(self) -> None:
+        """Servers that execute runs agree with those that do not."""
+        run = RunResults.of(range(5, 8), (("index", 2),))
+        other = Done((("value", b"v"),))
+        single = [(result, revision) for result, revision in zip(run, run.revisions, strict=True)]
+        together = encode_outcomes(9, [(other, 4), (run, 7), (PENDING, 8)])
+        self.assertEqual(together, encode_outcomes(9, [(other, 4), *single, (PENDING, 8)]))
+        self.assertEqual(encode_outcomes(9, [(run, 7)]), encode_outcomes(9, single))
+        self.assertEqual(encode_outcomes(9, [(run[:1], 5)]), encode_outcomes(9, single[:1]))
 
 
 class MachineTests(SynchronousTestCase):

@@ -7,7 +7,7 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, DoneGrowing, GrowingBytes, Refused, Word
+from pfsb.applications.interfaces import Done, DoneGrowing, GrowingBytes, Refused, RunResults, Word
 from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, Beginning, KeptReplies, ReplyCache, size_of
 
 
@@ -84,7 +84,7 @@ class KeptAnswersTests(SynchronousTestCase):
             kept.keep(number, Done())
         self.assertEqual(kept.numbers, [*range(31, 40)])
         kept.set_limits(40, BYTES_MAX)
-        kept.keep_revisions(40, range(7, 15))
+        kept.keep_run(40, RunResults(range(7, 15)))
         self.assertEqual(len(kept.page), 9)
 
     def test_limit_of_a_session_counts_results_without_text_too(self) -> None:

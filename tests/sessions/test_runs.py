@@ -15,6 +15,7 @@ from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
+    Counters,
     Done,
     IContext,
     IReplicatedApplication,
@@ -24,6 +25,7 @@ from pfsb.applications.interfaces import (
     RunResults,
 )
 from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.command_counts import CommandCounts
@@ -53,16 +55,32 @@ class OneByOneKeyValue(KeyValue):
     run_verbs = ()
 
 
+class CountingChat(Chat):
+    """The chat, and how many lines were said in runs."""
+
+    together = 0
+
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool | Counters:
+        counters = super().execute_run(commands, context)
+        self.together += len(commands) if counters else 0
+        return counters
+
+
+class OneByOneChat(Chat):
+    run_verbs = ()
+
+
 @implementer(IReplicatedApplication, IRunExecutor)
 class Sum(BareApplication):
     """An application whose commands may fail, one by one and together.
 
     ADD of 13 fails in its program when it has changed the sum. A run with 13 is not executed together, and a run with
-    17, which is no fault by itself, raises an exception before it has changed anything. ADD of 19 is refused.
+    17, which is no fault by itself, raises an exception before it has changed anything. ADD of 19 is refused. MARK
+    answers with a field that no client can be told.
     """
 
     name = "sum"
-    commands = (CommandDescription("ADD", "ADD n", "Add."),)
+    commands = (CommandDescription("ADD", "ADD n", "Add."), CommandDescription("MARK", "MARK", "Add one."))
 
     def __init__(self, run_verbs: Sequence[str]) -> None:
         self.run_verbs = run_verbs
@@ -71,6 +89,9 @@ class Sum(BareApplication):
         self.raises: BaseException = ZeroDivisionError()
 
     def execute(self, command: Command, context: IContext) -> Result:
+        if command == ("MARK",):
+            self.sum += 1
+            return Done((("a mark", self.sum), ("revision", context.revision)))
         if command[1] == 19:
             return Refused("CONFLICT", "never 19")
         self.sum += command[1]
@@ -78,7 +99,11 @@ class Sum(BareApplication):
             raise self.raises
         return Done((("revision", context.revision),))
 
-    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool:
+    def execute_run(self, commands: Sequence[Command], context: IContext) -> bool | Counters:
+        if commands[0] == ("MARK",):
+            self.sum += len(commands)
+            self.together += len(commands)
+            return (("a mark", self.sum - len(commands) + 1),)
         numbers = [number for _, number in commands]
         if 17 in numbers:
             raise KeyError(17)
@@ -103,6 +128,12 @@ keys = st.sampled_from(("a", "b", "c", "k\u00e9y"))
 sizes = st.sampled_from((0, 1, 1, 2, 5, 9, 30))
 puts = st.builds(lambda key, size: ("PUT", key, "v" * size), keys, sizes)
 appends = st.builds(lambda key: ("APPEND", key, "xyz"), keys)
+says = st.builds(lambda text: ("SAY", text), st.sampled_from(("hello", "gr\u00fc\u00df", "x" * 15)))
+locks = st.builds(
+    lambda verb, name: (verb, name, -1)[: 2 + (verb != "TRYLOCK")],
+    st.sampled_from(("LOCK", "TRYLOCK", "UNLOCK", "UNLOCK")),
+    st.sampled_from(("one", "two")),
+)
 others = st.one_of(
     st.just(("PUT", "a")),
     st.just(("PUT", "a", 7)),
@@ -111,11 +142,21 @@ others = st.one_of(
     appends,
     st.builds(lambda key: ("DEL", key), keys),
     st.builds(lambda key: ("GET", key), keys),
-    st.just(("SAY", "hello")),
+    locks,
+    locks,
+    says,
+    st.just(("SAY", 7)),
+    st.just(("SAY", "a", "b")),
+    st.builds(lambda key: ("PUTHASH", key, "x"), keys),
+    st.builds(lambda key: ("MPUT", key, "x", "b", "y"), keys),
+    st.builds(lambda key, old: ("CAS", key, 1, old, "new"), keys, st.sampled_from(("v", "new"))),
+    st.builds(lambda key: ("CAS", key, 0, "", "v"), keys),
+    st.just(("LOG", 1, 3)),
     st.just(("NONSENSE", "hello")),
     st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("kv_bytes"), st.integers(1, 90)),
     st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("session_window"), st.integers(1, 30)),
     st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("value_bytes"), st.integers(1, 20)),
+    st.builds(lambda name, value: ("SETTINGS SET", f"{name}={value}"), st.just("chat_bytes"), st.integers(1, 90)),
 )
 sums = st.builds(lambda number: ("ADD", number), st.sampled_from((1, 2, 3, 5, 13, 17, 19)))
 commands = st.one_of(
@@ -124,7 +165,20 @@ commands = st.one_of(
     st.lists(st.one_of(puts, appends), min_size=2, max_size=4),
     st.lists(st.one_of(puts, puts, puts, others), min_size=1, max_size=6),
     st.lists(sums, min_size=1, max_size=5),
+    st.lists(says, min_size=1, max_size=6),
+    st.lists(st.just(("MARK",)), min_size=1, max_size=3),
+    st.lists(others, min_size=1, max_size=6),
+    st.lists(
+        st.one_of(
+            st.lists(puts, min_size=1, max_size=4),
+            st.lists(says, min_size=1, max_size=3),
+            st.lists(others, min_size=1, max_size=1),
+        ),
+        min_size=2,
+        max_size=4,
+    ).map(lambda pieces: [command for piece in pieces for command in piece]),
 )
+"""The last ones are bundles of several verbs, with runs in them."""
 steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9) | st.lists(
     st.sampled_from((2, 0, -1, -3, -7)), max_size=1
 )
@@ -135,7 +189,8 @@ singles = st.lists(
     st.tuples(
         st.sampled_from(NAMED + ANONYMOUS),
         st.sampled_from((0, 0, 0, 0, 0, 0, 0, 1)),
-        st.lists(st.one_of(puts, puts, puts, puts, appends), min_size=1, max_size=1),
+        st.lists(st.one_of(puts, puts, puts, puts, appends), min_size=1, max_size=1)
+        | st.lists(says, min_size=1, max_size=1),
         st.lists(st.sampled_from((1, 1, 1, 1, 2, 0, None)), max_size=1),
     ),
     min_size=2,
@@ -143,14 +198,29 @@ singles = st.lists(
     unique_by=lambda each: each[0],
 )
 """Bundles of one command each, as many clients send them that do not pipeline."""
+alike = st.sampled_from((puts, puts, says, sums)).flatmap(
+    lambda verb: st.lists(
+        st.tuples(
+            st.sampled_from(NAMED + ANONYMOUS),
+            st.sampled_from((0, 0, 0, 0, 0, 0, 0, 1)),
+            st.lists(verb, min_size=1, max_size=4),
+            st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 2, 0)), max_size=3),
+        ),
+        min_size=2,
+        max_size=4,
+        unique_by=lambda each: each[0],
+    )
+)
+"""Bundles of one verb, as many clients send them that pipeline."""
 operations = st.tuples(st.sampled_from((OPEN, OPEN, CLOSE, EXPIRE)), st.sampled_from(NAMED), st.integers(0, 1))
 mixed = st.lists(st.one_of(bundles, bundles, bundles, operations), min_size=1, max_size=3)
-slots = st.lists(st.one_of(mixed, mixed, singles), min_size=5, max_size=8)
+slots = st.lists(st.one_of(mixed, mixed, singles, alike), min_size=5, max_size=8)
 quotas = st.fixed_dictionaries(
     {},
     optional={
         "kv_bytes": st.integers(5, 90),
         "value_bytes": st.integers(1, 20),
+        "chat_bytes": st.integers(5, 90),
         "reply_cache_bytes": st.sampled_from((1, 100, 700)),
         "replies_bytes": st.sampled_from((1, 200, 1_500)),
         "sessions": st.integers(1, 3),
@@ -162,14 +232,14 @@ class Pair:
     """Two state machines that execute the same updates: one executes runs together, the other commands one by one."""
 
     def __init__(self, window: int, quotas: dict[str, int]) -> None:
-        self.kv, self.sum = CountingKeyValue(), Sum(("ADD",))
-        self.together = self._driver((self.kv, self.sum), window, quotas)
-        self.one_by_one = self._driver((OneByOneKeyValue(), Sum(())), window, quotas)
+        self.kv, self.chat, self.sum = CountingKeyValue(), CountingChat(), Sum(("ADD", "MARK"))
+        self.together = self._driver((self.kv, self.chat, self.sum), window, quotas)
+        self.one_by_one = self._driver((OneByOneKeyValue(), OneByOneChat(), Sum(())), window, quotas)
         self.last = dict.fromkeys(NAMED + ANONYMOUS, 0)
 
     def _driver(self, applications: tuple[Any, Any], window: int, quotas: dict[str, int]) -> Driver:
-        apps = ("chat", 1), ("kv", 1), ("sum", 1)
-        driver = Driver(0, Catalogue([Chat(), *applications]), window, apps=apps, **quotas)
+        apps = ("chat", 1), ("kv", 1), ("lock", 1), ("sum", 1)
+        driver = Driver(0, Catalogue([*applications, Lock()]), window, apps=apps, **quotas)
         driver.machine.counts = CommandCounts()
         return driver
 
@@ -190,11 +260,12 @@ class Pair:
     def _bundle(self, client_id: str, wrong: int, commands: Sequence[Command], steps: Sequence[int | None]) -> Bundle:
         entries = []
         for command, step in zip(commands, [*steps, *[1] * len(commands)], strict=False):
-            is_question = step is None or command[0] == "GET"
+            is_question = step is None or command[0] in ("GET", "LOG")
             self.last[client_id] = (
                 max(1, self.last[client_id] + (step or 0)) if not is_question else (self.last[client_id])
             )
-            entries.append((0, ("GET", "a")) if is_question else (self.last[client_id], command))
+            question = command if command[0] == "LOG" else ("GET", "a")
+            entries.append((0, question) if is_question else (self.last[client_id], command))
         is_anonymous = client_id in ANONYMOUS
         return Bundle(client_id, 0 if is_anonymous else self._epoch(client_id) + wrong, is_anonymous, tuple(entries))
 
@@ -216,6 +287,8 @@ def _all_of(driver: Driver) -> Sequence[Any]:
         driver.outcomes,
         [[*results] for results in observer.results],
         observer.ends,
+        observer.completions,
+        observer.grown,
         dump(machine),
         answers,
         pages,
@@ -233,7 +306,7 @@ class SameStateTests(SynchronousTestCase):
     def test_random_bundles(self) -> None:
         """Repeated numbers, questions, refusals, fenced sessions, quotas that are reached within a bundle, and faults
         of applications are among them; and enough runs, without which the test would show nothing."""
-        together = 0
+        together = said = 0
 
         @settings(OPTIONS, max_examples=100)
         @given(
@@ -243,17 +316,19 @@ class SameStateTests(SynchronousTestCase):
             st.lists(st.integers(0, 1), min_size=8, max_size=8),
         )
         def run(window: int, quotas: dict[str, int], slots: Any, servers: list[int]) -> None:
-            nonlocal together
+            nonlocal together, said
             pair = Pair(window, quotas)
             pair.execute(0, (OPEN, "alice", 0), (OPEN, "bob", 0))
             for slot, server_id in zip(slots, servers, strict=False):
                 pair.execute(server_id, *slot)
                 pair.require_equal(self)
             together += pair.kv.together + pair.sum.together
-            self.flushLoggedErrors(ZeroDivisionError, KeyError)
+            said += pair.chat.together
+            self.flushLoggedErrors(ZeroDivisionError, KeyError, ValueError)
 
         run()
         self.assertGreater(together, 50)
+        self.assertGreater(said, 20)
 
 
 class RunTests(SynchronousTestCase):
@@ -382,6 +457,75 @@ class RunTests(SynchronousTestCase):
         self.run_bundles(("bob", 4, ("PUT", "a", "1")), ("alice", 2, ("APPEND", "b", "2")))
         self.assertEqual(self.kv.together, 0)
 
+    def execute(self, *contents: tuple[str, Sequence[tuple[int, Command]]], server_id: int = 0) -> list[Sequence[Any]]:
+        """Executes one update with a bundle for each (client id, entries), at both machines."""
+        for driver in (self.pair.together, self.pair.one_by_one):
+            bundles = [
+                Bundle(client_id, driver.machine.sessions[client_id].epoch, False, entries)
+                for client_id, entries in contents
+            ]
+            driver.execute(driver.update(*bundles, server_id=server_id))
+        self.pair.require_equal(self)
+        return self.pair.together.observer.results
+
+    def test_runs_of_several_sessions_are_executed_together(self) -> None:
+        """In one call of the application; each bundle gets its own results."""
+        calls: list[int] = []
+        execute_run = self.kv.execute_run
+
+        def counts(commands: Sequence[Command], context: IContext) -> bool:
+            calls.append(len(commands))
+            return execute_run(commands, context)
+
+        self.kv.execute_run = counts  # type: ignore[method-assign]
+        puts = [(number, ("PUT", f"k{number}", "v")) for number in (1, 2, 3)]
+        results = self.execute(("alice", puts[:2]), ("bob", puts))
+        self.assertEqual(calls, [5])
+        self.assertEqual([len(each) for each in results], [2, 3])
+        self.assertEqual([self.last_of("alice"), self.last_of("bob")], [2, 3])
+
+    def last_of(self, client_id: str) -> int:
+        return self.pair.together.machine.last_number(client_id)
+
+    def test_runs_of_several_sessions_with_a_gap_are_executed_one_after_the_other(self) -> None:
+        """The results of a bundle are kept under following numbers. The bundle without a gap is a run by itself."""
+        puts = [(number, ("PUT", f"k{number}", "v")) for number in (1, 2, 4)]
+        self.execute(("alice", puts), ("bob", puts[:2]))
+        self.assertEqual(self.kv.together, 2)
+
+    def test_bundle_of_several_verbs_is_executed_in_pieces(self) -> None:
+        """Commands of one verb that follow each other are executed together, all others one by one, in their order."""
+        put, say, append = ("PUT", "a", "1"), ("SAY", "hello"), ("APPEND", "a", "2")
+        entries = [*enumerate((put, put, put, say, say, say, append, put, say, say), start=1)]
+        results = self.run_bundle(*entries)
+        self.assertEqual((self.kv.together, self.pair.chat.together), (3, 3))
+        first = self.pair.together.machine.revision - 9
+        self.assertEqual(results[4], Done((("index", 2), ("revision", first + 4))))
+        self.assertEqual(results[6].fields[0], ("value", b"12"))
+        self.assertEqual([dict(each.fields)["revision"] for each in results], [*range(first, first + 10)])
+
+    def test_questions_are_left_out_at_other_servers(self) -> None:
+        """The commands around them are one run there; at the server at which they were asked, each is answered."""
+        put, get = ("PUT", "a", "1"), ("GET", "a")
+        results = self.execute(("alice", [(1, put), (0, get), (2, put), (3, put)]))
+        self.assertEqual((self.kv.together, dict(results[0][1].fields)["value"]), (0, b"1"))
+        self.execute(("alice", [(4, put), (0, get), (5, put), (6, put)]), server_id=2)
+        self.assertEqual(self.kv.together, 3)
+
+    def test_lines_that_are_said_together_belong_to_their_sessions(self) -> None:
+        """Each has its own number in the chat."""
+        results = self.execute(("alice", [(1, ("SAY", "a")), (2, ("SAY", "b"))]), ("bob", [(1, ("SAY", "c"))]))
+        self.assertEqual(self.pair.chat.lines, [("alice", "a"), ("alice", "b"), ("bob", "c")])
+        self.assertEqual([dict(each[-1].fields)["index"] for each in results], [2, 3])
+        self.assertEqual(self.pair.chat.together, 3)
+
+    def test_results_that_no_client_can_be_told_are_refused_one_by_one(self) -> None:
+        """As if each command had been executed by itself: all servers answer INTERNAL."""
+        results = self.run_bundle((1, ("MARK",)), (2, ("MARK",)))
+        self.assertEqual([code(each) for each in results], [("INTERNAL", "unknown")] * 2)
+        self.assertEqual((self.pair.sum.sum, self.pair.sum.together), (2, 2))
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 3)
+
     def test_update_of_another_server_is_executed_together_as_well(self) -> None:
         """All servers go the same way."""
         update: ClientUpdate = self.pair.together.update(
@@ -403,7 +547,7 @@ class KeptRunTests(SynchronousTestCase):
     def test_pages_are_those_of_results_that_came_one_by_one(
         self, answers_max: int, bytes_max: int, parts: list[tuple[int, int, int]]
     ) -> None:
-        """Runs, other results, and changes of the limits, in any order."""
+        """Runs, also those with a further field, other results, and changes of the limits, in any order."""
         kept, other = KeptReplies(5_000), KeptReplies(5_000)
         runs, single = (ReplyCache(answers_max, 0, bytes_max, each) for each in (kept, other))
         number = 1
@@ -413,9 +557,11 @@ class KeptRunTests(SynchronousTestCase):
                 runs.keep(number, result)
                 single.keep(number, result)
             else:
-                runs.keep_revisions(number, range(100 + number, 100 + number + count))
+                counters = (("index", number),) if limit % 3 == 0 else ()
+                results = RunResults.of(range(100 + number, 100 + number + count), counters)
+                runs.keep_run(number, results)
                 for each in range(number, number + count):
-                    single.keep(each, Done((("revision", 100 + each),)), 100 + each)
+                    single.keep(each, results[each - number], 100 + each)
             number += 1 if size else count
             if limit > 15:
                 for cache in (runs, single):
@@ -429,7 +575,7 @@ class KeptRunTests(SynchronousTestCase):
     def test_run_is_one_entry(self) -> None:
         """The results take the memory of one, and no work of the garbage collector."""
         cache = ReplyCache(128)
-        cache.keep_revisions(5, range(70, 90))
+        cache.keep_run(5, RunResults(range(70, 90)))
         self.assertEqual(cache.page.results, {5: range(70, 90)})
         self.assertEqual((cache.get(4), cache.get(25)), (None, None))
         self.assertEqual(cache.get(24), Done((("revision", 89),)))
@@ -450,4 +596,12 @@ class RunResultsTests(SynchronousTestCase):
         self.assertIsInstance(results[1:], RunResults)
         self.assertEqual((len(results), results.index(each[1])), (3, 1))
         self.assertRaises(IndexError, results.__getitem__, 3)
-        self.assertEqual(repr(results), "RunResults(range(7, 10))")
+        self.assertEqual(repr(results), "RunResults((('revision', range(7, 10)),))")
+
+    def test_results_with_further_fields_are_a_sequence_too(self) -> None:
+        """The fields come before the revision, and count up as it does."""
+        results = RunResults.of(range(7, 9), (("index", 3),))
+        each = [Done((("index", 3), ("revision", 7))), Done((("index", 4), ("revision", 8)))]
+        self.assertEqual([*results], each)
+        self.assertEqual([results[0], results[-1], *results[1:]], [each[0], each[1], each[1]])
+        self.assertEqual(results.columns, (("index", range(3, 5)), ("revision", range(7, 9))))

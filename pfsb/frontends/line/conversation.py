@@ -22,7 +22,7 @@ from pfsb.applications.interfaces import (
 from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.arguments import hello_arguments, parts_of, read_level, without_arguments
 from pfsb.frontends.line.grammar import Request
-from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, plain_forms
+from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
@@ -170,11 +170,12 @@ class Conversation:
         self.submit_pipelined()
         handle(request)
 
-    def handle_plain(self, plain: PlainLines) -> None:
-        """Collects the commands of plain lines for `submit_pipelined`, as `handle_request` does with each of them."""
-        pipelined = self._room_for(len(plain.data), plain.is_local)
-        pipelined.commands += plain.commands
-        pipelined.tags += plain.tags
+    def collect(self, commands: Sequence[Command], tags: Sequence[Any], characters: int, is_local: bool) -> None:
+        """Collects checked commands, of so many characters, for `submit_pipelined`, as `handle_request` does with each
+        of them. `is_local` is True for questions to this server's own state."""
+        pipelined = self._room_for(characters, is_local)
+        pipelined.commands += commands
+        pipelined.tags += tags
 
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:

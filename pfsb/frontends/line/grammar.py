@@ -140,12 +140,24 @@ def render(number: int | None, result: Result) -> bytes:
 def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
     """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
     revisions = results.revisions
-    if not any(numbers):
+    columns: list[Sequence[Any]]
+    if results.counted:
+        columns, template = [values for _, values in results.columns], _template(results)
+    elif not any(numbers):
         return b"OK revision=%d\n" * len(revisions) % tuple(revisions)
+    else:
+        columns, template = [revisions], b"OK revision=%d\n"
     if all(numbers):
-        pairs = zip(numbers, revisions, strict=True)
-        return b"#%d OK revision=%d\n" * len(revisions) % tuple(chain.from_iterable(pairs))
-    return b"".join(map(render, numbers, results))
+        columns, template = [numbers, *columns], b"#%d " + template
+    elif any(numbers):
+        return b"".join(map(render, numbers, results))
+    return template * len(revisions) % tuple(chain.from_iterable(zip(*columns, strict=True)))
+
+
+def _template(results: RunResults) -> bytes:
+    """The line of each of these results, with %d in place of each value."""
+    names = [name.replace("%", "%%") for name, _ in results.columns]
+    return f"OK{''.join([f' {name}=%d' if name else ' %d' for name in names])}\n".encode()
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:

@@ -2,9 +2,10 @@
 
 A line is plain if it is a verb in capitals and as many words as the verb's application says, each behind one space, of
 printable ASCII without quotes; before the verb there may be a command number, and at the end of a question read=stale.
-Such a line means the same to the parser (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. Of 32
-PUTs that arrive together, each costs a fortieth of the byte codes (steps of the interpreter) that it would cost in the
-parser, and a fifth of the time.
+A verb that takes the rest of the line has a text there: words with any number of spaces between them. Such a line means
+the same to the parser (`pfsb.frontends.line.grammar`), which takes all other lines, one by one. Of 32 PUTs that arrive
+together, each costs a fortieth of the byte codes (steps of the interpreter) that it would cost in the parser, and a
+fifth of the time.
 """
 
 from __future__ import annotations
@@ -24,9 +25,16 @@ _WORD: Final = rb"[!#-~]+"
 _WORD_OF_QUESTION: Final = rb"[!#-<>-~]+"
 """Regular expression of a word in a plain line of a question. The word has no equals sign, since a question may have
 the option read=."""
+_TEXT: Final = rb"[!#-~][ !#-~]*(?<! )"
+"""Regular expression of a text: all words of a line, without the spaces before and behind them."""
 _STALE: Final = b" read=stale"
 _STALE_END: Final = b" read=stale\n"
 _HASH: Final = b"#"[0]
+_UNSEEN_BYTES: Final = 256
+"""After two lines that are not plain, so many bytes are left to the parser without a look, and four times as many
+after each further one."""
+_VERB_BYTES_MAX: Final = 34
+"""Within so many bytes a space follows a verb, which has at most 32, or a command number."""
 _without_hash: Final = itemgetter(slice(1, None))
 
 
@@ -55,37 +63,59 @@ class PlainForm:
     """Recognises the plain lines of one verb, and has their commands checked by the verb's application."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
-        """`words` is the number of words behind the verb in a plain line. `check` is `check_plain` of the verb's
-        application."""
+        """`words` is the number of words behind the verb in a plain line; a verb that takes the rest of the line has
+        one, the text. `check` is `check_plain` of the verb's application."""
+        verb = description.verb.encode()
         self._verb = description.verb
-        self._words = words
         self._check = check
-        word = _WORD if description.changes else _WORD_OF_QUESTION
-        line = self._verb.encode() + (b" " + word) * words
+        self._has_text = description.rest_of_line
+        self._texts = re.compile(rb"(?:#(\d+) )?" + verb + rb" ([^\n]+)\n")
+        word = _TEXT if self._has_text else _WORD if description.changes else _WORD_OF_QUESTION
+        line = verb + (b" " + word) * words
         self._has_levels = not description.changes
         self._lines = {
-            (is_numbered, is_local): re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+")
+            (is_numbered, is_local): (
+                re.compile(b"(?:" + _NUMBER * is_numbered + line + _STALE * is_local + b"\n)+"),
+                _columns(1 + is_numbered, words, 1 + is_numbered + words + is_local),
+            )
             for is_numbered in (False, True)
             for is_local in (False, True)
         }
         """(whether the lines have numbers, whether they have the option read=stale) -> the regular expression that
-        matches one or more plain lines of this kind."""
+        matches one or more plain lines of this kind, and the places of the words of each column among the words of all
+        lines, after those of the first words."""
 
-    def take(self, data: bytes) -> PlainLines | None:
-        """The commands of whole lines; None if one of the lines is not plain, or would be refused."""
-        is_numbered = data[0] == _HASH
-        is_local = self._has_levels and data.endswith(_STALE_END)
-        if self._lines[is_numbered, is_local].fullmatch(data) is None:
+    def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
+        """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
+
+        Returns None if the first line is not plain, or a question that has the option read=stale while the last line
+        has not, or the reverse; and the lines themselves if a command in them would be refused.
+        """
+        is_numbered = data[start] == _HASH
+        is_local = self._has_levels and data.endswith(_STALE_END, start, end)
+        expression, (firsts, *places) = self._lines[is_numbered, is_local]
+        found = expression.match(data, start, end)
+        if found is None:
             return None
-        words = data.split()
-        first = 1 + is_numbered
-        width = first + self._words + is_local
-        columns = [words[place::width] for place in range(first, first + self._words)]
+        lines = found[0]
+        numbers: Sequence[bytes]
+        columns: Sequence[Sequence[bytes]]
+        if self._has_text:
+            numbers, *columns = zip(*self._texts.findall(lines), strict=True)
+        else:
+            words = lines.split()
+            columns = [*map(words.__getitem__, places)]
+            numbers = [*map(_without_hash, words[firsts])] if is_numbered else ()
         commands = self._check(self._verb, columns)
         if commands is None:
-            return None
-        tags = [*map(int, map(_without_hash, words[::width]))] if is_numbered else [None] * len(commands)
-        return PlainLines(data, tags, commands, is_local)
+            return lines
+        tags = [*map(int, numbers)] if is_numbered else [None] * len(commands)
+        return PlainLines(lines, tags, commands, is_local)
+
+
+def _columns(first: int, words: int, width: int) -> Sequence[slice]:
+    """The places of the first words of lines with `width` words each, and of their `words` words from `first` on."""
+    return [slice(place, None, width) for place in (0, *range(first, first + words))]
 
 
 class RequestSplitter:
@@ -102,38 +132,66 @@ class RequestSplitter:
     def feed(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.
 
-        As soon as one part of `data` is not plain, all of its rest is split into single lines.
+        Lines of one verb that follow each other are taken together.
         """
-        if not self._splitter.is_between_lines:
+        if not (data and self._splitter.is_between_lines):
             return self._feed_from_within(data)
-        found: list[bytes | TooLong | PlainLines] = []
-        while data:
-            end = data.rfind(b"\n", 0, self._plain_bytes_max) + 1
-            plain = self._take(data[:end])
-            if plain is None:
-                found += self._splitter.feed(data)
-                break
-            found.append(plain)
-            data = data[end:]
-        return found
+        taken = self._take(data, 0)
+        if type(taken) is PlainLines and len(taken.data) == len(data):
+            return (taken,)
+        if taken is None and data.find(b"\n") + 1 == len(data):
+            return self._splitter.feed(data)
+        return self._feed_parts(data, taken)
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
         """The requests that are complete with `data`, each of them a single line."""
         return self._splitter.feed(data)
 
+    def _feed_parts(self, data: bytes, taken: PlainLines | bytes | None) -> Sequence[bytes | TooLong | PlainLines]:
+        """Feed bytes that begin with a line; `taken` is what `_take` has found there.
+
+        Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
+        is found to be plain: so a client that sends no plain lines pays for few looks.
+        """
+        found: list[bytes | TooLong | PlainLines] = []
+        start, unseen = 0, 0
+        while True:
+            if type(taken) is PlainLines:
+                found.append(taken)
+                start += len(taken.data)
+                unseen = 0
+            else:
+                end_unseen = data.find(b"\n", start + unseen) + 1 or len(data)
+                stop = start + len(taken) if isinstance(taken, bytes) else end_unseen
+                found += self._splitter.feed(data[start:stop])
+                start, unseen = stop, 4 * unseen or _UNSEEN_BYTES
+            if start >= len(data):
+                return found
+            if not self._splitter.is_between_lines:
+                return [*found, *self._feed_from_within(data[start:])]
+            taken = self._take(data, start)
+
     def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """Does what `feed` does, for bytes that do not begin at the beginning of a line."""
         start = data.find(b"\n") + 1 or len(data)
-        found: list[bytes | TooLong | PlainLines] = [*self._splitter.feed(data[:start])]
-        if start < len(data):
-            rest = data[start:]
-            found += self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest)
-        return found
+        found = self._splitter.feed(data[:start])
+        if start == len(data):
+            return found
+        rest = data[start:]
+        return [*found, *(self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest))]
 
-    def _take(self, lines: bytes) -> PlainLines | None:
-        first, _, rest = lines.partition(b" ")
-        form = self._forms.get(rest[: rest.find(b" ")] if first[:1] == b"#" else first)
-        return None if form is None else form.take(lines)
+    def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
+        """The plain lines of one verb that begin at `start`, as `PlainForm.take` returns them."""
+        space = data.find(b" ", start, start + _VERB_BYTES_MAX)
+        if data[start] == _HASH:
+            start_of_verb = space + 1
+            space = data.find(b" ", start_of_verb, start_of_verb + _VERB_BYTES_MAX)
+            form = self._forms.get(data[start_of_verb:space])
+        else:
+            form = self._forms.get(data[start:space])
+        if form is None:
+            return None
+        return form.take(data, start, data.rfind(b"\n", start, start + self._plain_bytes_max) + 1)
 
 
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:
@@ -146,5 +204,5 @@ def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Se
         verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)
         for application in applications
         for verb, words in application.plain_words.items()
-        if verb in descriptions and not descriptions[verb].waits and not descriptions[verb].rest_of_line
+        if verb in descriptions and not descriptions[verb].waits
     }

@@ -78,7 +78,7 @@ class LineProtocol(StreamProtocol):
         if under_way + len(plain.commands) > self._window:
             self._requests.extendleft(reversed(plain.lines))
         else:
-            conversation.handle_plain(plain)
+            conversation.collect(plain.commands, plain.tags, len(plain.data), plain.is_local)
 
     def _tell_session_end(self, refused: Refused) -> None:
         state = Word("replaced" if refused.code == "REPLACED" else "expired")

@@ -90,7 +90,7 @@ def _setnx(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _del(args: Sequence[str], client: Client) -> TranslatedCommand:
-    return TranslatedCommand("DEL", tuple(args), replies.integer_field("deleted"))
+    return TranslatedCommand("DEL", tuple(args), replies.DELETED)
 
 
 def _exists(args: Sequence[str], client: Client) -> TranslatedCommand:
@@ -123,7 +123,7 @@ def _step(sign: int) -> Translate:
         step = parse_integer(steps[0]) if steps else 1
         if step is None:
             raise BadRequest(f"{quoted(steps[0])} is no integer of 64 bits (example: 12)")
-        return TranslatedCommand("INCR", (key, str(sign * step)), replies.integer_field("value"))
+        return TranslatedCommand("INCR", (key, str(sign * step)), replies.VALUE)
 
     return translate
 
@@ -171,7 +171,7 @@ def _unlock(args: Sequence[str], client: Client) -> TranslatedCommand:
 
 
 def _say(args: Sequence[str], client: Client) -> TranslatedCommand:
-    return TranslatedCommand("SAY", (" ".join(args),), replies.integer_field("index"))
+    return TranslatedCommand("SAY", (" ".join(args),), replies.INDEX)
 
 
 TRANSLATED: Final[dict[str, RedisCommand]] = {

@@ -18,7 +18,7 @@ BULK_BYTES_MAX: Final = 536_870_912
 """Maximum length of an argument, in bytes, as in Redis. Bytes that announce a longer one are taken for no command."""
 _HEADER_BYTES_MAX: Final = 32
 _DIGITS_MAX: Final = 10
-_ARGUMENT_OVERHEAD_BYTES: Final = 1
+ARGUMENT_OVERHEAD_BYTES: Final = 1
 """Number of bytes that each argument adds to the length of its command beside its own, like the space in a line.
 
 So a command of many empty arguments reaches the limit, too.
@@ -70,6 +70,11 @@ class CommandParser:
     def bytes_kept(self) -> int:
         """Number of bytes of an incomplete command that are kept."""
         return sum(map(len, self._beginning)) + sum(map(len, self._arguments))
+
+    @property
+    def is_between_commands(self) -> bool:
+        """Whether the next byte begins a command: nothing of an incomplete one has come, and no bytes that are none."""
+        return not (self._left or self._to_skip or self._missing or self._is_over)
 
     def feed(self, data: bytes) -> list[Item]:
         """The commands that are complete with `data`. After a `Malformed` no more are given, whatever bytes come."""
@@ -130,7 +135,7 @@ class CommandParser:
         if length > BULK_BYTES_MAX:
             raise _Unreadable(f"an argument has {length} bytes, {BULK_BYTES_MAX} are possible")
         stop = start + length
-        if self._command_bytes + length + _ARGUMENT_OVERHEAD_BYTES > self._command_bytes_max:
+        if self._command_bytes + length + ARGUMENT_OVERHEAD_BYTES > self._command_bytes_max:
             self._is_too_large = True
             self._arguments.clear()
         if self._is_too_large:
@@ -143,7 +148,7 @@ class CommandParser:
         else:
             self._arguments.append(data[start:stop])
             self._left -= 1
-            self._command_bytes += length + _ARGUMENT_OVERHEAD_BYTES
+            self._command_bytes += length + ARGUMENT_OVERHEAD_BYTES
         return stop + 2
 
     def read_header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:

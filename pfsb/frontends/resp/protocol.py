@@ -10,13 +10,14 @@ from attrs import define, field
 from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
-from pfsb.frontends.line.conversation import Conversation, Verbs
+from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
 from pfsb.frontends.resp.connection_commands import COMMANDS, ConnectionCommands
-from pfsb.frontends.resp.parser import CommandParser, Item, Malformed, TooLarge
+from pfsb.frontends.resp.parser import Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
+from pfsb.frontends.resp.plain_commands import CommandSplitter, PlainCommands, PlainForm, plain_forms
 from pfsb.frontends.resp.replies import Form
 from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
@@ -96,6 +97,11 @@ class RespConversation:
         except Exception as error:
             self.reply(refusal(error), form)
 
+    def handle_plain(self, plain: PlainCommands) -> None:
+        """Collects plain commands for `submit_pipelined`, as `handle_words` does with each of them."""
+        tags = [plain.form(self._client)] * len(plain.commands)
+        self.conversation.collect(plain.commands, tags, len(plain.data), is_local=False)
+
     def reply(self, result: Result, form: Form = replies.ok) -> None:
         """Takes the next place in the queue of replies, and fills it: `form` makes the reply of `result`, which is
         known at once."""
@@ -134,11 +140,18 @@ class RespProtocol(StreamProtocol):
     def __init__(self, factory: RespFactory) -> None:
         super().__init__(factory)
         self.factory = factory
-        self._parser = CommandParser(factory.server.config.limits.command_bytes)
-        self.replies = self._resp_replies = RespReplyQueue(self._write, _render, factory.iteration_end, self._relieved)
+        limit = factory.server.config.limits.command_bytes
+        self._splitter = CommandSplitter(factory.plain, limit, PIPELINED_CHARACTERS_MAX)
+        self.replies = self._resp_replies = RespReplyQueue(
+            self._write, _render, factory.iteration_end, self._relieved, replies.render_run
+        )
 
-    def split_requests(self, data: bytes) -> Iterable[Item]:
-        return self._parser.feed(data)
+    def split_requests(self, data: bytes) -> Iterable[Item | PlainCommands]:
+        # Before its admission, a connection handles its first request and no more; behind a LOCK that waits, requests
+        # are counted: so they must come one by one.
+        if self._resp_replies.blocked or not self._admission.is_open:
+            return self._splitter.parser.feed(data)
+        return self._splitter.feed(data)
 
     def begin_conversation(self) -> Conversation:
         iteration_end = self.factory.iteration_end
@@ -148,8 +161,10 @@ class RespProtocol(StreamProtocol):
     def write_refusal(self, refused: Refused) -> None:
         self.replies.write_between_replies(replies.error(refused))
 
-    def handle_request(self, request: Item) -> None:
+    def handle_request(self, request: Item | PlainCommands) -> None:
         match request:
+            case PlainCommands():
+                self._handle_plain(request)
             case TooLarge():
                 limit = self.factory.server.config.limits.command_bytes
                 text = f"a command has at most {limit} bytes; this one was skipped to its end"
@@ -159,6 +174,14 @@ class RespProtocol(StreamProtocol):
                 self._resp.conversation.finished = True
             case words:
                 self._resp.handle_words(words)
+
+    def _handle_plain(self, plain: PlainCommands) -> None:
+        """Handles commands together, or puts them back one by one if not all of them may be handled now."""
+        under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
+        if under_way + len(plain.commands) > self._window:
+            self._requests.extendleft(reversed(plain.items))
+        else:
+            self._resp.handle_plain(plain)
 
     def _must_wait(self, conversation: IConversation) -> bool:
         return self._resp_replies.blocked or super()._must_wait(conversation)
@@ -180,8 +203,17 @@ class RespFactory(StreamFactory):
     def __init__(self, server: Server, clock: IReactorTime, verbs: Verbs, beside: StreamFactory | None = None) -> None:
         super().__init__(server, clock, beside)
         self.verbs = verbs
+        self.plain: dict[bytes, PlainForm] = {}
+        """The first bytes of plain commands -> their form. It is changed in place, as the tables of `Verbs` are."""
+        self._refresh()
+        server.catalogue.watch(self._refresh)
         self.cursors = Cursors()
         self.numbers = count(1)
+
+    def _refresh(self) -> None:
+        """Makes the table of plain commands anew for the applications that the cluster runs now."""
+        self.plain.clear()
+        self.plain.update(plain_forms(self.server.catalogue.applications))
 
     def buildProtocol(self, addr: IAddress | None) -> RespProtocol:
         return RespProtocol(self)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from pfsb.applications.arguments import as_text
-from pfsb.applications.interfaces import Done, Refused, Result, Value
+from pfsb.applications.interfaces import Done, Refused, Result, RunResults, Value
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
 Form = Callable[[Result], bytes | Iterator[bytes]]
@@ -66,6 +66,33 @@ def integer_field(name: str) -> Form:
         return error(result) if isinstance(result, Refused) else integer(int(_field(result, name)))
 
     return form
+
+
+INDEX: Final = integer_field("index")
+"""The form for SAY: the number of the line in the chat."""
+VALUE: Final = integer_field("value")
+"""The form for INCR: the new value."""
+DELETED: Final = integer_field("deleted")
+"""The form for DEL: how many keys there were."""
+
+
+def render_run(forms: Sequence[Form], results: RunResults) -> bytes:
+    """The bytes that `forms` make of the results of commands that were executed together. Commands of one form, as
+    SET and SAY are, take no step for each."""
+    if {*forms} == _ONLY_OK:
+        return OK * len(results)
+    columns = dict(results.columns)
+    if {*forms} == _ONLY_INDEX and "index" in columns:
+        return b":%d\r\n" * len(results) % tuple(columns["index"])
+    return b"".join([_at_once(form(result)) for form, result in zip(forms, results, strict=True)])
+
+
+def _at_once(data: bytes | Iterator[bytes]) -> bytes:
+    return data if isinstance(data, bytes) else b"".join(data)
+
+
+_ONLY_OK: Final = {ok}
+_ONLY_INDEX: Final = {INDEX}
 
 
 def length(result: Result) -> bytes:

@@ -174,6 +174,11 @@ class _WatchedContext:
         return str(self._inner.session)
 
     @property
+    def sessions(self) -> Sequence[str]:
+        sessions: Sequence[str] = self._inner.sessions
+        return sessions
+
+    @property
     def ticket(self) -> Ticket:
         ticket: Ticket = self._inner.ticket
         return ticket

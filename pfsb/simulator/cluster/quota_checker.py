@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from pfsb.applications.interfaces import Command, Done, Refused, Ticket
+from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.sessions.reply_cache import ENTRY_BYTES
 from pfsb.sessions.state_machine import Session, SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
@@ -42,11 +42,15 @@ class QuotaChecker:
             self._note(self._check, session, command, result)
             return result
 
-        def run_executed(application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]) -> range | None:
-            revisions = execute_run(application, tickets, commands)
-            if revisions is not None:
+        def run_executed(
+            application: Any, tickets: Sequence[Ticket], commands: Sequence[Command]
+        ) -> Sequence[Result] | None:
+            results = execute_run(application, tickets, commands)
+            if results is not None and commands[0][0] == "SAY":
+                self._note(self._check_lines, [client_id for client_id, _ in tickets], commands)
+            elif results is not None:
                 self._note(self._check_run, [command_in_text(command) for command in commands])
-            return revisions
+            return results
 
         machine.execute_command = executed  # type: ignore[method-assign]
         machine.execute_run = run_executed  # type: ignore[method-assign]
@@ -117,6 +121,20 @@ class QuotaChecker:
         self._chat_bytes += size if isinstance(result, Done) else 0
         _require(self._chat.used() == self._chat_bytes, f"chat_bytes are {self._chat.used()}, not {self._chat_bytes}")
         _require(isinstance(result, Done) == fits, f"{command} came to {result} with {self._chat_bytes} bytes in use")
+
+    def _check_lines(self, client_ids: Sequence[str], commands: Sequence[Command]) -> None:
+        """Check a run of lines that were said: none of them may go beyond a quota, and the chat ends with them."""
+        quotas = self._machine.settings.values
+        said = [(client_id, text) for client_id, (_, text) in zip(client_ids, commands, strict=True)]
+        for client_id, text in said:
+            size = len(client_id.encode()) + len(text.encode())
+            self._chat_bytes += size
+            too_large = len(text.encode()) > quotas.value_bytes or self._chat_bytes > quotas.chat_bytes
+            _require(not too_large, f"a run adds {size} bytes beyond a quota ({client_id}: {text})")
+        _require(self._chat.used() == self._chat_bytes, f"chat_bytes are {self._chat.used()}, not {self._chat_bytes}")
+        events = self._chat.events(self._chat.length() - len(said) + 1, len(said))
+        found = [(fields["client"], fields["text"]) for fields in (dict(event.fields) for event in events)]
+        _require(found == said, f"a run has left other lines than were said ({found}, not {said})")
 
     def _check_sessions(self) -> None:
         machine = self._machine

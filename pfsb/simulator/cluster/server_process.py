@@ -7,11 +7,13 @@ protocol and the sessions, and around the lock application, so that the checkers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from attrs import field, frozen
 
 from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import IRunExecutor
 from pfsb.config.config import Config, Limits, ServerConfig, Timers
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.interfaces import IStateMachine
@@ -42,6 +44,8 @@ class SimulatedConfig(Config):
 
     drawn: Settings = field(factory=Settings)
     drawn_quotas: Mapping[str, int] = field(factory=dict)
+    servers_without_runs: frozenset[int] = frozenset()
+    """Ids of the servers whose applications execute no runs."""
 
     def quotas(self) -> Mapping[str, int]:
         return self.drawn_quotas
@@ -51,7 +55,11 @@ class SimulatedConfig(Config):
 
 
 def configuration(
-    servers: Sequence[int], settings: Settings, limits: Limits, quotas: Mapping[str, int] | None = None
+    servers: Sequence[int],
+    settings: Settings,
+    limits: Limits,
+    quotas: Mapping[str, int] | None = None,
+    servers_without_runs: frozenset[int] = frozenset(),
 ) -> SimulatedConfig:
     timers = Timers(settings.progress_seconds, settings.update_seconds, settings.alive_seconds)
     return SimulatedConfig(
@@ -66,6 +74,7 @@ def configuration(
         snapshot_every=0,
         drawn=settings,
         drawn_quotas=quotas or {},
+        servers_without_runs=servers_without_runs,
     )
 
 
@@ -75,7 +84,10 @@ class ServerProcess:
     def __init__(
         self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
-        applications = find_applications(config.apps)
+        applications: Sequence[Any] = find_applications(config.apps)
+        if isinstance(config, SimulatedConfig) and parts.server_id in config.servers_without_runs:
+            for application in filter(IRunExecutor.providedBy, applications):
+                application.run_verbs = ()
         self.applications = {application.name: application for application in applications}
         catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
         self.server = make_server(config, catalogue, parts)

@@ -61,6 +61,8 @@ class Parameters:
     user_profile: UserProfile
     vocabulary: Vocabulary
     faults_per_second: float
+    servers_without_runs: frozenset[int] = frozenset()
+    """The servers that execute all commands one by one; the others execute runs of them together."""
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
     path_limits: PathLimits | None = None
@@ -109,6 +111,7 @@ def draw_parameters(
         user_profile=evolve(_user_profile(rng, limits, "clients" in families), **profile.user_profile),
         vocabulary=_vocabulary(rng, profile),
         faults_per_second=rng.choice(profile.faults_per_second),
+        servers_without_runs=frozenset(ids[1::2] if profile.has_servers_without_runs else ()),
     )
     return _within_reach(parameters)
 

@@ -138,6 +138,8 @@ class Profile:
     """Whether the run ends with measurements on slow disks and lossy links (`pfsb.simulator.runs.pace_drills`)."""
     has_later_views: bool = False
     """Whether the drills are those of `pfsb.simulator.runs.view_drills`: servers are brought into later views."""
+    has_servers_without_runs: bool = False
+    """Whether every second server executes all commands one by one, as an older version would."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -243,6 +245,37 @@ PROFILES: Final[Mapping[str, Profile]] = {
         user_profile={"pipeline": 1, "think_seconds": 0.03, "batching_seconds": 0.25, "rhythm_seconds": 0.0},
         vocabulary={"share_of_puts": 0.95, "share_of_reads": 0.01, "share_of_locks": 0.02, "share_of_local_reads": 0.0},
         faults_per_second=(0.5, 1.5),
+    ),
+    "medleys": Profile(
+        "users who send PUTs, lines for the chat and other commands in one bundle, under small quotas, and come back",
+        ("clients", "crashes", "memory", "repeats"),
+        users=(2, 4, 6),
+        user_profile={"pipeline": 12, "think_seconds": 0.02, "batching_seconds": 0.5, "rhythm_seconds": 0.0},
+        vocabulary={
+            "share_of_puts": 0.7,
+            "share_of_lines": 0.45,
+            "share_of_reads": 0.1,
+            "share_of_locks": 0.02,
+            "share_of_local_reads": 0.02,
+        },
+        faults_per_second=(0.5, 1.5),
+        has_small_quotas=True,
+        has_servers_without_runs=True,
+    ),
+    "choirs": Profile(
+        "many users who say some lines each at the same moments, and come back; servers without memory",
+        ("clients", "crashes", "memory", "repeats"),
+        users=(8, 12),
+        user_profile={"pipeline": 3, "think_seconds": 0.03, "batching_seconds": 0.25, "rhythm_seconds": 0.0},
+        vocabulary={
+            "share_of_lines": 0.95,
+            "share_of_reads": 0.01,
+            "share_of_locks": 0.02,
+            "share_of_local_reads": 0.0,
+        },
+        faults_per_second=(0.5, 1.5),
+        has_small_quotas=True,
+        has_servers_without_runs=True,
     ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(

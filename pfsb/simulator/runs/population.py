@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Protocol
 
 from attrs import define, field
 
+from pfsb.sessions.state_machine import Session
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
@@ -83,7 +84,9 @@ class UserPopulation:
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
-        self._config = configuration(cluster.ids, parameters.settings, parameters.limits, parameters.quotas)
+        self._config = configuration(
+            cluster.ids, parameters.settings, parameters.limits, parameters.quotas, parameters.servers_without_runs
+        )
         self.checks = SessionChecker(
             cluster.checks.durability.disks,
             parameters.settings.horizon_slots,
@@ -147,7 +150,7 @@ class UserPopulation:
             "Last_Executed": process.replica.data.clients.last_executed,
             "revision": machine.revision,
             "time": machine.time_ms,
-            "table of sessions": machine.sessions,
+            "table of sessions": {client_id: _contents(session) for client_id, session in machine.sessions.items()},
             "table of closed sessions": dict(machine.closed_sessions),
             "quotas": machine.quotas(),
         }
@@ -165,6 +168,22 @@ class UserPopulation:
             marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
             marks.counts["lock not free in time"] += lock.timeouts
         marks.counts["operations"] += len(self.history.entries)
+
+
+def _contents(session: Session) -> Sequence[object]:
+    """All that a session holds, with each kept result by itself.
+
+    A server that has executed commands together may keep their results as one entry, and is equal to one that has
+    executed them one by one.
+    """
+    answers = session.answers
+    pages = [
+        (page.number, page.looked_at, page.size, page.shared, [(number, page.kept(number)) for number in page.numbers])
+        for page in answers.pages()
+    ]
+    limits = answers.answers_max, answers.bytes_max, answers.forgotten
+    origin = session.epoch, session.server_id, session.ttl_ms, session.opened
+    return origin, session.last_number, session.waiting, limits, pages
 
 
 @define(eq=False)

@@ -67,6 +67,8 @@ class Vocabulary:
 
     share_of_puts: float = 0.0
     """Share of the changes that become a PUT, whatever was drawn for them: many in a row are executed together."""
+    share_of_lines: float = 0.0
+    """Share of the changes that become a SAY after that, with a text of up to 40 characters."""
     long_values_bytes: int = 0
     """Maximum size, in bytes, of the values of PUT; 0: all of them are short."""
 
@@ -74,6 +76,8 @@ class Vocabulary:
         command = rng.choice(_WRITERS)(rng, self._key(rng), unique)
         if self.share_of_puts and rng.random() < self.share_of_puts:
             command = _put(rng, self._key(rng), unique)
+        if self.share_of_lines and rng.random() < self.share_of_lines:
+            command = ("SAY", f"line {unique}{'.' * rng.choice((0, 0, 30))}")
         if self.long_values_bytes and command[0] == "PUT":
             return (*command[:2], f"{command[2]}{'y' * rng.randrange(self.long_values_bytes)}")
         return command

@@ -161,10 +161,11 @@ class RenderingTests(SynchronousTestCase):
     @given(st.lists(st.none() | st.integers(1, NUMBER_MAX), min_size=1), st.integers(0, 2**62))
     @settings(max_examples=100, deadline=None)
     def test_replies_to_a_run_are_those_to_each_of_its_commands(self, numbers: list[int | None], first: int) -> None:
-        """With command numbers, without, and with some."""
+        """With command numbers, without, and with some; and with further fields, whatever their names."""
         for each in (numbers, [None] * len(numbers), [number or 7 for number in numbers]):
-            results = RunResults(range(first, first + len(each)))
-            self.assertEqual(render_run(each, results), b"".join(map(render, each, results)))
+            for counters in ((), (("index", 5),), (("", 0), ("100%d", -3))):
+                results = RunResults.of(range(first, first + len(each)), counters)
+                self.assertEqual(render_run(each, results), b"".join(map(render, each, results)))
 
     @given(st.text())
     @settings(max_examples=300, deadline=None)

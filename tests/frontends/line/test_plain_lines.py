@@ -22,9 +22,9 @@ from pfsb.frontends.line.splitter import LineSplitter, TooLong
 from tests.frontends.line.test_protocol import LineTestCase
 
 OPTIONS = settings(max_examples=400, deadline=None, database=None)
-APPLICATION = KeyValue()
-DESCRIPTIONS = {each.verb: each for each in APPLICATION.commands}
-FORMS = plain_forms(DESCRIPTIONS, [APPLICATION])
+APPLICATIONS = KeyValue(), Chat()
+DESCRIPTIONS = {description.verb: description for each in APPLICATIONS for description in each.commands}
+FORMS = plain_forms(DESCRIPTIONS, APPLICATIONS)
 LINE_BYTES_MAX = 1_500
 
 plain_words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"='), min_size=1).map(
@@ -38,10 +38,12 @@ def written(form: tuple[bytes, int], words: Sequence[bytes]) -> bytes:
     return b" ".join([verb, *words[:count]]) + b"\n"
 
 
-verbs = st.sampled_from([(verb.encode(), words) for verb, words in APPLICATION.plain_words.items()])
+verbs = st.sampled_from([(verb.encode(), words) for verb, words in KeyValue.plain_words.items()])
 three_words = st.tuples(plain_words, plain_words, plain_words)
+gaps = st.sampled_from((b" ", b"   ", b"="))
+texts = st.builds(lambda words, gap: b"SAY " + gap.join(words) + b"\n", three_words, gaps)
 stale_lines = st.builds(lambda word: b"GET %b read=stale\n" % word, plain_words)
-plain_lines = st.builds(written, verbs, three_words) | stale_lines
+plain_lines = st.builds(written, verbs, three_words) | stale_lines | texts
 odd_bytes = st.sampled_from(b' \t\r\n"=#\0\x7f\xff\xc3\xa9aP')
 odd_lines = st.sampled_from(
     (
@@ -72,7 +74,15 @@ odd_lines = st.sampled_from(
         b"PUT k " + b"v" * LINE_BYTES_MAX + b"\n",
         b"PUT k \xc3\xa9\n",
         b"PUT k \xff\xff\n",
-        b"SAY hello\n",
+        b"SAY \n",
+        b"SAY  \n",
+        b"SAY\n",
+        b"SAY  hello\n",
+        b"SAY hello \n",
+        b"SAY hello\r\n",
+        b'SAY "hello"\n',
+        b'SAY he said "hello"\n',
+        b"SAY " + b"x " * LINE_BYTES_MAX + b"\n",
         b"LOCK a\n",
         b"\n",
     )
@@ -90,7 +100,8 @@ def by_the_parser(line: bytes) -> tuple[int | None, Command, str]:
     parts, level = parts_of(description, request), "linearizable"
     if not description.changes:
         parts, level = read_level(parts)
-    return request.number, APPLICATION.check(parts), level
+    (application,) = [each for each in APPLICATIONS if request.verb in each.plain_words]
+    return request.number, application.check(parts), level
 
 
 def in_pieces(stream: bytes, cuts: Sequence[int]) -> Iterator[bytes]:
@@ -150,11 +161,19 @@ class GrammarTests(SynchronousTestCase):
     @OPTIONS
     @given(st.lists(stale_lines, min_size=1, max_size=9), st.booleans())
     def test_questions_to_this_server_are_plain(self, lines: list[bytes], are_numbered: bool) -> None:
-        """If all of them have the option, and none otherwise."""
+        """Every one of them, if all of them have the option."""
         data = b"".join([b"#7 " + line if are_numbered else line for line in lines])
         self.assertEqual(self.require_equal([data]), len(lines))
-        if len(data) < PIECE_CHARACTERS - 10:  # else the last line may come to be alone in a piece
-            self.assertEqual(self.require_equal([data + b"GET a\n"]), 0)
+        self.require_equal([data + b"GET a\n" + data])
+
+    @OPTIONS
+    @given(st.lists(plain_lines, min_size=1, max_size=9), odd_lines)
+    def test_lines_of_several_verbs_are_plain(self, lines: list[bytes], odd: bytes) -> None:
+        """A line that is not plain leaves the lines around it plain, if it ends."""
+        data = b"".join(lines)
+        self.assertEqual(self.require_equal([data]), len(lines))
+        if odd.endswith(b"\n") and self.require_equal([odd]) == 0:
+            self.assertEqual(self.require_equal([data + odd + data]), 2 * len(lines))
 
     def test_values_of_changes_may_look_like_options(self) -> None:
         """PUT has no options, so base64 is plain; a question may have read=."""
@@ -181,8 +200,8 @@ class GrammarTests(SynchronousTestCase):
 
 
 class FormsTests(SynchronousTestCase):
-    def test_verbs_that_wait_or_take_the_rest_of_the_line_have_none(self) -> None:
-        """A LOCK is submitted alone, and words of a free text are not words."""
+    def test_verbs_that_wait_have_none(self) -> None:
+        """A LOCK is submitted alone."""
 
         class Loud(KeyValue):
             plain_words = MappingProxyType({"WAIT": 1, "SAY": 1, "GET": 1, "GONE": 1})
@@ -192,16 +211,16 @@ class FormsTests(SynchronousTestCase):
             "SAY": CommandDescription("SAY", "SAY x", "", rest_of_line=True),
             "GET": DESCRIPTIONS["GET"],
         }
-        self.assertEqual([*plain_forms(descriptions, [Loud()])], [b"GET"])
+        self.assertEqual([*plain_forms(descriptions, [Loud()])], [b"SAY", b"GET"])
 
     def test_applications_without_plain_commands_are_served_by_the_parser(self) -> None:
-        for application in (Chat(), Lock()):
-            self.assertFalse(hasattr(application, "check_plain"))
+        self.assertFalse(hasattr(Lock(), "check_plain"))
 
     def test_key_that_is_too_long_is_left_to_the_parser(self) -> None:
         """The parser refuses that line alone, and says why."""
-        form = PlainForm(DESCRIPTIONS["PUT"], 2, APPLICATION.check_plain)
-        self.assertIsNone(form.take(b"PUT a b\nPUT " + b"k" * 1_025 + b" v\n"))
+        lines = b"PUT a b\nPUT " + b"k" * 1_025 + b" v\n"
+        form = PlainForm(DESCRIPTIONS["PUT"], 2, KeyValue().check_plain)
+        self.assertEqual(form.take(lines, 0, len(lines)), lines)
 
 
 class ConnectionTests(LineTestCase):
