@@ -17,6 +17,7 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.start_number import incarnation_of
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.simulator.cluster.network import LinkQuality
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
@@ -37,7 +38,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
             self.cluster.restart(each)
         peers = self.cluster.disk(server_id).contents.peers
         others = [i for i in self.cluster.ids if i != server_id]
-        self.cluster.run_until(lambda: all(i in peers and peers[i].incarnation == 1 for i in others))
+        self.cluster.run_until(lambda: all(i in peers and incarnation_of(peers[i].incarnation) == 1 for i in others))
         self._stuck(server_id)
 
     def test_vote_for_a_view_needs_no_disk(self) -> None:
