@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Final
 
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.bundler import BUNDLE_BYTES_MAX
 from pfsb.simulator.faults.injector import FaultInjector
 
 SLOTS: Final = 20
@@ -17,8 +20,10 @@ class RepeatedBundles(FaultInjector):
     """Bundles that are ordered a second time. The name of a method is the kind of the fault."""
 
     def order_again(self) -> None:
-        """Let a running server introduce the bundles of clients that have run lately, all in one new update.
+        """Let a running server introduce the bundles of clients that have run lately, in one new update.
 
+        The latest bundles are taken, as many as an update has room for: bundles that were repeated before are among
+        those that have run, and an update with all of them would be valid at no server, and wait without end.
         No correct server does so: its connections answer repeated numbers themselves. Only bundles of sessions with
         names are taken, since the first bundle of an anonymous session opens the session again when it has ended.
         """
@@ -36,8 +41,15 @@ class RepeatedBundles(FaultInjector):
         ]
         if found:
             name = f"{server_id}.again.{self._cluster.now}"
-            update = ClientUpdate(name, server_id, 1, replica.data.ordering.local_aru, bundle.encode(found))
+            payload = bundle.encode(_latest(found))
+            update = ClientUpdate(name, server_id, 1, replica.data.ordering.local_aru, payload)
             replica.perform(replica.introduce, update)
+
+
+def _latest(bundles: Sequence[bytes]) -> Sequence[bytes]:
+    """The last of these bundles, as many as `BUNDLE_BYTES_MAX` allows, and one at least."""
+    sizes = accumulate(map(len, reversed(bundles)))
+    return bundles[-max(1, sum(size <= BUNDLE_BYTES_MAX for size in sizes)) :]
 
 
 def encoded(content: Bundle) -> bytes:
