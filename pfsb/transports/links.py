@@ -21,12 +21,13 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.messages import Ordered
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameCodec, FrameIdentity, FrameRefused, OpenedFrame
 from pfsb.transports.notices import Notice
 from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import LATER, Malformed, encode, encode_later
+from pfsb.transports.wire import LATER, Malformed, encode, encode_any, encode_later
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -240,6 +241,8 @@ class Links:
 
     def _sealed(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
         try:
+            if messages and isinstance(messages[0], Ordered):  # in one frame with the PROPOSALs that follow it
+                return codec.seal([encode_any(message) for message in messages], packed_bytes, later=True)
             return codec.seal([encode(message) for message in messages], packed_bytes)
         except UNSENDABLE:
             return self._sealed_one_by_one(codec, messages)
