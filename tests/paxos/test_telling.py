@@ -31,14 +31,14 @@ class FollowerTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_slot_is_ordered_as_the_leader_tells(self) -> None:
-        """Its PROPOSAL is here, of that view and with that batch."""
+        """The PROPOSAL is here, of that view and with that batch."""
         self.accepted()
         self.assertExecuted()
         self.receive(told(1, 1, 1))
         self.assertExecuted([ALICE])
 
     def test_ordered_waits_for_its_proposal(self) -> None:
-        """It may overtake the PROPOSAL, as an ACCEPT may (G17)."""
+        """An ORDERED may overtake its PROPOSAL, as an ACCEPT may (G17)."""
         self.receive(told(1, 1, 1, of=[batch(ALICE)]))
         self.assertExecuted()
         self.receive(proposal(1, 1, 1, ALICE))
@@ -123,7 +123,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertDiscarded("implausible")
 
     def test_slot_beyond_the_window_is_left_out(self) -> None:
-        """Its PROPOSAL may not be accepted yet."""
+        """The PROPOSAL of such a slot may not be accepted yet."""
         self.receive(told(1, 1, 9, of=[batch(ALICE)]))
         self.assertIsNone(self.data.ordering.global_history.get(9))
         self.assertNotDiscarded()
@@ -136,7 +136,7 @@ class LeaderTests(ReplicaTestCase):
         self.lead(view=2)
 
     def test_leader_sends_no_vote(self) -> None:
-        """It counts its own one when the others' have come."""
+        """The leader's own vote counts when those of others have come."""
         self.introduce(own("carol"))
         self.assertEqual(len(self.take(Proposal)), 1)
         self.assertNothingSent()
@@ -165,7 +165,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertSent(told(2, 2, 1))
 
     def test_what_is_on_disk_is_told_with_the_next_proposal(self) -> None:
-        """It does not wait for the disk write of that proposal."""
+        """An ORDERED of slots on disk does not wait for the disk write of a later proposal."""
         self.introduce(own("carol"))
         self.take(Proposal)
         self.hold_syncs = True

@@ -8,6 +8,7 @@ from typing import Any
 from pfsb.paxos.data_structures import DataStructures, Slot
 from pfsb.paxos.messages import Batch, Message, Ordered, Proposal
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
+from pfsb.simulator.defects.digests import flip_bits
 
 DEFECTS = Defects()
 
@@ -49,8 +50,15 @@ def _told_of_another_view(process: Any) -> None:
         order(seq, slot)
 
 
-@DEFECTS.add("told-digest-ignored", "Departure 56", "what is told counts for whatever batch is held in that view")
+@DEFECTS.add(
+    "told-digest-ignored",
+    "Departure 56",
+    "what is told counts for whatever batch is held in that view; at one server a bit flips in every tenth PROPOSAL",
+)
 def _told_digest_ignored(process: Any) -> None:
+    if process.replica.membership.ids.index(process.replica.membership.server_id) == 1:
+        flip_bits(process)
+
     @instead_of(process.replica.ordering, "order_if_told")
     def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is not None and slot.told is not None:
