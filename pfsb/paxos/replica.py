@@ -168,7 +168,7 @@ class Replica:
             birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
-        self.telling = TellingHandler(core, self.ordering, window, self.reconciliation.catch_up_to)
+        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import DIGEST_BYTES, Ordered, Proposal, State
 from pfsb.paxos.window import Window
@@ -23,12 +24,18 @@ class TellingHandler(Handler):
     """Tells the followers, as leader, which slots are ordered (ORDERED); orders, as follower, what it is told."""
 
     def __init__(
-        self, core: Core, ordering: GlobalOrderingHandler, window: Window, on_missing: Callable[[int], None]
+        self,
+        core: Core,
+        ordering: GlobalOrderingHandler,
+        window: Window,
+        demand: Demand,
+        on_missing: Callable[[int], None],
     ) -> None:
         """`on_missing` is called with a slot that is ordered as the leader says, and whose proposal is not here."""
         super().__init__(core)
         self._ordering = ordering
         self._window = window
+        self._demand = demand
         self._on_missing = on_missing
 
     def tell(self, held: Proposal, slot: Slot) -> None:
@@ -55,6 +62,7 @@ class TellingHandler(Handler):
         """
         at = 0
         ordering = self._data.ordering
+        late = 0.0 if self._demand.has_clients() else self._settings.lazy_seconds  # Departure 25
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
@@ -64,6 +72,6 @@ class TellingHandler(Handler):
             if slot.ordered is not None:
                 continue
             self._data.apply_ordered(message.view, slot, digest)
-            self._ordering.order_if_told(seq, slot)
+            self._ordering.order_if_told(seq, slot, late)
             if slot.ordered is None:
                 self._on_missing(seq)

@@ -241,15 +241,18 @@ class Links:
 
     def _sealed(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
         try:
-            if messages and isinstance(messages[0], Ordered):
-                return self._sealed_behind_ordered(codec, messages, packed_bytes)
             return codec.seal([encode(message) for message in messages], packed_bytes)
         except UNSENDABLE:
+            if messages and isinstance(messages[0], Ordered):
+                return self._sealed_behind_ordered(codec, messages, packed_bytes)
             return self._sealed_one_by_one(codec, messages)
 
     def _sealed_behind_ordered(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
         """Pack an ORDERED and the PROPOSALs that follow it into one frame or, if they do not fit, into several."""
-        frames = codec.seal([encode_any(message) for message in messages], packed_bytes, later=True)
+        try:
+            frames = codec.seal([encode_any(message) for message in messages], packed_bytes, later=True)
+        except UNSENDABLE:
+            return self._sealed_one_by_one(codec, messages)
         if len(frames) == 1:
             return frames
         return [*codec.seal([encode_any(messages[0])], later=True), *self._sealed(codec, messages[1:], packed_bytes)]

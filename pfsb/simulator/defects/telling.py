@@ -12,20 +12,31 @@ from pfsb.simulator.defects.digests import flip_bits
 
 DEFECTS = Defects()
 
-Order = Callable[[int, Slot], None]
+
+def _connect(process: Any) -> None:
+    """Let global ordering call the changed `tell`, if the leader of this cluster tells what is ordered."""
+    replica = process.replica
+    if replica.membership.leader_tells:
+        replica.ordering.on_majority = replica.telling.tell
+
+
+Order = Callable[[int, Slot, float], None]
 
 
 @DEFECTS.add("told-before-disk", "Departure 56", "the leader tells what is ordered before its own vote is on disk")
 def _told_before_disk(process: Any) -> None:
-    @instead_of(process.replica.ordering, "on_majority")
+    @instead_of(process.replica.telling, "tell")
     def broken(tell: Callable[[Proposal, Slot], None], held: Proposal, slot: Slot) -> None:
         slot.written_at = 0
         tell(held, slot)
 
+    _connect(process)
+
 
 @DEFECTS.add("told-never", "Departure 56", "the leader of five servers tells nobody what is ordered")
 def _told_never(process: Any) -> None:
-    override(process.replica.ordering, "on_majority", lambda _: do_nothing)
+    override(process.replica.telling, "tell", lambda _: do_nothing)
+    _connect(process)
 
 
 @DEFECTS.add(
@@ -33,21 +44,21 @@ def _told_never(process: Any) -> None:
 )
 def _told_without_proposal(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot) -> None:
+    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
         if slot.proposal is None and slot.told is not None:
             view, _ = slot.told
             slot.proposal = Proposal(process.replica.membership.leader_of(view), view, seq, Batch.of(0, ()))
             slot.told = view, slot.proposal.batch.digest
-        order(seq, slot)
+        order(seq, slot, late)
 
 
 @DEFECTS.add("told-of-another-view", "Departure 56", "what is told counts for a proposal that is held of another view")
 def _told_of_another_view(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot) -> None:
+    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
         if slot.proposal is not None and slot.told is not None and slot.told[0] != slot.proposal.view:
             slot.told = slot.proposal.view, slot.proposal.batch.digest
-        order(seq, slot)
+        order(seq, slot, late)
 
 
 @DEFECTS.add(
@@ -60,10 +71,10 @@ def _told_digest_ignored(process: Any) -> None:
         flip_bits(process)
 
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot) -> None:
+    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
         if slot.proposal is not None and slot.told is not None:
             slot.told = slot.told[0], slot.proposal.batch.digest
-        order(seq, slot)
+        order(seq, slot, late)
 
 
 @DEFECTS.add("told-by-anybody", "Departure 56", "an ORDERED counts, also if its sender does not lead its view")
