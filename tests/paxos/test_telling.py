@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Accept, Ordered, Proposal, ReconciliationRequest, State
+from pfsb.paxos.messages import Accept, ClientUpdate, Ordered, Proposal, ReconciliationRequest, State
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import accept, alive, batch, client_update, ordered, proposal, reply, told, vc_proof
 
@@ -10,7 +10,7 @@ ALICE = client_update("alice", 1)
 BOB = client_update("bob", 1)
 
 
-def own(client_id: str) -> object:
+def own(client_id: str) -> ClientUpdate:
     return client_update(client_id, 1, server_id=2)
 
 
@@ -121,6 +121,22 @@ class FollowerTests(ReplicaTestCase):
         """Departure 37."""
         self.receive(told(1, 2**40 * 5 + 1, 1, of=[batch(ALICE)]))
         self.assertDiscarded("implausible")
+
+    def test_time_for_which_an_ordered_may_have_been_kept_does_not_count(self) -> None:
+        """Departures 25 and 48: a leader keeps it while this server's clients wait for nothing."""
+        self.accepted()
+        self.advance(0.03)
+        self.receive(told(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03 - self.settings.lazy_seconds)
+
+    def test_time_of_a_slot_counts_whole_while_clients_wait(self) -> None:
+        """Then the leader keeps nothing."""
+        self.introduce(own("carol"))
+        self.assertEqual(len(self.take(ClientUpdate)), 1)
+        self.accepted()
+        self.advance(0.03)
+        self.receive(told(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03)
 
     def test_slot_beyond_the_window_is_left_out(self) -> None:
         """The PROPOSAL of such a slot may not be accepted yet."""
