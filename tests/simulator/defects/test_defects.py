@@ -72,6 +72,8 @@ NOT_SHOWN_BY_CHANCE = {
     "size-unproved",
     "small-behind-large",
     "timer-of-former-writes",
+    "told-of-a-view-that-is-over",
+    "told-of-far-views",
     "two-lives-count",
     "votes-before-word",
     "wrong-names-told",
