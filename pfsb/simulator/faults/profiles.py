@@ -252,7 +252,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "told": Profile(
         "five servers or more; what the leader tells as ordered is late or lost, overtakes its proposals, or is wrong",
         ("network", "moods", "partitions", "crashes", "confusion"),
-        servers=(5, 5, 6, 7, 8, 9),
+        servers=(5, 5, 5, 7, 7, 9),
         faulty_kinds=(Ordered, Ordered, Proposal, Accept, Alive, ReconciliationReply),
         lasting=(Ordered, Proposal),
         users=(2, 4),
