@@ -82,6 +82,8 @@ NOT_SHOWN_BY_CHANCE = {
     "small-behind-large",
     "starts-without-marks",
     "timer-of-former-writes",
+    "told-of-a-view-that-is-over",
+    "told-of-far-views",
     "two-lives-count",
     "vote-told-once-forgotten",
     "votes-before-word",
