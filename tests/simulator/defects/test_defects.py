@@ -58,6 +58,7 @@ NOT_SHOWN_BY_CHANCE = {
     "lost-bytes-not-asked-for",
     "new-storage-few-know",
     "newcomers-tell-all",
+    "older-proposal-replaces",
     "one-lost-group-unnoticed",
     "operators-shut-out",
     "overtaken-is-admitted",
