@@ -67,6 +67,7 @@ NOT_SHOWN_BY_CHANCE = {
     "newcomer-goes-back",
     "newcomers-never-vouch",
     "newcomers-tell-all",
+    "older-proposal-replaces",
     "one-lost-group-unnoticed",
     "operators-shut-out",
     "overtaken-is-admitted",
