@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pfsb.paxos.messages import Accept, ClientUpdate, Ordered, Proposal, ReconciliationRequest, State
+from pfsb.paxos.records import Accepted
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import accept, alive, batch, client_update, ordered, proposal, reply, told, vc_proof
 
@@ -143,6 +144,20 @@ class FollowerTests(ReplicaTestCase):
         self.receive(told(1, 1, 9, of=[batch(ALICE)]))
         self.assertIsNone(self.data.ordering.global_history.get(9))
         self.assertNotDiscarded()
+
+
+class RestartedFollowerTests(ReplicaTestCase):
+    leader_tells = True
+    starts = False
+
+    def test_vote_for_what_was_on_disk_goes_to_the_leader(self) -> None:
+        """The vote may have been lost in the crash; a proposal from disk does not name its sender."""
+        self.found.last_installed = self.found.last_attempted = 1
+        self.found.accepted = [Accepted(1, 1, batch(ALICE))]
+        self.start()
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1), to=1)
 
 
 class LeaderTests(ReplicaTestCase):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.messages import Batch, Message, Ordered, Proposal
+from pfsb.paxos.messages import Accept, Batch, Message, Ordered, Proposal
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.simulator.defects.digests import flip_bits
 
@@ -126,3 +126,20 @@ class _KeepsTheLatest(DataStructures):
 @DEFECTS.add("told-of-far-views", "Departure 37", "of what is told of a slot, that of the highest view is kept")
 def _told_of_far_views(process: Any) -> None:
     become(process.replica.data, _KeepsTheLatest)
+
+
+@DEFECTS.add(
+    "restarted-votes-for-nobody",
+    "Departure 56",
+    "a follower that was started again sends no votes for the proposals that were on its disk",
+)
+def _restarted_votes_for_nobody(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.turn, "send")
+    def broken(send: Callable[[Message, int | None], None], message: Message, to: int | None = None) -> None:
+        if isinstance(message, Accept) and to is not None:
+            slot = replica.data.ordering.global_history.get(message.seqs[0])
+            if slot is not None and slot.proposal is not None and slot.proposal.server_id == message.server_id:
+                return  # a proposal that was read from disk has this server's own id in it
+        send(message, to)

@@ -80,6 +80,28 @@ def untrue_orders(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(told) == 1, 30)
 
 
+def restarted_follower_votes(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a follower whose vote was lost votes again after its restart, and no view changes.
+
+    Two of five servers are down, so that nothing is ordered without that vote.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    view, leader = scene.view(), scene.leader()
+    again, *gone = scene.rng.sample([i for i in cluster.ids if i != leader], 3)
+    for server_id in gone:
+        cluster.crash(server_id)
+    lost = cluster.network.drop(lambda p: isinstance(p.message, Accept) and p.sender == again)
+    cluster.submit(leader, "client", 1)
+    cluster.run_until(lambda: 1 in cluster.disk(again).contents.slots, 1)
+    cluster.crash(again)
+    cluster.restart(again)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 5)
+    scene.require_view(view)
+
+
 def _untrue(sender: int, receiver: int, view: int, digest: bytes) -> Passage:
     return Passage(sender, receiver, Ordered(sender, view, (1,), digest))
 
@@ -93,4 +115,4 @@ def _require_nothing(scene: Scenario, server_id: int, what: str) -> None:
         raise Violation(f"{what} has ordered a slot")
 
 
-SCHEDULES: Final[Sequence[Schedule]] = (ordered_is_lost, ordered_overtakes, untrue_orders)
+SCHEDULES: Final[Sequence[Schedule]] = (ordered_is_lost, ordered_overtakes, untrue_orders, restarted_follower_votes)
