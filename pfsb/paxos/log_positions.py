@@ -176,6 +176,7 @@ class LogPositionHandler(Handler):
         if self._turn.trouble is None:
             for record in self.due_records():
                 self._turn.append(record)
+                self._peers.noted_at = self._turn.position + 1  # the end of this turn begins a write
 
     def refuse(self, sender: int, identity: bytes, start: int) -> None:
         """Answer a frame that must not be handled (`Peers.note_frame`, or `IFrameReceiver.repeated`).

@@ -73,6 +73,9 @@ class Peers:
         self.on_incarnation: Callable[[int], None] = lambda _: None
         """Called in a turn with the id of a peer that has begun a later incarnation, before the frame that shows it is
         handled."""
+        self.noted_at = 0
+        """Number of disk writes (`Turn.durable_position`) after which this server's disk has all incarnations of the
+        peers whose frames are handled (Departure 43)."""
         self._silence = SILENT_ALIVES * settings.alive_seconds
         self.on_return: Callable[[], None] = lambda: None
         """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that

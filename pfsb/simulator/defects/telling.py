@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfsb.paxos.data_structures import DataStructures, Slot
 from pfsb.paxos.messages import Accept, Batch, Message, Ordered, Proposal
+from pfsb.paxos.peers import Peers
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.simulator.defects.digests import flip_bits
 
@@ -31,6 +32,55 @@ def _told_before_disk(process: Any) -> None:
         tell(held, slot)
 
     _connect(process)
+
+
+@DEFECTS.add(
+    "told-with-unwritten-vote",
+    "Departure 56",
+    "a leader's own vote that is not on disk counts as one of the majority for which the leader's disk is not needed",
+)
+def _told_with_unwritten_vote(process: Any) -> None:
+    @instead_of(process.replica.telling, "voters_for")
+    def broken(voters_for: Callable[[Proposal, Slot], set[int]], held: Proposal, slot: Slot) -> set[int]:
+        return voters_for(held, slot) | {process.replica.membership.server_id}
+
+
+@DEFECTS.add(
+    "told-with-own-disk-only", "Departure 56", "votes that come when a slot is ordered do not replace the leader's own"
+)
+def _told_with_own_disk_only(process: Any) -> None:
+    process.replica.telling.count_late = do_nothing
+
+
+@DEFECTS.add(
+    "told-after-all-writes", "Departure 56", "the leader tells nothing while a later write than that of its vote runs"
+)
+def _told_after_all_writes(process: Any) -> None:
+    @instead_of(process.replica.turn, "due_messages")
+    def broken(due_messages: Callable[[], Sequence[Message]]) -> Sequence[Message]:
+        return () if process.replica.turn.is_writing else due_messages()
+
+
+@DEFECTS.add(
+    "told-before-incarnation",
+    "Departure 43",
+    "the leader tells what rests on a later incarnation of another server before that is noted on disk",
+)
+def _told_before_incarnation(process: Any) -> None:
+    become(process.replica.peers, _NotesAtOnce)
+
+
+class _NotesAtOnce(Peers):
+    noted_at = property(lambda _: 0, do_nothing)
+
+
+@DEFECTS.add(
+    "told-slot-not-missed",
+    "Departure 56",
+    "a told slot whose PROPOSAL is lost is not asked of the leader",
+)
+def _told_slot_not_missed(process: Any) -> None:
+    process.replica.telling.on_missing = process.replica.reconciliation.catch_up_to
 
 
 @DEFECTS.add("told-never", "Departure 56", "the leader of five servers tells nobody what is ordered")
