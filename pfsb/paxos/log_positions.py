@@ -12,8 +12,10 @@ one that asks, since it waits to be admitted after its start (`StorageIdentityHa
 frames are refused. That server alone knows for certain whether it lacks something, since a frame may also be late; so
 it keeps what it was told (`Opinion`), and decides whether it takes part, waits or stops.
 
-Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk. The
-positions within it are not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
+Before anything passes the durability gate that rests on frames of a later incarnation of a peer, that incarnation is
+noted on disk; nor does an ORDERED leave before (`Peers.noted_at`). The positions within it are not noted: what they
+protect is on this server's own disk by then, or, if an ORDERED overtakes this server's own record, on those of a
+majority of others (Departure 43, "What is kept when"; Departure 56).
 """
 
 from __future__ import annotations

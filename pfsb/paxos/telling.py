@@ -34,7 +34,7 @@ class Untold:
     written_at: int
     """Number of disk writes after which this leader's own vote is on its disk (`Turn.durable_position`)."""
     voters: set[int]
-    """The other servers that have voted for the slot: their votes are on their disks."""
+    """Ids of the other servers that have voted for the slot: their votes are on their disks."""
 
 
 class TellingHandler(Handler):
@@ -74,12 +74,12 @@ class TellingHandler(Handler):
         self._tell_when_safe(Untold(message, slot.written_at, self.voters_for(held, slot)))
 
     def voters_for(self, held: Proposal, slot: Slot) -> set[int]:
-        """The other servers that have voted for this proposal."""
+        """Ids of the other servers that have voted for this proposal, `held`, of a slot."""
         own_id, digest = self._data.server.server_id, held.batch.digest
         return {peer for peer, voted in slot.voters[held.view].items() if voted == digest and peer != own_id}
 
     def count_late(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Count a vote of another server for slot `seq`, which is ordered here and of which nobody is told yet."""
+        """Count a vote of another server for slot `seq`, which is ordered here and of which no server is told yet."""
         untold = self.untold[seq]
         if view == untold.message.view and digest == untold.message.digests:
             untold.voters.add(server_id)

@@ -204,7 +204,7 @@ class LeaderTests(ReplicaTestCase):
         self.assertSent(told(2, 2, 1))
 
     def test_majority_without_the_leader_needs_not_the_leaders_disk(self) -> None:
-        """The votes of three others rest on their disks: a leader with a slow disk slows nobody."""
+        """The votes of three others rest on their disks: a leader with a slow disk slows no client."""
         self.hold_syncs = True
         self.introduce(own("carol"))
         self.take(Proposal)
