@@ -221,7 +221,7 @@ class Replica:
         # The leader tells what it orders (Departure 56).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell
-            self.turn.due_messages = self.telling.take_due
+        self.turn.due_messages = self.telling.take_due
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
