@@ -84,20 +84,25 @@ class LeaderElectionHandler(Handler):
         self._leader_attempts = self._data.views.last_installed, view
         self.shift_to_leader_election(view)
 
-    def on_view_change(self, message: ViewChange) -> None:
-        """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
+    def on_view_change(self, message: ViewChange) -> bool:
+        """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority.
+
+        Returns whether the sender's vote was stored, and was not before.
+        """
         self._note_vote_of_leader(message)
         self._denials.pop(message.server_id, None)
         self._in_installed_view.pop(message.server_id, None)
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
+        is_new = False
         if message.attempted == self._data.views.last_attempted:
             if message.server_id not in self._data.views.vc:
                 # Departure 16: send this server's vote to the sender again, which may have discarded it before
                 # (Figure 4 A4).
                 self._turn.send(ViewChange(self._data.server.server_id, message.attempted), message.server_id)
-            self._data.apply_view_change(message)
+            is_new = self._data.apply_view_change(message)
             self._if_preinstalled_prepare()
+        return is_new
 
     def leader_has_left(self, message: ViewChange) -> None:
         """Hurry the Progress_Timer: the leader of the installed view votes for another view.

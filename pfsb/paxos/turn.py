@@ -10,7 +10,7 @@ anything of the turn, so the turn has not happened.
 
 Two kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. The
 leader's PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other
-PROPOSAL ever has its view and sequence number.
+PROPOSAL ever has its view and sequence number, and what is noted about the senders of promises (`hold_proposals`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -135,6 +135,8 @@ class Turn:
         without a forced one."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
+        self._held_until = 0
+        """Number of `sync` calls whose records must be on disk before a PROPOSAL leaves early (`hold_proposals`)."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -149,6 +151,11 @@ class Turn:
             self._lazy_waits = True
         else:
             self._must_sync = True
+
+    def hold_proposals(self) -> None:
+        """Let no PROPOSAL leave early, of this turn or a later one, until all records forced so far are on disk: a
+        PROPOSAL rests on promises, and so on what was noted about their senders (Departure 54)."""
+        self._held_until = self._position + self._must_sync
 
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
@@ -307,6 +314,7 @@ class Turn:
         if behind or len(self._behind_the_gate) > 1:
             self._position -= behind
             self.durable_position = 0
+            self._held_until = max(0, self._held_until - behind)
             gate: dict[int, Outbox] = {}
             for position, outbox in self._behind_the_gate:
                 gate.setdefault(position - behind, Outbox()).extend(outbox)
@@ -316,6 +324,8 @@ class Turn:
     def _close(self) -> None:
         if self._early:
             early, self._early = self._early, []
+            if self._held_until > self.durable_position:
+                early = self._without_proposals(early)
             self._dispatch(early)
         if self._must_sync:
             self._must_sync = False
@@ -330,6 +340,11 @@ class Turn:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
+
+    def _without_proposals(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
+        """The messages in `early` but the PROPOSALs, which are put into the outbox of this turn instead."""
+        self._outbox.messages[:0] = [each for each in early if isinstance(each[0], Proposal)]
+        return [each for each in early if not isinstance(each[0], Proposal)]
 
     def _sync(self) -> None:
         self._lazy_waits = False

@@ -165,6 +165,27 @@ class EarlyTests(TurnTestCase):
         self.storage.finish_sync()
         self.assertLeft(proposal(2, 1, 1))
 
+    def test_proposal_waits_for_what_is_noted_about_those_who_have_promised(self) -> None:
+        """Departure 54: it rests on their promises. An ALIVE does not, and later PROPOSALs need not wait."""
+        self.turn.durable.last_installed = self.data.views.last_installed = 1
+
+        def event() -> None:
+            self.turn.send_proposal_early(proposal(2, 1, 1))
+            self.turn.append(PeerRecord(3, identity_of(3), 4, 5))
+            self.turn.hold_proposals()
+            self.turn.send_early(alive(2, 1))
+            self.turn.send(accept(2, 1, 1))
+
+        self.turn.run(event)
+        self.turn.run(self.turn.send_proposal_early, proposal(2, 1, 2))
+        self.assertLeft(alive(2, 1))
+        self.storage.finish_sync()
+        sent = [alive(2, 1), proposal(2, 1, 1), accept(2, 1, 1), proposal(2, 1, 2)]
+        self.assertLeft(*sent)
+        self.say(accept(2, 1, 2), FORCED)
+        self.turn.run(self.turn.send_proposal_early, proposal(2, 1, 3))
+        self.assertLeft(*sent, proposal(2, 1, 3))
+
 
 class LazyTests(TurnTestCase):
     def test_lazy_record_forces_nothing(self) -> None:

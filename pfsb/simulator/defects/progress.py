@@ -233,11 +233,11 @@ def _votes_interrupt(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica, "dispatch")
-    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+    def broken(dispatch: Callable[..., str | None], message: Message, *told: int) -> str | None:
         if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
             replica.election.on_view_change(message)
             return None
-        return dispatch(message, sender)
+        return dispatch(message, *told)
 
 
 @DEFECTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")
