@@ -17,6 +17,10 @@ RESERVE_RECORDS = 3_000
 """Number of records for which room is reserved on a disk that fills: more than a server writes between the moment at
 which only the reserved room is left and the moment at which it notices."""
 
+COPY_STARTS = 3
+"""Number of times that a server is started with an older copy of its disk, each time if it has stopped itself, as by a
+supervisor."""
+
 
 class ServerFaults(FaultInjector):
     """Faults of single servers. The name of a method is the kind of the fault."""
@@ -343,6 +347,50 @@ class ServerFaults(FaultInjector):
             self._die(server_id)
             cluster.lose_disk(server_id, copy)
             self._later(seconds, self._restart, server_id)
+
+    def lose_power_before_copy(self) -> None:
+        """Copy the disk of a server that is down, and start the server. When all others have counted a vote of it, let
+        all servers lose power at once. Start the others, and the server with the copy, several times.
+
+        The others then know the last start of the server, and that it has voted, from their disks alone. This happens
+        only while no server has lost a part of its disk: what the others know of such a one may be in memory only.
+        """
+        server_id = self._any_server()
+        if server_id is None or self._cluster.amnesiacs or not self._may_be_given_a_copy(server_id):
+            return
+        self._die(server_id)
+        copy = self._cluster.disk(server_id).copy()
+        self._later(between(self._rng, 0.05, 1), self._restart, server_id)
+        seconds = [self._rng.uniform(0.05, 4) for _ in range(COPY_STARTS)]
+        self._later(2, self._lose_power_before_copy, server_id, copy, seconds, LOOKS_MAX)
+
+    def _lose_power_before_copy(self, server_id: int, copy: MemoryDisk, seconds: list[float], looks: int) -> None:
+        cluster = self._cluster
+        if not looks or not cluster.is_running(server_id) or cluster.amnesiacs:
+            return
+        if not self._all_have_counted_a_vote(server_id):
+            self._later(LOOK_SECONDS, self._lose_power_before_copy, server_id, copy, seconds, looks - 1)
+            return
+        self._marks.counts["copy started after a loss of power"] += 1
+        for each in cluster.running_ids:
+            self._die(each)
+            if each != server_id:
+                self._later(self._rng.uniform(0.01, 0.5), self._restart, each)
+        cluster.lose_disk(server_id, copy)
+        for each_seconds in seconds:
+            self._later(each_seconds, self._restart, server_id)
+
+    def _all_have_counted_a_vote(self, server_id: int) -> bool:
+        """Whether all other servers have counted a vote of the present start of this server, and no write is under way
+        at any of them, so that their disks can tell."""
+        cluster, start = self._cluster, self._cluster.disk(server_id).start_number
+        others = self._whole_others(server_id)
+        return all(
+            cluster.is_running(i)
+            and cluster.replica(i).peers.by_id[server_id].voted_in == start
+            and cluster.replica(i).turn.idle
+            for i in others
+        )
 
     def lose_last_group(self) -> None:
         """Crash a server when all others know how far its log is, and restart it without the last group of its log.
