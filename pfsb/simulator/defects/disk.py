@@ -277,7 +277,7 @@ def _old_copy_unnoticed(process: Any) -> None:
 @DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
 def _positions_not_written(process: Any) -> None:
     process.replica.turn.due_records = tuple
-    process.replica.peers.on_incarnation = do_nothing
+    process.replica.peers.on_incarnation = process.replica.peers.on_first_vote = do_nothing
 
 
 @DEFECTS.add("incarnations-not-forced", "Departure 43", "a later incarnation of a peer gets to disk some time later")
