@@ -409,7 +409,7 @@ class IdleWayBackTests(AlivesTestCase):
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_server_whose_disk_hangs_does_not_go_back(self) -> None:
-        """It discards updates and votes, so it does not know whether the leader should be replaced. What it has heard
+        """Such a server discards updates and votes, so it does not know whether to replace the leader. What it has heard
         during that time does not count later."""
         trouble = self.patch(self.replica.disk_watch, "find_trouble", lambda: DiskTrouble.HANGS)
         self.hear(3, 4)
@@ -425,7 +425,7 @@ class IdleWayBackTests(AlivesTestCase):
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_server_whose_disk_is_full_goes_back(self) -> None:
-        """Its clients may read again."""
+        """The clients of such a server may read again."""
         self.storage.is_full = True
         self.hear(3, 4)
         self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
