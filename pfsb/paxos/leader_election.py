@@ -191,9 +191,9 @@ class LeaderElectionHandler(Handler):
         )
 
     def present_in_installed_view(self) -> set[int]:
-        """The other servers that are in the installed view, by what they have said during this attempt.
+        """The ids of the servers that lead or follow the installed view, by what they have said during this attempt.
 
-        A server that has not been heard within the last `progress_seconds` is not among them, since it may have died.
+        A server that was not heard within the last `progress_seconds` is left out, since it may have died.
         """
         believed = self._in_installed_view.are_believed
         return {i for i in self._peers.by_id if believed(i) and self._peers.heard_lately(i)}

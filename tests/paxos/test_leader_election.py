@@ -409,8 +409,8 @@ class IdleWayBackTests(AlivesTestCase):
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
     def test_server_whose_disk_hangs_does_not_go_back(self) -> None:
-        """Such a server discards updates and votes, so it does not know whether to replace the leader. What it has heard
-        during that time does not count later."""
+        """Updates and votes are discarded meanwhile, so the leader may be one to replace. ALIVEs from that time do not
+        count later, either."""
         trouble = self.patch(self.replica.disk_watch, "find_trouble", lambda: DiskTrouble.HANGS)
         self.hear(3, 4)
         self.hear(3, 4)
