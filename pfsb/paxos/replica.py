@@ -168,8 +168,8 @@ class Replica:
             self.reconciliation.catch_up_to,
             birth,
         )
-        self.accepts = AcceptHandler(core, self.ordering, window)
-        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to)
+        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to_told)
+        self.accepts = AcceptHandler(core, self.ordering, window, self.telling)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )
@@ -218,6 +218,7 @@ class Replica:
         # The leader tells what it orders (Departure 56).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell
+            self.turn.due_messages = self.telling.take_due
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
