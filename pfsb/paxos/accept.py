@@ -21,7 +21,7 @@ class AcceptHandler(Handler):
         self._window = window
         self._telling = telling
 
-    def on_accept(self, message: Accept) -> None:
+    def on_accept(self, message: Accept) -> bool:
         """Figure 10, Block C: store the sender's vote for each slot of the ACCEPT, and order slots with a majority.
 
         An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
@@ -29,15 +29,18 @@ class AcceptHandler(Handler):
         slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
         stored, too, but counts for nothing (Departure 39). A vote for a slot that is ordered here may let the others be
         told of that (Departure 56).
+
+        Returns whether a vote was stored that was not there before.
         """
         untold = self._telling.untold
         at = 0
+        is_new = False
         ordering = self._data.ordering
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
             if untold and seq in untold:
-                self._telling.count_late(message.server_id, message.view, seq, digest)
+                is_new |= self._telling.count_late(message.server_id, message.view, seq, digest)
             if seq <= ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = ordering.global_history.ensure(seq)
@@ -45,5 +48,7 @@ class AcceptHandler(Handler):
                 continue
             if slot.proposal is not None and slot.proposal.batch.digest != digest:
                 self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
-            self._data.apply_accept(message.server_id, message.view, slot, digest)
+            if self._data.apply_accept(message.server_id, message.view, slot, digest):
+                is_new = True
             self._ordering.try_order(seq, slot)
+        return is_new

@@ -163,17 +163,19 @@ class ServerData:
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
+    start_mark: int = 0
+    """The mark of this start: random bits, which tell it from starts of copies of this storage (Departure 53)."""
     storage_identity: bytes = b""
     """Random bytes that the storage of this server was made with; empty until the storage is opened."""
 
     @property
     def incarnation_name(self) -> str:
-        """A name that no other incarnation of any server has: server, identity of the storage, incarnation.
+        """A name that no other incarnation of any server has: server, identity of the storage, incarnation, mark.
 
         A storage counts its incarnations from 1. Only the identity tells those of a new storage from those of one that
-        was lost.
+        was lost, and only the mark those of two copies of one storage.
         """
-        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}"
+        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}.{self.start_mark:x}"
 
 
 @define
@@ -236,9 +238,10 @@ class DataStructures:
     timers: TimerData
     clients: ClientData
 
-    def apply_view_change(self, message: ViewChange) -> None:
-        """Figure 5, Block A: store a server's VIEW_CHANGE, unless one of the same server is stored already."""
-        self.views.vc.setdefault(message.server_id, message)
+    def apply_view_change(self, message: ViewChange) -> bool:
+        """Figure 5, Block A: store a server's VIEW_CHANGE, unless one of the same server is stored already. Returns
+        whether it was stored."""
+        return self.views.vc.setdefault(message.server_id, message) is message
 
     def apply_prepare(self, message: Prepare) -> None:
         """Figure 5, Block B: remember the PREPARE of the view that is being installed."""
@@ -282,18 +285,22 @@ class DataStructures:
             history.top = seq
         return slot
 
-    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> None:
+    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> bool:
         """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in this slot.
 
-        One vote is kept for each server and view, so no server is counted twice (G14, G17).
+        One vote is kept for each server and view, so no server is counted twice (G14, G17). Returns whether the vote is
+        stored now, and was not before.
         """
         voters = slot.voters
         votes = voters.get(view)
         if votes is None:
             if len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
-                return
+                return False
             votes = voters[view] = {}
+        elif votes.get(server_id) == digest:
+            return False
         votes[server_id] = digest
+        return True
 
     def apply_ordered(self, view: int, slot: Slot, digest: bytes) -> None:
         """Departure 56: store that the leader of `view` has told that this batch is ordered in this slot.

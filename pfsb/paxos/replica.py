@@ -36,7 +36,6 @@ from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
-    VOTES,
     Accept,
     Acquainted,
     Alive,
@@ -169,9 +168,7 @@ class Replica:
             self.reconciliation.catch_up_to,
             birth,
         )
-        self.telling = TellingHandler(
-            core, self.ordering, peers, window, self.demand, self.reconciliation.catch_up_to_told
-        )
+        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to_told)
         self.accepts = AcceptHandler(core, self.ordering, window, self.telling)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
@@ -227,6 +224,7 @@ class Replica:
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
         self.turn.due_records = self.log_positions.due_records
         self.peers.on_incarnation = self.log_positions.write_incarnation
+        self.peers.on_first_vote = self.log_positions.write_first_vote
         # Retransmission repeats the messages of handlers that are built before it (Departure 49).
         self.proposals.on_sent = self.retransmission.proposal_sent
         self.election.on_begin = self.retransmission.election_begun
@@ -286,7 +284,12 @@ class Replica:
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
+        server = self.data.server
+        server.incarnation, server.start_mark, server.storage_identity = (
+            found.incarnation,
+            found.start_mark,
+            found.identity,
+        )
         passes = list_digest(found.passes)
         self._transport.start(self, found.identity, self.log_positions.start, self.log_positions.told, passes)
         self.turn.run(self._begin_admission, found.identity)
@@ -353,11 +356,6 @@ class Replica:
     ) -> None:
         self.turn.run(self._receive, sender, identity, messages, start, position)
 
-    def repeated(self, sender: int, identity: bytes, start: int) -> None:
-        # Of the present start it is a late copy, which a network may make of each frame: not worth a turn.
-        if self.membership.identities.get(sender) == identity and start != self.peers.by_id[sender].start:
-            self.turn.run(self.log_positions.refuse, sender, identity, start)
-
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
@@ -382,15 +380,13 @@ class Replica:
             if storage_identity.is_newcomer and not isinstance(message, FOR_NEWCOMERS):
                 line: str | None = "newcomer"
             else:
-                line = self.dispatch(message, sender)
+                line = self.dispatch(message, sender, position)
             if line is not None:
                 self._discard(message, line)
-            elif type(message) in VOTES:
-                self.peers.believe(sender, position)
 
-    def dispatch(self, message: Message, sender: int) -> str | None:
+    def dispatch(self, message: Message, sender: int, position: int = 0) -> str | None:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in
-        `_dispatch_rare`.
+        `_dispatch_rare`. `position` is the log position that the sender's frame tells.
 
         Rare messages are checked by `Plausibility` first; to save work, the handlers of frequent ones check numbers
         themselves. Returns the line of Figure 4, or another reason, that discards the message, or None.
@@ -401,8 +397,8 @@ class Replica:
                 line = conflict.accept(data, message)
                 if line is None and message.view > data.views.last_installed:
                     line = self.plausibility.line_against(message, sender)
-                if line is None:
-                    self.accepts.on_accept(message)
+                if line is None and self.accepts.on_accept(message):
+                    self.peers.believe(sender, position)
             case Proposal():
                 if data.server.state is State.LEADER_ELECTION:
                     self.election.rejoin_if_ordering(message)
@@ -418,10 +414,10 @@ class Replica:
                 if line is None:
                     self.telling.on_ordered(message)
             case _:
-                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message)
+                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message, position)
         return line
 
-    def _dispatch_rare(self, message: RareMessage) -> str | None:
+    def _dispatch_rare(self, message: RareMessage, position: int) -> str | None:
         data, membership = self.data, self.membership
         line = None
         match message:
@@ -437,7 +433,8 @@ class Replica:
             case ViewChange():
                 line = conflict.view_change(data, message, progress_timer_set=self.progress_timer.running)
                 if line is None:
-                    self.election.on_view_change(message)
+                    if self.election.on_view_change(message):
+                        self.peers.believe(message.server_id, position)
                 elif data.server.state is State.REG_NONLEADER:
                     self.election.leader_has_left(message)
             case Prepare():
@@ -452,8 +449,8 @@ class Replica:
                 line = conflict.prepare_ok(data, membership, message)
                 if line is None and not self.validity.of_entries(message.data_list):
                     line = INVALID
-                if line is None:
-                    self.prepare.on_prepare_ok(message)
+                if line is None and self.prepare.on_prepare_ok(message):
+                    self.peers.believe(message.server_id, position)
             case GloballyOrderedUpdate():
                 if self.validity.of_batch(message.seq, message.batch):
                     self.ordering.on_globally_ordered_update(message)

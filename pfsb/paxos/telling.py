@@ -21,7 +21,6 @@ from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import DIGEST_BYTES, Message, Ordered, Proposal, State
-from pfsb.paxos.peers import Peers
 from pfsb.paxos.window import Window
 
 
@@ -44,14 +43,12 @@ class TellingHandler(Handler):
         self,
         core: Core,
         ordering: GlobalOrderingHandler,
-        peers: Peers,
         window: Window,
         demand: Demand,
         on_missing: Callable[[int], None],
     ) -> None:
         super().__init__(core)
         self._ordering = ordering
-        self._peers = peers
         self._window = window
         self._demand = demand
         self.on_missing = on_missing
@@ -78,12 +75,17 @@ class TellingHandler(Handler):
         own_id, digest = self._data.server.server_id, held.batch.digest
         return {peer for peer, voted in slot.voters[held.view].items() if voted == digest and peer != own_id}
 
-    def count_late(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Count a vote of another server for slot `seq`, which is ordered here and of which no server is told yet."""
+    def count_late(self, server_id: int, view: int, seq: int, digest: bytes) -> bool:
+        """Count a vote of another server for slot `seq`, which is ordered here and of which no server is told yet.
+
+        Returns whether the vote counts, and did not count before.
+        """
         untold = self.untold[seq]
-        if view == untold.message.view and digest == untold.message.digests:
-            untold.voters.add(server_id)
-            self._tell_when_safe(self.untold.pop(seq))
+        if view != untold.message.view or digest != untold.message.digests or server_id in untold.voters:
+            return False
+        untold.voters.add(server_id)
+        self._tell_when_safe(self.untold.pop(seq))
+        return True
 
     def take_due(self) -> Sequence[Message]:
         """Remove and return the ORDEREDs that may leave now, after a disk write of this server has ended."""
@@ -98,14 +100,8 @@ class TellingHandler(Handler):
 
     def _is_safe(self, untold: Untold) -> bool:
         """Whether what an ORDERED tells is on the disks of a majority: this server's own vote is on its disk, or the
-        others that have voted are a majority without it.
-
-        Departure 43: what rests on the frames of later incarnations of other servers leaves when these incarnations are
-        noted on this server's disk.
-        """
-        durable = self._turn.durable_position
-        has_votes = untold.written_at <= durable or len(untold.voters) >= self.quorum
-        return has_votes and self._peers.noted_at <= durable
+        others that have voted are a majority without it."""
+        return untold.written_at <= self._turn.durable_position or len(untold.voters) >= self.quorum
 
     def on_ordered(self, message: Ordered) -> None:
         """Order the slots of an ORDERED whose proposals are held here, of exactly its view and with its batches.

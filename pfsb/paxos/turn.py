@@ -11,7 +11,7 @@ anything of the turn, so the turn has not happened.
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
 ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 56). The leader's PROPOSAL is no vote
 (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
-sequence number.
+sequence number. ORDERED and PROPOSAL wait for what is noted about the senders of votes (`hold_early`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -31,7 +31,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.messages import Message, NamedBatches, Proposal
+from pfsb.paxos.messages import Alive, Message, NamedBatches, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
@@ -137,9 +137,12 @@ class Turn:
         without a forced one."""
         self.due_messages: Callable[[], Sequence[Message]] = tuple
         """Function that returns messages to all other servers that have waited for a write which has ended now, and not
-        for those that were asked for since (`TellingHandler`). Called each time that a write has ended."""
+        for those that were asked for since (`TellingHandler`). Called when a write has ended, unless `hold_early` keeps
+        messages back."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
+        self._held_until = 0
+        """Number of `sync` calls whose records must be on disk before more than ALIVE leaves early (`hold_early`)."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -154,6 +157,14 @@ class Turn:
             self._lazy_waits = True
         else:
             self._must_sync = True
+
+    def hold_early(self) -> None:
+        """Let nothing but ALIVE leave early, of this turn or a later one, until all records forced so far are on disk.
+
+        A PROPOSAL rests on promises, and an ORDERED on votes, and so both rest on what was noted about the senders
+        (Departure 54).
+        """
+        self._held_until = self._position + self._must_sync
 
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
@@ -312,6 +323,7 @@ class Turn:
         if behind or len(self._behind_the_gate) > 1:
             self._position -= behind
             self.durable_position = 0
+            self._held_until = max(0, self._held_until - behind)
             gate: dict[int, Outbox] = {}
             for position, outbox in self._behind_the_gate:
                 gate.setdefault(position - behind, Outbox()).extend(outbox)
@@ -321,6 +333,8 @@ class Turn:
     def _close(self) -> None:
         if self._early:
             early, self._early = self._early, []
+            if self._held_until > self.durable_position:
+                early = self._only_alive(early)
             self._dispatch(early)
         if self._must_sync:
             self._must_sync = False
@@ -335,6 +349,11 @@ class Turn:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
+
+    def _only_alive(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
+        """The ALIVEs in `early`; the other messages are put into the outbox of this turn instead."""
+        self._outbox.messages[:0] = [each for each in early if not isinstance(each[0], Alive)]
+        return [each for each in early if isinstance(each[0], Alive)]
 
     def _sync(self) -> None:
         self._lazy_waits = False
@@ -355,9 +374,10 @@ class Turn:
         self.durable = durable
         if self._tracer is not None:
             self._tracer.trace("sync", view=durable.last_installed, aru=durable.local_aru)
-        due = self.due_messages()
-        if due:
-            self._dispatch([(message, None) for message in due])
+        if self._held_until <= self.durable_position:
+            due = self.due_messages()
+            if due:
+                self._dispatch([(message, None) for message in due])
         self._release()
 
     def _release(self) -> None:

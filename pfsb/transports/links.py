@@ -29,7 +29,6 @@ from pfsb.transports.frames import (
     FrameCodec,
     FrameIdentity,
     FrameRefused,
-    FrameRepeated,
     OpenedFrame,
 )
 from pfsb.transports.notices import Notice
@@ -326,8 +325,6 @@ class Links:
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
-            if isinstance(refusal, FrameRepeated):
-                self._receiver.repeated(refusal.sender, refusal.identity, refusal.start)
             return
         if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1

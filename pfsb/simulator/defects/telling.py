@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.messages import Accept, Batch, Message, Ordered, Proposal
-from pfsb.paxos.peers import Peers
+from pfsb.paxos.messages import Accept, Batch, Message, Ordered, Proposal, State
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.simulator.defects.digests import flip_bits
 
@@ -67,11 +66,10 @@ def _told_after_all_writes(process: Any) -> None:
     "the leader tells what rests on a later incarnation of another server before that is noted on disk",
 )
 def _told_before_incarnation(process: Any) -> None:
-    become(process.replica.peers, _NotesAtOnce)
-
-
-class _NotesAtOnce(Peers):
-    noted_at = property(lambda _: 0, do_nothing)
+    @instead_of(process.replica.turn, "hold_early")
+    def broken(hold_early: Callable[[], None]) -> None:
+        if process.replica.data.server.state is not State.REG_LEADER:
+            hold_early()
 
 
 @DEFECTS.add(

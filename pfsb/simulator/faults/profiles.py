@@ -399,7 +399,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("old_copies", "crashes"),
     ),
     "copies": Profile(
-        "servers, never a majority, that repeat a start with a copy from before it, or lose the end of their log",
+        "servers, never a majority, that start with a copy from before a start, or lose the end of their log",
         ("copies", "network"),
         servers=(3, 3, 4, 5, 7),
         faults_per_second=(0.3, 1.0),
