@@ -48,7 +48,7 @@ def _told_with_unwritten_vote(process: Any) -> None:
     "told-with-own-disk-only", "Departure 56", "votes that come when a slot is ordered do not replace the leader's own"
 )
 def _told_with_own_disk_only(process: Any) -> None:
-    process.replica.telling.count_late = do_nothing
+    process.replica.telling.count_late = lambda *_: False
 
 
 @DEFECTS.add(
@@ -130,11 +130,11 @@ def _told_by_anybody(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica, "dispatch")
-    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+    def broken(dispatch: Callable[..., str | None], message: Message, *told: int) -> str | None:
         if isinstance(message, Ordered) and message.view == replica.data.views.last_installed:
             replica.telling.on_ordered(message)
             return None
-        return dispatch(message, sender)
+        return dispatch(message, *told)
 
 
 @DEFECTS.add("told-of-a-view-that-is-over", "Departure 56", "an ORDERED of an old view counts in a later one")
@@ -142,12 +142,12 @@ def _told_of_a_view_that_is_over(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica, "dispatch")
-    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+    def broken(dispatch: Callable[..., str | None], message: Message, *told: int) -> str | None:
         if isinstance(message, Ordered) and 0 < message.view < replica.data.views.last_installed:
-            if replica.membership.leader_of(message.view) == sender:
+            if replica.membership.leader_of(message.view) == message.server_id:
                 replica.telling.on_ordered(message)
             return None
-        return dispatch(message, sender)
+        return dispatch(message, *told)
 
 
 class _ForgetsWhatIsTold(DataStructures):

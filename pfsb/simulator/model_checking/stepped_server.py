@@ -260,7 +260,6 @@ class SteppedServer:
         clients.last_enqueued = dict(sorted(clients.last_enqueued.items()))
         behind = self.replica.turn.renumber_writes()
         if behind:
-            self.replica.peers.noted_at = max(0, self.replica.peers.noted_at - behind)
             self.storage.groups = deque(
                 (records, self._earlier(durable, behind)) for records, durable in self.storage.groups
             )

@@ -103,12 +103,24 @@ def restarted_follower_votes(seed: int, patch: Plant | None) -> None:
 
 
 def leader_has_slow_disk(seed: int, patch: Plant | None) -> None:
-    """Departure 56: a leader whose disk takes seconds for a write slows no clients of other servers, and leads on."""
+    """Departure 56: a leader whose disk takes seconds for a write slows no clients of other servers, and leads on.
+
+    The disk becomes slow when a vote of each other server has counted, since the first one needs a write at the leader
+    (Departure 54).
+    """
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
     view, leader = scene.view(), scene.leader()
     followers = [i for i in cluster.ids if i != leader]
+    peers = cluster.replica(leader).peers.by_id.values()
+    number = 0
+    while any(peer.voted_in != peer.start for peer in peers):
+        number += 1
+        cluster.submit(leader, "first", number)
+        cluster.run_until(lambda: ("first", number) in cluster.answers, 5)  # noqa: B023 (called in this round only)
+        cluster.run(0.01)
+    cluster.run(0.1)
     seconds = scene.rng.choice((0.5, 2.0, 5.0))
     cluster.servers[leader].sync_seconds = (seconds, seconds)
     for number in range(1, 10):
