@@ -144,7 +144,7 @@ class Replica:
         self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(
-            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
+            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, self.demand, slot_time
         )
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
@@ -168,7 +168,7 @@ class Replica:
             self.reconciliation.catch_up_to,
             birth,
         )
-        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to_told)
+        self.telling = TellingHandler(core, self.ordering, window, self.reconciliation.catch_up_to_told)
         self.accepts = AcceptHandler(core, self.ordering, window, self.telling)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
