@@ -16,6 +16,7 @@ from attrs import field, fields_dict, frozen
 from pfsb.config.addresses import (
     Address,
     endpoint_string,
+    host_name,
     listening_address,
     listening_place,
     peer_address,
@@ -111,6 +112,8 @@ class Config:
     snapshot_every: int = 10_000
     """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
     faults: bool = False
+    http_names: tuple[str, ...] = ()
+    """Names under which clients reach the HTTP ports, beside those of the servers and their machines."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -258,6 +261,10 @@ def _apps(place: Place) -> tuple[str, ...]:
     return found
 
 
+def _http_names(place: Place) -> tuple[str, ...]:
+    return tuple(host_name(item) for item in place.items())
+
+
 def _timers(place: Place) -> Timers:
     keys = place.keys(tuple(fields_dict(Timers)))
     timers = Timers(**{key: value.seconds() for key, value in keys.items()})
@@ -299,4 +306,5 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "window": _from(1, WINDOW_MAX),
     "snapshot_every": _from(0, COUNT_MAX),
     "faults": Place.boolean,
+    "http_names": _http_names,
 }

@@ -2,7 +2,12 @@
 
 A command of Redis begins with `*`, and no request of the line protocol does. A client of Redis sends first, and would
 take a greeting for a broken reply; people at a terminal wait for a greeting. So the server greets a client only when
-the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`.
+the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`. Ends of lines in front of
+the first byte do not count, as in Redis.
+
+A connection never changes its protocol. A client of Redis that sends its first command after the greeting would take
+the greeting for the reply to that command, and each reply for that of the next one. So the line protocol runs none of
+its bytes, and closes the connection (`pfsb.frontends.line.foreign`).
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ SILENCE_SECONDS: Final = 0.1
 A person does not notice the delay, and a client of Redis has sent its first command by then.
 """
 REDIS_BYTE: Final = b"*"
+_LINE_ENDS: Final = b"\r\n"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -44,7 +50,12 @@ class ClientPortProtocol(Protocol):
         self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._wait_for_unread_bytes)
 
     def dataReceived(self, data: bytes) -> None:
-        inner = self._inner or self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
+        inner = self._inner
+        if inner is None:
+            data = data.lstrip(_LINE_ENDS)
+            if not data:
+                return
+            inner = self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
         inner.dataReceived(data)
 
     def readConnectionLost(self) -> None:

@@ -49,6 +49,29 @@ class ClientPortTests(SynchronousTestCase):
         self.clock.advance(2 * SILENCE_SECONDS)
         self.assertEqual(transport.value(), b"+PONG\r\n")
 
+    def test_client_of_redis_that_sends_after_the_greeting_runs_nothing(self) -> None:
+        """The client would take the greeting for a reply; its keys and values must not be taken for lines."""
+        protocol, transport = self.connect()
+        self.clock.advance(SILENCE_SECONDS)
+        for byte in encoded(b"SET", b"k", b"SAY hello"):
+            protocol.dataReceived(bytes([byte]))
+        self.clock.advance(0)
+        self.assertTrue(transport.value().startswith(WELCOME + b"ERR BADREQUEST fate=none "), transport.value())
+        self.assertEqual((transport.disconnecting, self.server.cluster.executed), (True, []))
+
+    def test_empty_lines_do_not_tell_the_protocol(self) -> None:
+        """Redis skips them, too. A client that sends nothing else is greeted after the moment of silence."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"\r\n\n")
+        protocol.dataReceived(b"\r\n" + encoded(b"SET", b"k", b"SAY hello"))
+        self.clock.advance(2 * SILENCE_SECONDS)
+        self.assertEqual(transport.value(), b"+OK\r\n")
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"\n")
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(SILENCE_SECONDS)
+        self.assertEqual(transport.value(), WELCOME)
+
     def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
         """The client's command came in time: the reactor runs due calls before it reads."""
         protocol, transport = self.connect()

@@ -18,6 +18,7 @@ from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.routes import find_handler
 from pfsb.frontends.http.sessions import HTTPSessions
+from pfsb.frontends.http.web_pages import OwnNames
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class HTTPSite(http.HTTPFactory):
         """(method, status) -> number of answers given, for the resource /metrics."""
         self.connections_max = server.config.limits.connections
         self.body_bytes_max = server.config.limits.command_bytes
+        self.own_names = OwnNames(server.config.http_names, (each.peer[0] for each in server.config.servers.values()))
 
     def startFactory(self) -> None:
         """Called by Twisted, whose own method opens an access log. No log is written: /metrics counts the answers."""
