@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
 
 from attrs import evolve
-from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from pfsb.applications.interfaces import Done, Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream import protocol
-from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS, PAUSED_LOOK_SECONDS, tcp_state
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp
+from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
 WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
@@ -366,19 +363,19 @@ class SessionTests(LineTestCase):
 
     def test_client_that_ends_while_it_is_not_read_is_noticed(self) -> None:
         """The transport does not tell of the end of a connection whose window is full: its client closes its side."""
-        states: list[int | None] = [None, 1, 1]
-        self.patch(protocol, "tcp_state", lambda _: states.pop(0))
+        states: list[HangUp | None] = [None, None, None]
+        self.patch(protocol, "hang_up_of", lambda _: states.pop(0))
         self.fill_window()
         self.clock.pump([PAUSED_LOOK_SECONDS] * 3)
         self.assertEqual((states, self.transport.disconnecting), ([], False))
-        states.append(8)
+        states.append(HangUp.CLOSED_ITS_SIDE)
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertFalse(self.transport.disconnecting)
         self.clock.advance(LINGER_SECONDS)
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_is_gone_while_it_is_not_read_is_noticed(self) -> None:
-        self.patch(protocol, "tcp_state", lambda _: 7)
+        self.patch(protocol, "hang_up_of", lambda _: HangUp.GONE)
         self.fill_window()
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertTrue(self.transport.aborted)
@@ -386,7 +383,7 @@ class SessionTests(LineTestCase):
     def test_connection_that_is_read_is_not_looked_at(self) -> None:
         """The look ends when the window has room again, and when the connection is lost."""
         states: list[int] = []
-        self.patch(protocol, "tcp_state", lambda _: states.append(1))
+        self.patch(protocol, "hang_up_of", lambda _: states.append(1))
         self.fill_window()
         self.local_clients.release()
         self.clock.advance(3 * PAUSED_LOOK_SECONDS)
@@ -605,38 +602,3 @@ class StoppingTests(LineTestCase):
         self.local_clients.draining = True
         said = self.ask(b"PUT a 1\n" * 20)
         self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))
-
-
-class TCPStateTests(SynchronousTestCase):
-    def test_state_tells_what_the_client_has_done(self) -> None:
-        """A connection that is open, one whose client has closed its side, and one that the client has reset."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            accepted, _ = server.accept()
-            transport = SocketTransport(accepted)
-            with accepted:
-                self.assertEqual(tcp_state(transport), 1)
-                client.shutdown(socket.SHUT_WR)
-                self.assertEqual(self.changed(transport, 1), 8)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                client.close()
-                self.assertEqual(self.changed(transport, 8), 7)
-            self.assertIsNone(tcp_state(transport), "the handle is closed")
-        self.assertIsNone(tcp_state(StringTransport()))
-
-    def changed(self, transport: SocketTransport, before: int) -> int | None:
-        until = time.monotonic() + 5
-        while tcp_state(transport) == before and time.monotonic() < until:
-            time.sleep(0.005)
-        return tcp_state(transport)
-
-    if not hasattr(socket, "TCP_INFO"):
-        skip = "this system does not tell"
-
-
-@implementer(ITCPTransport)
-class SocketTransport:
-    """The part of a TCP transport that tells its state."""
-
-    def __init__(self, handle: socket.socket) -> None:
-        self.getHandle = lambda: handle
