@@ -251,17 +251,21 @@ class StreamProtocol(Protocol):
             self._regulate()
 
     def on_admitted(self) -> None:
-        """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited."""
+        """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited, until
+        its share is under way."""
+        window, self._window = self._window, min(self._window, self._admission.share)
         self._is_admitted = True
         self._work()
-        self._is_admitted = False
+        self._is_admitted, self._window = False, window
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
-        """Lets the requests wait for admission, except the first request of a connection, which is handled at once.
+        """Lets the requests wait for admission, except one, which is handled at once.
 
-        An operator may have connected to find out, by a STATUS, why the server is slow.
+        It is the first request of a connection: an operator may have connected to find out, by a STATUS, why the server
+        is slow. And it is the only request of a client that has had all its replies: clients that ask one thing after
+        the other are not kept from it by those that ask much at once.
         """
-        if not self._has_handled_requests:
+        if not self._has_handled_requests or (len(self._requests) == 1 and not self.replies.in_order):
             self._has_handled_requests = True
             self.handle_request(self._requests.popleft())
             conversation.submit_pipelined()

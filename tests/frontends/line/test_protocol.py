@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, Refused
+from pfsb.applications.interfaces import Answer, Done, Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
@@ -138,6 +138,23 @@ class CommandTests(LineTestCase):
         self.assertIn("seq=812", self.reply("DIGEST seq=812"))
         for bad in ("DIGEST 812", "DIGEST seq=x", "DIGEST seq=1 more", "DIGEST sequence=1"):
             self.assertIn("ERR BADREQUEST", self.reply(bad))
+
+    def test_digests_that_wait_for_each_other_have_the_deadlines_of_their_arrival(self) -> None:
+        """Else the last one would wait for the times of all."""
+        asked: list[float | None] = []
+        answers: list[Answer] = []
+
+        def digest(seq: int | None, answer: Answer, until: float | None = None) -> None:
+            asked.append(until)
+            answers.append(answer)
+
+        self.server.digest = digest  # type: ignore[method-assign]
+        self.server.deadline = self.clock.seconds  # type: ignore[method-assign]
+        self.clock.advance(7)
+        self.ask("DIGEST seq=1000\nDIGEST seq=1000")
+        self.clock.advance(5)
+        answers[0](Refused("UNAVAILABLE", "late"))
+        self.assertEqual(asked, [7, 7])
 
     def test_servers_are_rows(self) -> None:
         said = self.ask("SERVERS")
