@@ -34,7 +34,7 @@ SILENCE_SECONDS: Final = 0.1
 A person does not notice the delay, and a client of Redis has sent its first command by then.
 """
 REDIS_BYTE: Final = b"*"
-_LINE_ENDS: Final = b"\r\n"
+_LINE_ENDS: Final = b"\r\n\0"
 
 
 @implementer(IHalfCloseableProtocol)

@@ -67,7 +67,7 @@ class ClientPortTests(SynchronousTestCase):
         self.clock.advance(2 * SILENCE_SECONDS)
         self.assertEqual(transport.value(), b"+OK\r\n")
         protocol, transport = self.connect()
-        protocol.dataReceived(b"\n")
+        protocol.dataReceived(b"\n\r\0")
         self.assertEqual(transport.value(), b"")
         self.clock.advance(SILENCE_SECONDS)
         self.assertEqual(transport.value(), WELCOME)

@@ -38,8 +38,9 @@ class LineProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
-        self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX)
         self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
+        telnet = self.replies.write_between_replies
+        self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)
         self._has_had_a_line = False
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | PlainLines]:

@@ -500,8 +500,31 @@ class BadInputTests(LineTestCase):
         self.assertTrue(said[0].startswith("#8 ERR TOOLARGE fate=none"), said)
         self.assertEqual(said[1:], ["OK"])
 
-    def test_telnet_negotiation_is_ignored_and_not_answered(self) -> None:
-        self.assertEqual(self.ask(b"\xff\xfd\x03\xff\xfb\x18PING\r"), ["OK"])
+    def test_telnet_negotiation_is_refused(self) -> None:
+        """DO by WONT and WILL by DONT; refusals of the client need no answer, which could go on for ever."""
+        self.protocol.dataReceived(b"\xff\xfd\x03\xff\xfb\x18\xff\xfc\x01\xff\xfe\x01PING\r\n")
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x03\xff\xfe\x18OK\n")
+
+    def test_telnet_that_interrupts_shows_what_follows(self) -> None:
+        """After Ctrl-C (IP, DO TIMING-MARK) telnet shows nothing until it has an answer."""
+        self.ask(b"PING")
+        self.protocol.dataReceived(b"PUT a \xff\xf4\xff\xfd\x06")
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x06")
+        self.transport.clear()
+        self.assertEqual(self.ask("b"), ["OK revision=1"])
+
+    def test_telnet_that_negotiates_on_and_on_has_bounded_answers(self) -> None:
+        self.protocol.dataReceived(b"\xff\xfd\x06\xff\xfb\x01" * 10_000)
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x06\xff\xfe\x01")
+
+    def test_telnet_that_sends_each_character_ends_lines_with_nul(self) -> None:
+        for byte in b"PUT a b\r\0GET a\r\0":
+            self.protocol.dataReceived(bytes([byte]))
+        self.assertEqual(self.said(), ["OK revision=1", 'OK value="b" revision=1'])
+        self.assertEqual(self.ask(b"PUT a c\r\0GET a\r\0PING"), ["OK revision=3", 'OK value="c" revision=3', "OK"])
 
     def test_mistake_of_the_server_is_internal_and_kills_nobody(self) -> None:
         self.session().submit = None  # type: ignore[assignment, method-assign]

@@ -120,7 +120,7 @@ class BusyServerTests(LineTestCase):
         self.assertEqual(len(self.said(transport)), 1)
 
     def test_client_that_asks_one_thing_after_the_other_does_not_wait(self) -> None:
-        """It has all its replies, so it has nothing under way; a second request behind the first one waits."""
+        """A client that has all its replies has nothing under way. A second request behind the first one waits."""
         modest, transport = self.connections[2]
         self.local_clients.hold = False
         for number in range(5):

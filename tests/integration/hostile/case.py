@@ -21,6 +21,9 @@ LOOK_SECONDS = 0.05
 P99_SECONDS = 0.25
 """Time in which 99 of 100 requests of a well-behaved client are answered, whatever others do."""
 
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+"""Number of bytes by which the memory of a server may grow, whatever one kind of client does."""
+
 
 class RawClient(Protocol):
     """A connection that sends any bytes, and keeps all that comes."""

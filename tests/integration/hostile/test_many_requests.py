@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pfsb.demo.processes import ProcessCluster
-from tests.integration.hostile.case import P99_SECONDS, HostileCase, RawClient
+from tests.integration.hostile.case import GROWTH_BYTES_MAX, P99_SECONDS, HostileCase, RawClient
 
 CONNECTIONS = 170
 """Number of connections that use up all requests which a server takes at once, with a full window each."""
@@ -11,7 +11,6 @@ WINDOW = 128
 REQUEST_SECONDS = 5.0
 SLOWEST_SECONDS = 1.5
 """Time in which each request of a well-behaved client is answered; less than the requests of the others wait."""
-GROWTH_BYTES_MAX = 64 * 1024 * 1024
 NEVER = b"DIGEST seq=999999999999999999\n"
 
 
