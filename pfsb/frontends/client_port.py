@@ -7,7 +7,8 @@ the first byte do not count, as in Redis.
 
 A connection never changes its protocol. A client of Redis that sends its first command after the greeting would take
 the greeting for the reply to that command, and each reply for that of the next one. So the line protocol runs none of
-its bytes, and closes the connection (`pfsb.frontends.line.foreign`).
+its bytes, and closes the connection (`pfsb.frontends.line.foreign`). Clients that connect long before their first
+command use a port of their own, which greets none of them (`RedisPortFactory`).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pfsb.frontends.stream.protocol import StreamProtocol
 from pfsb.server import Server
 
 if TYPE_CHECKING:
-    from pfsb.frontends.resp.protocol import RespFactory
+    from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 
 SILENCE_SECONDS: Final = 0.1
 """How long, in seconds, a new client may send nothing before it is greeted as a client of the line protocol.
@@ -128,3 +129,18 @@ class ClientPortFactory(Factory):
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()
+
+
+class RedisPortFactory(Factory):
+    """Makes the connections of a port that speaks the Redis protocol alone, and greets no client.
+
+    The limits of the client port hold for both ports together, and its `leave` closes the connections of both.
+    """
+
+    noisy = False
+
+    def __init__(self, client_port: ClientPortFactory) -> None:
+        self._client_port = client_port
+
+    def buildProtocol(self, addr: IAddress | None) -> RespProtocol:
+        return self._client_port.redis.buildProtocol(addr)

@@ -99,6 +99,15 @@ class ReadingTests(ConfigTestCase):
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
 
+    def test_port_for_redis(self) -> None:
+        content = four()
+        content["servers"][2]["redis"] = "tcp:6379"
+        config = self.load(content)
+        self.assertEqual([config.server(i).redis for i in (0, 2)], [None, "tcp:6379"])
+        self.assertEqual([*config.server(2).endpoints], ["client", "http", "redis"])
+        content["servers"][2]["redis"] = content["servers"][2]["http"]
+        self.assertRaises(ConfigError, self.load, content)
+
     def test_names_for_http(self) -> None:
         self.assertEqual(self.load(four()).http_names, ())
         self.assertEqual(self.load({**four(), "http_names": ["pfsb.example.com", "db"]}).http_names[1], "db")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from random import Random
 from typing import Any
 
 from twisted.internet.threads import deferToThread
 
-from pfsb.demo.processes import ProcessCluster
+from pfsb.demo.processes import ProcessCluster, free_ports
 from tests.integration.case import HEAR_SECONDS
 from tests.integration.hostile.case import HostileCase, RawClient
 from tests.integration.http_case import port, run
@@ -27,6 +28,19 @@ FORM = (
 BODY = "x=1\r\nHELLO mallory ttl=3600\r\nPUT colour stolen\r\nLOCK door\r\nSAY hello\r\n"
 SET = b"*3\r\n$3\r\nSET\r\n$6\r\ncolour\r\n$%d\r\n%s\r\n"
 LATE_SECONDS = 0.5
+
+
+def late_connection() -> Any:
+    """A class of connections of redis-py that send nothing for `LATE_SECONDS`."""
+    from redis.connection import Connection
+
+    class LateConnection(Connection):
+        def _connect(self) -> Any:
+            connected = super()._connect()
+            time.sleep(LATE_SECONDS)
+            return connected
+
+    return LateConnection
 
 
 class ForeignProtocolTests(HostileCase):
@@ -81,18 +95,11 @@ class ForeignProtocolTests(HostileCase):
 
         def work() -> tuple[str, bytes | None]:
             from redis import ConnectionPool, Redis, RedisError
-            from redis.connection import Connection
-
-            class LateConnection(Connection):
-                def _connect(self) -> Any:
-                    connected = super()._connect()
-                    time.sleep(LATE_SECONDS)
-                    return connected
 
             place: Any = {"port": int(port_of(cluster, 0)), "socket_timeout": HEAR_SECONDS, "lib_name": None}
             said = "nothing"
             try:
-                Redis(connection_pool=ConnectionPool(LateConnection, **place)).set("k", "SAY hello")
+                Redis(connection_pool=ConnectionPool(late_connection(), **place)).set("k", "SAY hello")
             except (RedisError, ValueError) as error:  # the library's parser raises ValueError, or makes it its own
                 said = repr(error)
             with Redis(**place) as client:
@@ -105,6 +112,33 @@ class ForeignProtocolTests(HostileCase):
         visitor = await self.visit(cluster, 0)
         self.assertEqual(await visitor.ask("LOG"), "OK count=0")
         self.assertTrue((await visitor.ask("GET k")).startswith("ERR NOTFOUND"))
+
+    async def test_client_library_that_sends_late_is_served_at_a_port_for_redis(self) -> None:
+        """The port greets no client. What is no command of Redis is refused there, and runs nothing."""
+        if NO_LIBRARY:
+            self.skipTest(NO_LIBRARY)
+        peer, line, redis = free_ports(3, Random())
+        here = {"peer": f"127.0.0.1:{peer}", "client": f"tcp:{line}:interface=127.0.0.1"}
+        servers = {0: {**here, "redis": f"tcp:{redis}:interface=127.0.0.1"}}
+        cluster = await self.start_cluster(1, servers=servers)
+
+        def work() -> bytes | None:
+            from redis import ConnectionPool, Redis
+
+            client: Any = Redis(
+                connection_pool=ConnectionPool(late_connection(), port=redis, socket_timeout=HEAR_SECONDS)
+            )
+            client.set("k", "SAY hello")
+            value: bytes | None = client.get("k")
+            client.connection_pool.disconnect()
+            return value
+
+        self.assertEqual(await deferToThread(work), b"SAY hello")
+        intruder = await self.connect(f"tcp:127.0.0.1:{redis}")
+        intruder.send((FORM.format(port=redis, length=len(BODY)) + BODY).encode())
+        self.assertTrue((await self.require_closed(intruder)).startswith("-ERR Protocol error: "))
+        await self.require_unchanged(cluster)
+        self.assertEqual(await cluster.terminate(0), 0)
 
     async def test_bytes_of_tls_and_of_ssh_run_nothing(self) -> None:
         cluster = await self.start_cluster(1)
