@@ -38,6 +38,11 @@ class Slot:
 
     ACCEPTs may precede the PROPOSAL (G17).
     """
+    told: tuple[int, bytes] | None = None
+    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 56).
+
+    It may precede the PROPOSAL.
+    """
     ordered: Batch | None = None
     """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
@@ -45,6 +50,9 @@ class Slot:
     sent_at: float = 0.0
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
+    written_at: int = 0
+    """Number of disk writes after which the record of this server's own proposal is on disk (`Turn.durable_position`),
+    if this server leads and tells what is ordered (Departure 56)."""
     first_sent_at: float = 0.0
     """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
     49)."""
@@ -287,6 +295,16 @@ class DataStructures:
             votes = voters[view] = {}
         votes[server_id] = digest
 
+    def apply_ordered(self, view: int, slot: Slot, digest: bytes) -> None:
+        """Departure 56: store that the leader of `view` has told that this batch is ordered in this slot.
+
+        Of several views the lowest one from Last_Installed on is kept (Departure 37): a server in error may tell of
+        views that there never are. What is not kept does the same harm as a lost message.
+        """
+        told = slot.told
+        if told is None or told[0] < self.views.last_installed or view <= told[0]:
+            slot.told = (view, digest)
+
     def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
         """Departure 37: forget a slot's votes of views below Last_Installed; if too many views are left, forget those
         of the highest one.
@@ -310,7 +328,7 @@ class DataStructures:
             assert slot.ordered.data == message.batch.data, f"two values ordered at {seq} (S1)"
             return None
         slot.ordered = message.batch
-        slot.proposal = None
+        slot.proposal = slot.told = None
         slot.voters.clear()
         if seq > history.top:
             history.top = seq

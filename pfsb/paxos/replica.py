@@ -47,6 +47,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -75,6 +76,7 @@ from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
+from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
@@ -168,6 +170,7 @@ class Replica:
             birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
+        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )
@@ -213,6 +216,9 @@ class Replica:
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
+        # The leader tells what it orders (Departure 56).
+        if self.membership.leader_tells:
+            self.ordering.on_majority = self.telling.tell
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
@@ -402,6 +408,12 @@ class Replica:
                     line = self.proposals.on_proposal(message)
             case ClientUpdate():
                 line = self.client_updates.on_client_update(message, sender)
+            case Ordered():
+                line = conflict.ordered(data, self.membership, message)
+                if line is None and message.view > data.views.last_installed:
+                    line = self.plausibility.line_against(message, sender)
+                if line is None:
+                    self.telling.on_ordered(message)
             case _:
                 line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message)
         return line

@@ -8,9 +8,10 @@ Why safe (Departure 1): a server may count its own vote in the turn that makes i
 the gate after the vote's record. If the server crashes before that, no other server, client or disk has learned
 anything of the turn, so the turn has not happened.
 
-Two kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. The
-leader's PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other
-PROPOSAL ever has its view and sequence number.
+Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
+ORDERED leaves early if its slots are on the leader's disk already (Departure 56). The leader's PROPOSAL is no vote
+(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
+sequence number.
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -30,7 +31,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.messages import Accept, Message, Proposal
+from pfsb.paxos.messages import Message, NamedBatches, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
@@ -73,16 +74,17 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3)."""
+    """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3), as
+    well as ORDEREDs."""
     if len(messages) == 1:
         ((message, to),) = messages
         return {to: [message]}
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
-        if isinstance(message, Accept) and group:
+        if isinstance(message, NamedBatches) and group:
             last = group[-1]
-            if isinstance(last, Accept) and last.view == message.view:
+            if type(last) is type(message) and last.view == message.view:
                 group[-1] = last.joined(message)
                 continue
         group.append(message)
@@ -157,7 +159,7 @@ class Turn:
 
     def send_early(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, at the end of this turn, without waiting for the disk:
-        only ALIVE, or a PROPOSAL of a view on disk."""
+        only ALIVE, a PROPOSAL of a view on disk, or an ORDERED of slots on disk."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
