@@ -63,6 +63,8 @@ class PortTarget(Target):
 
 _LINE = re.compile(rb"(#[0-9]+ )?(OK( .*)?|\+.*|ERR [A-Z]+ fate=(none|unknown|done) .*)|\* [A-Z]+( .*)?")
 
+_TELNET_REFUSAL = re.compile(rb"\xff[\xfc\xfe].", re.DOTALL)
+
 
 class LineTarget(PortTarget):
     """Sends any bytes to the client port, and checks that all answers are lines of the line protocol.
@@ -94,6 +96,7 @@ class LineTarget(PortTarget):
         return ClientPortFactory(self.server, self.cluster.clock)
 
     def look_at(self, answer: bytes) -> None:
+        answer = _TELNET_REFUSAL.sub(b"", answer)
         if answer[:1] not in b"#O+E*":
             return  # the first byte was that of a command of Redis
         *lines, rest = answer.split(b"\n")
