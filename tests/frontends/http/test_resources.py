@@ -261,7 +261,6 @@ class ConnectionTests(HTTPCase):
         """The end is seen although nothing more is read, and the server does not look when no request waits."""
         looks: list[HangUp | None] = [None, None, HangUp.CLOSED_ITS_SIDE]
         self.patch(protocol, "hang_up_of", lambda _: looks.pop(0))
-        self.patch(protocol, "_abort", lambda transport: transport.loseConnection())
         self.content("GET", "/v1/status")
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")

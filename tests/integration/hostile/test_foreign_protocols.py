@@ -30,17 +30,10 @@ SET = b"*3\r\n$3\r\nSET\r\n$6\r\ncolour\r\n$%d\r\n%s\r\n"
 LATE_SECONDS = 0.5
 
 
-def late_connection() -> Any:
-    """A class of connections of redis-py that send nothing for `LATE_SECONDS`."""
-    from redis.connection import Connection
-
-    class LateConnection(Connection):
-        def _connect(self) -> Any:
-            connected = super()._connect()
-            time.sleep(LATE_SECONDS)
-            return connected
-
-    return LateConnection
+def begin_late(connection: Any) -> None:
+    """Called by redis-py for a new connection: sends nothing for `LATE_SECONDS`, and then what the library sends."""
+    time.sleep(LATE_SECONDS)
+    connection.on_connect()
 
 
 class ForeignProtocolTests(HostileCase):
@@ -99,7 +92,7 @@ class ForeignProtocolTests(HostileCase):
             place: Any = {"port": int(port_of(cluster, 0)), "socket_timeout": HEAR_SECONDS, "lib_name": None}
             said = "nothing"
             try:
-                Redis(connection_pool=ConnectionPool(late_connection(), **place)).set("k", "SAY hello")
+                Redis(connection_pool=ConnectionPool(redis_connect_func=begin_late, **place)).set("k", "SAY hello")
             except (RedisError, ValueError) as error:  # the library's parser raises ValueError, or makes it its own
                 said = repr(error)
             with Redis(**place) as client:
@@ -125,9 +118,8 @@ class ForeignProtocolTests(HostileCase):
         def work() -> bytes | None:
             from redis import ConnectionPool, Redis
 
-            client: Any = Redis(
-                connection_pool=ConnectionPool(late_connection(), port=redis, socket_timeout=HEAR_SECONDS)
-            )
+            place: Any = {"port": redis, "socket_timeout": HEAR_SECONDS, "redis_connect_func": begin_late}
+            client: Any = Redis(connection_pool=ConnectionPool(**place))
             client.set("k", "SAY hello")
             value: bytes | None = client.get("k")
             client.connection_pool.disconnect()
