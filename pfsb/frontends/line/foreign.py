@@ -11,8 +11,8 @@ import re
 from typing import Final
 
 _REQUEST_LINE: Final = re.compile(rb"(?:CONNECT +[^ ]+|[!-~]+ +(?:/|\*|[A-Za-z][A-Za-z0-9+.-]*://)[^ ]*) +HTTP/[0-9]")
-_HEADER: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]*:")
-_REDIS_COMMAND: Final = re.compile(rb"[ \t]*\*-?[0-9]")
+_HEADER: Final = re.compile(rb"[A-Za-z][A-Za-z0-9_-]+:")
+_REDIS_COMMAND: Final = re.compile(rb"[ \t]*\*-?[0-9]+[ \t]*$")
 _NO_TEXT: Final = re.compile(rb"[\x00-\x07\x0a-\x1a\x1c-\x1f]")
 """Regular expression of a byte that no person types. Tab, escape and backspace are not among them: keys that a terminal
 does not know send these."""

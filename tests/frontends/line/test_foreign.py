@@ -87,7 +87,7 @@ class ForeignTests(LineTestCase):
 
     def test_wrong_lines_of_people_do_not_close(self) -> None:
         """Keys that a terminal does not know send control characters, and typing errors are answered."""
-        for line in (b"\x1b[A", b"PUT a\x08\x7f b", b"what is this?", b"*", b"?", b"\tPING"):
+        for line in (b"\x1b[A", b"PUT a\x08\x7f b", b"what is this?", b"*3 apples", b":x", b"*", b"?", b"\tPING"):
             protocol, transport = self.connect()
             protocol.dataReceived(line + b"\nPING\n")
             self.assertEqual((self.said(transport)[-1], transport.disconnecting), ("OK", False), line)
