@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TextIO
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -25,11 +27,6 @@ POLL_SECONDS: Final = 0.5
 LINE_BYTES_MAX: Final = 65_536
 """Maximum length, in bytes, of a line of a server's output; a longer one is cut into several lines."""
 
-_TWISTD: Final = "import os, sys; os.setpgrp(); sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-"""Python program that each child process runs: `twistd`, in a process group of its own.
-
-So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop.
-"""
 _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
@@ -41,17 +38,27 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Run the cluster until Ctrl-C or SIGTERM. Raises `SystemExit` with status 1 if all servers ended by themselves."""
+    """Run the cluster until Ctrl-C or SIGTERM, or until its terminal is closed.
+
+    Raises `SystemExit` with status 1 if all servers ended by themselves.
+    """
     file = options.config.file
     commands = {address.id: _command(address.id, file) for address in options.addresses}
     cluster = Cluster(reactor, commands, options.addresses, sys.stdout)
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(_stop, reactor))
     if not await cluster.run():
         raise SystemExit(1)
 
 
+def _stop(reactor: Any) -> None:
+    with contextlib.suppress(ReactorNotRunning):  # it is stopping already
+        reactor.stop()
+
+
 def _command(server_id: int, file: str) -> list[str]:
-    twistd = [sys.executable, "-c", _TWISTD, "-n", "--logfile", "-"]
+    twistd = [sys.executable, "-m", "pfsb.commands.cluster_child", "-n", "--logfile", "-"]
     return [*twistd, "pfsb", "--id", str(server_id), "--config", file]
 
 
@@ -145,8 +152,9 @@ class Cluster:
         self._write(f"{mark} {line}\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        with contextlib.suppress(OSError):  # the terminal is closed
+            self._out.write(text)
+            self._out.flush()
 
 
 class _Child(ProcessProtocol):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
@@ -22,7 +23,7 @@ class TextLog:
     in a thread."""
 
     def __init__(self, file: Any) -> None:
-        """`file` is a `LogFile` or a stream of text. It is used in one thread at a time."""
+        """`file` is a `NamedLogFile` or a stream of text. It is used in one thread at a time."""
         self._file = file
         self._background = Background("pfsb text log")
         self._in_background = False
@@ -54,12 +55,39 @@ class TextLog:
         """Do nothing: each text is flushed after it was written."""
 
     def rotate(self) -> None:
-        """Begin a new file for all text that is given from now on; earlier text stays in the former file. Only for a
-        `LogFile`."""
+        """Begin a new file for all text that is given from now on. Earlier text stays in the former file, which is
+        renamed unless another program has done so. Does nothing if the log is a stream."""
+        self._do(self._rotate_now)
+
+    def reopen(self) -> None:
+        """Write all text that is given from now on to the file that has the log's name then; makes the file if there is
+        none. Does nothing if the log is a stream."""
+        self._do(self._reopen_now)
+
+    def _do(self, function: Callable[[], None]) -> None:
         if self._in_background:
-            self._background.call(self._file.rotate)
+            self._background.call(function)
         else:
+            function()
+
+    def _rotate_now(self) -> None:
+        if self._was_moved():
+            self._reopen_now()
+        elif isinstance(self._file, NamedLogFile):
             self._file.rotate()
+
+    def _reopen_now(self) -> None:
+        if self._was_moved():
+            before = self._file
+            try:
+                self._file = NamedLogFile.fromFullPath(before.path)
+            except OSError:
+                return  # the former file still takes what is written, wherever it is now
+            before.close()
+
+    def _was_moved(self) -> bool:
+        """Whether the log is a file, and another file or none has its name now."""
+        return isinstance(self._file, NamedLogFile) and not self._file.has_its_name
 
     def finish(self, timeout_seconds: float) -> bool:
         """Write what waits, if that takes no longer than `timeout_seconds`; returns whether it was written."""
@@ -77,6 +105,20 @@ class TextLog:
         self._file.flush()
 
 
+class NamedLogFile(LogFile):
+    """A log file that can tell whether another program has moved or deleted it."""
+
+    @property
+    def has_its_name(self) -> bool:
+        """Whether the path of the log is still that of the open file."""
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        mine = os.fstat(self._file.fileno())
+        return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 @define
 class ProcessLog:
     """The text log of this process. twistd takes the factory of its log observer by name, so the log is global."""
@@ -85,11 +127,39 @@ class ProcessLog:
     """The options of twistd; set before it makes its log observer."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
+    _terminals: list[int] = field(factory=list, init=False)
+    """The file descriptors, of 0 to 2, that are a terminal."""
+    _hung_up: Callable[[], None] | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Write the log in a thread from now on: called when the process has gone into the background."""
         if self.log is not None:
             self.log.begin()
+
+    def take_signals(self, hung_up: Callable[[], None]) -> None:
+        """Let SIGHUP and SIGUSR1 reopen the log from now on, where they would end the process.
+
+        SIGUSR1 also renames the file of the log, unless another program has done so. A server that has lost its
+        terminal cannot be stopped from there: `hung_up` is called then, unless SIGHUP was ignored before, as under
+        `nohup`.
+        """
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._terminals = [number for number in range(3) if os.isatty(number)]
+        self._hung_up = hung_up
+        signal.signal(signal.SIGHUP, self._take_hangup)
+        signal.signal(signal.SIGUSR1, self._take_rotation)
+
+    def _take_hangup(self, *_: object) -> None:
+        if self.log is not None:
+            self.log.reopen()
+        if any(not os.isatty(number) for number in self._terminals):
+            self._terminals = []
+            if self._hung_up is not None:
+                self._hung_up()
+
+    def _take_rotation(self, *_: object) -> None:
+        if self.log is not None:
+            self.log.rotate()
 
     def finish(self, timeout_seconds: float) -> bool:
         """Write what waits; returns False if that takes longer than `timeout_seconds`."""
@@ -103,22 +173,23 @@ OBSERVER_NAME: Final = f"{__name__}.make_observer"
 
 def make_observer() -> FileLogObserver | None:
     """Make the observer by which twistd writes its log, in its usual format, to the file that its options name."""
-    log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
+    try:
+        log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
+    except OSError as error:
+        sys.exit(f"pfsb: the log {error.filename} cannot be written: {error.strerror}")
     file: Any = log
     return None if log is None else textFileLogObserver(file)
 
 
 def open_text_log(options: Mapping[str, Any]) -> TextLog | None:
-    """Open the log that twistd's options name: a file, which SIGUSR1 rotates, or standard output.
+    """Open the log that twistd's options name: a file, or standard output.
 
     None if the options name another log: twistd opens that of `--syslog`, and refuses a daemon's standard output.
+    Raises OSError if the file cannot be opened.
     """
     name, stays = options.get("logfile") or "", options.get("nodaemon")
     if options.get("syslog") or (name == "-" and not stays):
         return None
     if name == "-" or (stays and not name):
         return TextLog(sys.stdout)
-    log = TextLog(LogFile.fromFullPath(name or "twistd.log"))
-    if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda *_: log.rotate())
-    return log
+    return TextLog(NamedLogFile.fromFullPath(name or "twistd.log"))
