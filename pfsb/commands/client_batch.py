@@ -157,4 +157,4 @@ class Batch:
             bar = "#" * done + "." * (_BAR_CHARACTERS - done)
             self.progress(f"[{bar}] {account.answered} of {self.wanted}, {account.retries} retries")
         if quiet > self.timeout_seconds and not self.trouble:
-            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.last_trouble}")
+            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.outage}")

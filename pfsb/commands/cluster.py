@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.commands.options import ConfigOptions
-from pfsb.commands.status import ask_status
+from pfsb.commands.survey import ask_status
 
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""

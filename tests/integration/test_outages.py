@@ -1,0 +1,129 @@
+"""Messages and exit statuses while servers are down (real processes): `pfsb client`, `pfsb status`, `pfsb why`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from pfsb.client import Clerk
+from pfsb.demo.processes import ProcessCluster
+from tests.integration.case import ClusterCase
+
+SECONDS = 60.0
+
+
+class OutageCase(ClusterCase):
+    async def pfsb(self, cluster: ProcessCluster, command: str, *words: str) -> tuple[int, str]:
+        """Run `pfsb`; returns the exit status, and standard output and error together."""
+        program = [sys.executable, str(Path(sys.executable).with_name("pfsb")), command, "cluster.yaml", *words]
+        found: Any = await deferToThread(
+            subprocess.run,
+            program,
+            cwd=cluster.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return found.returncode, found.stdout
+
+
+class OutageTests(OutageCase):
+    async def test_one_of_three_servers_is_left_and_then_none(self) -> None:
+        """Each command says what is up and what is needed, with an exit status of its own."""
+        cluster = await self.start_cluster(3)
+        self.assertEqual((await self.pfsb(cluster, "client", "PUT", "a", "1"))[0], 0)
+        self.assertEqual((await self.pfsb(cluster, "client", "GET", "nothing"))[0], 1)
+        self.assertEqual((await self.pfsb(cluster, "client", "--id", "7"))[0], 2)
+        status, text = await self.pfsb(cluster, "why")
+        self.assertEqual(status, 0, text)
+        self.assertIn("3 of 3 up, tolerates 1 more", text)
+        await cluster.wait_equal()
+        left, *others = cluster.ids
+        await cluster.kill(*others)
+
+        for level in ("stale", "sequential"):
+            status, text = await self.pfsb(cluster, "client", "GET", "a", f"read={level}")
+            self.assertEqual(status, 0, text)
+            self.assertIn('OK value="1"', text)
+
+        up = f"1 of 3 servers up ({left}), 2 needed"
+        down = "servers " + ", ".join(f"{i} ({cluster.address(i).shown})" for i in others) + ": connection refused"
+        status, text = await self.pfsb(cluster, "client", "--timeout", "3", "GET", "a")
+        self.assertEqual(
+            (status, text),
+            (3, f"pfsb client: GET a: no answer within 3 s; {up}; {down}; fate=none: it did not happen\n"),
+        )
+        status, text = await self.pfsb(cluster, "client", "--timeout", "3", "PUT", "a", "2")
+        self.assertEqual(status, 3, text)
+        self.assertIn(f"no answer within 3 s; {up}; {down}; fate=", text)
+
+        status, text = await self.pfsb(cluster, "status")
+        self.assertEqual((status, text.splitlines()[-1]), (1, f"leads: none, {up}"))
+        status, text = await self.pfsb(cluster, "status", "--json")
+        found = json.loads(text)
+        self.assertEqual((status, found["up"], found["down"], found["quorum"]), (1, [left], others, 2))
+        status, text = await self.pfsb(cluster, "why")
+        self.assertEqual(status, 1)
+        self.assertIn(f"no majority: {up}; start 1 more at least ({down})\n", text)
+
+        await cluster.kill(left)
+        began = time.monotonic()
+        status, text = await self.pfsb(cluster, "client", "PUT", "a", "2")
+        self.assertLess(time.monotonic() - began, 20, "at once: the time limit is 30 s")
+        self.assertEqual(status, 4, text)
+        self.assertIn("no server can be reached: servers 0 (", text)
+        self.assertIn("fate=none: it did not happen", text)
+
+    async def test_command_that_was_sent_and_is_not_answered_may_have_happened(self) -> None:
+        """The session is open when the majority is lost; reads on are answered by one server."""
+        cluster = await self.start_cluster(3)
+        clerk = await deferToThread(Clerk, [cluster.address(0).shown], timeout_seconds=5.0)
+        self.addCleanup(deferToThread, clerk.close)
+        await deferToThread(clerk.put, "a", "1")
+        await cluster.kill(1, 2)
+        self.assertEqual(await deferToThread(clerk.get, "a", read="stale"), "1")
+        found = await self.failure(deferToThread(clerk.put, "a", "2"))
+        self.assertEqual((found.code, found.fate), ("UNAVAILABLE", "unknown"))
+        found = await self.failure(deferToThread(clerk.get, "a"))
+        self.assertEqual((found.code, found.fate), ("UNAVAILABLE", "none"))
+
+    async def failure(self, call: Any) -> Any:
+        try:
+            await call
+        except Exception as error:
+            return error
+        raise AssertionError("the call was answered")
+
+
+class WhyTests(OutageCase):
+    async def test_links_that_are_cut_are_told(self) -> None:
+        """All servers are up, and none leads: who does not hear whom, and which votes are missing."""
+        cluster = await self.start_cluster(3, faults=True)
+        for server_id in cluster.ids:
+            others = ",".join(str(other) for other in cluster.ids if other != server_id)
+            self.assertTrue((await cluster.ask(server_id, f"FAULT CUT {others}")).ok)
+
+        async def none_leads() -> bool:
+            states = [status["state"] for status in (await cluster.statuses()).values()]
+            return states == ["LEADER_ELECTION"] * 3
+
+        await cluster.wait_for("all to seek a leader", none_leads, SECONDS)
+        await cluster.pause(1.5)
+        status, text = await self.pfsb(cluster, "why")
+        self.assertEqual(status, 1)
+        self.assertIn("leads: none, 3 of 3 up", text)
+        for server_id in cluster.ids:
+            others = ", ".join(str(other) for other in cluster.ids if other != server_id)
+            self.assertIn(f"server {server_id} does not hear servers {others}, which are up", text)
+        self.assertRegex(
+            text, r"view \d+ \(server \d would lead it\) has the votes of servers [\d, ]+ 2 needed; missing: "
+        )
