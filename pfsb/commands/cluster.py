@@ -14,11 +14,13 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
+from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.commands.options import ConfigOptions
 from pfsb.commands.survey import ask_status
+from pfsb.service.log_lines import FORMATS, LEVELS
 
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
@@ -35,6 +37,19 @@ class Options(ConfigOptions):
 
     synopsis = "Usage: pfsb cluster CONFIG"
     longdesc = "Starts all servers of a configuration and shows what they say; Ctrl-C stops them."
+    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
+        ["log-format", None, "text", "form of the servers' lines: text, or json without the mark of the server"],
+        ["log-level", None, "info", f"lowest level that servers tell: {', '.join(LEVELS)}"],
+    ]
+
+    optFlags = [  # noqa: RUF012 (read by Twisted, never changed)
+        ["executed", None, "show each update when a server executes it"],
+    ]
+
+    def postOptions(self) -> None:
+        for option, known in (("log-format", FORMATS), ("log-level", LEVELS)):
+            if self[option] not in known:
+                raise usage.UsageError(f"--{option} is one of {', '.join(known)}, not {self[option]!r}")
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -43,13 +58,21 @@ async def run(reactor: Any, options: Options) -> None:
     Raises `SystemExit` with status 1 if all servers ended by themselves.
     """
     file = options.config.file
-    commands = {address.id: _command(address.id, file) for address in options.addresses}
-    cluster = Cluster(reactor, commands, options.addresses, sys.stdout)
+    more = [f"--{option}={options[option]}" for option in ("log-format", "log-level")]
+    more += ["--executed"] * options["executed"]
+    commands = {address.id: [*_command(address.id, file), *more] for address in options.addresses}
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options["log-format"] == "text")
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *_: reactor.callFromThread(_stop, reactor))
+    reactor.callWhenRunning(_stop_at_signals, reactor)
     if not await cluster.run():
         raise SystemExit(1)
+
+
+def _stop_at_signals(reactor: Any) -> None:
+    """Stop at SIGINT and SIGTERM, however many come, and when the terminal is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
 
 
 def _stop(reactor: Any) -> None:
@@ -74,6 +97,8 @@ class Cluster:
     _commands: dict[int, list[str]]
     addresses: Sequence[ServerAddress]
     _out: TextIO
+    _has_marks: bool = field(kw_only=True, default=True)
+    """Whether the id of its server stands before each line of output."""
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)
@@ -145,6 +170,9 @@ class Cluster:
         self._write(f"pfsb cluster: {text}\n")
 
     def _say(self, server_id: int, line: str) -> None:
+        if not self._has_marks:
+            self._write(f"{line}\n")
+            return
         mark = f"[{server_id}]"
         if self._out.isatty():
             colour = _COLOURS[list(self._commands).index(server_id) % len(_COLOURS)]

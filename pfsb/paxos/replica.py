@@ -496,7 +496,10 @@ class Replica:
             self._tracer.trace("state", **{"from": before, "to": state.value}, view=view)
         match state:
             case State.LEADER_ELECTION:
-                self._log.info("attempts view {view}", view=view)
+                # Until it has found its first leader a server that was started seeks one: that is no event.
+                has_led_or_followed = any(self.shifts[other] for other in (State.REG_LEADER, State.REG_NONLEADER))
+                tell = self._log.info if has_led_or_followed else self._log.debug
+                tell("attempts view {view}", view=view)
             case State.REG_LEADER:
                 self._log.info("leads view {view}", view=view)
             case State.REG_NONLEADER:

@@ -12,9 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from pfsb.config.addresses import EVERY_INTERFACE, listens_at
 from pfsb.config.config import MEMORY, Config
 from pfsb.storage.log.scan import owner_of
 from pfsb.storage.owner import StorageOwner
+from pfsb.support.hosts import shown
 
 ENTRIES_MAX: Final = 200
 """Maximum number of entries of one directory that are looked at."""
@@ -23,6 +25,16 @@ ENTRIES_MAX: Final = 200
 def data_place(directory: Path | None) -> str:
     """Where a server keeps its data, as the end of a sentence for people; None: in memory."""
     return "its data is only in memory" if directory is None else f"its data is in {directory.absolute()}"
+
+
+def client_place(config: Config, server_id: int) -> str:
+    """Where clients connect to a server, as a person writes it: host and port, or its endpoint string."""
+    server = config.server(server_id)
+    address = listens_at(server.client)
+    if address is None:
+        return server.client
+    host, port = address
+    return shown(server.peer[0] if host in EVERY_INTERFACE else host, port)
 
 
 def holds_storage(directory: Path) -> bool:

@@ -36,8 +36,10 @@ from pfsb.server import Server
 from pfsb.service.assembly import log_storage, real_server
 from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
+from pfsb.service.executed import tell_executed
+from pfsb.service.log_lines import FORMATS, LEVELS
 from pfsb.service.metrics import Metrics, ReactorLag
-from pfsb.service.nearby import data_place, warnings_of_start
+from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
@@ -89,6 +91,12 @@ class Options(usage.Options):
         ["storage", None, None, "data directory of this server, or `memory` (instead of the configured one)"],
         ["skip-seq", None, None, "as leader, leave this sequence number out: a hole for the next leader to find"],
         ["trace", None, None, "write what happens to this file, as JSON lines"],
+        ["log-format", None, "text", "form of the log's lines: text or json"],
+        ["log-level", None, "info", f"lowest level that is logged: {', '.join(LEVELS)}"],
+    ]
+
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["executed", None, "log each update when it is executed, for classrooms; history of the past is left out"],
     ]
 
     config: Config
@@ -125,6 +133,8 @@ class Options(usage.Options):
             raise usage.UsageError("--id is missing: which server of the configuration is this? (example: --id 0)")
         self.server_id = _whole(self["id"], "--id")
         self["skip-seq"] = None if self["skip-seq"] is None else _whole(self["skip-seq"], "--skip-seq")
+        _one_of(self["log-format"], FORMATS, "--log-format")
+        _one_of(self["log-level"], LEVELS, "--log-level")
         self.config = load(self["config"])
         self.config.server(self.server_id)
         self.config.secret()
@@ -185,6 +195,8 @@ class Options(usage.Options):
             self.parent["logfile"] = f"pfsb-{self.server_id}.log"
         if not self.parent.get("logger"):
             PROCESS_LOG.options = self.parent
+            PROCESS_LOG.server_id = self.server_id
+            PROCESS_LOG.line_format, PROCESS_LOG.least_level = self["log-format"], self["log-level"]
             self.parent["logger"] = OBSERVER_NAME
 
     @property
@@ -193,6 +205,11 @@ class Options(usage.Options):
         if self["storage"] is None:
             return self.config.storage_directory(self.server_id)
         return None if self["storage"] == "memory" else Path(self["storage"])
+
+
+def _one_of(value: str, known: Sequence[str], option: str) -> None:
+    if value not in known:
+        raise usage.UsageError(f"{option} is one of {', '.join(known)}, not {value!r}")
 
 
 def _nothing_failed(failure: Failure) -> None:
@@ -270,9 +287,12 @@ class ServerService(Service):
             on_failure=self._failed,
             tracer=tracer,
         )
+        PROCESS_LOG.view = lambda: server.facts.view
         if options["skip-seq"] is not None:
             server.skip.add(options["skip-seq"])
         server.start()
+        if options["executed"]:
+            server.machine.on_executed = tell_executed
         self._keep_chat_log(server)
         self._allow_connections(config.limits.connections)
         factory = ClientPortFactory(server, clock)
@@ -285,9 +305,10 @@ class ServerService(Service):
         _collect_garbage_seldom()
         self._was_up = True
         self._log.info(
-            "server {id} of cluster {cluster} is up; {data}",
+            "server {id} of cluster {cluster} is up; clients connect to {place}; {data}",
             id=server_id,
             cluster=config.cluster,
+            place=client_place(config, server_id),
             data=data_place(options.directory),
         )
 
@@ -385,6 +406,7 @@ class ServerService(Service):
             if self._http is not None:
                 self._http.leave()
             server.stop()
+            self._log.info("the server has stopped, as it was asked to")
             if server.disk_is_stuck:
                 # The writer's thread is inside a system call. The end of the interpreter could wait for it.
                 self._exit_status = 0

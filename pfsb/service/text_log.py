@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.logger import FileLogObserver, textFileLogObserver
 from twisted.python.logfile import LogFile
 
 from pfsb.service.background import Background
+from pfsb.service.log_lines import LineObserver
 
 CHARACTERS_WAITING_MAX = 4_000_000
 """Maximum number of characters that wait to be written. Further lines are left out, and counted."""
@@ -125,6 +125,13 @@ class ProcessLog:
 
     options: Mapping[str, Any] = field(factory=dict)
     """The options of twistd; set before it makes its log observer."""
+    line_format: str = "text"
+    """The form of the lines, one of `pfsb.service.log_lines.FORMATS`."""
+    least_level: str = "info"
+    """The lowest level that is written."""
+    server_id: int | None = None
+    view: Callable[[], int] | None = None
+    """Tells the view that the server has installed; None: the server is not made yet."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
     _terminals: list[int] = field(factory=list, init=False)
@@ -135,6 +142,10 @@ class ProcessLog:
         """Write the log in a thread from now on: called when the process has gone into the background."""
         if self.log is not None:
             self.log.begin()
+
+    def about(self) -> tuple[int | None, int | None]:
+        """(server, view) for a line of the log."""
+        return self.server_id, None if self.view is None else self.view()
 
     def take_signals(self, hung_up: Callable[[], None]) -> None:
         """Let SIGHUP and SIGUSR1 reopen the log from now on, where they would end the process.
@@ -171,14 +182,14 @@ OBSERVER_NAME: Final = f"{__name__}.make_observer"
 """The value of twistd's option `--logger` that stands for `make_observer`."""
 
 
-def make_observer() -> FileLogObserver | None:
-    """Make the observer by which twistd writes its log, in its usual format, to the file that its options name."""
+def make_observer() -> LineObserver | None:
+    """Make the observer by which twistd writes its log, a line for each event, to the file that its options name."""
     try:
         log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
     except OSError as error:
         sys.exit(f"pfsb: the log {error.filename} cannot be written: {error.strerror}")
-    file: Any = log
-    return None if log is None else textFileLogObserver(file)
+    process = PROCESS_LOG
+    return None if log is None else LineObserver(log, process.about, process.line_format, process.least_level)
 
 
 def open_text_log(options: Mapping[str, Any]) -> TextLog | None:

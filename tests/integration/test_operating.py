@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -115,7 +116,7 @@ class DaemonTests(OperatingCase):
             self.assertTrue((await cluster.ask(0, "STATUS")).ok)
         os.kill(pid, signal.SIGTERM)
         await self.until(cluster, "the server to stop", lambda: not is_running(pid))
-        self.assertIn("shut down", log.read_text().lower())
+        self.assertIn("the server has stopped, as it was asked to", log.read_text())
 
     async def test_other_storage_nearby_is_warned_of(self) -> None:
         """The server is started in another directory."""
@@ -209,8 +210,8 @@ class ForegroundTests(OperatingCase):
 class ClusterCommandTests(OperatingCase):
     """`pfsb cluster`: its servers end with it."""
 
-    def start_command(self, cluster: ProcessCluster) -> subprocess.Popen[bytes]:
-        command = [sys.executable, str(Path(sys.executable).with_name("pfsb")), "cluster", "cluster.yaml"]
+    def start_command(self, cluster: ProcessCluster, *words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(Path(sys.executable).with_name("pfsb")), "cluster", "cluster.yaml", *words]
         with (cluster.directory / "out").open("wb") as out:
             started = subprocess.Popen(command, cwd=cluster.directory, stdout=out, stderr=out)
         self.addCleanup(started.wait)
@@ -237,3 +238,36 @@ class ClusterCommandTests(OperatingCase):
                 await cluster.pause(0.1)
             self.assertEqual([pid for pid in servers if is_running(pid)], [])
             self.assertEqual(await deferToThread(started.wait, SECONDS), -number if number == signal.SIGKILL else 0)
+
+    async def test_start_is_told_in_a_few_lines(self) -> None:
+        """One for each server that is up, one for its leader, and the address to type at; then what is executed."""
+        cluster = self.make_cluster(4)
+        started = self.start_command(cluster, "--executed")
+        out = cluster.directory / "out"
+        await self.until(cluster, "the welcome", lambda: "Ctrl-C stops all" in out.read_text())
+        *servers, welcome = [line for line in out.read_text().splitlines() if " executed " not in line]
+        self.assertLessEqual(len(servers), 8, servers)
+        for server_id in cluster.ids:
+            place = cluster.address(server_id).shown
+            told = f"server {server_id} of cluster demo is up; clients connect to {place};"
+            self.assertEqual(sum(told in line for line in servers), 1)
+        self.assertIn("telnet 127.0.0.1 ", welcome)
+        self.assertTrue((await cluster.ask(1, "PUT colour blue")).ok)
+        await self.until(cluster, "all to show it", lambda: out.read_text().count(" #1 PUT colour blue\n") == 4)
+        started.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGTERM)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        self.assertNotIn("Traceback", out.read_text())
+
+    async def test_log_as_json(self) -> None:
+        """Each line of each server is one object."""
+        cluster = self.make_cluster(2)
+        started = self.start_command(cluster, "--log-format", "json", "--log-level", "debug")
+        out = cluster.directory / "out"
+        await self.until(cluster, "the welcome", lambda: "Ctrl-C stops all" in out.read_text())
+        started.send_signal(signal.SIGINT)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        told = [json.loads(line) for line in out.read_text().splitlines() if not line.startswith("pfsb cluster: ")]
+        self.assertEqual({line["server"] for line in told}, {0, 1})
+        self.assertIn("debug", {line["level"] for line in told})
+        self.assertIn("leads view 1", {line["text"] for line in told})

@@ -7,7 +7,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from twisted.logger import LogLevel, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.service.text_log import CHARACTERS_WAITING_MAX, ProcessLog, TextLog, open_text_log
@@ -101,25 +100,6 @@ class TextLogTests(SynchronousTestCase):
 class OpenTests(SynchronousTestCase):
     def open(self, **options: Any) -> TextLog | None:
         return open_text_log(options)
-
-    def test_file_is_as_twistd_writes_it(self) -> None:
-        """Programs read the log: neither its format nor its name changes."""
-        path = Path(self.mktemp())
-        log = self.open(logfile=str(path), nodaemon=1)
-        assert log is not None
-        log.begin()
-        file: Any = log
-        textFileLogObserver(file)(
-            {
-                "log_time": 0.0,
-                "log_namespace": "pfsb",
-                "log_level": LogLevel.info,
-                "log_format": "it is {what}",
-                "what": 7,
-            }
-        )
-        self.assertTrue(log.finish(SECONDS))
-        self.assertRegex(path.read_text(), r"^1970-01-01T\d\d:\d\d:\d\d[+-]\d{4} \[pfsb#info\] it is 7\n$")
 
     def process_log(self, **options: Any) -> tuple[ProcessLog, list[str]]:
         """A process log that takes the signals, and what it says of its terminal."""

@@ -69,8 +69,10 @@ class Command:
 
     @property
     def read_level(self) -> str:
-        """The level of a question, as `read=` names it: "linearizable", "sequential" or "stale"; empty for a command that
-        is no question."""
+        """The level of a question, as `read=` names it: "linearizable", "sequential" or "stale".
+
+        Empty for a command that is no question.
+        """
         if not self.is_question:
             return ""
         found = _READ_LEVEL.search(_STRING.sub('""', self.line))
