@@ -226,6 +226,7 @@ async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) ->
             record=record,
             timeout_seconds=options.timeout_seconds,
             progress=progress,
+            on_unreachable=lambda text: _say(err, f"{text}; trying again"),
         )
         trigger = reactor.addSystemEventTrigger("before", "shutdown", batch.give_up, "interrupted")
         await batch.run()
@@ -239,6 +240,11 @@ async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) ->
     found = await survey(reactor, options.addresses, SURVEY_SECONDS)
     err.write(f"pfsb client: {batch.trouble}; {found.count}\n")
     return ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
+
+
+def _say(stream: TextIO, text: str) -> None:
+    stream.write(f"pfsb client: {text}\n")
+    stream.flush()
 
 
 def _overwrite(stream: TextIO, text: str) -> None:
@@ -328,8 +334,7 @@ class Asking:
             for answered in tuple(self._under_way):
                 answered.errback(NoServer(text))
         else:
-            self._err.write(f"pfsb client: {text}; trying again\n")
-            self._err.flush()
+            _say(self._err, f"{text}; trying again")
 
 
 class NoServer(Exception):

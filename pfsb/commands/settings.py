@@ -113,6 +113,7 @@ async def settle(
     Returns `OK` if that succeeds; otherwise one line on `err` tells the reason.
     """
     client = LineClient(reactor, ClientCore(addresses))
+    client.core.on_unreachable = lambda text: print(f"pfsb settings: {text}; trying again", file=err, flush=True)
     client.start()
     wanted = [calls.change_settings(changes).line] if changes else []
     reply = None

@@ -205,6 +205,16 @@ class BatchTests(ToolTestCase):
         self.assertIn("acknowledged  0 of 4", self.out.getvalue())
         self.assertIn("UNAVAILABLE", self.err.getvalue())
 
+    async def test_batch_tells_at_once_that_no_server_can_be_reached(self) -> None:
+        """Once, and not for each client; servers that come within the time limit are used."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), ExitStatus.UNREACHABLE)
+        told, ended = self.err.getvalue().splitlines()
+        self.assertIn("no server can be reached: servers ", told)
+        self.assertTrue(told.endswith("; trying again"))
+        self.assertTrue(ended.endswith("no server can be reached"), ended)
+
 
 class StatusTests(ToolTestCase):
     async def show(self) -> bool:

@@ -64,6 +64,15 @@ class SettingsTests(ToolTestCase):
         for member in self.cluster.members:  # a server that has not answered HELLO does not notice that its client left
             await member.crash()
 
+    async def test_unreachable_cluster_is_told_at_once(self) -> None:
+        """And again at the end, with another exit status than that of a cluster that does not answer."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.settle(self.file, "--timeout", "0.3", "window=9"), ExitStatus.UNREACHABLE)
+        told, ended = self.err.getvalue().splitlines()
+        self.assertIn("pfsb settings: no server can be reached: servers 0 (", told)
+        self.assertIn("no answer within 0.3 s; no server can be reached; servers 0 (", ended)
+
     async def test_value_that_is_refused_elsewhere_keeps_its_text(self) -> None:
         """A server that is too busy says so."""
         for member in self.cluster.members:

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from pfsb.client import Clerk
 from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import ClusterCase
+from tests.integration.http_case import HTTPClusterCase
 
 SECONDS = 60.0
 
@@ -102,6 +103,29 @@ class OutageTests(OutageCase):
         except Exception as error:
             return error
         raise AssertionError("the call was answered")
+
+
+class DoorTests(HTTPClusterCase):
+    async def test_single_server_answers_what_it_knows_at_every_door(self) -> None:
+        """With read=stale and read=sequential; a linearizable read is refused, and its fate is none."""
+        cluster = await self.start_cluster(3, limits={"request_seconds": 2.0})
+        visitor = await self.visit(cluster, 0)
+        self.assertTrue((await visitor.ask("PUT a 1")).startswith("OK"))
+        await cluster.wait_equal()
+        await cluster.kill(1, 2)
+        for level in ("stale", "sequential"):
+            self.assertIn('value="1"', await visitor.ask(f"GET a read={level}"))
+            answer = await self.curl(cluster, 0, "GET", f"/v1/kv/a?read={level}")
+            self.assertEqual((answer.status, answer.content["value"]), (200, "1"))
+        answer = await self.curl(cluster, 0, "GET", "/v1/kv/a")
+        self.assertEqual((answer.status, answer.content["error"], answer.content["fate"]), (503, "UNAVAILABLE", "none"))
+        answer = await self.curl(cluster, 0, "GET", "/v1/kv/a", Pfsb_Client="bob", Pfsb_Number="7")
+        self.assertEqual((answer.status, answer.content["fate"]), (503, "none"))
+        self.assertTrue((await visitor.ask("GET a")).startswith("ERR UNAVAILABLE fate=none "))
+        other = await self.visit(cluster, 0)
+        other.send(b"PUT a 2\r\nGET a\r\n")
+        self.assertTrue((await other.reply()).startswith("ERR UNAVAILABLE fate=unknown "))
+        self.assertTrue((await other.reply()).startswith("ERR UNAVAILABLE fate=none "))
 
 
 class WhyTests(OutageCase):
