@@ -264,7 +264,7 @@ class ClusterCommandTests(OperatingCase):
         cluster = self.make_cluster(2)
         started = self.start_command(cluster, "--log-format", "json", "--log-level", "debug")
         out = cluster.directory / "out"
-        await self.until(cluster, "the welcome", lambda: "Ctrl-C stops all" in out.read_text())
+        await self.until(cluster, "the leader to be told", lambda: "leads view 1" in out.read_text())
         started.send_signal(signal.SIGINT)
         self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
         told = [json.loads(line) for line in out.read_text().splitlines() if not line.startswith("pfsb cluster: ")]
