@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -103,6 +105,41 @@ class OutageTests(OutageCase):
         except Exception as error:
             return error
         raise AssertionError("the call was answered")
+
+
+class TerminalTests(OutageCase):
+    async def test_person_at_a_terminal_is_told_why_there_is_no_answer(self) -> None:
+        """The command goes on, and its answer comes when there is a majority again."""
+        cluster = await self.start_cluster(3)
+        self.assertTrue((await cluster.ask(0, "PUT b 1")).ok)
+        await cluster.wait_equal()  # a server that is killed sooner is a newcomer again, which waits for both others
+        await cluster.kill(1, 2)
+        terminal, end = os.openpty()
+        self.addCleanup(os.close, terminal)
+        program = [sys.executable, str(Path(sys.executable).with_name("pfsb")), "client", "cluster.yaml"]
+        home = {**os.environ, "HOME": str(self.directory().absolute()), "TERM": "dumb"}
+        started = subprocess.Popen(program, cwd=cluster.directory, stdin=end, stdout=end, stderr=end, env=home)
+        self.addCleanup(started.wait)
+        self.addCleanup(started.kill)
+        os.close(end)
+        os.set_blocking(terminal, False)
+        said = bytearray()
+
+        async def says(text: str) -> None:
+            async def look() -> bool:
+                with contextlib.suppress(BlockingIOError):
+                    said.extend(os.read(terminal, 65_536))
+                return text.encode() in said
+
+            await cluster.wait_for(f"the terminal to say {text}", look, SECONDS)
+
+        await says("server 0> ")
+        os.write(terminal, b"PUT a 1\n")
+        await says("PUT a 1: no answer yet; 1 of 3 servers up (0), 2 needed; servers 1 (127.0.0.1:")
+        cluster.start(1)
+        await says("OK revision=")
+        os.write(terminal, b"QUIT\n")
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
 
 
 class DoorTests(HTTPClusterCase):
