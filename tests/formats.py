@@ -29,6 +29,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -139,7 +140,7 @@ def encoded_frame(meaning: dict[str, Any]) -> bytes:
     """The frame of this meaning; the codec has sent frames with all lower counters."""
     sender = codec(meaning)
     for _ in range(meaning["counter"]):
-        later = all(isinstance(message, LATER) for message in meaning["messages"])
+        later = any(isinstance(message, LATER) for message in meaning["messages"])
         [frame] = sender.seal([encode_any(message) for message in meaning["messages"]], later=later)
     return frame
 
@@ -203,6 +204,8 @@ MESSAGES: Final[dict[str, Message]] = {
     "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
     "HEARD": Heard(SENDER, b"disk-001"),
     "KNOWN_POSITION": KnownPosition(SENDER, b"disk-001", 4, 70_000),
+    "ORDERED of one slot": Ordered(SENDER, 7, (812,), BATCH.digest),
+    "ORDERED of twenty slots": Ordered(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),
     "READ_INDEX": ReadIndex(SENDER, (1 << 40) + 5, 812),
     "CONFIRM": Confirm(SENDER, 7, 33),
@@ -250,6 +253,8 @@ FRAMES: Final[dict[str, dict[str, Any]]] = {
     "every field has a value of its own": _FULL,
     "a kind of message that was added later, in a frame of its own type": _FRAME
     | {"messages": (MESSAGES["KNOWN_POSITION"],)},
+    "a kind of message that was added later, and an older one in the same frame": _FRAME
+    | {"messages": (MESSAGES["ORDERED of one slot"], MESSAGES["PROPOSAL"])},
     "every field has a value of its own, with a secret, and three messages": _FULL
     | {
         "secret": SECRET,

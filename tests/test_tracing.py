@@ -28,7 +28,7 @@ BATCH = Batch.of(1_000, [ClientUpdate("7 alice", 2, 3, 4, b"payload")])
 
 class NameTests(SynchronousTestCase):
     def test_messages_are_named_as_the_paper_names_them(self) -> None:
-        """The types are those of Figure 3, of the messages that the paper describes in prose, and of Departure 24."""
+        """The types are those of Figure 3, of the messages that the paper describes in prose, and of departures."""
         names = {type_name(object.__new__(kind)) for kind in get_args(Message)}
         self.assertEqual(
             names,
@@ -40,6 +40,7 @@ class NameTests(SynchronousTestCase):
                 "PREPARE_OK",
                 "PROPOSAL",
                 "ACCEPT",
+                "ORDERED",
                 "GLOBALLY_ORDERED_UPDATE",
                 "ALIVE",
                 "RECONCILIATION_REQUEST",

@@ -19,15 +19,16 @@ class AcceptHandler(Handler):
         self._ordering = ordering
         self._window = window
 
-    def on_accept(self, message: Accept) -> None:
+    def on_accept(self, message: Accept) -> bool:
         """Figure 10, Block C: store the sender's vote for each slot of the ACCEPT, and order slots with a majority.
 
         An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
         a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
         slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
-        stored, too, but counts for nothing (Departure 39).
+        stored, too, but counts for nothing (Departure 39). Returns whether a vote was stored that was not there before.
         """
         at = 0
+        is_new = False
         ordering = self._data.ordering
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
@@ -39,5 +40,7 @@ class AcceptHandler(Handler):
                 continue
             if slot.proposal is not None and slot.proposal.batch.digest != digest:
                 self._ordering.note_contradiction(slot.proposal, message.view, message.server_id)
-            self._data.apply_accept(message.server_id, message.view, slot, digest)
+            if self._data.apply_accept(message.server_id, message.view, slot, digest):
+                is_new = True
             self._ordering.try_order(seq, slot)
+        return is_new

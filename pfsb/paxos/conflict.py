@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Accept, Prepare, PrepareOK, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.messages import Accept, Ordered, Prepare, PrepareOK, Proposal, State, VCProof, ViewChange
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
@@ -103,4 +103,17 @@ def accept(data: DataStructures, message: Accept) -> str | None:
         return "4 F2"
     if message.view < data.views.last_installed:
         return "4 F4"
+    return None
+
+
+def ordered(data: DataStructures, membership: Membership, message: Ordered) -> str | None:
+    """Departure 56: an ORDERED is handled only if it comes from the leader of its view, in a cluster whose leader tells
+    what is ordered.
+
+    The line for a view before the installed one is that of an ACCEPT, since an ORDERED stands for ACCEPTs.
+    """
+    if message.view < data.views.last_installed:
+        return "4 F4"
+    if not membership.leader_tells or message.view == 0 or membership.leader_of(message.view) != message.server_id:
+        return "leader"
     return None

@@ -38,6 +38,11 @@ class Slot:
 
     ACCEPTs may precede the PROPOSAL (G17).
     """
+    told: tuple[int, bytes] | None = None
+    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 56).
+
+    It may precede the PROPOSAL.
+    """
     ordered: Batch | None = None
     """The batch that is ordered at this sequence number, or None: never changed once it is set."""
     on_disk: Batch | None = None
@@ -45,6 +50,9 @@ class Slot:
     sent_at: float = 0.0
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
+    written_at: int = 0
+    """Number of disk writes after which the record of this server's own proposal is on disk (`Turn.durable_position`),
+    if this server leads and tells what is ordered (Departure 56)."""
     first_sent_at: float = 0.0
     """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
     49)."""
@@ -155,17 +163,19 @@ class ServerData:
     state: State = State.LEADER_ELECTION
     incarnation: int = 0
     """Number of times that the storage of this server was started, this time included."""
+    start_mark: int = 0
+    """The mark of this start: random bits, which tell it from starts of copies of this storage (Departure 53)."""
     storage_identity: bytes = b""
     """Random bytes that the storage of this server was made with; empty until the storage is opened."""
 
     @property
     def incarnation_name(self) -> str:
-        """A name that no other incarnation of any server has: server, identity of the storage, incarnation.
+        """A name that no other incarnation of any server has: server, identity of the storage, incarnation, mark.
 
         A storage counts its incarnations from 1. Only the identity tells those of a new storage from those of one that
-        was lost.
+        was lost, and only the mark those of two copies of one storage.
         """
-        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}"
+        return f"{self.server_id}.{self.storage_identity.hex()}.{self.incarnation}.{self.start_mark:x}"
 
 
 @define
@@ -228,9 +238,10 @@ class DataStructures:
     timers: TimerData
     clients: ClientData
 
-    def apply_view_change(self, message: ViewChange) -> None:
-        """Figure 5, Block A: store a server's VIEW_CHANGE, unless one of the same server is stored already."""
-        self.views.vc.setdefault(message.server_id, message)
+    def apply_view_change(self, message: ViewChange) -> bool:
+        """Figure 5, Block A: store a server's VIEW_CHANGE, unless one of the same server is stored already. Returns
+        whether it was stored."""
+        return self.views.vc.setdefault(message.server_id, message) is message
 
     def apply_prepare(self, message: Prepare) -> None:
         """Figure 5, Block B: remember the PREPARE of the view that is being installed."""
@@ -274,18 +285,32 @@ class DataStructures:
             history.top = seq
         return slot
 
-    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> None:
+    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> bool:
         """Figure 5, Block E: store that a server has accepted, in this view, a batch with this digest in this slot.
 
-        One vote is kept for each server and view, so no server is counted twice (G14, G17).
+        One vote is kept for each server and view, so no server is counted twice (G14, G17). Returns whether the vote is
+        stored now, and was not before.
         """
         voters = slot.voters
         votes = voters.get(view)
         if votes is None:
             if len(voters) >= VOTED_VIEWS_MAX and not self._make_room(voters, view):
-                return
+                return False
             votes = voters[view] = {}
+        elif votes.get(server_id) == digest:
+            return False
         votes[server_id] = digest
+        return True
+
+    def apply_ordered(self, view: int, slot: Slot, digest: bytes) -> None:
+        """Departure 56: store that the leader of `view` has told that this batch is ordered in this slot.
+
+        Of several views the lowest one from Last_Installed on is kept (Departure 37): a server in error may tell of
+        views that there never are. What is not kept does the same harm as a lost message.
+        """
+        told = slot.told
+        if told is None or told[0] < self.views.last_installed or view <= told[0]:
+            slot.told = (view, digest)
 
     def _make_room(self, voters: dict[int, dict[int, bytes]], view: int) -> bool:
         """Departure 37: forget a slot's votes of views below Last_Installed; if too many views are left, forget those
@@ -310,7 +335,7 @@ class DataStructures:
             assert slot.ordered.data == message.batch.data, f"two values ordered at {seq} (S1)"
             return None
         slot.ordered = message.batch
-        slot.proposal = None
+        slot.proposal = slot.told = None
         slot.voters.clear()
         if seq > history.top:
             history.top = seq

@@ -72,10 +72,16 @@ class Demand(Handler):
     # ------------------------------------------------------------------ unexecuted updates (Departure 10)
 
     def note_foreign_update(self, update: ClientUpdate) -> None:
-        """Record that an update of another server's client waits: an ALIVE of the leader is then no progress."""
+        """Record that an update of another server's client waits: an ALIVE of the leader is then no progress.
+
+        This server remembers it for the longest time between two copies of the update, and for the length of the
+        Progress_Timer, which is longer after elections that came to nothing. Otherwise copies that are lost would let
+        an ALIVE restart that timer, again and again, while the leader orders nothing.
+        """
         known = update.client_id in self.foreign_updates or len(self.foreign_updates) < FOREIGN_UPDATES_MAX
         if known and update.timestamp > self._data.clients.last_executed.of(update.client_id):
-            until = self._clock.seconds() + 4 * self._settings.update_seconds
+            remembered = max(4 * self._settings.update_seconds, self._data.timers.progress_seconds)
+            until = self._clock.seconds() + remembered
             self.foreign_updates[update.client_id] = ForeignUpdate(update.timestamp, until)
 
     def knows_of_unexecuted_update(self) -> bool:

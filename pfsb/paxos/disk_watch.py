@@ -37,6 +37,7 @@ from pfsb.paxos.messages import (
     Confirm,
     Confirmed,
     Message,
+    Ordered,
     ReadIndex,
     ReadRequest,
     ReconciliationRequest,
@@ -44,12 +45,12 @@ from pfsb.paxos.messages import (
 
 HANDLED: Final = {
     DiskTrouble.HANGS: (Alive,),
-    DiskTrouble.FULL: (Accept, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
+    DiskTrouble.FULL: (Accept, Ordered, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
 }
 """Disk trouble -> the kinds of messages that a server handles during this trouble. None of them forces a record to
 disk.
 
-An ACCEPT lets a server with a full disk execute slots for which it has voted before.
+An ACCEPT or an ORDERED lets a server with a full disk execute slots for which it has voted before.
 """
 
 LINE: Final = "disk"

@@ -43,6 +43,9 @@ class GlobalOrderingHandler(Handler):
         self._update_queue = update_queue
         self._progress_timer = progress_timer
         self._peers = peers
+        self.on_majority: Callable[[Proposal, Slot], None] | None = None
+        """Called with the proposal of a slot, before the slot is ordered, when this server has counted the votes of a
+        majority for it; None in a cluster whose leader does not tell what is ordered (Departure 56)."""
         self.on_gap: Callable[[int], None] = lambda seq: None
         """Called with the number of a slot, when a majority has accepted it but an earlier slot is not ordered here yet
         (section 5.6, trigger 2)."""
@@ -56,10 +59,24 @@ class GlobalOrderingHandler(Handler):
         executed."""
         if self.globally_ordered_ready(slot):
             assert slot.proposal is not None
-            ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
-            if ordered_in_this_view:
-                self._slot_time.answered(slot.first_sent_at, slot.sent_at, self._clock.seconds())
-            self._order(seq, slot, ordered_in_this_view)
+            if self.on_majority is not None:
+                self.on_majority(slot.proposal, slot)
+            self._order(seq, slot)
+
+    def order_if_told(self, seq: int, slot: Slot, late: float = 0.0) -> None:
+        """Departure 56: order slot `seq` if this server holds the proposal that the leader has told of: exactly that
+        view and batch. Then execute what can be executed.
+
+        If the batch that is held in that view is another one, the difference is counted and logged (Departure 39).
+        `late` is how long, in seconds, the leader may have kept the ORDERED: that is no part of the time of the slot.
+        """
+        held, told = slot.proposal, slot.told
+        if held is None or told is None or held.view != told[0]:
+            return
+        if held.batch.digest == told[1]:
+            self._order(seq, slot, late)
+        else:
+            self.note_contradiction(held, held.view, self._membership.leader_of(held.view))
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
         """Store a batch that another server reports as ordered, in a data list (Figure 5 C) or by reconciliation.
@@ -68,8 +85,12 @@ class GlobalOrderingHandler(Handler):
         """
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
-    def _order(self, seq: int, slot: Slot, ordered_in_this_view: bool) -> None:
+    def _order(self, seq: int, slot: Slot, late: float = 0.0) -> None:
         assert slot.proposal is not None
+        ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
+        if ordered_in_this_view:
+            now = max(slot.sent_at, self._clock.seconds() - late) if late else self._clock.seconds()
+            self._slot_time.answered(slot.first_sent_at, slot.sent_at, now)
         message = GloballyOrderedUpdate(self._data.server.server_id, seq, slot.proposal.batch)
         executed = self._ordered_queue.mark_ordered(message)
         self._execute(executed, ordered_in_this_view)

@@ -83,13 +83,6 @@ class IFrameReceiver(Interface):
         position that the frame tells. A start or position of 0 stands for one that is not known.
         """
 
-    def repeated(sender: int, identity: bytes, start: int) -> None:
-        """Answer a keyed frame that is not handled, since it was here before, or tells an earlier start.
-
-        All frames of an older copy of a storage may be such: unless the copy is told so, servers that do not know
-        better could admit it (Departure 53).
-        """
-
     def peer_refused(server_id: int) -> None:
         """Take a hint that server `server_id` is down: its address has just refused a frame."""
 

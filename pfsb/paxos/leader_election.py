@@ -8,23 +8,20 @@ suspects its own leader already, and no preinstalled view is being prepared.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from twisted.logger import Logger
 
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.alive_counts import AliveCounts
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.demand import Demand
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import Alive, Proposal, State, VCProof, ViewChange
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.support.limits import VIEW_MAX
-
-ALIVES_BELIEVED: Final = 2
-"""Number of ALIVEs of a server, one after the other, that must say that it is in a view before this server gives up an
-election (Departure 51) or forgets a vote (Departure 52) for it. One may be older than a vote of its sender."""
 
 
 class NoViewLeft(Exception):
@@ -62,12 +59,13 @@ class LeaderElectionHandler(Handler):
         self._leader_attempts = (0, 0)
         """(installed view, later view): the leader of the installed view, perhaps this server, has last voted for the
         later view."""
-        self._denials: dict[int, int] = {}
-        """Server id -> number of ALIVEs, since the server's last VIEW_CHANGE and without another one between, that deny
-        this vote (`forget_denied_vote`)."""
-        self._in_installed_view: dict[int, int] = {}
-        """Server id -> number of ALIVEs, since this server voted for the attempted view, by which the server has said
-        that it leads or follows the installed one, without having said or voted anything else between or after."""
+        self._denials = AliveCounts(core.clock, core.settings)
+        """Counts, for each server, the ALIVEs since its last VIEW_CHANGE that deny this vote, without an ALIVE between
+        them that does not (`forget_denied_vote`)."""
+        self._in_installed_view = AliveCounts(core.clock, core.settings)
+        """Counts, for each server, the ALIVEs since this server voted for the attempted view by which the other one has
+        said that it leads or follows the installed view, without having said or voted anything else between or
+        after."""
 
     def suspect(self) -> None:
         """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
@@ -84,20 +82,25 @@ class LeaderElectionHandler(Handler):
         self._leader_attempts = self._data.views.last_installed, view
         self.shift_to_leader_election(view)
 
-    def on_view_change(self, message: ViewChange) -> None:
-        """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority."""
+    def on_view_change(self, message: ViewChange) -> bool:
+        """Figure 6, Block B: vote for the sender's view if it is higher, count votes, preinstall with a majority.
+
+        Returns whether the sender's vote was stored, and was not before.
+        """
         self._note_vote_of_leader(message)
-        self._denials.pop(message.server_id, None)
-        self._in_installed_view.pop(message.server_id, None)
+        self._denials.forget(message.server_id)
+        self._in_installed_view.forget(message.server_id)
         if message.attempted > self._data.views.last_attempted:
             self.shift_to_leader_election(message.attempted)
+        is_new = False
         if message.attempted == self._data.views.last_attempted:
             if message.server_id not in self._data.views.vc:
                 # Departure 16: send this server's vote to the sender again, which may have discarded it before
                 # (Figure 4 A4).
                 self._turn.send(ViewChange(self._data.server.server_id, message.attempted), message.server_id)
-            self._data.apply_view_change(message)
+            is_new = self._data.apply_view_change(message)
             self._if_preinstalled_prepare()
+        return is_new
 
     def leader_has_left(self, message: ViewChange) -> None:
         """Hurry the Progress_Timer: the leader of the installed view votes for another view.
@@ -116,7 +119,7 @@ class LeaderElectionHandler(Handler):
         if message.attempted <= installed or not self._leads_installed_view(message.server_id):
             return False
         self._leader_attempts = installed, message.attempted
-        self._denials.pop(message.server_id, None)
+        self._denials.forget(message.server_id)
         return True
 
     def attempted_by_leader(self) -> int:
@@ -139,11 +142,11 @@ class LeaderElectionHandler(Handler):
         """
         sender = message.server_id
         if message.state is State.LEADER_ELECTION or message.view >= self._voted_by(sender):
-            self._denials.pop(sender, None)
+            self._denials.forget(sender)
             return
-        self._denials[sender] = self._denials.get(sender, 0) + 1
-        if self._denials[sender] >= ALIVES_BELIEVED:
-            del self._denials[sender]
+        self._denials.add(sender)
+        if self._denials.are_believed(sender):
+            self._denials.forget(sender)
             self._data.views.vc.pop(sender, None)
             if self._leads_installed_view(sender):
                 self._leader_attempts = (0, 0)
@@ -161,28 +164,44 @@ class LeaderElectionHandler(Handler):
     def rejoin_if_idle(self, message: Alive) -> None:
         """Departure 51: leave the election and go back to the installed view, if it works without this server.
 
-        That is so when the leader of that view says that it leads, a majority without this server has said more than
-        once during this attempt that it leads or follows that view, and no update waits, for which the view would have
-        to show that it orders. The conditions are for liveness. The one for safety is, as in `rejoin_if_ordering`, that
-        the view is Last_Installed.
+        That is so when the leader of that view says that it leads, the leader and a majority have said more than once
+        during this attempt that they are in that view (`installed_view_works`), and no update waits, for which the view
+        would have to show that it orders. The conditions are for liveness. The one for safety is, as in
+        `rejoin_if_ordering`, that the view is Last_Installed.
+
+        A server whose disk hangs does not go back, nor count. It discards VIEW_CHANGE and CLIENT_UPDATE (`DiskWatch`),
+        so it does not learn that others vote or that updates wait.
         """
         installed, sender = self._data.views.last_installed, message.server_id
-        if message.state is State.LEADER_ELECTION or message.view != installed:
-            self._in_installed_view.pop(sender, None)
+        if self._turn.trouble is DiskTrouble.HANGS:
+            self._in_installed_view.clear()
             return
-        self._in_installed_view[sender] = self._in_installed_view.get(sender, 0) + 1
+        if message.state is State.LEADER_ELECTION or message.view != installed:
+            self._in_installed_view.forget(sender)
+            return
+        self._in_installed_view.add(sender)
         is_led = message.state is State.REG_LEADER and self._leads_installed_view(sender)
         if is_led and self.installed_view_works() and self.may_rejoin(installed):
             self._rejoin(installed)
 
     def installed_view_works(self) -> bool:
-        """Whether a majority is in the installed view without this server, its leader has not voted for a later one,
-        and no update waits to be ordered in it, as far as this server knows."""
+        """Whether a majority without this server, the leader included, is in the installed view, the leader has not
+        voted for a later one, and no update waits to be ordered in it, as far as this server knows."""
+        present = self.present_in_installed_view()
         return (
-            sum(alives >= ALIVES_BELIEVED for alives in self._in_installed_view.values()) >= self.quorum
+            len(present) >= self.quorum
+            and self._membership.leader_of(self._data.views.last_installed) in present
             and not self.attempted_by_leader()
             and not self._demand.knows_of_unexecuted_update()
         )
+
+    def present_in_installed_view(self) -> set[int]:
+        """The ids of the servers that lead or follow the installed view, by what they have said during this attempt.
+
+        A server that was not heard within the last `progress_seconds` is left out, since it may have died.
+        """
+        believed = self._in_installed_view.are_believed
+        return {i for i in self._peers.by_id if believed(i) and self._peers.heard_lately(i)}
 
     def on_vc_proof(self, message: VCProof) -> None:
         """Figure 6, Block C: install a later view that another server has installed already."""

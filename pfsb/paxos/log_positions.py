@@ -12,8 +12,9 @@ one that asks, since it waits to be admitted after its start (`StorageIdentityHa
 frames are refused. That server alone knows for certain whether it lacks something, since a frame may also be late; so
 it keeps what it was told (`Opinion`), and decides whether it takes part, waits or stops.
 
-Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk. The
-positions within it are not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
+Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk; and
+before anything leaves that rests on the first vote in it that counts here, so is the log position of that vote. Later
+positions are not: what they protect is on this server's own disk by then (Departure 43, "What is kept when").
 """
 
 from __future__ import annotations
@@ -176,9 +177,24 @@ class LogPositionHandler(Handler):
         if self._turn.trouble is None:
             for record in self.due_records():
                 self._turn.append(record)
+            self._turn.hold_early()
+
+    def write_first_vote(self, server_id: int, position: int) -> None:
+        """Departure 54: force to this server's disk the log position `position` of server `server_id`, since a vote
+        that came with it counts, the first one of that server's present start.
+
+        Otherwise this server would know no more of that start, after a restart of its own, than how far the storage
+        was when it began; and a copy from before would pass for a later start of it. So this server refuses such a
+        copy, however often the copy is started. Nothing is written while the disk is in trouble, or if the position is
+        not believed (`Peers.believe`); then the next vote is taken for the first one.
+        """
+        peer = self._peers.by_id[server_id]
+        if self._turn.trouble is None and position <= peer.position:
+            peer.voted_in = peer.start
+            self.write_incarnation(server_id)
 
     def refuse(self, sender: int, identity: bytes, start: int) -> None:
-        """Answer a frame that must not be handled (`Peers.note_frame`, or `IFrameReceiver.repeated`).
+        """Answer a frame that must not be handled (`Peers.note_frame`).
 
         The answer is HEARD, which asks for another frame, if the frame was the first one of a later start.
         Otherwise it is KNOWN_POSITION, which tells the sender the state that is known of its storage; at most

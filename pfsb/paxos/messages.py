@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from hashlib import blake2b
-from typing import Final
+from typing import Final, Self
 
 import msgpack
 from attrs import field
@@ -122,11 +122,8 @@ class Proposal:
 
 
 @value
-class Accept:
-    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
-
-    Departure 39: the vote for a slot names the batch that the sender has accepted there, by the batch's digest.
-    """
+class NamedBatches:
+    """Base class of ACCEPT and ORDERED: names the batches of some slots in one view, by their digests."""
 
     server_id: int
     view: int
@@ -141,13 +138,32 @@ class Accept:
             at = index * DIGEST_BYTES
             yield seq, digests[at : at + DIGEST_BYTES]
 
-    def joined(self, later: Accept) -> Accept:
-        """One ACCEPT with the votes of this one and of a later one of the same server and view, each slot once."""
+    def joined(self, later: NamedBatches) -> Self:
+        """One message with the slots of this one and of a later one of the same class, server and view, each slot
+        once."""
         seqs, digests = self.seqs + later.seqs, self.digests + later.digests
         if len(set(seqs)) < len(seqs):
             by_seq = {**dict(self.votes()), **dict(later.votes())}
             seqs, digests = tuple(by_seq), b"".join(by_seq.values())
-        return Accept(self.server_id, self.view, seqs, digests)
+        return type(self)(self.server_id, self.view, seqs, digests)
+
+
+@value
+class Accept(NamedBatches):
+    """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
+
+    Departure 39: the vote for a slot names the batch that the sender has accepted there, by the batch's digest.
+    Departure 56: in a cluster of five servers or more, only the leader of `view` gets it.
+    """
+
+
+@value
+class Ordered(NamedBatches):
+    """Departure 56: a majority has accepted the proposals of `view` at `seqs`, as the sender, its leader, has counted.
+
+    It stands for the ACCEPTs of that majority. The proposals are on the disks of the majority, that of the sender among
+    them, so the slots are ordered.
+    """
 
 
 @value
@@ -312,7 +328,9 @@ class Confirmed:
 
 VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
 """Kinds of messages by which a server binds itself."""
-FrequentMessage = ClientUpdate | Proposal | Accept
+Votes = Accept | Ordered
+"""A vote of one server, or a message that stands for the votes of a majority."""
+FrequentMessage = ClientUpdate | Proposal | Accept | Ordered
 """The messages that a server gets for each command."""
 RareMessage = (
     ViewChange

@@ -9,6 +9,9 @@ passed.
 Why safe: a vote that leaves late is the same as a vote that the network has delayed, and a vote leaves the server only
 after it has passed the gate.
 
+Departure 56: in a cluster of five servers or more, votes go to the leader alone, at once. What is kept then is the
+ORDERED of the leader, which stands for the votes.
+
 Departure 27: there is no multicast. A message to all servers is one frame to each of them.
 """
 
@@ -21,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.interfaces import ITracer, ITransport
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Accept, Message
+from pfsb.paxos.messages import Message, NamedBatches, Votes
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.window import Window
@@ -31,9 +34,9 @@ _NEARLY = 0.9
 
 
 class WaitingVotes(NamedTuple):
-    """Votes (ACCEPTs of one view) that wait to be sent to one server."""
+    """Votes that wait to be sent to one server: an ACCEPT or, from a leader that tells what is ordered, an ORDERED."""
 
-    votes: Accept
+    votes: Votes
     since: float
     """Time by the clock at which the first of the votes began to wait."""
 
@@ -65,7 +68,7 @@ class Outbound:
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         """Send messages to server `to`, or to all other servers if `to` is None."""
-        if to is None and len(messages) == 1 and isinstance(messages[0], Accept):
+        if to is None and len(messages) == 1 and isinstance(messages[0], NamedBatches):
             self._send_votes(messages[0])
         elif to is None:
             self._send_to_all(messages)
@@ -79,7 +82,7 @@ class Outbound:
             self._call.cancel()
             self._call = None
 
-    def _send_votes(self, votes: Accept) -> None:
+    def _send_votes(self, votes: Votes) -> None:
         lazy = self.may_wait_for(votes)
         if not lazy:
             self._send_to_all([votes])
@@ -90,7 +93,7 @@ class Outbound:
             else:
                 self._transmit([*self.take_kept(server_id), votes], server_id)
 
-    def may_wait_for(self, votes: Accept) -> list[int]:
+    def may_wait_for(self, votes: Votes) -> list[int]:
         """The servers to which these votes may be sent late: they need the votes only to execute a slot that is ordered
         anyway."""
         if self._seconds <= 0:
@@ -98,7 +101,7 @@ class Outbound:
         leader, peers = self._membership.leader_of(votes.view), self._peers
         return [i for i in self._others if i != leader and not peers[i].has_clients]
 
-    def keep_votes(self, server_id: int, votes: Accept) -> None:
+    def keep_votes(self, server_id: int, votes: Votes) -> None:
         """Keep votes until the next frame to `server_id` is sent, or until they have waited for `lazy_seconds`.
 
         Votes of an earlier view that still wait for that server are dropped: a server that can use votes of the later

@@ -11,7 +11,7 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.start_number import are_of_two_copies
+from pfsb.paxos.start_number import are_of_two_copies, start_on_disk
 
 NEVER = float("-inf")
 OVERTAKEN_PERIODS = 2
@@ -21,6 +21,10 @@ that tells an earlier state is taken for one that was late on its way.
 A running peer tells its latest state with each ALIVE. So if no frame has told that state for longer, an earlier state
 shows that the peer was started with less on its disk than it had.
 """
+STEP_BELIEVED = 1_024
+"""Maximum number of groups by which the log position in a single frame, one with a vote that counts, may be above the
+highest one that two frames have told, to be noted at once. A server writes far fewer groups between two frames; a wrong
+position is rarely as near."""
 SILENT_ALIVES = 2.5
 """How long, in periods of ALIVE, a server must be silent so that its next frame counts as a return. Within this time,
 two of its ALIVEs were due and did not come."""
@@ -53,6 +57,9 @@ class Peer:
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
     position or a higher one."""
+    voted_in: int = 0
+    """The start number of the peer in which a vote of it has counted here, and the log position of that vote was given
+    to the disk of this server; 0: none since this server's start."""
     next_start: int = 0
     """A later start number that one frame has told; 0: none. It becomes `start` when another frame tells it."""
     next_position: int = 0
@@ -73,6 +80,9 @@ class Peers:
         self.on_incarnation: Callable[[int], None] = lambda _: None
         """Called in a turn with the id of a peer that has begun a later incarnation, before the frame that shows it is
         handled."""
+        self.on_first_vote: Callable[[int, int], None] = lambda *_: None
+        """Called in a turn with the id of a peer and a log position, when a vote of the peer counts that was told with
+        this position, unless `Peer.voted_in` names the present start of the peer."""
         self._silence = SILENT_ALIVES * settings.alive_seconds
         self.on_return: Callable[[], None] = lambda: None
         """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
@@ -87,7 +97,7 @@ class Peers:
     def remember(self, record: PeerRecord) -> None:
         """Take over what is on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
-        peer.start = record.incarnation
+        peer.start = start_on_disk(record.incarnation)
         peer.position = peer.told_twice = peer.claimed_position = record.position
 
     def note_frame(self, server_id: int, start: int, position: int) -> bool:
@@ -123,14 +133,18 @@ class Peers:
         return True
 
     def believe(self, server_id: int, position: int) -> None:
-        """Departure 54: note the log position that was told by a frame in which a vote counts.
+        """Departure 54: note the log position that was told by a frame in which a vote counts. Called in a turn, when
+        the vote has been stored.
 
-        No second frame need tell it: a forged vote does more harm than to silence a server. So a storage
-        that comes back without that vote is refused, even if no later frame was sent.
+        No second frame need tell it, if it is a small step above what two frames have told (`STEP_BELIEVED`): a forged
+        vote that counts does more harm than to silence a server. So a storage that comes back without that vote is
+        refused, even if no later frame was sent.
         """
         peer = self.by_id[server_id]
-        if position > peer.position:
+        if peer.position < position <= peer.told_twice + STEP_BELIEVED:
             peer.position = position
+        if peer.voted_in != peer.start:
+            self.on_first_vote(server_id, position)
 
     def waits_for_second(self, server_id: int, start: int) -> bool:
         """Whether one frame of this later start of a peer has come, so that the next one makes it the present one."""

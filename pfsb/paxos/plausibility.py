@@ -26,6 +26,7 @@ from pfsb.paxos.messages import (
     DataEntry,
     GloballyOrderedUpdate,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     ReadIndex,
@@ -76,7 +77,9 @@ class Plausibility:
 
     def _is_plausible(self, message: Message, sender: int) -> bool:
         match message:
-            case Accept(view=view) | Confirm(view=view) | Confirmed(view=view) | ViewChange(attempted=view):
+            case Accept(view=view) | Ordered(view=view) | Confirm(view=view) | Confirmed(view=view):
+                return self.view(view, sender)
+            case ViewChange(attempted=view):
                 return self.view(view, sender)
             case VCProof(installed=view):
                 return self.view(view, sender)

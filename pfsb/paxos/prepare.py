@@ -106,15 +106,18 @@ class PrepareHandler(Handler):
             if server_id not in begun or self.requests.is_silent(server_id):
                 self.send_prepare(server_id)
 
-    def on_prepare_ok(self, message: PrepareOK) -> None:
+    def on_prepare_ok(self, message: PrepareOK) -> bool:
         """Figure 7, Block C: store a promise and apply its data list; lead when a majority has promised.
 
         Applying the data list is Figure 5, lines C5-C6; the rest of that block is `DataStructures.apply_prepare_ok`.
 
         Departure 47: the leader asks for the next parts as soon as one arrives, and each new part of a long promise
         starts the Progress_Timer again, so that the timer does not expire as long as parts arrive.
+
+        Returns whether the promise, or the part of it, was stored, and was not before.
         """
-        if self._data.apply_prepare_ok(message):
+        is_new = self._data.apply_prepare_ok(message)
+        if is_new:
             for entry in message.data_list:
                 self._compare_with_held(entry, message.server_id)
                 self.apply_entry(entry)
@@ -124,6 +127,7 @@ class PrepareHandler(Handler):
         if message.parts > 1 and self._data.server.state is State.LEADER_ELECTION:
             self.requests.answered(message.server_id, message.part, self._clock.seconds())
             self.ask_for_parts()
+        return is_new
 
     def ask_for_parts(self) -> None:
         """Departure 47: ask for parts of promises that have begun to arrive, as many as may be under way.

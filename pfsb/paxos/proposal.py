@@ -52,6 +52,7 @@ class ProposalHandler(Handler):
         self._validity = validity
         self._on_far_ahead = on_far_ahead
         self._on_hole = on_hole
+        self._leader_tells = core.membership.leader_tells
         self.birth = birth
         """The first update of the cluster (Departure 34)."""
         self.on_sent: Callable[[float], None] = lambda now: None
@@ -96,6 +97,8 @@ class ProposalHandler(Handler):
             self._compare(held, message, slot)
         self._accept(held)
         self.vote(held, slot)
+        if slot.told is not None:
+            self._ordering.order_if_told(seq, slot)
         return None
 
     def _compare(self, held: Proposal, message: Proposal, slot: Slot) -> None:
@@ -216,6 +219,8 @@ class ProposalHandler(Handler):
         slot = self._data.apply_proposal(message)
         assert slot is not None, "a leader proposes once a view and slot, and only what is not ordered"
         slot.first_sent_at = slot.sent_at = now = self._clock.seconds()
+        if self._leader_tells:
+            slot.written_at = self._turn.position + 1  # the record is appended in this turn, whose end begins a write
         self.on_sent(now)
         self.batch_bytes.observe(len(message.batch.data))
         self._turn.send_proposal_early(message)
@@ -228,7 +233,16 @@ class ProposalHandler(Handler):
         slot.on_disk = message.batch
 
     def _accept(self, message: Proposal, to: int | None = None) -> None:
+        """Send this server's vote for a proposal to all servers, or to server `to`.
+
+        Departure 56: in a cluster whose leader tells what is ordered, the vote goes to the leader of the proposal's
+        view alone, and the leader sends none.
+        """
         own_id = self._data.server.server_id
+        if self._leader_tells:
+            to = message.server_id
+            if to == own_id:
+                return
         self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest), to)
 
     def vote(self, message: Proposal, slot: Slot) -> None:

@@ -19,6 +19,7 @@ from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.messages import Confirm, Confirmed, ReadIndex, ReadRequest, State
 from pfsb.paxos.round_trip import RoundTrip
+from pfsb.paxos.start_number import start_number
 
 Ready = Callable[[bool], None]
 """Callback of a read, called once, in a turn: with True when this server may answer the read from its own state now,
@@ -135,8 +136,10 @@ class ReadIndexHandler(Handler):
                     read.ready(True)
 
     def request_index(self) -> None:
-        # The number is larger than those of this server's former incarnations, to which answers may be on their way.
-        self._request_number = max(self._request_number, self._data.server.incarnation << 32) + 1
+        # The number is larger than those of this server's former incarnations, to which answers may be on their way,
+        # and in another range than those of a copy of its storage. Half of the mark leaves room for 2**31 requests.
+        server = self._data.server
+        self._request_number = max(self._request_number, start_number(server.incarnation, server.start_mark >> 1)) + 1
         self.requested, self.waiting = self.waiting, []
         self._first_requested_at = self._requested_at = self._clock.seconds()
         self._ask_leader()

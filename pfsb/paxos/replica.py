@@ -36,7 +36,6 @@ from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
-    VOTES,
     Accept,
     Acquainted,
     Alive,
@@ -47,6 +46,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -75,6 +75,7 @@ from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
+from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.turn import Turn
 from pfsb.paxos.update_queue import UpdateQueue
 from pfsb.paxos.update_timers import UpdateTimers
@@ -169,6 +170,7 @@ class Replica:
             birth,
         )
         self.accepts = AcceptHandler(core, self.ordering, window)
+        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )
@@ -220,11 +222,15 @@ class Replica:
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
+        # The leader tells what it orders (Departure 56).
+        if self.membership.leader_tells:
+            self.ordering.on_majority = self.telling.tell
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
         self.turn.due_records = self.log_positions.due_records
         self.peers.on_incarnation = self.log_positions.write_incarnation
+        self.peers.on_first_vote = self.log_positions.write_first_vote
         # Retransmission repeats the messages of handlers that are built before it (Departure 49).
         self.proposals.on_sent = self.retransmission.proposal_sent
         self.election.on_begin = self.retransmission.election_begun
@@ -285,7 +291,12 @@ class Replica:
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
             self._tracer.trace("start", view=found.last_installed, aru=found.local_aru, incarnation=found.incarnation)
-        self.data.server.incarnation, self.data.server.storage_identity = found.incarnation, found.identity
+        server = self.data.server
+        server.incarnation, server.start_mark, server.storage_identity = (
+            found.incarnation,
+            found.start_mark,
+            found.identity,
+        )
         passes = list_digest(found.passes)
         self._transport.start(self, found.identity, self.log_positions.start, self.log_positions.told, passes)
         self.turn.run(self._begin_admission, found.identity)
@@ -352,11 +363,6 @@ class Replica:
     ) -> None:
         self.turn.run(self._receive, sender, identity, messages, start, position)
 
-    def repeated(self, sender: int, identity: bytes, start: int) -> None:
-        # Of the present start it is a late copy, which a network may make of each frame: not worth a turn.
-        if self.membership.identities.get(sender) == identity and start != self.peers.by_id[sender].start:
-            self.turn.run(self.log_positions.refuse, sender, identity, start)
-
     def peer_refused(self, server_id: int) -> None:
         self.turn.run(self.alive.peer_refused, server_id)
 
@@ -381,15 +387,13 @@ class Replica:
             if storage_identity.is_newcomer and not isinstance(message, FOR_NEWCOMERS):
                 line: str | None = "newcomer"
             else:
-                line = self.dispatch(message, sender)
+                line = self.dispatch(message, sender, position)
             if line is not None:
                 self._discard(message, line)
-            elif type(message) in VOTES:
-                self.peers.believe(sender, position)
 
-    def dispatch(self, message: Message, sender: int) -> str | None:
+    def dispatch(self, message: Message, sender: int, position: int = 0) -> str | None:
         """Check a message by Figure 4 and hand it to its handler. Each kind of message has one branch, here or in
-        `_dispatch_rare`.
+        `_dispatch_rare`. `position` is the log position that the sender's frame tells.
 
         Rare messages are checked by `Plausibility` first; to save work, the handlers of frequent ones check numbers
         themselves. Returns the line of Figure 4, or another reason, that discards the message, or None.
@@ -400,8 +404,8 @@ class Replica:
                 line = conflict.accept(data, message)
                 if line is None and message.view > data.views.last_installed:
                     line = self.plausibility.line_against(message, sender)
-                if line is None:
-                    self.accepts.on_accept(message)
+                if line is None and self.accepts.on_accept(message):
+                    self.peers.believe(sender, position)
             case Proposal():
                 if data.server.state is State.LEADER_ELECTION:
                     self.election.rejoin_if_ordering(message)
@@ -410,11 +414,17 @@ class Replica:
                     line = self.proposals.on_proposal(message)
             case ClientUpdate():
                 line = self.client_updates.on_client_update(message, sender)
+            case Ordered():
+                line = conflict.ordered(data, self.membership, message)
+                if line is None and message.view > data.views.last_installed:
+                    line = self.plausibility.line_against(message, sender)
+                if line is None:
+                    self.telling.on_ordered(message)
             case _:
-                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message)
+                line = self.plausibility.line_against(message, sender) or self._dispatch_rare(message, position)
         return line
 
-    def _dispatch_rare(self, message: RareMessage) -> str | None:
+    def _dispatch_rare(self, message: RareMessage, position: int) -> str | None:
         data, membership = self.data, self.membership
         line = None
         match message:
@@ -430,7 +440,8 @@ class Replica:
             case ViewChange():
                 line = conflict.view_change(data, message, progress_timer_set=self.progress_timer.running)
                 if line is None:
-                    self.election.on_view_change(message)
+                    if self.election.on_view_change(message):
+                        self.peers.believe(message.server_id, position)
                 elif data.server.state is State.REG_NONLEADER:
                     self.election.leader_has_left(message)
             case Prepare():
@@ -445,8 +456,8 @@ class Replica:
                 line = conflict.prepare_ok(data, membership, message)
                 if line is None and not self.validity.of_entries(message.data_list):
                     line = INVALID
-                if line is None:
-                    self.prepare.on_prepare_ok(message)
+                if line is None and self.prepare.on_prepare_ok(message):
+                    self.peers.believe(message.server_id, position)
             case GloballyOrderedUpdate():
                 if self.validity.of_batch(message.seq, message.batch):
                     self.ordering.on_globally_ordered_update(message)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pfsb.support.limits import START_MARK_BYTES
 
 MARK_BITS = 8 * START_MARK_BYTES
+HIGHEST_MARK = (1 << MARK_BITS) - 1
 
 
 def start_number(incarnation: int, mark: int) -> int:
@@ -21,6 +22,21 @@ def start_number(incarnation: int, mark: int) -> int:
 def incarnation_of(start: int) -> int:
     """The incarnation of the start with this number."""
     return start >> MARK_BITS
+
+
+def mark_of(start: int) -> int:
+    """The mark of the start with this number."""
+    return start & HIGHEST_MARK
+
+
+def start_on_disk(number: int) -> int:
+    """The start number that a record on disk about another server's storage tells with `number`; 0: none.
+
+    Records of versions before start numbers hold the incarnation alone, which is less than any start number. Its mark
+    is not known. It counts as the highest one: a start with that incarnation is another one, or of a copy, and the next
+    start is a later one.
+    """
+    return start_number(number, HIGHEST_MARK) if 0 < number <= HIGHEST_MARK else number
 
 
 def are_of_two_copies(one: int, other: int) -> bool:

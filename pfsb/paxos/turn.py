@@ -8,9 +8,10 @@ Why safe (Departure 1): a server may count its own vote in the turn that makes i
 the gate after the vote's record. If the server crashes before that, no other server, client or disk has learned
 anything of the turn, so the turn has not happened.
 
-Two kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. The
-leader's PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other
-PROPOSAL ever has its view and sequence number.
+Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
+ORDERED leaves early if its slots are on the leader's disk already (Departure 56). The leader's PROPOSAL is no vote
+(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
+sequence number. ORDERED and PROPOSAL wait for what is noted about the senders of votes (`hold_early`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -30,7 +31,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.messages import Accept, Message, Proposal
+from pfsb.paxos.messages import Alive, Message, NamedBatches, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
@@ -73,16 +74,17 @@ class Outbox:
 
 
 def _gathered(messages: list[tuple[Message, int | None]]) -> dict[int | None, list[Message]]:
-    """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3)."""
+    """Sort messages by destination (None: all other servers), and merge ACCEPTs of one view into one (section 7.3), as
+    well as ORDEREDs."""
     if len(messages) == 1:
         ((message, to),) = messages
         return {to: [message]}
     by_destination: dict[int | None, list[Message]] = {}
     for message, to in messages:
         group = by_destination.setdefault(to, [])
-        if isinstance(message, Accept) and group:
+        if isinstance(message, NamedBatches) and group:
             last = group[-1]
-            if isinstance(last, Accept) and last.view == message.view:
+            if type(last) is type(message) and last.view == message.view:
                 group[-1] = last.joined(message)
                 continue
         group.append(message)
@@ -135,6 +137,8 @@ class Turn:
         without a forced one."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
+        self._held_until = 0
+        """Number of `sync` calls whose records must be on disk before more than ALIVE leaves early (`hold_early`)."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -150,6 +154,14 @@ class Turn:
         else:
             self._must_sync = True
 
+    def hold_early(self) -> None:
+        """Let nothing but ALIVE leave early, of this turn or a later one, until all records forced so far are on disk.
+
+        A PROPOSAL rests on promises, and an ORDERED on votes, and so both rest on what was noted about the senders
+        (Departure 54).
+        """
+        self._held_until = self._position + self._must_sync
+
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
         assert self._running, "messages are sent in a turn"
@@ -157,7 +169,7 @@ class Turn:
 
     def send_early(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, at the end of this turn, without waiting for the disk:
-        only ALIVE, or a PROPOSAL of a view on disk."""
+        only ALIVE, a PROPOSAL of a view on disk, or an ORDERED of slots on disk."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
@@ -307,6 +319,7 @@ class Turn:
         if behind or len(self._behind_the_gate) > 1:
             self._position -= behind
             self.durable_position = 0
+            self._held_until = max(0, self._held_until - behind)
             gate: dict[int, Outbox] = {}
             for position, outbox in self._behind_the_gate:
                 gate.setdefault(position - behind, Outbox()).extend(outbox)
@@ -316,6 +329,8 @@ class Turn:
     def _close(self) -> None:
         if self._early:
             early, self._early = self._early, []
+            if self._held_until > self.durable_position:
+                early = self._only_alive(early)
             self._dispatch(early)
         if self._must_sync:
             self._must_sync = False
@@ -330,6 +345,11 @@ class Turn:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
+
+    def _only_alive(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
+        """The ALIVEs in `early`; the other messages are put into the outbox of this turn instead."""
+        self._outbox.messages[:0] = [each for each in early if not isinstance(each[0], Alive)]
+        return [each for each in early if isinstance(each[0], Alive)]
 
     def _sync(self) -> None:
         self._lazy_waits = False

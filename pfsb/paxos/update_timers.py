@@ -23,8 +23,8 @@ from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.window import Window
 
 LONGEST_WAIT = 4
-"""Maximum length to which the Update_Timer doubles, in units of `update_seconds`: other servers do not remember for
-longer that an update waits (`Demand.note_foreign_update`)."""
+"""Maximum length to which the Update_Timer doubles, in units of `update_seconds`: other servers may not
+remember for longer that an update waits (`Demand.note_foreign_update`)."""
 SLOTS_PATIENCE = 2
 """Minimum length of the Update_Timer while the window is full, in units of the time within which nearly all slots were
 ordered lately: an update may have to wait for a slot to end."""

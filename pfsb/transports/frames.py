@@ -104,22 +104,6 @@ class FrameRefused(Exception):
         self.reason = reason
 
 
-class FrameRepeated(FrameRefused):
-    """Raised for a keyed frame that was here before, or is of an earlier start of its sender than one that was here.
-
-    `sender`, `identity` and `start` are what its header tells: the sender's id, its storage, and the number of its
-    start.
-    """
-
-    def __init__(self, sender: int, identity: bytes, start: int, counter: int) -> None:
-        super().__init__(
-            "replay", f"frame {incarnation_of(start)}/{counter} of server {sender} was here, or is too old"
-        )
-        self.sender = sender
-        self.identity = identity
-        self.start = start
-
-
 class FrameTooLarge(ValueError):
     """Raised for a message that is too large for a frame."""
 
@@ -340,7 +324,9 @@ class FrameCodec:
         if sender not in us.peers:
             raise FrameRefused("sender", f"from server {sender}; our peers are {sorted(us.peers)}")
         if self._flags and not came_in_parts and not self._replays.admit(sender, identity, start, counter):
-            raise FrameRepeated(sender, identity, start, counter)
+            raise FrameRefused(
+                "replay", f"frame {incarnation_of(start)}/{counter} of server {sender} was here, or is too old"
+            )
         try:
             if marks[_TYPE_AT] in _NOTICE_TYPES:
                 return OpenedFrame(sender, identity, start, position, [], decode_notice(marks[_TYPE_AT], body))

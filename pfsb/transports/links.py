@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IFrameReceiver, ITransport
+from pfsb.paxos.messages import Ordered
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import (
     FRAME_BYTES_MAX,
@@ -28,13 +29,12 @@ from pfsb.transports.frames import (
     FrameCodec,
     FrameIdentity,
     FrameRefused,
-    FrameRepeated,
     OpenedFrame,
 )
 from pfsb.transports.notices import Notice
 from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
-from pfsb.transports.wire import LATER, Malformed, encode, encode_later
+from pfsb.transports.wire import LATER, Malformed, encode, encode_any, encode_later
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -251,7 +251,19 @@ class Links:
         try:
             return codec.seal([encode(message) for message in messages], packed_bytes)
         except UNSENDABLE:
+            if messages and isinstance(messages[0], Ordered):
+                return self._sealed_behind_ordered(codec, messages, packed_bytes)
             return self._sealed_one_by_one(codec, messages)
+
+    def _sealed_behind_ordered(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
+        """Pack an ORDERED and the PROPOSALs that follow it into one frame or, if they do not fit, into several."""
+        try:
+            frames = codec.seal([encode_any(message) for message in messages], packed_bytes, later=True)
+        except UNSENDABLE:
+            return self._sealed_one_by_one(codec, messages)
+        if len(frames) == 1:
+            return frames
+        return [*codec.seal([encode_any(messages[0])], later=True), *self._sealed(codec, messages[1:], packed_bytes)]
 
     def _sealed_one_by_one(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
         """Pack each message into a frame of its own; messages that cannot be sent are dropped, the others are kept."""
@@ -309,8 +321,6 @@ class Links:
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
-            if isinstance(refusal, FrameRepeated):
-                self._receiver.repeated(refusal.sender, refusal.identity, refusal.start)
             return
         if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1

@@ -1,7 +1,14 @@
-"""Protection against replayed frames, for clusters with a secret: each frame of a sender is admitted once."""
+"""Protection against replayed frames, for clusters with a secret: each frame of a start of a sender is admitted once.
+
+Which start of a sender counts is not decided here: the protocol does that, since it knows the log positions
+(`Peers.note_frame`). If an older copy of a storage was started some times, and then the right storage is brought back,
+the starts of the copy have higher numbers than the next one of the right storage, whose frames must be admitted all the
+same (Departure 53).
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final
 
 from attrs import define, field
@@ -14,31 +21,29 @@ STORAGES_MAX: Final = 8
 
 An id has more than one storage only if the server's disk was lost or replaced.
 """
+STARTS_MAX: Final = 64
+"""Maximum number of starts remembered for each storage of a server id: those of which a frame was admitted last. A
+frame of an earlier one can be admitted a second time; the protocol handles frames of the present start only."""
 
 _MASK = (1 << WINDOW_FRAMES) - 1
 
 
 @define
 class ReplayWindow:
-    """The frame counters that were received from one storage of a peer, to tell new frames from repeated ones.
+    """The frame counters that were received from one start of a peer, to tell new frames from repeated ones.
 
-    Each counter is admitted once, and only in the latest start seen. A counter that is lower than the highest one by
-    `WINDOW_FRAMES` or more cannot be told from a repeated one, and is refused. The window is kept in memory only, so
-    after a restart the receiver admits replayed frames until the sender's next frame arrives. The protocol is safe with
-    any message delivered late or twice, so this costs time, not safety.
+    Each counter is admitted once. A counter that is lower than the highest one by `WINDOW_FRAMES` or more cannot be
+    told from a repeated one, and is refused. The window is kept in memory only, so after a restart the receiver admits
+    replayed frames until the sender's next frame arrives. The protocol is safe with any message delivered late or
+    twice, so this costs time, not safety.
     """
 
-    start: int = 0
     highest: int = 0
     _seen: int = 0
     """Bits for the counters that were admitted: bit k stands for the counter `highest` - k."""
 
-    def admit(self, start: int, counter: int) -> bool:
-        """Decide whether the frame with this start number and counter is new, and remember that it has come."""
-        if start < self.start:
-            return False
-        if start > self.start:
-            self.start, self.highest, self._seen = start, 0, 0
+    def admit(self, counter: int) -> bool:
+        """Decide whether the frame with this counter is new, and remember that it has come."""
         if counter > self.highest:
             self._advance(counter)
             return True
@@ -57,13 +62,14 @@ class ReplayWindow:
 
 @define
 class ReplayGuard:
-    """The replay windows of all peers: one window for each pair of server id and storage identity.
+    """The replay windows of all peers: one window for each start of each storage of each server id.
 
-    One window for each id would not do: a server that lost its disk counts its starts from 1 again. Its frames must be
-    admitted, so that it can be told that its storage is not the one known under its id (Departure 12).
+    A server that lost its disk counts its starts from 1 again. Its frames must be admitted, so that it can be told that
+    its storage is not the one known under its id (Departure 12).
     """
 
-    _windows: dict[int, dict[bytes, ReplayWindow]] = field(factory=dict)
+    _windows: dict[int, dict[bytes, OrderedDict[int, ReplayWindow]]] = field(factory=dict)
+    """Server id -> storage identity -> start number -> window, the start of the last frame last."""
 
     def admit(self, sender: int, identity: bytes, start: int, counter: int) -> bool:
         """Decide whether a frame is new, and remember that it has come.
@@ -72,9 +78,17 @@ class ReplayGuard:
         refuse true frames.
         """
         storages = self._windows.setdefault(sender, {})
-        window = storages.get(identity)
-        if window is None:
+        starts = storages.get(identity)
+        if starts is None:
             if len(storages) >= STORAGES_MAX:
                 del storages[next(iter(storages))]
-            window = storages[identity] = ReplayWindow()
-        return window.admit(start, counter)
+            starts = storages[identity] = OrderedDict()
+        window = starts.get(start)
+        if window is None:
+            if len(starts) >= STARTS_MAX:
+                starts.popitem(last=False)
+            window = starts[start] = ReplayWindow()
+        if not window.admit(counter):
+            return False
+        starts.move_to_end(start)
+        return True

@@ -32,6 +32,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -83,10 +84,12 @@ class MessageKind:
     ACQUAINTED: Final = 17
     HEARD: Final = 18
     KNOWN_POSITION: Final = 19
+    ORDERED: Final = 20
 
 
-LATER: Final = KnownPosition
-"""The type of messages that was added to format version 3 after its first use: it travels in frames of its own."""
+LATER: Final = (KnownPosition, Ordered)
+"""The types of messages that were added to format version 3 after its first use: frames with one of them have a type of
+their own."""
 
 
 class Malformed(ValueError):
@@ -112,12 +115,16 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def encode_later(message: KnownPosition) -> bytes:
+def encode_later(message: KnownPosition | Ordered) -> bytes:
     """The bytes of one message of a kind that was added after the first wire format (`LATER`).
 
     Such messages travel in frames of the type `TYPE_LATER_MESSAGES`, in the body of which these bytes stand.
     """
-    row = (MessageKind.KNOWN_POSITION, message.identity, message.start, message.position)
+    row: tuple[object, ...]
+    if isinstance(message, Ordered):
+        row = (MessageKind.ORDERED, message.view, message.seqs, message.digests)
+    else:
+        row = (MessageKind.KNOWN_POSITION, message.identity, message.start, message.position)
     packed: bytes = msgpack.packb(row)
     return packed
 
@@ -164,7 +171,7 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
-        case KnownPosition():
+        case KnownPosition() | Ordered():
             raise OtherFrame("this type of message was added later, and travels in a frame of another type")
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
@@ -209,12 +216,7 @@ def decode(sender: int, row: object) -> Message:
         raise Malformed(f"a message must be an array that starts with its type, not {reprlib.repr(row)}")
     match row:
         case (MessageKind.ACCEPT, view, seqs, digests):
-            voted = _seqs(seqs)
-            if type(digests) is not bytes or len(digests) != len(voted) * DIGEST_BYTES:
-                raise Malformed(
-                    f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
-                )
-            return Accept(sender, checked_number("view", view), voted, digests)
+            return Accept(sender, checked_number("view", view), *_named_batches(seqs, digests))
         case (MessageKind.PROPOSAL, view, seq, data):
             return Proposal(sender, checked_number("view", view, least=1), _seq(seq), _batch(data))
         case (MessageKind.CLIENT_UPDATE, client_id, server_id, timestamp, made_at, payload):
@@ -225,6 +227,8 @@ def decode(sender: int, row: object) -> Message:
                 checked_number("made_at", made_at),
                 _bytes("payload", payload),
             )
+        case (MessageKind.ORDERED, view, seqs, digests):
+            return Ordered(sender, checked_number("view", view, least=1), *_named_batches(seqs, digests))
         case (MessageKind.ALIVE, view, state, local_aru, has_clients, digests):
             return Alive(
                 sender,
@@ -268,6 +272,16 @@ def decode(sender: int, row: object) -> Message:
             return Confirmed(sender, checked_number("view", view, least=1), checked_number("number", number))
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
+
+
+def _named_batches(seqs: object, digests: object) -> tuple[tuple[int, ...], bytes]:
+    """The slots and digests of an ACCEPT or an ORDERED."""
+    voted = _seqs(seqs)
+    if type(digests) is not bytes or len(digests) != len(voted) * DIGEST_BYTES:
+        raise Malformed(
+            f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
+        )
+    return voted, digests
 
 
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:

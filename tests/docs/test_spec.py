@@ -14,9 +14,16 @@ paper_map = load("make_paper_map")
 
 SPEC = DOCS / "spec"
 PAGE = SPEC / "index.rst"
-ROOTS = {"MC": "Next", "PfsbReads": "ReadNext", "Acquaintance": "Next", "Position": "Next", "Epoch": "Next"}
+ROOTS = {
+    "MC": "Next",
+    "PfsbReads": "ReadNext",
+    "PfsbTelling": "TellingNext",
+    "Acquaintance": "Next",
+    "Position": "Next",
+    "Epoch": "Next",
+}
 """Module that TLC is started with -> the definition whose disjuncts are its actions."""
-GROUPS = ("Next", "Regular", "Reading")
+GROUPS = ("Next", "Regular", "TellingRegular", "Reading")
 """Definitions that are nothing but disjunctions of actions."""
 
 CITATION = re.compile(

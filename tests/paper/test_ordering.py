@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from pfsb.paxos.messages import Accept, ClientUpdate, Prepare, PrepareOK, Proposal, State, ViewChange
+from pfsb.paxos.messages import Accept, ClientUpdate, Ordered, Prepare, PrepareOK, Proposal, State, ViewChange
 from pfsb.paxos.settings import Settings
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
@@ -12,7 +12,7 @@ from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 class NormalCase(ScenarioTestCase):
     def test_one_update_from_client_to_reply(self) -> None:
         """Figure 1: the client's server forwards, the leader proposes, all accept, all execute, that server replies."""
-        cluster = self.begin(5)
+        cluster = self.begin(4)
         self.sent.clear()
         cluster.submit(3, "a", 1)
         cluster.run_until(self.answered("a"), 0.1)
@@ -22,6 +22,18 @@ class NormalCase(ScenarioTestCase):
         self.assertEqual([(s, to) for s, to, m in self.sent if isinstance(m, Proposal)], [(0, None)])
         votes = [(sender, to) for sender, to, m in self.sent if isinstance(m, Accept)]
         self.assertEqual(sorted(votes), [(i, None) for i in cluster.ids])
+
+    def test_leader_of_five_tells_what_is_ordered(self) -> None:
+        """Section 4.4, Departure 56: all vote to the leader, which tells the others what a majority has accepted."""
+        cluster = self.begin(5)
+        self.sent.clear()
+        cluster.submit(3, "a", 1)
+        cluster.run_until(self.answered("a"), 0.1)
+        self.until_executed(["a"], seconds=0.1)
+        cluster.run(0.05)
+        votes = [(sender, to) for sender, to, m in self.sent if isinstance(m, Accept)]
+        self.assertEqual(sorted(votes), [(i, 0) for i in cluster.ids if i != 0])
+        self.assertEqual({sender for sender, _, m in self.sent if isinstance(m, Ordered)}, {0})
 
     def test_many_updates_share_a_proposal(self) -> None:
         """Section 7.3: what waits while the window is closed goes into few proposals when it opens."""

@@ -11,6 +11,7 @@ from pfsb.paxos.messages import (
     ClientUpdate,
     DataEntry,
     GloballyOrderedUpdate,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -55,6 +56,12 @@ def proposal(server_id: int, view: int, seq: int, *updates: ClientUpdate, time_m
 def accept(server_id: int, view: int, *seqs: int, of: Sequence[Batch] = ()) -> Accept:
     """Votes for the batches `of`; without them a `ReplicaTestCase` names the batches that the replica holds."""
     return Accept(server_id, view, seqs, b"".join(batch.digest for batch in of))
+
+
+def told(server_id: int, view: int, *seqs: int, of: Sequence[Batch] = ()) -> Ordered:
+    """An ORDERED that names the batches `of`; without them a `ReplicaTestCase` names the batches that the replica
+    holds."""
+    return Ordered(server_id, view, seqs, b"".join(batch.digest for batch in of))
 
 
 def ordered(server_id: int, seq: int, *updates: ClientUpdate, time_ms: int = 0) -> GloballyOrderedUpdate:

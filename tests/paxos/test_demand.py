@@ -82,6 +82,14 @@ class IdleFollowerTests(ReplicaTestCase):
         self.assertFalse(self.replica.demand.knows_of_unexecuted_update())
         self.take(ViewChange)
 
+    def test_witnessed_update_is_remembered_as_long_as_the_timer_lasts(self) -> None:
+        """A long Progress_Timer is not restarted by ALIVEs as soon as a few copies of the update are lost."""
+        self.data.timers.progress_seconds = 8.0
+        self.hear_leader()
+        self.receive(FOREIGN, sender=1)
+        self.hear_for(8.2)
+        self.assertSuspects()
+
     def test_witnessed_update_is_settled_by_its_execution(self) -> None:
         """Departure 10: only unexecuted updates count."""
         self.receive(FOREIGN, sender=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import Accept, Heard, Prepare, PrepareOK, State, ViewChange
 from pfsb.paxos.records import PeerRecord, Recovered, ViewRecord
 from tests.paxos.case import ReplicaTestCase, identity_of
@@ -281,7 +282,17 @@ class WayBackTests(ReplicaTestCase):
         self.assertNotSent(Accept)
 
 
-class IdleWayBackTests(ReplicaTestCase):
+class AlivesTestCase(ReplicaTestCase):
+    """ALIVEs that come one after the other, not at one point in time."""
+
+    def pass_time(self, seconds: float = 0.2) -> None:
+        """Let time pass, of itself one period of ALIVE; what this server repeats meanwhile makes no difference here."""
+        self.advance(seconds)
+        self.take(ViewChange)
+        self.take(Heard)
+
+
+class IdleWayBackTests(AlivesTestCase):
     """Departure 51: back into the installed view without an update, when the view works without this server.
 
     Server 2 of five has suspected server 1, which leads view 1.
@@ -293,14 +304,17 @@ class IdleWayBackTests(ReplicaTestCase):
         self.assertSent(view_change(2, 2))
 
     def hear(self, *followers: int) -> None:
-        """Servers `followers` say twice that they follow server 1, and server 1 that it leads."""
+        """Servers `followers` say twice, one period of ALIVE apart, that they follow server 1, and server 1 that it
+        leads."""
         for _ in range(2):
+            self.pass_time()
             for server_id in followers:
                 self.receive(alive(server_id, 1))
             self.receive(alive(1, 1, State.REG_LEADER))
 
     def follower_says_so_twice(self, server_id: int) -> None:
         self.receive(alive(server_id, 1))
+        self.pass_time()
         self.receive(alive(server_id, 1))
 
     def assertStaysOut(self) -> None:
@@ -360,6 +374,63 @@ class IdleWayBackTests(ReplicaTestCase):
         self.hear(3, 4)
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
+    def test_leader_must_have_said_twice_that_it_leads(self) -> None:
+        """A late ALIVE of a leader that is dead is no way back, whatever its followers have said before they knew."""
+        for server_id in (3, 4, 5):
+            self.follower_says_so_twice(server_id)
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
+        self.pass_time()
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_follower_that_is_not_heard_any_more_counts_no_more(self) -> None:
+        """Server 4 may have died since: then this server's vote may be the one that is needed."""
+        self.follower_says_so_twice(4)
+        self.pass_time(1.1)
+        self.hear(3)
+        self.assertStaysOut()
+        self.receive(alive(4, 1))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_second_copy_of_an_alive_does_not_count(self) -> None:
+        """A network may deliver a frame twice: that the view works is to be seen at two points in time."""
+        for seconds in (0.0, 0.05):
+            self.pass_time(seconds)
+            for server_id in (3, 4):
+                self.receive(alive(server_id, 1))
+            self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
+        self.pass_time(0.06)
+        for server_id in (3, 4):
+            self.receive(alive(server_id, 1))
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_server_whose_disk_hangs_does_not_go_back(self) -> None:
+        """Updates and votes are discarded meanwhile, so the leader may be one to replace. ALIVEs from that time do not
+        count later, either."""
+        trouble = self.patch(self.replica.disk_watch, "find_trouble", lambda: DiskTrouble.HANGS)
+        self.hear(3, 4)
+        self.hear(3, 4)
+        self.assertIs(self.replica.turn.trouble, DiskTrouble.HANGS)
+        self.assertStaysOut()
+        trouble.restore()
+        self.pass_time()
+        self.assertIs(self.replica.turn.trouble, None)
+        self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertStaysOut()
+        self.hear(3, 4)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
+    def test_server_whose_disk_is_full_goes_back(self) -> None:
+        """The clients of such a server may read again."""
+        self.storage.is_full = True
+        self.hear(3, 4)
+        self.assertIs(self.replica.turn.trouble, DiskTrouble.FULL)
+        self.assertIs(self.data.server.state, State.REG_NONLEADER)
+
     def test_one_alive_of_each_server_is_not_enough(self) -> None:
         """Servers that have just begun to vote may have sent it before."""
         for server_id in (3, 4, 5):
@@ -384,6 +455,7 @@ class IdleWayBackTests(ReplicaTestCase):
     def test_leader_of_another_view_is_no_way_back(self) -> None:
         """Safety: only Last_Installed may be joined again."""
         for view in (6, 6, 11, 11):
+            self.pass_time()
             for server_id in (3, 4, 5):
                 self.receive(alive(server_id, view))
             self.receive(alive(1, view, State.REG_LEADER))
@@ -404,24 +476,26 @@ class IdleWayBackTests(ReplicaTestCase):
         self.follower_says_so_twice(4)
         self.receive(alive(1, 1, State.REG_LEADER))
         self.assertStaysOut()
+        self.pass_time()
         self.receive(alive(1, 1, State.REG_LEADER))
         self.assertIs(self.data.server.state, State.REG_NONLEADER)
 
 
-class OwnViewTests(ReplicaTestCase):
+class OwnViewTests(AlivesTestCase):
     def test_leader_does_not_go_back_to_the_view_that_it_led(self) -> None:
         """G10: whatever the others say."""
         self.lead(view=2)
         self.expire_progress_timer()
         self.assertSent(view_change(2, 3))
         for _ in range(3):
+            self.pass_time()
             for server_id in (1, 3, 4, 5):
                 self.receive(alive(server_id, 2))
                 self.receive(alive(server_id, 2, State.REG_LEADER))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
 
 
-class NewcomerTests(ReplicaTestCase):
+class NewcomerTests(AlivesTestCase):
     introduced = False
     starts = False
 
@@ -433,13 +507,14 @@ class NewcomerTests(ReplicaTestCase):
         self.assertTrue(self.replica.storage_identity.is_newcomer)
         self.take(Heard)
         for _ in range(3):
+            self.pass_time()
             for server_id in (3, 4, 5):
                 self.receive(alive(server_id, 1))
             self.receive(alive(1, 1, State.REG_LEADER))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
 
 
-class DeniedVoteTests(ReplicaTestCase):
+class DeniedVoteTests(AlivesTestCase):
     """Departure 52: a vote is forgotten when its sender says twice that it leads or follows an earlier view."""
 
     def test_vote_of_a_leader_that_goes_on_is_forgotten(self) -> None:
@@ -449,6 +524,9 @@ class DeniedVoteTests(ReplicaTestCase):
         self.receive(alive(1, 1, State.REG_LEADER))
         self.assertEqual(self.replica.election.attempted_by_leader(), 101)
         self.receive(alive(1, 1, State.REG_LEADER))
+        self.assertEqual(self.replica.election.attempted_by_leader(), 101, "a second copy denies nothing")
+        self.pass_time(0.1)
+        self.receive(alive(1, 1, State.REG_LEADER))
         self.assertEqual(self.replica.election.attempted_by_leader(), 0)
         self.expire_progress_timer()
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 2)})
@@ -457,6 +535,7 @@ class DeniedVoteTests(ReplicaTestCase):
         """An ALIVE may be overtaken by the vote; a second one hardly is, since the vote is repeated more often."""
         self.follow(view=1)
         for _ in range(3):
+            self.pass_time(0.1)
             self.receive(view_change(1, 101))
             self.receive(alive(1, 1, State.REG_LEADER))
         self.assertEqual(self.replica.election.attempted_by_leader(), 101)
@@ -466,6 +545,7 @@ class DeniedVoteTests(ReplicaTestCase):
         self.follow(view=1)
         self.receive(view_change(1, 101))
         for _ in range(3):
+            self.pass_time(0.1)
             self.receive(alive(1, 1, State.REG_LEADER))
             self.receive(alive(1, 1, State.LEADER_ELECTION))
         self.assertEqual(self.replica.election.attempted_by_leader(), 101)
@@ -475,6 +555,7 @@ class DeniedVoteTests(ReplicaTestCase):
         self.receive(view_change(3, 6))
         self.receive(alive(3, 1))
         self.assertIn(3, self.data.views.vc)
+        self.pass_time()
         self.receive(alive(3, 1))
         self.assertNotIn(3, self.data.views.vc)
         self.receive(view_change(4, 6))
@@ -487,6 +568,7 @@ class DeniedVoteTests(ReplicaTestCase):
         """Server 3 has installed view 6 before this server, which may lack a vote to do so."""
         self.receive(view_change(3, 6))
         for _ in range(3):
+            self.pass_time()
             self.receive(alive(3, 6))
         self.assertIn(3, self.data.views.vc)
         self.take(ViewChange)

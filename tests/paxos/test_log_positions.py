@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.log_positions import DOUBT_PERIODS, SILENCE_PERIODS, WORDS_BELIEVED, StorageWentBack
-from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, ReconciliationRequest, State, ViewChange
+from pfsb.paxos.messages import (
+    Acquainted,
+    Alive,
+    Heard,
+    KnownPosition,
+    PrepareOK,
+    ReconciliationRequest,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.start_number import start_number
 from pfsb.paxos.turn import SYNCS_PER_NOTE
 from tests.paxos.case import ReplicaTestCase, identity_of
-from tests.paxos.messages import accept, view_change
+from tests.paxos.messages import accept, prepare_ok, view_change
 
 
 def state(server_id: int, incarnation: int, position: int) -> KnownPosition:
@@ -63,23 +72,38 @@ class RefusalTests(ReplicaTestCase):
         self.assertTrue(self.replica.progress_timer.running, "three of five vote for view 1")
         self.take(ViewChange)
 
-    def test_keyed_frame_of_an_earlier_start_is_answered_although_the_transport_keeps_it(self) -> None:
-        """Departure 53: all frames of an older copy may be taken for repetitions."""
-        for start in (start_number(3, 7), start_number(4, 5)):
-            self.replica.repeated(3, identity_of(3), start)
-            self.assertSent(KnownPosition(2, identity_of(3), start_number(4, 7), 100), to=3)
-            self.advance(self.settings.alive_seconds)
-        self.replica.repeated(3, identity_of(3), start_number(4, 7))
-        self.replica.repeated(3, b"stranger", start_number(3, 7))
-        self.assertNotSent(KnownPosition)
-        self.take(ViewChange)
-
     def test_vote_that_counts_makes_its_position_known(self) -> None:
-        """Departure 54: no later frame may tell it. A vote that Figure 4 discards does not."""
-        self.replica.receive(3, identity_of(3), [accept(3, 2**30, 1)], start_number(4, 7), 120)
-        self.assertEqual(self.replica.peers.by_id[3].position, 100)
-        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(4, 7), 130)
-        self.assertEqual(self.replica.peers.by_id[3].position, 130)
+        """Departure 54: no later frame may tell it. A vote that is discarded or not stored does not, nor one that was
+        stored before, nor one with a position that is far from what two frames have told: a forged frame with such a
+        vote, which does no other harm, would stop server 3 at its next start."""
+        for message, position, known in (
+            (accept(3, 2**30, 1), 120, 100),
+            (accept(3, 1, 2**30), 120, 100),
+            (accept(3, 1, 1), 2**62, 100),
+            (view_change(3, 1), 120, 120),
+            (accept(3, 1, 1), 120, 120),
+        ):
+            self.setUp()
+            self.replica.receive(3, identity_of(3), [message], start_number(4, 7), position)
+            self.assertEqual(self.replica.peers.by_id[3].position, known, message)
+            self.replica.receive(3, identity_of(3), [message], start_number(4, 7), 2**62)
+            self.assertLessEqual(self.replica.peers.by_id[3].position, max(position, known), message)
+            self._after_event()
+            self.take(ViewChange)
+
+
+class PromiseTests(ReplicaTestCase):
+    """Server 2 of five prepares view 2."""
+
+    def test_promise_that_counts_makes_its_position_known(self) -> None:
+        """Departure 54: each part of it that is stored counts, and no part does so twice."""
+        self.begin_prepare_phase(view=2)
+        for part, position, known in ((0, 7, 7), (0, 8, 7), (1, 9, 9), (1, 12, 9)):
+            message = prepare_ok(5, 2, part=part, parts=3)
+            self.replica.receive(5, identity_of(5), [message], 0, position)
+            self.assertEqual(self.replica.peers.by_id[5].position, known)
+        self._after_event()
+        self.take(PrepareOK)
 
 
 class NoteTests(ReplicaTestCase):
@@ -118,6 +142,38 @@ class NoteTests(ReplicaTestCase):
             list(self.replica.log_positions.due_records()), [PeerRecord(3, identity_of(3), start_number(1, 7), 7)]
         )
         self.flushLoggedErrors()
+        self.take(ViewChange)
+
+    def test_position_of_the_first_vote_is_on_disk_before_anything_leaves_that_rests_on_it(self) -> None:
+        """Departure 54: otherwise a restart of this server forgets it, and a copy from before the start that voted is
+        taken, once it has been started so often that its incarnation is a later one."""
+        self.frames((2, 9), (2, 9), (2, 30))
+        self.take_records(PeerRecord)
+        self.hold_syncs = True
+        self.replica.receive(3, identity_of(3), [view_change(3, 1)], start_number(2, 7), 30)
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), start_number(2, 7), 30)])
+        self.assertNotSent(ViewChange)
+        self.storage.finish_all()
+        self.assertSent(ViewChange(2, 1), to=3)
+        self.hold_syncs = False
+        self.replica.receive(3, identity_of(3), [accept(3, 1, 1)], start_number(2, 7), 31)
+        self.assertEqual(self.take_records(PeerRecord), [], "later positions go with other records")
+        self.frames((3, 31), (3, 31))
+        self.take_records(PeerRecord)
+        self.replica.receive(3, identity_of(3), [accept(3, 1, 2)], start_number(3, 7), 32)
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), start_number(3, 7), 32)])
+        self._after_event()
+        self.take(ViewChange)
+
+    def test_first_vote_with_a_position_that_is_not_believed_does_not_count_as_the_first(self) -> None:
+        """The next one brings the position to disk."""
+        self.frames((2, 9), (2, 9))
+        self.take_records(PeerRecord)
+        self.replica.receive(3, identity_of(3), [accept(3, 1, 1)], start_number(2, 7), 5_000)
+        self.assertEqual(self.take_records(PeerRecord), [])
+        self.replica.receive(3, identity_of(3), [accept(3, 1, 2)], start_number(2, 7), 5_001)
+        self.assertEqual(self.take_records(PeerRecord), [PeerRecord(3, identity_of(3), start_number(2, 7), 5_001)])
+        self._after_event()
         self.take(ViewChange)
 
     def test_nothing_is_written_for_the_sake_of_a_note(self) -> None:

@@ -6,7 +6,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.peers import OVERTAKEN_PERIODS, Peers
+from pfsb.paxos.peers import OVERTAKEN_PERIODS, STEP_BELIEVED, Peers
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.start_number import incarnation_of, start_number
@@ -51,6 +51,28 @@ class NoteTests(SynchronousTestCase):
         self.clock.advance(SILENCE)
         self.assertEqual(self.note((1, 8), (1, 8), (1, 8)), [True] * 3, "late, or overtaken by the only vote")
         self.assertNoted(1, 9)
+
+    def test_position_with_a_vote_is_noted_at_once_only_if_it_is_near(self) -> None:
+        """Departure 54: a forged frame with a vote may tell any position, and its server would be refused for it."""
+        self.note((1, 7), (1, 7))
+        for position, noted in ((8 + STEP_BELIEVED, 7), (1 << 62, 7), (7 + STEP_BELIEVED, 7 + STEP_BELIEVED)):
+            self.peers.believe(2, position)
+            self.assertNoted(1, noted)
+        self.peers.believe(2, 8 + STEP_BELIEVED)
+        self.assertNoted(1, 7 + STEP_BELIEVED)
+
+    def test_first_vote_of_a_start_is_told_until_it_is_written(self) -> None:
+        """Departure 54: the handler writes its position to disk."""
+        told: list[int] = []
+        self.peers.on_first_vote = lambda _, position: told.append(position)
+        self.note((1, 7), (1, 7))
+        self.peers.believe(2, 9)
+        self.peers.believe(2, 9)
+        self.peer.voted_in = self.peer.start
+        self.peers.believe(2, 10)
+        self.note((2, 10), (2, 10))
+        self.peers.believe(2, 10)
+        self.assertEqual(told, [9, 9, 10])
 
     def test_start_of_another_copy_is_refused(self) -> None:
         """Departure 53: it has the incarnation of the start that is known, and another mark, lower or higher."""
@@ -135,3 +157,9 @@ class NoteTests(SynchronousTestCase):
         self.peers.remember(PeerRecord(2, b"disk-002", start_number(4, 7), 100))
         self.assertEqual(self.note((4, 99), (5, 99), (3, 100)), [False] * 3)
         self.assertEqual(self.note((4, 100)), [True])
+
+    def test_state_on_disk_of_a_version_without_start_numbers_is_known(self) -> None:
+        """Departure 53: its record tells the incarnation alone. Each start with that incarnation may be of a copy."""
+        self.peers.remember(PeerRecord(2, b"disk-002", 4, 100))
+        self.assertEqual(self.note((3, 100), (4, 100), (4, 100), (5, 99), (5, 99)), [False] * 5)
+        self.assertEqual(self.note((5, 100), (5, 100)), [False, True])

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, Message, State, VCProof
+from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, Message, Ordered, State, VCProof
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Recovered, ViewRecord
@@ -164,6 +164,28 @@ class EarlyTests(TurnTestCase):
         self.assertLeft()
         self.storage.finish_sync()
         self.assertLeft(proposal(2, 1, 1))
+
+    def test_proposal_and_ordered_wait_for_what_is_noted_about_voters(self) -> None:
+        """Departure 54: they rest on promises and votes. An ALIVE does not, and later messages need not wait."""
+        self.turn.durable.last_installed = self.data.views.last_installed = 1
+
+        def event() -> None:
+            self.turn.send_proposal_early(proposal(2, 1, 1))
+            self.turn.append(PeerRecord(3, identity_of(3), 4, 5))
+            self.turn.hold_early()
+            self.turn.send_early(alive(2, 1))
+            self.turn.send(accept(2, 1, 1))
+
+        self.turn.run(event)
+        ordered = Ordered(2, 1, (1,), batch().digest)
+        self.turn.run(self.turn.send_early, ordered)
+        self.assertLeft(alive(2, 1))
+        self.storage.finish_sync()
+        sent = [alive(2, 1), proposal(2, 1, 1), accept(2, 1, 1), ordered]
+        self.assertLeft(*sent)
+        self.say(accept(2, 1, 2), FORCED)
+        self.turn.run(self.turn.send_proposal_early, proposal(2, 1, 3))
+        self.assertLeft(*sent, proposal(2, 1, 3))
 
 
 class LazyTests(TurnTestCase):

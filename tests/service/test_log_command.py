@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.paxos.start_number import start_number
 from pfsb.service.log_command import Options, run
 from pfsb.storage.log.segments import segment_path
 from tests.storage.support import Server, batch, ordered_to, slot_records
@@ -32,7 +33,11 @@ class LogCommandTests(SynchronousTestCase):
         self.identity = server.storage.recover().identity
         server.write(ViewRecord(5, 4), *ordered_to(2), PeerRecord(1, b"disk-001", 3, 99))
         server.write(ProposalRecord(3, 4, batch("three")), OrderedRecord(4, batch("four")))
-        server.write(ProposalRecord(3, 5, batch("THREE")), AruRecord(2))
+        server.write(
+            ProposalRecord(3, 5, batch("THREE")),
+            AruRecord(2),
+            PeerRecord(0, b"disk-000", start_number(5, 0x1A2B3C), 120),
+        )
         server.storage.close()
 
     def run_command(self, *words: str) -> tuple[str, str, int]:
@@ -73,6 +78,8 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual([group["group"] for group in groups], [1, 2, 3, 4])
         self.assertEqual(groups[0]["incarnation"], 1)
         self.assertEqual(groups[1]["peers"], {"1": {"identity": b"disk-001".hex(), "incarnation": 3, "position": 99}})
+        known = {"identity": b"disk-000".hex(), "incarnation": 5, "mark": "001a2b3c", "position": 120}
+        self.assertEqual(log["peers"]["0"], known)
         slot = {"seq": 3, "view": 5, "bytes": 5, "digest": batch("THREE").digest.hex()}
         self.assertEqual(groups[3]["slots"], [slot])
         self.assertEqual((log["position"], log["last_installed"], log["members"]), (4, 4, [0, 1, 2, 3]))
@@ -91,7 +98,10 @@ class LogCommandTests(SynchronousTestCase):
         self.assertEqual(self.query(path, "SELECT * FROM views"), [(5, 4, 2, 4)])
         self.assertEqual(self.query(path, "SELECT number, slots FROM groups"), [(1, 0), (2, 2), (3, 2), (4, 1)])
         self.assertEqual(self.query(path, "SELECT first_group, last_group FROM segments"), [(1, 4)])
-        self.assertEqual(self.query(path, "SELECT * FROM peers"), [(1, b"disk-001".hex(), 3, 99)])
+        self.assertEqual(
+            self.query(path, "SELECT incarnation, mark, position FROM peers ORDER BY server_id"),
+            [(5, "001a2b3c", 120), (3, None, 99)],
+        )
         again = self.assertRaises(usage.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
         self.assertIn("exists already", str(again))
 

@@ -79,12 +79,16 @@ class EncodingTests(SynchronousTestCase):
 
 class ClientIdTests(SynchronousTestCase):
     def test_anonymous_session_has_an_id_of_its_own(self) -> None:
-        """Server, storage, incarnation and connection together make an id that is never used again."""
+        """Server, storage, incarnation, mark and connection together make an id that is never used again."""
         servers = [
-            ServerData(s, incarnation=i, storage_identity=d) for s in (1, 11) for i in (1, 11) for d in (b"a", b"b")
+            ServerData(s, incarnation=i, start_mark=mark, storage_identity=d)
+            for s in (1, 11)
+            for i in (1, 11)
+            for mark in (1, 17)
+            for d in (b"a", b"b")
         ]
         ids = {bundle.anonymous(server.incarnation_name, c) for server in servers for c in (1, 11)}
-        self.assertEqual(len(ids), 16)
+        self.assertEqual(len(ids), 32)
         self.assertEqual({each[0] for each in ids}, {bundle.ANONYMOUS})
 
 

@@ -17,6 +17,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -75,6 +76,12 @@ def accepts(draw: st.DrawFn) -> Accept:
     return Accept(SENDER, draw(numbers), slots, draw(st.binary(min_size=size, max_size=size)))
 
 
+@st.composite
+def told(draw: st.DrawFn) -> Ordered:
+    voted = draw(accepts())
+    return Ordered(SENDER, draw(views), voted.seqs, voted.digests)
+
+
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
@@ -83,6 +90,7 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     PrepareOK: prepare_oks(),
     Proposal: st.builds(Proposal, st.just(SENDER), views, seqs, batches),
     Accept: accepts(),
+    Ordered: told(),
     GloballyOrderedUpdate: ordered_updates,
     Alive: st.builds(Alive, st.just(SENDER), numbers, st.sampled_from(State), numbers, st.booleans(), digests),
     ReconciliationRequest: reconciliation_requests(),

@@ -20,9 +20,6 @@ class NotingReceiver:
     storages: list[tuple[int, int]] = field(factory=list)
     """(start number, position) of the sender's storage in each of the frames."""
     refusals: list[int] = field(factory=list)
-    repetitions: list[tuple[int, bytes, int]] = field(factory=list)
-    """(sender, its storage identity, its start number) of each frame that was not handled, since it was here before or
-    is too old."""
 
     @property
     def messages(self) -> list[Message]:
@@ -33,9 +30,6 @@ class NotingReceiver:
     ) -> None:
         self.frames.append((sender, identity, list(messages)))
         self.storages.append((start, position))
-
-    def repeated(self, sender: int, identity: bytes, start: int) -> None:
-        self.repetitions.append((sender, identity, start))
 
     def peer_refused(self, server_id: int) -> None:
         self.refusals.append(server_id)

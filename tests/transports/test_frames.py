@@ -299,11 +299,13 @@ class SecretTests(FrameTestCase):
         taken = [receiver.open(frame).messages[0] for frame in reversed(frames)]
         self.assertEqual(taken, [accept(seq) for seq in range(5, 0, -1)])
 
-    def test_frame_of_an_earlier_start_is_a_replay(self) -> None:
-        """After a restart of its sender, no older frame is taken."""
-        receiver = codec(RECEIVER, secret=SECRET)
+    def test_frame_of_an_earlier_start_is_a_replay_only_if_it_was_here(self) -> None:
+        """The right storage may be back after a copy of it, with a lower start number; the protocol knows which
+        counts."""
+        receiver, earlier = codec(RECEIVER, secret=SECRET), one_frame(codec(SENDER, secret=SECRET, start=1))
         receiver.open(one_frame(codec(SENDER, secret=SECRET, start=2)))
-        self.assertRefused(receiver, one_frame(codec(SENDER, secret=SECRET, start=1)), "replay")
+        self.assertEqual(receiver.open(earlier).start, 1)
+        self.assertRefused(receiver, earlier, "replay")
 
     def test_forged_frame_does_not_move_the_window(self) -> None:
         """A forger could otherwise silence a server with one high counter."""

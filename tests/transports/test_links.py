@@ -10,10 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import ITransport
-from pfsb.paxos.messages import ClientUpdate, Message, ViewChange
+from pfsb.paxos.messages import DIGEST_BYTES, ClientUpdate, Message, Ordered, ViewChange
 from pfsb.transports import links as links_module
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import FrameIdentity, cluster_digest
+from pfsb.transports.frames import TYPE_LATER_MESSAGES, TYPE_MESSAGES, FrameIdentity, cluster_digest
 from pfsb.transports.links import HINT_SECONDS, LOG_SECONDS, Links
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
@@ -78,6 +78,25 @@ class SendTests(LinksTestCase):
         sent = [proposal(b"x" * 40_000, sender=0) for _ in range(3)]
         self.links[0].send(sent, 2)
         self.assertEqual(len(self.carried), 3)
+        self.assertEqual(self.receivers[2].messages, sent)
+
+    def types(self) -> list[int]:
+        return [frame[5] for _, _, frame in self.carried]
+
+    def test_ordered_shares_a_frame_with_proposals(self) -> None:
+        """The frame is of the type for kinds that were added later; one without an ORDERED is not."""
+        told = Ordered(0, 7, (811,), bytes(DIGEST_BYTES))
+        for sent in ([told, proposal(sender=0)], [told], [proposal(sender=0)]):
+            self.links[0].send(sent, 2)
+        self.assertEqual(self.types(), [TYPE_LATER_MESSAGES, TYPE_LATER_MESSAGES, TYPE_MESSAGES])
+        self.assertEqual(self.receivers[2].messages, [told, proposal(sender=0), told, proposal(sender=0)])
+
+    def test_ordered_travels_alone_if_what_follows_is_large(self) -> None:
+        """A frame of PROPOSALs alone has the type that it always has."""
+        told = Ordered(0, 7, (811,), bytes(DIGEST_BYTES))
+        sent = [told, *(proposal(b"x" * 40_000, sender=0) for _ in range(2))]
+        self.links[0].send(sent, 2)
+        self.assertEqual(self.types(), [TYPE_LATER_MESSAGES, TYPE_MESSAGES, TYPE_MESSAGES])
         self.assertEqual(self.receivers[2].messages, sent)
 
     def assertDroppedAlone(self, bad: Message, text: str) -> None:

@@ -88,13 +88,16 @@ class PlainForm:
     def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
         """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
 
-        Returns None if the first line is not plain, or a question that has the option read=stale while the last line
-        has not, or the reverse; and the lines themselves if a command in them would be refused.
+        Returns None if the first line is not plain, and the lines themselves if a command in them would be refused.
         """
         is_numbered = data[start] == _HASH
         is_local = self._has_levels and data.endswith(_STALE_END, start, end)
         expression, (firsts, *places) = self._lines[is_numbered, is_local]
         found = expression.match(data, start, end)
+        if found is None and self._has_levels:  # the first line may be of the other level than the last one
+            is_local = not is_local
+            expression, (firsts, *places) = self._lines[is_numbered, is_local]
+            found = expression.match(data, start, end)
         if found is None:
             return None
         lines = found[0]

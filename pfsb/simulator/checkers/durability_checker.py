@@ -10,6 +10,7 @@ from pfsb.paxos.messages import (
     Batch,
     GloballyOrderedUpdate,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -46,6 +47,11 @@ class DurabilityChecker:
                 self._installed(server_id, message.view, message)
                 for seq, digest in message.votes():
                     self._accepted(server_id, message.view, seq, digest)
+            case Ordered():
+                self._installed(server_id, message.view, message)
+                for seq, digest in message.votes():
+                    self._accepted(server_id, message.view, seq, digest)
+                    self._told(server_id, seq, digest)
             case Alive():
                 self._installed(server_id, message.view, message)
                 aru = self._durable_aru(server_id)
@@ -95,6 +101,13 @@ class DurabilityChecker:
         is_held = slot is not None and slot.view == view and slot.batch.digest == digest
         if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or is_held):
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
+
+    def _told(self, server_id: int, seq: int, digest: bytes) -> None:
+        """Require that a majority of disks holds the batch that an ORDERED names in this slot (Departure 56)."""
+        slots = ((seq <= disk.forgotten, disk.contents.slots.get(seq)) for disk in self.disks.values())
+        holders = sum(forgotten or (slot is not None and slot.batch.digest == digest) for forgotten, slot in slots)
+        text = f"slot {seq}: {holders} disks hold what server {server_id} tells as ordered"
+        require(2 * holders > len(self.disks), text)
 
     def _promised(self, server_id: int, message: PrepareOK) -> None:
         """Require, when all parts of a PREPARE_OK have been sent, that its data list leaves nothing out (G19).

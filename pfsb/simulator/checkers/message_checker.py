@@ -8,6 +8,7 @@ from pfsb.paxos.messages import (
     Alive,
     GloballyOrderedUpdate,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -77,7 +78,7 @@ class MessageChecker:
             case Proposal():
                 self._leads(server_id, message.view)
                 self._proposed(message)
-            case Prepare():
+            case Prepare() | Ordered():
                 self._leads(server_id, message.view)
             case Alive():
                 self._advertises(server_id, message)

@@ -17,6 +17,7 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import (
     Accept,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -45,6 +46,8 @@ REQUIRED: Final = (
     "vote before its proposal",
     "vote travelled with a PROPOSAL",
     "vote sent by the timer",
+    "ORDERED before its proposal",
+    "ORDERED travelled with a PROPOSAL",
     "batch of several updates",
     "update of several sessions",
     "bundle ordered beyond its horizon",
@@ -127,6 +130,8 @@ class Watcher:
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         if len(messages) > 1 and isinstance(messages[0], Accept) and isinstance(messages[1], Proposal):
             self._mark("vote travelled with a PROPOSAL")
+        if len(messages) > 1 and isinstance(messages[0], Ordered) and isinstance(messages[1], Proposal):
+            self._mark("ORDERED travelled with a PROPOSAL")
         for message in messages:
             match message:
                 case Proposal():
@@ -157,6 +162,10 @@ class Watcher:
                 slot = data.ordering.global_history.get(seqs[0])
                 if seqs[0] > data.ordering.local_aru and (slot is None or slot.proposal is None):
                     self.marks.counts["vote before its proposal"] += view == data.views.last_installed
+            case Ordered(view=view, seqs=seqs):
+                slot = data.ordering.global_history.get(seqs[0])
+                if seqs[0] > data.ordering.local_aru and (slot is None or slot.proposal is None):
+                    self.marks.counts["ORDERED before its proposal"] += view == data.views.last_installed
             case Prepare(view=view, local_aru=aru) if view == data.views.last_attempted:
                 ordering = data.ordering
                 oldest = max(ordering.global_history.floor, ordering.local_aru - 2 * replica.window.slots)
@@ -209,7 +218,7 @@ class _Tracer:
         match event:
             case "receive":
                 message = fields["message"]
-                if isinstance(message, Accept | Prepare):
+                if isinstance(message, Accept | Ordered | Prepare):
                     self._watcher.received(self._server_id, message)
             case "state":
                 self._watcher.changed(self._server_id, fields["to"], fields["view"])

@@ -15,7 +15,7 @@ from struct import pack
 
 from attrs import define, field, frozen
 
-from pfsb.paxos.messages import Message
+from pfsb.paxos.messages import Accept, Message, Ordered
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.names import ELSEWHERE, PORT, Route, SimulatedNames
@@ -287,7 +287,13 @@ class SimulatedNetwork:
         selective_link = None if receiver is None else self.selective_links.get((sender, receiver))
         if selective_link is not None and type(message) not in selective_link.kinds:
             return selective_link.others
-        return self.passing_faults.get(type(message)) or self.lasting_faults.get(type(message))
+        kind = type(message)
+        fault = self.passing_faults.get(kind) or self.lasting_faults.get(kind)
+        if fault is None and kind is Ordered:
+            # An ORDERED stands for the votes of a majority, so it suffers from the faults of votes, unless it has some
+            # of its own.
+            return self.passing_faults.get(Accept) or self.lasting_faults.get(Accept)
+        return fault
 
     def lose_frames_under_way(self) -> None:
         """Lose all frames under way. Late frames would disturb a part of the run that expects a healthy network."""

@@ -25,6 +25,7 @@ from pfsb.simulator.defects import (
     reads,
     runs,
     sessions,
+    telling,
     votes,
 )
 from pfsb.simulator.defects.defect import Defect, Plant
@@ -35,6 +36,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         disk,
         disk_troubles,
         votes,
+        telling,
         promises,
         proposals,
         execution,

@@ -39,10 +39,14 @@ def _digests_ignored(process: Any) -> None:
         return bool(len(slot.voters.get(slot.proposal.view, ())) >= ordering.quorum)
 
     override(ordering, "globally_ordered_ready", lambda _: ready)
-    if replica.membership.server_id != DAMAGED:
-        return
+    if replica.membership.server_id == DAMAGED:
+        flip_bits(process)
 
-    @instead_of(replica.proposals, "on_proposal")
+
+def flip_bits(process: Any) -> None:
+    """Let a bit flip in every tenth PROPOSAL that a server takes."""
+
+    @instead_of(process.replica.proposals, "on_proposal")
     def broken(proposal: Callable[[Proposal], None], message: Proposal) -> None:
         proposal(evolve(message, batch=_flipped(message.batch)) if message.seq % 10 == 0 else message)
 

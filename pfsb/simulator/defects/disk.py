@@ -15,13 +15,15 @@ from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Batch, KnownPosition, Message, Prepare, PrepareOK, VCProof
 from pfsb.paxos.ordered_update_queue import DigestChain
 from pfsb.paxos.peers import Peer
-from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record, Recovered, ViewRecord
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, Recovered, ViewRecord
 from pfsb.paxos.start_number import are_of_two_copies, incarnation_of, start_number
 from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.storage.effect import Effect
 from pfsb.storage.memory import MemoryStorage
+from pfsb.transports.frames import HEADER
+from pfsb.transports.links import Links
 
 DEFECTS = Defects()
 
@@ -275,7 +277,7 @@ def _old_copy_unnoticed(process: Any) -> None:
 @DEFECTS.add("positions-not-written", "Departure 43", "what is known of the others' storages is forgotten in a crash")
 def _positions_not_written(process: Any) -> None:
     process.replica.turn.due_records = tuple
-    process.replica.peers.on_incarnation = do_nothing
+    process.replica.peers.on_incarnation = process.replica.peers.on_first_vote = do_nothing
 
 
 @DEFECTS.add("incarnations-not-forced", "Departure 43", "a later incarnation of a peer gets to disk some time later")
@@ -408,9 +410,74 @@ def _copy_does_not_notice(process: Any) -> None:
             take(message)
 
 
+def _drop_frames(process: Any, unless: Callable[[int, int, int], bool]) -> None:
+    """Drop keyed frames of a lower start than the highest one of which a frame has come from the same storage, unless
+    `unless(sender, start, highest)`."""
+    highest: dict[bytes, int] = {}
+
+    def broken(links: Links, frame: bytes, source: object = "") -> None:
+        if links.codec is not None and links.codec.secret is not None and len(frame) >= HEADER.size:
+            *_, sender, identity, start, _counter, _position = HEADER.unpack_from(frame)
+            highest[identity] = max(start, highest.get(identity, 0))
+            if start < highest[identity] and not unless(sender, start, highest[identity]):
+                return
+        Links.frame_arrived(links, frame, source)
+
+    become(process.transport.links, type("_Links", (Links,), {"__slots__": (), "frame_arrived": broken}))
+
+
 @DEFECTS.add("keyed-copy-unanswered", "Departure 53", "a keyed frame of an earlier start is refused without a word")
 def _keyed_copy_unanswered(process: Any) -> None:
-    override(process.replica, "repeated", lambda _: do_nothing)
+    _drop_frames(process, lambda *_: False)
+
+
+@DEFECTS.add("copy-shuts-out", "Departure 53", "a keyed frame is dropped since a copy had a start with a higher number")
+def _copy_shuts_out(process: Any) -> None:
+    peers = process.replica.peers
+    _drop_frames(process, lambda sender, start, _: start <= peers.by_id[sender].start)
+
+
+@DEFECTS.add("old-starts-without-incarnation", "Departure 53", "an incarnation on disk counts as a start number")
+def _old_starts_without_incarnation(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(peers, "remember")
+    def broken(remember: Callable[[PeerRecord], None], record: PeerRecord) -> None:
+        remember(record)
+        peers.by_id[record.server_id].start = record.incarnation
+
+
+@DEFECTS.add("first-vote-not-noted", "Departure 54", "the log position of a first vote gets to disk some time later")
+def _first_vote_not_noted(process: Any) -> None:
+    peers = process.replica.peers
+
+    def broken(server_id: int, _position: int) -> None:
+        peers.by_id[server_id].voted_in = peers.by_id[server_id].start
+
+    peers.on_first_vote = broken
+
+
+@DEFECTS.add("proposals-not-held", "Departure 54", "a PROPOSAL leaves before what is known of those who promised")
+def _proposals_not_held(process: Any) -> None:
+    override(process.replica.turn, "hold_early", lambda _: do_nothing)
+
+
+@DEFECTS.add("dropped-vote-believed", "Departure 54", "a vote that is not stored makes its log position known")
+def _dropped_vote_believed(process: Any) -> None:
+    @instead_of(process.replica.accepts, "on_accept")
+    def broken(accept: Callable[[Accept], bool], message: Accept) -> bool:
+        accept(message)
+        return True
+
+
+@DEFECTS.add("far-position-believed", "Departure 54", "a single frame with a vote makes any log position known")
+def _far_position_believed(process: Any) -> None:
+    peers = process.replica.peers
+
+    @instead_of(peers, "believe")
+    def broken(believe: Callable[[int, int], None], server_id: int, position: int) -> None:
+        peers.by_id[server_id].position = max(position, peers.by_id[server_id].position)
+        believe(server_id, position)
 
 
 @DEFECTS.add("vote-told-once-forgotten", "Departure 54", "a log position with a vote counts from the second frame on")

@@ -199,6 +199,38 @@ def _back_to_a_lonely_leader(process: Any) -> None:
     override(replica.election, "installed_view_works", lambda _: works)
 
 
+@DEFECTS.add(
+    "back-on-one-word-of-the-leader",
+    "Departure 51",
+    "a server goes back to its view on one ALIVE of the leader, if other servers of a majority have sent two",
+)
+def _back_on_one_word_of_the_leader(process: Any) -> None:
+    election = process.replica.election
+
+    @instead_of(election, "installed_view_works")
+    def broken(works: Callable[[], bool]) -> bool:
+        present = election.present_in_installed_view()
+        if len(present) < election.quorum:
+            return False
+        leader = process.replica.membership.leader_of(process.replica.data.views.last_installed)
+        election.present_in_installed_view = lambda: present | {leader}
+        is_back = works()
+        del election.present_in_installed_view
+        return is_back
+
+
+@DEFECTS.add("the-dead-count", "Departure 51", "a server counts as present in a view though it was not heard lately")
+def _the_dead_count(process: Any) -> None:
+    election, peers = process.replica.election, process.replica.peers
+
+    @instead_of(election, "present_in_installed_view")
+    def broken(present: Callable[[], set[int]]) -> set[int]:
+        peers.heard_lately = lambda server_id: True
+        found = present()
+        del peers.heard_lately
+        return found
+
+
 @DEFECTS.add("newcomer-goes-back", "Departure 51", "a server that is not admitted goes back to its view on ALIVEs")
 def _newcomer_goes_back(process: Any) -> None:
     replica = process.replica
@@ -233,11 +265,11 @@ def _votes_interrupt(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica, "dispatch")
-    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
+    def broken(dispatch: Callable[..., str | None], message: Message, *told: int) -> str | None:
         if isinstance(message, ViewChange) and message.attempted > replica.data.views.last_attempted:
             replica.election.on_view_change(message)
             return None
-        return dispatch(message, sender)
+        return dispatch(message, *told)
 
 
 @DEFECTS.add("proof-ignored", "Figure 6 C", "VC_PROOF is not looked at: who missed a view change stays behind")

@@ -125,8 +125,8 @@ def _older_view_accepted(process: Any) -> None:
     replica = process.replica
 
     @instead_of(replica, "dispatch")
-    def broken(dispatch: Callable[[Message, int], str | None], message: Message, sender: int) -> str | None:
-        line = dispatch(message, sender)
+    def broken(dispatch: Callable[..., str | None], message: Message, *told: int) -> str | None:
+        line = dispatch(message, *told)
         if isinstance(message, Proposal) and line == "4 E6" and message.view < replica.data.views.last_installed:
             replica.proposals.on_proposal(message)
         return line

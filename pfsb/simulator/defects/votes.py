@@ -112,12 +112,13 @@ def _lazy_vote_before_disk(process: Any) -> None:
 class _CountsTwice(DataStructures):
     __slots__ = ()
 
-    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> None:
+    def apply_accept(self, server_id: int, view: int, slot: Slot, digest: bytes) -> bool:
         is_copy = server_id in slot.voters.get(view, ())
-        super().apply_accept(server_id, view, slot, digest)
+        is_new = super().apply_accept(server_id, view, slot, digest)
         if is_copy:
             voters = slot.voters[view]
             voters[next(voter for voter in count(server_id, 100) if voter not in voters)] = digest
+        return is_new
 
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")

@@ -8,13 +8,24 @@ from __future__ import annotations
 
 import random
 
-from pfsb.paxos.messages import Accept, Alive, Batch, ClientUpdate, Message, Proposal, State, VCProof, ViewChange
+from pfsb.paxos.messages import (
+    Accept,
+    Alive,
+    Batch,
+    ClientUpdate,
+    Message,
+    Ordered,
+    Proposal,
+    State,
+    VCProof,
+    ViewChange,
+)
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.support.limits import IDENTITY_BYTES
 from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
-from pfsb.transports.wire import encode
+from pfsb.transports.wire import encode_any
 
 
 def frame_of_a_stranger(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes:
@@ -54,7 +65,7 @@ def _nothing() -> None:
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
     us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.ids))
-    return FrameCodec(us, identity, 1_000).seal([encode(message) for message in messages])[0]
+    return FrameCodec(us, identity, 1_000).seal([encode_any(message) for message in messages])[0]
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:
@@ -65,6 +76,7 @@ def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message
     batch = Batch.of(0, (update,))
     return [
         Proposal(sender, view, aru + 1, batch),
+        Ordered(sender, max(view, 1), (aru + 1,), batch.digest),
         Accept(sender, view, (aru + 1,), batch.digest),
         ViewChange(sender, view),
         VCProof(sender, view),

@@ -37,7 +37,7 @@ _KINDS: Final = {
     "lost_disks": ("lose_disk",),
     "heirs": ("lose_disk_of_follower",),
     "old_copies": ("put_back_old_copy",),
-    "copies": ("put_back_copy_of_start", "lose_last_group"),
+    "copies": ("put_back_copy_of_start", "lose_last_group", "lose_power_before_copy"),
     "memory": ("run_out_of_memory",),
     "repeats": ("order_again",),
     "strangers": ("stranger",),

@@ -17,6 +17,10 @@ RESERVE_RECORDS = 3_000
 """Number of records for which room is reserved on a disk that fills: more than a server writes between the moment at
 which only the reserved room is left and the moment at which it notices."""
 
+COPY_STARTS = 3
+"""Number of times that a server is started with an older copy of its disk, each time if it has stopped itself, as by a
+supervisor."""
+
 
 class ServerFaults(FaultInjector):
     """Faults of single servers. The name of a method is the kind of the fault."""
@@ -315,34 +319,70 @@ class ServerFaults(FaultInjector):
         return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
 
     def put_back_copy_of_start(self) -> None:
-        """Copy the disk of a server that is down. Start the server, crash it later, and restart it with the copy.
+        """Copy the disk of a server that is down. Start the server, crash it later, and start it with the copy, several
+        times.
 
-        So the server has an incarnation a second time. This happens only if the disks of all other servers tell the
-        first start with that incarnation. Those that have lost their own disks are left out.
+        So the server has an incarnation a second time. This happens only if all other servers have counted a vote of
+        the first start with that incarnation: otherwise the copy lacks nothing that they know, and may be admitted.
+        Those that have lost their own disks are left out.
         """
         server_id = self._any_server()
-        if server_id is None or not self._may_be_given_a_copy(server_id):
-            return
+        if server_id is not None and self._may_be_given_a_copy(server_id):
+            self._copy_and_start(server_id, loses_power=False)
+
+    def lose_power_before_copy(self) -> None:
+        """As `put_back_copy_of_start`, but all servers lose power at once, before the server is started with the copy.
+
+        The others then know the last start of the server, and that it has voted, from their disks alone. This happens
+        only while no server has lost a part of its disk: what the others know of such a one may be in memory only.
+        """
+        server_id = self._any_server()
+        if server_id is not None and not self._cluster.amnesiacs and self._may_be_given_a_copy(server_id):
+            self._copy_and_start(server_id, loses_power=True)
+
+    def _copy_and_start(self, server_id: int, *, loses_power: bool) -> None:
         self._die(server_id)
         copy = self._cluster.disk(server_id).copy()
-        self._later(between(self._rng, 0.05, 1), self._restart, server_id)
-        seconds = self._rng.uniform(0.05, 2)
-        self._later(between(self._rng, 1.5, 5), self._put_back_copy_of_start, server_id, copy, seconds)
+        down = between(self._rng, 0.05, 1)
+        self._later(down, self._restart, server_id)
+        seconds = [self._rng.uniform(0.05, 2 * number) for number in range(1, COPY_STARTS + 1)]
+        # Before a loss of power there is little time, in which the others do not note how far the server has come.
+        wait = down + LOOK_SECONDS if loses_power else between(self._rng, 1.5, 5)
+        self._later(wait, self._start_copy, server_id, copy, seconds, loses_power, LOOKS_MAX)
 
-    def _put_back_copy_of_start(self, server_id: int, copy: MemoryDisk, seconds: float) -> None:
+    def _start_copy(
+        self, server_id: int, copy: MemoryDisk, seconds: list[float], loses_power: bool, looks: int
+    ) -> None:
+        """Start a server with the copy of its disk after each of these `seconds`, as soon as all others have counted a
+        vote of the start after the one of the copy."""
         cluster = self._cluster
-        if not cluster.is_running(server_id) or not self._may_be_given_a_copy(server_id):
+        is_next = cluster.disk(server_id).incarnation == copy.incarnation + 1
+        is_able = cluster.is_running(server_id) and self._may_be_given_a_copy(server_id)
+        if not looks or not is_next or not is_able or (loses_power and cluster.amnesiacs):
             return
-        start, is_next = (
-            cluster.disk(server_id).start_number,
-            cluster.disk(server_id).incarnation == copy.incarnation + 1,
+        if not self._all_have_counted_a_vote(server_id, is_on_disk=loses_power):
+            self._later(LOOK_SECONDS, self._start_copy, server_id, copy, seconds, loses_power, looks - 1)
+            return
+        self._marks.counts["copy started after a loss of power" if loses_power else "start repeated with a copy"] += 1
+        for each in cluster.running_ids if loses_power else (server_id,):
+            self._die(each)
+            if each != server_id:
+                self._later(self._rng.uniform(0.01, 0.5), self._restart, each)
+        cluster.lose_disk(server_id, copy)
+        for each_seconds in seconds:
+            self._later(each_seconds, self._restart, server_id)
+
+    def _all_have_counted_a_vote(self, server_id: int, *, is_on_disk: bool) -> bool:
+        """Whether all other servers have counted a vote of the present start of this server, and, if `is_on_disk`, no
+        write is under way at any of them, so that their disks can tell."""
+        cluster, start = self._cluster, self._cluster.disk(server_id).start_number
+        others = self._whole_others(server_id)
+        return all(
+            cluster.is_running(i)
+            and cluster.replica(i).peers.by_id[server_id].voted_in == start
+            and (cluster.replica(i).turn.idle or not is_on_disk)
+            for i in others
         )
-        known = [cluster.disk(i).contents.peers.get(server_id) for i in self._whole_others(server_id)]
-        if is_next and all(peer is not None and peer.incarnation == start for peer in known):
-            self._marks.counts["start repeated with a copy"] += 1
-            self._die(server_id)
-            cluster.lose_disk(server_id, copy)
-            self._later(seconds, self._restart, server_id)
 
     def lose_last_group(self) -> None:
         """Crash a server when all others know how far its log is, and restart it without the last group of its log.

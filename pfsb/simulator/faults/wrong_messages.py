@@ -26,6 +26,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -82,6 +83,8 @@ class WrongMessages:
             self._reads,
             self._identities,
         ]
+        if self._receiver.membership.leader_tells:
+            makers.append(self._told)
         return self._rng.choice(makers)()
 
     # ------------------------------------------------------------------ numbers and contents
@@ -141,6 +144,34 @@ class WrongMessages:
         return [
             Accept(self._sender, view, (self._next_slot(),), bytes(DIGEST_BYTES)) for view in range(first, first + 40)
         ]
+
+    def _told(self) -> list[Message]:
+        """An ORDERED that must have no effect: of a server that does not lead its view, of a view that is over, with a
+        digest that no batch has, or for views that are never attempted and slots far away.
+
+        It names what the receiver holds, if it holds a proposal. A leader that tells of a batch of its own view which
+        is not ordered lies, like a false vote, and nothing is safe from that.
+        """
+        data, membership = self._receiver.data, self._receiver.membership
+        installed = data.views.last_installed
+        above = data.ordering.global_history.above(self._aru)
+        held = [slot.proposal for _, slot in above if slot.proposal is not None]
+        named = self._rng.choice(held) if held else None
+        seq = self._next_slot() if named is None else named.seq
+        leads = next(v for v in range(installed + ASIDE, installed + ASIDE + membership.n) if self._leads(v))
+        wrong = [
+            Ordered(self._sender, leads, (seq,), self._rng.randbytes(DIGEST_BYTES)),
+            Ordered(self._sender, leads, (self._far_slot(),), self._rng.randbytes(DIGEST_BYTES)),
+            Ordered(self._sender, max(installed, 1), (seq,), self._rng.randbytes(DIGEST_BYTES)),
+        ]
+        if named is not None:
+            wrong.append(Ordered(self._sender, leads, (seq,), named.batch.digest))
+            if named.view < installed or not self._leads(named.view):
+                wrong += 3 * [Ordered(self._sender, named.view, (seq,), named.batch.digest)]
+        return [self._rng.choice(wrong)]
+
+    def _leads(self, view: int) -> bool:
+        return self._receiver.membership.leader_of(view) == self._sender
 
     def _ordered(self) -> list[Message]:
         wrong = self._rng.choice(((self._far_slot(), NO_OP), (self._next_slot(), self._invalid_batch())))

@@ -21,6 +21,7 @@ from pfsb.paxos.messages import (
     ClientUpdate,
     GloballyOrderedUpdate,
     Message,
+    Ordered,
     PrepareOK,
     Proposal,
     ReconciliationReply,
@@ -43,7 +44,7 @@ FIRST_COMMANDS: Final = 20
 """
 ELECTION_EVERY: Final = 32
 """Mean number of inputs among which one comes while the leader is silenced and the others elect a new leader."""
-LIES: Final = (Accept, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
+LIES: Final = (Accept, Ordered, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
 """Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
 
 

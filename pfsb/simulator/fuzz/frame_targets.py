@@ -20,6 +20,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -80,6 +81,7 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     Confirmed(0, 1, 1),
     Heard(0, b"disk-001"),
     KnownPosition(0, b"disk-001", 1, 1),
+    Ordered(0, 1, (3, 4), 2 * _BATCH.digest),
 )
 """One message of each kind, since some kinds are rare among captured frames."""
 

@@ -23,12 +23,12 @@ from typing import Any
 import attrs
 
 from pfsb.paxos.alive import AliveHandler
+from pfsb.paxos.alive_counts import ALIVES_BELIEVED, AliveCounts
 from pfsb.paxos.allowance import SERVED_BYTES_AT_ONCE, Allowance
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import PrepareData, Slot
 from pfsb.paxos.demand import Demand
 from pfsb.paxos.divergence import Comparison, DivergenceHandler
-from pfsb.paxos.leader_election import ALIVES_BELIEVED, LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.peers import NEVER, Peer
 from pfsb.paxos.prepare import PrepareHandler
@@ -107,8 +107,8 @@ ABSTRACTED: dict[tuple[type, str], Any] = {
     (AliveHandler, "_leader_at_work_in"): 0,
     # What ALIVEs have told of views: the next one of the leader may bring a server back (Departure 51), and one that
     # denies a vote makes a server forget it (Departure 52).
-    (LeaderElectionHandler, "_in_installed_view"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED),
-    (LeaderElectionHandler, "_denials"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED - 1),
+    (AliveCounts, "_alives"): dict.fromkeys(range(SERVERS_MAX), ALIVES_BELIEVED),
+    (AliveCounts, "_latest"): {},
     # What ALIVEs have told about digests. In the explorer no server differs: two values in one slot end the run first.
     (DivergenceHandler, "by_peer"): defaultdict(Comparison),
     # Figure 2 has this variable, but no code reads it.

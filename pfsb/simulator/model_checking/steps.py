@@ -18,6 +18,7 @@ from pfsb.paxos.messages import (
     Heard,
     KnownPosition,
     Message,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -150,6 +151,8 @@ def in_words(message: Message) -> str:
             return f"PROPOSAL of view {message.view} for slot {message.seq}: {_contents(message.batch)}"
         case Accept():
             return f"ACCEPT of view {message.view} for slot {', '.join(map(str, message.seqs))}"
+        case Ordered():
+            raise AssertionError("in the explored cluster the leader does not tell what is ordered (Departure 56)")
         case GloballyOrderedUpdate():
             return f"GLOBALLY_ORDERED_UPDATE at slot {message.seq}: {_contents(message.batch)}"
         case Alive():

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from pfsb.simulator.schedules import disks, long_messages, paths, reads, sessions, slow_disks, updates, views
+from pfsb.simulator.schedules import disks, long_messages, paths, reads, sessions, slow_disks, telling, updates, views
 from pfsb.simulator.schedules.scenario import Schedule
 
 SCHEDULES: Final[Mapping[str, Schedule]] = {
     schedule.__name__.replace("_", "-"): schedule
-    for module in (views, updates, disks, long_messages, paths, sessions, reads, slow_disks)
+    for module in (views, updates, telling, disks, long_messages, paths, sessions, reads, slow_disks)
     for schedule in module.SCHEDULES
 }
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
+
+from attrs import evolve
 
 from pfsb.paxos.log_positions import DOUBT_PERIODS, StorageWentBack
 from pfsb.paxos.messages import (
+    DIGEST_BYTES,
     VOTES,
     Accept,
     Acquainted,
@@ -18,10 +21,12 @@ from pfsb.paxos.messages import (
     Proposal,
     ReconciliationReply,
     State,
+    ViewChange,
 )
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.start_number import start_number
+from pfsb.paxos.start_number import incarnation_of, start_number
 from pfsb.paxos.storage_identity import StorageWasReplaced
+from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import QUICK_SECONDS_MAX, SimulatedCluster
@@ -373,7 +378,19 @@ def copy_repeats_the_last_start(seed: int, patch: Plant | None) -> None:
     All servers crash soon after a server was admitted, so the others have that start on disk, and not how far it has
     come. Then that server is started with a copy from before that start.
     """
-    scene = Scenario(seed, patch, clients=0)
+    _copy_repeats_the_last_start(Scenario(seed, patch, clients=0), marks_are_known=True)
+
+
+def copy_repeats_a_start_without_a_mark(seed: int, patch: Plant | None) -> None:
+    """Departure 53: an older copy is refused even if the others know its last start from an earlier version.
+
+    As above, but the records of the others tell the incarnation of that start alone, as those of versions before start
+    numbers do.
+    """
+    _copy_repeats_the_last_start(Scenario(seed, patch, clients=0), marks_are_known=False)
+
+
+def _copy_repeats_the_last_start(scene: Scenario, *, marks_are_known: bool) -> None:
     cluster = scene.cluster
     cluster.expected_failures = (StorageWentBack,)
     cluster.run_until(cluster.has_leader)
@@ -385,22 +402,26 @@ def copy_repeats_the_last_start(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: not cluster.replica(victim).storage_identity.is_newcomer, 5)
     for server_id in cluster.ids:
         cluster.crash(server_id)
+        peers = cluster.disk(server_id).contents.peers
+        if server_id != victim and not marks_are_known:
+            peers[victim] = evolve(peers[victim], incarnation=incarnation_of(peers[victim].incarnation))
     cluster.lose_disk(victim, copy)
     for server_id in cluster.ids:
         cluster.restart(server_id)
     cluster.run_until(lambda: victim in cluster.failures, 5)
 
 
+def _keyed(seed: int) -> Callable[[SimulatedClock, Sequence[int]], SimulatedNames]:
+    """Make the parameter `names` of a `Scenario` whose servers have a secret."""
+    return lambda clock, ids: SimulatedNames(clock, random.Random(f"{seed}/names"), ids, b"a secret")
+
+
 def keyed_copy_is_told(seed: int, patch: Plant | None) -> None:
     """Departure 53: with a cluster secret, too, a server learns from the others that it has an older copy of its disk.
 
-    All frames of the copy tell an earlier start than the others have heard, and so are refused as repetitions.
+    All frames of the copy tell an earlier start than the others have heard.
     """
-
-    def keyed(clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
-        return SimulatedNames(clock, random.Random(f"{seed}/names"), ids, b"a secret")
-
-    scene = Scenario(seed, patch, names=keyed)
+    scene = Scenario(seed, patch, names=_keyed(seed))
     scene.begin()
     cluster = scene.cluster
     cluster.expected_failures = (StorageWentBack,)
@@ -415,6 +436,149 @@ def keyed_copy_is_told(seed: int, patch: Plant | None) -> None:
     cluster.restart(victim)
     cluster.run_until(lambda: victim in cluster.failures, 5)
     scene.finish_clients()
+
+
+def right_storage_is_back(seed: int, patch: Plant | None) -> None:
+    """Departure 53: with a cluster secret, too, the right storage is admitted after a copy of it was started.
+
+    Each start of the copy had a higher number than the next one of the right storage has. Then frames of the copy come
+    once more.
+    """
+    scene = Scenario(seed, patch, names=_keyed(seed))
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    victim = scene.follower()
+    copy = cluster.disk(victim).copy()
+    cluster.run(1)
+    cluster.crash(victim)
+    cluster.lose_disk(victim, copy)
+    frames: list[bytes] = []
+    cluster.network.frame_observers.append(lambda sender, frame: frames.append(frame) if sender == victim else None)
+    for _ in range(3):
+        cluster.failures.pop(victim, None)
+        cluster.restart(victim)
+        cluster.run_until(lambda: victim in cluster.failures, 5)
+        cluster.run(0.01)
+    late = frames[-20:]
+    cluster.bring_back(victim)
+    for frame in late:
+        for server_id in cluster.running_ids:
+            if server_id != victim:
+                cluster.network.hand_over(server_id, frame)
+        cluster.run(0.02)
+    cluster.run_until(lambda: not cluster.replica(victim).storage_identity.is_newcomer, 5)
+    scene.everyone_is_served(10)
+
+
+def copy_is_started_after_loss_of_power(seed: int, patch: Plant | None) -> None:
+    """Departure 54: an older copy is refused at each of its starts by a server that has counted a vote, and was started
+    again since.
+
+    A server votes with one other server, both lose power, and it comes back with a copy from before the start in which
+    it has voted. The first start of the copy has the same incarnation as that one, the next one has a higher one.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    victim, knows, away = scene.rng.sample(cluster.ids, 3)
+    cluster.crash(away)
+    cluster.crash(victim)
+    copy = cluster.disk(victim).copy()
+    cluster.crash(knows)
+    cluster.restart(knows)
+    cluster.restart(victim)
+    cluster.run_until(cluster.has_leader, 20)
+    cluster.submit(scene.leader(), "a", 1)
+    cluster.run_until(lambda: ("a", 1) in cluster.answers)
+    cluster.crash(victim)
+    cluster.crash(knows)
+    cluster.lose_disk(victim, copy)
+    cluster.restart(knows)
+    for number in range(1, 4):
+        cluster.restart(victim)
+        until = cluster.now + 3
+        while cluster.is_running(victim) and cluster.now < until:
+            cluster.step()
+            if cluster.is_running(victim) and not cluster.replica(victim).storage_identity.is_newcomer:
+                raise Violation(f"server {victim} is admitted with an older copy of its disk, at its start {number}")
+        if cluster.is_running(victim):
+            raise Violation(f"server {victim} does not notice that it has an older copy of its disk")
+
+
+def promise_is_noted_first(seed: int, patch: Plant | None) -> None:
+    """Departure 54: before a PROPOSAL leaves that rests on a server's promise, the log position of it is on disk.
+
+    The promise is the first vote of a start of that server which the new leader counts.
+    """
+    scene = Scenario(seed, patch, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(1)
+    former, view = scene.leader(), scene.view()
+    leader = cluster.replica(former).membership.leader_of(view + 1)
+    (victim,) = set(cluster.ids) - {former, leader}
+    cluster.crash(victim)
+    cluster.restart(victim)
+    cluster.run_until(lambda: scene.state(victim) is State.REG_NONLEADER, 5)
+
+    def in_vain(passage: Passage) -> bool:
+        kind = {victim: ViewChange, former: PrepareOK}.get(passage.sender)
+        return kind is not None and passage.receiver == leader and isinstance(passage.message, kind)
+
+    cluster.network.drop(in_vain)
+    promised: list[int] = []
+    led: list[int] = []
+
+    def sent(sender: int, _to: int | None, messages: Sequence[Message]) -> None:
+        disk = cluster.disk(victim)
+        if sender == victim and any(isinstance(m, PrepareOK) for m in messages):
+            promised.append(position_of(disk, victim))
+        elif sender == leader and promised and any(isinstance(m, Proposal) for m in messages):
+            known = cluster.disk(leader).contents.peers[victim]
+            led.append(leader)
+            if (known.incarnation, known.position) < (disk.start_number, promised[0]):
+                raise Violation(
+                    f"server {leader} proposes, and its disk does not tell how far server {victim} has come"
+                )
+
+    cluster.network.observers.append(sent)
+    cluster.submit(leader, "a", 1)
+    cluster.crash(former)
+    cluster.restart(former)
+    cluster.run_until(lambda: bool(led), 20)
+
+
+def dropped_votes_tell_nothing(seed: int, patch: Plant | None) -> None:
+    """Departure 54: one forged frame with a vote that is dropped, or that tells a position far away, stops no server.
+
+    It is in the name of a server that has not lost anything, and comes to all others. Then these start again, and that
+    server does so, too.
+    """
+    scene = Scenario(seed, patch)
+    scene.begin()
+    cluster = scene.cluster
+    cluster.expected_failures = (StorageWentBack,)
+    cluster.run(0.5)
+    victim = scene.follower()
+    disk = cluster.disk(victim)
+    others = [i for i in cluster.ids if i != victim]
+    for is_dropped in (True, False):
+        for server_id in others:
+            replica = cluster.replica(server_id)
+            slot, position = (1, disk.position + 500) if is_dropped else (cluster.aru(server_id) + 8, 2**62)
+            forged = Accept(victim, replica.data.views.last_installed, (slot,), bytes(DIGEST_BYTES))
+            replica.receive(victim, disk.identity, [forged], disk.start_number, position)
+        cluster.run(1)
+        for server_id in (*others, victim):
+            cluster.crash(server_id)
+            cluster.restart(server_id)
+            cluster.run(3)
+            if victim in cluster.failures:
+                raise Violation(f"server {victim} stops, since one forged frame told a log position of it")
+    scene.everyone_is_served(10)
 
 
 def last_vote_is_lost(seed: int, patch: Plant | None) -> None:
@@ -720,8 +884,13 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     late_words_name_the_same_incarnation,
     late_word_follows_a_refusal,
     copy_repeats_the_last_start,
+    copy_repeats_a_start_without_a_mark,
     keyed_copy_is_told,
+    right_storage_is_back,
+    copy_is_started_after_loss_of_power,
+    promise_is_noted_first,
     last_vote_is_lost,
+    dropped_votes_tell_nothing,
     one_word_is_wrong,
     doubter_is_gone,
     stranger_vouches,

@@ -272,6 +272,62 @@ def leader_is_heard_again(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: all_follow(cluster), 1.5)
 
 
+def leader_is_heard_once_more(seed: int, patch: Plant | None) -> None:
+    """Departure 51: one late ALIVE of a dead leader keeps no server out of the election in which it is needed.
+
+    Of five servers, one does not hear the leader, and hears that the others follow it. Then the leader and one of
+    these others die, and before the last two suspect the leader, its ALIVE arrives.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0, settings=Settings(progress_seconds=4.0))
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    cluster.run(scene.rng.uniform(0.5, 1))
+    leader, view = scene.leader(), scene.view()
+    next_leader = cluster.replica(leader).membership.leader_of(view + 1)
+    away, dies = scene.rng.sample([i for i in cluster.ids if i != leader], 2)
+    if dies == next_leader:
+        away, dies = dies, away
+    cluster.cut(leader, away, one_way=True)
+    cluster.run_until(lambda: scene.state(away) is State.LEADER_ELECTION, 10)
+    cluster.run(1)
+    cluster.crash(leader)
+    cluster.crash(dies)
+    cluster.run(scene.rng.uniform(3, 3.6))
+    cluster.hand_over(leader, away, [Alive(leader, view, State.REG_LEADER, cluster.aru(away), has_clients=False)])
+    cluster.run_until(cluster.has_leader, 6.5)
+
+
+def dead_follower_is_remembered(seed: int, patch: Plant | None) -> None:
+    """Departure 51: what a server that has died since said of a view keeps no server out of an election.
+
+    After a time without a prepared view the timers are long. Of five servers, two do not hear the leader, and vote;
+    then the leader dies, and one of its two followers. Late ALIVEs of the leader reach one of the two that vote. If it
+    went back, the last follower would soon ask for its vote in vain.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    lost = cluster.network.drop(lambda p: isinstance(p.message, PrepareOK))
+    cluster.run(40)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(cluster.has_leader, 40)
+    leader, view = scene.leader(), scene.view()
+    next_leader = cluster.replica(leader).membership.leader_of(view + 1)
+    others = [i for i in cluster.ids if i not in (leader, next_leader)]
+    away, votes, dies = next_leader, *scene.rng.sample(others, 2)
+    for server_id in (away, votes):
+        cluster.cut(leader, server_id, one_way=True)
+    both_vote = (State.LEADER_ELECTION, State.LEADER_ELECTION)
+    cluster.run_until(lambda: (scene.state(away), scene.state(votes)) == both_vote, 10)
+    cluster.run(1)
+    cluster.crash(leader)
+    cluster.crash(dies)
+    cluster.run(scene.rng.uniform(5, 7))
+    for _ in range(2):
+        cluster.run(0.2)
+        cluster.hand_over(leader, away, [Alive(leader, view, State.REG_LEADER, cluster.aru(away), has_clients=False)])
+    cluster.run_until(cluster.has_leader, 4)
+
+
 def vote_is_untrue(seed: int, patch: Plant | None) -> None:
     """Departure 52: a vote in the name of a leader that goes on leading does not delay the election after its death."""
     rng = random.Random(f"{seed}/untrue")
@@ -343,6 +399,8 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     restarted_server_is_not_admitted,
     leader_only_talks,
     leader_is_heard_again,
+    leader_is_heard_once_more,
+    dead_follower_is_remembered,
     vote_is_untrue,
     vote_is_taken_back,
 )

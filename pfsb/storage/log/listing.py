@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pfsb.paxos.records import PeerRecord
+from pfsb.paxos.start_number import incarnation_of, mark_of
 from pfsb.storage.log.groups import group_at
 from pfsb.storage.log.index import Place
 from pfsb.storage.log.items import Content, decode
@@ -22,7 +24,7 @@ CREATE TABLE segments (number INTEGER PRIMARY KEY, bytes INTEGER, first_group IN
 CREATE TABLE groups (number INTEGER PRIMARY KEY, segment INTEGER, start INTEGER, bytes INTEGER, slots INTEGER);
 CREATE TABLE history (seq INTEGER PRIMARY KEY, view INTEGER, number INTEGER, batch BLOB);
 CREATE TABLE passes (seq INTEGER PRIMARY KEY, digest TEXT);
-CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER);
+CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER, mark TEXT);
 """
 """The tables that `write_tables` fills. The column `number` of `history` names the group with the latest content of the
 slot."""
@@ -72,16 +74,22 @@ def plain_state(content: Content) -> dict[str, Any]:
         plain["local_aru"] = effect.local_aru
     if effect.peers:
         plain["peers"] = {
-            str(peer.server_id): {
-                "identity": peer.identity.hex(),
-                "incarnation": peer.incarnation,
-                "position": peer.position,
-            }
+            str(peer.server_id): {"identity": peer.identity.hex(), **_start_of(peer), "position": peer.position}
             for peer in effect.peers.values()
         }
     if content.passes:
         plain["passes"] = {str(seq): digest.hex() for seq, digest in content.passes.items()}
     return plain
+
+
+def _start_of(peer: PeerRecord) -> dict[str, Any]:
+    """The start that a record about a storage names: its incarnation, and its mark in hexadecimal, if it is known.
+
+    The mark is known in records about other servers' storages, but not in those of versions before start numbers.
+    """
+    number = peer.incarnation
+    incarnation = incarnation_of(number)
+    return {"incarnation": incarnation, "mark": f"{mark_of(number):08x}"} if incarnation else {"incarnation": number}
 
 
 def plain_log(log: Log) -> dict[str, Any]:
@@ -124,8 +132,10 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
     connection.execute("INSERT INTO views VALUES (?, ?, ?, ?)", views)
     passes = [(seq, digest.hex()) for seq, digest in state.passes.items()]
     connection.executemany("INSERT INTO passes VALUES (?, ?)", passes)
-    peers = [(p.server_id, p.identity.hex(), p.incarnation, p.position) for p in state.effect.peers.values()]
-    connection.executemany("INSERT INTO peers VALUES (?, ?, ?, ?)", peers)
+    for peer in state.effect.peers.values():
+        start = _start_of(peer)
+        row = peer.server_id, peer.identity.hex(), start["incarnation"], peer.position, start.get("mark")
+        connection.execute("INSERT INTO peers VALUES (?, ?, ?, ?, ?)", row)
     segments = [(number, log.path(number).stat().st_size) for number in log.heads]
     connection.executemany("INSERT INTO segments VALUES (?, ?, NULL, NULL)", segments)
 

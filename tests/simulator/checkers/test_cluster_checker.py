@@ -10,6 +10,7 @@ from pfsb.paxos.messages import (
     Batch,
     ClientUpdate,
     GloballyOrderedUpdate,
+    Ordered,
     Prepare,
     PrepareOK,
     Proposal,
@@ -101,10 +102,11 @@ class NetworkCheckTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, self.check.sent, *args))
 
     def test_two_leaders_of_a_view_are_found(self) -> None:
-        """A server leads a view if it prepares or proposes in it, or if its ALIVE says so."""
+        """A server leads a view if it prepares, proposes or tells in it, or if its ALIVE says so."""
         self.check.sent(0, Prepare(0, 4, 0))
         self.assertIn("view 4", self.violates(1, Proposal(1, 4, 1, BATCH_A)))
         self.assertIn("view 4", self.violates(1, Alive(1, 4, State.REG_LEADER, 0)))
+        self.assertIn("view 4", self.violates(1, Ordered(1, 4, (1,), BATCH_A.digest)))
 
     def test_view_that_two_incarnations_lead_is_found(self) -> None:
         """An incarnation must not lead a view of an earlier one (G10)."""
@@ -183,6 +185,23 @@ class DurabilityCheckTests(SynchronousTestCase):
         for server_id in (0, 2):
             self.disks[server_id].contents.apply(OrderedRecord(1, BATCH_A))
         self.checks.sent(1, None, [Accept(1, 1, (1,), BATCH_A.digest)])
+
+    def told_by_the_leader(self, batch: Batch) -> str:
+        message = Ordered(0, 1, (1,), batch.digest)
+        return str(self.assertRaises(Violation, self.checks.sent, 0, None, [message]))
+
+    def test_ordered_before_the_leaders_own_vote_is_on_disk_is_found(self) -> None:
+        """Departure 56: the leader's own vote may be one of the majority."""
+        self.disks[1].contents.apply(ProposalRecord(1, 1, BATCH_A))
+        self.assertIn("server 0 votes in view 1 at 1", self.told_by_the_leader(BATCH_A))
+
+    def test_ordered_that_no_majority_holds_is_found(self) -> None:
+        """Departure 56: a follower believes it, and holds only its own disk."""
+        self.disks[0].contents.apply(ProposalRecord(1, 1, BATCH_A))
+        self.assertIn("1 disks hold what server 0 tells", self.told_by_the_leader(BATCH_A))
+        self.disks[2].contents.apply(ProposalRecord(1, 1, BATCH_A))
+        self.checks.sent(0, None, [Ordered(0, 1, (1,), BATCH_A.digest)])
+        self.assertIn("0 disks hold what server 0 tells", self.told_by_the_leader(BATCH_B))
 
     def test_alive_before_its_aru_is_on_disk_is_found(self) -> None:
         """ALIVE carries a Local_Aru that is on disk."""

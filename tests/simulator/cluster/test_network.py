@@ -33,9 +33,6 @@ class Inbox:
         self.got += [(sender, message) for message in messages]
         self.times.append(self.clock.seconds())
 
-    def repeated(self, sender: int, identity: bytes, start: int) -> None:
-        raise AssertionError("these frames have no key")
-
     def peer_refused(self, server_id: int) -> None:
         self.refused.append(server_id)
 

@@ -15,7 +15,7 @@ from pfsb.transports.wire import decode_all, encode_any, join_encoded
 
 class WrongMessagesTests(SynchronousTestCase):
     def setUp(self) -> None:
-        self.cluster = SimulatedCluster(self.id(), 3)
+        self.cluster = SimulatedCluster(self.id(), 5)
         self.cluster.run_until(self.cluster.has_leader)
         self.maker = WrongMessages(2, self.cluster.replica(0), random.Random(1))
 

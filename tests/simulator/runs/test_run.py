@@ -134,6 +134,8 @@ class ProfileTests(SynchronousTestCase):
             ("drains", "fault: drain"),
             ("idle", "idle hour"),
             ("overtaking", "vote before its proposal"),
+            ("told-once", "ORDERED before its proposal"),
+            ("told", "ORDERED travelled with a PROPOSAL"),
             ("keyholes", "fault: keyhole_of_leader"),
             ("keyholes", "two leaders at once"),
             ("late-answers", "fault: crash_loop"),

@@ -1,0 +1,68 @@
+---------------------------- MODULE PfsbTelling ----------------------------
+(***************************************************************************)
+(* Departure 56: the leader counts the votes, and tells what is ordered.   *)
+(* Whoever holds the proposal that is told, by view and value, orders it.  *)
+(*                                                                         *)
+(* The number of servers that makes pfsb do so plays no part: with three   *)
+(* servers there are fewer states.  In the code a server that has left its *)
+(* own view may still count late votes for it; so it may here.             *)
+(***************************************************************************)
+EXTENDS MC
+
+Ordered(s, v, n, x) == [type |-> "ORDERED", from |-> s, gen |-> gen[s], view |-> v, seq |-> n, val |-> x]
+
+(* Say `early' at once, and ms when all that is under way to the disk is there. *)
+Say(s, ms, early) ==
+    IF log[s] = <<>> THEN msgs' = msgs \cup ms \cup early /\ UNCHANGED log
+    ELSE /\ log' = [log EXCEPT ![s][Len(log[s])].out = @ \cup ms]
+         /\ msgs' = msgs \cup early
+
+(* Figure 11 B at the leader of the proposal's view, and Departure 56: the ORDERED leaves early if the leader's own
+   vote is on disk, and passes the door with the answers if not. *)
+CountAndTell(s, n) ==
+    LET v == acc[s][n].view   x == acc[s][n].val   told == {Ordered(s, v, n, x)}
+        answers == Executes(ord[s], [ord[s] EXCEPT ![n] = x])
+        isEarly == dAcc[s][n] = OnDisk(v, x) \/ Mutation = "ToldBeforeSync" IN
+    /\ ord[s][n] = None /\ v > 0 /\ Leaders[v] = s
+    /\ Cardinality(Voters(s, n)) >= Quorum
+    /\ ord' = [ord EXCEPT ![s][n] = x]
+    /\ acc' = [acc EXCEPT ![s][n] = NoProposal]
+    /\ IF role[s] /= "leader" \/ installed[s] /= v THEN Say(s, answers, {})
+       ELSE IF isEarly THEN Say(s, answers, told) ELSE Say(s, answers \cup told, {})
+    /\ UNCHANGED <<installed, role, oks, disk, bounds>>
+
+(* Departure 56: a follower holds exactly the proposal that is told. *)
+OnOrdered(s, m) ==
+    /\ s /= m.from /\ Known(s, m) /\ ord[s][m.seq] = None /\ acc[s][m.seq].view > 0
+    /\ m.view >= installed[s]
+    /\ acc[s][m.seq].view = m.view \/ Mutation = "ToldOfAnyView"
+    /\ acc[s][m.seq].val = m.val \/ Mutation \in {"ToldOfAnyView", "ToldWithoutBatch"}
+    /\ ord' = [ord EXCEPT ![s][m.seq] = acc[s][m.seq].val]
+    /\ acc' = [acc EXCEPT ![s][m.seq] = NoProposal]
+    /\ Say(s, Executes(ord[s], ord'[s]), {})
+    /\ UNCHANGED <<installed, role, oks, disk, bounds>>
+
+(* `Regular' of Pfsb, with counting and telling in the place of Order. *)
+TellingRegular ==
+    \/ \E s \in Server :
+        \/ Sync(s) \/ Flush(s) \/ Crash(s) \/ LoseDisk(s) \/ ResendPrepare(s)
+        \/ \E t \in Server : Meet(s, t)
+        \/ \E v \in Views : Vote(s, v) \/ ShiftToPreparePhase(s, v)
+        \/ \E m \in Sent("VC_PROOF") : OnVCProof(s, m)
+        \/ \E m \in Sent("PREPARE") : OnPrepare(s, m)
+        \/ \E m \in Sent("PREPARE_OK") : OnPrepareOK(s, m) \/ \E n \in Slot : OnPart(s, m, n)
+        \/ \E m \in Sent("PROPOSAL") : OnProposal(s, m)
+        \/ \E m \in Sent("GOU") : Learn(s, m)
+        \/ \E m \in Sent("ORDERED") : OnOrdered(s, m)
+        \/ \E n \in Slot : SendProposal(s, n) \/ CountAndTell(s, n)
+
+TellingNext ==
+    \/ TellingRegular /\ UNCHANGED damaged
+    \/ \E s \in Server : \E m \in Sent("PROPOSAL") : OnDamagedProposal(s, m)
+
+TellingSpec == Init /\ [][TellingNext]_vars
+
+(* What is told is on the disks of a majority when it is told, and stays there. *)
+ToldIsDurable ==
+    \A m \in Sent("ORDERED") : Cardinality({s \in Server : HoldsOnDisk(s, m.seq, m.val)}) >= TrueQuorum
+=============================================================================

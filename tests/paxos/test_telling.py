@@ -1,0 +1,230 @@
+"""Departure 56: among five servers, votes go to the leader, which tells what is ordered."""
+
+from __future__ import annotations
+
+from pfsb.paxos.messages import Accept, ClientUpdate, Ordered, Proposal, ReconciliationRequest, State
+from tests.paxos.case import ReplicaTestCase
+from tests.paxos.messages import accept, alive, batch, client_update, ordered, proposal, reply, told, vc_proof
+
+ALICE = client_update("alice", 1)
+BOB = client_update("bob", 1)
+
+
+def own(client_id: str) -> ClientUpdate:
+    return client_update(client_id, 1, server_id=2)
+
+
+class FollowerTests(ReplicaTestCase):
+    leader_tells = True
+
+    def after_start(self) -> None:
+        self.follow(view=1)
+
+    def accepted(self, seq: int = 1) -> None:
+        """A PROPOSAL of ALICE has come, and was voted for."""
+        self.receive(proposal(1, 1, seq, ALICE))
+        self.assertSent(accept(2, 1, seq), to=1)
+
+    def test_vote_goes_to_the_leader_alone(self) -> None:
+        """Section 4.4: an ACCEPT to all costs N messages."""
+        self.accepted()
+        self.assertNothingSent()
+
+    def test_slot_is_ordered_as_the_leader_tells(self) -> None:
+        """The PROPOSAL is here, of that view and with that batch."""
+        self.accepted()
+        self.assertExecuted()
+        self.receive(told(1, 1, 1))
+        self.assertExecuted([ALICE])
+
+    def test_ordered_waits_for_its_proposal(self) -> None:
+        """An ORDERED may overtake its PROPOSAL, as an ACCEPT may (G17)."""
+        self.receive(told(1, 1, 1, of=[batch(ALICE)]))
+        self.assertExecuted()
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertExecuted([ALICE])
+        self.assertSent(accept(2, 1, 1), to=1)
+
+    def test_proposal_that_does_not_come_is_asked_for(self) -> None:
+        """The slot is ordered, so another server has it."""
+        self.receive(alive(3, 1, local_aru=1))
+        self.receive(told(1, 1, 1, of=[batch(ALICE)]))
+        self.advance(0.1)
+        self.assertIn(1, [request.first for request in self.take(ReconciliationRequest)])
+
+    def test_slots_above_a_gap_wait(self) -> None:
+        """An ORDERED that was lost is found out by the next one."""
+        self.receive(alive(3, 1, local_aru=1))
+        self.accepted(1)
+        self.accepted(2)
+        self.receive(told(1, 1, 2))
+        self.assertExecuted()
+        self.advance(0.1)
+        self.assertTrue(self.take(ReconciliationRequest))
+        self.receive(reply(3, ordered(3, 1, ALICE), local_aru=1))
+        self.assertEqual(self.data.ordering.local_aru, 2)
+
+    def test_other_batch_is_not_ordered(self) -> None:
+        """Departure 39: a memory or a disk has failed, here or at the leader; the difference is counted."""
+        self.accepted()
+        self.receive(told(1, 1, 1, of=[batch(BOB)]))
+        self.assertExecuted()
+        self.assertEqual(self.replica.ordering.contradictions, 1)
+        self.receive(told(1, 1, 1))
+        self.assertExecuted([ALICE])
+
+    def test_other_batch_is_noticed_when_the_proposal_comes(self) -> None:
+        """The ORDERED names another batch than the PROPOSAL that it has overtaken."""
+        self.receive(told(1, 1, 1, of=[batch(BOB)]))
+        self.accepted()
+        self.assertExecuted()
+        self.assertEqual(self.replica.ordering.contradictions, 1)
+
+    def test_proposal_of_another_view_is_not_ordered(self) -> None:
+        """A later leader may have another batch ordered there; what is told waits for the PROPOSAL of its view."""
+        self.accepted()
+        self.receive(vc_proof(3, 3))
+        self.expire_progress_timer()
+        self.follow(view=3)
+        self.receive(told(3, 3, 1, of=[batch(BOB)]))
+        self.assertExecuted()
+        self.receive(proposal(3, 3, 1, BOB))
+        self.assertExecuted([BOB])
+        self.assertSent(accept(2, 3, 1), to=3)
+        self.assertTrue(self.transport.sent)
+        self.transport.sent.clear()
+
+    def test_only_the_leader_of_the_view_is_believed(self) -> None:
+        """Departure 15."""
+        self.accepted()
+        self.receive(told(3, 1, 1))
+        self.assertDiscarded("leader")
+        self.assertExecuted()
+
+    def test_view_that_is_over_is_not_believed(self) -> None:
+        """Figure 4, line F4, as for the ACCEPTs that an ORDERED stands for."""
+        self.expire_progress_timer()
+        self.follow(view=3)
+        self.receive(told(1, 1, 1, of=[batch(ALICE)]))
+        self.assertDiscarded("4 F4")
+        self.transport.sent.clear()
+
+    def test_of_two_views_the_one_that_is_installed_is_kept(self) -> None:
+        """Departure 37: a server in error tells of a view that there never is."""
+        self.receive(told(1, 1, 1, of=[batch(ALICE)]))
+        self.receive(told(5, 1_005, 1, of=[batch(BOB)]))
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertExecuted([ALICE])
+        self.assertSent(accept(2, 1, 1), to=1)
+
+    def test_view_that_cannot_be_is_not_believed(self) -> None:
+        """Departure 37."""
+        self.receive(told(1, 2**40 * 5 + 1, 1, of=[batch(ALICE)]))
+        self.assertDiscarded("implausible")
+
+    def test_time_for_which_an_ordered_may_have_been_kept_does_not_count(self) -> None:
+        """Departures 25 and 48: a leader keeps it while this server's clients wait for nothing."""
+        self.accepted()
+        self.advance(0.03)
+        self.receive(told(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03 - self.settings.lazy_seconds)
+
+    def test_time_of_a_slot_counts_whole_while_clients_wait(self) -> None:
+        """Then the leader keeps nothing."""
+        self.introduce(own("carol"))
+        self.assertEqual(len(self.take(ClientUpdate)), 1)
+        self.accepted()
+        self.advance(0.03)
+        self.receive(told(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03)
+
+    def test_slot_beyond_the_window_is_left_out(self) -> None:
+        """The PROPOSAL of such a slot may not be accepted yet."""
+        self.receive(told(1, 1, 9, of=[batch(ALICE)]))
+        self.assertIsNone(self.data.ordering.global_history.get(9))
+        self.assertNotDiscarded()
+
+
+class LeaderTests(ReplicaTestCase):
+    leader_tells = True
+
+    def after_start(self) -> None:
+        self.lead(view=2)
+
+    def test_leader_sends_no_vote(self) -> None:
+        """The leader's own vote counts when those of others have come."""
+        self.introduce(own("carol"))
+        self.assertEqual(len(self.take(Proposal)), 1)
+        self.assertNothingSent()
+
+    def test_leader_tells_what_a_majority_has_accepted(self) -> None:
+        """Three of five: the leader and two others."""
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.assertNotSent(Ordered)
+        self.receive(accept(3, 2, 1))
+        self.assertSent(told(2, 2, 1))
+        self.receive(accept(4, 2, 1))
+        self.assertNothingSent()
+
+    def test_nothing_is_told_before_the_own_vote_is_on_disk(self) -> None:
+        """The votes of two others and one that a crash may undo are no majority."""
+        self.hold_syncs = True
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.receive(accept(3, 2, 1))
+        self.assertExecuted([own("carol")])
+        self.assertNotSent(Ordered)
+        self.storage.finish_all()
+        self.assertSent(told(2, 2, 1))
+
+    def test_what_is_on_disk_is_told_with_the_next_proposal(self) -> None:
+        """An ORDERED of slots on disk does not wait for the disk write of a later proposal."""
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.hold_syncs = True
+        self.introduce(own("dave"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.receive(accept(3, 2, 1))
+        self.assertSent(told(2, 2, 1))
+
+    def test_repeated_proposal_goes_without_a_vote(self) -> None:
+        """Section 5.9: the servers whose votes are missing get it again."""
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.advance(0.15)
+        self.assertEqual(
+            {sent.to for sent in self.transport.sent if isinstance(sent.message, Proposal)}, {None, 3, 4, 5}
+        )
+        self.take(Proposal)
+        self.assertNotSent(Accept)
+
+    def test_deposed_leader_tells_nothing(self) -> None:
+        """Late votes may still make a majority at a server that has left its view."""
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.expire_progress_timer()
+        self.assertIs(self.data.server.state, State.LEADER_ELECTION)
+        self.receive(accept(3, 2, 1))
+        self.assertExecuted([own("carol")])
+        self.assertNotSent(Ordered)
+        self.transport.sent.clear()
+
+
+class SmallClusterTests(ReplicaTestCase):
+    leader_tells = True
+    servers = (1, 2, 3, 4)
+
+    def test_leader_of_four_tells_nothing(self) -> None:
+        """Votes go to all, and who says ORDERED is not believed."""
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+        self.receive(told(1, 1, 1))
+        self.assertDiscarded("leader")
+        self.assertExecuted()
