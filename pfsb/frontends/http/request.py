@@ -209,7 +209,7 @@ class PfsbRequest(http.Request):
 
         def refused(result: Result) -> None:
             assert isinstance(result, Refused)
-            fate = "none" if headers.number is None else "unknown"
+            fate = "none" if headers.number is None or self.method in (b"GET", b"HEAD") else "unknown"
             self.refuse(evolve(result, text=f"the session could not be opened: {result.text}", fate=fate))
 
         if not self._gone:
