@@ -15,6 +15,7 @@ _COMMANDS: Final = (
     ("cluster", "pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
     ("client", "pfsb.commands.client", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
     ("status", "pfsb.commands.status", "Show one line per server."),
+    ("why", "pfsb.commands.why", "Say why there is no leader or no progress."),
     ("settings", "pfsb.commands.settings", "Show or change the settings that all servers share."),
     ("check", "pfsb.commands.check", "Validate a configuration."),
     (
@@ -56,6 +57,10 @@ def _lazily(module: str) -> Callable[[], usage.Options]:
     return options
 
 
+USAGE: Final = 2
+"""Exit status for a mistake in the command line (`pfsb.commands.exit_status`)."""
+
+
 class Options(usage.Options):
     """Command line of `pfsb`."""
 
@@ -76,14 +81,14 @@ class Options(usage.Options):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the `pfsb` command: runs the subcommand that `arguments` name.
 
-    For a mistake in the command line, one line is written to standard error, and the exit status is 1.
+    For a mistake in the command line, one line is written to standard error, and the exit status is 2.
     """
     options = Options()
     try:
         options.parseOptions(sys.argv[1:] if arguments is None else arguments)
     except usage.UsageError as error:
         print(f"pfsb: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(USAGE)
     chosen: Any = import_module(next(module for name, module, _ in _COMMANDS if name == options.subCommand))
     from twisted.internet.task import react
 

@@ -273,6 +273,11 @@ class ServerFacts:
         """How many seconds ago this process made the server."""
         return self._clock.seconds() - self._started_at
 
+    @property
+    def time(self) -> float:
+        """The clock of this server, in seconds since 1970."""
+        return self._clock.seconds()
+
     # ------------------------------------------------------------------ the other servers
 
     def peers(self) -> Iterator[tuple[int, PeerFacts]]:
@@ -344,6 +349,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "disk": _disk(facts),
         "admitted": facts.is_admitted,
         "not_acquainted": facts.not_acquainted,
+        "time": round(facts.time, 3),
     }
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from pfsb.applications.catalogue import catalogue_of_plugins
+from pfsb.applications.interfaces import BadRequest
 from pfsb.commands.options import ConfigOptions
-from pfsb.config.config import Config, ConfigError, ServerConfig
+from pfsb.config.config import MEMORY, Config, ConfigError, ServerConfig
+from pfsb.service.nearby import holds_storage, storages_elsewhere
 from pfsb.support.hosts import (
     LookUp,
     SocketAddress,
@@ -44,6 +48,10 @@ class Options(ConfigOptions):
             self.config.secret()
         except ConfigError as error:
             raise usage.UsageError(str(error)) from None
+        try:
+            catalogue_of_plugins(self.config.apps)
+        except BadRequest as error:
+            raise usage.UsageError(f"{self.config.file}: apps: {error}") from None
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -68,30 +76,45 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 def summary(config: Config) -> str:
     """The text of the summary: a line about the cluster, and one for each server."""
     secret = "authenticated" if config.secret() is not None else "not authenticated"
+    directory = "only in memory" if config.storage == MEMORY else f"in {Path(config.storage).absolute()}/ID"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
         f"{config.n - config.quorum} may fail; {config.transport}, {secret}; {', '.join(config.apps)}; "
-        f"storage {config.storage}"
+        f"storage {config.storage}",
+        f"  started in this directory, each server keeps its data {directory}",
     ]
     for server in config.servers.values():
         listen = f" (listens at {shown(*server.listen)})" if server.listen else ""
-        http = f", http {server.http}" if server.http else ""
-        lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, client {server.client}{http}")
+        ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
+        lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, {ports}")
     return "".join(f"{line}\n" for line in lines)
 
 
 def notes(config: Config, found: Found) -> str:
     """A line for each name in the configuration: its addresses on this machine. Then a warning for each server that
-    other machines could not reach."""
-    return "".join(f"  {line}\n" for line in (*_names(config, found), *_unreachable(config, found)))
+    other machines could not reach, and for each data directory nearby that a start in this directory would not use."""
+    lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config))
+    return "".join(f"  {line}\n" for line in lines)
+
+
+def _elsewhere(config: Config) -> Iterator[str]:
+    for server_id in config.ids:
+        directory = config.storage_directory(server_id)
+        if directory is not None:
+            for other in storages_elsewhere(config, server_id, directory):
+                yield f"warning: {other} holds a storage of server {server_id}, and a start in this directory uses " + (
+                    "another one" if holds_storage(directory) else "an empty one"
+                )
 
 
 def _names(config: Config, found: Found) -> Iterator[str]:
     for server in config.servers.values():
         answer = found[server.id]
         if literal(*server.peer) is None:
-            text = answer if isinstance(answer, str) else ", ".join(each.host for each in answer)
-            yield f'the name "{server.peer[0]}" {"has no address" if isinstance(answer, str) else "is"}: {text}'
+            if isinstance(answer, str):
+                yield f'warning: the name "{server.peer[0]}" has no address: {answer}'
+            else:
+                yield f'the name "{server.peer[0]}" is: {", ".join(each.host for each in answer)}'
 
 
 def _unreachable(config: Config, found: Found) -> Iterator[str]:

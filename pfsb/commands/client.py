@@ -8,23 +8,32 @@ import json
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, TextIO
 
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredQueue
 from twisted.python import usage
 
 from pfsb.client.core.actions import SessionEnd
+from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import WINDOW, ClientCore
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
-from pfsb.client.core.replies import EventLine, Reply
+from pfsb.client.core.replies import EventLine, Reply, read_fields
 from pfsb.commands.client_batch import Batch
 from pfsb.commands.client_terminal import Terminal, refusal_of_line
+from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
 from pfsb.commands.options import ConfigOptions, number, seconds
+from pfsb.commands.survey import survey
 
 BATCH_MAX: Final = 1_000_000_000
 CLIENTS_MAX: Final = 10_000
+TIMEOUT_SECONDS: Final = 30.0
+"""How long, in seconds, to wait for an answer, unless the command line says otherwise."""
+FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
+SURVEY_SECONDS: Final = 1.0
+"""How long, in seconds, servers may take to tell their state after a command had no answer."""
 
 
 class Options(ConfigOptions):
@@ -38,15 +47,23 @@ class Options(ConfigOptions):
     optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
         ["id", None, None, "server to start at; for FAULT, STATUS and the like the only one that is asked", int],
         ["client-id", None, None, "who to be, for a session that outlives this program (default: somebody new)"],
-        ["timeout", None, 30.0, "give up after so many seconds without an answer", seconds],
+        ["timeout", None, None, "give up after so many seconds without an answer (default: 30)", seconds],
         ["batch", None, None, "send so many requests", number(1, BATCH_MAX)],
         ["clients", None, 10, "by so many clients at once, spread over the servers", number(1, CLIENTS_MAX)],
         ["command", None, "SAY {client} {n}", "the request, with {client} and {n} for the numbers of both"],
         ["record", None, None, "write a JSON line for each acknowledged request to this file"],
     ]
 
+    optFlags = [["json", None, "show each reply as one line of JSON"]]  # noqa: RUF012 (read by Twisted, never changed)
+
     def take(self, rest: list[str]) -> None:
         self.words = rest
+
+    @property
+    def timeout_seconds(self) -> float:
+        """How long, in seconds, to wait for an answer."""
+        given: float | None = self["timeout"]
+        return TIMEOUT_SECONDS if given is None else given
 
     def postOptions(self) -> None:
         known = [address.id for address in self.addresses]
@@ -72,17 +89,17 @@ def _listed(ids: list[int]) -> str:
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Run `pfsb client`. Raises `SystemExit` with status 1 if a reply is missing or not OK."""
+    """Run `pfsb client`. Raises `SystemExit` with an `ExitStatus` if a reply is missing or not OK."""
     if options["batch"] is not None:
-        ok = await run_batch(reactor, options, sys.stdout, sys.stderr)
+        status = await run_batch(reactor, options, sys.stdout, sys.stderr)
     elif options.words:
-        ok = await run_one(reactor, options, one_line(options.words), sys.stdout, sys.stderr)
+        status = await run_one(reactor, options, one_line(options.words), sys.stdout, sys.stderr)
     elif sys.stdin.isatty() and sys.stdout.isatty():
-        ok = await run_terminal(reactor, options)
+        status = await run_terminal(reactor, options)
     else:
-        ok = await run_lines(reactor, options, lines_of(reactor, sys.stdin), sys.stdout, sys.stderr)
-    if not ok:
-        raise SystemExit(1)
+        status = await run_lines(reactor, options, lines_of(reactor, sys.stdin), sys.stdout, sys.stderr)
+    if status is not ExitStatus.OK:
+        raise SystemExit(int(status))
 
 
 def one_line(words: list[str]) -> str:
@@ -104,43 +121,38 @@ def _argument(word: str) -> str:
     return json.dumps(word, ensure_ascii=False)
 
 
-async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: TextIO) -> bool:
+async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: TextIO) -> ExitStatus:
     """Send one command and print its reply, and after LISTEN the events, until the program is interrupted.
 
-    Returns True if the reply is OK.
+    Returns `OK` if the reply is OK.
     """
     addresses = options.addresses
     if options.first is not None and verb_of(line) in LOCAL_VERBS:
         addresses = [addresses[options.first]]
-    client = _client(reactor, options, out, addresses=addresses)
-    client.start()
+    asking = Asking(reactor, options, out, err, addresses)
+    asking.client.start()
     try:
-        reply = await _answer(reactor, options, client, line, err)
-        _show(reply, out)
-        if reply is not None and reply.ok and verb_of(line) == "LISTEN":
+        status = await asking.answer(line)
+        if status is ExitStatus.OK and verb_of(line) == "LISTEN":
             await Deferred()
-        return reply is not None and reply.ok
+        return status
     finally:
-        await client.stop()
+        await asking.client.stop()
 
 
-async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> bool:
+async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> ExitStatus:
     """Send a command for each line, and print the replies in the order of the lines.
 
-    Lines after a LOCK or a DIGEST wait for its reply. Returns True if all replies are OK.
+    Lines after a LOCK or a DIGEST wait for its reply. Returns `OK` if all replies are OK.
     """
-    client = _client(reactor, options, out)
-    client.start()
-    under_way: deque[Deferred[Reply | None]] = deque()
-    ok = True
+    asking = Asking(reactor, options, out, err, options.addresses)
+    asking.client.start()
+    under_way: deque[Deferred[Answer]] = deque()
+    statuses = [ExitStatus.OK]
 
-    async def settle(most: int) -> bool:
-        fine = True
+    async def settle(most: int) -> None:
         while len(under_way) > most:
-            reply = await under_way.popleft()
-            _show(reply, out)
-            fine = fine and reply is not None and reply.ok
-        return fine
+            statuses[0] = max(statuses[0], asking.show(await under_way.popleft()))
 
     try:
         async for text in lines:
@@ -148,15 +160,16 @@ async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], o
             why_not = refusal_of_line(line) if line else ""
             if why_not:
                 err.write(f"pfsb client: {why_not}\n")
-                ok = False
+                statuses[0] = max(statuses[0], ExitStatus.REFUSED)
             elif verb_of(line) in ("QUIT", "BYE"):
                 break
             elif line:
-                under_way.append(Deferred.fromCoroutine(_answer(reactor, options, client, line, err)))
-                ok = await settle(0 if verb_of(line) in WAITING_VERBS else WINDOW - 1) and ok
-        return await settle(0) and ok
+                under_way.append(Deferred.fromCoroutine(asking.ask(line)))
+                await settle(0 if verb_of(line) in WAITING_VERBS else WINDOW - 1)
+        await settle(0)
+        return statuses[0]
     finally:
-        await client.stop()
+        await asking.client.stop()
 
 
 async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
@@ -181,22 +194,23 @@ async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
         yield line
 
 
-async def run_terminal(reactor: Any, options: Options) -> bool:
-    """Run commands that a person types, until the end of input or QUIT. Returns True: a person has seen which commands
+async def run_terminal(reactor: Any, options: Options) -> ExitStatus:
+    """Run commands that a person types, until the end of input or QUIT. Returns `OK`: a person has seen which commands
     failed."""
     client = _client(reactor, options, sys.stdout)
     terminal = Terminal(reactor, client)
     client.core.on_event = terminal.show_event
     client.core.on_server = terminal.show_server
     client.core.on_session_end = terminal.show_session_end
+    client.core.on_unreachable = lambda text: terminal.show(f"{text}; trying again")
     client.start()
     await terminal.run()
     await client.stop()
-    return True
+    return ExitStatus.OK
 
 
-async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) -> bool:
-    """Run a batch and print its summary, also after an interrupt. True if all requests were acknowledged."""
+async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
+    """Run a batch and print its summary, also after an interrupt. `OK` if all requests were acknowledged."""
     with contextlib.ExitStack() as stack:
         record = None
         if options["record"] is not None:
@@ -210,8 +224,9 @@ async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) ->
             line=options["command"],
             first_server=options.first,
             record=record,
-            timeout_seconds=options["timeout"],
+            timeout_seconds=options.timeout_seconds,
             progress=progress,
+            on_unreachable=lambda text: _say(err, f"{text}; trying again"),
         )
         trigger = reactor.addSystemEventTrigger("before", "shutdown", batch.give_up, "interrupted")
         await batch.run()
@@ -219,10 +234,17 @@ async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) ->
             reactor.removeSystemEventTrigger(trigger)
     if progress is not None:
         err.write("\n")
-    if batch.trouble:
-        err.write(f"pfsb client: {batch.trouble}\n")
     out.write(batch.account.summary(reactor.seconds()))
-    return batch.account.acknowledged == batch.wanted
+    if not batch.trouble:
+        return ExitStatus.OK if batch.account.acknowledged == batch.wanted else ExitStatus.REFUSED
+    found = await survey(reactor, options.addresses, SURVEY_SECONDS)
+    err.write(f"pfsb client: {batch.trouble}; {found.count}\n")
+    return ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
+
+
+def _say(stream: TextIO, text: str) -> None:
+    stream.write(f"pfsb client: {text}\n")
+    stream.flush()
 
 
 def _overwrite(stream: TextIO, text: str) -> None:
@@ -247,23 +269,102 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
     return LineClient(reactor, ClientCore(addresses, on_event=show_event, index=index, **given))
 
 
-async def _answer(reactor: Any, options: Options, client: LineClient, line: str, err: TextIO) -> Reply | None:
-    """Get the reply to a line; None, with a message on standard error, if there is none in time.
+@define(eq=False)
+class Asking:
+    """Sends commands by one client, and tells what became of those that get no answer.
 
-    For LOCK there is no time limit.
+    While no server has ever accepted a connection, and the command line names no timeout, a command ends as soon as all
+    have been tried: nothing was sent, so a script can decide at once what to do.
     """
-    answered = client.command(line)
-    limit: float = options["timeout"]
-    if verb_of(line) != "LOCK":
-        answered.addTimeout(limit, reactor)
-    try:
-        return await answered
-    except Exception:
-        err.write(f"pfsb client: {line}: no answer within {limit:g} s; {client.core.last_trouble}\n")
-        return None
+
+    _reactor: Any
+    _options: Options
+    _out: TextIO
+    _err: TextIO
+    _addresses: Sequence[ServerAddress]
+    client: LineClient = field(init=False)
+    _under_way: list[Deferred[Reply]] = field(init=False, factory=list)
+
+    @client.default
+    def _make_client(self) -> LineClient:
+        client = _client(self._reactor, self._options, self._out, addresses=self._addresses)
+        client.core.on_unreachable = self._none_reachable
+        return client
+
+    async def answer(self, line: str) -> ExitStatus:
+        """Get the reply to a line, and show it."""
+        return self.show(await self.ask(line))
+
+    async def ask(self, line: str) -> Answer:
+        """Get the reply to a line, or how the command has ended without one.
+
+        For LOCK there is no time limit.
+        """
+        answered, command = self.client.send(line)
+        limit = self._options.timeout_seconds
+        if verb_of(line) != "LOCK":
+            answered.addTimeout(limit, self._reactor)
+        self._under_way.append(answered)
+        try:
+            reply = await answered
+            return Answer(line, status_of(reply), reply)
+        except NoServer as error:
+            return Answer(line, ExitStatus.UNREACHABLE, why=str(error), fate="none")
+        except Exception:
+            fate = self.client.core.give_up(command)
+            found = await survey(self._reactor, self._addresses, SURVEY_SECONDS)
+            status = ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
+            return Answer(line, status, why=f"no answer within {limit:g} s; {found.outage}", fate=fate)
+        finally:
+            self._under_way.remove(answered)
+
+    def show(self, answer: Answer) -> ExitStatus:
+        """Print a reply, or on standard error what became of the command without one; returns the exit status."""
+        if self._options["json"]:
+            self._out.write(json.dumps(answer.plain(), ensure_ascii=False) + "\n")
+        elif answer.reply is not None:
+            self._out.write("".join(f"{line}\n" for line in answer.reply.lines()))
+        else:
+            self._err.write(f"pfsb client: {answer.line}: {answer.why}; fate={answer.fate}: {FATES[answer.fate]}\n")
+        self._out.flush()
+        return answer.status
+
+    def _none_reachable(self, text: str) -> None:
+        if self._options["timeout"] is None and not self.client.core.was_connected:
+            for answered in tuple(self._under_way):
+                answered.errback(NoServer(text))
+        else:
+            _say(self._err, f"{text}; trying again")
 
 
-def _show(reply: Reply | None, out: TextIO) -> None:
-    if reply is not None:
-        out.write("".join(f"{line}\n" for line in reply.lines()))
-        out.flush()
+class NoServer(Exception):
+    """Raised for a command when no server has accepted a connection; the text says which were tried, and why not."""
+
+
+@frozen
+class Answer:
+    """How one command has ended: with a reply, or without one for the reason `why`."""
+
+    line: str
+    status: ExitStatus
+    reply: Reply | None = None
+    why: str = ""
+    fate: str = ""
+
+    def plain(self) -> dict[str, Any]:
+        """The answer as a value for JSON."""
+        reply = self.reply
+        if reply is None:
+            code = self.status.name
+            return {"ok": False, "error": code, "fate": self.fate, "text": self.why}
+        if not reply.ok:
+            return {"ok": False, "error": reply.code, "fate": reply.fate, "text": reply.text}
+        return {"ok": True, **reply.fields, "rows": [_plain_row(row) for row in reply.rows]}
+
+
+def _plain_row(row: str) -> Any:
+    """A row as a value for JSON: the object that it is, or its fields, or else its text."""
+    if row.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return json.loads(row)
+    return read_fields(row) or row

@@ -89,6 +89,8 @@ class Batch:
     timeout_seconds: float = 60.0
     """Maximum time, in seconds, in which no client gets an answer. After that the batch is given up."""
     progress: Callable[[str], None] | None = None
+    on_unreachable: Callable[[str], None] = field(default=lambda text: None)
+    """Called once, with a text for people, when no server has accepted a connection."""
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
     """The reason why the batch was given up; "" until then, and if it is not given up."""
@@ -124,6 +126,8 @@ class Batch:
     def _client(self, index: int) -> LineClient:
         first = index if self.first_server is None else self.first_server
         client = LineClient(self._reactor, ClientCore(self._addresses, index=first % len(self._addresses), window=1))
+        if index == 0:
+            client.core.on_unreachable = self.on_unreachable  # the others find the same
         client.start()
         return client
 
@@ -157,4 +161,4 @@ class Batch:
             bar = "#" * done + "." * (_BAR_CHARACTERS - done)
             self.progress(f"[{bar}] {account.answered} of {self.wanted}, {account.retries} retries")
         if quiet > self.timeout_seconds and not self.trouble:
-            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.last_trouble}")
+            self.give_up(f"no answer for {quiet:.0f} s; {self._running[0].core.outage}")

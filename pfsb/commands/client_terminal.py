@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.command import WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply
 from pfsb.commands.line_client import LineClient
+from pfsb.commands.survey import survey
 
 HISTORY_FILE: Final = "~/.pfsb_history"
 HISTORY_LINES_MAX: Final = 2_000
@@ -22,6 +25,8 @@ PROMPT_AFTER_SECONDS: Final = 1.0
 
 A later reply, for example to a LOCK that has to wait, is printed when it comes.
 """
+OUTAGE_AFTER_SECONDS: Final = 5.0
+"""How long, in seconds, a command may be without an answer before the person is told which servers are up."""
 _CLEAR_LINE: Final = "\r\x1b[K"
 
 
@@ -120,7 +125,15 @@ class Terminal:
         def failed(reason: Any) -> None:
             self.show(f"not answered: {reason.getErrorMessage()}")
 
-        self._client.command(line).addCallbacks(heard, failed).addBoth(lambda _: answered())
+        asked = self._client.command(line)
+        asked.addBoth(_cancel, self._reactor.callLater(OUTAGE_AFTER_SECONDS, self._tell_outage, line))
+        asked.addCallbacks(heard, failed).addBoth(lambda _: answered())
+
+    def _tell_outage(self, line: str) -> None:
+        """Called when a command has no answer for long: say how it stands with the servers."""
+        if verb_of(line) not in WAITING_VERBS:
+            asked = Deferred.fromCoroutine(survey(self._reactor, self._client.core.addresses))
+            asked.addCallback(lambda found: self.show(f"{line}: no answer yet; {found.outage}; it is tried on"))
 
     def _end(self) -> None:
         sys.stdout.write("\n")
@@ -140,6 +153,13 @@ class Terminal:
             self._readline.write_history_file(os.path.expanduser(HISTORY_FILE))
         except OSError as error:
             sys.stderr.write(f"pfsb client: the history was not saved: {error}\n")
+
+
+def _cancel(result: Any, call: IDelayedCall) -> Any:
+    """Cancel a call that is not needed any more; returns `result`."""
+    if call.active():
+        call.cancel()
+    return result
 
 
 def refusal_of_line(line: str) -> str:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TextIO
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.error import ProcessDone, ProcessExitedAlready
+from twisted.internet.error import ProcessDone, ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
+from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.commands.options import ConfigOptions
-from pfsb.commands.status import ask_status
+from pfsb.commands.survey import ask_status
+from pfsb.service.log_lines import FORMATS, LEVELS
 
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
@@ -25,11 +29,6 @@ POLL_SECONDS: Final = 0.5
 LINE_BYTES_MAX: Final = 65_536
 """Maximum length, in bytes, of a line of a server's output; a longer one is cut into several lines."""
 
-_TWISTD: Final = "import os, sys; os.setpgrp(); sys.argv[0] = 'twistd'; from twisted.scripts.twistd import run; run()"
-"""Python program that each child process runs: `twistd`, in a process group of its own.
-
-So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop.
-"""
 _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
@@ -38,20 +37,51 @@ class Options(ConfigOptions):
 
     synopsis = "Usage: pfsb cluster CONFIG"
     longdesc = "Starts all servers of a configuration and shows what they say; Ctrl-C stops them."
+    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
+        ["log-format", None, "text", "form of the servers' lines: text, or json without the mark of the server"],
+        ["log-level", None, "info", f"lowest level that servers tell: {', '.join(LEVELS)}"],
+    ]
+
+    optFlags = [  # noqa: RUF012 (read by Twisted, never changed)
+        ["executed", None, "show each update when a server executes it"],
+    ]
+
+    def postOptions(self) -> None:
+        for option, known in (("log-format", FORMATS), ("log-level", LEVELS)):
+            if self[option] not in known:
+                raise usage.UsageError(f"--{option} is one of {', '.join(known)}, not {self[option]!r}")
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Run the cluster until Ctrl-C or SIGTERM. Raises `SystemExit` with status 1 if all servers ended by themselves."""
+    """Run the cluster until Ctrl-C or SIGTERM, or until its terminal is closed.
+
+    Raises `SystemExit` with status 1 if all servers ended by themselves.
+    """
     file = options.config.file
-    commands = {address.id: _command(address.id, file) for address in options.addresses}
-    cluster = Cluster(reactor, commands, options.addresses, sys.stdout)
+    more = [f"--{option}={options[option]}" for option in ("log-format", "log-level")]
+    more += ["--executed"] * options["executed"]
+    commands = {address.id: [*_command(address.id, file), *more] for address in options.addresses}
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options["log-format"] == "text")
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
+    reactor.callWhenRunning(_stop_at_signals, reactor)
     if not await cluster.run():
         raise SystemExit(1)
 
 
+def _stop_at_signals(reactor: Any) -> None:
+    """Stop at SIGINT and SIGTERM, however many come, and when the terminal is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
+
+
+def _stop(reactor: Any) -> None:
+    with contextlib.suppress(ReactorNotRunning):  # it is stopping already
+        reactor.stop()
+
+
 def _command(server_id: int, file: str) -> list[str]:
-    twistd = [sys.executable, "-c", _TWISTD, "-n", "--logfile", "-"]
+    twistd = [sys.executable, "-m", "pfsb.commands.cluster_child", "-n", "--logfile", "-"]
     return [*twistd, "pfsb", "--id", str(server_id), "--config", file]
 
 
@@ -67,6 +97,8 @@ class Cluster:
     _commands: dict[int, list[str]]
     addresses: Sequence[ServerAddress]
     _out: TextIO
+    _has_marks: bool = field(kw_only=True, default=True)
+    """Whether the id of its server stands before each line of output."""
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)
@@ -138,6 +170,9 @@ class Cluster:
         self._write(f"pfsb cluster: {text}\n")
 
     def _say(self, server_id: int, line: str) -> None:
+        if not self._has_marks:
+            self._write(f"{line}\n")
+            return
         mark = f"[{server_id}]"
         if self._out.isatty():
             colour = _COLOURS[list(self._commands).index(server_id) % len(_COLOURS)]
@@ -145,8 +180,9 @@ class Cluster:
         self._write(f"{mark} {line}\n")
 
     def _write(self, text: str) -> None:
-        self._out.write(text)
-        self._out.flush()
+        with contextlib.suppress(OSError):  # the terminal is closed
+            self._out.write(text)
+            self._out.flush()
 
 
 class _Child(ProcessProtocol):

@@ -8,6 +8,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred
 
 from pfsb.client.core.client_core import ClientCore
+from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
 
@@ -43,17 +44,23 @@ class LineClient:
 
         Fails with `ClientStopped` if the client is stopped before the reply.
         """
+        return self.send(line)[0]
+
+    def send(self, line: str) -> tuple[Deferred[Reply], Command]:
+        """Send a command as `command` does; returns the Deferred and the command itself, whose fate it tells."""
         answered: Deferred[Reply] = Deferred()
 
         def heard(reply: Reply) -> None:
+            if answered.called:
+                return  # it was given up
             if reply.code == "CLOSED":
                 answered.errback(ClientStopped(line))
             else:
                 answered.callback(reply)
 
-        self.core.submit(line, heard, self._driver.now)
+        command = self.core.submit(line, heard, self._driver.now)
         self._driver.act()
-        return answered
+        return answered, command
 
     def stop(self) -> Deferred[None]:
         """Close the session, if the client is connected to a server, and the connection.

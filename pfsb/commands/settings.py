@@ -14,11 +14,15 @@ from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
 from pfsb.client.servers import addresses_of
+from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
 from pfsb.commands.options import ConfigOptions, seconds
+from pfsb.commands.survey import survey
 from pfsb.config.config import ConfigError
 from pfsb.sessions.cluster_settings import RANGES
 
+SURVEY_SECONDS: Final = 1.0
+"""How long, in seconds, servers may take to tell their state after a command had no answer."""
 _MEANINGS: Final = {
     "apps": "applications that run, in this order",
     "members": "ids of the servers; not to be changed",
@@ -32,7 +36,7 @@ class Options(ConfigOptions):
     synopsis = "Usage: pfsb settings [CONFIG | --config CONFIG | --server HOST:PORT ...] [NAME=VALUE ...]"
     longdesc = (
         "Shows the settings that all servers of a cluster share, or changes those that are named, all or none. "
-        "The exit status is 1 if the cluster refuses or does not answer."
+        "The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached."
     )
     optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
         ["timeout", None, 30.0, "give up after so many seconds without an answer", seconds],
@@ -89,9 +93,11 @@ class Options(ConfigOptions):
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Show or change settings. Raises `SystemExit` with status 1 if the cluster refuses, or does not answer in time."""
-    if not await settle(reactor, options.addresses, options.changes, options["timeout"], sys.stdout, sys.stderr):
-        raise SystemExit(1)
+    """Show or change settings. Raises `SystemExit` with an `ExitStatus` if the cluster refuses, or does not answer in
+    time."""
+    status = await settle(reactor, options.addresses, options.changes, options["timeout"], sys.stdout, sys.stderr)
+    if status is not ExitStatus.OK:
+        raise SystemExit(int(status))
 
 
 async def settle(
@@ -101,12 +107,13 @@ async def settle(
     timeout_seconds: float,
     out: TextIO,
     err: TextIO,
-) -> bool:
+) -> ExitStatus:
     """Make the changes, if there are any, and write a table of all settings to `out`.
 
-    Returns True if that succeeds; otherwise one line on `err` tells the reason.
+    Returns `OK` if that succeeds; otherwise one line on `err` tells the reason.
     """
     client = LineClient(reactor, ClientCore(addresses))
+    client.core.on_unreachable = lambda text: print(f"pfsb settings: {text}; trying again", file=err, flush=True)
     client.start()
     wanted = [calls.change_settings(changes).line] if changes else []
     reply = None
@@ -115,16 +122,17 @@ async def settle(
             try:
                 reply = await client.command(line).addTimeout(timeout_seconds, reactor)
             except Exception:
-                err.write(f"pfsb settings: no answer within {timeout_seconds:g} s; {client.core.last_trouble}\n")
-                return False
+                found = await survey(reactor, addresses, SURVEY_SECONDS)
+                err.write(f"pfsb settings: no answer within {timeout_seconds:g} s; {found.outage}\n")
+                return ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
             if not reply.ok:
                 err.write(f"pfsb settings: {reply.text} ({reply.code}, fate={reply.fate})\n")
-                return False
+                return status_of(reply)
     finally:
         await client.stop()
     assert reply is not None
     out.write(table(reply))
-    return True
+    return ExitStatus.OK
 
 
 def table(reply: Reply) -> str:

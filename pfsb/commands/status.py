@@ -7,18 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
-from twisted.internet.defer import Deferred, gatherResults
-from twisted.python.failure import Failure
-
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.replies import Reply
-from pfsb.commands.one_question import ask
 from pfsb.commands.options import ConfigOptions
-
-STATUS_SECONDS: Final = 2.0
-"""How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
-
-Status = dict[str, Any]
+from pfsb.commands.survey import Status, Survey, survey
 
 _COLUMNS: Final = ("state", "view", "leader", "aru", "last_ordered", "revision", "sessions", "connections", "pending")
 
@@ -27,42 +18,44 @@ class Options(ConfigOptions):
     """Command line of `pfsb status`."""
 
     synopsis = "Usage: pfsb status CONFIG"
-    longdesc = "Shows one line per server. The exit status is 1 if no majority of them answers."
+    longdesc = (
+        "Shows one line per server, and a line about the cluster. The exit status is 1 if no majority of them answers."
+    )
+    optFlags = [["json", None, "show everything that the servers tell as one JSON object"]]  # noqa: RUF012 (read by Twisted, never changed)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Ask all servers at once, and print a table. Raises `SystemExit` with status 1 if no majority answers."""
-    if not await show_status(reactor, options.addresses, options.config.quorum, sys.stdout):
+    if not await show_status(reactor, options.addresses, sys.stdout, as_json=bool(options["json"])):
         raise SystemExit(1)
 
 
-async def show_status(reactor: Any, addresses: Sequence[ServerAddress], quorum: int, out: TextIO) -> bool:
-    """Ask all servers for STATUS and write a table to `out`.
+async def show_status(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO, *, as_json: bool = False) -> bool:
+    """Ask all servers for STATUS, and write a table and a summary to `out`, or all of it as one line of JSON.
 
-    Returns True if at least `quorum` servers answer.
+    Returns True if a majority answers.
     """
-    found = await gatherResults([ask_status(reactor, address) for address in addresses])
-    out.write(table([_cells(address, status) for address, status in zip(addresses, found, strict=True)]))
-    return sum(isinstance(status, dict) for status in found) >= quorum
+    found = await survey(reactor, addresses)
+    if as_json:
+        out.write(json.dumps(_plain(found)) + "\n")
+    else:
+        rows = [_cells(address, status) for address, status in zip(addresses, found.answers, strict=True)]
+        out.write(f"{table(rows)}{found.summary}\n")
+    return len(found.up) >= found.quorum
 
 
-def ask_status(reactor: Any, address: ServerAddress) -> Deferred[Status | str]:
-    """Get a server's STATUS (docs/operating.rst), or else a text with the reason why there is none.
-
-    The Deferred never fails.
-    """
-
-    def heard(reply: Reply) -> Status | str:
-        if reply.ok and reply.rows:
-            status: Status = json.loads(reply.rows[0])
-            return status
-        return reply.line
-
-    return ask(reactor, address, "STATUS", STATUS_SECONDS).addCallbacks(heard, _why)
-
-
-def _why(reason: Failure) -> str:
-    return "unreachable: " + reason.getErrorMessage().rstrip(".").splitlines()[0]
+def _plain(found: Survey) -> dict[str, Any]:
+    """A survey as a value for JSON: `servers` has the STATUS of each server by its id as text, or its `error`."""
+    servers = {i: found.up.get(i) or {"error": found.down[i]} for i in (address.id for address in found.addresses)}
+    return {
+        "summary": found.summary,
+        "leader": found.leader,
+        "up": sorted(found.up),
+        "down": sorted(found.down),
+        "quorum": found.quorum,
+        "tolerates_more": len(found.up) - found.quorum,
+        "servers": {str(server_id): answer for server_id, answer in servers.items()},
+    }
 
 
 def _cells(address: ServerAddress, status: Status | str) -> list[str]:

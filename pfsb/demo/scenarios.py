@@ -66,7 +66,7 @@ class Stage:
     async def show_servers(self) -> None:
         """Show the table of `pfsb status`."""
         table = StringIO()
-        await show_status(self.reactor, self.cluster.addresses, self.cluster.config.quorum, table)
+        await show_status(self.reactor, self.cluster.addresses, table)
         self.screen.say(table.getvalue().rstrip("\n"))
 
     async def begin(self) -> tuple[int, int]:

@@ -127,6 +127,7 @@ class Replica:
         self.storage = storage
         self._transport = transport
         self._tracer = tracer
+        self._clock = clock
         self.settings = settings
         self.membership = membership = Membership(server_id, tuple(servers))
         self.data = data = new_data(server_id, settings)
@@ -144,7 +145,7 @@ class Replica:
         self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(
-            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
+            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, self.demand, slot_time
         )
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
@@ -168,7 +169,7 @@ class Replica:
             self.reconciliation.catch_up_to,
             birth,
         )
-        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to_told)
+        self.telling = TellingHandler(core, self.ordering, window, self.reconciliation.catch_up_to_told)
         self.accepts = AcceptHandler(core, self.ordering, window, self.telling)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
@@ -209,6 +210,12 @@ class Replica:
         """State -> number of times, since this server's start, that it has entered the state, or stayed in it with
         another attempted view."""
         self._told: tuple[State, int] | None = None
+        self._has_found_leader = False
+        """Whether the text log says that this server has led or followed since its start."""
+        self._is_unlogged = False
+        """Whether the text log has no line yet about the last change of State or Last_Attempted."""
+        self._log_from = 0.0
+        """Clock time, in seconds, from which on changes of State and Last_Attempted are logged."""
 
     def _wire(self) -> None:
         """Set the callbacks by which a handler calls another handler that is built later."""
@@ -280,6 +287,7 @@ class Replica:
         self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
         self.ordered_queue.passes = found.passes
         recover(self.data, found, self.ordered_queue, self._report_recovery)
+        self._log_from = self._clock.seconds() + self.settings.progress_seconds
         self.turn.durable.last_installed = self.data.views.last_installed
         self.turn.durable.local_aru = self.data.ordering.local_aru
         if self._tracer is not None:
@@ -500,17 +508,34 @@ class Replica:
         trace."""
         state, view = self.data.server.state, self.data.views.last_attempted
         if (state, view) == self._told or view == 0:
+            if self._is_unlogged:
+                self._log_state()
             return
         before = self._told[0].value if self._told is not None else None
         self._told = state, view
         self.shifts[state] += 1
         if self._tracer is not None:
             self._tracer.trace("state", **{"from": before, "to": state.value}, view=view)
+        self._is_unlogged = True
+        self._log_state()
+
+    def _log_state(self) -> None:
+        """Write a line to the text log about State and Last_Attempted, unless this server has just started.
+
+        A server that starts may hear of several views within a moment, and seeks its first leader in any case: the
+        first line comes when a Progress_Timer has passed, and attempts before the first leader have the level `debug`.
+        """
+        if self._clock.seconds() < self._log_from:
+            return
+        self._is_unlogged = False
+        assert self._told is not None, "there is a state to tell"
+        state, view = self._told
+        self._has_found_leader |= state is not State.LEADER_ELECTION
+        tell = self._log.info if self._has_found_leader else self._log.debug
         match state:
             case State.LEADER_ELECTION:
-                self._log.info("attempts view {view}", view=view)
+                tell("attempts view {view}", view=view)
             case State.REG_LEADER:
-                self._log.info("leads view {view}", view=view)
+                tell("leads view {view}", view=view)
             case State.REG_NONLEADER:
-                leader = self.membership.leader_of(view)
-                self._log.info("follows server {leader} in view {view}", leader=leader, view=view)
+                tell("follows server {leader} in view {view}", leader=self.membership.leader_of(view), view=view)

@@ -61,6 +61,9 @@ FROM_A_HEARER = (Acquainted, Heard, KnownPosition, Stranger)
 PERIODS_FOR_ALL = 1
 """Number of periods of ALIVE after a start in which a server that comes back is admitted only if all other servers
 count for its admission. Later a majority is enough."""
+PERIODS_UNTIL_LOG = 10
+"""Number of periods of ALIVE after a start before the text log names the servers that this server waits for. Where all
+servers are up, it is admitted earlier, and there is nothing to tell."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines of the text log that say which servers have not admitted this server yet."""
 ANSWERS_PER_ALIVE = 4
@@ -162,7 +165,7 @@ class StorageIdentityHandler(Handler):
 
     def _tell_who_is_missing(self) -> None:
         now = self._clock.seconds()
-        if self.is_newcomer and self._periods > PERIODS_FOR_ALL and now >= self._log_from:
+        if self.is_newcomer and self._periods >= PERIODS_UNTIL_LOG and now >= self._log_from:
             self._log_from = now + LOG_SECONDS
             self._log.warn(
                 "this server does not vote yet: its storage must be known to {needed} others, and it has no word yet "

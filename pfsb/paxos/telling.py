@@ -18,7 +18,6 @@ from attrs import define
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import DIGEST_BYTES, Message, Ordered, Proposal, State
 from pfsb.paxos.window import Window
@@ -44,13 +43,11 @@ class TellingHandler(Handler):
         core: Core,
         ordering: GlobalOrderingHandler,
         window: Window,
-        demand: Demand,
         on_missing: Callable[[int], None],
     ) -> None:
         super().__init__(core)
         self._ordering = ordering
         self._window = window
-        self._demand = demand
         self.on_missing = on_missing
         """Called with a slot that is ordered as the leader says, and whose proposal is not here."""
         self.untold: dict[int, Untold] = {}
@@ -112,7 +109,6 @@ class TellingHandler(Handler):
         """
         at = 0
         ordering = self._data.ordering
-        late = 0.0 if self._demand.has_clients() else self._settings.lazy_seconds  # Departure 25
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
@@ -122,6 +118,6 @@ class TellingHandler(Handler):
             if slot.ordered is not None:
                 continue
             self._data.apply_ordered(message.view, slot, digest)
-            self._ordering.order_if_told(seq, slot, late)
+            self._ordering.order_if_told(seq, slot)
             if slot.ordered is None:
                 self.on_missing(seq)

@@ -1,27 +1,43 @@
-"""The chat of a server as a file, `chat.log`: the same bytes on every server (docs/internals/applications.rst)."""
+"""The chat of a server as a file, `chat.log`: the same bytes on every server (docs/internals/applications.rst).
+
+The state has all lines, so the file can always be made right. `ChatLog` compares the file with the lines that it is
+given, and writes from the first byte that differs. `ChatLogWriter` gives it the lines, page by page: from the first one
+after a start and after trouble, and else those that are new.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import FileIO
 from pathlib import Path
-from threading import Event as ThreadEvent
-from threading import Semaphore
+from typing import Any, ClassVar, Final
 
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from pfsb.applications.interfaces import Event
 from pfsb.service.background import Background
 
-BLOCK_BYTES = 1 << 20
-"""Size, in bytes, of the blocks in which the file is read at the start."""
-FULL_SECONDS = 0.5
-"""How long, in seconds, the thread waits before it tries again to append a line for which the disk had no room."""
-LINES_WAITING_MAX = 10_000
-"""Maximum number of lines that wait to be appended."""
-CLOSE_SECONDS = 1.0
+PAGE_LINES: Final = 256
+"""Maximum number of lines that the thread is given at once: to make them takes the reactor less than a millisecond."""
+PACE_SECONDS: Final = 0.004
+"""Pause, in seconds, between two pages while lines of the past are compared or written again, so that clients hardly
+notice: a million lines take some twenty seconds."""
+LOOK_SECONDS: Final = 1.0
+"""Time, in seconds, between two looks whether another program has changed the file."""
+TROUBLE_SECONDS: Final = 1.0
+"""How long, in seconds, to wait before the file is tried again after a write has failed."""
+CLOSE_SECONDS: Final = 1.0
 """How long, in seconds, `ChatLogWriter.close` waits for the lines that are not written yet."""
+CLOSE_LINES_MAX: Final = 10_000
+"""Maximum number of lines that are still written when the server stops; the next start writes the others."""
+BLOCK_BYTES: Final = 1 << 16
+"""Size, in bytes, of the blocks in which bytes behind the last line are looked at."""
 
 
 def line_of(event: Event) -> bytes:
@@ -31,38 +47,75 @@ def line_of(event: Event) -> bytes:
     return f"{fields['index']!r} {client} {text}\n".encode()
 
 
-class ChatLog:
-    """Appends lines of chat to the file.
+def index_of(event: Event) -> int:
+    """The number of a chat event's line."""
+    index: Any = dict(event.fields)["index"]
+    return int(index)
 
-    Lines are not forced to disk: those that are missing after a crash are written again, from the history, at the next
-    start.
+
+@define(eq=False)
+class ChatLog:
+    """The file, and how much of it is known to be right.
+
+    Lines are not forced to disk: those that are missing after a crash are written again at the next start.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, path: Path) -> None:
-        """Open the file and cut off a torn last line; `next_index` is the index of the line to be written next."""
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
-        self.next_index = self.cut_torn_line() + 1
+    path: Path
+    next_index: int = field(init=False, default=1)
+    """Number of the line that is to be compared or written next."""
+    _file: FileIO | None = field(init=False, default=None)
+    _right: int = field(init=False, default=0)
+    """Size, in bytes, of the beginning of the file that is known to be right."""
+    _size: int = field(init=False, default=0)
+    """Size, in bytes, that the file had when it was last opened or written by this object."""
+    _time: int = field(init=False, default=0)
+    """The time, in nanoseconds, of the last change of the file, as the file system gave it at that moment."""
 
-    def append(self, event: Event) -> None:
-        """Append the line of this chat event to the file, unless the file has it already.
+    def take(self, events: Sequence[Event]) -> None:
+        """Make the file right up to the end of these chat events, which follow each other.
 
-        If the disk is full, raises OSError and leaves no part of the line in the file.
+        Events that the file has are skipped, and so is a page behind a gap. If another program has changed the file,
+        `next_index` becomes 1, and this page is skipped unless it begins there. Raises OSError if the disk does not
+        take a line, and leaves no part of it in the file.
         """
-        index = dict(event.fields)["index"]
-        if index != self.next_index:
+        self.look()
+        events = [event for event in events if index_of(event) >= self.next_index]
+        if events and index_of(events[0]) == self.next_index:
+            self._make_right(b"".join(map(line_of, events)))
+            self.next_index += len(events)
+
+    def look(self) -> None:
+        """Open the file, if that is to be done, and begin anew at line 1 if another program has changed it.
+
+        Raises OSError if it cannot be opened.
+        """
+        if self._file is not None and self._is_as_left():
             return
-        line, end = line_of(event), self._file.seek(0, os.SEEK_END)
-        if self._file.write(line) != len(line):
-            self._file.truncate(end)
-            raise OSError(errno.ENOSPC, "the disk is full", self._file.name)
-        self.next_index += 1
+        self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "ab+", buffering=0)  # noqa: SIM115 (closed by `close`)
+        self._note_state()
+
+    def end_at(self, length: int) -> None:
+        """If the file has all `length` lines of the state, cut off what stands behind them.
+
+        A server that has just started may know less than it knew before. Whole lines that can follow therefore stay,
+        until their own events come.
+        """
+        self.look()
+        if self.next_index == length + 1:
+            keep = self._right + self._likely_lines()
+            if keep != self._size:
+                self._cut(keep)
 
     def close(self) -> None:
-        self._file.close()
+        """Close the file. The next call opens it, and begins at its first line."""
+        file, self._file = self._file, None
+        self.next_index, self._right = 1, 0
+        if file is not None:
+            file.close()
 
     def put_aside(self) -> None:
         """Close the file and give it the name `chat.log.1`, or the next number that is free: this chat has ended."""
@@ -72,73 +125,200 @@ class ChatLog:
             number += 1
         self.path.rename(aside)
 
-    def cut_torn_line(self) -> int:
-        """Cut off a part of a line, which a crash may have left at the end; returns the number of whole lines."""
-        self._file.seek(0)
-        lines = whole = position = 0
-        while block := self._file.read(BLOCK_BYTES):
-            lines += block.count(b"\n")
-            end = block.rfind(b"\n")
-            if end >= 0:
-                whole = position + end + 1
-            position += len(block)
-        os.ftruncate(self._file.fileno(), whole)
-        return lines
+    def agreeing_bytes(self, data: bytes) -> int:
+        """How many bytes behind the right part of the file are as at the beginning of `data`."""
+        assert self._file is not None
+        there = os.pread(self._file.fileno(), len(data), self._right)
+        if there == data:
+            return len(data)
+        both = enumerate(zip(there, data, strict=False))
+        return next((at for at, (found, wanted) in both if found != wanted), min(len(there), len(data)))
+
+    def _make_right(self, data: bytes) -> None:
+        """Let `data` stand behind the right part of the file."""
+        if self._right < self._size:
+            agreeing = self.agreeing_bytes(data)
+            if agreeing == len(data):
+                self._right += agreeing
+                return
+            if agreeing < self._size - self._right:
+                place = self._right + agreeing
+                self._log.warn("{path} is wrong from byte {place} on, and made right", path=str(self.path), place=place)
+            self._cut(self._right)
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._file is not None
+        written = 0
+        try:
+            written = self._file.write(data) or 0
+        finally:
+            if written != len(data):
+                self._cut(self._right)
+        if written != len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._note_state()
+        # If another program has written at the same time, this size is not what the next look finds.
+        self._right = self._size = self._right + len(data)
+
+    def _cut(self, size: int) -> None:
+        assert self._file is not None
+        os.ftruncate(self._file.fileno(), size)
+        self._note_state()
+
+    def _note_state(self) -> None:
+        assert self._file is not None
+        found = os.fstat(self._file.fileno())
+        self._size, self._time = found.st_size, found.st_mtime_ns
+
+    def _is_as_left(self) -> bool:
+        """Whether the file has its name still, and no other program has written to it."""
+        assert self._file is not None
+        mine = os.fstat(self._file.fileno())
+        try:
+            named = os.stat(self.path)
+        except FileNotFoundError:
+            self._log.warn("{path} was deleted or moved, and is made anew", path=str(self.path))
+            return False
+        is_mine = (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+        if not is_mine or mine.st_size != self._size:
+            self._log.warn("{path} was changed by another program, and is made right", path=str(self.path))
+            return False
+        return mine.st_mtime_ns == self._time
+
+    def _likely_lines(self) -> int:
+        """Number of bytes, behind the right part, that are whole lines with the numbers that follow, as it seems."""
+        assert self._file is not None
+        likely, index, rest = 0, self.next_index, b""
+        at = self._right
+        while block := os.pread(self._file.fileno(), BLOCK_BYTES, at):
+            at += len(block)
+            *lines, rest = (rest + block).split(b"\n")
+            for line in lines:
+                if not line.startswith(b'%d "' % index) or not line.endswith(b'"') or b"\0" in line:
+                    return likely
+                likely, index = likely + len(line) + 1, index + 1
+        return likely
 
 
+@define(eq=False)
 class ChatLogWriter:
-    """Appends the lines of a `ChatLog` in a thread, so that the reactor does not wait for its disk.
+    """Keeps a `ChatLog` right, in a thread, so that the reactor does not wait for its disk.
 
-    The lines wait in memory. They are few: while the disk hangs, no further events pass the durability gate, since the
-    data is on the same disk. When a long file is made anew at the start, the caller waits for the disk each time that
-    `LINES_WAITING_MAX` lines wait. A line for which the disk has no room is written when there is room again. Lines
-    that are lost with the process are written at the next start.
+    The reactor gives the thread one page of lines at a time, as the state has them, and the next one when the thread
+    is done with it. So few lines wait in memory, and a disk that hangs or is full is waited for.
     """
 
-    _log = Logger()
+    _log: ClassVar[Logger] = Logger()
 
-    def __init__(self, log: ChatLog) -> None:
-        self._chat_log = log
-        self._background = Background("pfsb chat log")
-        self._ends = ThreadEvent()
-        self._has_failed = False
-        self._places = Semaphore(LINES_WAITING_MAX)
+    _reactor: Any
+    """`IReactorTime` and `IReactorFromThreads`."""
+    _chat_log: ChatLog
+    _events: Callable[[int, int], Sequence[Event]]
+    """`events(first, limit)`: lines of the state as events; see `pfsb.applications.interfaces.IEventLog`."""
+    _length: int = 0
+    """Number of lines that may be written: what tells of them is on disk."""
+    _next: int = field(init=False, default=1)
+    """Number of the line with which the next page begins."""
+    _past: int = field(init=False, default=0)
+    """Number of the last line of the past: up to there pages come slowly."""
+    _is_busy: bool = field(init=False, default=False)
+    """Whether the thread has a page, or looks at the file."""
+    _ends: bool = field(init=False, default=False)
+    _trouble: str = field(init=False, default="")
+    """Why the last write failed, as the log has told it; empty: it did not fail."""
+    _call: IDelayedCall | None = field(init=False, default=None)
+    _background: Background = field(init=False, factory=lambda: Background("pfsb chat log"))
+
+    def start(self) -> None:
+        """Compare the file with the lines so far, and write what it lacks."""
+        self._past = self._length
+        self._go_on()
 
     def append(self, event: Event) -> None:
-        """Have the line of this chat event appended, unless the file has it already."""
-        self._places.acquire()
-        self._background.call(lambda: self._append(event))
+        """Called with each new line, in their order: have it written."""
+        self._length = index_of(event)
+        if not self._is_busy and not self._trouble and self._next > self._past:
+            self._go_on()
 
     def close(self) -> bool:
         """Write what waits, and close the file; returns False if the disk does not answer within `CLOSE_SECONDS`."""
-        self._ends.set()
+        self._end()
+        if self._length - self._next < CLOSE_LINES_MAX:
+            for first in range(self._next, self._length + 1, PAGE_LINES):
+                self._background.call(partial(self._write_last, self._page(first)))
         is_written = self._background.finish(CLOSE_SECONDS)
         if is_written:
             self._chat_log.close()
         return is_written
 
     def put_aside(self) -> None:
-        """Write what waits, close the file and give it another name: see `ChatLog.put_aside`."""
-        self._ends.set()
+        """Close the file and give it another name: see `ChatLog.put_aside`."""
+        self._end()
         while not self._background.finish(CLOSE_SECONDS):
             self._log.error("{path} cannot be put aside yet: its disk does not answer", path=str(self._chat_log.path))
         self._chat_log.put_aside()
 
-    def _append(self, event: Event) -> None:
-        try:
-            self._append_when_there_is_room(event)
-        finally:
-            self._places.release()
+    def _end(self) -> None:
+        self._ends = True
+        if self._call is not None and self._call.active():
+            self._call.cancel()
 
-    def _append_when_there_is_room(self, event: Event) -> None:
-        while not self._has_failed:
-            try:
-                self._chat_log.append(event)
-                return
-            except OSError as error:
-                self._has_failed = error.errno not in (errno.ENOSPC, errno.EDQUOT)
-                if self._has_failed:
-                    path = str(self._chat_log.path)
-                    self._log.failure("{path} gets no more lines until this server is started again", path=path)
-            if self._ends.wait(FULL_SECONDS):
-                self._has_failed = True
+    def _page(self, first: int) -> Sequence[Event]:
+        count = min(PAGE_LINES, self._length - first + 1)
+        return self._events(first, count) if count > 0 else ()
+
+    def _go_on(self) -> None:
+        """Give the thread the next page, or let it look at the file if there is none."""
+        if self._ends:
+            return
+        if self._call is not None and self._call.active():
+            self._call.cancel()
+        self._is_busy = True
+        page, length = self._page(self._next), self._length
+        self._background.call(lambda: self._reactor.callFromThread(self._taken, self._take(page, length)))
+
+    def _take(self, page: Sequence[Event], length: int) -> OSError | None:
+        """Called in the thread: have the file take a page, or look at it. Returns the error if the disk has not."""
+        try:
+            if page:
+                self._chat_log.take(page)
+            else:
+                self._chat_log.end_at(length)
+        except OSError as error:
+            return error
+        return None
+
+    def _write_last(self, page: Sequence[Event]) -> None:
+        """Called in the thread when the server stops: have the file take a page, if the disk does."""
+        self._take(page, self._length)
+
+    def _taken(self, error: OSError | None) -> None:
+        self._is_busy = False
+        before, self._next = self._next, self._chat_log.next_index
+        if self._next < before:
+            self._past = self._length
+        self._tell(error)
+        if error is not None:
+            self._later(TROUBLE_SECONDS)
+        elif self._next > self._length or self._next == before:
+            self._later(LOOK_SECONDS)
+        elif self._next <= self._past:
+            self._later(PACE_SECONDS)
+        else:
+            self._go_on()
+
+    def _later(self, seconds: float) -> None:
+        if not self._ends:
+            self._call = self._reactor.callLater(seconds, self._go_on)
+
+    def _tell(self, error: OSError | None) -> None:
+        """Log that the file cannot be written, once for each reason, and that it can be again."""
+        why = "" if error is None else error.strerror or str(error)
+        if why != self._trouble:
+            path = str(self._chat_log.path)
+            if why:
+                self._log.error("{path} cannot be written: {why}; it is tried again", path=path, why=why)
+            else:
+                self._log.info("{path} is written again", path=path)
+            self._trouble = why

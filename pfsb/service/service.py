@@ -8,25 +8,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IReactorDaemonize
 from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
-from pfsb.applications.interfaces import BadRequest, IEventLog
+from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
-from pfsb.frontends.client_port import ClientPortFactory
+from pfsb.frontends.client_port import ClientPortFactory, RedisPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
@@ -34,7 +35,12 @@ from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
 from pfsb.service.assembly import log_storage, real_server
 from pfsb.service.chat_log import ChatLog, ChatLogWriter
+from pfsb.service.daemon import Daemon, go_into_background
+from pfsb.service.executed import tell_executed
+from pfsb.service.log_lines import FORMATS, LEVELS
 from pfsb.service.metrics import Metrics, ReactorLag
+from pfsb.service.nearby import client_place, data_place, warnings_of_start
+from pfsb.service.pid_file import PidFile, remove_stale
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
 from pfsb.sessions.state_machine import CannotRun
@@ -46,6 +52,8 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 3
 """Exit status of a server that has stopped itself."""
+DAEMON_UMASK = 0o077
+"""File creation mask of a server in the background, as twistd has it: no other user may read what it writes."""
 LAST_WORDS_SECONDS = 0.05
 """How long, in seconds, the reactor runs on after the last answers, so that they are written to the sockets."""
 LOG_SECONDS = 1.0
@@ -83,11 +91,19 @@ class Options(usage.Options):
         ["storage", None, None, "data directory of this server, or `memory` (instead of the configured one)"],
         ["skip-seq", None, None, "as leader, leave this sequence number out: a hole for the next leader to find"],
         ["trace", None, None, "write what happens to this file, as JSON lines"],
+        ["log-format", None, "text", "form of the log's lines: text or json"],
+        ["log-level", None, "info", f"lowest level that is logged: {', '.join(LEVELS)}"],
+    ]
+
+    optFlags: ClassVar[list[list[str | None]]] = [
+        ["executed", None, "log each update when it is executed, for classrooms; history of the past is left out"],
     ]
 
     config: Config
     server_id: int
     catalogue: Catalogue
+    daemon: Daemon | None = None
+    """The process in the background; None: this one is in the foreground."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +121,7 @@ class Options(usage.Options):
         """
         try:
             self._check()
+            self._refuse_wrong_log()
         except (usage.UsageError, ConfigError, BadRequest, PortInUse, StorageRefused) as error:
             sys.exit(f"pfsb: {error}")
         self._name_files()
@@ -116,6 +133,8 @@ class Options(usage.Options):
             raise usage.UsageError("--id is missing: which server of the configuration is this? (example: --id 0)")
         self.server_id = _whole(self["id"], "--id")
         self["skip-seq"] = None if self["skip-seq"] is None else _whole(self["skip-seq"], "--skip-seq")
+        _one_of(self["log-format"], FORMATS, "--log-format")
+        _one_of(self["log-level"], LEVELS, "--log-level")
         self.config = load(self["config"])
         self.config.server(self.server_id)
         self.config.secret()
@@ -125,6 +144,39 @@ class Options(usage.Options):
             clock: Any = reactor
             storage = log_storage(self.config, self.server_id, self.directory, clock, _nothing_failed)
             storage.refuse_if_unusable()
+            for line in warnings_of_start(self.config, self.server_id, self.directory):
+                tell_terminal(f"warning: {line}")
+
+    def _refuse_wrong_log(self) -> None:
+        """twistd would find this mistake when the server has left the terminal already."""
+        if not self.stays and self._twistd["logfile"] == "-":
+            raise usage.UsageError("--logfile - needs -n: a server in the background has no standard output")
+
+    @property
+    def stays(self) -> bool:
+        """Whether twistd leaves the process in the foreground."""
+        return self.parent is None or bool(self._twistd["nodaemon"] or self._twistd["debug"])
+
+    @property
+    def _twistd(self) -> Any:
+        """The options of twistd itself."""
+        return self.parent
+
+    def leave_terminal(self) -> None:
+        """Go into the background, unless the command line says otherwise; see `go_into_background`."""
+        if self.stays:
+            return
+        twistd = self._twistd
+        clock: Any = reactor
+        is_told = IReactorDaemonize.providedBy(clock)
+        if is_told:
+            clock.beforeDaemonize()
+        self.daemon = go_into_background(twistd["logfile"] or "the system's log")
+        if is_told:
+            clock.afterDaemonize()
+        twistd["nodaemon"] = True  # it has happened
+        if twistd["umask"] is None:
+            twistd["umask"] = DAEMON_UMASK
 
     def _name_files(self) -> None:
         """Put the server's id into the default names of the pid file and the log file.
@@ -133,12 +185,18 @@ class Options(usage.Options):
         """
         if self.parent is None:
             return
+        clock: Any = reactor
+        PROCESS_LOG.take_signals(lambda: clock.callFromThread(stop_reactor))
         if self.parent.get("pidfile") == "twistd.pid":
             self.parent["pidfile"] = f"pfsb-{self.server_id}.pid"
+        if self.parent.get("pidfile"):
+            remove_stale(Path(self.parent["pidfile"]))
         if not self.parent.get("nodaemon") and self.parent.get("logfile") is None:
             self.parent["logfile"] = f"pfsb-{self.server_id}.log"
         if not self.parent.get("logger"):
             PROCESS_LOG.options = self.parent
+            PROCESS_LOG.server_id = self.server_id
+            PROCESS_LOG.line_format, PROCESS_LOG.least_level = self["log-format"], self["log-level"]
             self.parent["logger"] = OBSERVER_NAME
 
     @property
@@ -147,6 +205,11 @@ class Options(usage.Options):
         if self["storage"] is None:
             return self.config.storage_directory(self.server_id)
         return None if self["storage"] == "memory" else Path(self["storage"])
+
+
+def _one_of(value: str, known: Sequence[str], option: str) -> None:
+    if value not in known:
+        raise usage.UsageError(f"{option} is one of {', '.join(known)}, not {value!r}")
 
 
 def _nothing_failed(failure: Failure) -> None:
@@ -182,13 +245,30 @@ class ServerService(Service):
         clock.seconds = steady_seconds()
         atexit.register(self._end)  # runs after twistd has removed its pid file
         PROCESS_LOG.begin()
+        self._pid_file.hold()
         try:
             self._start()
         except CannotRun as error:
             self._failed(Failure(error))
         except (StorageRefused, CannotListenError, OSError, ConfigError) as error:
             self._log.critical("{error}", error=str(error))
-            sys.exit(f"pfsb: {error}")
+            self._give_up(str(error))
+        except Exception as error:
+            self._log.failure("the server cannot start")
+            self._give_up(f"the server cannot start ({type(error).__name__}: {error}); the log says where it failed")
+        if self._options.daemon is not None and self._exit_status is None:
+            self._options.daemon.report_up()
+
+    def _give_up(self, why: str) -> NoReturn:
+        """End the process, whose server could not start. twistd removes its pid file only for other ends."""
+        tell_terminal(why)
+        self._pid_file.remove()
+        sys.exit(1)
+
+    @property
+    def _pid_file(self) -> PidFile:
+        twistd: Any = self._options.parent
+        return PidFile(Path(twistd["pidfile"] or os.devnull))
 
     def _start(self) -> None:
         options = self._options
@@ -207,21 +287,33 @@ class ServerService(Service):
             on_failure=self._failed,
             tracer=tracer,
         )
+        PROCESS_LOG.view = lambda: server.facts.view
         if options["skip-seq"] is not None:
             server.skip.add(options["skip-seq"])
         server.start()
+        if options["executed"]:
+            server.machine.on_executed = tell_executed
         self._keep_chat_log(server)
         self._allow_connections(config.limits.connections)
         factory = ClientPortFactory(server, clock)
         self._factory = factory
         strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._ports)
+        redis = config.server(server_id).redis
+        if redis is not None:
+            strports.service(with_backlog(redis), RedisPortFactory(factory)).setServiceParent(self._ports)
         self._open_http_port(server)
         self._ports.privilegedStartService()
         self._ports.startService()
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
         self._was_up = True
-        self._log.info("server {id} of cluster {cluster} is up", id=server_id, cluster=config.cluster)
+        self._log.info(
+            "server {id} of cluster {cluster} is up; clients connect to {place}; {data}",
+            id=server_id,
+            cluster=config.cluster,
+            place=client_place(config, server_id),
+            data=data_place(options.directory),
+        )
 
     def _allow_connections(self, connections: int) -> None:
         """Warn if the process may not open enough files for `connections` clients: each needs a file descriptor.
@@ -274,9 +366,18 @@ class ServerService(Service):
     def _begin_chat_log(self, server: Server) -> None:
         directory, chat = self._options.directory, _chat(server)
         if directory is not None and chat is not None and self._chat_log is None:
-            log = ChatLog(directory / "chat.log")
-            self._chat_log = ChatLogWriter(log)
-            server.subscribe(chat.listen_verb, log.next_index, self._chat_log.append, is_patient=True)
+            clock: Any = reactor
+
+            def events(first: int, limit: int) -> Sequence[Event]:
+                present = _chat(server)
+                return () if present is None else present.events(first, limit)
+
+            def append(event: Event) -> None:
+                writer.append(event)
+
+            told = server.subscribe(chat.listen_verb, 0, append, is_patient=True)
+            writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
+            writer.start()
 
     def _take_signals(self) -> None:
         """Stop the reactor at SIGTERM and SIGINT, so that the exit status is 0: the server was asked to stop."""
@@ -308,6 +409,7 @@ class ServerService(Service):
             if self._http is not None:
                 self._http.leave()
             server.stop()
+            self._log.info("the server has stopped, as it was asked to")
             if server.disk_is_stuck:
                 # The writer's thread is inside a system call. The end of the interpreter could wait for it.
                 self._exit_status = 0
@@ -325,11 +427,14 @@ class ServerService(Service):
 
         The protocol tolerates a server that crashes, but not one that goes on in a wrong state.
         """
+        why = failure.getErrorMessage()
+        if failure.check(StorageWasReplaced):
+            why = f"{why}; {data_place(self._options.directory)}"
         if failure.check(StorageWasReplaced, StorageRefused, CannotRun, StateDiverged):
-            self._log.critical("{error}", error=failure.getErrorMessage())
+            self._log.critical("{error}", error=why)
         else:
             self._log.failure("this server stops itself", failure)
-        sys.stderr.write(f"pfsb: server {self._options.server_id} stops: {failure.getErrorMessage()}\n")
+        tell_terminal(f"server {self._options.server_id} stops: {why}")
         if self._server is not None:
             self._server.replica.turn.stop()
         self._exit_status = EXIT_FAILED
@@ -365,6 +470,14 @@ def _collect_garbage_seldom() -> None:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
 
 
+def tell_terminal(text: str) -> None:
+    """Write one line to standard error itself; twistd makes lines of the log of what is written to `sys.stderr`."""
+    if sys.__stderr__ is not None:
+        with suppress(OSError, ValueError):
+            sys.__stderr__.write(f"pfsb: {text}\n")
+            sys.__stderr__.flush()
+
+
 def stop_reactor() -> None:
     """Stop the reactor: now, or as soon as it runs. Has no effect if it is stopping, as after a second SIGTERM."""
     clock: Any = reactor
@@ -377,4 +490,5 @@ def stop_reactor() -> None:
 
 def makeService(options: Options) -> Service:
     """Make the service of one server. twistd calls this function, which `twisted/plugins/pfsb_plugins.py` names."""
+    options.leave_terminal()
     return ServerService(options)

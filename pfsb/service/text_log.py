@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from attrs import define, field
-from twisted.logger import FileLogObserver, textFileLogObserver
 from twisted.python.logfile import LogFile
 
 from pfsb.service.background import Background
+from pfsb.service.log_lines import LineObserver
 
 CHARACTERS_WAITING_MAX = 4_000_000
 """Maximum number of characters that wait to be written. Further lines are left out, and counted."""
@@ -22,7 +23,7 @@ class TextLog:
     in a thread."""
 
     def __init__(self, file: Any) -> None:
-        """`file` is a `LogFile` or a stream of text. It is used in one thread at a time."""
+        """`file` is a `NamedLogFile` or a stream of text. It is used in one thread at a time."""
         self._file = file
         self._background = Background("pfsb text log")
         self._in_background = False
@@ -54,12 +55,39 @@ class TextLog:
         """Do nothing: each text is flushed after it was written."""
 
     def rotate(self) -> None:
-        """Begin a new file for all text that is given from now on; earlier text stays in the former file. Only for a
-        `LogFile`."""
+        """Begin a new file for all text that is given from now on. Earlier text stays in the former file, which is
+        renamed unless another program has done so. Does nothing if the log is a stream."""
+        self._do(self._rotate_now)
+
+    def reopen(self) -> None:
+        """Write all text that is given from now on to the file that has the log's name then; makes the file if there is
+        none. Does nothing if the log is a stream."""
+        self._do(self._reopen_now)
+
+    def _do(self, function: Callable[[], None]) -> None:
         if self._in_background:
-            self._background.call(self._file.rotate)
+            self._background.call(function)
         else:
+            function()
+
+    def _rotate_now(self) -> None:
+        if self._was_moved():
+            self._reopen_now()
+        elif isinstance(self._file, NamedLogFile):
             self._file.rotate()
+
+    def _reopen_now(self) -> None:
+        if self._was_moved():
+            before = self._file
+            try:
+                self._file = NamedLogFile.fromFullPath(before.path)
+            except OSError:
+                return  # the former file still takes what is written, wherever it is now
+            before.close()
+
+    def _was_moved(self) -> bool:
+        """Whether the log is a file, and another file or none has its name now."""
+        return isinstance(self._file, NamedLogFile) and not self._file.has_its_name
 
     def finish(self, timeout_seconds: float) -> bool:
         """Write what waits, if that takes no longer than `timeout_seconds`; returns whether it was written."""
@@ -77,19 +105,72 @@ class TextLog:
         self._file.flush()
 
 
+class NamedLogFile(LogFile):
+    """A log file that can tell whether another program has moved or deleted it."""
+
+    @property
+    def has_its_name(self) -> bool:
+        """Whether the path of the log is still that of the open file."""
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return False
+        mine = os.fstat(self._file.fileno())
+        return (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino)
+
+
 @define
 class ProcessLog:
     """The text log of this process. twistd takes the factory of its log observer by name, so the log is global."""
 
     options: Mapping[str, Any] = field(factory=dict)
     """The options of twistd; set before it makes its log observer."""
+    line_format: str = "text"
+    """The form of the lines, one of `pfsb.service.log_lines.FORMATS`."""
+    least_level: str = "info"
+    """The lowest level that is written."""
+    server_id: int | None = None
+    view: Callable[[], int] | None = None
+    """Tells the view that the server has installed; None: the server is not made yet."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
+    _terminals: list[int] = field(factory=list, init=False)
+    """The file descriptors, of 0 to 2, that are a terminal."""
+    _hung_up: Callable[[], None] | None = field(default=None, init=False)
 
     def begin(self) -> None:
         """Write the log in a thread from now on: called when the process has gone into the background."""
         if self.log is not None:
             self.log.begin()
+
+    def about(self) -> tuple[int | None, int | None]:
+        """(server, view) for a line of the log."""
+        return self.server_id, None if self.view is None else self.view()
+
+    def take_signals(self, hung_up: Callable[[], None]) -> None:
+        """Let SIGHUP and SIGUSR1 reopen the log from now on, where they would end the process.
+
+        SIGUSR1 also renames the file of the log, unless another program has done so. A server that has lost its
+        terminal cannot be stopped from there: `hung_up` is called then, unless SIGHUP was ignored before, as under
+        `nohup`.
+        """
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            self._terminals = [number for number in range(3) if os.isatty(number)]
+        self._hung_up = hung_up
+        signal.signal(signal.SIGHUP, self._take_hangup)
+        signal.signal(signal.SIGUSR1, self._take_rotation)
+
+    def _take_hangup(self, *_: object) -> None:
+        if self.log is not None:
+            self.log.reopen()
+        if any(not os.isatty(number) for number in self._terminals):
+            self._terminals = []
+            if self._hung_up is not None:
+                self._hung_up()
+
+    def _take_rotation(self, *_: object) -> None:
+        if self.log is not None:
+            self.log.rotate()
 
     def finish(self, timeout_seconds: float) -> bool:
         """Write what waits; returns False if that takes longer than `timeout_seconds`."""
@@ -101,24 +182,25 @@ OBSERVER_NAME: Final = f"{__name__}.make_observer"
 """The value of twistd's option `--logger` that stands for `make_observer`."""
 
 
-def make_observer() -> FileLogObserver | None:
-    """Make the observer by which twistd writes its log, in its usual format, to the file that its options name."""
-    log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
-    file: Any = log
-    return None if log is None else textFileLogObserver(file)
+def make_observer() -> LineObserver | None:
+    """Make the observer by which twistd writes its log, a line for each event, to the file that its options name."""
+    try:
+        log = PROCESS_LOG.log = open_text_log(PROCESS_LOG.options)
+    except OSError as error:
+        sys.exit(f"pfsb: the log {error.filename} cannot be written: {error.strerror}")
+    process = PROCESS_LOG
+    return None if log is None else LineObserver(log, process.about, process.line_format, process.least_level)
 
 
 def open_text_log(options: Mapping[str, Any]) -> TextLog | None:
-    """Open the log that twistd's options name: a file, which SIGUSR1 rotates, or standard output.
+    """Open the log that twistd's options name: a file, or standard output.
 
     None if the options name another log: twistd opens that of `--syslog`, and refuses a daemon's standard output.
+    Raises OSError if the file cannot be opened.
     """
     name, stays = options.get("logfile") or "", options.get("nodaemon")
     if options.get("syslog") or (name == "-" and not stays):
         return None
     if name == "-" or (stays and not name):
         return TextLog(sys.stdout)
-    log = TextLog(LogFile.fromFullPath(name or "twistd.log"))
-    if not signal.getsignal(signal.SIGUSR1):
-        signal.signal(signal.SIGUSR1, lambda *_: log.rotate())
-    return log
+    return TextLog(NamedLogFile.fromFullPath(name or "twistd.log"))

@@ -29,7 +29,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
-from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional
+from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
 from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
 from pfsb.sessions.submission import Submission
 
@@ -385,10 +385,14 @@ class ClientConnection:
             self._answer_behind_gate(repeated, results[submitted.numbers.index(number)])
 
     def _refuse_submitted(self, submitted: Submitted, results: Sequence[Result]) -> None:
-        """Gives refusals to the client in place of results, without waiting for the disk."""
+        """Gives refusals to the client in place of results, without waiting for the disk.
+
+        A question, which has the number 0, changes nothing, so nothing about it stays unknown.
+        """
         answer, submitted.answer = submitted.answer, None
         if answer is not None:
-            self._turn.refuse(answer, results)
+            pairs = zip(submitted.numbers, results, strict=True)
+            self._turn.refuse(answer, [result if number else of_question(result) for number, result in pairs])
         repeats, submitted.repeats = submitted.repeats, []
         for number, repeated in repeats:
             self._turn.refuse(repeated, results[submitted.numbers.index(number)])

@@ -11,7 +11,7 @@ from typing import Final
 
 from attrs import frozen
 
-from pfsb.applications.interfaces import Refused
+from pfsb.applications.interfaces import Refused, Result
 from pfsb.paxos.disk_trouble import DiskTrouble
 
 
@@ -90,3 +90,15 @@ TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
 """Disk trouble -> the refusals during the trouble."""
 
 HANGING: Final = TROUBLE_REFUSALS[DiskTrouble.HANGS]
+
+
+def of_question(refusal: Result) -> Result:
+    """The refusal of a question in place of that of a command: the question has not happened in any case."""
+    if not isinstance(refusal, Provisional):
+        return refusal
+    trouble = next((each for each in TROUBLE_REFUSALS.values() if each.under_way is refusal), None)
+    return NO_ANSWER if trouble is None else trouble.question
+
+
+NO_ANSWER: Final = Refused("UNAVAILABLE", "no majority has answered in time; the question changes nothing: ask again")
+"""The refusal of a question that waits for a majority in vain."""

@@ -272,6 +272,8 @@ class SessionStateMachine:
         """Called inside execution with the settings that are in force from then on: at their birth and at each
         change."""
         self.observer: Any = NoObserver()
+        self.on_executed: Callable[[int, Sequence[ClientUpdate]], None] | None = None
+        """Called with a slot and its updates when they have run; None: no one looks on."""
         self.counts: CommandCounts | None = None
         """Counts of commands of this server's own clients; None in recovery, so that no command is counted twice."""
         self.revision = 0
@@ -431,6 +433,8 @@ class SessionStateMachine:
                     self.observer.log_grew(log.application)
         else:
             self._execute_before_birth(updates)
+        if self.on_executed is not None:
+            self.on_executed(seq, updates)
         outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
 

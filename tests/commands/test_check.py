@@ -4,9 +4,10 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
+from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.commands.check import LOOK_UP_SECONDS, Found, look_up_hosts, notes, summary
+from pfsb.commands.check import LOOK_UP_SECONDS, Found, Options, look_up_hosts, notes, summary
 from pfsb.config.config import Config, load
 from pfsb.support.hosts import SocketAddress, literal
 
@@ -41,13 +42,22 @@ class CheckTests(SynchronousTestCase):
         clock.advance(LOOK_UP_SECONDS)
         return self.successResultOf(asked)
 
+    def test_unknown_application_is_refused(self) -> None:
+        """As `twistd pfsb` does, so that the mistake shows before any server is started."""
+        path = Path(self.mktemp())
+        server = '{peer: "127.0.0.1:7400", client: "tcp:9400"}'
+        path.write_text(f"cluster: one\napps: [chat, chatt]\nservers:\n  0: {server}\n")
+        error = self.assertRaises(UsageError, Options().parseOptions, [str(path)])
+        self.assertIn(f"{path}: apps: ", str(error))
+        self.assertIn("chatt", str(error))
+
     def test_names_are_shown_with_their_addresses(self) -> None:
         """The operator sees what this machine takes the names for, and which of them it does not know."""
         config = self.config('peer: "db0:7400"', 'peer: "db1:7400"', 'peer: "db2:7400"', 'peer: "[2001:db8::4]:7400"')
         said = notes(config, self.found(config, db0="192.0.2.1 2001:db8::1", db1=""))
         self.assertIn('  the name "db0" is: 192.0.2.1, 2001:db8::1\n', said)
-        self.assertIn('  the name "db1" has no address: Name or service not known\n', said)
-        self.assertIn('  the name "db2" has no address: no answer for 5 s\n', said)
+        self.assertIn('  warning: the name "db1" has no address: Name or service not known\n', said)
+        self.assertIn('  warning: the name "db2" has no address: no answer for 5 s\n', said)
         self.assertNotIn("2001:db8::4", said)
 
     def test_name_that_only_this_machine_reaches_is_warned_of(self) -> None:

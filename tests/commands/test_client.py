@@ -16,6 +16,7 @@ from pfsb.client.core.timeouts import RESPONSE_SECONDS
 from pfsb.client.servers import server_addresses
 from pfsb.commands import check, status
 from pfsb.commands.client import Options, one_line, run_batch, run_lines, run_one
+from pfsb.commands.exit_status import ExitStatus
 from pfsb.config.config import ConfigError, load
 from tests.client.cluster import LoopbackTestCase, reactor
 
@@ -46,54 +47,99 @@ class ToolTestCase(LoopbackTestCase):
         options.parseOptions([self.file, *arguments])
         return options
 
-    async def one(self, *arguments: str) -> bool:
+    async def one(self, *arguments: str) -> ExitStatus:
         options = self.options(*arguments)
         return await run_one(reactor, options, one_line(options.words), self.out, self.err)
 
 
 class OneCommandTests(ToolTestCase):
     async def test_reply_is_printed_without_number(self) -> None:
-        self.assertIs(await self.one("PUT", "a", "1"), True)
+        self.assertIs(await self.one("PUT", "a", "1"), ExitStatus.OK)
         self.assertEqual(self.out.getvalue(), "OK revision=2\n")
 
     async def test_rows_are_printed_before_the_reply(self) -> None:
         await self.one("MPUT", "a", "two words", "b", "2")
         self.out.truncate(0)
-        self.assertIs(await self.one("MGET", "a", "b"), True)
+        self.assertIs(await self.one("MGET", "a", "b"), ExitStatus.OK)
         self.assertIn('+key="a" value="two words"', self.out.getvalue())
 
     async def test_refusal_is_printed_and_no_success(self) -> None:
-        self.assertIs(await self.one("GET", "nothing"), False)
+        self.assertIs(await self.one("GET", "nothing"), ExitStatus.REFUSED)
         self.assertIn("ERR NOTFOUND", self.out.getvalue())
 
     async def test_question_about_one_server_is_not_asked_of_another(self) -> None:
         await self.cluster.members[1].crash()
-        self.assertIs(await self.one("--timeout", "0.3", "--id", "1", "STATUS"), False)
+        self.assertIs(await self.one("--timeout", "0.3", "--id", "1", "STATUS"), ExitStatus.UNREACHABLE)
         self.assertIn("server 1 (127.0.0.1:", self.err.getvalue())
 
     async def test_command_goes_on_at_another_server(self) -> None:
         await self.cluster.members[1].crash()
-        self.assertIs(await self.one("--id", "1", "PUT", "a", "1"), True)
+        self.assertIs(await self.one("--id", "1", "PUT", "a", "1"), ExitStatus.OK)
 
     async def test_unreachable_cluster_is_told_with_the_reason(self) -> None:
         for member in self.cluster.members:
             await member.crash()
-        self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), False)
-        self.assertIn("no answer within 0.3 s; server ", self.err.getvalue())
-        self.assertIn("refused", self.err.getvalue())
+        began = reactor.seconds()
+        self.assertIs(await self.one("PUT", "a", "1"), ExitStatus.UNREACHABLE)
+        self.assertLess(reactor.seconds() - began, 5, "at once, and not after the time limit of 30 s")
+        shown = ", ".join(f"{address.id} ({address.shown})" for address in self.cluster.addresses)
+        self.assertEqual(
+            self.err.getvalue(),
+            f"pfsb client: PUT a 1: no server can be reached: servers {shown}: connection refused; "
+            "fate=none: it did not happen\n",
+        )
+
+    async def test_time_limit_that_is_given_is_waited_for(self) -> None:
+        """The servers may be about to start; the operator is told at once all the same."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.one("--timeout", "0.3", "PUT", "a", "1"), ExitStatus.UNREACHABLE)
+        told, ended = self.err.getvalue().splitlines()
+        self.assertIn("no server can be reached: servers 0 (", told)
+        self.assertTrue(told.endswith("trying again"))
+        self.assertIn("no answer within 0.3 s; no server can be reached; servers 0 (", ended)
+        self.assertTrue(ended.endswith("fate=none: it did not happen"), ended)
+
+    async def test_missing_majority_is_told_with_the_servers_that_are_up(self) -> None:
+        """The last server that was tried is not blamed, and the fate of the command is told."""
+        await self.cluster.members[1].crash()
+        await self.cluster.members[2].crash()
+        self.cluster.members[0].server.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
+        self.assertIs(await self.one("--timeout", "0.5", "PUT", "a", "1"), ExitStatus.UNAVAILABLE)
+        told = self.err.getvalue()
+        self.assertIn("no answer within 0.5 s; 1 of 3 servers up (0), 2 needed; servers 1 (127.0.0.1:", told)
+        self.assertIn("): connection refused; fate=", told)
+
+    async def test_reply_is_shown_as_json(self) -> None:
+        """A line for each command, for scripts."""
+        await self.one("PUT", "a", "1")
+        self.out.truncate(0)
+        self.out.seek(0)
+        for words in (("GET", "a"), ("MGET", "a", "b"), ("GET", "nothing")):
+            await self.one("--json", *words)
+        found, several, missing = map(json.loads, self.out.getvalue().splitlines())
+        self.assertEqual(found, {"ok": True, "value": "1", "revision": 2, "rows": []})
+        self.assertEqual(several["rows"], [{"key": "a", "value": "1", "revision": 2}])
+        self.assertEqual((missing["ok"], missing["error"], missing["fate"]), (False, "NOTFOUND", "none"))
+        for member in self.cluster.members:
+            await member.crash()
+        self.out.truncate(0)
+        self.out.seek(0)
+        self.assertIs(await self.one("--json", "GET", "a"), ExitStatus.UNREACHABLE)
+        self.assertEqual(json.loads(self.out.getvalue())["error"], "UNREACHABLE")
 
 
 class PipeTests(ToolTestCase):
-    async def run_all(self, *texts: str) -> bool:
+    async def run_all(self, *texts: str) -> ExitStatus:
         return await run_lines(reactor, self.options(), lines(*texts), self.out, self.err)
 
     async def test_replies_come_in_the_order_of_the_lines(self) -> None:
-        self.assertIs(await self.run_all(*[f"PUT a {n}" for n in range(200)], "", "GET a"), True)
+        self.assertIs(await self.run_all(*[f"PUT a {n}" for n in range(200)], "", "GET a"), ExitStatus.OK)
         said = self.out.getvalue().splitlines()
         self.assertEqual((len(said), said[0], said[-1]), (201, "OK revision=2", 'OK value="199" revision=201'))
 
     async def test_line_that_cannot_be_sent_is_told_and_the_rest_goes_on(self) -> None:
-        self.assertIs(await self.run_all("#5 PUT a 1", "HELLO bob", "PUT a 2"), False)
+        self.assertIs(await self.run_all("#5 PUT a 1", "HELLO bob", "PUT a 2"), ExitStatus.REFUSED)
         self.assertEqual(len(self.err.getvalue().splitlines()), 2)
         self.assertEqual(self.out.getvalue(), "OK revision=2\n")
 
@@ -106,21 +152,21 @@ class PipeTests(ToolTestCase):
         done = Deferred.fromCoroutine(waiting)
         await self.until(lambda: self.cluster.shared.waiting)
         await holder.command("UNLOCK x")
-        self.assertIs(await done, True)
+        self.assertIs(await done, ExitStatus.OK)
         self.assertEqual([command[0] for _, _, command in self.cluster.shared.executed][-2:], ["UNLOCK", "PUT"])
 
     async def test_quit_ends_it(self) -> None:
-        self.assertIs(await self.run_all("PUT a 1", "QUIT", "PUT a 2"), True)
+        self.assertIs(await self.run_all("PUT a 1", "QUIT", "PUT a 2"), ExitStatus.OK)
         self.assertEqual(len(self.cluster.shared.executed), 1)
 
 
 class BatchTests(ToolTestCase):
-    async def batch(self, *arguments: str) -> bool:
+    async def batch(self, *arguments: str) -> ExitStatus:
         return await run_batch(reactor, self.options(*arguments), self.out, self.err)
 
     async def test_all_requests_are_acknowledged_and_recorded(self) -> None:
         record = self.mktemp()
-        self.assertIs(await self.batch("--batch", "50", "--clients", "5", "--record", record), True)
+        self.assertIs(await self.batch("--batch", "50", "--clients", "5", "--record", record), ExitStatus.OK)
         self.assertIn("acknowledged  50 of 50", self.out.getvalue())
         with open(record) as file:
             entries = [json.loads(line) for line in file]
@@ -140,32 +186,57 @@ class BatchTests(ToolTestCase):
     async def test_crash_of_a_server_loses_nothing(self) -> None:
         shared = self.cluster.shared
         reactor.callLater(0.02, self.cluster.members[0].crash)
-        self.assertIs(await self.batch("--batch", "600", "--clients", "6", "--command", "SAY {client} {n}"), True)
+        self.assertIs(
+            await self.batch("--batch", "600", "--clients", "6", "--command", "SAY {client} {n}"), ExitStatus.OK
+        )
         self.assertEqual(len({command[1] for _, _, command in shared.executed}), 600)
         self.assertEqual(len(shared.executed), 600)
 
     async def test_errors_are_counted_and_no_success(self) -> None:
-        self.assertIs(await self.batch("--batch", "4", "--clients", "2", "--command", "GET nothing{n}"), False)
+        self.assertIs(
+            await self.batch("--batch", "4", "--clients", "2", "--command", "GET nothing{n}"), ExitStatus.REFUSED
+        )
         self.assertIn("4 NOTFOUND", self.out.getvalue())
 
     async def test_batch_without_answers_is_given_up(self) -> None:
         for member in self.cluster.members:
             member.server.local_clients.refuse = Refused("UNAVAILABLE", "no majority", "unknown")
-        self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), False)
+        self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), ExitStatus.UNAVAILABLE)
         self.assertIn("acknowledged  0 of 4", self.out.getvalue())
         self.assertIn("UNAVAILABLE", self.err.getvalue())
+
+    async def test_batch_tells_at_once_that_no_server_can_be_reached(self) -> None:
+        """Once, and not for each client; servers that come within the time limit are used."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.batch("--batch", "4", "--timeout", "0.3"), ExitStatus.UNREACHABLE)
+        told, ended = self.err.getvalue().splitlines()
+        self.assertIn("no server can be reached: servers ", told)
+        self.assertTrue(told.endswith("; trying again"))
+        self.assertTrue(ended.endswith("no server can be reached"), ended)
 
 
 class StatusTests(ToolTestCase):
     async def show(self) -> bool:
-        return await status.show_status(reactor, self.options().addresses, 2, self.out)
+        return await status.show_status(reactor, self.options().addresses, self.out)
 
     async def test_every_server_has_its_line(self) -> None:
         self.assertIs(await self.show(), True)
-        names, *rows = self.out.getvalue().splitlines()
+        names, *rows, summary = self.out.getvalue().splitlines()
         self.assertTrue(names.startswith("id  address"))
         self.assertEqual([row.split()[0] for row in rows], ["0", "1", "2"])
         self.assertEqual(names.index("state"), rows[0].index("REG_NONLEADER"))
+        leader = self.cluster.members[0].server.leader_id
+        self.assertEqual(summary, f"leads: {leader}, 3 of 3 up, tolerates 1 more")
+
+    async def test_everything_is_shown_as_json(self) -> None:
+        """One object: the summary, and the STATUS of each server or why there is none."""
+        await self.cluster.members[1].crash()
+        self.assertIs(await status.show_status(reactor, self.options().addresses, self.out, as_json=True), True)
+        found = json.loads(self.out.getvalue())
+        self.assertEqual((found["up"], found["down"], found["quorum"], found["tolerates_more"]), ([0, 2], [1], 2, 0))
+        self.assertEqual(found["servers"]["1"], {"error": "connection refused"})
+        self.assertEqual(found["servers"]["2"]["server"], 2)
 
     async def test_unreachable_server_is_shown_as_such(self) -> None:
         await self.cluster.members[1].crash()
@@ -176,6 +247,7 @@ class StatusTests(ToolTestCase):
         await self.cluster.members[1].crash()
         await self.cluster.members[2].crash()
         self.assertIs(await self.show(), False)
+        self.assertIn("leads: none, 1 of 3 servers up (0), 2 needed\n", self.out.getvalue())
 
 
 class CommandLineTests(SynchronousTestCase):

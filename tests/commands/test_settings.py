@@ -6,6 +6,7 @@ from twisted.python import usage
 
 from pfsb.applications.interfaces import Refused
 from pfsb.client.core.replies import Reply
+from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.settings import Options, settle, table
 from tests.client.cluster import reactor
 from tests.commands.test_client import ToolTestCase
@@ -17,13 +18,13 @@ class SettingsTests(ToolTestCase):
         options.parseOptions(list(arguments))
         return options
 
-    async def settle(self, *arguments: str) -> bool:
+    async def settle(self, *arguments: str) -> ExitStatus:
         options = self.settings(*arguments)
         return await settle(reactor, options.addresses, options.changes, options["timeout"], self.out, self.err)
 
     async def test_table_has_a_line_for_each_setting(self) -> None:
         """Name, value and meaning, in columns."""
-        self.assertIs(await self.settle(self.file), True)
+        self.assertIs(await self.settle(self.file), ExitStatus.OK)
         lines = self.out.getvalue().splitlines()
         self.assertRegex(lines[0], "^setting +value +meaning$")
         self.assertRegex(lines[1], "^apps +chat,kv,lock +applications that run")
@@ -32,7 +33,7 @@ class SettingsTests(ToolTestCase):
 
     async def test_changes_are_made_and_shown(self) -> None:
         """Several changes are one command."""
-        self.assertIs(await self.settle("--config", self.file, "session_window=64", "apps=kv"), True)
+        self.assertIs(await self.settle("--config", self.file, "session_window=64", "apps=kv"), ExitStatus.OK)
         self.assertRegex(self.out.getvalue(), r"(?m)^session_window +64 ")
         self.assertRegex(self.out.getvalue(), r"(?m)^apps +kv ")
         executed = [command for _, _, command in self.cluster.shared.executed]
@@ -42,12 +43,12 @@ class SettingsTests(ToolTestCase):
         """The first of them is asked, and the next ones if it does not answer."""
         servers = [word for member in self.cluster.members for word in ("--server", member.address.shown)]
         await self.cluster.members[0].crash()
-        self.assertIs(await self.settle(*servers, "window=9"), True)
+        self.assertIs(await self.settle(*servers, "window=9"), ExitStatus.OK)
         self.assertRegex(self.out.getvalue(), r"(?m)^window +9 ")
 
     async def test_refusal_is_one_line_and_no_success(self) -> None:
         """The line has what would be right, and what became of the command."""
-        self.assertIs(await self.settle(self.file, "window=0"), False)
+        self.assertIs(await self.settle(self.file, "window=0"), ExitStatus.REFUSED)
         self.assertEqual(self.out.getvalue(), "")
         self.assertEqual(
             self.err.getvalue(),
@@ -58,16 +59,25 @@ class SettingsTests(ToolTestCase):
         """The program ends after its time limit."""
         for member in self.cluster.members:
             member.server.local_clients.silent = True
-        self.assertIs(await self.settle(self.file, "--timeout", "0.2", "window=9"), False)
+        self.assertIs(await self.settle(self.file, "--timeout", "0.2", "window=9"), ExitStatus.UNAVAILABLE)
         self.assertIn("pfsb settings: no answer within 0.2 s", self.err.getvalue())
         for member in self.cluster.members:  # a server that has not answered HELLO does not notice that its client left
             await member.crash()
+
+    async def test_unreachable_cluster_is_told_at_once(self) -> None:
+        """And again at the end, with another exit status than that of a cluster that does not answer."""
+        for member in self.cluster.members:
+            await member.crash()
+        self.assertIs(await self.settle(self.file, "--timeout", "0.3", "window=9"), ExitStatus.UNREACHABLE)
+        told, ended = self.err.getvalue().splitlines()
+        self.assertIn("pfsb settings: no server can be reached: servers 0 (", told)
+        self.assertIn("no answer within 0.3 s; no server can be reached; servers 0 (", ended)
 
     async def test_value_that_is_refused_elsewhere_keeps_its_text(self) -> None:
         """A server that is too busy says so."""
         for member in self.cluster.members:
             member.server.local_clients.refuse = Refused("DENIED", "not here")
-        self.assertIs(await self.settle(self.file), False)
+        self.assertIs(await self.settle(self.file), ExitStatus.REFUSED)
         self.assertIn("not here", self.err.getvalue())
 
     def test_wrong_command_lines_are_told(self) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from twisted.logger import LogEvent, capturedLogs, formatEvent
+
 from pfsb.paxos.messages import Acquainted, Heard, KnownPosition, PrepareOK, State, Stranger, ViewChange
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.storage_identity import StorageWasReplaced
@@ -136,3 +140,32 @@ class LifeTests(ReplicaTestCase):
         self.assertEqual(self.storage.syncs, before + 1)
         self.assertEqual(len(self.take(PrepareOK)), 1)
         self.assertSent(accept(2, 1, 1))
+
+
+class LogTests(ReplicaTestCase):
+    """The text log tells who leads, and nothing about the moment in which a server that starts finds that out."""
+
+    def logged(self, events: Sequence[LogEvent]) -> list[tuple[str, str]]:
+        """(level, text) of the lines about views."""
+        found = [(event["log_level"].name, formatEvent(event)) for event in events]
+        return [(level, text) for level, text in found if "view" in text]
+
+    def test_leader_of_the_start_is_told_after_a_while_and_later_changes_at_once(self) -> None:
+        """A server that starts may hear of several views within a moment."""
+        with capturedLogs() as events:
+            self.follow(1)
+            self.assertEqual(self.logged(events), [])
+            for _ in range(3):
+                self.advance(self.settings.progress_seconds / 2)
+                self.hear_leader(1)
+            self.assertEqual(self.logged(events), [("info", "follows server 1 in view 1")])
+            self.advance(3 * self.settings.progress_seconds)
+        self.assertEqual(self.logged(events)[1], ("info", "attempts view 2"))
+        self.take(ViewChange)
+
+    def test_attempts_before_the_first_leader_are_for_those_who_debug(self) -> None:
+        """A server that is alone attempts the same view on and on."""
+        with capturedLogs() as events:
+            self.advance(2 * self.settings.progress_seconds)
+        self.take(ViewChange)
+        self.assertEqual(self.logged(events), [("debug", "attempts view 1")])

@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import resource
 import signal
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event as ThreadEvent
+from typing import Any
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor as _reactor
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.applications.interfaces import Event
 from pfsb.service import chat_log
-from pfsb.service.chat_log import BLOCK_BYTES, ChatLog, ChatLogWriter, line_of
+from pfsb.service.chat_log import ChatLog, ChatLogWriter, line_of
 
+reactor: Any = _reactor
 SECONDS = 20.0
 
 
 def said(index: int, text: str = "hello", client: str = "alice") -> Event:
     return Event("CHAT", (("index", index), ("client", client), ("text", text)))
+
+
+def lines(*numbers: int) -> bytes:
+    return b"".join(line_of(said(number)) for number in numbers)
 
 
 class ChatLogTests(SynchronousTestCase):
@@ -36,177 +45,270 @@ class ChatLogTests(SynchronousTestCase):
     def write(self, *events: Event) -> None:
         log = ChatLog(self.path)
         for event in events:
-            log.append(event)
+            log.take([event])
         log.close()
+
+    def found(self, content: bytes) -> None:
+        """Let the file have this content before the server starts."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_bytes(content)
 
     def test_line_has_index_client_and_text(self) -> None:
         """Client and text are JSON strings, so that a text never breaks its line."""
         self.write(said(1), said(2, 'two\nlines, "quoted" — é', "bob"))
-        lines = self.path.read_text("utf-8").splitlines()
-        self.assertEqual(lines[0], '1 "alice" "hello"')
-        index, client, text = lines[1].split(" ", 2)
+        written = self.path.read_text("utf-8").splitlines()
+        self.assertEqual(written[0], '1 "alice" "hello"')
+        index, client, text = written[1].split(" ", 2)
         self.assertEqual((index, json.loads(client), json.loads(text)), ("2", "bob", 'two\nlines, "quoted" — é'))
-
-    def test_new_log_begins_with_the_first_line(self) -> None:
-        """The directory is made if it is missing."""
-        self.assertEqual(self.open().next_index, 1)
 
     def test_restart_goes_on_behind_the_last_line(self) -> None:
         """The bytes do not depend on how often the server is restarted."""
         for index in range(1, 6):
-            self.assertEqual(self.open().next_index, index)
-            self.write(said(index))
-        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in range(1, 6)))
+            log = self.open()
+            log.take([said(i) for i in range(1, index)])
+            self.assertEqual(log.next_index, index)
+            log.take([said(index)])
+            log.close()
+        self.assertEqual(self.path.read_bytes(), lines(1, 2, 3, 4, 5))
+
+    def test_right_file_is_not_written(self) -> None:
+        """A program that follows the file does not see it change at a restart."""
+        self.write(said(1), said(2))
+        before = self.path.stat()
+        log = self.open()
+        log.take([said(1), said(2)])
+        log.end_at(2)
+        after = self.path.stat()
+        self.assertEqual((after.st_mtime_ns, after.st_ino, after.st_size), (before.st_mtime_ns, before.st_ino, 36))
+
+    def test_any_damage_is_made_right_from_the_state(self) -> None:
+        """Torn, emptied, filled with zeros, edited by hand: it is again the same bytes as at every other server."""
+        right = lines(1, 2, 3)
+        middle = len(lines(1))
+        for damaged in (
+            b"",
+            right[:5],
+            right[:-1],
+            right[: middle + 3],
+            right[:middle] + bytes(middle) + right[2 * middle :],
+            bytes(len(right)),
+            right + bytes(4_096),
+            right + b"4 torn",
+            right + b'5 "alice" "a gap"\n',
+            right.replace(b"hello", b"HELLO"),
+            right.replace(b"hello", b"good day"),
+            b"x" + right,
+            lines(2, 3),
+            os.urandom(100_000),
+        ):
+            self.found(damaged)
+            log = self.open()
+            log.take([said(1), said(2)])
+            log.take([said(3)])
+            log.end_at(3)
+            self.assertEqual(self.path.read_bytes(), right, damaged[:80])
+            log.close()
+
+    def test_lines_that_may_still_come_stay(self) -> None:
+        """A server that has just started may lack what it has written before; it learns of it within a moment."""
+        self.found(lines(1, 2, 3, 4) + b'5 "alice" "torn')
+        log = self.open()
+        log.take([said(1), said(2)])
+        log.end_at(2)
+        self.assertEqual(self.path.read_bytes(), lines(1, 2, 3, 4))
+        log.take([said(3, "something else")])
+        self.assertEqual(self.path.read_bytes(), lines(1, 2) + line_of(said(3, "something else")))
+
+    def test_file_is_not_ended_before_all_lines_were_compared(self) -> None:
+        """Lines that follow are in the state, though they were not compared yet."""
+        self.found(b"no line at all\n")
+        log = self.open()
+        log.end_at(2)
+        self.assertEqual(self.path.read_bytes(), b"no line at all\n")
 
     def test_line_that_is_there_is_not_written_again(self) -> None:
-        """After a restart the history is told anew."""
-        self.write(said(1), said(2))
-        self.write(said(1), said(2), said(3), said(3))
-        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3)))
-
-    def test_line_that_the_disk_does_not_take_leaves_no_half_of_it(self) -> None:
-        """A full disk: what comes after a restart continues a log of whole lines."""
-        self.write(said(1))
-        log = self.open()
-        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.path.stat().st_size + 5, limit[1]))
-        try:
-            self.assertRaises(OSError, log.append, said(2))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-            signal.signal(signal.SIGXFSZ, ignored)
-        self.assertEqual(self.path.read_bytes(), line_of(said(1)))
-        self.assertEqual(self.open().next_index, 2)
+        """After trouble lines are told anew."""
+        self.write(said(1), said(2), said(2), said(1), said(3))
+        self.assertEqual(self.path.read_bytes(), lines(1, 2, 3))
 
     def test_line_behind_a_gap_is_not_written(self) -> None:
         """A log with a gap would not be the same bytes; it waits for what is missing."""
         self.write(said(1), said(3), said(2))
-        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+        self.assertEqual(self.path.read_bytes(), lines(1, 2))
 
-    def test_torn_line_is_cut_off(self) -> None:
-        """A crash may leave any part of a line: it is written again, whole."""
-        whole, torn = line_of(said(1, "é" * 5)), line_of(said(2, "€" * 5))
-        for length in range(len(torn)):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_bytes(whole + torn[:length])
-            log = ChatLog(self.path)
-            self.assertEqual(log.next_index, 2)
-            log.append(said(2, "€" * 5))
+    def test_change_by_somebody_else_is_noticed(self) -> None:
+        """Emptied, appended to, edited, deleted or renamed while the server runs: it begins anew at the first line."""
+
+        def edit() -> None:
+            time.sleep(0.02)  # file systems count time in steps
+            with self.path.open("rb+") as file:
+                file.write(b"7")
+
+        for change in (
+            lambda: os.truncate(self.path, 0),
+            lambda: self.path.write_bytes(self.path.read_bytes() + b"more\n"),
+            edit,
+            self.path.unlink,
+            lambda: self.path.rename(self.path.with_name("rotated")),
+        ):
+            log = self.open()
+            log.take([said(1), said(2)])
+            change()
+            log.take([said(3)])
+            self.assertEqual(log.next_index, 1)
+            log.take([said(1), said(2), said(3)])
+            log.end_at(3)
+            self.assertEqual(self.path.read_bytes(), lines(1, 2, 3))
             log.close()
-            self.assertEqual(self.path.read_bytes(), whole + torn)
 
-    def test_only_a_torn_line(self) -> None:
-        """Without a single whole line the file is emptied."""
-        self.path.parent.mkdir(parents=True)
-        self.path.write_bytes(b'1 "al')
-        self.assertEqual((self.open().next_index, self.path.read_bytes()), (1, b""))
-
-    def test_long_log_is_read_in_blocks(self) -> None:
-        """Lines that cross the border of a block are counted once; a torn one behind several blocks is cut off."""
-        events = [said(i, "x" * 100_000) for i in range(1, 31)]
-        self.write(*events)
-        size = self.path.stat().st_size
-        self.assertGreater(size, 2 * BLOCK_BYTES)
-        with self.path.open("ab") as file:
-            file.write(b'31 "alice" "' + b"y" * (BLOCK_BYTES + 5))
-        self.assertEqual((self.open().next_index, self.path.stat().st_size), (31, size))
+    def test_line_that_the_disk_does_not_take_leaves_no_half_of_it(self) -> None:
+        """A full disk: what comes later continues a log of whole lines."""
+        log = self.open()
+        log.take([said(1)])
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.path.stat().st_size + 5, limit[1]))
+        try:
+            self.assertRaises(OSError, log.take, [said(2)])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, ignored)
+        self.assertEqual(self.path.read_bytes(), lines(1))
+        log.take([said(2)])
+        self.assertEqual(self.path.read_bytes(), lines(1, 2))
 
     def test_line_is_in_the_file_at_once(self) -> None:
         """A line can be read from the file at once, so a killed server loses none."""
-        self.open().append(said(1))
-        self.assertEqual(self.path.read_bytes(), line_of(said(1)))
+        self.open().take([said(1)])
+        self.assertEqual(self.path.read_bytes(), lines(1))
 
 
 class SlowChatLog(ChatLog):
-    """A chat log whose disk does not answer while `open` is not set, and gives `error` once if that is set."""
+    """A chat log whose disk does not answer while `open` is not set, and gives `error` while that is set."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.open = ThreadEvent()
         self.open.set()
         self.error: OSError | None = None
-        self.tried = ThreadEvent()
+        self.tried = 0
 
-    def append(self, event: Event) -> None:
-        self.tried.set()
+    def look(self) -> None:
+        self.tried += 1
         self.open.wait(SECONDS)
         if self.error is not None:
             raise self.error
-        super().append(event)
+        super().look()
 
 
-class ChatLogWriterTests(SynchronousTestCase):
+class ChatLogWriterTests(TestCase):
+    timeout = 2 * SECONDS
+
     def setUp(self) -> None:
         self.path = Path(self.mktemp()) / "chat.log"
-        self.patch(chat_log, "FULL_SECONDS", 0.01)
+        self.patch(chat_log, "TROUBLE_SECONDS", 0.01)
+        self.patch(chat_log, "LOOK_SECONDS", 0.01)
         self.log = SlowChatLog(self.path)
-        self.writer = ChatLogWriter(self.log)
-        self.addCleanup(self.log.close)
+        self.state: list[Event] = []
+        self.largest = 0
 
-    def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
+    def begin(self, length: int = 0) -> ChatLogWriter:
+        self.state = [said(i) for i in range(1, length + 1)]
+        writer = ChatLogWriter(reactor, self.log, self.events, length)
+        self.addCleanup(writer.close)
+        self.addCleanup(self.log.open.set)
+        writer.start()
+        return writer
+
+    def events(self, first: int, limit: int) -> Sequence[Event]:
+        self.largest = max(self.largest, limit)
+        return self.state[first - 1 : first - 1 + limit]
+
+    def say(self, writer: ChatLogWriter, index: int) -> None:
+        self.state.append(said(index))
+        writer.append(said(index))
+
+    async def until_file_is(self, content: bytes) -> None:
+        ends = time.monotonic() + SECONDS
+        while not self.path.exists() or self.path.read_bytes() != content:
+            self.assertLess(time.monotonic(), ends, "the file is not made right")
+            await deferLater(reactor, 0.005)
+
+    async def test_disk_that_hangs_keeps_no_caller_waiting(self) -> None:
         """The lines are in the file when the disk answers."""
         self.log.open.clear()
-        self.writer.append(said(1))
-        self.writer.append(said(2))
-        self.assertTrue(self.log.tried.wait(SECONDS))
-        self.assertEqual(self.path.read_bytes(), b"")
+        writer = self.begin()
+        for index in range(1, 1_001):
+            self.say(writer, index)
+        self.assertFalse(self.path.exists())
         self.log.open.set()
-        self.assertTrue(self.writer.close())
-        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
+        await self.until_file_is(lines(*range(1, 1_001)))
+        self.assertLessEqual(self.largest, chat_log.PAGE_LINES)
 
-    def test_long_file_that_is_made_anew_needs_little_memory(self) -> None:
-        """The caller waits for the disk when many lines wait."""
-        self.patch(chat_log, "LINES_WAITING_MAX", 3)
-        self.writer = ChatLogWriter(self.log)
-        self.log.open.clear()
-        for index in (1, 2, 3):
-            self.writer.append(said(index))
-        threading.Timer(0.2, self.log.open.set).start()
-        self.writer.append(said(4))
-        self.assertTrue(self.log.open.is_set())
-        self.assertTrue(self.writer.close())
-        self.assertEqual(self.path.read_bytes(), b"".join(line_of(said(i)) for i in (1, 2, 3, 4)))
+    async def test_file_is_compared_with_the_state_at_the_start(self) -> None:
+        """Zero blocks after a loss of power, for example, in the midst of many lines."""
+        right = lines(*range(1, 601))
+        self.path.parent.mkdir()
+        self.path.write_bytes(right[:4_096] + bytes(4_096) + right[8_192:] + b"and more")
+        writer = self.begin(600)
+        await self.until_file_is(right)
+        self.say(writer, 601)
+        await self.until_file_is(right + lines(601))
 
-    def test_end_does_not_wait_long_for_a_disk_that_hangs(self) -> None:
+    async def test_file_that_somebody_empties_or_moves_is_made_anew(self) -> None:
+        """Without any further line, and with one."""
+        writer = self.begin(3)
+        await self.until_file_is(lines(1, 2, 3))
+        os.truncate(self.path, 0)
+        await self.until_file_is(lines(1, 2, 3))
+        self.path.rename(self.path.with_name("chat.log.old"))
+        self.say(writer, 4)
+        await self.until_file_is(lines(1, 2, 3, 4))
+        self.assertEqual(self.path.with_name("chat.log.old").read_bytes(), lines(1, 2, 3))
+
+    async def test_end_does_not_wait_long_for_a_disk_that_hangs(self) -> None:
         """The lines that are lost are written at the next start."""
         self.patch(chat_log, "CLOSE_SECONDS", 0.05)
         self.log.open.clear()
-        self.writer.append(said(1))
-        self.assertFalse(self.writer.close())
+        writer = self.begin()
+        self.say(writer, 1)
+        self.assertFalse(writer.close())
         self.log.open.set()
-        self.assertTrue(self.writer.close())
+        self.assertTrue(writer.close())
 
-    def test_line_for_which_there_is_no_room_is_written_when_there_is(self) -> None:
-        """A server whose disk was full goes on by itself, and so does this file."""
-        self.log.error = OSError(errno.ENOSPC, "the disk is full")
-        self.writer.append(said(1))
-        self.writer.append(said(2))
-        self.assertTrue(self.log.tried.wait(SECONDS))
-        self.log.error = None
-        deadline = time.monotonic() + SECONDS
-        while len(self.path.read_bytes().splitlines()) < 2 and time.monotonic() < deadline:
-            time.sleep(0.005)
-        self.assertEqual(self.path.read_bytes(), line_of(said(1)) + line_of(said(2)))
-        self.assertTrue(self.writer.close())
+    async def test_end_writes_what_waits(self) -> None:
+        """The file of a server that was stopped has all lines that its clients were told of."""
+        writer = self.begin()
+        for index in range(1, 501):
+            self.say(writer, index)
+        self.assertTrue(writer.close())
+        self.assertEqual(self.path.read_bytes(), lines(*range(1, 501)))
 
-    def test_end_does_not_wait_for_room(self) -> None:
+    async def test_disk_that_fails_is_tried_again(self) -> None:
+        """A disk that was full or gave an error, whatever it was: the file goes on when the disk works again."""
+        for error in (errno.ENOSPC, errno.EIO):
+            self.log.error = OSError(error, os.strerror(error))
+            writer = self.begin()
+            self.say(writer, 1)
+            self.say(writer, 2)
+            tried = self.log.tried
+            while self.log.tried < tried + 3:
+                await deferLater(reactor, 0.005)
+            self.log.error = None
+            await self.until_file_is(lines(1, 2))
+            self.assertTrue(writer.close())
+
+    async def test_end_does_not_wait_for_room(self) -> None:
         """A full disk may stay full."""
         self.log.error = OSError(errno.ENOSPC, "the disk is full")
-        self.writer.append(said(1))
-        self.assertTrue(self.writer.close())
+        writer = self.begin()
+        self.say(writer, 1)
+        self.assertTrue(writer.close())
 
-    def test_other_errors_end_the_file(self) -> None:
-        """A line behind a gap must not be written; the operator is told."""
-        self.log.error = OSError(errno.EIO, "input/output error")
-        self.writer.append(said(1))
-        self.writer.append(said(2))
-        self.assertTrue(self.writer.close())
-        self.assertEqual(self.path.read_bytes(), b"")
-        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
-
-    def test_file_is_put_aside_with_all_lines(self) -> None:
+    async def test_file_is_put_aside_with_all_lines(self) -> None:
         """The chat has ended; its lines are in the file that gets another name."""
-        self.writer.append(said(1))
-        self.writer.put_aside()
-        self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), line_of(said(1)))
+        writer = self.begin()
+        self.say(writer, 1)
+        await self.until_file_is(lines(1))
+        writer.put_aside()
+        self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), lines(1))

@@ -7,10 +7,9 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from twisted.logger import LogLevel, textFileLogObserver
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.service.text_log import CHARACTERS_WAITING_MAX, TextLog, open_text_log
+from pfsb.service.text_log import CHARACTERS_WAITING_MAX, ProcessLog, TextLog, open_text_log
 
 SECONDS = 20.0
 
@@ -34,9 +33,6 @@ class SlowFile:
 
     def flush(self) -> None:
         pass
-
-    def rotate(self) -> None:
-        self.texts.append("(rotated)\n")
 
 
 class TextLogTests(SynchronousTestCase):
@@ -69,8 +65,7 @@ class TextLogTests(SynchronousTestCase):
     def test_before_the_beginning_lines_are_written_at_once(self) -> None:
         """A thread would not live through the fork by which twistd goes into the background."""
         self.log.write("first\n")
-        self.log.rotate()
-        self.assertEqual(self.file.texts, ["first\n", "(rotated)\n"])
+        self.assertEqual(self.file.texts, ["first\n"])
 
     def test_memory_is_bounded_and_what_is_left_out_is_counted(self) -> None:
         """A disk may hang for days."""
@@ -101,49 +96,74 @@ class TextLogTests(SynchronousTestCase):
         self.log.write("second\n")
         self.assertIn("1 lines are left out here", self.go_on()[0])
 
-    def test_rotation_keeps_the_order(self) -> None:
-        """SIGUSR1 comes in the reactor's thread, and what was written before belongs into the old file."""
-        self.hang()
-        self.log.rotate()
-        self.log.write("second\n")
-        self.assertEqual(self.go_on(), ["first\n", "(rotated)\n", "second\n"])
-
 
 class OpenTests(SynchronousTestCase):
     def open(self, **options: Any) -> TextLog | None:
-        before = signal.getsignal(signal.SIGUSR1)
-        self.addCleanup(signal.signal, signal.SIGUSR1, before)
         return open_text_log(options)
 
-    def test_file_is_as_twistd_writes_it(self) -> None:
-        """Programs read the log: neither its format nor its name changes."""
-        path = Path(self.mktemp())
-        log = self.open(logfile=str(path), nodaemon=1)
-        assert log is not None
-        log.begin()
-        file: Any = log
-        textFileLogObserver(file)(
-            {
-                "log_time": 0.0,
-                "log_namespace": "pfsb",
-                "log_level": LogLevel.info,
-                "log_format": "it is {what}",
-                "what": 7,
-            }
-        )
-        self.assertTrue(log.finish(SECONDS))
-        self.assertRegex(path.read_text(), r"^1970-01-01T\d\d:\d\d:\d\d[+-]\d{4} \[pfsb#info\] it is 7\n$")
+    def process_log(self, **options: Any) -> tuple[ProcessLog, list[str]]:
+        """A process log that takes the signals, and what it says of its terminal."""
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            self.addCleanup(signal.signal, number, signal.getsignal(number))
+        told: list[str] = []
+        log = ProcessLog(options)
+        log.log = open_text_log(options)
+        log.take_signals(lambda: told.append("hung up"))
+        return log, told
 
-    def test_sigusr1_begins_a_new_file(self) -> None:
-        """As with the log that twistd opens itself."""
+    def test_rotation_keeps_the_order(self) -> None:
+        """Earlier text belongs into the old file, also when a thread writes."""
         path = Path(self.mktemp())
-        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
         log = self.open(logfile=str(path))
         assert log is not None
-        log.write("old\n")
+        log.begin()
+        log.write("first\n")
+        log.rotate()
+        log.write("second\n")
+        self.assertTrue(log.finish(SECONDS))
+        self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("first\n", "second\n"))
+
+    def test_signals_begin_a_new_file_when_the_log_was_moved(self) -> None:
+        """Programs that rotate logs move them, and send SIGHUP or SIGUSR1."""
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            path = Path(self.mktemp())
+            log, told = self.process_log(logfile=str(path))
+            assert log.log is not None
+            log.log.write("old\n")
+            path.rename(moved := path.with_name(f"{path.name}.moved"))
+            signal.raise_signal(number)
+            log.log.write("new\n")
+            self.assertEqual((moved.read_text(), path.read_text(), told), ("old\n", "new\n", []))
+
+    def test_sigusr1_alone_renames_the_file(self) -> None:
+        """As with the log that twistd opens itself; after SIGHUP the log goes on in the same file."""
+        path = Path(self.mktemp())
+        log, _ = self.process_log(logfile=str(path))
+        assert log.log is not None
+        log.log.write("old\n")
+        signal.raise_signal(signal.SIGHUP)
+        log.log.write("same\n")
         signal.raise_signal(signal.SIGUSR1)
-        log.write("new\n")
-        self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("old\n", "new\n"))
+        log.log.write("new\n")
+        self.assertEqual((path.with_name(f"{path.name}.1").read_text(), path.read_text()), ("old\nsame\n", "new\n"))
+
+    def test_log_goes_on_where_no_file_can_be_made(self) -> None:
+        """The directory of the log was moved, too."""
+        directory = Path(self.mktemp())
+        directory.mkdir()
+        log, _ = self.process_log(logfile=str(directory / "log"))
+        assert log.log is not None
+        directory.rename(moved := Path(self.mktemp()))
+        signal.raise_signal(signal.SIGHUP)
+        log.log.write("line\n")
+        self.assertEqual((moved / "log").read_text(), "line\n")
+
+    def test_signals_end_no_process_whose_log_is_no_file(self) -> None:
+        """In the foreground the log goes to the terminal, and there is nothing to reopen."""
+        _, told = self.process_log(nodaemon=1)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGUSR1)
+        self.assertEqual(told, [])
 
     def test_logs_of_other_kinds_are_left_to_twistd(self) -> None:
         """syslog, and a daemon's standard output, which twistd refuses."""

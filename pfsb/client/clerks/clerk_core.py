@@ -119,7 +119,7 @@ class ClerkCore:
             fate = "unknown"
         else:
             fate = self._core.give_up(command, late)
-        answered(refusal("UNAVAILABLE", fate, f"no answer in time; {self._core.last_trouble}"))
+        answered(refusal("UNAVAILABLE", fate, f"no answer in time; {self._core.outage}"))
 
     def _expire(self) -> None:
         while self._deadlines and (self._deadlines[0][2].is_over or self._deadlines[0][0] <= self._now):

@@ -25,6 +25,7 @@ from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.held_locks import HeldLocks
 from pfsb.client.core.hello import Hello
 from pfsb.client.core.odd_replies import OddReply, check_event, check_reply
+from pfsb.client.core.outage import outage_text
 from pfsb.client.core.replies import EventLine, Reply, refusal
 from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
 from pfsb.client.core.server_rotation import ServerRotation
@@ -70,6 +71,8 @@ class ClientCore:
     on_session_end: Callable[[SessionEnd], None] = _ignore
     """Called once for each session of this client that is lost, with the reason and the session's locks, before the
     commands that cannot go on without this session are refused."""
+    on_unreachable: Callable[[str], None] = _ignore
+    """Called with a text for people when no server has accepted a connection; once, until one has."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
@@ -87,6 +90,12 @@ class ClientCore:
     _next_try: float | None = field(init=False, default=None)
     _bye_until: float | None = field(init=False, default=None)
     _hello: Hello = field(init=False)
+    _is_told: bool = field(init=False, default=False)
+    """Whether `on_unreachable` was called since a server last accepted a connection."""
+    _connections: int = field(init=False, default=0)
+    """Number of connections that servers have accepted so far."""
+    _seen_at: int = field(init=False, default=0)
+    """The number of the connection on which a sequential read was answered outside of a session; 0: none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _final_refusal: Reply | None = field(init=False, default=None)
@@ -132,12 +141,13 @@ class ClientCore:
         The client goes on repeating a command of unknown fate until its answer arrives, and calls `late` with this
         answer, so that the caller can give back a lock which the command has taken.
         """
-        if command.may_have_run:
+        fate = command.fate
+        if fate == "unknown" or (command.is_local and command.may_have_run):
             command.hand_over(late)
-            return "unknown"
-        command.hand_over(_ignore)
-        command.is_over = True
-        return "none"
+        else:
+            command.hand_over(_ignore)
+            command.is_over = True
+        return fate
 
     def stop(self, now: float) -> None:
         """Close the session with BYE, if a server has answered HELLO on this connection, then close the connection."""
@@ -160,6 +170,8 @@ class ClientCore:
         """Called by the driver when the server of the last `Connect` has accepted the connection."""
         self._now = now
         self._connection = LineConnection(self._heard_event, self._move_on)
+        self._connections += 1
+        self._is_told = False
         self.on_server(self.server)
         if self._chat_cursor.listen_line is not None:
             self._request(None, self._chat_cursor.listen_line, _ignore)
@@ -230,6 +242,16 @@ class ClientCore:
         return self._rotation.last_trouble
 
     @property
+    def outage(self) -> str:
+        """How it stands with the servers, as this client has found them, as a text for people."""
+        return outage_text(self.addresses, self._rotation.troubles)
+
+    @property
+    def was_connected(self) -> bool:
+        """Whether any server has accepted a connection since the start."""
+        return self._connections > 0
+
+    @property
     def is_connected(self) -> bool:
         return self._connection is not None
 
@@ -246,7 +268,7 @@ class ClientCore:
 
     def _move_on(self, why: str) -> None:
         """Leave the present server for the next one, because of `why`."""
-        self._rotation.note_trouble(why)
+        self._rotation.note_trouble(why, is_unreachable=self._connection is None)
         self._hello.connection_lost()
         if self._connection is not None:
             self._connection.close()
@@ -254,6 +276,9 @@ class ClientCore:
             self._actions.append(HangUp(at_once=True))
         self._take_back()
         self._next_try = self._now + self._rotation.move_to_next()
+        if self._rotation.none_is_reachable and not self._is_told:
+            self._is_told = True
+            self.on_unreachable(self.outage)
 
     def _take_back(self) -> None:
         """Put the unanswered commands back into the queue, and refuse FAULT commands that were sent.
@@ -281,14 +306,30 @@ class ClientCore:
     def _pump(self) -> None:
         """Send the commands that may be sent now; HELLO goes before the first command of the session."""
         while self._connection is not None and (command := self._commands.next()) is not None:
-            if not command.is_local and not self._hello.done:
+            if not command.is_local and not self._hello.done and not self._needs_no_session(command):
                 self._say_hello()
                 return
             self._send(command)
 
+    def _needs_no_session(self, command: Command) -> bool:
+        """Whether this connection may carry the question although it has no session, for which a majority is needed.
+
+        A stale read promises nothing. A sequential read must not be older than what this client has seen; as long as it
+        had no session, it has seen nothing but the answers to such reads. Those of the same connection come from a
+        server that never goes back.
+        """
+        if command.read_level != "sequential":
+            return command.read_level == "stale"
+        is_new = not self._hello.has_session and not self._hello.under_way and not self._hello.unanswered
+        return is_new and self._seen_at in (0, self._connections)
+
     def _send(self, command: Command) -> None:
         self._commands.mark_sent(command)
-        if command.number is None and not command.is_local:
+        if not self._hello.done and not command.is_local:
+            command.number = None
+            if command.read_level == "sequential":
+                self._seen_at = self._connections
+        elif command.number is None and not command.is_local:
             command.number = self._hello.take_number()
         if not command.times_sent:
             self.held_locks.sent(command)
@@ -338,6 +379,9 @@ class ClientCore:
 
     def _say_hello(self) -> None:
         if not self._hello.under_way:
+            # A server without a majority cannot answer HELLO, and so nothing that is sent behind it.
+            while (stale := self._commands.next_stale()) is not None:
+                self._send(stale)
             self._hello.under_way = True
             self.response_timeout.begin(self._now)
             self._request(None, self._hello.line, self._heard_hello)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,9 @@ WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
 """Verbs that are always questions. SETTINGS is one, too, unless SET follows (`Command.is_question`)."""
+
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_READ_LEVEL: Final = re.compile(r"\sread=(\w+)(?=\s|$)", re.IGNORECASE)
 
 Answered = Callable[[Reply], None]
 """Call-back with the reply to one command, a server's or a refusal of the client itself: called at most once."""
@@ -64,9 +68,27 @@ class Command:
         return self.verb in QUESTION_VERBS
 
     @property
+    def read_level(self) -> str:
+        """The level of a question, as `read=` names it: "linearizable", "sequential" or "stale".
+
+        Empty for a command that is no question.
+        """
+        if not self.is_question:
+            return ""
+        found = _READ_LEVEL.search(_STRING.sub('""', self.line))
+        return "linearizable" if found is None else found[1].lower()
+
+    @property
     def may_have_run(self) -> bool:
         """Whether the command was sent, so that servers may have executed it."""
         return self.times_sent > 0
+
+    @property
+    def fate(self) -> str:
+        """The fate of the command if nothing more is heard of it: "none" or "unknown". A question changes nothing,
+        and neither does a command about one server, but for FAULT."""
+        changes = not self.is_question and (not self.is_local or self.verb == "FAULT")
+        return "unknown" if self.may_have_run and changes else "none"
 
     def answer(self, reply: Reply) -> None:
         """End the command: pass the reply to the callback. Further replies are ignored."""

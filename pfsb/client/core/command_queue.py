@@ -37,9 +37,19 @@ class CommandQueue:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None
 
+    def next_stale(self) -> Command | None:
+        """The first question with read=stale that waits, and may be sent now before all that stands before it."""
+        if len(self._sent) >= self.window:
+            return None
+        return next((each for each in self._waiting if not each.is_over and each.read_level == "stale"), None)
+
     def mark_sent(self, command: Command) -> None:
-        """Called when the command that `next` has returned is sent: it leaves the queue, and is under way."""
-        assert self._waiting.popleft() is command
+        """Called when the command that `next` or `next_stale` has returned is sent: it leaves the queue, and is under
+        way."""
+        if self._waiting[0] is command:
+            self._waiting.popleft()
+        else:
+            self._waiting.remove(command)
         self._sent[id(command)] = command
 
     def mark_answered(self, command: Command) -> None:
@@ -80,5 +90,4 @@ class CommandQueue:
 
 def refused(command: Command, code: str, text: str) -> Reply:
     """Make the refusal of a command, with this code and text; its fate says whether the command may have run."""
-    fate = "unknown" if command.may_have_run and (not command.is_local or command.verb == "FAULT") else "none"
-    return refusal(code, fate, text)
+    return refusal(code, command.fate, text)

@@ -9,6 +9,7 @@ from typing import Final
 from attrs import define, field
 
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.outage import Trouble, short_reason
 
 BACKOFF_SECONDS_MAX: Final = 1.0
 """Maximum length, in seconds, of a pause after the client has tried all servers and none has answered."""
@@ -23,6 +24,8 @@ class ServerRotation:
     _index: int = 0
     last_trouble: str = field(init=False, default="no server was tried yet")
     """Why the client has left the server before the present one, or could not reach it, as a text for people."""
+    troubles: dict[int, Trouble] = field(init=False, factory=dict)
+    """Server -> why the client has left it, or could not reach it; those that have served since are left out."""
     _failures: int = field(init=False, default=0)
     """How many times the client has left a server since a server last answered."""
 
@@ -34,10 +37,18 @@ class ServerRotation:
     def has_served(self) -> None:
         """Called when the present server has accepted HELLO or answered a command: the pauses become short again."""
         self._failures = 0
+        self.troubles.pop(self.server.id, None)
 
-    def note_trouble(self, why: str) -> None:
-        """Remember why the client leaves the present server."""
+    def note_trouble(self, why: str, *, is_unreachable: bool = False) -> None:
+        """Remember why the client leaves the present server, which is unreachable if it accepted no connection."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
+        self.troubles[self.server.id] = Trouble(short_reason(why), is_unreachable)
+
+    @property
+    def none_is_reachable(self) -> bool:
+        """Whether no server has accepted a connection when it was last tried."""
+        found = self.troubles.values()
+        return len(found) == len(self._addresses) and all(trouble.is_unreachable for trouble in found)
 
     def move_to_next(self) -> float:
         """Make the next server the present one. Returns how many seconds to pause before it is tried.

@@ -20,7 +20,7 @@ def _connect(process: Any) -> None:
         replica.ordering.on_majority = replica.telling.tell
 
 
-Order = Callable[[int, Slot, float], None]
+Order = Callable[[int, Slot], None]
 
 
 @DEFECTS.add("told-before-disk", "Departure 56", "the leader tells what is ordered before its own vote is on disk")
@@ -92,21 +92,21 @@ def _told_never(process: Any) -> None:
 )
 def _told_without_proposal(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is None and slot.told is not None:
             view, _ = slot.told
             slot.proposal = Proposal(process.replica.membership.leader_of(view), view, seq, Batch.of(0, ()))
             slot.told = view, slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add("told-of-another-view", "Departure 56", "what is told counts for a proposal that is held of another view")
 def _told_of_another_view(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is not None and slot.told is not None and slot.told[0] != slot.proposal.view:
             slot.told = slot.proposal.view, slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add(
@@ -119,10 +119,10 @@ def _told_digest_ignored(process: Any) -> None:
         flip_bits(process)
 
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is not None and slot.told is not None:
             slot.told = slot.told[0], slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add("told-by-anybody", "Departure 56", "an ORDERED counts, also if its sender does not lead its view")

@@ -15,12 +15,13 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from pfsb.applications.interfaces import Event
 from pfsb.config.config import load
 from pfsb.config.yaml_file import ConfigError
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
-from pfsb.service.chat_log import ChatLog
+from pfsb.service.chat_log import ChatLog, line_of
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.target import Target
 from pfsb.storage.effect import Effect
@@ -199,24 +200,37 @@ class PositionNoteTarget(FileTarget):
 # ---------------------------------------------------------------------------------------------
 
 
+SAID: Final = tuple(
+    Event("CHAT", (("index", i), ("client", who), ("text", text)))
+    for i, (who, text) in enumerate((("alice", "hello"), ("bob", "\xe9"), ("carol", "two\nlines")), start=1)
+)
+"""The lines of the chat whose logs are changed."""
+
+
 class ChatLogTarget(FileTarget):
-    """Opens chat logs with any content, and checks that each loses its last line if that is torn, and nothing else."""
+    """Opens chat logs with any content, and checks that each becomes the lines of the state, and keeps only whole lines
+    behind them."""
 
     name = "chat-logs"
     help = "chat logs with any content"
     guided_by = ("pfsb/service/chat_log.py",)
 
     def seeds(self) -> list[bytes]:
-        return [b'1 "alice" "hello"\n2 "bob" "\xc3\xa9"\n3 "carol" "torn', b"", b"\n"]
+        right = b"".join(map(line_of, SAID))
+        return [right, right[:-3], b"", b"\n", right + b'4 "dave" "later"\n']
 
     def run(self, data: bytes) -> None:
         path = self.clear() / "chat.log"
         path.write_bytes(data)
         log = ChatLog(path)
+        log.take(SAID[:2])
+        log.take(SAID[2:])
+        log.end_at(len(SAID))
         log.close()
-        whole = data[: data.rfind(b"\n") + 1]
-        require(path.read_bytes() == whole, "the file has lost or won bytes beside its torn line")
-        require(log.next_index == whole.count(b"\n") + 1, f"the next index is {log.next_index}")
+        right, found = b"".join(map(line_of, SAID)), path.read_bytes()
+        require(found.startswith(right), "a line is not as the state has it")
+        rest = found[len(right) :]
+        require(not rest or (found == data[: len(found)] and rest.endswith(b'"\n')), "what follows is no line")
 
 
 CONFIGURATIONS: Final = (

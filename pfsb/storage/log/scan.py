@@ -195,6 +195,15 @@ def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, 
     return heads
 
 
+def owner_of(directory: Path) -> StorageOwner | None:
+    """The server that the log in `directory` was made for, as far as its first head tells; None: there is no log, or
+    its first head cannot be read."""
+    try:
+        return _read_head(segment_path(directory, 1)).owner
+    except (OSError, StorageRefused):
+        return None
+
+
 def _read_head(path: Path) -> SegmentHead:
     with path.open("rb") as file:
         data = file.read(BLOCK_BYTES)

@@ -65,6 +65,12 @@ class Script:
         more = "" if forgotten is None else f" forgotten={forgotten}"
         self.hear(f'OK client="x" epoch={epoch or opened} last={last} resumed={resumed} opened={opened}{more}')
 
+    def answer_hello_after(self, line: str) -> None:
+        """Have a line carried out in a new session, and answer it."""
+        command = self.submit(line)
+        self.answer_hello()
+        self.hear(f"#{command.number} OK revision=3")
+
     def submit(self, line: str) -> Any:
         """Have a line carried out; its answer is added to `answers`."""
         core: Any = self.core

@@ -338,3 +338,85 @@ class StopTests(ClientCoreTestCase):
         self.script.core.stop(self.script.now)
         self.script.submit("PUT a 1")
         self.assertEqual(self.script.outcomes, [("CLOSED", "none")])
+
+
+class WithoutMajorityTests(ClientCoreTestCase):
+    """Servers that answer no HELLO, since there is no majority: what they know themselves is told all the same."""
+
+    def test_stale_read_needs_no_session(self) -> None:
+        """Neither a HELLO nor a number goes before it."""
+        self.script.submit("GET a read=stale")
+        self.script.connect()
+        self.assertEqual(self.script.take(), ["connect 0", "GET a read=stale"])
+        self.script.hear('OK value="1" revision=3')
+        self.assertEqual(self.script.outcomes, [("OK", "")])
+
+    def test_stale_read_overtakes_commands_that_wait_for_a_session(self) -> None:
+        """On the next connection at the latest, since nothing behind HELLO is answered."""
+        self.script.submit("PUT a 1")
+        self.script.submit("GET a read=stale")
+        self.script.connect()
+        self.assertEqual(self.script.take(), ["connect 0", "GET a read=stale", HELLO])
+        self.script.hear('OK value="1" revision=3')
+        self.script.submit("GET b READ=STALE")
+        self.assertEqual(self.script.take(), [])
+        self.script.pass_time(3)
+        self.script.connect()
+        self.assertEqual(self.script.take(), ["hang up", "connect 1", "GET b READ=STALE", HELLO])
+
+    def test_session_that_is_open_carries_stale_reads(self) -> None:
+        """As before: with a number, in their order."""
+        self.script.answer_hello_after("PUT a 1")
+        self.script.submit("GET a read=stale")
+        self.assertEqual(self.script.take()[-1], "#2 GET a read=stale")
+
+    def test_sequential_read_needs_a_session_only_if_the_client_may_have_seen_more(self) -> None:
+        """The answer must never be older than what this client has seen, at any server."""
+        self.script.submit("GET a read=sequential")
+        self.script.connect()
+        self.script.hear('OK value="1" revision=3')
+        self.script.submit('GET "a read=stale" read=sequential')
+        self.script.hear('OK value="1" revision=3')
+        self.assertEqual(
+            self.script.take(), ["connect 0", "GET a read=sequential", 'GET "a read=stale" read=sequential']
+        )
+        self.lose_server()
+        self.script.submit("GET a read=sequential")
+        self.script.connect()
+        self.assertEqual(self.script.take()[-1], HELLO, "this server may know less")
+
+    def test_sequential_read_stays_behind_the_commands_before_it(self) -> None:
+        """The answer shows what this client has written."""
+        self.script.connect()
+        self.script.submit("PUT a 1")
+        self.script.submit("GET a read=sequential")
+        self.assertEqual(self.script.take(), ["connect 0", HELLO])
+
+    def test_question_that_gets_no_answer_has_not_happened(self) -> None:
+        """The fate of a question is none, whether it was sent or not; that of a command is unknown."""
+        self.script.answer_hello_after("GET a")
+        question, command = self.script.submit("GET b"), self.script.submit("PUT b 1")
+        core: Any = self.script.core
+        self.assertEqual((core.give_up(question), core.give_up(command)), ("none", "unknown"))
+
+    def test_all_servers_are_named_when_none_can_be_reached(self) -> None:
+        """Once, until one was reached again; none of them is blamed alone."""
+        told: list[str] = []
+        self.script = self.make(on_unreachable=told.append)
+        for _ in range(7):
+            self.script.hang_up("Connection was refused by other side: 111: Connection refused.")
+            self.script.pass_time(2)
+        names = ", ".join(f"{address.id} ({address.shown})" for address in ADDRESSES)
+        self.assertEqual(told, [f"no server can be reached: servers {names}: connection refused"])
+        core: Any = self.script.core
+        self.assertFalse(core.was_connected)
+        self.script.connect()
+        self.assertTrue(core.was_connected)
+        self.script.hang_up("it has stopped")
+        self.assertIn("1 of 3 servers can be reached (", core.outage)
+        self.assertIn("it has stopped", core.outage)
+        self.assertEqual(len(told), 1)
+        for _ in range(4):
+            self.script.pass_time(2)
+            self.script.hang_up("timeout")
+        self.assertEqual(len(told), 2)

@@ -117,8 +117,8 @@ def _group_of_any_checksum(data: bytes, at: int, salt: bytes) -> Group | None:
     return number, before, data[at + 8 : at + 16], at + HEAD_BYTES, at + size
 
 
-def _lines_of_any_end(self: ChatLog) -> int:
-    return self.path.read_bytes().count(b"\n")
+def _agrees_by_its_size(self: ChatLog, data: bytes) -> int:
+    return min(len(data), self.path.stat().st_size)
 
 
 def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
@@ -149,7 +149,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
     "position-notes": (position_note, "positions_in", _positions_of_any_line),
     "logs": (scan, "group_at", _group_of_any_checksum),
-    "chat-logs": (ChatLog, "cut_torn_line", _lines_of_any_end),
+    "chat-logs": (ChatLog, "agreeing_bytes", _agrees_by_its_size),
     "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
     "lines": (LineSplitter, "feed", _feed_by_halves),
     "redis": (CommandParser, "read_header", _length_at_face_value),

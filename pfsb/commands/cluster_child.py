@@ -1,0 +1,39 @@
+"""One server of `pfsb cluster`: `twistd`, which stops when that command has ended, however it has."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from threading import Thread
+from typing import Final
+
+STOP_SECONDS: Final = 15.0
+"""How long, in seconds, the server may take to stop when the command is gone, before the process ends at once."""
+
+
+def main() -> None:
+    """Run `twistd` with the arguments of this process, in a process group of its own.
+
+    So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop. Standard input is a pipe from there: its
+    end tells that the command was killed.
+    """
+    os.setpgrp()
+    Thread(target=_stop_at_end_of_input, name="pfsb cluster", daemon=True).start()
+    sys.argv[0] = "twistd"
+    from twisted.scripts.twistd import run
+
+    run()
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(0, 1_024):
+        continue  # only the end of input means something
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(STOP_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

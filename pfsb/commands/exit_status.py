@@ -1,0 +1,32 @@
+"""The exit statuses of the commands that ask a cluster (docs/operating.rst): scripts decide by them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+from pfsb.client.core.replies import Reply
+
+_UNAVAILABLE_CODES: Final = frozenset({"UNAVAILABLE", "BUSY", "SHUTDOWN", "READONLY", "DIVERGED", "CLOSED"})
+"""Codes of refusals after which the same command may succeed later, or at another server."""
+
+
+class ExitStatus(IntEnum):
+    """How a command has ended; of several commands the highest number counts."""
+
+    OK = 0
+    REFUSED = 1
+    """A server has refused the command, because of the state or of the command itself."""
+    USAGE = 2
+    """The command line is wrong."""
+    UNAVAILABLE = 3
+    """There was no answer from the cluster in time, for example since it has no majority."""
+    UNREACHABLE = 4
+    """No server has accepted a connection."""
+
+
+def status_of(reply: Reply) -> ExitStatus:
+    """The exit status for a reply."""
+    if reply.ok:
+        return ExitStatus.OK
+    return ExitStatus.UNAVAILABLE if reply.code in _UNAVAILABLE_CODES else ExitStatus.REFUSED

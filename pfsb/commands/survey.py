@@ -1,0 +1,115 @@
+"""Asks all servers of a cluster for their STATUS at once, and says in one line how it stands with the cluster."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import define
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.python.failure import Failure
+
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.outage import servers_text, short_reason
+from pfsb.client.core.replies import Reply
+from pfsb.commands.one_question import ask
+
+STATUS_SECONDS: Final = 2.0
+"""How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
+
+Status = dict[str, Any]
+"""The JSON object of a STATUS reply; docs/operating.rst describes it."""
+
+
+def ask_status(reactor: Any, address: ServerAddress, seconds: float = STATUS_SECONDS) -> Deferred[Status | str]:
+    """Get a server's STATUS, or else a text with the reason why there is none.
+
+    The Deferred never fails.
+    """
+
+    def heard(reply: Reply) -> Status | str:
+        if reply.ok and reply.rows:
+            status: Status = json.loads(reply.rows[0])
+            return status
+        return reply.line
+
+    return ask(reactor, address, "STATUS", seconds).addCallbacks(heard, _why)
+
+
+def _why(reason: Failure) -> str:
+    return "unreachable: " + reason.getErrorMessage().rstrip(".").splitlines()[0]
+
+
+@define
+class Survey:
+    """The answers of all servers of a cluster to STATUS, in the order of their addresses."""
+
+    addresses: Sequence[ServerAddress]
+    answers: Sequence[Status | str]
+
+    @property
+    def up(self) -> dict[int, Status]:
+        """Server -> its STATUS, for the servers that answer."""
+        pairs = zip(self.addresses, self.answers, strict=True)
+        return {address.id: answer for address, answer in pairs if isinstance(answer, dict)}
+
+    @property
+    def down(self) -> dict[int, str]:
+        """Server -> why it does not answer."""
+        pairs = zip(self.addresses, self.answers, strict=True)
+        return {address.id: _bare(answer) for address, answer in pairs if isinstance(answer, str)}
+
+    @property
+    def quorum(self) -> int:
+        """How many servers are a majority: as the servers say, or else as many as of the addresses."""
+        said = [status["quorum"] for status in self.up.values() if isinstance(status.get("quorum"), int)]
+        return max(said, default=len(self.addresses) // 2 + 1)
+
+    @property
+    def leader(self) -> int | None:
+        """The server that leads, as a majority sees it in one view; None: there is none."""
+        following: dict[tuple[int, int], int] = {}
+        for status in self.up.values():
+            if isinstance(status.get("leader"), int) and isinstance(status.get("view"), int):
+                place = (status["view"], status["leader"])
+                following[place] = following.get(place, 0) + 1
+        leading = [(view, leader) for (view, leader), count in following.items() if count >= self.quorum]
+        return max(leading)[1] if leading else None
+
+    @property
+    def count(self) -> str:
+        """How many servers are up, which, and how many are needed if these are too few: "2 of 4 servers up (0, 3), 3
+        needed"."""
+        if not self.up:
+            return "no server can be reached"
+        text = f"{len(self.up)} of {len(self.addresses)} servers up"
+        if self.down:
+            text += f" ({', '.join(map(str, self.up))})"
+        return text if len(self.up) >= self.quorum else f"{text}, {self.quorum} needed"
+
+    @property
+    def outage(self) -> str:
+        """The reason why the cluster does not answer, as far as the answers tell."""
+        text = self.count
+        if len(self.up) >= self.quorum and self.leader is None:
+            text += ", and no leader"
+        return f"{text}; {servers_text(self.addresses, self.down)}" if self.down else text
+
+    @property
+    def summary(self) -> str:
+        """One line: who leads, how many are up, and how many more may fail."""
+        more = len(self.up) - self.quorum
+        if more < 0:
+            return f"leads: none, {self.count}"
+        leader = "none" if self.leader is None else str(self.leader)
+        return f"leads: {leader}, {len(self.up)} of {len(self.addresses)} up, tolerates {more} more"
+
+
+async def survey(reactor: Any, addresses: Sequence[ServerAddress], seconds: float = STATUS_SECONDS) -> Survey:
+    """Ask all servers for their STATUS at once. Never fails, and takes no longer than `seconds`."""
+    return Survey(addresses, await gatherResults([ask_status(reactor, address, seconds) for address in addresses]))
+
+
+def _bare(answer: str) -> str:
+    return short_reason(answer.removeprefix("unreachable: "))

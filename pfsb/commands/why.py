@@ -1,0 +1,210 @@
+"""`pfsb why`: why a cluster has no leader, or makes no progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TextIO
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, gatherResults
+
+from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.core.outage import servers_text
+from pfsb.commands.exit_status import ExitStatus
+from pfsb.commands.options import ConfigOptions
+from pfsb.commands.survey import Status, Survey, ask_status
+
+CLOCK_SECONDS: Final = 1.0
+"""Difference of two clocks, in seconds, from which on it is told; beyond it expiries and waits end early or late."""
+_REFUSED: Final = {
+    "cluster": "frames of another cluster come to its port",
+    "membership": "another server has other ids in its configuration, or another name of the cluster",
+    "tag": "another server has another secret_file, or none",
+    "address": "a server sends from an address that its peer name does not have",
+    "passes": "another server passes other slots (pfsb pass)",
+    "version": "another server runs another version of pfsb",
+    "checksum": "datagrams are damaged on their way",
+}
+"""Reason for which a server refuses frames -> a likely cause, for people."""
+
+
+class Options(ConfigOptions):
+    """Command line of `pfsb why`."""
+
+    synopsis = "Usage: pfsb why CONFIG"
+    longdesc = (
+        "Asks all servers, and says why there is no leader or no progress: who is up, who votes for which view and "
+        "which votes are missing, who does not hear whom, whose disk, clock or settings are in the way. "
+        "The exit status is 1 if the cluster cannot take commands."
+    )
+
+
+@frozen
+class ClockReading:
+    """How far the clock of a server may be from that of this machine, in seconds: from `least` to `most`."""
+
+    least: float
+    most: float
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Ask all servers at once, and print what is in the way. Raises `SystemExit` if the cluster has no leader."""
+    if not await explain(reactor, options.addresses, sys.stdout):
+        raise SystemExit(ExitStatus.REFUSED)
+
+
+async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO) -> bool:
+    """Ask all servers, and write what is in the way to `out`; returns whether the cluster can take commands."""
+    clocks: dict[int, ClockReading] = {}
+
+    def asked(address: ServerAddress) -> Deferred[Status | str]:
+        began = reactor.seconds()
+
+        def heard(answer: Status | str) -> Status | str:
+            if isinstance(answer, dict) and isinstance(answer.get("time"), int | float):
+                clocks[address.id] = ClockReading(answer["time"] - reactor.seconds(), answer["time"] - began)
+            return answer
+
+        return ask_status(reactor, address).addCallback(heard)
+
+    found = Survey(addresses, await gatherResults([asked(address) for address in addresses]))
+    out.write("".join(f"{line}\n" for line in (found.summary, *servers(found), *findings(found, clocks))))
+    return can_take_commands(found)
+
+
+def can_take_commands(found: Survey) -> bool:
+    """Whether a majority follows one leader, and takes changes."""
+    return found.leader is not None and not any(status.get("diverged") for status in found.up.values())
+
+
+def servers(found: Survey) -> Iterator[str]:
+    """A line for each server: what it does."""
+    for address in found.addresses:
+        status = found.up.get(address.id)
+        doing = f"down, {found.down[address.id]}" if status is None else _doing(status)
+        yield f"server {address.id} ({address.shown}): {doing}"
+
+
+def _doing(status: Status) -> str:
+    view, attempted = status.get("view"), status.get("attempted")
+    doing = {
+        "REG_LEADER": f"leads view {view}",
+        "REG_NONLEADER": f"follows server {status.get('leader')} in view {view}",
+        "LEADER_ELECTION": f"seeks a leader, and votes for view {attempted}",
+    }.get(str(status.get("state")), str(status.get("state")))
+    return f"{doing}; has executed {status.get('aru')}, of {status.get('last_ordered')} ordered"
+
+
+def findings(found: Survey, clocks: dict[int, ClockReading]) -> list[str]:
+    """The causes that are in the way of a leader or of progress, a line each; if there are none, one line says so."""
+    parts = (_majority, _admission, _votes, _hearing, _disks, _divergence, _progress, _settings, _frames)
+    lines = [line for part in parts for line in part(found)]
+    lines += _clocks(clocks)
+    return lines or ["nothing is in the way of commands, as far as the servers know"]
+
+
+def _majority(found: Survey) -> Iterator[str]:
+    missing = found.quorum - len(found.up)
+    if missing > 0:
+        down = servers_text(found.addresses, found.down)
+        yield f"no majority: {found.count}; start {missing} more at least ({down})"
+
+
+def _admission(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        if status.get("admitted") is False:
+            waits = ", ".join(map(str, status.get("not_acquainted", [])))
+            yield f"server {server_id} does not vote yet: its storage is not known to servers {waits}, which must be up"
+
+
+def _votes(found: Survey) -> Iterator[str]:
+    """If enough servers are up and none leads: which views have votes, and which votes are missing."""
+    if found.leader is not None or len(found.up) < found.quorum:
+        return
+    ids = sorted(address.id for address in found.addresses)
+    views: dict[int, list[int]] = {}
+    for server_id, status in found.up.items():
+        views.setdefault(int(status.get("attempted") or 0), []).append(server_id)
+    for view, voters in sorted(views.items(), reverse=True):
+        led_by = f" (server {ids[(view - 1) % len(ids)]} would lead it)" if view else ""
+        missing = [i for i in ids if i not in voters]
+        yield (
+            f"view {view}{led_by} has the votes of servers {', '.join(map(str, voters))}, {found.quorum} needed; "
+            f"missing: {', '.join(_missing_vote(found, i) for i in missing) or 'none, it is being installed'}"
+        )
+
+
+def _missing_vote(found: Survey, server_id: int) -> str:
+    status = found.up.get(server_id)
+    return f"{server_id} (down)" if status is None else f"{server_id} (votes for view {status.get('attempted')})"
+
+
+def _hearing(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        peers = status.get("peers", {})
+        deaf = [int(i) for i, peer in peers.items() if peer.get("alive") is False and int(i) in found.up]
+        if deaf:
+            names = ", ".join(map(str, sorted(deaf)))
+            yield (
+                f"server {server_id} does not hear servers {names}, which are up: the network between them, "
+                "a firewall, or FAULT CUT"
+            )
+
+
+def _disks(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        disk = status.get("disk") or {}
+        if disk.get("trouble") == "hangs":
+            yield f"the disk of server {server_id} hangs for {float(disk.get('seconds') or 0):.0f} s: it cannot vote"
+        elif disk.get("trouble"):
+            yield f"the disk of server {server_id} is full: it cannot vote, and refuses changes"
+
+
+def _divergence(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        others = [i for i, peer in status.get("peers", {}).items() if peer.get("differs_at") is not None]
+        if status.get("diverged") or others:
+            yield f"server {server_id} has executed something otherwise than servers {', '.join(others) or 'others'}"
+
+
+def _progress(found: Survey) -> Iterator[str]:
+    furthest = max((int(status.get("last_ordered") or 0) for status in found.up.values()), default=0)
+    for server_id, status in found.up.items():
+        aru = int(status.get("aru") or 0)
+        if aru < int(status.get("last_ordered") or 0):
+            yield f"server {server_id} waits for number {aru + 1}, and knows that {status['last_ordered']} is ordered"
+        elif aru < furthest and found.leader is not None:
+            yield f"server {server_id} is behind: it has executed {aru} of {furthest}"
+        if status.get("pending"):
+            yield f"server {server_id} has {status['pending']} updates of clients that are not executed yet"
+
+
+def _settings(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        differ = status.get("settings_differ")
+        if differ:
+            yield (
+                f"the configuration of server {server_id} differs from the cluster's settings in {', '.join(differ)}; "
+                "the settings rule"
+            )
+    versions = {server_id: status.get("version") for server_id, status in found.up.items()}
+    if len(set(versions.values())) > 1:
+        yield "versions differ: " + ", ".join(f"server {i}: {version}" for i, version in versions.items())
+
+
+def _frames(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        refused = (status.get("frames") or {}).get("refused") or {}
+        for reason, count in refused.items():
+            if count and reason in _REFUSED:
+                yield f"server {server_id} has refused {count} frames since its start ({reason}): {_REFUSED[reason]}"
+
+
+def _clocks(clocks: dict[int, ClockReading]) -> Iterator[str]:
+    """Clocks that are certainly `CLOCK_SECONDS` or more from that of this machine."""
+    for server_id, reading in sorted(clocks.items()):
+        if reading.least > CLOCK_SECONDS:
+            yield f"the clock of server {server_id} is {reading.least:.1f} s ahead of that of this machine"
+        elif reading.most < -CLOCK_SECONDS:
+            yield f"the clock of server {server_id} is {-reading.most:.1f} s behind that of this machine"

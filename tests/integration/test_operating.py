@@ -1,0 +1,273 @@
+"""Servers in the hands of an operator: background, pid files, signals, files that are moved away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from pfsb.demo.processes import ProcessCluster, server_command
+from tests.integration.case import ClusterCase
+
+SECONDS = 60.0
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process is there, and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent_of(pid: int) -> int:
+    """The parent of a process; 0 if the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+class OperatingCase(ClusterCase):
+    async def run_command(self, directory: Path, *words: str) -> tuple[int, str]:
+        """Run a program of this Python, such as `twistd`; returns its exit status and its standard error."""
+        command = [sys.executable, str(Path(sys.executable).with_name(words[0])), *words[1:]]
+        found: Any = await deferToThread(
+            subprocess.run, command, cwd=directory, capture_output=True, text=True, timeout=SECONDS, check=False
+        )
+        return found.returncode, found.stderr
+
+    async def until(self, cluster: ProcessCluster, what: str, look: Any) -> None:
+        async def asynchronously() -> bool:
+            return bool(look())
+
+        await cluster.wait_for(what, asynchronously, SECONDS)
+
+
+class DaemonTests(OperatingCase):
+    """`twistd pfsb` without `-n`."""
+
+    async def start_daemon(self, cluster: ProcessCluster, *words: str) -> int:
+        """Start server 0 in the background; returns its process."""
+        status, text = await self.run_command(
+            cluster.directory, "twistd", "pfsb", "--id", "0", "--config", "cluster.yaml", *words
+        )
+        self.assertEqual((status, text), (0, ""))
+        pid = int((cluster.directory / "pfsb-0.pid").read_text())
+        self.addCleanup(self.end, pid)
+        return pid
+
+    def end(self, pid: int) -> None:
+        if is_running(pid):
+            os.kill(pid, signal.SIGKILL)
+
+    async def test_start_that_fails_in_the_background_is_told_in_the_terminal(self) -> None:
+        """The command ends with exit status 1 and one line; nothing is left, and the next start works."""
+        cluster = self.make_cluster(1)
+        status, text = await self.run_command(
+            cluster.directory, "twistd", "pfsb", "-i", "0", "-c", "cluster.yaml", "--trace", "nowhere/trace"
+        )
+        self.assertEqual(status, 1)
+        self.assertEqual(text, "pfsb: [Errno 2] No such file or directory: 'nowhere/trace'\n")
+        self.assertFalse((cluster.directory / "pfsb-0.pid").exists())
+        self.assertIn("nowhere/trace", (cluster.directory / "pfsb-0.log").read_text())
+        pid = await self.start_daemon(cluster)
+        self.assertIn(f"its data is in {cluster.data(0).absolute()}", (cluster.directory / "pfsb-0.log").read_text())
+        self.assertTrue((await cluster.ask(0, "STATUS")).ok, "the port is open when the command ends")
+        os.kill(pid, signal.SIGTERM)
+        await self.until(cluster, "the server to stop", lambda: not is_running(pid))
+        self.assertFalse((cluster.directory / "pfsb-0.pid").exists())
+
+    async def test_pid_file_of_the_past_is_no_obstacle_and_that_of_a_server_is(self) -> None:
+        """After a loss of power it may be empty, or have the number of another program."""
+        cluster = self.make_cluster(1)
+        file = cluster.directory / "pfsb-0.pid"
+        for content in ("", str(os.getpid())):
+            file.write_text(content)
+            pid = await self.start_daemon(cluster)
+            os.kill(pid, signal.SIGKILL)
+            await self.until(cluster, "the server to die", lambda pid=pid: not is_running(pid))
+            self.assertTrue(file.exists(), "kill -9 leaves it behind")
+        pid = await self.start_daemon(cluster)
+        other = self.make_cluster(1)
+        (cluster.directory / "other.yaml").write_bytes((other.directory / "cluster.yaml").read_bytes())
+        status, _ = await self.run_command(
+            cluster.directory, "twistd", "pfsb", "-i", "0", "-c", "other.yaml", "--storage", "other"
+        )
+        self.assertEqual((status, int(file.read_text())), (1, pid), "it is that of a server of another cluster")
+
+    async def test_signals_reopen_the_log(self) -> None:
+        """SIGHUP and SIGUSR1, after the log was moved away."""
+        cluster = self.make_cluster(1)
+        pid = await self.start_daemon(cluster)
+        log = cluster.directory / "pfsb-0.log"
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            log.rename(log.with_name(f"moved-{number}"))
+            os.kill(pid, number)
+            await self.until(cluster, "a new log", log.exists)
+            self.assertTrue((await cluster.ask(0, "STATUS")).ok)
+        os.kill(pid, signal.SIGTERM)
+        await self.until(cluster, "the server to stop", lambda: not is_running(pid))
+        self.assertIn("the server has stopped, as it was asked to", log.read_text())
+
+    async def test_other_storage_nearby_is_warned_of(self) -> None:
+        """The server is started in another directory."""
+        cluster = self.make_cluster(1)
+        pid = await self.start_daemon(cluster)
+        os.kill(pid, signal.SIGTERM)
+        await self.until(cluster, "the server to stop", lambda: not is_running(pid))
+        (cluster.directory / "elsewhere").mkdir()
+        status, text = await self.run_command(
+            cluster.directory / "elsewhere", "twistd", "pfsb", "-i", "0", "-c", "../cluster.yaml", "--trace", "no/trace"
+        )
+        self.assertEqual(status, 1)
+        self.assertIn("pfsb: warning: server 0 begins with an empty storage in", text)
+        self.assertIn(f"{cluster.data(0).resolve()} has one that was made for it", text)
+
+
+class ForegroundTests(OperatingCase):
+    async def test_signals_of_log_programs_end_no_server(self) -> None:
+        """SIGHUP and SIGUSR1 to a server with `-n`, whose log is a stream."""
+        cluster = await self.start_cluster(1)
+        for _ in range(3):
+            for number in (signal.SIGHUP, signal.SIGUSR1):
+                cluster.signal(0, number)
+        await cluster.pause(0.5)
+        self.assertTrue((await cluster.ask(0, "STATUS")).ok)
+        self.assertEqual(await cluster.terminate(0), 0)
+
+    async def test_server_whose_terminal_is_closed_stops(self) -> None:
+        """There it could not be stopped any more; a SIGHUP before that only reopens the log."""
+        cluster = self.make_cluster(1)
+        terminal, end = os.openpty()
+        command = server_command("--id", "0", "--config", "cluster.yaml")
+        # The program takes the terminal as its own, as a shell in a window does.
+        take = (
+            "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        started = subprocess.Popen(
+            [sys.executable, "-c", take, *command],
+            cwd=cluster.directory,
+            stdin=end,
+            stdout=end,
+            stderr=end,
+            start_new_session=True,
+        )
+        self.addCleanup(started.wait)
+        self.addCleanup(started.kill)
+        os.close(end)
+
+        async def answers() -> bool:
+            os.set_blocking(terminal, False)
+            with contextlib.suppress(BlockingIOError):
+                os.read(terminal, 65_536)
+            return bool(await cluster.statuses([0]))
+
+        await cluster.wait_for("the server to answer", answers, SECONDS)
+        started.send_signal(signal.SIGHUP)
+        await cluster.pause(0.5)
+        self.assertTrue(await answers())
+        os.close(terminal)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+
+    async def test_chat_log_is_made_right_while_the_server_runs_and_at_its_start(self) -> None:
+        """Emptied, moved away, and with zeros after a crash: it is again the same bytes as at the other server."""
+        cluster = await self.start_cluster(2)
+        visitor = await self.visit(cluster, 0)
+        for number in range(50):
+            self.assertTrue((await visitor.ask(f"SAY line {number}")).startswith("OK"))
+        await cluster.wait_equal()
+        right = cluster.chat_log(0)
+        self.assertEqual(right.count(b"\n"), 50)
+        file = cluster.data(0) / "chat.log"
+
+        async def is_right() -> None:
+            await self.until(cluster, "chat.log to be right", lambda: cluster.chat_log(0) == cluster.chat_log(1))
+
+        os.truncate(file, 0)
+        await is_right()
+        file.rename(file.with_name("chat.log.moved"))
+        self.assertTrue((await visitor.ask("SAY more")).startswith("OK"))
+        await is_right()
+        self.assertEqual(cluster.chat_log(0).count(b"\n"), 51)
+        await cluster.kill(0)
+        right = cluster.chat_log(1)
+        file.write_bytes(right[:100] + bytes(len(right)))
+        cluster.start(0)
+        await cluster.wait_up([0])
+        await is_right()
+        self.assertEqual(cluster.chat_log(0), right)
+
+
+class ClusterCommandTests(OperatingCase):
+    """`pfsb cluster`: its servers end with it."""
+
+    def start_command(self, cluster: ProcessCluster, *words: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(Path(sys.executable).with_name("pfsb")), "cluster", "cluster.yaml", *words]
+        with (cluster.directory / "out").open("wb") as out:
+            started = subprocess.Popen(command, cwd=cluster.directory, stdout=out, stderr=out)
+        self.addCleanup(started.wait)
+        self.addCleanup(started.kill)
+        return started
+
+    async def test_no_server_is_left_behind(self) -> None:
+        """The command is killed, or its terminal is closed."""
+        for number in (signal.SIGKILL, signal.SIGHUP):
+            cluster = self.make_cluster(2)
+            started = self.start_command(cluster)
+
+            async def all_answer(cluster: ProcessCluster = cluster) -> bool:
+                return len(await cluster.statuses(cluster.ids)) == 2
+
+            await cluster.wait_for("both servers to answer", all_answer, SECONDS)
+            servers = [
+                int(path.name) for path in Path("/proc").glob("[0-9]*") if parent_of(int(path.name)) == started.pid
+            ]
+            self.assertEqual(len(servers), 2)
+            started.send_signal(number)
+            ends = time.monotonic() + SECONDS
+            while any(map(is_running, servers)) and time.monotonic() < ends:
+                await cluster.pause(0.1)
+            self.assertEqual([pid for pid in servers if is_running(pid)], [])
+            self.assertEqual(await deferToThread(started.wait, SECONDS), -number if number == signal.SIGKILL else 0)
+
+    async def test_start_is_told_in_a_few_lines(self) -> None:
+        """One for each server that is up, one for its leader, and the address to type at; then what is executed."""
+        cluster = self.make_cluster(4)
+        started = self.start_command(cluster, "--executed")
+        out = cluster.directory / "out"
+        await self.until(cluster, "the welcome", lambda: "Ctrl-C stops all" in out.read_text())
+        *servers, welcome = [line for line in out.read_text().splitlines() if " executed " not in line]
+        self.assertLessEqual(len(servers), 8, servers)
+        for server_id in cluster.ids:
+            place = cluster.address(server_id).shown
+            told = f"server {server_id} of cluster demo is up; clients connect to {place};"
+            self.assertEqual(sum(told in line for line in servers), 1)
+        self.assertIn("telnet 127.0.0.1 ", welcome)
+        self.assertTrue((await cluster.ask(1, "PUT colour blue")).ok)
+        await self.until(cluster, "all to show it", lambda: out.read_text().count(" #1 PUT colour blue\n") == 4)
+        started.send_signal(signal.SIGTERM)
+        started.send_signal(signal.SIGTERM)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        self.assertNotIn("Traceback", out.read_text())
+
+    async def test_log_as_json(self) -> None:
+        """Each line of each server is one object."""
+        cluster = self.make_cluster(2)
+        started = self.start_command(cluster, "--log-format", "json", "--log-level", "debug")
+        out = cluster.directory / "out"
+        await self.until(cluster, "the leader to be told", lambda: "leads view 1" in out.read_text())
+        started.send_signal(signal.SIGINT)
+        self.assertEqual(await deferToThread(started.wait, SECONDS), 0)
+        told = [json.loads(line) for line in out.read_text().splitlines() if not line.startswith("pfsb cluster: ")]
+        self.assertEqual({line["server"] for line in told}, {0, 1})
+        self.assertIn("debug", {line["level"] for line in told})
+        self.assertIn("leads view 1", {line["text"] for line in told})
