@@ -249,20 +249,24 @@ class Server:
         """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
 
-    def digest(self, seq: int | None, answer: Answer) -> None:
+    def deadline(self) -> float:
+        """The time, by the server's clock in seconds, at which a request that comes now must have its answer."""
+        return self._clock.seconds() + self.config.limits.request_seconds
+
+    def digest(self, seq: int | None, answer: Answer, until: float | None = None) -> None:
         """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot.
 
-        None stands for the last slot that is executed now. The question is refused if the slot is not executed within
-        `request_seconds`: requests that are never answered would keep other clients from being served.
+        None stands for the last slot that is executed now. The question is refused if the slot is not executed at the
+        time `until`, the `deadline` of a question that has come before now: requests that are never answered would keep
+        other clients from being served.
         """
-        self.replica.perform(self._ask_digest, seq, answer)
+        self.replica.perform(self._ask_digest, seq, self.deadline() if until is None else until, answer)
 
-    def _ask_digest(self, seq: int | None, answer: Answer) -> None:
+    def _ask_digest(self, seq: int | None, until: float, answer: Answer) -> None:
         aru = self.replica.data.ordering.local_aru
         if len(self._digests_asked) >= DIGESTS_ASKED_MAX:
             oldest = self._digests_asked.pop(0)
             self.replica.turn.refuse(oldest.answer, Refused("BUSY", "too many wait for digests of slots still to come"))
-        until = self._clock.seconds() + self.config.limits.request_seconds
         self._digests_asked.append(_DigestAsked(aru if seq is None else seq, answer, until))
 
     def _after_answers(self) -> None:

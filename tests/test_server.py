@@ -148,6 +148,15 @@ class DigestTests(ClusterTestCase):
         self.assertEqual((refused.code, refused.fate), ("UNAVAILABLE", "none"))
         self.assertIn(f"not slot {2**62} in time", refused.text)
 
+    def test_question_that_has_waited_elsewhere_keeps_its_deadline(self) -> None:
+        """The time that it spent behind other requests of its client counts."""
+        until = self.server(0).deadline()
+        self.cluster.run(self.server(0).config.limits.request_seconds - 1)
+        self.server(0).digest(2**62, self.answers.append, until)
+        self.assertEqual(self.answers, [])
+        self.cluster.run(2)
+        self.assertEqual(len(self.answers), 1)
+
     def test_digests_of_different_slots_differ(self) -> None:
         """A digest is chained over the whole history."""
         self.execute(3)

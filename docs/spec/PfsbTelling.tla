@@ -17,19 +17,42 @@ Say(s, ms, early) ==
     ELSE /\ log' = [log EXCEPT ![s][Len(log[s])].out = @ \cup ms]
          /\ msgs' = msgs \cup early
 
+(* Say ms when all that is under way to the disk is there, and `told' when record i of it is. *)
+SayBehind(s, i, ms, told) ==
+    /\ log' = [log EXCEPT ![s] = [k \in 1..Len(@) |->
+           [@[k] EXCEPT !.out = @ \cup (IF k = i THEN told ELSE {}) \cup (IF k = Len(log[s]) THEN ms ELSE {})]]]
+    /\ UNCHANGED msgs
+
+(* Departure 56: the other servers that have voted. *)
+OtherVoters(s, v, n, x) ==
+    {m.from : m \in {k \in Sent("ACCEPT") : k.from /= s /\ k.view = v /\ k.seq = n /\ k.val = x /\ Known(s, k)}}
+
+(* Departure 56: with their votes nothing need be on the disk of the leader. *)
+EnoughWithout(s, v, n, x) ==
+    Cardinality(OtherVoters(s, v, n, x) \cup (IF Mutation = "OwnVoteUnwritten" THEN {s} ELSE {})) >= Quorum
+
 (* Figure 11 B at the leader of the proposal's view, and Departure 56: the ORDERED leaves early if the leader's own
-   vote is on disk, and passes the door with the answers if not. *)
+   vote is on disk or the others are a majority without it; else it leaves with the record of that vote. *)
 CountAndTell(s, n) ==
     LET v == acc[s][n].view   x == acc[s][n].val   told == {Ordered(s, v, n, x)}
         answers == Executes(ord[s], [ord[s] EXCEPT ![n] = x])
-        isEarly == dAcc[s][n] = OnDisk(v, x) \/ Mutation = "ToldBeforeSync" IN
+        isEarly == dAcc[s][n] = OnDisk(v, x) \/ EnoughWithout(s, v, n, x) \/ Mutation = "ToldBeforeSync"
+        own == {i \in 1..Len(log[s]) : log[s][i].rec = PropRec(n, v, x)} IN
     /\ ord[s][n] = None /\ v > 0 /\ Leaders[v] = s
     /\ Cardinality(Voters(s, n)) >= Quorum
     /\ ord' = [ord EXCEPT ![s][n] = x]
     /\ acc' = [acc EXCEPT ![s][n] = NoProposal]
     /\ IF role[s] /= "leader" \/ installed[s] /= v THEN Say(s, answers, {})
-       ELSE IF isEarly THEN Say(s, answers, told) ELSE Say(s, answers \cup told, {})
+       ELSE IF isEarly THEN Say(s, answers, told) ELSE SayBehind(s, Max(own), answers, told)
     /\ UNCHANGED <<installed, role, oks, disk, bounds>>
+
+(* Departure 56: an ORDERED waits for the leader's own vote, and meanwhile others have become a majority without it. *)
+TellLate(s) ==
+    \E i \in 1..Len(log[s]) : \E m \in log[s][i].out :
+        /\ m.type = "ORDERED" /\ EnoughWithout(s, m.view, m.seq, m.val)
+        /\ msgs' = msgs \cup {m}
+        /\ log' = [log EXCEPT ![s][i].out = @ \ {m}]
+        /\ UNCHANGED <<memory, disk, bounds>>
 
 (* Departure 56: a follower holds exactly the proposal that is told. *)
 OnOrdered(s, m) ==
@@ -55,6 +78,7 @@ TellingRegular ==
         \/ \E m \in Sent("GOU") : Learn(s, m)
         \/ \E m \in Sent("ORDERED") : OnOrdered(s, m)
         \/ \E n \in Slot : SendProposal(s, n) \/ CountAndTell(s, n)
+        \/ TellLate(s)
 
 TellingNext ==
     \/ TellingRegular /\ UNCHANGED damaged

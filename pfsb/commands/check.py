@@ -85,8 +85,8 @@ def summary(config: Config) -> str:
     ]
     for server in config.servers.values():
         listen = f" (listens at {shown(*server.listen)})" if server.listen else ""
-        http = f", http {server.http}" if server.http else ""
-        lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, client {server.client}{http}")
+        ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
+        lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, {ports}")
     return "".join(f"{line}\n" for line in lines)
 
 

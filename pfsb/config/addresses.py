@@ -46,6 +46,14 @@ def listening_address(place: Place) -> Address:
     return address
 
 
+def host_name(place: Place) -> str:
+    """Parse a name of a host, without a port."""
+    name = place.text()
+    if not _is_host(name):
+        raise place.wrong(f'{quoted(name)} is no name of a host (example: "pfsb.example.com")')
+    return name
+
+
 def _host_and_port(place: Place, example: str) -> Address:
     text = place.text()
     match = re.fullmatch(r"(?:\[(?P<ip6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?P<port>:[^:]*)?", text)

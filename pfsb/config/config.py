@@ -16,6 +16,7 @@ from attrs import field, fields_dict, frozen
 from pfsb.config.addresses import (
     Address,
     endpoint_string,
+    host_name,
     listening_address,
     listening_place,
     peer_address,
@@ -82,11 +83,19 @@ class ServerConfig:
     """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
     listen: Address | None = None
     """(IP address, port) where this server receives from the other servers; None: at `peer`."""
+    redis: str | None = None
+    """Twisted's endpoint string of the port for the Redis protocol alone; None: the server has no such port."""
 
     @property
     def receives_at(self) -> Address:
         """(host, port) where this server receives from the other servers; the host may be a wildcard."""
         return self.peer if self.listen is None else self.listen
+
+    @property
+    def endpoints(self) -> Mapping[str, str]:
+        """Key of the configuration -> endpoint string, for each port of this server to which clients connect."""
+        found = {"client": self.client, "http": self.http, "redis": self.redis}
+        return {key: endpoint for key, endpoint in found.items() if endpoint is not None}
 
 
 @frozen
@@ -111,6 +120,8 @@ class Config:
     snapshot_every: int = 10_000
     """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
     faults: bool = False
+    http_names: tuple[str, ...] = ()
+    """Names under which clients reach the HTTP ports, beside those of the servers and their machines."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -209,8 +220,7 @@ def _servers(place: Place) -> dict[int, ServerConfig]:
     refuse_shared(
         (keys[server.id][key], listening_place(endpoint, server.peer[0]))
         for server in servers.values()
-        for key, endpoint in (("client", server.client), ("http", server.http))
-        if endpoint is not None
+        for key, endpoint in server.endpoints.items()
     )
     return servers
 
@@ -226,7 +236,7 @@ def _receiving_place(server: ServerConfig) -> Address | str:
     return (host, port) if interface == host else f"{interface}, port {port}, of {host}"
 
 
-_SERVER_KEYS: Final = ("peer", "client", "http", "listen")
+_SERVER_KEYS: Final = ("peer", "client", "http", "redis", "listen")
 
 
 def _server_id(key: Place) -> int:
@@ -235,8 +245,9 @@ def _server_id(key: Place) -> int:
 
 def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
     http = endpoint_string(keys["http"]) if "http" in keys else None
+    redis = endpoint_string(keys["redis"]) if "redis" in keys else None
     listen = listening_address(keys["listen"]) if "listen" in keys else None
-    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http, listen)
+    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http, listen, redis)
 
 
 def _transport(place: Place) -> str:
@@ -256,6 +267,10 @@ def _apps(place: Place) -> tuple[str, ...]:
         if found.count(name) > 1:
             raise place.wrong(f"{name} is there twice")
     return found
+
+
+def _http_names(place: Place) -> tuple[str, ...]:
+    return tuple(host_name(item) for item in place.items())
 
 
 def _timers(place: Place) -> Timers:
@@ -299,4 +314,5 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "window": _from(1, WINDOW_MAX),
     "snapshot_every": _from(0, COUNT_MAX),
     "faults": Place.boolean,
+    "http_names": _http_names,
 }

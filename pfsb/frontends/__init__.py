@@ -5,7 +5,7 @@ In: bytes of clients. Out: bytes of replies and events. Below are the sessions: 
 gate. A front end must not reach past the sessions into the protocol, may not block the reactor, and keeps no state of
 a client that would have to survive a restart.
 
-- `client_port`: one port for two protocols, told apart by the client's first byte.
+- `client_port`: one port for two protocols, told apart by the client's first byte; and a port for Redis alone.
 - `line`: the line protocol (docs/protocol.rst) for people at a terminal and for simple programs; and the Conversation,
   which says what each verb does and in which order replies are given.
 - `resp`: the Redis protocol (docs/redis.rst); it translates commands of Redis into requests of a Conversation.

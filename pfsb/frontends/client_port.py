@@ -2,7 +2,13 @@
 
 A command of Redis begins with `*`, and no request of the line protocol does. A client of Redis sends first, and would
 take a greeting for a broken reply; people at a terminal wait for a greeting. So the server greets a client only when
-the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`.
+the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`. Ends of lines in front of
+the first byte do not count, as in Redis.
+
+A connection never changes its protocol. A client of Redis that sends its first command after the greeting would take
+the greeting for the reply to that command, and each reply for that of the next one. So the line protocol runs none of
+its bytes, and closes the connection (`pfsb.frontends.line.foreign`). Clients that connect long before their first
+command use a port of their own, which greets none of them (`RedisPortFactory`).
 """
 
 from __future__ import annotations
@@ -21,7 +27,7 @@ from pfsb.frontends.stream.protocol import StreamProtocol
 from pfsb.server import Server
 
 if TYPE_CHECKING:
-    from pfsb.frontends.resp.protocol import RespFactory
+    from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 
 SILENCE_SECONDS: Final = 0.1
 """How long, in seconds, a new client may send nothing before it is greeted as a client of the line protocol.
@@ -29,6 +35,7 @@ SILENCE_SECONDS: Final = 0.1
 A person does not notice the delay, and a client of Redis has sent its first command by then.
 """
 REDIS_BYTE: Final = b"*"
+_LINE_ENDS: Final = b"\r\n\0"
 
 
 @implementer(IHalfCloseableProtocol)
@@ -44,7 +51,12 @@ class ClientPortProtocol(Protocol):
         self._silence = self._factory.clock.callLater(SILENCE_SECONDS, self._wait_for_unread_bytes)
 
     def dataReceived(self, data: bytes) -> None:
-        inner = self._inner or self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
+        inner = self._inner
+        if inner is None:
+            data = data.lstrip(_LINE_ENDS)
+            if not data:
+                return
+            inner = self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
         inner.dataReceived(data)
 
     def readConnectionLost(self) -> None:
@@ -117,3 +129,18 @@ class ClientPortFactory(Factory):
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()
+
+
+class RedisPortFactory(Factory):
+    """Makes the connections of a port that speaks the Redis protocol alone, and greets no client.
+
+    The limits of the client port hold for both ports together, and its `leave` closes the connections of both.
+    """
+
+    noisy = False
+
+    def __init__(self, client_port: ClientPortFactory) -> None:
+        self._client_port = client_port
+
+    def buildProtocol(self, addr: IAddress | None) -> RespProtocol:
+        return self._client_port.redis.buildProtocol(addr)

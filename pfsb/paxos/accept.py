@@ -8,16 +8,18 @@ from __future__ import annotations
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.messages import DIGEST_BYTES, Accept
+from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.window import Window
 
 
 class AcceptHandler(Handler):
     """Stores votes, the ACCEPTs of all servers, until a majority has voted for one batch of a slot."""
 
-    def __init__(self, core: Core, ordering: GlobalOrderingHandler, window: Window) -> None:
+    def __init__(self, core: Core, ordering: GlobalOrderingHandler, window: Window, telling: TellingHandler) -> None:
         super().__init__(core)
         self._ordering = ordering
         self._window = window
+        self._telling = telling
 
     def on_accept(self, message: Accept) -> bool:
         """Figure 10, Block C: store the sender's vote for each slot of the ACCEPT, and order slots with a majority.
@@ -25,14 +27,20 @@ class AcceptHandler(Handler):
         An ACCEPT may overtake its PROPOSAL, so a vote is stored even while the slot holds no proposal (G17). A vote for
         a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
         slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
-        stored, too, but counts for nothing (Departure 39). Returns whether a vote was stored that was not there before.
+        stored, too, but counts for nothing (Departure 39). A vote for a slot that is ordered here may let the others be
+        told of that (Departure 56).
+
+        Returns whether a vote was stored that was not there before.
         """
+        untold = self._telling.untold
         at = 0
         is_new = False
         ordering = self._data.ordering
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
+            if untold and seq in untold:
+                is_new |= self._telling.count_late(message.server_id, message.view, seq, digest)
             if seq <= ordering.local_aru or not self._window.may_accept(seq):
                 continue
             slot = ordering.global_history.ensure(seq)

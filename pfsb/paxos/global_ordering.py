@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
+from pfsb.paxos.demand import Demand
 from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
 from pfsb.paxos.peers import Peers
@@ -34,6 +35,7 @@ class GlobalOrderingHandler(Handler):
         update_queue: UpdateQueue,
         progress_timer: ProgressTimer,
         peers: Peers,
+        demand: Demand,
         slot_time: RoundTrip,
     ) -> None:
         """`slot_time` is told how long each slot took (Departures 48 and 49)."""
@@ -43,6 +45,7 @@ class GlobalOrderingHandler(Handler):
         self._update_queue = update_queue
         self._progress_timer = progress_timer
         self._peers = peers
+        self._demand = demand
         self.on_majority: Callable[[Proposal, Slot], None] | None = None
         """Called with the proposal of a slot, before the slot is ordered, when this server has counted the votes of a
         majority for it; None in a cluster whose leader does not tell what is ordered (Departure 56)."""
@@ -63,18 +66,17 @@ class GlobalOrderingHandler(Handler):
                 self.on_majority(slot.proposal, slot)
             self._order(seq, slot)
 
-    def order_if_told(self, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def order_if_told(self, seq: int, slot: Slot) -> None:
         """Departure 56: order slot `seq` if this server holds the proposal that the leader has told of: exactly that
         view and batch. Then execute what can be executed.
 
         If the batch that is held in that view is another one, the difference is counted and logged (Departure 39).
-        `late` is how long, in seconds, the leader may have kept the ORDERED: that is no part of the time of the slot.
         """
         held, told = slot.proposal, slot.told
         if held is None or told is None or held.view != told[0]:
             return
         if held.batch.digest == told[1]:
-            self._order(seq, slot, late)
+            self._order(seq, slot)
         else:
             self.note_contradiction(held, held.view, self._membership.leader_of(held.view))
 
@@ -85,17 +87,27 @@ class GlobalOrderingHandler(Handler):
         """
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 
-    def _order(self, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def _order(self, seq: int, slot: Slot) -> None:
         assert slot.proposal is not None
         ordered_in_this_view = slot.proposal.view == self._data.views.last_installed
         if ordered_in_this_view:
-            now = max(slot.sent_at, self._clock.seconds() - late) if late else self._clock.seconds()
-            self._slot_time.answered(slot.first_sent_at, slot.sent_at, now)
+            self._measure(slot)
         message = GloballyOrderedUpdate(self._data.server.server_id, seq, slot.proposal.batch)
         executed = self._ordered_queue.mark_ordered(message)
         self._execute(executed, ordered_in_this_view)
         if not executed and seq > self._data.ordering.local_aru:
             self.on_gap(seq)
+
+    def _measure(self, slot: Slot) -> None:
+        """Take the time of a slot that is ordered now (Departure 48).
+
+        Servers may have kept the votes, or the ORDERED, that a server without waiting clients gets (Departure 25): that
+        is no part of the time. A leader gets votes at once.
+        """
+        now = self._clock.seconds()
+        if self._data.server.state is not State.REG_LEADER and not self._demand.has_clients():
+            now = max(slot.sent_at, now - self._settings.lazy_seconds)
+        self._slot_time.answered(slot.first_sent_at, slot.sent_at, now)
 
     def globally_ordered_ready(self, slot: Slot) -> bool:
         """Figure 11, Block B: whether a majority has accepted the slot's proposal in the view of that proposal.

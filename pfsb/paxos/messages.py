@@ -161,8 +161,7 @@ class Accept(NamedBatches):
 class Ordered(NamedBatches):
     """Departure 56: a majority has accepted the proposals of `view` at `seqs`, as the sender, its leader, has counted.
 
-    It stands for the ACCEPTs of that majority. The proposals are on the disks of the majority, that of the sender among
-    them, so the slots are ordered.
+    It stands for the ACCEPTs of that majority, which has the proposals on its disks: the slots are ordered.
     """
 
 
@@ -328,7 +327,7 @@ class Confirmed:
 
 VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
 """Kinds of messages by which a server binds itself."""
-Votes = Accept | Ordered
+AcceptOrOrdered = Accept | Ordered
 """A vote of one server, or a message that stands for the votes of a majority."""
 FrequentMessage = ClientUpdate | Proposal | Accept | Ordered
 """The messages that a server gets for each command."""

@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.paxos.interfaces import ITracer, ITransport
 from pfsb.paxos.membership import Membership
-from pfsb.paxos.messages import Message, NamedBatches, Votes
+from pfsb.paxos.messages import AcceptOrOrdered, Message, NamedBatches
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.window import Window
@@ -36,7 +36,7 @@ _NEARLY = 0.9
 class WaitingVotes(NamedTuple):
     """Votes that wait to be sent to one server: an ACCEPT or, from a leader that tells what is ordered, an ORDERED."""
 
-    votes: Votes
+    votes: AcceptOrOrdered
     since: float
     """Time by the clock at which the first of the votes began to wait."""
 
@@ -82,7 +82,7 @@ class Outbound:
             self._call.cancel()
             self._call = None
 
-    def _send_votes(self, votes: Votes) -> None:
+    def _send_votes(self, votes: AcceptOrOrdered) -> None:
         lazy = self.may_wait_for(votes)
         if not lazy:
             self._send_to_all([votes])
@@ -93,7 +93,7 @@ class Outbound:
             else:
                 self._transmit([*self.take_kept(server_id), votes], server_id)
 
-    def may_wait_for(self, votes: Votes) -> list[int]:
+    def may_wait_for(self, votes: AcceptOrOrdered) -> list[int]:
         """The servers to which these votes may be sent late: they need the votes only to execute a slot that is ordered
         anyway."""
         if self._seconds <= 0:
@@ -101,7 +101,7 @@ class Outbound:
         leader, peers = self._membership.leader_of(votes.view), self._peers
         return [i for i in self._others if i != leader and not peers[i].has_clients]
 
-    def keep_votes(self, server_id: int, votes: Votes) -> None:
+    def keep_votes(self, server_id: int, votes: AcceptOrOrdered) -> None:
         """Keep votes until the next frame to `server_id` is sent, or until they have waited for `lazy_seconds`.
 
         Votes of an earlier view that still wait for that server are dropped: a server that can use votes of the later

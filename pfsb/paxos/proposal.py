@@ -240,7 +240,7 @@ class ProposalHandler(Handler):
         """
         own_id = self._data.server.server_id
         if self._leader_tells:
-            to = message.server_id
+            to = self._membership.leader_of(message.view)  # a proposal from disk does not name its sender (`recover`)
             if to == own_id:
                 return
         self._turn.send(Accept(own_id, message.view, (message.seq,), message.batch.digest), to)

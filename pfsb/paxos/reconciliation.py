@@ -87,6 +87,8 @@ class ReconciliationHandler(Handler):
         self._demand = demand
         self._target = 0
         """The highest slot that this server knows to be ordered at some server."""
+        self._told = 0
+        """The highest slot that the leader has told of while its proposal was not here (Departure 56)."""
         self._peer: int | None = None
         """The peer that was asked last; None once this server is no longer behind."""
         self._first = 0
@@ -135,6 +137,12 @@ class ReconciliationHandler(Handler):
         self._target = max(self._target, target)
         if self._call is None and self.is_behind():
             self._arm(self._patience())
+
+    def catch_up_to_told(self, seq: int) -> None:
+        """Departure 56: ask for slot `seq`, of which the leader has told that it is ordered, and whose proposal is not
+        here, unless it comes by itself soon."""
+        self._told = max(self._told, seq)
+        self.catch_up_to(seq)
 
     def ask_leader(self, seq: int) -> None:
         """Departure 49: ask the leader for the slots up to `seq`, which hold updates of this server's clients and stay
@@ -294,7 +302,8 @@ class ReconciliationHandler(Handler):
         """The lowest slot up to `_target` that is not ordered here, and has no PROPOSAL of `view` or has had one for
         longer than slots usually take; 0 if there is none."""
         ordering, waits_since = self._data.ordering, self._clock.seconds() - self._slot_time.seconds
-        for seq in range(ordering.local_aru + 1, min(self._target, ordering.global_history.top) + 1):
+        last = min(self._target, max(ordering.global_history.top, self._told))
+        for seq in range(ordering.local_aru + 1, last + 1):
             slot = ordering.global_history.get(seq)
             if slot is None or slot.ordered is None:
                 proposal = None if slot is None else slot.proposal

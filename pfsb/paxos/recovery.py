@@ -48,6 +48,7 @@ def _accept(data: DataStructures, accepted: Accepted) -> None:
         data.apply_globally_ordered_update(GloballyOrderedUpdate(me, accepted.seq, accepted.batch))
     else:
         # The sender of the proposal, the leader of that view, is not on disk, and this server's id stands in its place.
-        # That does no harm: (view, seq) identifies a proposal, and no server looks at the sender in a data list.
+        # That does no harm: (view, seq) identifies a proposal, and no server looks at the sender of one that it holds:
+        # a vote goes to the leader of the proposal's view (Departure 56).
         data.apply_proposal(Proposal(me, accepted.view, accepted.seq, accepted.batch))
     data.ordering.global_history.ensure(accepted.seq).on_disk = accepted.batch

@@ -145,7 +145,7 @@ class Replica:
         self.plausibility = Plausibility(data, membership)
         self.validity = validity = Validity(membership, state_machine, birth)
         self.ordering = GlobalOrderingHandler(
-            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, slot_time
+            core, self.ordered_queue, self.update_queue, self.progress_timer, peers, self.demand, slot_time
         )
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
@@ -169,8 +169,8 @@ class Replica:
             self.reconciliation.catch_up_to,
             birth,
         )
-        self.accepts = AcceptHandler(core, self.ordering, window)
-        self.telling = TellingHandler(core, self.ordering, window, self.demand, self.reconciliation.catch_up_to)
+        self.telling = TellingHandler(core, self.ordering, window, self.reconciliation.catch_up_to_told)
+        self.accepts = AcceptHandler(core, self.ordering, window, self.telling)
         self.client_updates = ClientUpdateHandler(
             core, self.update_queue, self.demand, validity, self.reconciliation.offer
         )
@@ -225,6 +225,7 @@ class Replica:
         # The leader tells what it orders (Departure 56).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell
+            self.turn.due_messages = self.telling.take_due
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).

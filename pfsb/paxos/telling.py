@@ -4,20 +4,35 @@ Figure 10, Block B sends each ACCEPT to all servers, which takes about N² messa
 paper names the variant used here: an ACCEPT goes to the leader alone, and the leader tells by ORDERED which slots a
 majority has accepted.
 
-Why safe: an ORDERED leaves when the leader's own vote is on disk, as the other votes of the majority are. So the slots
-are chosen, and a server that holds one of these proposals, by view and digest, holds what was chosen.
+Why safe: an ORDERED leaves when the votes of a majority are on the disks of their servers. The vote of another server
+has left that server only after it was on disk. The leader's own vote counts for this when it is on the leader's disk;
+if a majority of others has voted before, the ORDERED does not wait for it. So the slots are chosen, and a server that
+holds one of these proposals, by view and digest, holds what was chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from attrs import define
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.demand import Demand
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.messages import DIGEST_BYTES, Ordered, Proposal, State
+from pfsb.paxos.messages import DIGEST_BYTES, Message, Ordered, Proposal, State
 from pfsb.paxos.window import Window
+
+
+@define
+class Untold:
+    """The ORDERED of a slot that this leader has ordered in memory, and that is not yet on the disks of a majority for
+    certain."""
+
+    message: Ordered
+    written_at: int
+    """Number of disk writes after which this leader's own vote is on its disk (`Turn.durable_position`)."""
+    voters: set[int]
+    """Ids of the other servers that have voted for the slot: their votes are on their disks."""
 
 
 class TellingHandler(Handler):
@@ -28,30 +43,62 @@ class TellingHandler(Handler):
         core: Core,
         ordering: GlobalOrderingHandler,
         window: Window,
-        demand: Demand,
         on_missing: Callable[[int], None],
     ) -> None:
-        """`on_missing` is called with a slot that is ordered as the leader says, and whose proposal is not here."""
         super().__init__(core)
         self._ordering = ordering
         self._window = window
-        self._demand = demand
-        self._on_missing = on_missing
+        self.on_missing = on_missing
+        """Called with a slot that is ordered as the leader says, and whose proposal is not here."""
+        self.untold: dict[int, Untold] = {}
+        """Slot -> its ORDERED, which waits for this server's disk or for further votes."""
 
     def tell(self, held: Proposal, slot: Slot) -> None:
         """Tell all other servers, as leader, that a majority has accepted a proposal of this view.
 
-        Called in the turn that counts the majority. If the leader's own vote is on disk already, the ORDERED leaves
-        early, in one frame with the PROPOSALs of this turn; else it waits at the gate for that vote.
+        Called in the turn that counts the majority. If the leader's own vote is on disk already, the ORDERED leaves in
+        one frame with the PROPOSALs of this turn, and waits for none of their writes. Otherwise it leaves when that
+        vote is on disk, or when so many others have voted that they are a majority without the leader.
         """
         data = self._data
+        own_id = data.server.server_id
         if data.server.state is not State.REG_LEADER or held.view != data.views.last_installed:
             return
-        message = Ordered(data.server.server_id, held.view, (held.seq,), held.batch.digest)
-        if slot.written_at <= self._turn.durable_position:
-            self._turn.send_early(message)
+        message = Ordered(own_id, held.view, (held.seq,), held.batch.digest)
+        self._tell_when_safe(Untold(message, slot.written_at, self.voters_for(held, slot)))
+
+    def voters_for(self, held: Proposal, slot: Slot) -> set[int]:
+        """Ids of the other servers that have voted for this proposal, `held`, of a slot."""
+        own_id, digest = self._data.server.server_id, held.batch.digest
+        return {peer for peer, voted in slot.voters[held.view].items() if voted == digest and peer != own_id}
+
+    def count_late(self, server_id: int, view: int, seq: int, digest: bytes) -> bool:
+        """Count a vote of another server for slot `seq`, which is ordered here and of which no server is told yet.
+
+        Returns whether the vote counts, and did not count before.
+        """
+        untold = self.untold[seq]
+        if view != untold.message.view or digest != untold.message.digests or server_id in untold.voters:
+            return False
+        untold.voters.add(server_id)
+        self._tell_when_safe(self.untold.pop(seq))
+        return True
+
+    def take_due(self) -> Sequence[Message]:
+        """Remove and return the ORDEREDs that may leave now, after a disk write of this server has ended."""
+        due = [seq for seq, untold in self.untold.items() if self._is_safe(untold)] if self.untold else ()
+        return [self.untold.pop(seq).message for seq in due]
+
+    def _tell_when_safe(self, untold: Untold) -> None:
+        if self._is_safe(untold):
+            self._turn.send_early(untold.message)
         else:
-            self._turn.send(message)
+            self.untold[untold.message.seqs[0]] = untold
+
+    def _is_safe(self, untold: Untold) -> bool:
+        """Whether what an ORDERED tells is on the disks of a majority: this server's own vote is on its disk, or the
+        others that have voted are a majority without it."""
+        return untold.written_at <= self._turn.durable_position or len(untold.voters) >= self.quorum
 
     def on_ordered(self, message: Ordered) -> None:
         """Order the slots of an ORDERED whose proposals are held here, of exactly its view and with its batches.
@@ -62,7 +109,6 @@ class TellingHandler(Handler):
         """
         at = 0
         ordering = self._data.ordering
-        late = 0.0 if self._demand.has_clients() else self._settings.lazy_seconds  # Departure 25
         for seq in message.seqs:
             digest = message.digests[at : at + DIGEST_BYTES]
             at += DIGEST_BYTES
@@ -72,6 +118,6 @@ class TellingHandler(Handler):
             if slot.ordered is not None:
                 continue
             self._data.apply_ordered(message.view, slot, digest)
-            self._ordering.order_if_told(seq, slot, late)
+            self._ordering.order_if_told(seq, slot)
             if slot.ordered is None:
-                self._on_missing(seq)
+                self.on_missing(seq)

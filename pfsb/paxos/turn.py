@@ -9,7 +9,7 @@ the gate after the vote's record. If the server crashes before that, no other se
 anything of the turn, so the turn has not happened.
 
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
-ORDERED leaves early if its slots are on the leader's disk already (Departure 56). The leader's PROPOSAL is no vote
+ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 56). The leader's PROPOSAL is no vote
 (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
 sequence number. ORDERED and PROPOSAL wait for what is noted about the senders of votes (`hold_early`).
 
@@ -135,6 +135,10 @@ class Turn:
         """Function that returns records to be written along with those of the next `sync`; no message waits for them
         (`pfsb.paxos.log_positions`). Called before one `sync` in `SYNCS_PER_NOTE`, and before lazy records are written
         without a forced one."""
+        self.due_messages: Callable[[], Sequence[Message]] = tuple
+        """Function that returns messages to all other servers that have waited for a write which has ended now, and not
+        for those that were asked for since (`TellingHandler`). Called when a write has ended, unless `hold_early` keeps
+        messages back."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
         self._held_until = 0
@@ -169,7 +173,7 @@ class Turn:
 
     def send_early(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, at the end of this turn, without waiting for the disk:
-        only ALIVE, a PROPOSAL of a view on disk, or an ORDERED of slots on disk."""
+        only ALIVE, a PROPOSAL of a view on disk, or an ORDERED of slots on the disks of a majority."""
         assert self._running, "messages are sent in a turn"
         self._early.append((message, to))
 
@@ -370,6 +374,10 @@ class Turn:
         self.durable = durable
         if self._tracer is not None:
             self._tracer.trace("sync", view=durable.last_installed, aru=durable.local_aru)
+        if self._held_until <= self.durable_position:
+            due = self.due_messages()
+            if due:
+                self._dispatch([(message, None) for message in due])
         self._release()
 
     def _release(self) -> None:

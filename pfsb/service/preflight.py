@@ -33,8 +33,8 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
     path = f"{config.file}: servers.{server_id}"
     key = "peer" if server.listen is None else "listen"
     _try(socket.SOCK_DGRAM, server.receives_at, f"{path}.{key}", may_come=literal(*server.receives_at) is None)
-    for port, endpoint in (("client", server.client), ("http", server.http)):
-        address = None if endpoint is None else listens_at(endpoint)
+    for port, endpoint in server.endpoints.items():
+        address = listens_at(endpoint)
         if address is not None:
             _try(socket.SOCK_STREAM, address, f"{path}.{port}")
 

@@ -27,7 +27,7 @@ from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
-from pfsb.frontends.client_port import ClientPortFactory
+from pfsb.frontends.client_port import ClientPortFactory, RedisPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
@@ -300,6 +300,9 @@ class ServerService(Service):
         factory = ClientPortFactory(server, clock)
         self._factory = factory
         strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._ports)
+        redis = config.server(server_id).redis
+        if redis is not None:
+            strports.service(with_backlog(redis), RedisPortFactory(factory)).setServiceParent(self._ports)
         self._open_http_port(server)
         self._ports.privilegedStartService()
         self._ports.startService()

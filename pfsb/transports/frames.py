@@ -263,9 +263,14 @@ class FrameCodec:
         `FrameTooLarge`, and makes no frame, if one of the messages is too large for a frame.
         """
         marks = self._marks_of_later if later else self._marks
-        if 0 < sum(map(len, encoded)) <= packed_bytes - OVERHEAD_BYTES - _JOIN_BYTES:
+        if self.fits(encoded, packed_bytes):
             return [self._frame(marks, join_encoded(encoded))]  # as almost always
         return [self._frame(marks, join_encoded(group)) for group in self._groups(encoded, packed_bytes)]
+
+    @staticmethod
+    def fits(encoded: Sequence[bytes], packed_bytes: int) -> bool:
+        """Whether these encoded messages, of which there is at least one, fit one frame of at most `packed_bytes`."""
+        return 0 < sum(map(len, encoded)) <= packed_bytes - OVERHEAD_BYTES - _JOIN_BYTES
 
     def seal_notice(self, notice: Notice) -> bytes:
         """Make the frame of a notice, which has `OVERHEAD_BYTES` in addition to the body of the notice."""

@@ -256,14 +256,18 @@ class Links:
             return self._sealed_one_by_one(codec, messages)
 
     def _sealed_behind_ordered(self, codec: FrameCodec, messages: Sequence[Message], packed_bytes: int) -> list[bytes]:
-        """Pack an ORDERED and the PROPOSALs that follow it into one frame or, if they do not fit, into several."""
+        """Pack ORDEREDs and the PROPOSALs that follow them into one frame or, if they do not fit, into several."""
+        behind = next((at for at, message in enumerate(messages) if not isinstance(message, LATER)), len(messages))
         try:
-            frames = codec.seal([encode_any(message) for message in messages], packed_bytes, later=True)
+            encoded = [encode_any(message) for message in messages]
+            if codec.fits(encoded, packed_bytes):
+                return codec.seal(encoded, packed_bytes, later=True)
+            if not any(isinstance(message, LATER) for message in messages[behind:]):
+                first = codec.seal(encoded[:behind], packed_bytes, later=True)
+                return [*first, *codec.seal(encoded[behind:], packed_bytes)]
         except UNSENDABLE:
-            return self._sealed_one_by_one(codec, messages)
-        if len(frames) == 1:
-            return frames
-        return [*codec.seal([encode_any(messages[0])], later=True), *self._sealed(codec, messages[1:], packed_bytes)]
+            pass
+        return self._sealed_one_by_one(codec, messages)
 
     def _sealed_one_by_one(self, codec: FrameCodec, messages: Sequence[Message]) -> list[bytes]:
         """Pack each message into a frame of its own; messages that cannot be sent are dropped, the others are kept."""

@@ -186,8 +186,8 @@ class ProcessTests(SynchronousTestCase):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as comparison:
             assert comparison.stdout is not None
             pids = [int(word) for word in comparison.stdout.readline().split()]
-            # Each begins as a copy of the comparison and becomes setpriv, which asks for the signal at the parent's death,
-            # then the shell, then the server.
+            # Each begins as a copy of the comparison, and becomes setpriv, which asks for the signal at the parent's
+            # death, then the shell, then the server.
             wait_for("the servers", lambda: all(command_of(pid) == "sleep" for pid in pids), 10)
             comparison.kill()
         self.assertEqual(len(pids), 2)

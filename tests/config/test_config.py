@@ -99,6 +99,19 @@ class ReadingTests(ConfigTestCase):
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
 
+    def test_port_for_redis(self) -> None:
+        content = four()
+        content["servers"][2]["redis"] = "tcp:6379"
+        config = self.load(content)
+        self.assertEqual([config.server(i).redis for i in (0, 2)], [None, "tcp:6379"])
+        self.assertEqual([*config.server(2).endpoints], ["client", "http", "redis"])
+        content["servers"][2]["redis"] = content["servers"][2]["http"]
+        self.assertRaises(ConfigError, self.load, content)
+
+    def test_names_for_http(self) -> None:
+        self.assertEqual(self.load(four()).http_names, ())
+        self.assertEqual(self.load({**four(), "http_names": ["pfsb.example.com", "db"]}).http_names[1], "db")
+
     def test_peers_may_be_names_and_ipv6_addresses(self) -> None:
         """The host goes to the transport as it is, without the brackets."""
         content = four()
@@ -461,6 +474,13 @@ class RefusalTests(ConfigTestCase):
         self.assertRefused(
             four() | {"apps": ["kv", "a b"]}, 'apps.1: must be up to 64 letters, digits and _ . -, not "a b"'
         )
+
+    def test_names_for_http_that_are_no_hosts(self) -> None:
+        self.assertRefused(
+            {**four(), "http_names": ["db", "http://db"]},
+            'http_names.1: "http://db" is no name of a host (example: "pfsb.example.com")',
+        )
+        self.assertRefused({**four(), "http_names": "db"}, "http_names: must be a list, not db")
 
     def test_a_yaml_tag(self) -> None:
         """A tag would change the meaning of a value."""

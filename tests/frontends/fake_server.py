@@ -376,7 +376,10 @@ class FakeServer:
     def waiting(self, client_id: str) -> list[int]:
         return sorted(number for who, number in self.cluster.waiting if who == client_id)
 
-    def digest(self, seq: int | None, answer: Answer) -> None:
+    def deadline(self) -> float:
+        return self.config.limits.request_seconds
+
+    def digest(self, seq: int | None, answer: Answer, until: float | None = None) -> None:
         number = len(self.cluster.executed) if seq is None else seq
         digest = hashlib.sha256(str(number).encode()).hexdigest()
         self.local_clients.later(lambda: answer(Done((("seq", number), ("digest", Word(digest))))), answer)

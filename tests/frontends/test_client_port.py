@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
-from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, ClientPortProtocol
+from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, ClientPortProtocol, RedisPortFactory
 from tests.frontends.fake_server import FakeServer, fake_config
 from tests.frontends.line.test_protocol import WELCOME, Transport
-from tests.frontends.resp.test_parser import encoded
+from tests.frontends.resp.test_parser import cut, encoded
 
 
 class ClientPortTests(SynchronousTestCase):
@@ -49,12 +51,87 @@ class ClientPortTests(SynchronousTestCase):
         self.clock.advance(2 * SILENCE_SECONDS)
         self.assertEqual(transport.value(), b"+PONG\r\n")
 
+    def test_client_of_redis_that_sends_after_the_greeting_runs_nothing(self) -> None:
+        """The client would take the greeting for a reply; its keys and values must not be taken for lines."""
+        protocol, transport = self.connect()
+        self.clock.advance(SILENCE_SECONDS)
+        for byte in encoded(b"SET", b"k", b"SAY hello"):
+            protocol.dataReceived(bytes([byte]))
+        self.clock.advance(0)
+        self.assertTrue(transport.value().startswith(WELCOME + b"ERR BADREQUEST fate=none "), transport.value())
+        self.assertEqual((transport.disconnecting, self.server.cluster.executed), (True, []))
+
+    @given(
+        st.lists(
+            st.sampled_from([b"SAY hello", b"PUT k v", b"\r\n", b"\n", b"*1", b"#1 INCR n", b"x", b""]), max_size=9
+        ),
+        st.booleans(),
+        st.lists(st.integers(0), max_size=5),
+    )
+    @settings(max_examples=200, deadline=None, database=None)
+    def test_no_value_of_a_late_client_of_redis_or_of_http_runs(
+        self, parts: list[bytes], is_http: bool, places: list[int]
+    ) -> None:
+        """However the network cuts the bytes."""
+        protocol, transport = self.connect()
+        self.clock.advance(SILENCE_SECONDS)
+        value = b"".join(parts)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(value)
+        data = head + value + b"\nPUT k v\n" if is_http else encoded(b"SET", value, value) + encoded(b"PING")
+        for piece in cut(data, places):
+            protocol.dataReceived(piece)
+        self.clock.advance(0)
+        self.assertEqual((transport.disconnecting, self.server.cluster.executed), (True, []))
+        protocol.connectionLost()
+
+    def test_empty_lines_do_not_tell_the_protocol(self) -> None:
+        """Redis skips them, too. A client that sends nothing else is greeted after the moment of silence."""
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"\r\n\n")
+        protocol.dataReceived(b"\r\n" + encoded(b"SET", b"k", b"SAY hello"))
+        self.clock.advance(2 * SILENCE_SECONDS)
+        self.assertEqual(transport.value(), b"+OK\r\n")
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"\n\r\0")
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(SILENCE_SECONDS)
+        self.assertEqual(transport.value(), WELCOME)
+
     def test_silence_of_a_server_that_was_held_up_is_not_the_client_s(self) -> None:
         """The client's command came in time: the reactor runs due calls before it reads."""
         protocol, transport = self.connect()
         self.clock.callLater(SILENCE_SECONDS, protocol.dataReceived, encoded(b"PING"))
         self.clock.advance(3 * SILENCE_SECONDS)
         self.assertEqual(transport.value(), b"+PONG\r\n")
+
+    def test_port_for_redis_alone_waits_for_the_first_command(self) -> None:
+        protocol, transport = RedisPortFactory(self.factory).buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        self.clock.advance(1_000)
+        self.assertEqual(transport.value(), b"")
+        protocol.dataReceived(encoded(b"SET", b"k", b"SAY hello"))
+        self.clock.advance(0)
+        self.assertEqual(transport.value(), b"+OK\r\n")
+        self.factory.leave()
+        self.assertTrue(transport.disconnecting)
+
+    def test_port_for_redis_alone_runs_no_lines(self) -> None:
+        for data in (b"PUT k v\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"PING\r\n"):
+            protocol, transport = RedisPortFactory(self.factory).buildProtocol(None), Transport()
+            protocol.makeConnection(transport)
+            protocol.dataReceived(data)
+            self.clock.advance(0)
+            self.assertTrue(transport.value().startswith(b"-ERR Protocol error: "), transport.value())
+            self.assertTrue(transport.disconnecting)
+            protocol.connectionLost()
+        self.assertEqual(self.server.cluster.executed, [])
+
+    def test_port_for_redis_alone_counts_to_the_limit_of_the_client_port(self) -> None:
+        for _ in range(2):
+            RedisPortFactory(self.factory).buildProtocol(None).makeConnection(Transport())
+        protocol, transport = self.connect()
+        protocol.dataReceived(b"PING\n")
+        self.assertTrue(transport.value().startswith(b"ERR BUSY fate=none "))
 
     def test_both_see_the_same_keys(self) -> None:
         (lines, line_transport), (redis, redis_transport) = self.connect(), self.connect()

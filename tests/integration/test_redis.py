@@ -100,6 +100,22 @@ class RedisLibraryTests(ClusterCase):
         await self.with_client(cluster, 0, write, protocol=2)
         await self.with_client(cluster, 2, read, protocol=3)
 
+    async def test_transaction_of_redis_py_runs_nothing(self) -> None:
+        """A pipeline is a transaction by default: it fails as a whole, so that it may be sent again."""
+        cluster = await self.start_cluster(1)
+
+        def work(client: Any) -> None:
+            from redis import RedisError
+
+            for _ in range(3):
+                with self.assertRaisesRegex(RedisError, "no transactions"):
+                    client.pipeline().incr("count").set("colour", "SAY hello").execute()
+            self.assertEqual((client.get("count"), client.get("colour")), (None, None))
+            self.assertEqual(client.pipeline(transaction=False).incr("count").execute(), [1])
+
+        await self.with_client(cluster, 0, work, protocol=2)
+        await self.with_client(cluster, 0, lambda client: self.assertEqual(client.incr("count"), 2), protocol=3)
+
     async def test_pipeline_and_errors_of_redis_py(self) -> None:
         cluster = await self.start_cluster(1)
 

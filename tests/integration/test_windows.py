@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from tests.integration.case import ClusterCase, Visitor
+from tests.integration.case import HEAR_SECONDS, ClusterCase, Visitor, reactor
 
 AT_ONCE_SECONDS = 5.0
 """Maximum time until a line arrives; on a quiet machine it takes milliseconds."""
@@ -104,9 +104,17 @@ class BadInputTests(ClusterCase):
         await self.assertGoesOn(visitor)
 
     async def test_binary_noise_gets_errors_and_does_no_harm(self) -> None:
-        """100,000 random bytes with a line end every thousand or so."""
+        """100,000 random bytes with a line end every few hundred, behind a first line that is text.
+
+        A first line that is no text ends the connection.
+        """
         visitor = await self.visit_lone_server()
-        noise = random.Random(10).randbytes(100_000)
+        noise = random.Random(10).randbytes(100_000).replace(b"\xff", b"")  # telnet's commands have answers
+        stranger = await self.visit(self.lone_server, 0)
+        stranger.send(noise + b"\n")
+        self.assertRefused(await stranger.reply(), "BADREQUEST")
+        await stranger.gone.addTimeout(HEAR_SECONDS, reactor)
+        self.assertEqual(await visitor.ask("PING"), "OK")
         visitor.send(noise + b"\n")
         other = await self.visit(self.lone_server, 0)
         self.assertEqual(await other.ask("PING"), "OK")

@@ -77,6 +77,28 @@ class TimerValueTests(ReplicaTestCase):
         self.order(1, ALICE)
         self.assertEqual(self.data.timers.progress_seconds, 1.0)
 
+    def test_time_for_which_votes_may_have_been_kept_does_not_count(self) -> None:
+        """Departures 25 and 48: votes that this server's clients do not wait for may be late."""
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+        self.receive(accept(3, 1, 1))
+        self.advance(0.03)
+        self.receive(accept(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03 - self.settings.lazy_seconds)
+
+    def test_time_of_a_slot_counts_whole_while_clients_wait(self) -> None:
+        """Then no server keeps its vote."""
+        self.follow(view=1)
+        self.introduce(CAROL)
+        self.assertSent(CAROL, to=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1))
+        self.receive(accept(3, 1, 1))
+        self.advance(0.03)
+        self.receive(accept(1, 1, 1))
+        self.assertAlmostEqual(self.replica.slot_time.mean, 0.03)
+
     def test_what_is_learned_of_the_past_does_not_reset_the_value(self) -> None:
         """G8.2: only this view's own orders show that its leader can work."""
         self.preinstall(view=1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Accept, ClientUpdate, Ordered, Proposal, ReconciliationRequest, State
-from tests.paxos.case import ReplicaTestCase
+from pfsb.paxos.messages import Accept, ClientUpdate, Heard, Ordered, Proposal, ReconciliationRequest, State
+from pfsb.paxos.records import Accepted
+from pfsb.paxos.start_number import start_number
+from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import accept, alive, batch, client_update, ordered, proposal, reply, told, vc_proof
 
 ALICE = client_update("alice", 1)
@@ -51,6 +53,13 @@ class FollowerTests(ReplicaTestCase):
         self.receive(told(1, 1, 1, of=[batch(ALICE)]))
         self.advance(0.1)
         self.assertIn(1, [request.first for request in self.take(ReconciliationRequest)])
+
+    def test_proposal_that_does_not_come_is_asked_of_the_leader(self) -> None:
+        """No ALIVE has told that a server has executed the slot."""
+        self.receive(told(1, 1, 1, of=[batch(ALICE)]))
+        self.advance(0.1)
+        self.assertSent(ReconciliationRequest(2, 1, 1), to=1)
+        self.take(ReconciliationRequest)
 
     def test_slots_above_a_gap_wait(self) -> None:
         """An ORDERED that was lost is found out by the next one."""
@@ -145,6 +154,20 @@ class FollowerTests(ReplicaTestCase):
         self.assertNotDiscarded()
 
 
+class RestartedFollowerTests(ReplicaTestCase):
+    leader_tells = True
+    starts = False
+
+    def test_vote_for_what_was_on_disk_goes_to_the_leader(self) -> None:
+        """The vote may have been lost in the crash; a proposal from disk does not name its sender."""
+        self.found.last_installed = self.found.last_attempted = 1
+        self.found.accepted = [Accepted(1, 1, batch(ALICE))]
+        self.start()
+        self.follow(view=1)
+        self.receive(proposal(1, 1, 1, ALICE))
+        self.assertSent(accept(2, 1, 1), to=1)
+
+
 class LeaderTests(ReplicaTestCase):
     leader_tells = True
 
@@ -175,6 +198,63 @@ class LeaderTests(ReplicaTestCase):
         self.take(Proposal)
         self.receive(accept(1, 2, 1))
         self.receive(accept(3, 2, 1))
+        self.assertExecuted([own("carol")])
+        self.assertNotSent(Ordered)
+        self.storage.finish_all()
+        self.assertSent(told(2, 2, 1))
+
+    def test_majority_without_the_leader_needs_not_the_leaders_disk(self) -> None:
+        """The votes of three others rest on their disks: a leader with a slow disk slows no client."""
+        self.hold_syncs = True
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        for voter in (1, 3):
+            self.receive(accept(voter, 2, 1))
+        self.assertExecuted([own("carol")])
+        self.assertNotSent(Ordered)
+        self.receive(accept(4, 2, 1))
+        self.assertSent(told(2, 2, 1))
+        self.receive(accept(5, 2, 1))
+        self.storage.finish_all()
+        self.assertNothingSent()
+
+    def test_late_votes_count_by_server_view_and_batch(self) -> None:
+        """A repeated vote, one of another view and one for another batch make no majority without the leader."""
+        self.hold_syncs = True
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        for voter in (1, 3):
+            self.receive(accept(voter, 2, 1))
+        self.receive(accept(3, 2, 1))
+        self.receive(accept(4, 3, 1))
+        self.receive(accept(5, 2, 1, of=[batch(BOB)]))
+        self.assertNotSent(Ordered)
+        self.storage.finish_all()
+        self.assertSent(told(2, 2, 1))
+
+    def test_write_of_the_own_vote_is_enough(self) -> None:
+        """An ORDERED does not wait for later writes, which the leader has asked for meanwhile."""
+        self.hold_syncs = True
+        self.introduce(own("carol"))
+        self.introduce(own("dave"))
+        self.take(Proposal)
+        for voter in (1, 3):
+            self.receive(accept(voter, 2, 1))
+        self.storage.finish_sync()
+        self.assertSent(told(2, 2, 1))
+        self.storage.finish_all()
+        self.assertNotSent(Ordered)
+
+    def test_what_rests_on_a_later_incarnation_waits_until_that_is_noted(self) -> None:
+        """Departure 43: a vote of a server that was started again."""
+        self.introduce(own("carol"))
+        self.take(Proposal)
+        self.receive(accept(1, 2, 1))
+        self.hold_syncs = True
+        vote = self.named(accept(3, 2, 1))
+        self.replica.receive(3, identity_of(3), [vote], start_number(2, 7), 5)
+        self.assertSent(Heard(2, identity_of(3)), to=3)
+        self.replica.receive(3, identity_of(3), [vote], start_number(2, 7), 5)
         self.assertExecuted([own("carol")])
         self.assertNotSent(Ordered)
         self.storage.finish_all()

@@ -13,7 +13,7 @@ from pfsb.paxos.interfaces import ITransport
 from pfsb.paxos.messages import DIGEST_BYTES, ClientUpdate, Message, Ordered, ViewChange
 from pfsb.transports import links as links_module
 from pfsb.transports.faults import LinkFaults
-from pfsb.transports.frames import TYPE_LATER_MESSAGES, TYPE_MESSAGES, FrameIdentity, cluster_digest
+from pfsb.transports.frames import HEADER, TYPE_LATER_MESSAGES, TYPE_MESSAGES, FrameIdentity, cluster_digest
 from pfsb.transports.links import HINT_SECONDS, LOG_SECONDS, Links
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
@@ -98,6 +98,18 @@ class SendTests(LinksTestCase):
         self.links[0].send(sent, 2)
         self.assertEqual(self.types(), [TYPE_LATER_MESSAGES, TYPE_MESSAGES, TYPE_MESSAGES])
         self.assertEqual(self.receivers[2].messages, sent)
+
+    def test_what_follows_an_ordered_is_sealed_once(self) -> None:
+        """A frame takes a number, and a tag over all its bytes; a kept ORDERED may stand before the new one."""
+        told = [Ordered(0, 7, (seq,), bytes(DIGEST_BYTES)) for seq in (811, 812)]
+        sent = [*told, *(proposal(b"x" * 40_000, sender=0) for _ in range(2))]
+        with patch.object(links_module, "encode_any", wraps=links_module.encode_any) as encode:
+            self.links[0].send(sent, 2)
+        self.assertEqual(encode.call_count, len(sent))
+        self.assertEqual(self.types(), [TYPE_LATER_MESSAGES, TYPE_MESSAGES, TYPE_MESSAGES])
+        self.assertEqual(self.receivers[2].messages, sent)
+        numbers = [HEADER.unpack_from(frame)[-2] for _, _, frame in self.carried]
+        self.assertEqual(numbers, [*range(numbers[0], numbers[0] + 3)])
 
     def assertDroppedAlone(self, bad: Message, text: str) -> None:
         self.links[0].send([accept(1, sender=0), bad, accept(2, sender=0)], 1)

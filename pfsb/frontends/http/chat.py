@@ -48,21 +48,22 @@ def say(request: PfsbRequest) -> None:
 def follow(request: PfsbRequest) -> None:
     """Begin a stream of events (WHATWG HTML, 9.2) to the client: the lines of the chat.
 
-    A client with a client id is also told which locks its session is granted, and when its session ends.
+    A client with a client id is also told which locks its session is granted, and when its session ends. A stream of
+    the header `Pfsb-Client` opens the session and keeps it open, as every request with the header does. A stream of
+    `?client=` only tells: every web page can let a browser ask for a URL, but not with this header.
     """
     first = _first_line(request)
-    client_id = request.query.take("client")
+    watched = request.query.take("client")
     request.query.refuse_more()
-    if client_id is not None:
-        check_client_id(client_id, "?client=alice")
-        request.client_headers.client_id = client_id
+    if watched is not None:
+        check_client_id(watched, "?client=alice")
     logs = [app for app in request.site.server.catalogue.applications if IEventLog.providedBy(app)]
     if all(log.listen_verb != CHAT for log in logs):
         raise BadRequest("this server does not run the application chat, whose lines are the events", "UNKNOWN")
-    if request.client_headers.client_id is None:
-        EventStream(request, None).start(first)
+    if watched is not None or request.client_headers.client_id is None:
+        EventStream(request, watched, keeps_session=False).start(first)
     else:
-        request.in_session(lambda session: EventStream(request, session.client_id).start(first))
+        request.in_session(lambda session: EventStream(request, session.client_id, keeps_session=True).start(first))
 
 
 def _first_line(request: PfsbRequest) -> int:
@@ -93,11 +94,13 @@ class EventStream:
     While the client does not read, chat lines stay in the application's log, and need no memory here.
     """
 
-    def __init__(self, request: PfsbRequest, client_id: str | None) -> None:
+    def __init__(self, request: PfsbRequest, client_id: str | None, *, keeps_session: bool) -> None:
+        """`client_id` is the client whose session the stream tells about, None if there is none. `keeps_session` is
+        True if the session is kept open as long as the stream is."""
         self._request = request
         self._site = request.site
         self._client_id = client_id
-        self._listener = SessionListener(self._granted, self._session_ended)
+        self._listener = SessionListener(self._granted, self._session_ended, keeps_session)
         self._subscription: Subscription | None = None
         self._paused = False
         self._held_back: deque[bytes] = deque()

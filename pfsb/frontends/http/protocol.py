@@ -8,7 +8,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web import http
 
@@ -18,6 +18,8 @@ from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.routes import find_handler
 from pfsb.frontends.http.sessions import HTTPSessions
+from pfsb.frontends.http.web_pages import OwnNames
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, hang_up_of, notice_vanished_machine
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
 if TYPE_CHECKING:
@@ -34,6 +36,9 @@ class Channel(http.HTTPChannel):
 
     factory: HTTPSite
     _counted = False
+    _next_look: IDelayedCall | None = None
+    """The delayed call that looks next whether the client is still there; None while nothing has come that Twisted may
+    have left unread."""
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -44,8 +49,31 @@ class Channel(http.HTTPChannel):
             return
         self._counted = True
         self.factory.channels[self] = None
+        if ITCPTransport.providedBy(self.transport):
+            notice_vanished_machine(self.transport)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Called by Twisted with bytes of the client.
+
+        Twisted stops reading when much arrives while a request is unanswered, and is not told then when the client
+        hangs up: a request that waits for a lock would keep the client's session.
+        """
+        if self.requests and self._next_look is None:
+            self._next_look = self.callLater(PAUSED_LOOK_SECONDS, self._look)
+        super().dataReceived(data)
+
+    def _look(self) -> None:
+        """Ends the connection if its client has hung up. Called again and again while requests are unanswered."""
+        self._next_look = None
+        if hang_up_of(self.transport) is not None:
+            _abort(self.transport)
+        elif self.requests:
+            self._next_look = self.callLater(PAUSED_LOOK_SECONDS, self._look)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        if self._next_look is not None:
+            self._next_look.cancel()
+            self._next_look = None
         if self._counted:
             del self.factory.channels[self]
         super().connectionLost(reason)
@@ -119,6 +147,7 @@ class HTTPSite(http.HTTPFactory):
         """(method, status) -> number of answers given, for the resource /metrics."""
         self.connections_max = server.config.limits.connections
         self.body_bytes_max = server.config.limits.command_bytes
+        self.own_names = OwnNames(server.config.http_names, (each.peer[0] for each in server.config.servers.values()))
 
     def startFactory(self) -> None:
         """Called by Twisted, whose own method opens an access log. No log is written: /metrics counts the answers."""

@@ -23,6 +23,7 @@ from pfsb.frontends.http.answers import (
 )
 from pfsb.frontends.http.arguments import Body, ClientHeaders, Query
 from pfsb.frontends.http.sessions import HTTPSessions, NamedSession
+from pfsb.frontends.http.web_pages import PROBES, OwnNames
 from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Site(Protocol):
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
+    own_names: OwnNames
 
     def handle(self, request: PfsbRequest) -> None:
         """Find the handler for the request's path and method, and call it. Raises `BadRequest`."""
@@ -109,6 +111,7 @@ class PfsbRequest(http.Request):
             if self._body_bytes > self.site.body_bytes_max:
                 self.refuse(self.site.too_large())
             else:
+                self._refuse_foreign_pages()
                 self.client_headers = ClientHeaders.parse(self.requestHeaders)
                 self.query = Query.parse(self.uri)
                 self.site.handle(self)
@@ -117,6 +120,12 @@ class PfsbRequest(http.Request):
             self.refuse(refusal(error))
         except Exception as error:
             self.refuse(refusal(error))
+
+    def _refuse_foreign_pages(self) -> None:
+        """Raises `BadRequest` if the request may come from a web page of a third party."""
+        if self.uri.partition(b"?")[0] not in PROBES:
+            headers = self.requestHeaders
+            self.site.own_names.check(headers.getRawHeaders(b"Host") or [], headers.getRawHeaders(b"Origin") or [])
 
     def connectionLost(self, reason: Failure) -> None:
         self._gone = True

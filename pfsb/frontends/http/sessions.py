@@ -302,7 +302,7 @@ class NamedSession:
         If the BYE fails, the session expires later.
         """
         self._idle = None
-        if self._sessions.has_listener(self.client_id):
+        if self._sessions.is_kept_open(self.client_id):
             self._start_idle_timer()
         else:
             self.close(lambda _result: self._connection.disconnected())
@@ -371,12 +371,13 @@ class HTTPSessions:
         listeners.pop(listener, None)
         if not listeners:
             self._listeners.pop(client_id, None)
-            session = self._named.get(client_id)
-            if session is not None:
-                session.heard()
+        session = self._named.get(client_id)
+        if session is not None and listener.keeps_session and not self.is_kept_open(client_id):
+            session.heard()
 
-    def has_listener(self, client_id: str) -> bool:
-        return client_id in self._listeners
+    def is_kept_open(self, client_id: str) -> bool:
+        """Whether a stream of events keeps the client's session open, although no request comes."""
+        return any(listener.keeps_session for listener in self._listeners.get(client_id, ()))
 
     def granted(self, client_id: str, name: str, token: int) -> None:
         for listener in tuple(self._listeners.get(client_id, ())):
@@ -395,3 +396,5 @@ class SessionListener:
 
     granted: Granted
     session_ended: Callable[[str], None]
+    keeps_session: bool
+    """True if the session of the client is kept open as long as the stream is."""

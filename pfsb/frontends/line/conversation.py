@@ -144,6 +144,7 @@ class Conversation:
             "HELLO": self._hello,
             "BYE": self._bye,
             "QUIT": self._quit,
+            "DIGEST": self._digest,
         }
         for verb, query in self._server_queries.handlers.items():
             handlers[verb] = partial(self._handle_when_first, query)
@@ -211,6 +212,9 @@ class Conversation:
         session, self._session = self._session, None
         if session is not None:
             session.disconnected()
+
+    def _digest(self, request: Request) -> None:
+        self._handle_when_first(partial(self._server_queries.digest, self._server.deadline()), request)
 
     def _handle_when_first(self, handle: Callable[[Request, Answer], None], request: Request) -> None:
         self.replies.handle_when_first(request.tag, partial(handle, request))

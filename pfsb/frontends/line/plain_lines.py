@@ -124,13 +124,19 @@ def _columns(first: int, words: int, width: int) -> Sequence[slice]:
 class RequestSplitter:
     """Splits the bytes of a connection into plain lines where it can, and into single lines elsewhere."""
 
-    def __init__(self, forms: Mapping[bytes, PlainForm], line_bytes_max: int, plain_bytes_max: int) -> None:
+    def __init__(
+        self,
+        forms: Mapping[bytes, PlainForm],
+        line_bytes_max: int,
+        plain_bytes_max: int,
+        answer: Callable[[bytes], object] | None = None,
+    ) -> None:
         """`forms`: verb -> the `PlainForm` that recognises its plain lines; other verbs have no plain lines.
         `line_bytes_max` is the maximum length of a line, and `plain_bytes_max` that of all lines of one `PlainLines`
-        together, in bytes."""
+        together, in bytes. `answer` is called with the answers to commands of telnet (`LineSplitter`)."""
         self._forms = forms
         self._plain_bytes_max = min(line_bytes_max, plain_bytes_max)
-        self._splitter = LineSplitter(line_bytes_max)
+        self._splitter = LineSplitter(line_bytes_max, answer)
 
     def feed(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
         """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.

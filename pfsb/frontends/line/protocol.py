@@ -1,4 +1,7 @@
-"""LineProtocol: a connection that speaks the line protocol (docs/protocol.rst), in bounded memory."""
+"""LineProtocol: a connection that speaks the line protocol (docs/protocol.rst), in bounded memory.
+
+A connection on which a line of another protocol comes, such as HTTP, is closed: see `pfsb.frontends.line.foreign`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 
 from pfsb.applications.interfaces import BadRequest, Event, Refused, Word
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
+from pfsb.frontends.line.foreign import foreign_first_line, foreign_line
 from pfsb.frontends.line.grammar import (
     BadLine,
     number_of,
@@ -34,12 +38,16 @@ class LineProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
-        self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX)
         self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
+        telnet = self.replies.write_between_replies
+        self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)
+        self._has_had_a_line = False
 
     def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | PlainLines]:
-        # Before its admission, a connection handles its first request and no more, so the lines must come one by one.
-        return self._splitter.feed(data) if self._admission.is_open else self._splitter.feed_lines(data)
+        # The first line is looked at by itself; and before its admission, a connection handles its first request and no
+        # more. So the lines must come one by one then.
+        together = self._has_had_a_line and self._admission.is_open
+        return self._splitter.feed(data) if together else self._splitter.feed_lines(data)
 
     def begin_conversation(self) -> Conversation:
         conversation = Conversation(self.factory.server, self.factory.verbs, self.replies, self._tell_session_end)
@@ -55,6 +63,8 @@ class LineProtocol(StreamProtocol):
         if isinstance(request, PlainLines):
             self._handle_plain(request)
             return
+        if not self._has_had_a_line and self._is_foreign_beginning(request):
+            return
         number: int | None = None
         try:
             if isinstance(request, TooLong):
@@ -65,11 +75,32 @@ class LineProtocol(StreamProtocol):
                 number = parsed.tag
                 conversation.handle_request(parsed)
         except BadLine as error:
-            conversation.submit_pipelined()
-            self.replies.place(error.number)(refusal(error))
+            assert isinstance(request, bytes)
+            if not self._close_if(foreign_line(request)):
+                conversation.submit_pipelined()
+                self.replies.place(error.number)(refusal(error))
         except Exception as error:
             conversation.submit_pipelined()
             self.replies.place(number)(refusal(error))
+
+    def _is_foreign_beginning(self, request: bytes | TooLong) -> bool:
+        """Looks at the lines up to the first one that is not blank. Returns True if the connection is closed for it."""
+        if isinstance(request, TooLong):
+            self._has_had_a_line = True
+            return False
+        self._has_had_a_line = bool(request) and not request.isspace()
+        return self._has_had_a_line and self._close_if(foreign_first_line(request))
+
+    def _close_if(self, reason: str | None) -> bool:
+        """Ends the connection with this reason, behind the replies to earlier requests. Returns False, without any
+        effect, if there is none."""
+        if reason is None:
+            return False
+        conversation = self._line_conversation
+        conversation.submit_pipelined()
+        self.replies.place(None)(Refused("BADREQUEST", reason))
+        conversation.finished = True
+        return True
 
     def _handle_plain(self, plain: PlainLines) -> None:
         """Handles lines together, or puts them back one by one if not all of them may be handled now."""

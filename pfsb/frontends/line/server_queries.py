@@ -33,11 +33,10 @@ class ServerQueries:
 
     @property
     def handlers(self) -> dict[str, Handler]:
-        """Verb -> the function that handles its requests."""
+        """Verb -> the function that handles its requests. DIGEST is not among them, since it has a deadline."""
         return {
             "PING": self._ping,
             "STATUS": self._status,
-            "DIGEST": self._digest,
             "SERVERS": self._servers,
             "HELP": self._help,
             "FAULT": self._fault,
@@ -51,11 +50,16 @@ class ServerQueries:
         without_arguments(request)
         answer(Done(rows=((("", Word(json.dumps(self._server.status()))),),)))
 
-    def _digest(self, request: Request, answer: Answer) -> None:
+    def digest(self, until: float, request: Request, answer: Answer) -> None:
+        """Answers DIGEST, at the time `until` at the latest (`Server.deadline`).
+
+        The time counts from the arrival of the request: of many that wait for each other, the last one must not wait
+        for the times of all.
+        """
         words, options = split_options(request.args)
         seq = whole(options.pop("seq"), "seq") if "seq" in options else None
         refuse_more(words, options, "DIGEST [seq=S], as in: DIGEST seq=812")
-        self._server.digest(seq, answer)
+        self._server.digest(seq, answer, until)
 
     def _servers(self, request: Request, answer: Answer) -> None:
         without_arguments(request)

@@ -1,8 +1,13 @@
 """LineSplitter: splits the bytes of a connection into lines, in bounded memory. Commands of telnet (RFC 854), which may
-stand among the bytes, are left out."""
+stand among the bytes, are left out.
+
+Options that a client of telnet offers or asks for are refused, each by an answer: some clients wait for it. A client
+shows nothing after Ctrl-C until it has the answer to the timing mark that it asks for (RFC 860).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from attrs import define, field, frozen
@@ -10,6 +15,8 @@ from attrs import define, field, frozen
 IAC: Final = 0xFF
 _SUBNEGOTIATION: Final = 0xFA
 _SUBNEGOTIATION_END: Final = 0xF0
+_REFUSALS: Final = {0xFB: 0xFE, 0xFD: 0xFC}
+"""Telnet command -> the command that refuses it: WILL, an offer of the client, by DONT, and DO, a wish, by WONT."""
 _FIRST_WITH_OPTION: Final = 0xFB
 """The lowest of the telnet commands that have one more byte, an option: WILL, WONT, DO and DONT, 0xFB to 0xFE."""
 _SUBNEGOTIATION_BYTES_MAX: Final = 1_024
@@ -29,16 +36,21 @@ class TooLong:
 
 
 class LineSplitter:
-    """Splits bytes into lines, which end with LF or with CR LF.
+    """Splits bytes into lines, which end with LF, with CR LF or with CR NUL.
 
-    Between two calls it keeps the beginning of one line, at most `line_bytes_max` bytes and a CR.
+    The last is what telnet sends for the Enter key when it sends each character at once. Between two calls the splitter
+    keeps the beginning of one line, at most `line_bytes_max` bytes and a CR.
     """
 
-    def __init__(self, line_bytes_max: int) -> None:
+    def __init__(self, line_bytes_max: int, answer: Callable[[bytes], object] | None = None) -> None:
+        """`answer` is called with the answers to commands of telnet, which are to be sent to the client."""
         self._line_bytes_max = line_bytes_max
         self._partial = b""
         self._skipping = False
+        self._skipped_cr = False
+        """Whether the last byte so far of a line that is skipped was a CR."""
         self._telnet = _TelnetFilter()
+        self._answer = answer
 
     @property
     def bytes_kept(self) -> int:
@@ -54,9 +66,13 @@ class LineSplitter:
         """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
         if IAC in data or self._telnet.inside:
             data = self._telnet.feed(data)
+            self._answer_telnet()
+        if b"\0" in data:
+            data = self._with_line_ends(data)
         pieces = data.split(b"\n")
         if self._skipping:
             if len(pieces) == 1:
+                self._skipped_cr = data.endswith(b"\r") if data else self._skipped_cr
                 return []
             del pieces[0]
             self._skipping = False
@@ -67,9 +83,24 @@ class LineSplitter:
         # One byte more than allowed may be the CR of a line end whose LF is still under way.
         if len(self._partial) > self._line_bytes_max + 1:
             lines.append(TooLong(self._partial[:_START_BYTES]))
+            self._skipped_cr = self._partial.endswith(b"\r")
             self._partial = b""
             self._skipping = True
         return lines
+
+    def _with_line_ends(self, data: bytes) -> bytes:
+        """The data with LF in place of CR NUL, also where the CR was the last byte that came before."""
+        if data.startswith(b"\0"):
+            if self._partial.endswith(b"\r"):
+                self._partial, data = self._partial[:-1], b"\n" + data[1:]
+            elif self._skipping and self._skipped_cr:
+                data = b"\n" + data[1:]
+        return data.replace(b"\r\0", b"\n")
+
+    def _answer_telnet(self) -> None:
+        answers, self._telnet.answers = self._telnet.answers, {}
+        if answers and self._answer is not None:
+            self._answer(b"".join(answers))
 
     def _line(self, piece: bytes) -> bytes | TooLong:
         if piece.endswith(b"\r"):
@@ -81,7 +112,9 @@ class LineSplitter:
 class _TelnetFilter:
     """Removes telnet's commands from a stream of bytes, even if a command arrives in several pieces.
 
-    An escaped 0xFF (two of them) stays as one byte 0xFF. The line is then refused, since 0xFF does not occur in UTF-8.
+    Offers and wishes are refused; the same one is answered once for all bytes that come together, so that the answers
+    are bounded. An escaped 0xFF (two of them) stays as one byte 0xFF. The line is then refused, since 0xFF does not
+    occur in UTF-8.
     """
 
     _command: bytes = b""
@@ -89,6 +122,8 @@ class _TelnetFilter:
     _subnegotiated: int = 0
     """Number of bytes of the present telnet subnegotiation so far; 0 outside of one."""
     _out: bytearray = field(factory=bytearray)
+    answers: dict[bytes, None] = field(factory=dict)
+    """The answers to be sent, in the order of the commands; the keys of a dict, which holds each once."""
 
     @property
     def inside(self) -> bool:
@@ -113,6 +148,8 @@ class _TelnetFilter:
             return
         if len(self._command) == 1:
             self._end_command(byte)
+        elif self._command[1] in _REFUSALS:
+            self.answers[bytes([IAC, _REFUSALS[self._command[1]], byte])] = None
         self._command = b""
 
     def _end_command(self, byte: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import count
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -23,6 +23,9 @@ from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamP
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
 from pfsb.server import Server
 from pfsb.support.spelling import nearest
+
+TRANSACTIONS: Final = frozenset((b"MULTI", b"EXEC", b"DISCARD"))
+"""Names of the commands of Redis around a transaction. They are not listed by COMMAND, since they are refused."""
 
 
 @define(eq=False)
@@ -80,10 +83,19 @@ class RespConversation:
         self._cursors = factory.cursors
         self._client = Client(self._connection_commands.dialect, self._cursors)
         self._on_session_end = on_session_end
+        self.refuses_all = False
+        """True after a MULTI, which is refused, until EXEC or DISCARD: no command between them may run.
+
+        Client libraries send a transaction as a whole, report the error for all of it, and may send it again.
+        """
 
     def handle_words(self, words: list[bytes]) -> None:
         """Handles one command of Redis. Never raises."""
         try:
+            name = words[0].upper()
+            if self.refuses_all or name in TRANSACTIONS:
+                self._handle_transaction(name, len(words))
+                return
             translated = self._translate(words)
         except Exception as error:
             self.reply(refusal(error))
@@ -96,6 +108,26 @@ class RespConversation:
             self.conversation.handle_request(RespRequest(form, verb, " ".join(args), args))
         except Exception as error:
             self.reply(refusal(error), form)
+
+    def _handle_transaction(self, name: bytes, words: int) -> None:
+        """Handles MULTI, EXEC and DISCARD, and refuses what comes between. Raises `BadRequest`."""
+        if name == b"QUIT":
+            self.refuses_all = False
+            self.reply(Done(), replies.constant(replies.OK))
+            self.conversation.finished = True
+        elif not self.refuses_all:
+            if words > 1:
+                raise wrong_number_of_arguments(name.decode())
+            if name != b"MULTI":
+                raise BadRequest(f"{name.decode()} without MULTI; there are no transactions here")
+            self.refuses_all = True
+            raise BadRequest("there are no transactions here: all commands up to EXEC or DISCARD are refused")
+        elif name == b"DISCARD":
+            self.refuses_all = False
+            self.reply(Done(), replies.constant(replies.OK))
+        else:
+            self.refuses_all = name != b"EXEC"
+            raise BadRequest("MULTI was refused, so no command runs until EXEC or DISCARD has come", "EXECABORT")
 
     def handle_plain(self, plain: PlainCommands) -> None:
         """Collects plain commands for `submit_pipelined`, as `handle_words` does with each of them."""
@@ -176,9 +208,9 @@ class RespProtocol(StreamProtocol):
                 self._resp.handle_words(words)
 
     def _handle_plain(self, plain: PlainCommands) -> None:
-        """Handles commands together, or puts them back one by one if not all of them may be handled now."""
+        """Handles commands together, or puts them back one by one if not all of them may be handled now, or at all."""
         under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
-        if under_way + len(plain.commands) > self._window:
+        if self._resp.refuses_all or under_way + len(plain.commands) > self._window:
             self._requests.extendleft(reversed(plain.items))
         else:
             self._resp.handle_plain(plain)

@@ -11,6 +11,7 @@ conversation, and a `Render` function turns a result into bytes.
 - `reply_queue`: ReplyQueue puts replies into the order of the requests, and collects the replies of one iteration of
   the reactor into one write, unless nothing waits behind a reply. Large replies are written in slices. EndOfIteration
   calls functions at the end of an iteration, with one timer for all connections.
+- `hang_ups`: how a server notices that a client is gone, for HTTP as well.
 - `admission`: AdmissionControl limits the requests under way of all connections, and lets connections take turns.
 
 Memory is bounded: a connection holds one read of the transport, `session_window` requests, one slice of a reply, and

@@ -8,6 +8,9 @@ from attrs import define, field
 
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
+SHARE_MIN: Final = 128
+"""Number of requests, at least, that an admitted connection may have under way, however many wait: with smaller bundles
+a server under load would get less done."""
 REQUESTS_MAX: Final = 20_000
 """Maximum number of requests under way for all connections of a server; one connection may have `session_window`. This
 number of requests fills the largest batches several times, so the limit does not lower the throughput. And even a slow
@@ -28,8 +31,9 @@ class AdmissionControl:
 
     At the limit, connections are no longer read; they wait in a queue until they are admitted. An admitted connection
     handles requests until `session_window` of them are under way, since few large bundles are several times cheaper
-    than many small ones. No connection waits for ever, since each request that is counted is answered or refused within
-    `request_seconds`.
+    than many small ones; but no more than its `share`. No connection waits for ever, since each request that is counted
+    is answered or refused within `request_seconds`. And a connection without requests under way may handle a single
+    request without a turn: so clients that ask one thing after the other do not wait for those that ask much at once.
     """
 
     _iteration_end: EndOfIteration
@@ -40,6 +44,12 @@ class AdmissionControl:
     _queue: dict[Member, None] = field(init=False, factory=dict)
     """The connections that wait, in the order in which they came."""
     _admission_is_due: bool = field(init=False, default=False)
+
+    @property
+    def share(self) -> int:
+        """The number of requests that a connection may have under way after its turn: an equal part of all, where all
+        are those that wait and the connection itself; but at least `SHARE_MIN`."""
+        return max(SHARE_MIN, self.requests_max // (len(self._queue) + 1))
 
     def wait(self, member: Member) -> None:
         """Puts a connection into the queue.

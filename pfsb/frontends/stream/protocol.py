@@ -5,7 +5,6 @@ A connection is read, paused and ended here, in bounded memory; a subclass adds 
 
 from __future__ import annotations
 
-import socket
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
 from pfsb.frontends.stream.admission import AdmissionControl
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
 from pfsb.frontends.stream.reply_queue import EndOfIteration, ReplyQueue
 
 if TYPE_CHECKING:
@@ -40,18 +40,6 @@ LINGER_SECONDS: Final = 15.0
 
 This is longer than the default of `request_seconds`, so the requests sent before have their replies by then.
 """
-
-PAUSED_LOOK_SECONDS: Final = 2.0
-"""Time, in seconds, between two looks whether the client of a connection that is not read is still there."""
-
-_KEEPALIVE: Final = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""Settings of TCP keep-alive, each (socket option, its value).
-
-With them a connection whose client's machine is gone ends within half a minute, so that its session can expire.
-"""
-_CLOSED, _CLOSED_BY_CLIENT = 7, 8
-"""Numbers that Linux gives to two states of a TCP connection. CLOSE: the connection is gone. CLOSE_WAIT: the client has
-closed its side of it."""
 
 
 class IConversation(StructuralType):
@@ -143,7 +131,7 @@ class StreamProtocol(Protocol):
         transport = self._transport()
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
-            _keep_alive(transport)
+            notice_vanished_machine(transport)
         IConsumer(transport).registerProducer(self, True)
         if not self._stream_factory.admit(self):
             self.write_refusal(self._stream_factory.full())
@@ -263,17 +251,21 @@ class StreamProtocol(Protocol):
             self._regulate()
 
     def on_admitted(self) -> None:
-        """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited."""
+        """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited, until
+        its share is under way."""
+        window, self._window = self._window, min(self._window, self._admission.share)
         self._is_admitted = True
         self._work()
-        self._is_admitted = False
+        self._is_admitted, self._window = False, window
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
-        """Lets the requests wait for admission, except the first request of a connection, which is handled at once.
+        """Lets the requests wait for admission, except one, which is handled at once.
 
-        An operator may have connected to find out, by a STATUS, why the server is slow.
+        It is the first request of a connection: an operator may have connected to find out, by a STATUS, why the server
+        is slow. And it is the only request of a client that has had all its replies: clients that ask one thing after
+        the other are not kept from it by those that ask much at once.
         """
-        if not self._has_handled_requests:
+        if not self._has_handled_requests or (len(self._requests) == 1 and not self.replies.in_order):
             self._has_handled_requests = True
             self.handle_request(self._requests.popleft())
             conversation.submit_pipelined()
@@ -350,13 +342,15 @@ class StreamProtocol(Protocol):
         read.
         """
         self._next_look = None
-        state = tcp_state(self._transport())
-        if state == _CLOSED and not self._leaving:
-            self._abort()
-        elif state == _CLOSED_BY_CLIENT and not self._leaving:
-            self._set_deadline(LINGER_SECONDS, self.leave)
-        elif not self._leaving:
-            self._look_later()
+        if self._leaving:
+            return
+        match hang_up_of(self._transport()):
+            case HangUp.GONE:
+                self._abort()
+            case HangUp.CLOSED_ITS_SIDE:
+                self._set_deadline(LINGER_SECONDS, self.leave)
+            case None:
+                self._look_later()
 
 
 class StreamFactory(Factory):
@@ -413,23 +407,3 @@ def write_now(transport: Any, data: bytes) -> None:
             data = data[sent:]
     if data:
         transport.write(data)
-
-
-def tcp_state(transport: Any) -> int | None:
-    """The state of a TCP connection, as Linux numbers them; None if it is no such connection, or on other systems."""
-    if not ITCPTransport.providedBy(transport) or not hasattr(socket, "TCP_INFO"):
-        return None
-    connected: Any = transport
-    try:
-        return int(connected.getHandle().getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0])
-    except (AttributeError, IndexError, OSError):
-        return None
-
-
-def _keep_alive(transport: Any) -> None:
-    if transport.getHandle().family not in (socket.AF_INET, socket.AF_INET6):
-        return  # a Unix socket, which tells at once that the other end is gone
-    transport.setTcpKeepAlive(True)
-    for option, value in _KEEPALIVE:
-        if hasattr(socket, option):
-            transport.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)

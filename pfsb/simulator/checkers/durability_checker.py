@@ -37,6 +37,9 @@ class DurabilityChecker:
     _promises: dict[tuple[int, int], dict[int, PrepareOK]] = field(factory=dict)
     """(server, view) -> part number -> that part of the PREPARE_OK that the server has sent in the view."""
 
+    _voters: dict[tuple[int, int, bytes], set[int]] = field(factory=dict)
+    """(view, slot, digest of the batch) -> the servers that have sent an ACCEPT for that."""
+
     def started(self, server_id: int) -> None:
         for key in [key for key in self._promises if key[0] == server_id]:
             del self._promises[key]
@@ -47,11 +50,11 @@ class DurabilityChecker:
                 self._installed(server_id, message.view, message)
                 for seq, digest in message.votes():
                     self._accepted(server_id, message.view, seq, digest)
+                    self._voters.setdefault((message.view, seq, digest), set()).add(server_id)
             case Ordered():
                 self._installed(server_id, message.view, message)
                 for seq, digest in message.votes():
-                    self._accepted(server_id, message.view, seq, digest)
-                    self._told(server_id, seq, digest)
+                    self._told(server_id, message.view, seq, digest)
             case Alive():
                 self._installed(server_id, message.view, message)
                 aru = self._durable_aru(server_id)
@@ -95,17 +98,30 @@ class DurabilityChecker:
         batch, of a leader that was deposed. Such an ACCEPT is harmless: a majority holds the chosen batch, so the
         different batch can never get a majority.
         """
-        slot = self._slot(server_id, seq)
         is_proposed = (view, seq) in self.messages.proposals
         require(is_proposed, f"server {server_id} votes for what nobody proposed: view {view}, slot {seq}")
-        is_held = slot is not None and slot.view == view and slot.batch.digest == digest
-        if slot is None or not (slot.view == ORDERED_VIEW or slot.view > view or is_held):
+        if not self._has_voted(server_id, view, seq, digest):
+            slot = self._slot(server_id, seq)
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
-    def _told(self, server_id: int, seq: int, digest: bytes) -> None:
-        """Require that a majority of disks holds the batch that an ORDERED names in this slot (Departure 56)."""
-        slots = ((seq <= disk.forgotten, disk.contents.slots.get(seq)) for disk in self.disks.values())
-        holders = sum(forgotten or (slot is not None and slot.batch.digest == digest) for forgotten, slot in slots)
+    def _has_voted(self, server_id: int, view: int, seq: int, digest: bytes) -> bool:
+        """Whether the disk of a server holds its vote for this batch in this view, or something later in the slot."""
+        slot = self._slot(server_id, seq)
+        if slot is None:
+            return False
+        return slot.view == ORDERED_VIEW or slot.view > view or (slot.view == view and slot.batch.digest == digest)
+
+    def _told(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
+        """Require that a majority has voted for what an ORDERED says of this slot, and has it on disk (Departure 56).
+
+        Another server counts if its ACCEPT has left it. The sender, the leader of the view, counts if its disk has its
+        vote in this view. If it has not, the others must be a majority without the sender.
+        """
+        is_proposed = (view, seq) in self.messages.proposals
+        require(is_proposed, f"server {server_id} tells of what nobody proposed: view {view}, slot {seq}")
+        others = self._voters.get((view, seq, digest), set()) - {server_id}
+        holders = sum(self._holds_named(self.disks[other], seq, digest) for other in others)
+        holders += self._has_voted(server_id, view, seq, digest)
         text = f"slot {seq}: {holders} disks hold what server {server_id} tells as ordered"
         require(2 * holders > len(self.disks), text)
 
@@ -155,6 +171,11 @@ class DurabilityChecker:
 
     def _slot(self, server_id: int, seq: int) -> StoredSlot | None:
         return self.disks[server_id].contents.slots.get(seq)
+
+    @staticmethod
+    def _holds_named(disk: MemoryDisk, seq: int, digest: bytes) -> bool:
+        slot = disk.contents.slots.get(seq)
+        return seq <= disk.forgotten or (slot is not None and slot.batch.digest == digest)
 
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:

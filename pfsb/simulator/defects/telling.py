@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pfsb.paxos.data_structures import DataStructures, Slot
-from pfsb.paxos.messages import Batch, Message, Ordered, Proposal
+from pfsb.paxos.messages import Accept, Batch, Message, Ordered, Proposal, State
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.simulator.defects.digests import flip_bits
 
@@ -20,7 +20,7 @@ def _connect(process: Any) -> None:
         replica.ordering.on_majority = replica.telling.tell
 
 
-Order = Callable[[int, Slot, float], None]
+Order = Callable[[int, Slot], None]
 
 
 @DEFECTS.add("told-before-disk", "Departure 56", "the leader tells what is ordered before its own vote is on disk")
@@ -31,6 +31,54 @@ def _told_before_disk(process: Any) -> None:
         tell(held, slot)
 
     _connect(process)
+
+
+@DEFECTS.add(
+    "told-with-unwritten-vote",
+    "Departure 56",
+    "a leader's own vote that is not on disk counts as one of the majority for which the leader's disk is not needed",
+)
+def _told_with_unwritten_vote(process: Any) -> None:
+    @instead_of(process.replica.telling, "voters_for")
+    def broken(voters_for: Callable[[Proposal, Slot], set[int]], held: Proposal, slot: Slot) -> set[int]:
+        return voters_for(held, slot) | {process.replica.membership.server_id}
+
+
+@DEFECTS.add(
+    "told-with-own-disk-only", "Departure 56", "votes that come when a slot is ordered do not replace the leader's own"
+)
+def _told_with_own_disk_only(process: Any) -> None:
+    process.replica.telling.count_late = do_nothing
+
+
+@DEFECTS.add(
+    "told-after-all-writes", "Departure 56", "the leader tells nothing while a later write than that of its vote runs"
+)
+def _told_after_all_writes(process: Any) -> None:
+    @instead_of(process.replica.turn, "due_messages")
+    def broken(due_messages: Callable[[], Sequence[Message]]) -> Sequence[Message]:
+        return () if process.replica.turn.is_writing else due_messages()
+
+
+@DEFECTS.add(
+    "told-before-incarnation",
+    "Departure 43",
+    "the leader tells what rests on a later incarnation of another server before that is noted on disk",
+)
+def _told_before_incarnation(process: Any) -> None:
+    @instead_of(process.replica.turn, "hold_early")
+    def broken(hold_early: Callable[[], None]) -> None:
+        if process.replica.data.server.state is not State.REG_LEADER:
+            hold_early()
+
+
+@DEFECTS.add(
+    "told-slot-not-missed",
+    "Departure 56",
+    "a told slot whose PROPOSAL is lost is not asked of the leader",
+)
+def _told_slot_not_missed(process: Any) -> None:
+    process.replica.telling.on_missing = process.replica.reconciliation.catch_up_to
 
 
 @DEFECTS.add("told-never", "Departure 56", "the leader of five servers tells nobody what is ordered")
@@ -44,21 +92,21 @@ def _told_never(process: Any) -> None:
 )
 def _told_without_proposal(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is None and slot.told is not None:
             view, _ = slot.told
             slot.proposal = Proposal(process.replica.membership.leader_of(view), view, seq, Batch.of(0, ()))
             slot.told = view, slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add("told-of-another-view", "Departure 56", "what is told counts for a proposal that is held of another view")
 def _told_of_another_view(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is not None and slot.told is not None and slot.told[0] != slot.proposal.view:
             slot.told = slot.proposal.view, slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add(
@@ -71,10 +119,10 @@ def _told_digest_ignored(process: Any) -> None:
         flip_bits(process)
 
     @instead_of(process.replica.ordering, "order_if_told")
-    def broken(order: Order, seq: int, slot: Slot, late: float = 0.0) -> None:
+    def broken(order: Order, seq: int, slot: Slot) -> None:
         if slot.proposal is not None and slot.told is not None:
             slot.told = slot.told[0], slot.proposal.batch.digest
-        order(seq, slot, late)
+        order(seq, slot)
 
 
 @DEFECTS.add("told-by-anybody", "Departure 56", "an ORDERED counts, also if its sender does not lead its view")
@@ -126,3 +174,20 @@ class _KeepsTheLatest(DataStructures):
 @DEFECTS.add("told-of-far-views", "Departure 37", "of what is told of a slot, that of the highest view is kept")
 def _told_of_far_views(process: Any) -> None:
     become(process.replica.data, _KeepsTheLatest)
+
+
+@DEFECTS.add(
+    "restarted-votes-for-nobody",
+    "Departure 56",
+    "a follower that was started again sends no votes for the proposals that were on its disk",
+)
+def _restarted_votes_for_nobody(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.turn, "send")
+    def broken(send: Callable[[Message, int | None], None], message: Message, to: int | None = None) -> None:
+        if isinstance(message, Accept) and to is not None:
+            slot = replica.data.ordering.global_history.get(message.seqs[0])
+            if slot is not None and slot.proposal is not None and slot.proposal.server_id == message.server_id:
+                return  # a proposal that was read from disk has this server's own id in it
+        send(message, to)

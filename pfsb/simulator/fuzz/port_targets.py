@@ -63,6 +63,8 @@ class PortTarget(Target):
 
 _LINE = re.compile(rb"(#[0-9]+ )?(OK( .*)?|\+.*|ERR [A-Z]+ fate=(none|unknown|done) .*)|\* [A-Z]+( .*)?")
 
+_TELNET_REFUSAL = re.compile(rb"\xff[\xfc\xfe].", re.DOTALL)
+
 
 class LineTarget(PortTarget):
     """Sends any bytes to the client port, and checks that all answers are lines of the line protocol.
@@ -80,7 +82,7 @@ class LineTarget(PortTarget):
     )
     words = (b"\n", b"\r\n", b"#1 ", b"#9223372036854775807 ", b'"', b'"\\ud800"', b"\xff\xfd\x01", b"\xff\xfa",
              b"\xff\xf0", b"HELLO alice ttl=5\n", b"BYE\n", b"QUIT\n", b"wait=0", b"wait=1e9", b"limit=", b"if=",
-             b"read=stale", b"\t")  # fmt: skip
+             b"read=stale", b"\t", b"POST / HTTP/1.1\r\n", b"Host: x\r\n", b"*2\r\n$3\r\n")  # fmt: skip
 
     def seeds(self) -> list[bytes]:
         more = ("HELLO alice ttl=10", "STATUS", "SERVERS", "DIGEST", "DIGEST seq=1", "HELP", "HELP PUT", "QUIT",
@@ -94,6 +96,7 @@ class LineTarget(PortTarget):
         return ClientPortFactory(self.server, self.cluster.clock)
 
     def look_at(self, answer: bytes) -> None:
+        answer = _TELNET_REFUSAL.sub(b"", answer)
         if answer[:1] not in b"#O+E*":
             return  # the first byte was that of a command of Redis
         *lines, rest = answer.split(b"\n")
@@ -178,7 +181,7 @@ class HTTPTarget(PortTarget):
              b"Expect: 100-continue\r\n",
              b'{"value": "x"}', b"[]", b"null", b"1e999", b'"\\ud800"', b"HTTP/1.0", b"Connection: close\r\n",
              b"Pfsb-Client: ", b"Pfsb-Number: ", b"Pfsb-Revision: ", b"Pfsb-Ttl: ", b"?read=stale",
-             b"?client=")  # fmt: skip
+             b"?client=", b"Origin: http://evil\r\n")  # fmt: skip
 
     def seeds(self) -> list[bytes]:
         requests: tuple[tuple[str, str, object], ...] = (
@@ -222,7 +225,7 @@ class HTTPTarget(PortTarget):
 def http_request(method: str, path: str, body: object, headers: str = "") -> bytes:
     """A request as a client of HTTP sends it; `body` becomes JSON, `headers` are whole lines."""
     data = b"" if body is None else json.dumps(body).encode()
-    head = f"{method} {path} HTTP/1.1\r\nHost: here\r\n{headers}"
+    head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}"
     if body is not None:
         head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
     return f"{head}\r\n".encode() + data

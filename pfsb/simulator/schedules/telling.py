@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import DIGEST_BYTES, Accept, Ordered, Proposal, ReconciliationReply
+from pfsb.paxos.messages import DIGEST_BYTES, Accept, Alive, Message, Ordered, Proposal, ReconciliationReply, State
 from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.network import Passage
@@ -80,6 +80,107 @@ def untrue_orders(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(told) == 1, 30)
 
 
+def restarted_follower_votes(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a follower whose vote was lost votes again after its restart, and no view changes.
+
+    Two of five servers are down, so that nothing is ordered without that vote.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    view, leader = scene.view(), scene.leader()
+    again, *gone = scene.rng.sample([i for i in cluster.ids if i != leader], 3)
+    for server_id in gone:
+        cluster.crash(server_id)
+    lost = cluster.network.drop(lambda p: isinstance(p.message, Accept) and p.sender == again)
+    cluster.submit(leader, "client", 1)
+    cluster.run_until(lambda: 1 in cluster.disk(again).contents.slots, 1)
+    cluster.crash(again)
+    cluster.restart(again)
+    cluster.network.filters.remove(lost)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 5)
+    scene.require_view(view)
+
+
+def leader_has_slow_disk(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a leader whose disk takes seconds for a write slows no clients of other servers, and leads on."""
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    view, leader = scene.view(), scene.leader()
+    followers = [i for i in cluster.ids if i != leader]
+    seconds = scene.rng.choice((0.5, 2.0, 5.0))
+    cluster.servers[leader].sync_seconds = (seconds, seconds)
+    for number in range(1, 10):
+        cluster.submit(followers[number % len(followers)], "client", number)
+        cluster.run_until(lambda: ("client", number) in cluster.answers, 0.2)  # noqa: B023 (called in this round only)
+        cluster.run(0.1)
+    scene.require_view(view)
+
+
+def told_with_own_vote(seed: int, patch: Plant | None) -> None:
+    """Departure 56: an ORDERED that waits for the leader's own vote leaves with it, before a later, slow write ends."""
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    asker, other, *gone = scene.rng.sample([i for i in cluster.ids if i != leader], 4)
+    for server_id in gone:
+        cluster.crash(server_id)
+    cluster.servers[leader].sync_seconds = (0.3, 0.3)
+    cluster.submit(asker, "client", 1)
+    cluster.run_until(lambda: cluster.aru(leader) == 1, 0.2)
+    cluster.servers[leader].sync_seconds = (5.0, 5.0)
+    cluster.submit(other, "other", 1)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 0.5)
+
+
+def told_slot_is_asked_for(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a server that hears that a slot is ordered, and has not got its PROPOSAL, asks for the slot soon.
+
+    No ALIVE tells the server that another one has the slot.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    alone = scene.follower()
+    cluster.run_until(lambda: cluster.replica(alone).data.server.state is State.REG_NONLEADER, 5)
+    cluster.network.drop(lambda p: isinstance(p.message, Proposal | Alive) and p.receiver == alone)
+    cluster.submit(scene.leader(), "client", 1)
+    cluster.run_until(lambda: cluster.aru(alone) == 1, 0.5)
+
+
+def incarnation_is_noted_first(seed: int, patch: Plant | None) -> None:
+    """Departure 43: the ORDERED that rests on a vote of a restarted server waits until its sender's disk has the start.
+
+    The leader's disk is slow, and has its own vote already. The others have admitted the restarted server before the
+    leader hears of it.
+    """
+    scene = Scenario(seed, patch, servers=5, clients=0)
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    again, voter, *silent = scene.rng.sample([i for i in cluster.ids if i != leader], 4)
+    cluster.network.drop(lambda p: isinstance(p.message, Accept) and p.sender in silent)
+    cluster.crash(again)
+    cluster.submit(leader, "client", 1)
+    cluster.run_until(lambda: all(1 in cluster.disk(i).contents.slots for i in (leader, voter)), 1)
+    cluster.cut(again, leader, one_way=True)
+    cluster.restart(again)
+    cluster.run_until(lambda: 1 in cluster.disk(again).contents.slots, 10)
+    cluster.servers[leader].sync_seconds = (1.0, 1.0)
+
+    def look(sender: int, _to: int | None, messages: Sequence[Message]) -> None:
+        if sender == leader and any(isinstance(message, Ordered) for message in messages):
+            noted = cluster.disk(leader).contents.peers[again].incarnation
+            if noted != cluster.disk(again).start_number:
+                raise Violation(f"leader {leader} tells what rests on a start of server {again} that its disk lacks")
+
+    cluster.network.observers.append(look)
+    cluster.heal()
+    cluster.run_until(lambda: cluster.aru(voter) == 1, 10)
+
+
 def _untrue(sender: int, receiver: int, view: int, digest: bytes) -> Passage:
     return Passage(sender, receiver, Ordered(sender, view, (1,), digest))
 
@@ -93,4 +194,13 @@ def _require_nothing(scene: Scenario, server_id: int, what: str) -> None:
         raise Violation(f"{what} has ordered a slot")
 
 
-SCHEDULES: Final[Sequence[Schedule]] = (ordered_is_lost, ordered_overtakes, untrue_orders)
+SCHEDULES: Final[Sequence[Schedule]] = (
+    ordered_is_lost,
+    ordered_overtakes,
+    untrue_orders,
+    restarted_follower_votes,
+    leader_has_slow_disk,
+    told_with_own_vote,
+    told_slot_is_asked_for,
+    incarnation_is_noted_first,
+)

@@ -46,7 +46,7 @@ class Connection:
 
     def request(self, method: str, path: str, body: object = None, **headers: str) -> None:
         """Send a request. `headers` have _ for -; a body that is not bytes is sent as JSON."""
-        lines = [f"{method} {path} HTTP/1.1", "Host: here"]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         data = b""
         if body is not None:

@@ -99,6 +99,7 @@ class SessionEventTests(EventCase):
     def test_lock_that_is_granted(self) -> None:
         """The grant is told on the client's own streams only, also after the request for the lock has gone."""
         alice, bob = self.listen("/v1/events?client=alice"), self.listen(Pfsb_Client="bob")
+        self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         waiting = Connection(self.site, self.clock)
         waiting.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")

@@ -8,9 +8,11 @@ from attrs import evolve
 
 from pfsb.applications.interfaces import Done, Refused, Word
 from pfsb.config.config import Limits
+from pfsb.frontends.http import protocol
 from pfsb.frontends.http.answers import done_content, encoded
 from pfsb.frontends.http.routes import ROUTES
 from pfsb.frontends.http.server_info import DISK_TROUBLES, description
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp
 from tests.frontends.http.http_client import Connection, HTTPCase
 
 
@@ -254,6 +256,30 @@ class ConnectionTests(HTTPCase):
         second.hang_up()
         first.hang_up()
         self.assertEqual(Connection(site, self.clock).ask("GET", "/healthz").status, 200)
+
+    def test_client_that_hangs_up_behind_a_request_that_waits(self) -> None:
+        """The end is seen although nothing more is read, and the server does not look when no request waits."""
+        looks: list[HangUp | None] = [None, None, HangUp.CLOSED_ITS_SIDE]
+        self.patch(protocol, "hang_up_of", lambda _: looks.pop(0))
+        self.content("GET", "/v1/status")
+        self.clock.advance(PAUSED_LOOK_SECONDS)
+        self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
+        waiting = Connection(self.site, self.clock)
+        for _ in range(2):
+            waiting.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
+        self.clock.pump([PAUSED_LOOK_SECONDS] * 2)
+        self.assertEqual((len(looks), waiting.transport.disconnecting), (1, False))
+        self.clock.advance(PAUSED_LOOK_SECONDS)
+        self.assertTrue(waiting.transport.disconnecting)
+
+    def test_look_ends_with_the_connection(self) -> None:
+        self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
+        waiting = Connection(self.site, self.clock)
+        for _ in range(2):
+            waiting.request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
+        self.patch(protocol, "hang_up_of", self.fail)
+        waiting.hang_up()
+        self.clock.advance(3 * PAUSED_LOOK_SECONDS)
 
     def test_bytes_that_are_no_http(self) -> None:
         """Bytes that are no HTTP get a 400 with a JSON body, and the connection is closed."""

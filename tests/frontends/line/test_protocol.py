@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import socket
-import time
 
 from attrs import evolve
-from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from pfsb.applications.interfaces import Done, Refused
+from pfsb.applications.interfaces import Answer, Done, Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream import protocol
-from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS, PAUSED_LOOK_SECONDS, tcp_state
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp
+from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
 WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
@@ -141,6 +138,23 @@ class CommandTests(LineTestCase):
         self.assertIn("seq=812", self.reply("DIGEST seq=812"))
         for bad in ("DIGEST 812", "DIGEST seq=x", "DIGEST seq=1 more", "DIGEST sequence=1"):
             self.assertIn("ERR BADREQUEST", self.reply(bad))
+
+    def test_digests_that_wait_for_each_other_have_the_deadlines_of_their_arrival(self) -> None:
+        """Else the last one would wait for the times of all."""
+        asked: list[float | None] = []
+        answers: list[Answer] = []
+
+        def digest(seq: int | None, answer: Answer, until: float | None = None) -> None:
+            asked.append(until)
+            answers.append(answer)
+
+        self.server.digest = digest  # type: ignore[method-assign]
+        self.server.deadline = self.clock.seconds  # type: ignore[method-assign]
+        self.clock.advance(7)
+        self.ask("DIGEST seq=1000\nDIGEST seq=1000")
+        self.clock.advance(5)
+        answers[0](Refused("UNAVAILABLE", "late"))
+        self.assertEqual(asked, [7, 7])
 
     def test_servers_are_rows(self) -> None:
         said = self.ask("SERVERS")
@@ -366,19 +380,19 @@ class SessionTests(LineTestCase):
 
     def test_client_that_ends_while_it_is_not_read_is_noticed(self) -> None:
         """The transport does not tell of the end of a connection whose window is full: its client closes its side."""
-        states: list[int | None] = [None, 1, 1]
-        self.patch(protocol, "tcp_state", lambda _: states.pop(0))
+        states: list[HangUp | None] = [None, None, None]
+        self.patch(protocol, "hang_up_of", lambda _: states.pop(0))
         self.fill_window()
         self.clock.pump([PAUSED_LOOK_SECONDS] * 3)
         self.assertEqual((states, self.transport.disconnecting), ([], False))
-        states.append(8)
+        states.append(HangUp.CLOSED_ITS_SIDE)
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertFalse(self.transport.disconnecting)
         self.clock.advance(LINGER_SECONDS)
         self.assertTrue(self.transport.disconnecting)
 
     def test_client_that_is_gone_while_it_is_not_read_is_noticed(self) -> None:
-        self.patch(protocol, "tcp_state", lambda _: 7)
+        self.patch(protocol, "hang_up_of", lambda _: HangUp.GONE)
         self.fill_window()
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertTrue(self.transport.aborted)
@@ -386,7 +400,7 @@ class SessionTests(LineTestCase):
     def test_connection_that_is_read_is_not_looked_at(self) -> None:
         """The look ends when the window has room again, and when the connection is lost."""
         states: list[int] = []
-        self.patch(protocol, "tcp_state", lambda _: states.append(1))
+        self.patch(protocol, "hang_up_of", lambda _: states.append(1))
         self.fill_window()
         self.local_clients.release()
         self.clock.advance(3 * PAUSED_LOOK_SECONDS)
@@ -472,10 +486,10 @@ class BadInputTests(LineTestCase):
         self.assertEqual(self.ask("\n\r\n   \n\t\nPING"), ["OK"])
 
     def test_noise_is_a_bad_request_and_the_connection_goes_on(self) -> None:
-        said = self.ask(b"\x80\x00\x01\n\xfe\xfe\n#6 \x01\nPING")
-        self.assertEqual([line.split()[1] for line in said[:2]], ["BADREQUEST", "BADREQUEST"])
-        self.assertTrue(said[2].startswith("#6 ERR BADREQUEST"), said)
-        self.assertEqual(said[3], "OK")
+        said = self.ask(b"PING\n\x80\x00\x01\n\xfe\xfe\n#6 \x01\nPING")
+        self.assertEqual([line.split()[1] for line in said[1:3]], ["BADREQUEST", "BADREQUEST"])
+        self.assertTrue(said[3].startswith("#6 ERR BADREQUEST"), said)
+        self.assertEqual((said[0], said[4]), ("OK", "OK"))
 
     def test_ten_megabyte_line_is_refused_and_skipped(self) -> None:
         """A line that is too long is refused with TOOLARGE and skipped to its end; the connection stays open."""
@@ -486,8 +500,31 @@ class BadInputTests(LineTestCase):
         self.assertTrue(said[0].startswith("#8 ERR TOOLARGE fate=none"), said)
         self.assertEqual(said[1:], ["OK"])
 
-    def test_telnet_negotiation_is_ignored_and_not_answered(self) -> None:
-        self.assertEqual(self.ask(b"\xff\xfd\x03\xff\xfb\x18PING\r"), ["OK"])
+    def test_telnet_negotiation_is_refused(self) -> None:
+        """DO by WONT and WILL by DONT; refusals of the client need no answer, which could go on for ever."""
+        self.protocol.dataReceived(b"\xff\xfd\x03\xff\xfb\x18\xff\xfc\x01\xff\xfe\x01PING\r\n")
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x03\xff\xfe\x18OK\n")
+
+    def test_telnet_that_interrupts_shows_what_follows(self) -> None:
+        """After Ctrl-C (IP, DO TIMING-MARK) telnet shows nothing until it has an answer."""
+        self.ask(b"PING")
+        self.protocol.dataReceived(b"PUT a \xff\xf4\xff\xfd\x06")
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x06")
+        self.transport.clear()
+        self.assertEqual(self.ask("b"), ["OK revision=1"])
+
+    def test_telnet_that_negotiates_on_and_on_has_bounded_answers(self) -> None:
+        self.protocol.dataReceived(b"\xff\xfd\x06\xff\xfb\x01" * 10_000)
+        self.clock.advance(0)
+        self.assertEqual(self.transport.value(), b"\xff\xfc\x06\xff\xfe\x01")
+
+    def test_telnet_that_sends_each_character_ends_lines_with_nul(self) -> None:
+        for byte in b"PUT a b\r\0GET a\r\0":
+            self.protocol.dataReceived(bytes([byte]))
+        self.assertEqual(self.said(), ["OK revision=1", 'OK value="b" revision=1'])
+        self.assertEqual(self.ask(b"PUT a c\r\0GET a\r\0PING"), ["OK revision=3", 'OK value="c" revision=3', "OK"])
 
     def test_mistake_of_the_server_is_internal_and_kills_nobody(self) -> None:
         self.session().submit = None  # type: ignore[assignment, method-assign]
@@ -605,38 +642,3 @@ class StoppingTests(LineTestCase):
         self.local_clients.draining = True
         said = self.ask(b"PUT a 1\n" * 20)
         self.assertEqual((len(said), {line[:12] for line in said}), (20, {"ERR SHUTDOWN"}))
-
-
-class TCPStateTests(SynchronousTestCase):
-    def test_state_tells_what_the_client_has_done(self) -> None:
-        """A connection that is open, one whose client has closed its side, and one that the client has reset."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            client = socket.create_connection(server.getsockname())
-            accepted, _ = server.accept()
-            transport = SocketTransport(accepted)
-            with accepted:
-                self.assertEqual(tcp_state(transport), 1)
-                client.shutdown(socket.SHUT_WR)
-                self.assertEqual(self.changed(transport, 1), 8)
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-                client.close()
-                self.assertEqual(self.changed(transport, 8), 7)
-            self.assertIsNone(tcp_state(transport), "the handle is closed")
-        self.assertIsNone(tcp_state(StringTransport()))
-
-    def changed(self, transport: SocketTransport, before: int) -> int | None:
-        until = time.monotonic() + 5
-        while tcp_state(transport) == before and time.monotonic() < until:
-            time.sleep(0.005)
-        return tcp_state(transport)
-
-    if not hasattr(socket, "TCP_INFO"):
-        skip = "this system does not tell"
-
-
-@implementer(ITCPTransport)
-class SocketTransport:
-    """The part of a TCP transport that tells its state."""
-
-    def __init__(self, handle: socket.socket) -> None:
-        self.getHandle = lambda: handle

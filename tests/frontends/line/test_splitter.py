@@ -29,6 +29,23 @@ class SplittingTests(SynchronousTestCase):
         chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
         self.assertEqual(lines(*chunks), wanted)
 
+    @given(
+        st.lists(st.tuples(st.binary(max_size=130), st.sampled_from([b"\n", b"\r\n", b"\r\0"])), max_size=8),
+        st.lists(st.integers(0), max_size=8),
+    )
+    @settings(max_examples=200, deadline=None)
+    def test_cr_nul_ends_a_line_like_the_others(self, given: list[tuple[bytes, bytes]], places: list[int]) -> None:
+        """Wherever the network cuts the stream, and behind lines that are too long as well."""
+        clean = [(line.translate(None, b"\r\n\0\xff"), end) for line, end in given]
+        stream = b"".join(line + end for line, end in clean)
+        cuts = sorted(place % (len(stream) + 1) for place in places)
+        chunks = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        wanted = [line if len(line) <= 100 else TooLong(line[:32]) for line, _ in clean]
+        self.assertEqual(lines(*chunks), wanted)
+
+    def test_nul_elsewhere_ends_nothing(self) -> None:
+        self.assertEqual(lines(b"a\0b\r", b"\n\0c\n"), [b"a\0b", b"\0c"])
+
     def test_negotiation_inside_a_line_is_taken_out(self) -> None:
         for negotiation in NEGOTIATIONS:
             self.assertEqual(lines(b"PI" + negotiation + b"NG\n"), [b"PING"])

@@ -274,6 +274,40 @@ class OwnCommandTests(RespTestCase):
         self.assertEqual(self.send(encoded(b"PING") + encoded(b"QUIT") + encoded(b"PING")), b"+PONG\r\n+OK\r\n")
         self.assertTrue(self.transport.disconnecting)
 
+    def test_nothing_of_a_transaction_runs(self) -> None:
+        """A library reports the error of MULTI for all of it. Commands of any form are refused, plain ones too."""
+        commands = (
+            encoded(b"INCR", b"n") * 3 + encoded(b"set", b"k", b"a b") + encoded(b"NOSUCH") + encoded(b"HELLO", b"3")
+        )
+        for end, reply in ((b"EXEC", b"-EXECABORT "), (b"discard", b"+OK")):
+            for pieces in ([encoded(b"multi") + commands + encoded(end)], [encoded(b"MULTI"), commands, encoded(end)]):
+                said = b"".join(self.send(piece) for piece in pieces).splitlines()
+                self.assertTrue(said[0].startswith(b"-ERR fate=none there are no transactions"), said)
+                self.assertEqual({line.split()[0] for line in said[1:-1]}, {b"-EXECABORT"}, said)
+                self.assertEqual((len(said), said[-1].startswith(reply)), (8, True), said)
+        self.assertEqual(self.server.cluster.executed, [])
+        self.assertEqual(self.send(encoded(b"INCR", b"n")), b":1\r\n")
+
+    def test_command_that_is_too_large_does_not_end_a_refused_transaction(self) -> None:
+        large = encoded(b"SET", b"k", b"x" * self.limits.command_bytes)
+        said = self.send(encoded(b"MULTI") + large + encoded(b"INCR", b"n") + encoded(b"EXEC"))
+        self.assertEqual([line.split()[0] for line in said.splitlines()[1:]], [b"-TOOLARGE", *[b"-EXECABORT"] * 2])
+        self.assertEqual(self.server.cluster.executed, [])
+
+    def test_transaction_does_not_reach_beyond_its_connection_and_quit_ends_it(self) -> None:
+        self.ask("MULTI")
+        other, transport = self.connect()
+        other.dataReceived(encoded(b"INCR", b"n"))
+        self.assertEqual(self.said(transport), b":1\r\n")
+        self.assertEqual(self.ask("QUIT"), b"+OK\r\n")
+        self.assertTrue(self.transport.disconnecting)
+
+    def test_end_of_a_transaction_without_its_beginning(self) -> None:
+        for end in ("EXEC", "DISCARD"):
+            self.assertError(self.ask(end), "-ERR fate=none", f"{end} without MULTI")
+        self.assertError(self.ask("MULTI", "x"), "wrong number of arguments")
+        self.assertEqual(self.ask("PING"), b"+PONG\r\n")
+
     def test_unknown_command_names_the_nearest(self) -> None:
         self.assertError(self.ask("GETT", "k"), "-ERR fate=none unknown command GETT", '"GET"')
 

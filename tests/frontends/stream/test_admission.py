@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
 from pfsb.frontends.line.protocol import LineProtocol
+from pfsb.frontends.stream import admission
 from pfsb.frontends.stream.admission import AdmissionControl
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 from tests.frontends.line.test_protocol import LineTestCase, Transport
@@ -117,6 +118,34 @@ class BusyServerTests(LineTestCase):
         self.assertEqual(len(self.ask("PING\nPING", newcomer)), 1)
         self.release_all()
         self.assertEqual(len(self.said(transport)), 1)
+
+    def test_client_that_asks_one_thing_after_the_other_does_not_wait(self) -> None:
+        """A client that has all its replies has nothing under way. A second request behind the first one waits."""
+        modest, transport = self.connections[2]
+        self.local_clients.hold = False
+        for number in range(5):
+            self.assertEqual(self.ask("INCR n", modest), [f'OK value="{number + 1}" revision={number + 1}'])
+        self.local_clients.hold = True
+        self.ask("INCR n", modest)
+        self.ask("INCR n", modest)
+        self.assertEqual(len(self.local_clients.held), 7, "six of the others, and one")
+        self.release_all()
+        self.assertEqual(len(self.said(transport)), 2)
+
+    def test_connection_whose_turn_it_is_takes_no_more_than_its_share(self) -> None:
+        """The rest waits for another turn."""
+        self.patch(admission, "SHARE_MIN", 1)
+        self.factory.admission.requests_max = 4
+        for at in (2, 3):
+            self.put(3, self.connections[at][0])
+        self.assertEqual(len(self.local_clients.held), 6)
+        self.local_clients.release(3)
+        self.clock.advance(0)
+        self.assertEqual(
+            (len(self.local_clients.held), self.factory.admission.share), (5, 2), "two of the third connection"
+        )
+        self.release_all()
+        self.assertEqual([len(self.said_to(at)) for at in range(4)], [3, 3, 3, 3])
 
     def test_connection_that_goes_gives_its_place_back(self) -> None:
         """The commands may still run, but no connection waits for their answers here."""

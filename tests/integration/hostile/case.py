@@ -1,0 +1,100 @@
+"""Common parts of the tests with hostile clients: raw connections, and a measured client beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from pfsb.bench.machine import memory_bytes
+from pfsb.demo.processes import ProcessCluster
+from tests.integration.case import HEAR_SECONDS, ClusterCase, Visitor, reactor
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 0.05
+P99_SECONDS = 0.25
+"""Time in which 99 of 100 requests of a well-behaved client are answered, whatever others do."""
+
+GROWTH_BYTES_MAX = 64 * 1024 * 1024
+"""Number of bytes by which the memory of a server may grow, whatever one kind of client does."""
+
+
+class RawClient(Protocol):
+    """A connection that sends any bytes, and keeps all that comes."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.gone: Deferred[None] = Deferred()
+        self.is_gone = False
+
+    def dataReceived(self, data: bytes) -> None:
+        self.received += data
+
+    def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
+        self.is_gone = True
+        self.gone.callback(None)
+
+    def send(self, data: bytes) -> None:
+        assert self.transport is not None
+        self.transport.write(data)
+
+    def stop_reading(self) -> None:
+        transport: Any = self.transport
+        transport.pauseProducing()
+
+    def hang_up(self) -> Deferred[None]:
+        """Break the connection without a farewell."""
+        transport: Any = self.transport
+        transport.abortConnection()
+        return self.gone
+
+
+class HostileCase(ClusterCase):
+    """A test with a cluster of processes and clients that are not what the server expects."""
+
+    async def connect(self, endpoint: str) -> RawClient:
+        """Connect to a place that is given as an endpoint string of Twisted."""
+        client = RawClient()
+        await clientFromString(reactor, endpoint).connect(Factory.forProtocol(lambda: client))
+        self.addCleanup(client.hang_up)
+        return client
+
+    async def intrude(self, cluster: ProcessCluster, server_id: int) -> RawClient:
+        """Connect to the client port of a server, without waiting for its greeting."""
+        return await self.connect(cluster.address(server_id).endpoint)
+
+    async def pause(self, seconds: float) -> None:
+        await deferLater(reactor, seconds)
+
+    async def wait_until(self, what: str, look: Callable[[], Awaitable[T]], seconds: float = HEAR_SECONDS) -> T:
+        """Await `look()` again and again until its result is true. Fails after so many seconds."""
+        end = reactor.seconds() + seconds
+        while not (found := await look()):
+            self.assertLess(reactor.seconds(), end, f"{what}: not within {seconds:g} s")
+            await self.pause(LOOK_SECONDS)
+        return found
+
+    async def require_closed(self, client: RawClient) -> str:
+        """Wait until the server has closed the connection. Returns the last line that it wrote before."""
+        await client.gone.addTimeout(HEAR_SECONDS, reactor)
+        return client.received.decode("latin-1").rstrip("\r\n").rpartition("\n")[2]
+
+    async def latencies(self, visitor: Visitor, request: str, count: int) -> list[float]:
+        """Ask so many times, one after the other. Returns the seconds until each answer, ascending. Each must be OK."""
+        found = []
+        for _ in range(count):
+            start = reactor.seconds()
+            reply = await visitor.ask(request)
+            found.append(reactor.seconds() - start)
+            self.assertTrue(reply.startswith("OK"), reply)
+        return sorted(found)
+
+    def memory(self, cluster: ProcessCluster, server_id: int) -> int:
+        """The memory of a server's process, in bytes."""
+        return memory_bytes(cluster.pids[server_id])
