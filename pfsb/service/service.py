@@ -235,6 +235,8 @@ class ServerService(Service):
         """The status with which the process must end at once, without the interpreter's usual clean-up; None: the
         interpreter may end as usual."""
         self._was_up = False
+        self._last_words = ""
+        """The reason why the process ends, for standard error; it is written behind the last line of the log."""
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
 
@@ -261,7 +263,7 @@ class ServerService(Service):
 
     def _give_up(self, why: str) -> NoReturn:
         """End the process, whose server could not start. twistd removes its pid file only for other ends."""
-        tell_terminal(why)
+        self._last_words = why
         self._pid_file.remove()
         sys.exit(1)
 
@@ -434,7 +436,7 @@ class ServerService(Service):
             self._log.critical("{error}", error=why)
         else:
             self._log.failure("this server stops itself", failure)
-        tell_terminal(f"server {self._options.server_id} stops: {why}")
+        self._last_words = f"server {self._options.server_id} stops: {why}"
         if self._server is not None:
             self._server.replica.turn.stop()
         self._exit_status = EXIT_FAILED
@@ -447,6 +449,8 @@ class ServerService(Service):
         that is inside a system call holds locks for which the interpreter would wait.
         """
         is_written = PROCESS_LOG.finish(LOG_SECONDS)
+        if self._last_words:
+            tell_terminal(self._last_words)
         if self._exit_status is not None:
             os._exit(self._exit_status)
         if not is_written:
