@@ -74,10 +74,11 @@ def _read_joins_round(process: Any) -> None:
 
 @DEFECTS.add("read-of-former-life", "Departure 24", "a server numbers its requests from 1 on in each of its lives")
 def _read_of_former_life(process: Any) -> None:
-    reads = process.replica.reads
+    server = process.replica.data.server
 
-    @instead_of(reads, "request_index")
+    @instead_of(process.replica.reads, "request_index")
     def broken(request: Callable[[], None]) -> None:
-        incarnation, process.replica.data.server.incarnation = process.replica.data.server.incarnation, 0
+        start = server.incarnation, server.start_mark
+        server.incarnation = server.start_mark = 0
         request()
-        process.replica.data.server.incarnation = incarnation
+        server.incarnation, server.start_mark = start

@@ -139,12 +139,14 @@ def told_with_own_vote(seed: int, patch: Plant | None) -> None:
     asker, other, *gone = scene.rng.sample([i for i in cluster.ids if i != leader], 4)
     for server_id in gone:
         cluster.crash(server_id)
+    cluster.submit(asker, "client", 1)  # so that the first votes of the others are noted (Departure 54)
+    cluster.run_until(lambda: cluster.aru(asker) == 1, 1)
     cluster.servers[leader].sync_seconds = (0.3, 0.3)
-    cluster.submit(asker, "client", 1)
-    cluster.run_until(lambda: cluster.aru(leader) == 1, 0.2)
+    cluster.submit(asker, "client", 2)
+    cluster.run_until(lambda: cluster.aru(leader) == 2, 0.2)
     cluster.servers[leader].sync_seconds = (5.0, 5.0)
     cluster.submit(other, "other", 1)
-    cluster.run_until(lambda: ("client", 1) in cluster.answers, 0.5)
+    cluster.run_until(lambda: ("client", 2) in cluster.answers, 0.5)
 
 
 def told_slot_is_asked_for(seed: int, patch: Plant | None) -> None:
