@@ -1,6 +1,6 @@
 ---------------------------- MODULE PfsbTelling ----------------------------
 (***************************************************************************)
-(* Departure 56: the leader counts the votes, and tells what is ordered.   *)
+(* Departure 55: the leader counts the votes, and tells what is ordered.   *)
 (* Whoever holds the proposal that is told, by view and value, orders it.  *)
 (*                                                                         *)
 (* The number of servers that makes pfsb do so plays no part: with three   *)
@@ -23,15 +23,15 @@ SayBehind(s, i, ms, told) ==
            [@[k] EXCEPT !.out = @ \cup (IF k = i THEN told ELSE {}) \cup (IF k = Len(log[s]) THEN ms ELSE {})]]]
     /\ UNCHANGED msgs
 
-(* Departure 56: the other servers that have voted. *)
+(* Departure 55: the other servers that have voted. *)
 OtherVoters(s, v, n, x) ==
     {m.from : m \in {k \in Sent("ACCEPT") : k.from /= s /\ k.view = v /\ k.seq = n /\ k.val = x /\ Known(s, k)}}
 
-(* Departure 56: with their votes nothing need be on the disk of the leader. *)
+(* Departure 55: with their votes nothing need be on the disk of the leader. *)
 EnoughWithout(s, v, n, x) ==
     Cardinality(OtherVoters(s, v, n, x) \cup (IF Mutation = "OwnVoteUnwritten" THEN {s} ELSE {})) >= Quorum
 
-(* Figure 11 B at the leader of the proposal's view, and Departure 56: the ORDERED leaves early if the leader's own
+(* Figure 11 B at the leader of the proposal's view, and Departure 55: the ORDERED leaves early if the leader's own
    vote is on disk or the others are a majority without it; else it leaves with the record of that vote. *)
 CountAndTell(s, n) ==
     LET v == acc[s][n].view   x == acc[s][n].val   told == {Ordered(s, v, n, x)}
@@ -46,7 +46,7 @@ CountAndTell(s, n) ==
        ELSE IF isEarly THEN Say(s, answers, told) ELSE SayBehind(s, Max(own), answers, told)
     /\ UNCHANGED <<installed, role, oks, disk, bounds>>
 
-(* Departure 56: an ORDERED waits for the leader's own vote, and meanwhile others have become a majority without it. *)
+(* Departure 55: an ORDERED waits for the leader's own vote, and meanwhile others have become a majority without it. *)
 TellLate(s) ==
     \E i \in 1..Len(log[s]) : \E m \in log[s][i].out :
         /\ m.type = "ORDERED" /\ EnoughWithout(s, m.view, m.seq, m.val)
@@ -54,7 +54,7 @@ TellLate(s) ==
         /\ log' = [log EXCEPT ![s][i].out = @ \ {m}]
         /\ UNCHANGED <<memory, disk, bounds>>
 
-(* Departure 56: a follower holds exactly the proposal that is told. *)
+(* Departure 55: a follower holds exactly the proposal that is told. *)
 OnOrdered(s, m) ==
     /\ s /= m.from /\ Known(s, m) /\ ord[s][m.seq] = None /\ acc[s][m.seq].view > 0
     /\ m.view >= installed[s]

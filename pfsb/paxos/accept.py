@@ -28,7 +28,7 @@ class AcceptHandler(Handler):
         a slot beyond the window is dropped: this server may not accept the proposal yet, so it could not order the
         slot. Reconciliation brings the slot later. A vote that names another batch than the one proposed here is
         stored, too, but counts for nothing (Departure 39). A vote for a slot that is ordered here may let the others be
-        told of that (Departure 56).
+        told of that (Departure 55).
 
         Returns whether a vote was stored that was not there before.
         """

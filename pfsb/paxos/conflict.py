@@ -107,7 +107,7 @@ def accept(data: DataStructures, message: Accept) -> str | None:
 
 
 def ordered(data: DataStructures, membership: Membership, message: Ordered) -> str | None:
-    """Departure 56: an ORDERED is handled only if it comes from the leader of its view, in a cluster whose leader tells
+    """Departure 55: an ORDERED is handled only if it comes from the leader of its view, in a cluster whose leader tells
     what is ordered.
 
     The line for a view before the installed one is that of an ACCEPT, since an ORDERED stands for ACCEPTs.

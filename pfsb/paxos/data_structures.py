@@ -39,7 +39,7 @@ class Slot:
     ACCEPTs may precede the PROPOSAL (G17).
     """
     told: tuple[int, bytes] | None = None
-    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 56).
+    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 55).
 
     It may precede the PROPOSAL.
     """
@@ -52,7 +52,7 @@ class Slot:
     as a follower, accepted it."""
     written_at: int = 0
     """Number of disk writes after which the record of this server's own proposal is on disk (`Turn.durable_position`),
-    if this server leads and tells what is ordered (Departure 56)."""
+    if this server leads and tells what is ordered (Departure 55)."""
     first_sent_at: float = 0.0
     """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
     49)."""
@@ -303,7 +303,7 @@ class DataStructures:
         return True
 
     def apply_ordered(self, view: int, slot: Slot, digest: bytes) -> None:
-        """Departure 56: store that the leader of `view` has told that this batch is ordered in this slot.
+        """Departure 55: store that the leader of `view` has told that this batch is ordered in this slot.
 
         Of several views the lowest one from Last_Installed on is kept (Departure 37): a server in error may tell of
         views that there never are. What is not kept does the same harm as a lost message.

@@ -48,7 +48,7 @@ class GlobalOrderingHandler(Handler):
         self._demand = demand
         self.on_majority: Callable[[Proposal, Slot], None] | None = None
         """Called with the proposal of a slot, before the slot is ordered, when this server has counted the votes of a
-        majority for it; None in a cluster whose leader does not tell what is ordered (Departure 56)."""
+        majority for it; None in a cluster whose leader does not tell what is ordered (Departure 55)."""
         self.on_gap: Callable[[int], None] = lambda seq: None
         """Called with the number of a slot, when a majority has accepted it but an earlier slot is not ordered here yet
         (section 5.6, trigger 2)."""
@@ -67,7 +67,7 @@ class GlobalOrderingHandler(Handler):
             self._order(seq, slot)
 
     def order_if_told(self, seq: int, slot: Slot) -> None:
-        """Departure 56: order slot `seq` if this server holds the proposal that the leader has told of: exactly that
+        """Departure 55: order slot `seq` if this server holds the proposal that the leader has told of: exactly that
         view and batch. Then execute what can be executed.
 
         If the batch that is held in that view is another one, the difference is counted and logged (Departure 39).

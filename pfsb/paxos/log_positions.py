@@ -15,7 +15,7 @@ it keeps what it was told (`Opinion`), and decides whether it takes part, waits 
 Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk; and
 before anything leaves that rests on the first vote in it that counts here, so is the log position of that vote. Later
 positions are not: what they protect is on this server's own disk by then, or, if an ORDERED overtakes this server's own
-record, on those of a majority of others (Departure 43, "What is kept when"; Departure 56).
+record, on those of a majority of others (Departure 43, "What is kept when"; Departure 55).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Membership:
 
     @property
     def leader_tells(self) -> bool:
-        """Departure 56: whether the leader counts the votes alone, and tells the others what is ordered.
+        """Departure 55: whether the leader counts the votes alone, and tells the others what is ordered.
 
         Follows from the size of the cluster, so all servers agree on it.
         """

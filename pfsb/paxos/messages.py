@@ -153,13 +153,13 @@ class Accept(NamedBatches):
     """Figure 3, Block G: the sender has forced the proposals of `view` at `seqs` to its disk.
 
     Departure 39: the vote for a slot names the batch that the sender has accepted there, by the batch's digest.
-    Departure 56: in a cluster of five servers or more, only the leader of `view` gets it.
+    Departure 55: in a cluster of five servers or more, only the leader of `view` gets it.
     """
 
 
 @value
 class Ordered(NamedBatches):
-    """Departure 56: a majority has accepted the proposals of `view` at `seqs`, as the sender, its leader, has counted.
+    """Departure 55: a majority has accepted the proposals of `view` at `seqs`, as the sender, its leader, has counted.
 
     It stands for the ACCEPTs of that majority, which has the proposals on its disks: the slots are ordered.
     """

@@ -235,7 +235,7 @@ class ProposalHandler(Handler):
     def _accept(self, message: Proposal, to: int | None = None) -> None:
         """Send this server's vote for a proposal to all servers, or to server `to`.
 
-        Departure 56: in a cluster whose leader tells what is ordered, the vote goes to the leader of the proposal's
+        Departure 55: in a cluster whose leader tells what is ordered, the vote goes to the leader of the proposal's
         view alone, and the leader sends none.
         """
         own_id = self._data.server.server_id

@@ -88,7 +88,7 @@ class ReconciliationHandler(Handler):
         self._target = 0
         """The highest slot that this server knows to be ordered at some server."""
         self._told = 0
-        """The highest slot that the leader has told of while its proposal was not here (Departure 56)."""
+        """The highest slot that the leader has told of while its proposal was not here (Departure 55)."""
         self._peer: int | None = None
         """The peer that was asked last; None once this server is no longer behind."""
         self._first = 0
@@ -139,7 +139,7 @@ class ReconciliationHandler(Handler):
             self._arm(self._patience())
 
     def catch_up_to_told(self, seq: int) -> None:
-        """Departure 56: ask for slot `seq`, of which the leader has told that it is ordered, and whose proposal is not
+        """Departure 55: ask for slot `seq`, of which the leader has told that it is ordered, and whose proposal is not
         here, unless it comes by itself soon."""
         self._told = max(self._told, seq)
         self.catch_up_to(seq)

@@ -49,6 +49,6 @@ def _accept(data: DataStructures, accepted: Accepted) -> None:
     else:
         # The sender of the proposal, the leader of that view, is not on disk, and this server's id stands in its place.
         # That does no harm: (view, seq) identifies a proposal, and no server looks at the sender of one that it holds:
-        # a vote goes to the leader of the proposal's view (Departure 56).
+        # a vote goes to the leader of the proposal's view (Departure 55).
         data.apply_proposal(Proposal(me, accepted.view, accepted.seq, accepted.batch))
     data.ordering.global_history.ensure(accepted.seq).on_disk = accepted.batch

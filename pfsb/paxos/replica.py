@@ -222,7 +222,7 @@ class Replica:
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
-        # The leader tells what it orders (Departure 56).
+        # The leader tells what it orders (Departure 55).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell
         self.turn.due_messages = self.telling.take_due

@@ -1,4 +1,4 @@
-"""Departure 56: in a cluster of five servers or more, the leader counts the votes and tells what is ordered.
+"""Departure 55: in a cluster of five servers or more, the leader counts the votes and tells what is ordered.
 
 Figure 10, Block B sends each ACCEPT to all servers, which takes about N² messages for each proposal. Section 4.4 of the
 paper names the variant used here: an ACCEPT goes to the leader alone, and the leader tells by ORDERED which slots a

@@ -9,7 +9,7 @@ the gate after the vote's record. If the server crashes before that, no other se
 anything of the turn, so the turn has not happened.
 
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
-ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 56). The leader's PROPOSAL is no vote
+ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 55). The leader's PROPOSAL is no vote
 (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
 sequence number. ORDERED and PROPOSAL wait for what is noted about the senders of votes (`hold_early`).
 

@@ -24,7 +24,7 @@ class NormalCase(ScenarioTestCase):
         self.assertEqual(sorted(votes), [(i, None) for i in cluster.ids])
 
     def test_leader_of_five_tells_what_is_ordered(self) -> None:
-        """Section 4.4, Departure 56: all vote to the leader, which tells the others what a majority has accepted."""
+        """Section 4.4, Departure 55: all vote to the leader, which tells the others what a majority has accepted."""
         cluster = self.begin(5)
         self.sent.clear()
         cluster.submit(3, "a", 1)

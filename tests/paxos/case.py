@@ -191,7 +191,7 @@ class ReplicaTestCase(SynchronousTestCase):
     position_at_start = 0
     """Number of groups on disk after the start."""
     leader_tells = False
-    """Whether the leader tells what is ordered (Departure 56), as it does among five servers. If not, these five vote
+    """Whether the leader tells what is ordered (Departure 55), as it does among five servers. If not, these five vote
     as three or four servers do, with more of them for a test to name."""
     introduced = True
     """Whether the other servers have this server's identity on disk."""

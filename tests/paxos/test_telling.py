@@ -1,4 +1,4 @@
-"""Departure 56: among five servers, votes go to the leader, which tells what is ordered."""
+"""Departure 55: among five servers, votes go to the leader, which tells what is ordered."""
 
 from __future__ import annotations
 

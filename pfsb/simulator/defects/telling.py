@@ -1,4 +1,4 @@
-"""Defects of a leader that tells what is ordered, and of followers that are told (Departure 56)."""
+"""Defects of a leader that tells what is ordered, and of followers that are told (Departure 55)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _connect(process: Any) -> None:
 Order = Callable[[int, Slot], None]
 
 
-@DEFECTS.add("told-before-disk", "Departure 56", "the leader tells what is ordered before its own vote is on disk")
+@DEFECTS.add("told-before-disk", "Departure 55", "the leader tells what is ordered before its own vote is on disk")
 def _told_before_disk(process: Any) -> None:
     @instead_of(process.replica.telling, "tell")
     def broken(tell: Callable[[Proposal, Slot], None], held: Proposal, slot: Slot) -> None:
@@ -35,7 +35,7 @@ def _told_before_disk(process: Any) -> None:
 
 @DEFECTS.add(
     "told-with-unwritten-vote",
-    "Departure 56",
+    "Departure 55",
     "a leader's own vote that is not on disk counts as one of the majority for which the leader's disk is not needed",
 )
 def _told_with_unwritten_vote(process: Any) -> None:
@@ -45,14 +45,14 @@ def _told_with_unwritten_vote(process: Any) -> None:
 
 
 @DEFECTS.add(
-    "told-with-own-disk-only", "Departure 56", "votes that come when a slot is ordered do not replace the leader's own"
+    "told-with-own-disk-only", "Departure 55", "votes that come when a slot is ordered do not replace the leader's own"
 )
 def _told_with_own_disk_only(process: Any) -> None:
     process.replica.telling.count_late = lambda *_: False
 
 
 @DEFECTS.add(
-    "told-after-all-writes", "Departure 56", "the leader tells nothing while a later write than that of its vote runs"
+    "told-after-all-writes", "Departure 55", "the leader tells nothing while a later write than that of its vote runs"
 )
 def _told_after_all_writes(process: Any) -> None:
     @instead_of(process.replica.turn, "due_messages")
@@ -74,21 +74,21 @@ def _told_before_incarnation(process: Any) -> None:
 
 @DEFECTS.add(
     "told-slot-not-missed",
-    "Departure 56",
+    "Departure 55",
     "a told slot whose PROPOSAL is lost is not asked of the leader",
 )
 def _told_slot_not_missed(process: Any) -> None:
     process.replica.telling.on_missing = process.replica.reconciliation.catch_up_to
 
 
-@DEFECTS.add("told-never", "Departure 56", "the leader of five servers tells nobody what is ordered")
+@DEFECTS.add("told-never", "Departure 55", "the leader of five servers tells nobody what is ordered")
 def _told_never(process: Any) -> None:
     override(process.replica.telling, "tell", lambda _: do_nothing)
     _connect(process)
 
 
 @DEFECTS.add(
-    "told-without-proposal", "Departure 56", "a slot that is told is ordered as a no-op if its PROPOSAL is late"
+    "told-without-proposal", "Departure 55", "a slot that is told is ordered as a no-op if its PROPOSAL is late"
 )
 def _told_without_proposal(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
@@ -100,7 +100,7 @@ def _told_without_proposal(process: Any) -> None:
         order(seq, slot)
 
 
-@DEFECTS.add("told-of-another-view", "Departure 56", "what is told counts for a proposal that is held of another view")
+@DEFECTS.add("told-of-another-view", "Departure 55", "what is told counts for a proposal that is held of another view")
 def _told_of_another_view(process: Any) -> None:
     @instead_of(process.replica.ordering, "order_if_told")
     def broken(order: Order, seq: int, slot: Slot) -> None:
@@ -111,7 +111,7 @@ def _told_of_another_view(process: Any) -> None:
 
 @DEFECTS.add(
     "told-digest-ignored",
-    "Departure 56",
+    "Departure 55",
     "what is told counts for whatever batch is held in that view; at one server a bit flips in every tenth PROPOSAL",
 )
 def _told_digest_ignored(process: Any) -> None:
@@ -125,7 +125,7 @@ def _told_digest_ignored(process: Any) -> None:
         order(seq, slot)
 
 
-@DEFECTS.add("told-by-anybody", "Departure 56", "an ORDERED counts, also if its sender does not lead its view")
+@DEFECTS.add("told-by-anybody", "Departure 55", "an ORDERED counts, also if its sender does not lead its view")
 def _told_by_anybody(process: Any) -> None:
     replica = process.replica
 
@@ -137,7 +137,7 @@ def _told_by_anybody(process: Any) -> None:
         return dispatch(message, *told)
 
 
-@DEFECTS.add("told-of-a-view-that-is-over", "Departure 56", "an ORDERED of an old view counts in a later one")
+@DEFECTS.add("told-of-a-view-that-is-over", "Departure 55", "an ORDERED of an old view counts in a later one")
 def _told_of_a_view_that_is_over(process: Any) -> None:
     replica = process.replica
 
@@ -158,7 +158,7 @@ class _ForgetsWhatIsTold(DataStructures):
             super().apply_ordered(view, slot, digest)
 
 
-@DEFECTS.add("told-too-early", "Departure 56", "what is told of a slot before its PROPOSAL comes is forgotten")
+@DEFECTS.add("told-too-early", "Departure 55", "what is told of a slot before its PROPOSAL comes is forgotten")
 def _told_too_early(process: Any) -> None:
     become(process.replica.data, _ForgetsWhatIsTold)
 
@@ -178,7 +178,7 @@ def _told_of_far_views(process: Any) -> None:
 
 @DEFECTS.add(
     "restarted-votes-for-nobody",
-    "Departure 56",
+    "Departure 55",
     "a follower that was started again sends no votes for the proposals that were on its disk",
 )
 def _restarted_votes_for_nobody(process: Any) -> None:

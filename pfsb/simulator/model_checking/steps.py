@@ -152,7 +152,7 @@ def in_words(message: Message) -> str:
         case Accept():
             return f"ACCEPT of view {message.view} for slot {', '.join(map(str, message.seqs))}"
         case Ordered():
-            raise AssertionError("in the explored cluster the leader does not tell what is ordered (Departure 56)")
+            raise AssertionError("in the explored cluster the leader does not tell what is ordered (Departure 55)")
         case GloballyOrderedUpdate():
             return f"GLOBALLY_ORDERED_UPDATE at slot {message.seq}: {_contents(message.batch)}"
         case Alive():

@@ -1,4 +1,4 @@
-"""Schedules around ORDERED, by which the leader of five servers or more tells what is ordered (Departure 56)."""
+"""Schedules around ORDERED, by which the leader of five servers or more tells what is ordered (Departure 55)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAR_VIEWS: Final = 1_000
 
 
 def ordered_is_lost(seed: int, patch: Plant | None) -> None:
-    """Departure 56: a server that an ORDERED does not reach has the slot soon after, and no view changes."""
+    """Departure 55: a server that an ORDERED does not reach has the slot soon after, and no view changes."""
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -33,7 +33,7 @@ def ordered_is_lost(seed: int, patch: Plant | None) -> None:
 
 
 def ordered_overtakes(seed: int, patch: Plant | None) -> None:
-    """Departure 56: an ORDERED that overtakes its PROPOSAL counts, also if the leader of a far view tells otherwise."""
+    """Departure 55: an ORDERED that overtakes its PROPOSAL counts, also if the leader of a far view tells otherwise."""
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -53,7 +53,7 @@ def ordered_overtakes(seed: int, patch: Plant | None) -> None:
 
 
 def untrue_orders(seed: int, patch: Plant | None) -> None:
-    """Departure 56: an ORDERED with another digest, of a server that does not lead or of an old view orders nothing."""
+    """Departure 55: an ORDERED with another digest, of a server that does not lead or of an old view orders nothing."""
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -81,7 +81,7 @@ def untrue_orders(seed: int, patch: Plant | None) -> None:
 
 
 def restarted_follower_votes(seed: int, patch: Plant | None) -> None:
-    """Departure 56: a follower whose vote was lost votes again after its restart, and no view changes.
+    """Departure 55: a follower whose vote was lost votes again after its restart, and no view changes.
 
     Two of five servers are down, so that nothing is ordered without that vote.
     """
@@ -103,7 +103,7 @@ def restarted_follower_votes(seed: int, patch: Plant | None) -> None:
 
 
 def leader_has_slow_disk(seed: int, patch: Plant | None) -> None:
-    """Departure 56: a leader whose disk takes seconds for a write slows no clients of other servers, and leads on.
+    """Departure 55: a leader whose disk takes seconds for a write slows no clients of other servers, and leads on.
 
     The disk becomes slow when a vote of each other server has counted, since the first one needs a write at the leader
     (Departure 54).
@@ -131,7 +131,7 @@ def leader_has_slow_disk(seed: int, patch: Plant | None) -> None:
 
 
 def told_with_own_vote(seed: int, patch: Plant | None) -> None:
-    """Departure 56: an ORDERED that waits for the leader's own vote leaves with it, before a later, slow write ends."""
+    """Departure 55: an ORDERED that waits for the leader's own vote leaves with it, before a later, slow write ends."""
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster
     cluster.run_until(cluster.has_leader)
@@ -150,7 +150,7 @@ def told_with_own_vote(seed: int, patch: Plant | None) -> None:
 
 
 def told_slot_is_asked_for(seed: int, patch: Plant | None) -> None:
-    """Departure 56: a server that hears that a slot is ordered, and has not got its PROPOSAL, asks for the slot soon.
+    """Departure 55: a server that hears that a slot is ordered, and has not got its PROPOSAL, asks for the slot soon.
 
     No ALIVE tells the server that another one has the slot.
     """

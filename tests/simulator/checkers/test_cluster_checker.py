@@ -196,32 +196,32 @@ class DurabilityCheckTests(SynchronousTestCase):
         self.checks.sent(server_id, None, [Accept(server_id, view, (1,), BATCH_A.digest)])
 
     def test_ordered_before_the_leaders_own_vote_is_on_disk_is_found(self) -> None:
-        """Departure 56: the leader's own vote is one of the majority, if the others are none without it."""
+        """Departure 55: the leader's own vote is one of the majority, if the others are none without it."""
         self.votes(1, 1)
         self.assertIn("1 disks hold what server 0 tells", self.told_by(0, 1, BATCH_A))
         self.disks[0].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.checks.sent(0, None, [Ordered(0, 1, (1,), BATCH_A.digest)])
 
     def test_majority_without_the_leader_is_enough(self) -> None:
-        """Departure 56: then nothing rests on the leader's own disk."""
+        """Departure 55: then nothing rests on the leader's own disk."""
         self.votes(1, 1)
         self.votes(2, 1)
         self.checks.sent(0, None, [Ordered(0, 1, (1,), BATCH_A.digest)])
 
     def test_ordered_without_the_votes_of_others_is_found(self) -> None:
-        """Departure 56: a disk that holds the batch is no vote, as long as its server has sent none."""
+        """Departure 55: a disk that holds the batch is no vote, as long as its server has sent none."""
         for server_id in (0, 1, 2):
             self.disks[server_id].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.assertIn("1 disks hold what server 0 tells", self.told_by(0, 1, BATCH_A))
 
     def test_ordered_of_another_batch_is_found(self) -> None:
-        """Departures 39 and 56: a follower believes it, and holds only its own disk."""
+        """Departures 39 and 55: a follower believes it, and holds only its own disk."""
         self.votes(1, 1)
         self.disks[0].contents.apply(ProposalRecord(1, 1, BATCH_A))
         self.assertIn("0 disks hold what server 0 tells", self.told_by(0, 1, BATCH_B))
 
     def test_vote_of_an_old_view_is_not_the_leaders_vote(self) -> None:
-        """Departure 56: after a crash the leader would report the old view for this slot."""
+        """Departure 55: after a crash the leader would report the old view for this slot."""
         for disk in self.disks.values():
             disk.contents.apply(ViewRecord(3, 3))
         self.checks.sent(2, None, [Proposal(2, 3, 1, BATCH_A)])
@@ -232,7 +232,7 @@ class DurabilityCheckTests(SynchronousTestCase):
         self.checks.sent(2, None, [Ordered(2, 3, (1,), BATCH_A.digest)])
 
     def test_ordered_of_what_nobody_proposed_is_found(self) -> None:
-        """Departure 56: the votes that it stands for would be for nothing."""
+        """Departure 55: the votes that it stands for would be for nothing."""
         message = Ordered(0, 1, (2,), BATCH_A.digest)
         text = str(self.assertRaises(Violation, self.checks.sent, 0, None, [message]))
         self.assertIn("tells of what nobody proposed", text)
