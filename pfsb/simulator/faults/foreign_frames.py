@@ -64,8 +64,10 @@ def _nothing() -> None:
 
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
+    """A frame that names the present start of the server `sender`: one of another start would be refused for that."""
     us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.ids))
-    return FrameCodec(us, identity, 1_000).seal([encode_any(message) for message in messages])[0]
+    start = cluster.disk(sender).start_number
+    return FrameCodec(us, identity, start).seal([encode_any(message) for message in messages])[0]
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:
