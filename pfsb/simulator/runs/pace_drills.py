@@ -242,7 +242,8 @@ class PaceDrills:
         load.finish(PATIENCE_SECONDS)
 
     def settle_pace(self) -> None:
-        """Let the cluster order updates until its timers and waits are those of quick disks and whole links."""
+        """Let the cluster order updates until its timers and waits are those of quick disks and whole links, and a vote
+        of each server has counted at the leader. The first one that counts costs a write (Departure 54)."""
         load = self._load(f"settle-{self.cluster.now:g}", len(self.cluster.ids))
         until = self.cluster.now + PATIENCE_SECONDS
         while not self._is_settled():
@@ -255,6 +256,8 @@ class PaceDrills:
         if leader is None:
             return False
         views = {self.cluster.replica(i).data.views.last_attempted for i in self.cluster.ids}
+        if any(peer.voted_in != peer.start for peer in self.cluster.replica(leader).peers.by_id.values()):
+            return False
         replicas = [self.cluster.replica(i) for i in self.cluster.ids]
         return len(views) == 1 and all(
             replica.progress_timer.seconds == settings.progress_seconds
