@@ -18,6 +18,7 @@ from attrs import define, field, frozen
 from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import State
 from pfsb.paxos.reconciliation import LAZY_VOTES_PATIENCE
+from pfsb.sessions.bundler import BundlePart
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.simulator.checkers.session_checker import ROUNDING_MS
 from pfsb.simulator.checkers.violation import Violation
@@ -125,6 +126,9 @@ class DrillRequest:
     server_id: int
     _local_clients: LocalClients
     _result: Result | None = None
+    _held: tuple[BundlePart, ...] = ()
+    """The parts of the own session's outstanding bundle when the answer came: the update is one of them, or waits for
+    them, if it was refused and may still run."""
 
     def ask(self) -> None:
         self._local_clients.submission.submit_operation(("EXPIRE", "nobody", 0), self._told)
@@ -134,12 +138,17 @@ class DrillRequest:
         """Whether the update has run.
 
         After a refusal such as UNAVAILABLE the update may run later, and no further answer tells so. Then the update
-        counts as run when the server has nothing under way for its clients.
+        counts as run when nothing is outstanding any more that was outstanding at the refusal. What the server's own
+        session has submitted since, such as EXPIRE for other sessions, does not count.
         """
-        return isinstance(self._result, Done) or (isinstance(self._result, Refused) and self._local_clients.idle)
+        if isinstance(self._result, Refused):
+            outstanding = self._local_clients.submission.own_bundler.outstanding
+            return not any(part is held for part in outstanding for held in self._held)
+        return isinstance(self._result, Done)
 
     def _told(self, result: Result) -> None:
         self._result = result
+        self._held = tuple(self._local_clients.submission.own_bundler.outstanding)
 
 
 @frozen
