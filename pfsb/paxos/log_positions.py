@@ -178,7 +178,7 @@ class LogPositionHandler(Handler):
         if self._turn.trouble is None:
             for record in self.due_records():
                 self._turn.append(record)
-            self._turn.hold_early()
+            self._turn.hold_ordered()
 
     def write_first_vote(self, server_id: int, position: int) -> None:
         """Departure 54: force to this server's disk the log position `position` of server `server_id`, since a vote

@@ -459,6 +459,7 @@ class Replica:
                     line = INVALID
                 if line is None and self.prepare.on_prepare_ok(message):
                     self.peers.believe(message.server_id, position)
+                    self.turn.hold_proposals()
             case GloballyOrderedUpdate():
                 if self.validity.of_batch(message.seq, message.batch):
                     self.ordering.on_globally_ordered_update(message)

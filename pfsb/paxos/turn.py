@@ -11,7 +11,8 @@ anything of the turn, so the turn has not happened.
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
 ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 55). The leader's PROPOSAL is no vote
 (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
-sequence number. ORDERED and PROPOSAL wait for what is noted about the senders of votes (`hold_early`).
+sequence number. What is noted about the sender of a vote must be on disk, too, before an ORDERED leaves that rests on
+the vote (`hold_ordered`), or a PROPOSAL that rests on the promise (`hold_proposals`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -31,7 +32,7 @@ from twisted.python.failure import Failure
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer
-from pfsb.paxos.messages import Alive, Message, NamedBatches, Proposal
+from pfsb.paxos.messages import Message, NamedBatches, Ordered, Proposal
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.records import Record
 
@@ -137,12 +138,15 @@ class Turn:
         without a forced one."""
         self.due_messages: Callable[[], Sequence[Message]] = tuple
         """Function that returns messages to all other servers that have waited for a write which has ended now, and not
-        for those that were asked for since (`TellingHandler`). Called when a write has ended, unless `hold_early` keeps
-        messages back."""
+        for those that were asked for since (`TellingHandler`). Called when a write has ended, unless `hold_ordered`
+        keeps messages back."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
-        self._held_until = 0
-        """Number of `sync` calls whose records must be on disk before more than ALIVE leaves early (`hold_early`)."""
+        self._ordered_held_until = 0
+        """Number of `sync` calls whose records must be on disk before an ORDERED leaves early (`hold_ordered`)."""
+        self._proposals_held_until = 0
+        """Number of `sync` calls whose records must be on disk before a PROPOSAL leaves early (`hold_proposals`); never
+        more than holds an ORDERED."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -158,13 +162,20 @@ class Turn:
         else:
             self._must_sync = True
 
-    def hold_early(self) -> None:
-        """Let nothing but ALIVE leave early, of this turn or a later one, until all records forced so far are on disk.
+    def hold_ordered(self) -> None:
+        """Let no ORDERED leave early, of this turn or a later one, until all records forced so far are on disk.
 
-        A PROPOSAL rests on promises, and an ORDERED on votes, and so both rest on what was noted about the senders
-        (Departure 54).
+        Called when something is noted about the sender of a vote, since an ORDERED rests on votes (Departure 54).
         """
-        self._held_until = self._position + self._must_sync
+        self._ordered_held_until = self._position + self._must_sync
+
+    def hold_proposals(self) -> None:
+        """Let no PROPOSAL leave early, of this turn or a later one, until the records are on disk that hold ORDEREDs.
+
+        Called when a promise counts, since a PROPOSAL rests on promises, and so on what was noted about their senders
+        (Departure 54). It rests on no other vote.
+        """
+        self._proposals_held_until = self._ordered_held_until
 
     def send(self, message: Message, to: int | None = None) -> None:
         """Send to server `to`, or to all other servers if None, when all records forced up to this turn are on disk."""
@@ -323,7 +334,8 @@ class Turn:
         if behind or len(self._behind_the_gate) > 1:
             self._position -= behind
             self.durable_position = 0
-            self._held_until = max(0, self._held_until - behind)
+            self._ordered_held_until = max(0, self._ordered_held_until - behind)
+            self._proposals_held_until = max(0, self._proposals_held_until - behind)
             gate: dict[int, Outbox] = {}
             for position, outbox in self._behind_the_gate:
                 gate.setdefault(position - behind, Outbox()).extend(outbox)
@@ -333,8 +345,8 @@ class Turn:
     def _close(self) -> None:
         if self._early:
             early, self._early = self._early, []
-            if self._held_until > self.durable_position:
-                early = self._only_alive(early)
+            if self._ordered_held_until > self.durable_position:
+                early = self._hold_back(early)
             self._dispatch(early)
         if self._must_sync:
             self._must_sync = False
@@ -350,10 +362,12 @@ class Turn:
             self._behind_the_gate.append((self._position, outbox))
             self._release()
 
-    def _only_alive(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
-        """The ALIVEs in `early`; the other messages are put into the outbox of this turn instead."""
-        self._outbox.messages[:0] = [each for each in early if not isinstance(each[0], Alive)]
-        return [each for each in early if isinstance(each[0], Alive)]
+    def _hold_back(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
+        """Put the messages in `early` that rest on a note which is not on disk into the outbox of this turn instead.
+        Returns the others."""
+        held = Ordered if self._proposals_held_until <= self.durable_position else (Ordered, Proposal)
+        self._outbox.messages[:0] = [each for each in early if isinstance(each[0], held)]
+        return [each for each in early if not isinstance(each[0], held)]
 
     def _sync(self) -> None:
         self._lazy_waits = False
@@ -374,7 +388,7 @@ class Turn:
         self.durable = durable
         if self._tracer is not None:
             self._tracer.trace("sync", view=durable.last_installed, aru=durable.local_aru)
-        if self._held_until <= self.durable_position:
+        if self._ordered_held_until <= self.durable_position:
             due = self.due_messages()
             if due:
                 self._dispatch([(message, None) for message in due])

@@ -166,13 +166,15 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 1))
 
     def test_proposal_and_ordered_wait_for_what_is_noted_about_voters(self) -> None:
-        """Departure 54: they rest on promises and votes. An ALIVE does not, and later messages need not wait."""
+        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and what is sent after the note is on
+        disk need not wait."""
         self.turn.durable.last_installed = self.data.views.last_installed = 1
 
         def event() -> None:
             self.turn.send_proposal_early(proposal(2, 1, 1))
             self.turn.append(PeerRecord(3, identity_of(3), 4, 5))
-            self.turn.hold_early()
+            self.turn.hold_ordered()
+            self.turn.hold_proposals()
             self.turn.send_early(alive(2, 1))
             self.turn.send(accept(2, 1, 1))
 
@@ -186,6 +188,24 @@ class EarlyTests(TurnTestCase):
         self.say(accept(2, 1, 2), FORCED)
         self.turn.run(self.turn.send_proposal_early, proposal(2, 1, 3))
         self.assertLeft(*sent, proposal(2, 1, 3))
+
+    def test_proposal_waits_for_no_note_about_the_sender_of_another_vote(self) -> None:
+        """Departure 54: it rests on promises alone. Slow disks would otherwise cost a view at the first ACCEPT."""
+        self.turn.durable.last_installed = self.data.views.last_installed = 1
+        ordered = Ordered(2, 1, (1,), batch().digest)
+
+        def event() -> None:
+            self.turn.append(PeerRecord(3, identity_of(3), 4, 5))
+            self.turn.hold_ordered()
+            self.turn.send_early(ordered)
+            self.turn.send_proposal_early(proposal(2, 1, 2))
+
+        self.turn.run(event)
+        self.assertLeft(proposal(2, 1, 2))
+        self.turn.run(self.turn.send_proposal_early, proposal(2, 1, 3))
+        self.assertLeft(proposal(2, 1, 2), proposal(2, 1, 3))
+        self.storage.finish_sync()
+        self.assertLeft(proposal(2, 1, 2), proposal(2, 1, 3), ordered)
 
 
 class LazyTests(TurnTestCase):

@@ -459,7 +459,7 @@ def _first_vote_not_noted(process: Any) -> None:
 
 @DEFECTS.add("proposals-not-held", "Departure 54", "a PROPOSAL leaves before what is known of those who promised")
 def _proposals_not_held(process: Any) -> None:
-    override(process.replica.turn, "hold_early", lambda _: do_nothing)
+    override(process.replica.turn, "hold_proposals", lambda _: do_nothing)
 
 
 @DEFECTS.add("dropped-vote-believed", "Departure 54", "a vote that is not stored makes its log position known")

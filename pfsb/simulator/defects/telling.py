@@ -66,10 +66,10 @@ def _told_after_all_writes(process: Any) -> None:
     "the leader tells what rests on a later incarnation of another server before that is noted on disk",
 )
 def _told_before_incarnation(process: Any) -> None:
-    @instead_of(process.replica.turn, "hold_early")
-    def broken(hold_early: Callable[[], None]) -> None:
+    @instead_of(process.replica.turn, "hold_ordered")
+    def broken(hold_ordered: Callable[[], None]) -> None:
         if process.replica.data.server.state is not State.REG_LEADER:
-            hold_early()
+            hold_ordered()
 
 
 @DEFECTS.add(

@@ -23,24 +23,6 @@ def drills(seed: int, servers: int = 3, patch: Callable[[Any], None] | None = No
     return PaceDrills(cluster, random.Random(seed), Marks())
 
 
-def used_drills(seed: int, servers: int) -> PaceDrills:
-    """Drills of a cluster whose leader has noted the first vote of each server.
-
-    The write of such a note holds PROPOSALs back, once for each start of a server (Departure 54). If disks become slow
-    just then, that write is a slow one.
-    """
-    found = drills(seed, servers)
-    cluster = found.cluster
-    leader = cluster.required_leader()
-    peers = [cluster.replica(leader).peers.by_id[i] for i in cluster.ids if i != leader]
-    for number in range(1, 100):
-        cluster.submit(leader, "first", number)
-        cluster.run(0.1)
-        if all(peer.voted_in == peer.start for peer in peers):
-            return found
-    raise AssertionError("not each server has cast a vote that counts")
-
-
 def defect(name: str) -> Callable[[Any], None]:
     return DEFECTS[name].apply
 
@@ -51,8 +33,10 @@ class MeasureTests(SynchronousTestCase):
         """Syncs of 0.6, 1.2 and 5 s: one view, nearly the rate of the disks, under three copies of an update."""
         for sync in SYNCS:
             self.patch(pace_drills, "SYNCS", (sync,))
-            for servers in (3, 5):
-                used_drills(1, servers).slow_disks()
+            drills(1, 3).slow_disks()
+            found = drills(1, 5)
+            found.settle_pace()
+            found.slow_disks()
 
     def test_lossy_links_cost_milliseconds(self) -> None:
         """30 % of all frames are lost; with fixed times of repetition a cluster executed 15 to 30 updates a second."""
@@ -70,7 +54,9 @@ class MeasureTests(SynchronousTestCase):
         """Departure 48: also by the votes of a server that stood still for 40 s."""
         for seed in range(3):
             for servers in (3, 5):
-                used_drills(seed, servers).death_after_a_pause()
+                found = drills(seed, servers)
+                found.settle_pace()
+                found.death_after_a_pause()
 
     def test_links_that_are_slow_one_way_cost_few_copies(self) -> None:
         """Departure 49: the leader's frames take 0.3 s, and those of the others a millisecond."""
