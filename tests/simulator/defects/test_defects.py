@@ -62,6 +62,7 @@ NOT_SHOWN_BY_CHANCE = {
     "editions-mixed",
     "empty-reply-doubted",
     "far-position-believed",
+    "fenced-connection-told",
     "first-frame-binds",
     "incarnations-not-forced",
     "keyed-copy-unanswered",
