@@ -186,8 +186,9 @@ class ProcessTests(SynchronousTestCase):
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as comparison:
             assert comparison.stdout is not None
             pids = [int(word) for word in comparison.stdout.readline().split()]
-            # setpriv asks for the signal at the parent's death, and then becomes the server.
-            wait_for("the servers", lambda: all(command_of(pid) != "setpriv" for pid in pids), 10)
+            # Each begins as a copy of the comparison, and becomes setpriv, which asks for the signal at the parent's
+            # death, then the shell, then the server.
+            wait_for("the servers", lambda: all(command_of(pid) == "sleep" for pid in pids), 10)
             comparison.kill()
         self.assertEqual(len(pids), 2)
         wait_for("the end of the servers", lambda: all(map(has_ended, pids)), 10)
