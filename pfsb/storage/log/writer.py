@@ -81,10 +81,10 @@ class LogWriter:
     def append(self, content: Content) -> None:
         """Write a group; it is on disk when this method returns.
 
-        After `NoRoom` the group counts as not written, and the call may be repeated, with the same content. The
-        repeated group goes to the same place, and not into the next segment: bytes that the refused one has left would
-        look like damage before acknowledged groups. After OSError it is not known what is on disk: nothing more may be
-        written.
+        Raises `NoRoom`: then the group is not in the log, though bytes of it may be in the file, and the call may be
+        repeated, with the same content. Such a group stays in its segment: in the next one it would leave bytes behind
+        that look like damage before acknowledged groups. After OSError it is not known what is on disk: nothing more
+        may be written.
         """
         log = self.log
         group, content = self._sealed(content)
