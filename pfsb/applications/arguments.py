@@ -39,6 +39,7 @@ without end."""
 _SIZED = (str, bytes)
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _INTEGER_IN_BYTES = re.compile(rb"-?[0-9]{1,19}")
+_WRITTEN_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,20})?")
 
 
@@ -46,6 +47,22 @@ class Quoted(str):
     """An argument that was written as a JSON string literal, or came as data: it is never an option and never `nil`."""
 
     __slots__ = ()
+
+
+class Data(Quoted):
+    """An argument that a client has sent as bytes, which need not be UTF-8: a key or a value.
+
+    As a text it is what `decoded` makes of the bytes, for sentences to people. Keys and values are taken from `data`.
+    """
+
+    __slots__ = ("data",)
+
+    data: bytes
+
+    def __new__(cls, data: bytes) -> Data:
+        argument = super().__new__(cls, decoded(data))
+        argument.data = data
+        return argument
 
 
 class Arguments:
@@ -72,15 +89,14 @@ class Arguments:
 
     def key(self, word: str, what: str = "key") -> str:
         """A key or the name of a lock, as text. Raises `BadRequest`, which calls the text `what`, if it is empty, has
-        more than `key_bytes_max` bytes, or is refused by `utf8`."""
-        self.key_bytes(word, what)
-        return str(word)
+        more than `key_bytes_max` bytes, or is refused by `text`."""
+        self._refuse_empty(word, what)
+        return self.text(word, what, key_bytes_max)
 
     def key_bytes(self, word: str, what: str = "key") -> bytes:
-        """A key as bytes of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is empty, has more than
-        `key_bytes_max` bytes, or is refused by `utf8`."""
-        if not word:
-            raise self.refused(f"a {what} cannot be empty")
+        """A key as bytes: those of `Data`, or those of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is
+        empty, has more than `key_bytes_max` bytes, or is refused by `utf8`."""
+        self._refuse_empty(word, what)
         return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
@@ -89,22 +105,34 @@ class Arguments:
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
         """The text `word`, of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading.
-        Raises `BadRequest`, which calls the text `what`, as `utf8` does."""
+        Raises `BadRequest`, which calls the text `what`, as `utf8` does, and for `Data` that is not UTF-8."""
+        if isinstance(word, Data):
+            try:
+                word = word.data.decode()
+            except UnicodeDecodeError as error:
+                raise self.refused(f"the {what} is a text, and byte {error.start + 1} of it is not UTF-8") from None
         self.utf8(word, what, bytes_max)
         return str(word)
 
     def utf8(self, word: str, what: str, bytes_max: int = value_bytes_max) -> bytes:
-        """The text `word` as bytes of UTF-8: so keys and values are ordered and kept. Raises `BadRequest`, which calls
-        the text `what`, if it has more than `bytes_max` bytes, a NUL or half a surrogate pair."""
+        """The bytes of an argument, as keys and values are ordered and kept: any bytes of `Data`, or a text as UTF-8.
+
+        Raises `BadRequest`, which calls the argument `what`, if it has more than `bytes_max` bytes, and for a text with
+        a NUL or half a surrogate pair.
+        """
         try:
-            data = word.encode()
+            data = word.data if isinstance(word, Data) else word.encode()
         except UnicodeEncodeError as error:
             raise self.refused(f"the {what} has half a surrogate pair at character {error.start + 1}") from None
         if len(data) > bytes_max:
             raise self.refused(f"the {what} has {len(data)} bytes, {bytes_max} are allowed", "TOOLARGE")
-        if "\0" in word:
+        if "\0" in word and not isinstance(word, Data):
             raise self.refused(f"the {what} has a NUL at character {word.index(chr(0)) + 1}")
         return data
+
+    def _refuse_empty(self, word: str, what: str) -> None:
+        if not word:
+            raise self.refused(f"a {what} cannot be empty")
 
     def integer(self, word: str, what: str) -> int:
         """The signed 64-bit integer that `word` is in decimal digits. Errors call it `what`."""
@@ -194,6 +222,18 @@ def parse_integer(text: str | bytes) -> int | None:
     if found is None:
         return None
     number = int(text)
+    return number if integer_min <= number <= integer_max else None
+
+
+def integer_in(data: bytes) -> int | None:
+    """The signed 64-bit integer that a value is; None if it is none.
+
+    As in Redis, an integer has one form only: no leading zeros, no sign but a minus, and no minus before 0. So a value
+    that INCR takes is one that INCR could have written.
+    """
+    if _WRITTEN_INTEGER.fullmatch(data) is None:
+        return None
+    number = int(data)
     return number if integer_min <= number <= integer_max else None
 
 

@@ -22,11 +22,11 @@ from pfsb.applications.arguments import (
     Quoted,
     bounded_rows,
     decoded,
+    integer_in,
     integer_max,
     integer_min,
     key_bytes_max,
     paged_rows,
-    parse_integer,
     quoted,
     refuse_other_format,
     rows_max,
@@ -234,7 +234,7 @@ class KeyValue(Application):
     def _incr(self, command: Command, context: IContext) -> Result:
         _, key, step = command
         old = self._value(key, b"0")
-        number = parse_integer(old)
+        number = integer_in(old)
         if number is None:
             return Refused("CONFLICT", f"key {quoted(key)} is {quoted(old)}, which is no integer of 64 bits")
         if not integer_min <= number + step <= integer_max:

@@ -9,8 +9,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from pfsb.applications.arguments import (
+    Data,
     Quoted,
+    absent,
     as_text,
+    integer_in,
     key_bytes_max,
     parse_integer,
     quoted,
@@ -202,6 +205,38 @@ class ArgumentsTest(SynchronousTestCase):
             self.assertIsNone(parse_integer(text.encode()), text)
         self.assertEqual(parse_integer(b"-9223372036854775808"), -(2**63))
         self.assertIsNone(parse_integer(b"\xff1"))
+
+    def test_integer_in_a_value_has_one_form(self) -> None:
+        """INCR counts on from values that it could have written."""
+        for number in (0, 1, -1, 10, -(2**63), 2**63 - 1):
+            self.assertEqual(integer_in(b"%d" % number), number)
+        for data in (
+            b"",
+            b"-",
+            b"01",
+            b"-0",
+            b"-01",
+            b"00",
+            b"+1",
+            b" 1",
+            b"1\n",
+            b"\xff1",
+            b"%d" % 2**63,
+            b"9" * 9_999,
+        ):
+            self.assertIsNone(integer_in(data), data)
+
+    def test_data_is_any_bytes_where_bytes_are_kept_and_text_elsewhere(self) -> None:
+        data = b"\xff\0"
+        self.assertEqual(KeyValue().check(("PUT", Data(data), Data(data))), ("PUT", data, data))
+        self.assertEqual(KeyValue().check(("CAS", "k", Data(b"nil"), Data(b"v"))), ("CAS", b"k", 1, b"nil", b"v"))
+        self.assertEqual(KeyValue().check(("RANGE", Data(b"limit=1"), Data(b""))), ("RANGE", b"limit=1", b"", absent))
+        self.assertEqual(refusal(KeyValue(), "PUT", "k", Data(b"\xff" * (value_bytes_max + 1))).code, "TOOLARGE")
+        self.assertIn("cannot be empty", str(refusal(KeyValue(), "GET", Data(b""))))
+        self.assertEqual(Chat().check(("SAY", Data("é".encode()))), ("SAY", "é"))
+        self.assertIn("byte 2 of it is not UTF-8", str(refusal(Chat(), "SAY", Data(b"a\xff"))))
+        self.assertIn("has a NUL", str(refusal(Chat(), "SAY", Data(b"a\0"))))
+        self.assertIn("not UTF-8", str(refusal(Lock(), "LOCK", Data(b"\xff"))))
 
     def test_quoting_within_a_sentence_is_one_short_printable_line(self) -> None:
         """An error is one line, whatever the key that it speaks of."""

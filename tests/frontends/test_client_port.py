@@ -116,7 +116,7 @@ class ClientPortTests(SynchronousTestCase):
         self.assertTrue(transport.disconnecting)
 
     def test_port_for_redis_alone_runs_no_lines(self) -> None:
-        for data in (b"PUT k v\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"PING\r\n"):
+        for data in (b"PUT k v\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n\r\n", b"GET k\r\n"):
             protocol, transport = RedisPortFactory(self.factory).buildProtocol(None), Transport()
             protocol.makeConnection(transport)
             protocol.dataReceived(data)
@@ -125,6 +125,14 @@ class ClientPortTests(SynchronousTestCase):
             self.assertTrue(transport.disconnecting)
             protocol.connectionLost()
         self.assertEqual(self.server.cluster.executed, [])
+
+    def test_port_for_redis_alone_answers_health_checks(self) -> None:
+        protocol, transport = RedisPortFactory(self.factory).buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"PING\r\nPING\r\n" + encoded(b"SET", b"k", b"v") + b"QUIT\r\n")
+        self.clock.advance(0)
+        self.assertEqual(transport.value(), b"+PONG\r\n+PONG\r\n+OK\r\n+OK\r\n")
+        self.assertTrue(transport.disconnecting)
 
     def test_port_for_redis_alone_counts_to_the_limit_of_the_client_port(self) -> None:
         for _ in range(2):

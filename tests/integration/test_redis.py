@@ -12,7 +12,9 @@ from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from pfsb.demo.processes import ProcessCluster
+from pfsb.simulator.fuzz.port_targets import resp_command
 from tests.integration.case import ClusterCase, reactor
+from tests.integration.redis_case import client_port, redis_port, servers_with_redis_ports
 
 T = TypeVar("T")
 
@@ -22,30 +24,32 @@ NO_TOOLS = "" if shutil.which("redis-cli") and shutil.which("redis-benchmark") e
 NO_LIBRARY = "" if importlib.util.find_spec("redis") else "redis-py is not installed; the extra dev has it"
 
 
-def port_of(cluster: ProcessCluster, server_id: int) -> str:
-    return cluster.address(server_id).shown.rpartition(":")[2]
-
-
 class RedisToolsTests(ClusterCase):
     if NO_TOOLS:
         skip = NO_TOOLS
 
     async def run_program(self, program: str, *arguments: str) -> str:
         """The output of a program, which must succeed."""
+        out, err, status = await self.run_to_its_end(program, *arguments)
+        self.assertEqual(status, 0, err)
+        return out
+
+    async def run_to_its_end(self, program: str, *arguments: str) -> tuple[str, str, int]:
+        """Output, errors and exit status of a program."""
         path = shutil.which(program)
         assert path is not None
         started = getProcessOutputAndValue(path, arguments, env=dict(os.environ), reactor=reactor)
         out, err, status = await started.addTimeout(PROGRAM_SECONDS, reactor)
-        self.assertEqual(status, 0, err)
-        said: str = out.decode()
-        return said
+        return out.decode(), err.decode(), status
 
     async def test_redis_cli_reads_at_one_server_what_it_wrote_at_another(self) -> None:
         """Any server serves redis-cli, in both versions of the protocol, and reports errors as Redis does."""
         cluster = await self.start_cluster(3)
 
         async def cli(server_id: int, *words: str) -> str:
-            return (await self.run_program("redis-cli", "-p", port_of(cluster, server_id), *words)).rstrip("\n")
+            return (await self.run_program("redis-cli", "-p", str(client_port(cluster, server_id)), *words)).rstrip(
+                "\n"
+            )
 
         self.assertEqual(await cli(0, "PING"), "PONG")
         self.assertEqual(await cli(0, "MSET", "colour", "bl\u00fc\n", "count", "41"), "OK")
@@ -59,9 +63,34 @@ class RedisToolsTests(ClusterCase):
         """The benchmark runs at a server that does not lead, as most do not."""
         cluster = await self.start_cluster(3)
         options = ("-t", "set,get", "-n", str(BENCHMARK_REQUESTS), "-P", "16", "--csv")
-        said = await self.run_program("redis-benchmark", "-p", port_of(cluster, 2), *options)
+        said = await self.run_program("redis-benchmark", "-p", str(client_port(cluster, 2)), *options)
         self.assertEqual([line.split(",")[0] for line in said.splitlines()], ['"test"', '"SET"', '"GET"'])
         await cluster.wait_equal()
+
+    async def test_redis_benchmark_sends_all_that_there_is(self) -> None:
+        """It sends PING as a line, too, which is for a port of its own."""
+        cluster = await self.start_cluster(1, servers=servers_with_redis_ports(1))
+        options = ("-t", "ping,set,get,incr,mset", "-n", str(BENCHMARK_REQUESTS // 10), "-P", "16", "--csv")
+        said = await self.run_program("redis-benchmark", "-p", str(redis_port(cluster, 0)), *options)
+        names = [line.split(",")[0].strip('"') for line in said.splitlines()]
+        self.assertEqual(names, ["test", "PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "MSET (10 keys)"])
+
+    async def test_redis_benchmark_ends_at_the_first_command_that_is_unknown(self) -> None:
+        """Without a choice of tests it comes to lists. It says so, and does not hang."""
+        cluster = await self.start_cluster(1, servers=servers_with_redis_ports(1))
+        options = ("-p", str(redis_port(cluster, 0)), "-n", "1000", "-q")
+        out, err, status = await self.run_to_its_end("redis-benchmark", *options)
+        self.assertEqual((status, "INCR:" in out), (1, True), out)
+        self.assertIn("unknown command LPUSH", err)
+
+    async def test_mass_insertion_of_redis_cli_comes_to_its_end(self) -> None:
+        """`redis-cli --pipe` ends when the reply to an ECHO of random bytes has come."""
+        cluster = await self.start_cluster(1)
+        commands = self.directory()
+        commands.write_bytes(b"".join(resp_command("SET", f"key:{n}", "v") for n in range(1_000)))
+        shell = f"redis-cli -p {client_port(cluster, 0)} --pipe < {commands}"
+        said = await self.run_program("sh", "-c", shell)
+        self.assertIn("errors: 0, replies: 1000", said)
 
 
 class RedisLibraryTests(ClusterCase):
@@ -73,8 +102,12 @@ class RedisLibraryTests(ClusterCase):
         from redis import Redis
 
         def run() -> T:
-            port = int(port_of(cluster, server_id))
-            with Redis(port=port, protocol=protocol, decode_responses=True, socket_timeout=PROGRAM_SECONDS) as client:
+            with Redis(
+                port=client_port(cluster, server_id),
+                protocol=protocol,
+                decode_responses=True,
+                socket_timeout=PROGRAM_SECONDS,
+            ) as client:
                 return work(client)
 
         return await deferToThread(run)
@@ -99,6 +132,21 @@ class RedisLibraryTests(ClusterCase):
 
         await self.with_client(cluster, 0, write, protocol=2)
         await self.with_client(cluster, 2, read, protocol=3)
+
+    async def test_any_bytes_pass_through_redis_py(self) -> None:
+        cluster = await self.start_cluster(1)
+        data = bytes(range(256))
+
+        def work() -> None:
+            from redis import Redis
+
+            with Redis(port=client_port(cluster, 0), protocol=3, socket_timeout=PROGRAM_SECONDS) as client:
+                self.assertTrue(client.set(data, data))
+                self.assertEqual((client.get(data), client.echo(data), client.keys()), (data, data, [data]))
+                self.assertEqual(client.command_count(), len(client.command()))
+                self.assertEqual(client.command()["get"]["flags"], {"readonly", "fast"})
+
+        await deferToThread(work)
 
     async def test_transaction_of_redis_py_runs_nothing(self) -> None:
         """A pipeline is a transaction by default: it fails as a whole, so that it may be sent again."""
@@ -131,7 +179,8 @@ class RedisLibraryTests(ClusterCase):
             with self.assertRaisesRegex(ResponseError, "unknown command HSET"):
                 client.hset("k", "field", "v")
             with self.assertRaisesRegex(ResponseError, "not UTF-8"):
-                client.set("k", b"\xff")
+                client.execute_command("SAY", b"\xff")
+            self.assertEqual(client.client_info()["lib-name"], "redis-py")
             token = client.execute_command("LOCK", "printer")
             self.assertIsInstance(token, int)
             self.assertEqual(client.execute_command("UNLOCK", "printer", f"token={token}"), "OK")

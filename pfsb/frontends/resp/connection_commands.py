@@ -9,7 +9,8 @@ from pfsb import __version__
 from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import BadRequest
 from pfsb.frontends.resp import replies
-from pfsb.frontends.resp.commands import TRANSLATED, RedisCommand, wrong_number_of_arguments
+from pfsb.frontends.resp.command_replies import entry_of, every_command, page_of
+from pfsb.frontends.resp.commands import TRANSLATED, RedisCommand, text_argument, wrong_number_of_arguments
 from pfsb.frontends.resp.replies import Dialect
 
 if TYPE_CHECKING:
@@ -19,20 +20,56 @@ REDIS_VERSION: Final = "7.0.0"
 """The version of Redis that INFO shows: client libraries look at it before they use a newer command."""
 NAME_CHARACTERS_MAX: Final = 64
 
+_ALWAYS: Final = "noscript loading stale fast no_auth allow_busy"
+_SELDOM: Final = "noscript loading stale"
+
+
+def _own(
+    arity: int,
+    help: str,
+    flags: str,
+    since: str = "1.0.0",
+    group: str = "connection",
+    categories: str | None = None,
+    subcommands: Mapping[str, RedisCommand] | None = None,
+) -> RedisCommand:
+    """A command without a translation and without keys."""
+    return RedisCommand(arity, help, None, group, flags, None, since, categories, subcommands or {})
+
+
+_CLIENT: Final = {
+    "SETNAME": _own(3, "Name this connection.", _SELDOM, "2.6.9"),
+    "GETNAME": _own(2, "The name of this connection.", _SELDOM, "2.6.9"),
+    "ID": _own(2, "The number of this connection at this server.", _SELDOM, "5.0.0"),
+    "INFO": _own(2, "What this server knows of this connection.", _SELDOM, "6.2.0"),
+    "SETINFO": _own(4, "Name the client library: LIB-NAME or LIB-VER.", _SELDOM, "7.2.0"),
+    "NO-EVICT": _own(3, "Accepted; no client is evicted here.", f"admin {_SELDOM}", "7.0.0"),
+    "NO-TOUCH": _own(3, "Accepted without effect.", _SELDOM, "7.2.0"),
+}
+_COMMAND: Final = {
+    "COUNT": _own(2, "How many commands there are.", "loading stale", "2.8.13", "server", "connection"),
+    "LIST": _own(-2, "The names of all commands.", "loading stale", "7.0.0", "server", "connection"),
+    "INFO": _own(-2, "All about some commands.", "loading stale", "2.8.13", "server", "connection"),
+    "DOCS": _own(-2, "Help for some commands.", "loading stale", "7.0.0", "server", "connection"),
+}
+_CONFIG_PARTS: Final = {"GET": _own(-3, "What redis-benchmark asks for.", f"admin {_SELDOM}", "2.0.0", "server", "")}
+
 OWN: Final[dict[str, RedisCommand]] = {
-    "PING": RedisCommand(-1, "PONG, or the message.", keys=(0, 0, 0)),
-    "ECHO": RedisCommand(2, "The message.", keys=(0, 0, 0)),
-    "HELLO": RedisCommand(-1, "Choose RESP 2 or 3; what server this is.", keys=(0, 0, 0)),
-    "CLIENT": RedisCommand(-2, "SETNAME, GETNAME, ID, INFO, SETINFO, NO-EVICT, NO-TOUCH.", keys=(0, 0, 0)),
-    "COMMAND": RedisCommand(-1, "What commands there are: COUNT, LIST, INFO, DOCS.", keys=(0, 0, 0)),
-    "CONFIG": RedisCommand(-2, "GET: what redis-benchmark asks for.", keys=(0, 0, 0)),
-    "INFO": RedisCommand(-1, "The state of this server.", keys=(0, 0, 0)),
-    "SELECT": RedisCommand(2, "There is one database, 0.", keys=(0, 0, 0)),
-    "QUIT": RedisCommand(-1, "End the connection.", keys=(0, 0, 0)),
+    "PING": _own(-1, "PONG, or the message.", "fast"),
+    "ECHO": _own(2, "The message.", "loading stale fast"),
+    "HELLO": _own(-1, "Choose RESP 2 or 3; what server this is.", _ALWAYS, "6.0.0"),
+    "CLIENT": _own(-2, "About this connection.", "", "2.4.0", "connection", "", _CLIENT),
+    "COMMAND": _own(-1, "What commands there are.", "loading stale", "2.8.13", "server", "connection", _COMMAND),
+    "CONFIG": _own(-2, "GET: what redis-benchmark asks for.", "", "2.0.0", "server", "", _CONFIG_PARTS),
+    "INFO": _own(-1, "The state of this server.", "loading stale", "1.0.0", "server", "dangerous"),
+    "SELECT": _own(2, "There is one database, 0.", "loading stale fast"),
+    "QUIT": _own(-1, "End the connection.", _ALWAYS),
 }
 """Name -> each command of Redis that this front end answers itself and at once, without a session or the log."""
 COMMANDS: Final[Mapping[str, RedisCommand]] = {**TRANSLATED, **OWN}
 """Name -> each command of Redis that is known here: those that become commands of the line protocol, and `OWN`."""
+_EVERY: Final = dict(every_command(COMMANDS))
+"""Name of each command and subcommand, as Redis shows it -> the command."""
 _SHOWN: Final = ("cluster", "server", "state", "view", "leader", "aru", "revision")
 """Names of the fields of STATUS that INFO shows, too."""
 _CONFIG: Final = {"save": "", "appendonly": "yes"}
@@ -43,18 +80,22 @@ _CONFIG: Final = {"save": "", "appendonly": "yes"}
 
 
 class ConnectionCommands:
-    """Answers the commands in `OWN` for one connection, and holds the name and the dialect (RESP 2 or 3) of this
-    connection."""
+    """Answers the commands in `OWN` for one connection, and holds what the client has told of it: its name and dialect
+    (RESP 2 or 3), and the client library."""
 
-    def __init__(self, server: Server, number: int) -> None:
+    def __init__(self, server: Server, number: int, addresses: Mapping[str, str], seconds: Callable[[], float]) -> None:
+        """`addresses` are those of the connection, as CLIENT INFO shows them (`addr`, `laddr`). `seconds` is the clock,
+        of which the age of the connection is told."""
         self._server = server
         self._number = number
+        self._addresses = addresses
+        self._seconds = seconds
+        self._since = seconds()
         self._name = ""
+        self._library = {"lib-name": "", "lib-ver": ""}
         self.dialect = Dialect(2)
         self.quits = False
-        self._commands: dict[str, Callable[[Sequence[str]], bytes]] = {
-            "PING": self._ping,
-            "ECHO": lambda args: replies.bulk(args[0]),
+        self._of_texts: dict[str, Callable[[Sequence[str]], bytes]] = {
             "HELLO": self._hello,
             "CLIENT": self._client,
             "COMMAND": self._command,
@@ -63,13 +104,19 @@ class ConnectionCommands:
             "SELECT": self._select,
             "QUIT": self._quit,
         }
-        assert self._commands.keys() == OWN.keys()
+        self._of_bytes: dict[str, Callable[[Sequence[bytes]], bytes]] = {
+            "PING": self._ping,
+            "ECHO": lambda args: replies.bulk(args[0]),
+        }
+        assert {*self._of_texts, *self._of_bytes} == OWN.keys()
 
-    def reply_to(self, name: str, args: Sequence[str]) -> bytes:
+    def reply_to(self, name: str, args: Sequence[bytes]) -> bytes:
         """The reply to one of the commands in `OWN`. Raises `BadRequest`."""
-        return self._commands[name](args)
+        if name in self._of_bytes:
+            return self._of_bytes[name](args)
+        return self._of_texts[name]([*map(text_argument, args)])
 
-    def _ping(self, args: Sequence[str]) -> bytes:
+    def _ping(self, args: Sequence[bytes]) -> bytes:
         if len(args) > 1:
             raise wrong_number_of_arguments("ping")
         return replies.bulk(args[0]) if args else replies.simple("PONG")
@@ -89,12 +136,12 @@ class ConnectionCommands:
         self._name, self.dialect = name, Dialect(int(version))
         return self.dialect.mapping(
             (
-                ("server", replies.bulk("pfsb")),
-                ("version", replies.bulk(__version__)),
+                ("server", replies.bulk(b"pfsb")),
+                ("version", replies.bulk_text(__version__)),
                 ("proto", replies.integer(self.dialect.protocol)),
                 ("id", replies.integer(self._number)),
-                ("mode", replies.bulk("standalone")),
-                ("role", replies.bulk("master")),
+                ("mode", replies.bulk(b"standalone")),
+                ("role", replies.bulk(b"master")),
                 ("modules", replies.array(())),
             )
         )
@@ -104,44 +151,64 @@ class ConnectionCommands:
             case ("SETNAME", name):
                 self._name = _client_name(name)
             case ("GETNAME",):
-                return replies.bulk(self._name) if self._name else self.dialect.nil
+                return replies.bulk_text(self._name) if self._name else self.dialect.nil
             case ("ID",):
                 return replies.integer(self._number)
             case ("INFO",):
-                return replies.bulk(f"id={self._number} name={self._name} db=0 resp={self.dialect.protocol}\n")
-            case ("SETINFO", _, _) | ("NO-EVICT" | "NO-TOUCH", _):
+                return self._client_info()
+            case ("SETINFO", attribute, value):
+                if attribute.lower() not in self._library:
+                    raise BadRequest(f"CLIENT SETINFO takes LIB-NAME or LIB-VER, not {quoted(attribute)}")
+                self._library[attribute.lower()] = _client_name(value, attribute.lower())
+            case ("NO-EVICT" | "NO-TOUCH", _):
                 pass  # accepted without effect: no client is evicted here, and no library needs special treatment
             case _:
-                raise BadRequest(f"CLIENT {quoted(' '.join(args))} is not known here; {OWN['CLIENT'].help}")
+                raise BadRequest(f"CLIENT {quoted(' '.join(args))} is not known here, but {', '.join(_CLIENT)} are")
         return replies.OK
 
+    def _client_info(self) -> bytes:
+        """One line about the connection, with the facts of Redis's line that exist here."""
+        facts: dict[str, object] = {
+            "id": self._number,
+            **self._addresses,
+            "name": self._name,
+            "age": int(self._seconds() - self._since),
+            "idle": 0,
+            "flags": "N",
+            "db": 0,
+            "sub": 0,
+            "psub": 0,
+            "multi": -1,
+            "user": "default",
+            "resp": self.dialect.protocol,
+            **self._library,
+        }
+        return self.dialect.text(" ".join([f"{name}={value}" for name, value in facts.items()]) + "\n")
+
     def _command(self, args: Sequence[str]) -> bytes:
-        names = [name.upper() for name in args[1:]]
-        match args[0].upper() if args else "":
-            case "":
-                return replies.array([_row(name) for name in COMMANDS])
+        names = [name.lower() for name in args[1:]]
+        match args[0].upper() if args else "INFO":
             case "COUNT" if not names:
                 return replies.integer(len(COMMANDS))
             case "LIST" if not names:
-                return replies.array([replies.bulk(name.lower()) for name in COMMANDS])
+                return replies.array([*map(replies.bulk_text, _EVERY)])
             case "INFO":
-                wanted = names or list(COMMANDS)
-                return replies.array([_row(name) if name in COMMANDS else self.dialect.nil for name in wanted])
+                wanted = names or [name.lower() for name in COMMANDS]
+                return replies.array([self._entry(name) for name in wanted])
             case "DOCS":
-                known = [name for name in names or COMMANDS if name in COMMANDS]
-                return self.dialect.mapping((name.lower(), self._page(name)) for name in known)
-        raise BadRequest(f"COMMAND {quoted(' '.join(args))} is not known here; {OWN['COMMAND'].help}")
+                wanted = names or [name.lower() for name in COMMANDS]
+                known = {name: _EVERY[name] for name in wanted if name in _EVERY}
+                return self.dialect.mapping((name, page_of(name, each, self.dialect)) for name, each in known.items())
+        raise BadRequest(f"COMMAND {quoted(' '.join(args))} is not known here, but {', '.join(_COMMAND)} are")
 
-    def _page(self, name: str) -> bytes:
-        command = COMMANDS[name]
-        group = "connection" if command.translate is None else "generic"
-        return self.dialect.mapping((("summary", replies.bulk(command.help)), ("group", replies.bulk(group))))
+    def _entry(self, name: str) -> bytes:
+        return entry_of(name, _EVERY[name], self.dialect) if name in _EVERY else self.dialect.nil
 
     def _config(self, args: Sequence[str]) -> bytes:
         if args[0].upper() != "GET" or len(args) < 2:
             raise BadRequest("CONFIG knows GET name; what a server does is in its configuration file")
         return self.dialect.mapping(
-            (name, replies.bulk(_CONFIG[name])) for name in map(str.lower, args[1:]) if name in _CONFIG
+            (name, replies.bulk_text(_CONFIG[name])) for name in map(str.lower, args[1:]) if name in _CONFIG
         )
 
     def _info(self, args: Sequence[str]) -> bytes:
@@ -159,7 +226,7 @@ class ConnectionCommands:
         }
         wanted = {name.lower() for name in args}
         shown = [name for name in sections if wanted <= {"all", "default", "everything"} or name.lower() in wanted]
-        return replies.bulk("\r\n".join(_section(name, sections[name]) for name in shown))
+        return self.dialect.text("\r\n".join(_section(name, sections[name]) for name in shown))
 
     def _select(self, args: Sequence[str]) -> bytes:
         if args[0] != "0":
@@ -175,21 +242,7 @@ def _section(name: str, values: Mapping[str, Any]) -> str:
     return "".join((f"# {name}\r\n", *(f"{key}:{value}\r\n" for key, value in values.items())))
 
 
-def _row(name: str) -> bytes:
-    """The entry for one command in the reply to COMMAND."""
-    command = COMMANDS[name]
-    flag = "write" if command.changes else "readonly" if command.translate else "fast"
-    return replies.array(
-        (
-            replies.bulk(name.lower()),
-            replies.integer(command.arity),
-            replies.array((replies.simple(flag),)),
-            *map(replies.integer, command.keys),
-        )
-    )
-
-
-def _client_name(name: str) -> str:
+def _client_name(name: str, what: str = "connection's name") -> str:
     if len(name) > NAME_CHARACTERS_MAX or not name.isprintable() or " " in name:
-        raise BadRequest(f"a connection's name has up to {NAME_CHARACTERS_MAX} printable characters and no space")
+        raise BadRequest(f"a {what} has up to {NAME_CHARACTERS_MAX} printable characters and no space")
     return name

@@ -2,10 +2,14 @@
 
 A command is an array of bulk strings: `*2 CRLF $3 CRLF GET CRLF $1 CRLF k CRLF`. The length of each argument comes
 before it, so an argument that is too large is skipped without being kept, and none is searched for its end.
+
+Redis also takes commands that are typed as lines. Here only those of `LINE_COMMANDS` may be: they read and change no
+key. So a text of another protocol that comes to a port of Redis, with values on lines of their own, changes nothing.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from attrs import frozen
@@ -16,13 +20,21 @@ ARGUMENTS_MAX: Final = 1_048_576
 """Maximum number of arguments of a command, as in Redis."""
 BULK_BYTES_MAX: Final = 536_870_912
 """Maximum length of an argument, in bytes, as in Redis. Bytes that announce a longer one are taken for no command."""
+LINE_COMMANDS: Final = frozenset((b"PING", b"INFO", b"QUIT"))
+"""Names of the commands that may be typed as a line, as health checks of load balancers and `redis-benchmark` do."""
+LINE_BYTES_MAX: Final = 1_024
+"""Maximum length of such a line, in bytes, with its end."""
 _HEADER_BYTES_MAX: Final = 32
-_DIGITS_MAX: Final = 10
+_LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,9}")
+_NEGATIVE: Final = re.compile(rb"-[1-9][0-9]{0,18}")
 ARGUMENT_OVERHEAD_BYTES: Final = 1
 """Number of bytes that each argument adds to the length of its command beside its own, like the space in a line.
 
 So a command of many empty arguments reaches the limit, too.
 """
+
+
+_LISTED: Final = ", ".join(sorted(map(bytes.decode, LINE_COMMANDS)))
 
 
 @frozen
@@ -53,6 +65,7 @@ class CommandParser:
 
     def __init__(self, command_bytes_max: int) -> None:
         self._command_bytes_max = command_bytes_max
+        self._line_bytes_max = min(LINE_BYTES_MAX, command_bytes_max)
         self._beginning: list[bytes] = []
         """The beginning of an incomplete header or argument, in the pieces in which it came."""
         self._missing = 0
@@ -111,18 +124,34 @@ class CommandParser:
             position = next_position
 
     def _command(self, data: bytes, position: int) -> int:
-        """Reads `*COUNT` at `position`. Returns the position after it, or sets `_missing` if it is incomplete.
+        """Reads `*COUNT`, or a command that is typed as a line, at `position`. Returns the position after it, or sets
+        `_missing` if it is incomplete.
 
         Empty arrays and lines are skipped, as in Redis.
         """
         if data[position] in b"\r\n":
             return position + 1
+        if data[position : position + 1].isalpha():
+            return self._line_command(data, position)
         count, next_position = self.read_header(data, position, b"*")
         if count > ARGUMENTS_MAX:
             raise _Unreadable(f"a command has {count} arguments, {ARGUMENTS_MAX} are possible")
         self._left = count
         self._command_bytes = 0
         return next_position
+
+    def _line_command(self, data: bytes, position: int) -> int:
+        """Reads a command that is typed as a line. Returns the position after it, or sets `_missing`."""
+        end = data.find(b"\n", position, position + self._line_bytes_max)
+        if end < 0 and len(data) - position < self._line_bytes_max:
+            self._missing = 1
+            return position
+        words = data[position : max(end, position)].split()
+        if not words or words[0].upper() not in LINE_COMMANDS:
+            name = quoted(words[0] if words else data[position : position + 8])
+            raise _Unreadable(f"{name} cannot be typed as a line, but {_LISTED} can: a command is an array of strings")
+        self._arguments = words
+        return end + 1
 
     def _argument(self, data: bytes, position: int) -> int:
         """Reads `$LENGTH` at `position`, and the argument.
@@ -166,8 +195,8 @@ class CommandParser:
                 raise _Unreadable(f"the length after {kind.decode()} does not end")
             self._missing = 1
             return 0, position
-        if digits == b"-1" and kind == b"*":
+        if kind == b"*" and _NEGATIVE.fullmatch(digits):
             return 0, end + 2
-        if not digits.isdigit() or len(digits) > _DIGITS_MAX:
+        if _LENGTH.fullmatch(digits) is None:
             raise _Unreadable(f"after {kind.decode()} comes a length, and not {quoted(digits.decode('latin-1'))}")
         return int(digits), end + 2

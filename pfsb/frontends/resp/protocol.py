@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.interfaces import IAddress, IReactorTime
 
+from pfsb.applications.arguments import decoded, quoted
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
-from pfsb.frontends.resp.connection_commands import COMMANDS, ConnectionCommands
+from pfsb.frontends.resp.connection_commands import COMMANDS, NAME_CHARACTERS_MAX, ConnectionCommands
 from pfsb.frontends.resp.parser import Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import CommandSplitter, PlainCommands, PlainForm, plain_forms
@@ -72,14 +73,22 @@ class RespConversation:
     Commands about the connection itself, such as PING, are answered without the `Conversation`.
     """
 
-    def __init__(self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None]) -> None:
-        """`on_session_end` is called, once and without arguments, when the client's session has ended: the caller must
-        then end the connection."""
+    def __init__(
+        self,
+        factory: RespFactory,
+        replies: RespReplyQueue,
+        addresses: Mapping[str, str],
+        on_session_end: Callable[[], None],
+    ) -> None:
+        """`addresses` are those of the connection, as CLIENT INFO shows them. `on_session_end` is called, once and
+        without arguments, when the client's session has ended: the caller must then end the connection."""
         self.conversation = Conversation(
             factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
         )
         self.replies = replies
-        self._connection_commands = ConnectionCommands(factory.server, next(factory.numbers))
+        self._connection_commands = ConnectionCommands(
+            factory.server, next(factory.numbers), addresses, factory.clock.seconds
+        )
         self._cursors = factory.cursors
         self._client = Client(self._connection_commands.dialect, self._cursors)
         self._on_session_end = on_session_end
@@ -143,11 +152,11 @@ class RespConversation:
     def _translate(self, words: list[bytes]) -> TranslatedCommand | bytes:
         """Translate a command of Redis; for a command about the connection, return the bytes of the reply instead.
         Raises `BadRequest`."""
-        name, *args = map(_text, words)
-        name = name.upper()
+        name, args = decoded(words[0].upper()), words[1:]
         command = COMMANDS.get(name)
         if command is None:
-            raise BadRequest(f"unknown command {name}; {nearest(name, COMMANDS)}", "UNKNOWN")
+            near = nearest(name[:NAME_CHARACTERS_MAX], COMMANDS)
+            raise BadRequest(f"unknown command {quoted(name)[1:-1]}; {near}", "UNKNOWN")
         if not command.goes_with(len(words)):
             raise wrong_number_of_arguments(name)
         if command.translate is not None:
@@ -187,7 +196,11 @@ class RespProtocol(StreamProtocol):
 
     def begin_conversation(self) -> Conversation:
         iteration_end = self.factory.iteration_end
-        self._resp = RespConversation(self.factory, self._resp_replies, lambda: iteration_end.call(self._work))
+        transport: Any = self._transport()
+        addresses = {"addr": _shown(transport.getPeer()), "laddr": _shown(transport.getHost())}
+        self._resp = RespConversation(
+            self.factory, self._resp_replies, addresses, lambda: iteration_end.call(self._work)
+        )
         return self._resp.conversation
 
     def write_refusal(self, refused: Refused) -> None:
@@ -255,10 +268,7 @@ def _render(form: Form, result: Result) -> Any:
     return form(result)
 
 
-def _text(word: bytes) -> str:
-    try:
-        return word.decode()
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            f"byte {error.start + 1} of an argument is not UTF-8; keys and values are text here, bytes need an encoding"
-        ) from None
+def _shown(address: Any) -> str:
+    """An address as Redis shows it; for a socket that is a file, as Redis shows these."""
+    host, port = getattr(address, "host", None), getattr(address, "port", 0)
+    return "/unixsocket:0" if host is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from pfsb.applications.arguments import as_text
 from pfsb.applications.interfaces import Done, Refused, Result, RunResults, Value
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
@@ -41,9 +40,12 @@ def integer(number: int) -> bytes:
     return b":%d\r\n" % number
 
 
-def bulk(text: str) -> bytes:
-    data = text.encode()
+def bulk(data: bytes) -> bytes:
     return b"$%d\r\n%s\r\n" % (len(data), data)
+
+
+def bulk_text(text: str) -> bytes:
+    return bulk(text.encode())
 
 
 def array(items: Sequence[bytes]) -> bytes:
@@ -98,8 +100,7 @@ _ONLY_INDEX: Final = {INDEX}
 def length(result: Result) -> bytes:
     """The form for STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
     if isinstance(result, Done):
-        value = _field(result, "value")
-        return integer(len(value if isinstance(value, bytes) else str(value).encode()))
+        return integer(len(_data(_field(result, "value"))))
     return integer(0) if result.code == "NOTFOUND" else error(result)
 
 
@@ -117,7 +118,7 @@ def set_if_absent(done: bytes, otherwise: bytes) -> Form:
     return form
 
 
-def how_many_of(keys: Sequence[str]) -> Form:
+def how_many_of(keys: Sequence[bytes]) -> Form:
     """Make the form for EXISTS: the reply is how many of `keys` are in the result's rows.
 
     A key that is named twice counts twice.
@@ -126,7 +127,7 @@ def how_many_of(keys: Sequence[str]) -> Form:
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
             return error(result)
-        there = {as_text(row[0][1]) for row in result.rows}
+        there = {_data(row[0][1]) for row in result.rows}
         return integer(sum(key in there for key in keys))
 
     return form
@@ -143,7 +144,7 @@ def keys(result: Result) -> bytes | Iterator[bytes]:
     return _whole_or_parts(len(result.rows), _bulks(result))
 
 
-def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
+def page_of_keys(cursor_to: Callable[[bytes], int]) -> Form:
     """Make the form for SCAN. Its reply has a cursor, and the keys of one page.
 
     After the last page the cursor is 0. Otherwise the form calls `cursor_to` with the first key of the next page, and
@@ -154,7 +155,7 @@ def page_of_keys(cursor_to: Callable[[str], int]) -> Form:
         if isinstance(result, Refused):
             return error(result)
         following = _next(result)
-        cursor = bulk("0" if following is None else str(cursor_to(following)))
+        cursor = bulk(b"0" if following is None else b"%d" % cursor_to(following))
         return _whole_or_parts(len(result.rows), _bulks(result), b"*2\r\n" + cursor)
 
     return form
@@ -170,28 +171,36 @@ class Dialect:
     def value(self, result: Result) -> bytes:
         """The form for GET: the value, or nil if the key does not exist."""
         if isinstance(result, Done):
-            return bulk(as_text(_field(result, "value")))
+            return bulk(_data(_field(result, "value")))
         return self.nil if result.code == "NOTFOUND" else error(result)
 
-    def values_of(self, keys: Sequence[str]) -> Form:
+    def values_of(self, keys: Sequence[bytes]) -> Form:
         """Make the form for MGET: the reply is a value or nil for each key, in the order of `keys`."""
 
         def form(result: Result) -> bytes | Iterator[bytes]:
             if isinstance(result, Refused):
                 return error(result)
-            values = {as_text(row[0][1]): as_text(row[1][1]) for row in result.rows}
+            values = {_data(row[0][1]): _data(row[1][1]) for row in result.rows}
             return _whole_or_parts(len(keys), (bulk(values[key]) if key in values else self.nil for key in keys))
 
         return form
 
     def mapping(self, pairs: Iterable[tuple[str, bytes]]) -> bytes:
         """A map from names to values; in RESP 2 an array in which names and values alternate."""
-        flat = [part for name, value in pairs for part in (bulk(name), value)]
+        flat = [part for name, value in pairs for part in (bulk_text(name), value)]
         return b"%%%d\r\n%s" % (len(flat) // 2, b"".join(flat)) if self.protocol == 3 else array(flat)
+
+    def collection(self, items: Sequence[bytes]) -> bytes:
+        """A set; in RESP 2 an array."""
+        return b"~%d\r\n%s" % (len(items), b"".join(items)) if self.protocol == 3 else array(items)
+
+    def text(self, text: str) -> bytes:
+        """A text that people read, as it is; in RESP 2 a bulk string as any other."""
+        return bulk_text(text) if self.protocol == 2 else b"=" + bulk_text(f"txt:{text}")[1:]
 
 
 def _bulks(result: Done) -> Iterator[bytes]:
-    return (bulk(as_text(row[0][1])) for row in result.rows)
+    return (bulk(_data(row[0][1])) for row in result.rows)
 
 
 def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
@@ -214,8 +223,13 @@ def _field(result: Done, wanted: str) -> Value:
     raise LookupError(f"the answer has no field {wanted}")
 
 
-def _next(result: Done) -> str | None:
-    return next((as_text(value) for name, value in result.fields if name == "next"), None)
+def _next(result: Done) -> bytes | None:
+    return next((_data(value) for name, value in result.fields if name == "next"), None)
+
+
+def _data(value: Value) -> bytes:
+    """The bytes of a value of a result, as a client has sent them; a text of another application as UTF-8."""
+    return value if isinstance(value, bytes) else str(value).encode()
 
 
 def _error_line(text: str) -> bytes:

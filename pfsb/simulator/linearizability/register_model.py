@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Final, NamedTuple
 
-from pfsb.applications.arguments import parse_integer, quoted
+from pfsb.applications.arguments import integer_in, quoted
 from pfsb.applications.interfaces import Command, Fields, Refused, Result
 from pfsb.applications.key_value import fnv1a_32
 from pfsb.simulator.linearizability.operations import Operation, is_refusal, number_in, revision_of
@@ -102,7 +102,7 @@ def effect_of(command: Command, value: str | None) -> _CommandEffect:
             agrees = value == old if must_exist else value is None
             return _CommandEffect(True, new) if agrees else _refused(value, "CONFLICT")
         case ("INCR", _, step):
-            number = parse_integer("0" if value is None else value)
+            number = 0 if value is None else integer_in(value.encode())
             if number is None or not -INTEGER_BOUND <= number + step < INTEGER_BOUND:
                 return _refused(value, "CONFLICT")
             return _CommandEffect(True, str(number + step), (("value", str(number + step)),))

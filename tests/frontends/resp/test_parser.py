@@ -98,13 +98,33 @@ class CommandParserTests(SynchronousTestCase):
         self.assertMalformed(b"*2\r\n*1\r\n$4\r\nPING\r\n", 'expected $ and not "*"')
 
     def test_what_is_no_command_is_refused_with_what_was_found(self) -> None:
-        self.assertMalformed(b"PING\r\n", 'expected * and not "P"')
+        self.assertMalformed(b"?PING\r\n", 'expected * and not "?"')
         self.assertMalformed(b"*x\r\n", 'after * comes a length, and not "x"')
         self.assertMalformed(b"*1\r\n$-1\r\n", 'after $ comes a length, and not "-1"')
         self.assertMalformed(b"*1\r\n$4\r\nPINGS\r\n", "does not end where it said")
         self.assertMalformed(b"*1\r\n$" + b"1" * 31, "the length after $ does not end")
         self.assertMalformed(b"*%d\r\n" % (ARGUMENTS_MAX + 1), "arguments")
         self.assertMalformed(b"*1\r\n$%d\r\n" % (BULK_BYTES_MAX + 1), "bytes")
+
+    def test_lengths_are_as_strict_as_in_redis(self) -> None:
+        """A number of another form is a sign that the bytes are something else."""
+        for number in (b"01", b"+1", b"-0", b" 1", b"1 ", b"", b"0x1", b"1_0", b"\xb2", b"11111111111"):
+            self.assertMalformed(b"*%b\r\n" % number, "after * comes a length")
+            self.assertMalformed(b"*1\r\n$%b\r\n" % number, "after $ comes a length")
+        self.assertMalformed(b"*1\r\n$-10\r\n", "after $ comes a length")
+        self.assertEqual(self.parse(b"*-10\r\n" + encoded(b"PING")), [[b"PING"]])
+
+    def test_line_may_be_a_command_that_touches_no_key(self) -> None:
+        """Health checks send PING as a line."""
+        self.assertEqual(
+            self.parse(b"PING\r\n" + encoded(b"GET", b"k") + b"ping a  b \nQuit\r\n"),
+            [[b"PING"], [b"GET", b"k"], [b"ping", b"a", b"b"], [b"Quit"]],
+        )
+        for line in (b"SET k v", b"POST / HTTP/1.1", b"Host: x", b"PINGS", b"PING" + b" x" * LIMIT):
+            data = line + b"\r\n" + encoded(b"SET", b"k", b"v")
+            (only,) = self.parse(data)
+            self.assertIn("cannot be typed as a line", getattr(only, "text", ""))
+            self.assertEqual(self.parse(*[bytes([byte]) for byte in data]), [only])
 
     def test_nothing_is_read_after_what_is_no_command(self) -> None:
         """The place where the next command begins is unknown."""

@@ -89,7 +89,7 @@ class SplitterTests(SynchronousTestCase):
         for command, (name, *words) in zip(plain.commands, plain.items, strict=True):
             translate = TRANSLATED[name.decode()].translate
             assert translate is not None
-            translated = translate([word.decode() for word in words], CLIENT)
+            translated = translate(words, CLIENT)
             (application,) = [each for each in APPLICATIONS if translated.verb in each.plain_words]
             self.assertEqual(command, application.check((translated.verb, *translated.args)))
             self.assertEqual(plain.form(CLIENT), translated.form)

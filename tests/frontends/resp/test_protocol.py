@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, Refused
+from pfsb.applications.arguments import key_bytes_max
+from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import Verbs
-from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 from tests.frontends.line.test_protocol import Transport
+from tests.frontends.resp.reading import Reply, Together, read_reply
 from tests.frontends.resp.test_parser import cut, encoded
 
 bounded = settings(max_examples=50, deadline=None, database=None)
@@ -50,6 +53,13 @@ class RespTestCase(SynchronousTestCase):
         """Sends one command. Returns its reply."""
         return self.send(encoded(*[word if isinstance(word, bytes) else word.encode() for word in words]))
 
+    def read(self, *words: str) -> Reply:
+        """Sends one command. Returns its reply as a value of Python."""
+        file = BytesIO(self.ask(*words))
+        reply = read_reply(file)
+        self.assertEqual(file.read(), b"")
+        return reply
+
     def assertError(self, said: bytes, *texts: str) -> None:
         """Asserts that the reply is one line with an error that contains all of these texts."""
         self.assertTrue(said.startswith(b"-") and said.endswith(b"\r\n") and said.count(b"\n") == 1, said)
@@ -71,18 +81,32 @@ class CommandTests(RespTestCase):
         self.assertEqual(self.ask("GET", "nothing"), b"$-1\r\n")
         self.assertEqual(self.server.cluster.executed[0][2], ("PUT", b"colour", "blau é".encode()))
 
-    def test_bytes_that_do_not_decode_raise_nothing(self) -> None:
-        """Each is shown in hexadecimal digits for now; the length is that of the value."""
-        dialect, one = replies.Dialect(2), Done((("value", b"\xff1"),))
-        many = Done((("count", 1), ("next", b"\xfe")), ((("key", b"\xff"), ("value", b"\xff1")),))
-        self.assertEqual((dialect.value(one), replies.length(one)), (b"$5\r\n\\xff1\r\n", b":2\r\n"))
-        self.assertEqual(replies.how_many_of(["k", "\\xff"])(many), b":1\r\n")
-        self.assertEqual(dialect.values_of(["k"])(many), b"*1\r\n$-1\r\n")
-        page = replies.page_of_keys(lambda key: len(key))(many)
-        self.assertEqual(page, b"*2\r\n$1\r\n4\r\n*1\r\n$4\r\n\\xff\r\n")
+    def test_keys_and_values_are_any_bytes(self) -> None:
+        """And come back as they were."""
+        key, value = b"\xff\0\r\n", bytes(range(256))
+        key_reply = b"$4\r\n%b\r\n" % key
+        self.assertEqual(self.ask("SET", key, value), b"+OK\r\n")
+        self.assertEqual(self.ask("GET", key), b"$256\r\n%b\r\n" % value)
+        self.assertEqual(self.ask("STRLEN", key), b":256\r\n")
+        self.assertEqual(self.ask("APPEND", key, b"\xfe"), b":257\r\n")
+        self.assertEqual(self.ask("MGET", key, b"\xff"), b"*2\r\n$257\r\n%b\xfe\r\n$-1\r\n" % value)
+        self.assertEqual(self.ask("EXISTS", key, b"\xff", key), b":2\r\n")
+        self.assertEqual(self.ask("KEYS", b"\xff*"), b"*1\r\n" + key_reply)
+        self.assertEqual(self.ask("SETNX", key, b""), b":0\r\n")
+        self.assertEqual(self.ask("SET", b"\xfe", b"\xff", "NX"), b"+OK\r\n")
+        self.assertEqual(self.ask("MSET", b"\xfd", b"\xfc\0", key, b"\xff"), b"+OK\r\n")
+        self.assertEqual(
+            self.ask("SCAN", "0", "COUNT", "2", "MATCH", b"\xfd*"), b"*2\r\n$1\r\n0\r\n*1\r\n$1\r\n\xfd\r\n"
+        )
+        first = self.ask("SCAN", "0", "COUNT", "2")
+        self.assertTrue(first.endswith(b"*2\r\n$1\r\n\xfd\r\n$1\r\n\xfe\r\n"), first)
+        self.assertEqual(self.ask("SCAN", first.split(b"\r\n")[2]), b"*2\r\n$1\r\n0\r\n*1\r\n" + key_reply)
+        self.assertError(self.ask("INCR", key), "-CONFLICT", r"\\xff")
+        self.assertEqual(self.ask("DEL", key, b"\xfe", b"\xfd", b"\xff"), b":3\r\n")
 
     def test_set_with_nx_sets_what_is_not_there(self) -> None:
         self.assertEqual((self.ask("SET", "k", "1", "nx"), self.ask("SET", "k", "2", "NX")), (b"+OK\r\n", b"$-1\r\n"))
+        self.assertEqual(self.ask("SET", "k", "2", "NX", "nx"), b"$-1\r\n")
         self.assertEqual((self.ask("SETNX", "k", "3"), self.ask("SETNX", "l", "3")), (b":0\r\n", b":1\r\n"))
         self.assertEqual(self.ask("MGET", "k", "l"), b"*2\r\n$1\r\n1\r\n$1\r\n3\r\n")
 
@@ -114,6 +138,10 @@ class CommandTests(RespTestCase):
         self.ask("SET", "n", "x")
         self.assertError(self.ask("INCR", "n"), "-CONFLICT fate=none", "no integer of 64 bits")
         self.assertError(self.ask("DECRBY", "n", str(-(2**63))), "-ERR", "no integer of 64 bits")
+        for odd in ("01", "-0", "+1", " 1", "1 ", "00", "-01", "", "1.0", "\u0661"):
+            self.assertError(self.ask("INCRBY", "k", odd), "-ERR", "no integer of 64 bits")
+            self.ask("SET", "n", odd)
+            self.assertError(self.ask("INCR", "n"), "-CONFLICT", "no integer of 64 bits")
 
     def test_lengths_are_bytes(self) -> None:
         self.assertEqual(self.ask("APPEND", "k", "é"), b":2\r\n")
@@ -136,6 +164,17 @@ class CommandTests(RespTestCase):
         self.assertTrue(self.ask("KEYS", "*").startswith(b"*4\r\n"))
         self.assertError(self.ask("KEYS", "*b"), "-ERR", "prefix*")
 
+    def test_keys_and_scan_find_the_longest_key(self) -> None:
+        """No key is longer, so no pattern with more bytes matches any."""
+        longest = "k" * key_bytes_max
+        self.assertEqual(self.ask("SET", longest, "1"), b"+OK\r\n")
+        one = b"*1\r\n$%d\r\n%b\r\n" % (key_bytes_max, longest.encode())
+        for pattern in (longest, f"{longest}*"):
+            self.assertEqual(self.ask("KEYS", pattern), one)
+            self.assertEqual(self.ask("SCAN", "0", "MATCH", pattern), b"*2\r\n$1\r\n0\r\n" + one)
+        for pattern in (f"{longest}k", f"{longest}k*", ""):
+            self.assertEqual(self.ask("KEYS", pattern), b"*0\r\n")
+
     def test_keys_are_all_or_an_error(self) -> None:
         """A client that gets a list takes it for the whole of it."""
         for first in range(0, 12_000, 2_000):
@@ -152,12 +191,13 @@ class CommandTests(RespTestCase):
             cursor, rounds = parts[2], rounds + 1
             found += [part.decode() for part in parts[5::2]]
         self.assertEqual((found, rounds), (names, 10))
-        self.assertEqual(self.ask("SCAN", "0", "MATCH", "x*"), b"*2\r\n$1\r\n0\r\n*0\r\n")
+        for options in (("MATCH", "x*"), ("TYPE", "hash"), ("type", "list")):
+            self.assertEqual(self.ask("SCAN", "0", *options), b"*2\r\n$1\r\n0\r\n*0\r\n")
 
     def test_scan_refuses_what_it_cannot_do(self) -> None:
         self.assertError(self.ask("SCAN", "7"), "no cursor of this server")
         self.assertError(self.ask("SCAN", "\u0663"), "no cursor of this server")
-        for words in (["COUNT", "0"], ["COUNT", "x"], ["TYPE", "hash"], ["NOVALUES", "1"]):
+        for words in (["COUNT", "0"], ["COUNT", "x"], ["COUNT", "01"], ["NOVALUES", "1"]):
             self.assertError(self.ask("SCAN", "0", *words), "SCAN takes MATCH prefix*")
         self.assertError(self.ask("SCAN", "0", "COUNT"), "none")
 
@@ -168,6 +208,8 @@ class CommandTests(RespTestCase):
         self.assertError(self.ask("UNLOCK", "printer", "token=9"), "-NOTHELD fate=none")
         self.assertEqual(self.ask("UNLOCK", "printer", "token=1"), b"+OK\r\n")
         self.assertError(self.ask("LOCK", "printer", "5"), "-ERR", "usage: LOCK name")
+        for words in (("LOCK", b"\xff"), ("UNLOCK", b"\xff"), ("SAY", b"a", b"b\xff")):
+            self.assertError(self.ask(*words), "-ERR fate=none byte", "UTF-8")
 
     def test_errors_say_code_and_fate(self) -> None:
         self.local_clients.refuse = Refused("UNAVAILABLE", "no majority\r\nanswers", fate="unknown")
@@ -210,6 +252,8 @@ class OwnCommandTests(RespTestCase):
     def test_ping_and_echo(self) -> None:
         self.assertEqual(self.ask("PING"), b"+PONG\r\n")
         self.assertEqual((self.ask("PING", "a"), self.ask("ECHO", "b")), (b"$1\r\na\r\n", b"$1\r\nb\r\n"))
+        for name in ("PING", "ECHO"):
+            self.assertEqual(self.ask(name, b"\xff\0\r\n"), b"$4\r\n\xff\0\r\n\r\n")
         self.assertError(self.ask("PING", "a", "b"), "wrong number of arguments for 'ping'")
 
     def test_hello_changes_the_dialect_from_then_on(self) -> None:
@@ -232,8 +276,14 @@ class OwnCommandTests(RespTestCase):
     def test_client(self) -> None:
         self.assertEqual(self.ask("CLIENT", "SETNAME", "me"), b"+OK\r\n")
         self.assertEqual(self.ask("CLIENT", "ID"), b":1\r\n")
-        self.assertIn(b"id=1 name=me ", self.ask("CLIENT", "INFO"))
-        self.assertEqual(self.ask("CLIENT", "SETINFO", "LIB-NAME", "x"), b"+OK\r\n")
+        self.assertEqual(self.ask("CLIENT", "SETINFO", "LIB-NAME", "redis-x"), b"+OK\r\n")
+        self.assertEqual(self.ask("CLIENT", "SETINFO", "lib-ver", "1.2"), b"+OK\r\n")
+        self.clock.advance(7)
+        said = self.ask("CLIENT", "INFO").decode().split()
+        self.assertTrue({"id=1", "name=me", "age=7", "resp=2", "lib-name=redis-x", "lib-ver=1.2"} <= {*said}, said)
+        self.assertEqual([part.count(":") for part in said if part.startswith(("addr=", "laddr="))], [1, 1])
+        self.assertError(self.ask("CLIENT", "SETINFO", "LIB-NAME", "a b"), "lib-name", "no space")
+        self.assertError(self.ask("CLIENT", "SETINFO", "COLOUR", "x"), "LIB-NAME or LIB-VER")
         self.assertEqual(self.ask("CLIENT", "NO-EVICT", "ON"), b"+OK\r\n")
         self.assertError(self.ask("CLIENT", "KILL", "x"), "-ERR", '"KILL x"')
         self.assertError(self.ask("CLIENT", "SETNAME", "a b"), "no space")
@@ -241,14 +291,45 @@ class OwnCommandTests(RespTestCase):
     def test_command_tells_what_there_is(self) -> None:
         count = len(COMMANDS)
         self.assertEqual(self.ask("COMMAND", "COUNT"), b":%d\r\n" % count)
-        self.assertTrue(self.ask("COMMAND").startswith(b"*%d\r\n*6\r\n" % count))
-        self.assertEqual(
-            self.ask("COMMAND", "INFO", "get", "x"),
-            b"*2\r\n*6\r\n$3\r\nget\r\n:2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n$-1\r\n",
-        )
+        self.assertTrue(self.ask("COMMAND").startswith(b"*%d\r\n*10\r\n" % count))
         self.assertIn(b"The value of a key.", self.ask("COMMAND", "DOCS", "GET"))
+        self.assertIn(b"$9\r\nclient|id\r\n", self.ask("COMMAND", "DOCS", "CLIENT"))
+        self.assertEqual(self.ask("COMMAND", "DOCS", "x"), b"*0\r\n")
         self.assertIn(b"$4\r\nmset\r\n", self.ask("COMMAND", "LIST"))
+        self.assertIn(b"$9\r\nclient|id\r\n", self.ask("COMMAND", "LIST"))
+        self.assertTrue(self.ask("COMMAND", "INFO", "client|id").startswith(b"*1\r\n*10\r\n$9\r\nclient|id\r\n:2\r\n"))
         self.assertError(self.ask("COMMAND", "GETKEYS"), "-ERR")
+
+    def test_entry_of_a_command_has_the_ten_parts_of_redis_7(self) -> None:
+        """Name, arity, flags, three positions of keys, categories, tips, where keys are, and subcommands."""
+        find = {b"lastkey": -1, b"keystep": 2, b"limit": 0}
+        keys = {
+            b"flags": Together((b"OW", b"update")),
+            b"begin_search": {b"type": b"index", b"spec": {b"index": 1}},
+            b"find_keys": {b"type": b"range", b"spec": find},
+        }
+        flags, categories = Together((b"write", b"denyoom")), Together((b"@string", b"@write", b"@slow"))
+        entry = [b"mset", -3, flags, 1, -1, 2, categories, Together(), Together([keys]), Together()]
+        self.ask("HELLO", "3")
+        self.assertEqual(self.read("COMMAND", "INFO", "MSET", "x"), [entry, None])
+        self.assertEqual([*map(type, entry)], [*map(type, self.read("COMMAND", "INFO", "MSET")[0])])
+        _, _, no_flags, first, *_, parts = self.read("COMMAND", "INFO", "client")[0]
+        self.assertEqual((no_flags, first), (Together(), 0))
+        self.assertEqual([(part[0], part[1]) for part in parts[:2]], [(b"client|setname", 3), (b"client|getname", 2)])
+
+    def test_entry_of_a_command_is_flat_in_resp_2(self) -> None:
+        (name, arity, flags, *_, keys, _) = self.read("COMMAND", "INFO", "get")[0]
+        self.assertEqual((name, arity, flags), (b"get", 2, [b"readonly", b"fast"]))
+        self.assertEqual(keys[0][:3], [b"flags", [b"RO", b"access"], b"begin_search"])
+        self.assertEqual(keys[0][3], [b"type", b"index", b"spec", [b"index", 1]])
+
+    def test_help_of_commands(self) -> None:
+        self.ask("HELLO", "3")
+        pages = self.read("COMMAND", "DOCS", "get", "nothing", "client")
+        get = {b"summary": b"The value of a key.", b"since": b"1.0.0", b"group": b"string"}
+        self.assertEqual((list(pages), pages[b"get"]), ([b"get", b"client"], get))
+        self.assertEqual(pages[b"client"][b"subcommands"][b"client|id"][b"since"], b"5.0.0")
+        self.assertEqual(len(self.read("COMMAND", "DOCS")), len(COMMANDS))
 
     def test_every_command_refuses_a_wrong_number_of_arguments(self) -> None:
         for name, command in COMMANDS.items():
@@ -257,6 +338,9 @@ class OwnCommandTests(RespTestCase):
 
     def test_info_by_section(self) -> None:
         self.assertIn(b"redis_version:", self.ask("INFO"))
+        self.ask("HELLO", "3")
+        self.assertTrue(self.ask("INFO").startswith(b"="))
+        self.ask("HELLO", "2")
         said = self.ask("INFO", "pfsb")
         self.assertIn(b"cluster:four\r\nserver:2\r\n", said)
         self.assertNotIn(b"redis_version", said)
@@ -315,10 +399,13 @@ class OwnCommandTests(RespTestCase):
 class BadInputTests(RespTestCase):
     limits = Limits(command_bytes=256, session_window=8)
 
-    def test_bytes_that_are_no_text_are_refused_and_the_next_command_runs(self) -> None:
-        self.assertError(self.ask(b"SET", b"k", b"ab\xff"), "-ERR fate=none byte 3", "UTF-8")
-        self.assertError(self.ask(b"\xff"), "UTF-8")
-        self.assertError(self.ask("SET", "k", "a\0"), "NUL")
+    def test_bytes_that_are_no_text_are_refused_where_text_is_needed(self) -> None:
+        """And the next command runs."""
+        self.assertError(self.ask(b"SAY", b"ab\xff"), "-ERR fate=none byte 3", "UTF-8")
+        self.assertError(self.ask(b"\xff"), r"unknown command \\xff")
+        self.assertError(self.ask("\u0131ncr", "k"), "unknown command")
+        self.assertError(self.ask("CLIENT", "SETNAME", b"\xff"), "UTF-8")
+        self.assertError(self.ask("SAY", "a\0"), "NUL")
         self.assertEqual(self.ask("GET", "k"), b"$-1\r\n")
 
     def test_command_too_large_is_refused_and_the_next_one_runs(self) -> None:
