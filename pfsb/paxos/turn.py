@@ -125,6 +125,7 @@ class Turn:
         self._outbox = Outbox()
         self._early: list[tuple[Message, int | None]] = []
         self._refusals: list[Call] = []
+        self._refusing = False
         self._behind_the_gate: deque[tuple[int, Outbox]] = deque()
         self._position = 0
         """Number of `sync` calls made so far. A turn's outbox may leave when the records of as many calls are on disk
@@ -353,14 +354,28 @@ class Turn:
             self._sync()
         if self.trouble is not None:
             self._let_nothing_wait(self.trouble)
-        if self._refusals:
-            refusals, self._refusals = self._refusals, []
-            self._make(refusals)
+        if self._refusals and not self._refusing:
+            self._refuse()
         outbox = self._outbox
         if outbox.messages or outbox.calls or outbox.has_executed or outbox.first:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
+
+    def _refuse(self) -> None:
+        """Make the refusals of this turn, and those of all turns that they lead to.
+
+        A client that is refused may have sent further requests, which are handled at once, in turns of their own. The
+        refusals of such a turn are made by this loop, not inside of that turn: with many clients that wait behind each
+        other, the calls would be nested deeper than Python allows.
+        """
+        self._refusing = True
+        try:
+            while self._refusals:
+                refusals, self._refusals = self._refusals, []
+                self._make(refusals)
+        finally:
+            self._refusing = False
 
     def _hold_back(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
         """Put the messages in `early` that rest on a note which is not on disk into the outbox of this turn instead.
