@@ -13,10 +13,10 @@ from pfsb.paxos.messages import Accept, Ordered, Prepare, PrepareOK, Proposal, S
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
-    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled: otherwise the
-    timer is set (`progress_timer_set`).
+    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled.
 
-    So a vote for another view interrupts neither a view that works nor a view that is being prepared.
+    `progress_timer_set` says whether the Progress_Timer runs: in an election it does so only once a view is
+    preinstalled. So a vote for another view interrupts neither a view that works nor a view that is being prepared.
     """
     if message.server_id == data.server.server_id:
         return "4 A2"

@@ -106,7 +106,8 @@ class Demand(Handler):
                 del self.foreign_updates[client_id]
 
     def _an_accepted_update_waits(self) -> bool:
-        """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered behind a gap.
+        """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered while an earlier slot is
+        not.
 
         A proposal of an older view does not count: if it was chosen, the leader proposes it again in this view.
         """

@@ -99,10 +99,11 @@ class GlobalOrderingHandler(Handler):
             self.on_gap(seq)
 
     def _measure(self, slot: Slot) -> None:
-        """Take the time of a slot that is ordered now (Departure 48).
+        """Measure how long a slot took that is ordered now (Departure 48).
 
-        Servers may have kept the votes, or the ORDERED, that a server without waiting clients gets (Departure 25): that
-        is no part of the time. A leader gets votes at once.
+        While no client of a follower waits, the other servers may send it their votes, or the leader its ORDERED, up to
+        `lazy_seconds` late (Departure 25); a follower leaves `lazy_seconds` out of the measured time then. A leader
+        gets all votes at once.
         """
         now = self._clock.seconds()
         if self._data.server.state is not State.REG_LEADER and not self._demand.has_clients():

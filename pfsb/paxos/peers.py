@@ -58,8 +58,9 @@ class Peer:
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
     position or a higher one."""
     voted_in: int = 0
-    """The start number of the peer in which a vote of it has counted here, and the log position of that vote was given
-    to the disk of this server; 0: none since this server's start."""
+    """The start number of the peer in which a vote of the peer has first counted here, once a record of the log
+    position that came with the vote was given to the storage here; 0: there was no such vote since this server's start.
+    """
     next_start: int = 0
     """A later start number that one frame has told; 0: none. It becomes `start` when another frame tells it."""
     next_position: int = 0
@@ -108,8 +109,8 @@ class Peers:
         a late vote of a former incarnation could count although its storage has lost it, and the present one has voted
         otherwise.
 
-        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server;
-        or one, if a vote in it counts (`believe`).
+        A log position is noted when two frames have told it or a higher one, so that a single forged frame does not
+        silence a server. One frame is enough if a vote in it counts (`believe`).
         """
         peer = self.by_id[server_id]
         now = self._clock.seconds()
@@ -136,9 +137,10 @@ class Peers:
         """Departure 54: note the log position that was told by a frame in which a vote counts. Called in a turn, when
         the vote has been stored.
 
-        No second frame need tell it, if it is a small step above what two frames have told (`STEP_BELIEVED`): a forged
-        vote that counts does more harm than to silence a server. So a storage that comes back without that vote is
-        refused, even if no later frame was sent.
+        The position is noted at once, without a second frame that tells it, if it is at most `STEP_BELIEVED` above the
+        highest one that two frames have told. So a storage that comes back without that vote is refused, even if no
+        later frame was sent. A forged frame might silence its supposed sender in this way, but a forged vote that
+        counts does more harm than that.
         """
         peer = self.by_id[server_id]
         if peer.position < position <= peer.told_twice + STEP_BELIEVED:

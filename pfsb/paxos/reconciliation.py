@@ -88,7 +88,8 @@ class ReconciliationHandler(Handler):
         self._target = 0
         """The highest slot that this server knows to be ordered at some server."""
         self._told = 0
-        """The highest slot that the leader has told of while its proposal was not here (Departure 55)."""
+        """The highest slot that the leader has told to be ordered while the proposal of that slot was not here
+        (Departure 55)."""
         self._peer: int | None = None
         """The peer that was asked last; None once this server is no longer behind."""
         self._first = 0
@@ -105,7 +106,8 @@ class ReconciliationHandler(Handler):
         self._awaits_reply = False
         """Whether the last request has had no reply yet, and was not given up."""
         self._peers_asked: dict[int, float] = {}
-        """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
+        """Peer -> time by the clock at which it was first asked for the slots from the one on with which the last
+        request began; without the peers that were asked only for slots from another one on."""
         self._asked: dict[int, tuple[int, int]] = {}
         """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
         request)."""
@@ -188,7 +190,7 @@ class ReconciliationHandler(Handler):
             self._rearm(self.round_trip.seconds)
 
     def _nothing_came(self, message: ReconciliationReply) -> None:
-        """Take a reply without slots: doubt its sender if it had said that it has such slots (Departure 37).
+        """Take a reply without slots: doubt its sender if its Local_Aru said that it has them (Departure 37).
 
         A peer that was asked for more slots than it had told of has done nothing wrong. Then what this server has heard
         of those slots from others was wrong, or the peer is as far behind as this server.
@@ -239,7 +241,7 @@ class ReconciliationHandler(Handler):
 
         That is so if at least one message of the present burst has arrived, this server has every slot before the
         present burst, and the present burst does not reach the last slot that is wanted. So at most two bursts are
-        under way, which bounds the number of slots that are held above a gap.
+        under way, which bounds the number of slots that are held while an earlier slot is missing.
         """
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
