@@ -259,8 +259,9 @@ class ClientConnection:
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        If another command of the same bundle has completed it, the command is still in `submitted`: the results of the
-        bundle, with PENDING among them, have not come to this connection yet.
+        Usually the command is in `pending`. It is still in `submitted` if another command of its own bundle has
+        completed it, as an UNLOCK completes a LOCK: then this connection has not got the results of that bundle yet, in
+        which the command is PENDING.
         """
         submitted = self.pending.pop(number, None) or self.submitted.pop(number, None)
         if submitted is not None:

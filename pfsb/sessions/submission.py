@@ -159,7 +159,8 @@ class Submission:
         """Introduces the bundler's next bundle soon, together with those of all other bundlers that are ready by then.
 
         If no other session has a connection here, that is in the reactor's next iteration, and else in the one after
-        it. No timer is waited for: while a call is due, the reactor only looks what has arrived, and does not sleep.
+        it. No timer is waited for: while a call is due, the reactor only reads the data that has arrived, and does not
+        sleep.
 
         A bundler with an outstanding bundle is not marked: its next bundle follows when that bundle has its results.
         """

@@ -150,7 +150,8 @@ class AddressBook:
             yield name.server_id, None if address is None else address.shown
 
     def accepts(self, peer: int, source: object) -> bool:
-        """Whether a frame of server `peer` may come from `source`, the address that a socket gives with a datagram.
+        """Whether to take a frame of server `peer` that came from `source`, the address that a socket gives with a
+        datagram.
 
         The frame has passed all other checks. Called for each frame.
         """

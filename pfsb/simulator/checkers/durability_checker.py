@@ -112,7 +112,8 @@ class DurabilityChecker:
         return slot.view == ORDERED_VIEW or slot.view > view or (slot.view == view and slot.batch.digest == digest)
 
     def _told(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Require that a majority has voted for what an ORDERED says of this slot, and has it on disk (Departure 55).
+        """Require that a majority has voted for the batch that an ORDERED names for this slot, and has it on disk
+        (Departure 55).
 
         Another server counts if its ACCEPT has left it. The sender, the leader of the view, counts if its disk has its
         vote in this view. If it has not, the others must be a majority without the sender.

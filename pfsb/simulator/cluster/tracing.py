@@ -64,7 +64,7 @@ class ClusterTracer:
 @implementer(ITracer)
 @define
 class BothTracers:
-    """Passes each event of one server on to two tracers: first to `_one`, then to `_other`."""
+    """Passes each event of one server on to two tracers, in the order in which they were given."""
 
     _one: ITracer
     _other: ITracer

@@ -274,8 +274,9 @@ class Snapshots:
         self._present = frozen
 
     def moved_parts(self) -> list[str]:
-        """Names of the attributes that refer to another part now, an object with an identity of its own, than when the
-        snapshots were set up. Snapshots would lack the state of that part."""
+        """Names of the attributes that now refer to another part (an object with an identity of its own) than they did
+        when this object was made. Snapshots would lack the state of that part.
+        """
         return [f"{type(o).__name__}.{name}" for o, name, part in self._wiring if getattr(o, name) is not part]
 
     def place(self, kind: type, name: str) -> int:

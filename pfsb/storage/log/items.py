@@ -59,7 +59,7 @@ class Content:
     """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
 
     def apply(self, later: Content) -> None:
-        """Change this content by what a later group sets, except for the slots of that group."""
+        """Take over the values that a later group sets, except for its slots."""
         if later.incarnation is not None:
             self.incarnation = later.incarnation
         if later.effect.views is not None:
