@@ -215,7 +215,9 @@ class Lock(Application):
         return Done((("count", len(rows)), ("held", len(self.locks))), rows)
 
     def _hold(self, name: str, lock: HeldLock | None, context: IContext) -> Result:
-        """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
+        """Grant the lock `name` to the session of the call: with a new token if it is free (`lock` is None), or, if
+        this session holds it already, with its present token. Refuses a free lock beyond the quota of the session.
+        """
         if lock is None:
             names = self.locks_of.get(context.session)
             if names is None:

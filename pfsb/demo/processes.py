@@ -222,7 +222,7 @@ class ProcessCluster:
             await self.ended(server_id)
 
     async def terminate(self, server_id: int) -> int | None:
-        """Send SIGTERM to a server; returns its exit status when it has ended."""
+        """Send SIGTERM to a server; returns its exit status, negative for a signal, when it has ended."""
         self.signal(server_id, signal.SIGTERM)
         return await self.ended(server_id)
 

@@ -39,7 +39,8 @@ class Slot:
     ACCEPTs may precede the PROPOSAL (G17).
     """
     told: tuple[int, bytes] | None = None
-    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 55).
+    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 55); None:
+    there is none.
 
     It may precede the PROPOSAL.
     """
@@ -327,7 +328,9 @@ class DataStructures:
         return len(voters) < VOTED_VIEWS_MAX
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> Slot | None:
-        """Figure 5, Block F: store the ordered batch of a slot (G12); return the slot if it had none before."""
+        """Figure 5, Block F: store the ordered batch of a slot (G12). Returns the slot; None if its ordered batch was
+        known before.
+        """
         history, seq = self.ordering.global_history, message.seq
         if seq <= self.ordering.local_aru:
             return None

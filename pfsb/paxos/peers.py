@@ -52,8 +52,8 @@ class Peer:
     """The highest log position in that incarnation that counts as certain: two frames of the peer have told this
     position or higher ones, or one with a vote that counts, or this server had it on its own disk."""
     told_twice: int = 0
-    """The highest log position in that incarnation that two frames have told, or the disk of this server. It shows how
-    much the peer has written between two frames, whether or not they carry votes."""
+    """The highest log position in that incarnation that at least two frames have told, or that stood on this server's
+    disk at its start. Unlike `position`, it never rises by a single frame, even one with a vote."""
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
     position or a higher one."""
@@ -176,8 +176,8 @@ class Peers:
 
         If the frame tells less than `told_twice`, too, it is handled only while the peer runs in its latest state: then
         later frames have overtaken it. If it tells at least `told_twice`, it is handled in any case: only one frame has
-        told more, and that one may be forged. `position` does not matter here: frames of one start come from one copy
-        of the storage (Departure 53), so a lower number only shows that a frame is late.
+        told more, and that one may be forged. `Peer.position` does not matter here: frames of one start come from one
+        copy of the storage (Departure 53), so a lower number only shows that a frame is late.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.told_twice:

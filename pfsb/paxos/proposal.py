@@ -168,7 +168,7 @@ class ProposalHandler(Handler):
     def resend(self, seq: int, to: int | None = None) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9).
 
-        Departure 49: they go to the servers whose ACCEPT is missing here, or to server `to` alone.
+        Departure 49: they go to the servers whose ACCEPT is missing here, or to server `to` alone if that is not None.
         """
         slot = self._data.ordering.global_history.get(seq)
         if slot is None or slot.proposal is None or slot.ordered is not None:
@@ -233,7 +233,7 @@ class ProposalHandler(Handler):
         slot.on_disk = message.batch
 
     def _accept(self, message: Proposal, to: int | None = None) -> None:
-        """Send this server's vote for a proposal to all servers, or to server `to`.
+        """Send this server's vote for a proposal to all servers, or to server `to` alone if that is not None.
 
         Departure 55: in a cluster whose leader tells what is ordered, the vote goes to the leader of the proposal's
         view alone, and the leader sends none.

@@ -275,7 +275,9 @@ class ReconciliationHandler(Handler):
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)
 
     def _choose_peer(self) -> int | None:
-        """A random peer that was heard lately and is ahead; if possible neither the peer asked last nor the leader."""
+        """A random peer that was heard lately and is ahead, if possible neither the peer asked last nor the leader;
+        None: there is none.
+        """
         aru = self._data.ordering.local_aru
         peers = self._peers.by_id
         able = [i for i in peers if self._peers.is_ahead(i, aru) and self._peers.heard_lately(i)]

@@ -25,8 +25,9 @@ from pfsb.paxos.window import Window
 
 @define
 class Untold:
-    """The ORDERED of a slot that this leader has ordered in memory, and that is not yet on the disks of a majority for
-    certain."""
+    """The ORDERED of a slot that this leader has ordered in memory, while it is not certain yet that a majority has the
+    batch on disk.
+    """
 
     message: Ordered
     written_at: int

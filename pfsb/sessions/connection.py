@@ -191,7 +191,8 @@ class ClientConnection:
     def submit_all(
         self, numbers: Sequence[int | None], commands: Sequence[Command], place: Callable[[], AnswerAll]
     ) -> bool:
-        """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost.
+        """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost. A None
+        in `numbers` stands for the next number.
 
         Returns False, without any effect, if a command would be refused or repeats a number: then the caller must call
         `submit` for each command. Otherwise this method calls `place`, once, which returns the call-back that takes the

@@ -344,8 +344,9 @@ def _name(server_id: int, host: str, port: int) -> ServerName:
 
 
 def _after(chosen: SocketAddress | None, addresses: tuple[SocketAddress, ...]) -> SocketAddress | None:
-    """The address that follows `chosen` in `addresses`, the first one after the last; `chosen` itself if it is not
-    there."""
+    """The address that follows `chosen` in `addresses`; the first one if `chosen` is the last; `chosen` itself, which
+    may be None, if it is not among them.
+    """
     if chosen not in addresses:
         return chosen
     return addresses[(addresses.index(chosen) + 1) % len(addresses)]

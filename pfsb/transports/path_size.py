@@ -117,8 +117,8 @@ class PathSize:
     def refused(self, size: int, limit: int) -> None:
         """Take in that this machine has refused to send a datagram of `size` bytes; it sends at most `limit` bytes.
 
-        The limit may rest on a message of a router, which can be forged. It ends a search early, but the size of the
-        path is reduced only if the refused datagram was no larger than it.
+        The limit may rest on a message of a router, which can be forged. It ends a search early, but `size` is reduced
+        only if the refused datagram was no larger than `size`.
         """
         limit = max(min(limit, size - 1), FLOOR_BYTES)
         self.ceiling, self._is_ceiling_untried = limit, True

@@ -72,7 +72,7 @@ class Reassembly:
     """Tag of a complete frame -> time at which the peer was last told that it is complete."""
 
     def arrived(self, part: Part) -> bytes | None:
-        """Take in a part. Returns the whole frame, once, when its last missing part has come.
+        """Take in a part. Returns the whole frame, once, when its last missing part has come, and otherwise None.
 
         Raises `Malformed` if the part cannot belong to a frame.
         """

@@ -32,7 +32,7 @@ class Advertised:
     _before: dict[int, int] = field(factory=dict)
     """Server -> the highest number of this kind that it advertised in earlier incarnations; 0: none.
 
-    `what` names the kind: view or Local_Aru.
+    The attribute `what` names the kind: view or Local_Aru.
     """
 
     def started(self, server_id: int) -> None:

@@ -361,7 +361,8 @@ class SimulatedNetwork:
     ) -> None:
         """Take a frame that a server sends. The frame arrives later: once, several times or never.
 
-        `route` has the frame's addresses, if servers have any.
+        `fault` is that of the messages in the frame; None: they have none. `route` has the frame's addresses; None:
+        servers have no addresses.
         """
         link = self._links[sender, receiver]
         if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
@@ -489,5 +490,5 @@ class SimulatedNetwork:
 
 
 def _source(route: Route | None) -> object:
-    """The address that a socket would give with a datagram on this route."""
+    """The address that a socket would give with a datagram on this route; a text if servers have no addresses (None)."""
     return "the network" if route is None else (route.source, PORT)

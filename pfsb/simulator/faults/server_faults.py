@@ -87,7 +87,9 @@ class ServerFaults(FaultInjector):
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
     def _least_advanced(self) -> int | None:
-        """The running server that has executed the fewest slots. It writes many records at once when it catches up."""
+        """The running server that has executed the fewest slots, which writes many records at once when it catches up;
+        None: no server runs.
+        """
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:

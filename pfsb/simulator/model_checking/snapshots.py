@@ -217,7 +217,9 @@ class Freezer:
         return freeze
 
     def _freeze_dict(self, value: dict[Any, Any]) -> Frozen:
-        """Freeze a dict. If its keys are integers, their order means nothing and they are sorted; else it is kept."""
+        """Freeze a dict. If its keys are integers, their order means nothing, and they are sorted; otherwise their
+        order is kept.
+        """
         same = self.same
         items = [(key, item if type(item) in same else self.freeze(item)) for key, item in value.items()]
         if items and type(items[0][0]) is int:

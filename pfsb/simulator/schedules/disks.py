@@ -226,7 +226,8 @@ def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server is not admitted with an older copy of its disk, even if its incarnation repeats a number.
 
     The disk of a server is copied, and the server is started. Later it crashes, and is started with the copy. Its
-    incarnation then has the same number as the one before, so its first frames could be taken for late ones of that.
+    incarnation then has the same number as the one before, so its first frames could be taken for late ones of that
+    incarnation.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -555,8 +556,8 @@ def promise_is_noted_first(seed: int, patch: Plant | None) -> None:
 def dropped_votes_tell_nothing(seed: int, patch: Plant | None) -> None:
     """Departure 54: one forged frame with a vote that is dropped, or that tells a position far away, stops no server.
 
-    It is in the name of a server that has not lost anything, and comes to all others. Then these start again, and that
-    server does so, too.
+    The frame names a sender that has not lost anything, and comes to all other servers. Then these start again, and so
+    does the named one.
     """
     scene = Scenario(seed, patch)
     scene.begin()

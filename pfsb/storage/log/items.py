@@ -52,8 +52,8 @@ class Content:
     """
 
     incarnation: int | None = None
-    """Number of starts of the storage. It is set by the group that each start writes, and by the first group of each
-    segment."""
+    """Number of starts of the storage; None: not set by this group. It is set by the group that each start writes, and
+    by the first group of each segment."""
     effect: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
