@@ -31,7 +31,7 @@ def short(value: float | None) -> str:
 
 
 def milliseconds(microseconds: float | None) -> str:
-    """A time that is given in microseconds, as text in milliseconds with three significant digits; `ABSENT` for None."""
+    """A time in microseconds as text in milliseconds, with three significant digits; `ABSENT` for None."""
     return ABSENT if microseconds is None else f"{microseconds / 1000:.3g}"
 
 

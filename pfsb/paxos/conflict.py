@@ -110,7 +110,8 @@ def ordered(data: DataStructures, membership: Membership, message: Ordered) -> s
     """Departure 55: an ORDERED is handled only if it comes from the leader of its view, in a cluster whose leader tells
     what is ordered.
 
-    The line for a view before the installed one is that of an ACCEPT, since an ORDERED stands for ACCEPTs.
+    If its view is before the installed one, the line that is returned is that for an ACCEPT, since an ORDERED stands
+    for ACCEPTs.
     """
     if message.view < data.views.last_installed:
         return "4 F4"

@@ -150,7 +150,8 @@ class GlobalOrderingHandler(Handler):
             )
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
-        """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.
+        """Take the steps that follow the execution of slots: Figure 10, Block D for each, then the restart of the
+        Progress_Timer.
 
         The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length comes
         down only if the slots were ordered in the installed view (`ordered_in_this_view`; G8, Departure 48).

@@ -197,7 +197,8 @@ class LeaderElectionHandler(Handler):
         )
 
     def present_in_installed_view(self) -> set[int]:
-        """The ids of the servers that lead or follow the installed view, by what they have said during this attempt.
+        """The ids of the servers that lead or follow the installed view, by the ALIVEs that they have sent during this
+        attempt.
 
         A server that was not heard within the last `progress_seconds` is left out, since it may have died.
         """

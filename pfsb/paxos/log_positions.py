@@ -86,7 +86,9 @@ class Opinion:
 
 
 class StorageWentBack(Exception):
-    """Raised if this server may not vote: its storage was in a later state before, and lacks what it promised then."""
+    """Raised if this server may not vote: its storage was in a later state before, and lacks votes or promises that the
+    server has given since.
+    """
 
 
 class LogPositionHandler(Handler):
@@ -114,10 +116,10 @@ class LogPositionHandler(Handler):
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which that server was last sent a KNOWN_POSITION."""
         self._opinions: dict[int, Opinion] = {}
-        """Server id -> what that server has told about this server's storage (KNOWN_POSITION)."""
+        """Server id -> the state in which that server knows this server's storage, as its KNOWN_POSITIONs say."""
 
     def begin(self, found: Recovered) -> None:
-        """Take over, at the start, what the disk of this server says about its own storage and those of the others."""
+        """Take over, at the start, the records on this server's disk about its own storage and those of the others."""
         self._identity, self._incarnation = found.identity, found.incarnation
         self.start = start_number(found.incarnation, found.start_mark)
         own = found.peers.pop(self._data.server.server_id, None)

@@ -96,7 +96,7 @@ class Peers:
         peer.refused_at = NEVER
 
     def remember(self, record: PeerRecord) -> None:
-        """Take over what is on this server's disk about a peer's storage."""
+        """Take over, at the start, the record on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
         peer.start = start_on_disk(record.incarnation)
         peer.position = peer.told_twice = peer.claimed_position = record.position

@@ -122,7 +122,9 @@ class Plausibility:
         return seq <= self._ordering.local_aru + REACH_SLOTS_MAX
 
     def _alive(self, message: Alive) -> bool:
-        """Whether the state of an ALIVE goes with its view: only a view that was installed is followed or led."""
+        """Whether the state and the view of an ALIVE can be true together: only a view that was installed is followed
+        or led.
+        """
         if message.local_aru > SLOT_MAX or message.view > VIEW_MAX:
             return False
         if message.state is State.LEADER_ELECTION:

@@ -312,8 +312,9 @@ class PrepareHandler(Handler):
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
 
     def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
-        """Departure 39: note what a data list reports of a slot, and whether this server holds another batch there as
-        the proposal of the same view."""
+        """Departure 39: note the batch that a data list reports for a slot, and whether this server holds another batch
+        there as the proposal of the same view.
+        """
         if isinstance(entry, Proposal):
             self._data.preparing.prepare_oks[server_id].reported[entry.seq] = entry.batch.digest
             slot = self._data.ordering.global_history.get(entry.seq)

@@ -192,8 +192,8 @@ class ReconciliationHandler(Handler):
     def _nothing_came(self, message: ReconciliationReply) -> None:
         """Take a reply without slots: doubt its sender if its Local_Aru said that it has them (Departure 37).
 
-        A peer that was asked for more slots than it had told of has done nothing wrong. Then what this server has heard
-        of those slots from others was wrong, or the peer is as far behind as this server.
+        A peer that was asked for more slots than it had told of has done nothing wrong. Then other servers have told
+        this server wrongly that those slots are ordered, or the peer is as far behind as this server.
         """
         if self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
@@ -225,7 +225,7 @@ class ReconciliationHandler(Handler):
         """Whether slots are missing that this server can take.
 
         A leader with a prepared view re-sends its own proposals and never reconciles, and a server whose disk is in
-        trouble could not store what it gets (Departures 44 and 45).
+        trouble could not store the slots that it gets (Departures 44 and 45).
         """
         is_behind = self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
         return is_behind and self._turn.trouble is None

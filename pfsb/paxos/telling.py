@@ -37,7 +37,9 @@ class Untold:
 
 
 class TellingHandler(Handler):
-    """Tells the followers, as leader, which slots are ordered (ORDERED); orders, as follower, what it is told."""
+    """Tells the followers, as leader, which slots are ordered (ORDERED); orders, as follower, the slots that the leader
+    tells.
+    """
 
     def __init__(
         self,

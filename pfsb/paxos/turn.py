@@ -9,11 +9,11 @@ the gate after the vote's record. If the server crashes before that, no other se
 anything of the turn, so the turn has not happened.
 
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
-ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 55). The leader's PROPOSAL is no vote
-(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
-sequence number. A record that notes the incarnation or log position of the sender of a vote must be on disk, too,
-before an ORDERED leaves that rests on the vote (`hold_ordered`); and if the vote is a promise, before a PROPOSAL leaves
-that rests on it (`hold_proposals`).
+ORDERED leaves as soon as the votes that it stands for are on the disks of a majority (Departure 55). The leader's
+PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL
+ever has its view and sequence number. A record that notes the incarnation or log position of the sender of a vote must
+be on disk, too, before an ORDERED leaves that rests on the vote (`hold_ordered`); and if the vote is a promise, before
+a PROPOSAL leaves that rests on it (`hold_proposals`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.

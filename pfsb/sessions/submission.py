@@ -2,8 +2,8 @@
 
 Commands go down: a connection puts them into the bundler of its session and calls `mark_ready`. In the reactor's next
 iteration the bundles of all bundlers that are ready are introduced together, in as few updates as possible. If several
-sessions have a connection here, the reactor reads once more before that what has arrived in its sockets. Results come
-back up: the state machine calls `executed` for each bundle that has run, the bundler hands the results to the
+sessions have a connection here, the reactor first reads once more the data that has arrived in its sockets. Results
+come back up: the state machine calls `executed` for each bundle that has run, the bundler hands the results to the
 call-backs of its parts, and the session's next bundle is introduced at the end of the turn.
 """
 

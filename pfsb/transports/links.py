@@ -60,7 +60,8 @@ means that the message needs a frame of another type."""
 class TransportCounters:
     """Counts of the traffic over the links of one server since its start, and the addresses of the servers.
 
-    `frames_out` and `bytes_out` count what was given to the network, `frames_in` and `bytes_in` what came from it.
+    `frames_out` and `bytes_out` count the frames that were given to the network, `frames_in` and `bytes_in` those that
+    came from it.
     """
 
     frames_out: int = 0

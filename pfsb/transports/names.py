@@ -211,7 +211,7 @@ class AddressBook:
             self._changed(name.server_id)
 
     def doubt(self, server_id: int) -> None:
-        """Look a name up again soon, since its address does not fit what happens.
+        """Look a name up again soon, since its address seems to be wrong.
 
         Called when a peer sends from an address that its name does not have (yet), or when this server cannot listen at
         its own address.

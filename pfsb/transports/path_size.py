@@ -81,13 +81,13 @@ class PathSize:
     size: int = field(init=False, default=BASE_BYTES)
     """Maximum size, in bytes, of a datagram."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do."""
+    """Time by the clock, in seconds, at which `tick` has something to do."""
     ceiling: int = field(init=False)
     """Size, in bytes, of the largest datagram that the path may carry: none that is larger is tried."""
     _is_ceiling_untried: bool = field(init=False, default=True)
     _probing: _Probing | None = field(init=False, default=None)
     _search_at: float = field(init=False, default=0.0)
-    """Time before which no search begins."""
+    """Time by the clock, in seconds, before which no search begins."""
     _proved_at: float = field(init=False, default=-inf)
 
     @ceiling.default

@@ -40,10 +40,10 @@ class Assembly:
     content: bytearray
     missing: list[tuple[int, int]]
     arrived_at: float
-    """Time at which the latest part has come."""
+    """Time by the clock, in seconds, at which the latest part has come."""
     due: float
-    """Time at which missing bytes are asked for, if no part comes before; after the last report, the time at which the
-    frame is dropped."""
+    """Time by the clock, in seconds, at which missing bytes are asked for, if no part comes before; after the last
+    report, the time at which the frame is dropped."""
     gap: float = 0.0
     """Longest time, in seconds, from the arrival of one part to that of the next, where the next was sent for the first
     time."""
@@ -64,7 +64,7 @@ class Reassembly:
     _send_report: Callable[[Report], object]
     """Sends the peer a report about one frame."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do."""
+    """Time by the clock, in seconds, at which `tick` has something to do."""
     kept_bytes: int = field(init=False, default=0)
     _assemblies: dict[bytes, Assembly] = field(init=False, factory=dict)
     """Tag of an incomplete frame -> its parts so far."""

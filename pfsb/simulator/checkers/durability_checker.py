@@ -89,7 +89,8 @@ class DurabilityChecker:
             raise Violation(f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Require that the disk of a server holds what an ACCEPT that it sends relies on, if anything is needed (G18).
+        """Require that the disk of a server holds the record that an ACCEPT which it sends relies on, if one is needed
+        (G18).
 
         The disk must hold the slot as ordered, with the batch that the ACCEPT names and this view (Departure 39), or
         with a proposal of a later view. The same batch with an earlier view is not enough for a vote in this view:

@@ -57,7 +57,7 @@ class MessageChecker:
     """(view, seq) -> the encoded batch that the leader of the view has proposed for this slot."""
     altered: set[tuple[int, int]] = field(factory=set)
     """(view, seq) of each proposal that the network has altered on its way, so that servers hold different batches: for
-    these it is not checked what servers report of that view."""
+    these, the batches that servers report of that view are not compared."""
     ordered: dict[int, bytes] = field(factory=dict)
     """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
     views: Advertised = field(factory=lambda: Advertised("view"))

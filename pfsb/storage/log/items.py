@@ -74,7 +74,8 @@ class Content:
     def opening(self, later: Content) -> Content:
         """The content of the first group of a segment: the whole state after the group, and the slots of the group.
 
-        This content is the state before the group; `later` is what the group would hold anywhere else.
+        This content is the state before the group; `later` is the content that the group would have in any other place
+        of a segment.
         """
         effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
         opening = Content(self.incarnation, effect, dict(self.passes))

@@ -66,7 +66,7 @@ class Log:
     def read_last(self) -> bytes:
         """Read the last group once more, as a whole; empty if it does not stand in the segment `segment`.
 
-        Raises `StorageRefused` if it is not what was read before.
+        Raises `StorageRefused` if its bytes are not those that were read before.
         """
         last, path = self.last, self.path(self.segment)
         if last is None or last.segment != self.segment:

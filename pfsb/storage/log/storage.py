@@ -352,7 +352,7 @@ class LogStorage:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
     def _begin(self, log: Log, writer: LogWriter) -> Recovered:
-        """Count the incarnation, and return what the log holds.
+        """Count the incarnation, and return the content of the log.
 
         The incarnation is on disk before the server sends anything, so no two incarnations ever have the same number. A
         start counts as a group, so the log of a server that was started is never empty.
@@ -488,7 +488,7 @@ class LogStorage:
             found(batches)
 
     def _fail_from_thread(self, failure: Failure) -> None:
-        """Called by the threads with what has ended them: let the reactor stop the storage."""
+        """Called by a thread with the failure that has ended it: let the reactor stop the storage."""
         self._reactor.callFromThread(self._fail, failure)
 
     def _fail(self, failure: Failure) -> None:
