@@ -23,7 +23,7 @@ from tests.integration.redis_case import redis_port, servers_with_redis_ports
 from tests.integration.redis_comparison import Comparison, RandomCommands, RedisConnection, description
 
 REDIS: Final = shutil.which("redis-server") or shutil.which("valkey-server")
-COMMANDS_EACH: Final = 5_000
+COMMANDS_EACH: Final = 2_000
 SEEDS: Final = (1, 2)
 START_SECONDS: Final = 20.0
 KINDS_MIN: Final = 40
