@@ -203,7 +203,7 @@ def _scanned(connection: RedisConnection, words: Words) -> Reply:
 
 
 def description(entry: Reply, with_parts: bool) -> Reply:
-    """What COMMAND INFO says of a command, in a form in which it can be compared.
+    """The entry of COMMAND INFO for a command, in a form in which it can be compared.
 
     Tips are left out, which are for clients of a cluster of Redis, notes on keys, and if not `with_parts` the
     subcommands.

@@ -68,7 +68,7 @@ class RedisToolsTests(ClusterCase):
         await cluster.wait_equal()
 
     async def test_redis_benchmark_sends_all_that_there_is(self) -> None:
-        """It sends PING as a line, too, which is for a port of its own."""
+        """The program sends PING as a line, too, which is for a port of its own."""
         cluster = await self.start_cluster(1, servers=servers_with_redis_ports(1))
         options = ("-t", "ping,set,get,incr,mset", "-n", str(BENCHMARK_REQUESTS // 10), "-P", "16", "--csv")
         said = await self.run_program("redis-benchmark", "-p", str(redis_port(cluster, 0)), *options)

@@ -107,7 +107,7 @@ class RedisComparisonTests(ClusterCase):
         return redis, redis_port(cluster, 0)
 
     async def test_random_commands_have_equal_replies(self) -> None:
-        """Whatever bytes are in keys and values, and in both versions of the protocol."""
+        """Keys and values have any bytes, and both versions of the protocol are spoken."""
         redis, pfsb = await self.start_both()
 
         def compare() -> None:

@@ -23,7 +23,7 @@ def every_command(commands: Mapping[str, RedisCommand]) -> Iterator[tuple[str, R
 
 
 def entry_of(name: str, command: RedisCommand, dialect: Dialect) -> bytes:
-    """What COMMAND and COMMAND INFO say of one command, as an array of ten parts."""
+    """The entry for one command in the replies to COMMAND and COMMAND INFO: an array of ten parts."""
     keys = command.keys
     positions = (0, 0, 0) if keys is None else (1, keys.last, keys.step)
     return replies.array(
@@ -41,7 +41,7 @@ def entry_of(name: str, command: RedisCommand, dialect: Dialect) -> bytes:
 
 
 def page_of(name: str, command: RedisCommand, dialect: Dialect) -> bytes:
-    """What COMMAND DOCS says of one command."""
+    """The help for one command in the reply to COMMAND DOCS, as a map."""
     texts = {"summary": command.help, "since": command.since, "group": command.group}
     page = [(title, replies.bulk_text(text)) for title, text in texts.items()]
     if command.subcommands:

@@ -53,7 +53,7 @@ class Keys:
     """Which words of a command are keys, and what the command does with them, in the terms of Redis."""
 
     flags: str
-    """What is done with the keys, such as `RO access`."""
+    """Redis's words for what is done with the keys, such as `RO access`."""
     last: int = 1
     """Position of the last key; -1 stands for the last word. The first key is the word after the name."""
     step: int = 1
@@ -71,7 +71,7 @@ class RedisCommand:
     group: str
     """The group of Redis's documentation to which the command belongs; `pfsb` for one that Redis does not have."""
     flags: str
-    """What Redis says of the command, such as `readonly fast`."""
+    """Redis's words for properties of the command, such as `readonly fast`."""
     keys: Keys | None = None
     since: str = "1.0.0"
     """The version of Redis that had the command first."""

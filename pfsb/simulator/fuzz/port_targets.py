@@ -122,6 +122,12 @@ class RespTarget(PortTarget):
         b"$536870912\r\n",
         b"*1048576\r\n",
         b"$1\r\nx\r\n",
+        b"$1\r\n\xff\r\n",
+        b"*-10\r\n",
+        b"*01\r\n",
+        b"$02\r\n",
+        b"PING\r\n",
+        b"INFO\r\n",
     )
 
     def seeds(self) -> list[bytes]:
@@ -129,7 +135,8 @@ class RespTarget(PortTarget):
             "PING", "ECHO hello", "SET k v", "SET k v EX 10", "GET k", "DEL k", "INCR n", "INCRBY n 5", "APPEND k w",
             "MSET a 1 b 2", "MGET a b", "SCAN 0", "KEYS *", "EXISTS k", "HELLO 3", "HELLO 2", "CLIENT ID", "COMMAND",
             "CONFIG GET *", "INFO", "SELECT 0", "STRLEN k", "GETSET k v", "SETNX k v", "TYPE k", "QUIT", "LOCK door",
-            "UNLOCK door", "DBSIZE",
+            "UNLOCK door", "DBSIZE", "COMMAND INFO get client|id x", "COMMAND DOCS client", "COMMAND LIST", "CLIENT INFO",
+            "CLIENT SETINFO LIB-NAME x", "SCAN 0 TYPE hash", "SCAN 0 MATCH k* COUNT 2", "SET k v NX NX", "MULTI", "EXEC",
         )  # fmt: skip
         encoded = [resp_command(*command.split(" ")) for command in commands]
         return [*encoded, b"".join(encoded[:8])]
