@@ -135,8 +135,9 @@ class RespTarget(PortTarget):
             "PING", "ECHO hello", "SET k v", "SET k v EX 10", "GET k", "DEL k", "INCR n", "INCRBY n 5", "APPEND k w",
             "MSET a 1 b 2", "MGET a b", "SCAN 0", "KEYS *", "EXISTS k", "HELLO 3", "HELLO 2", "CLIENT ID", "COMMAND",
             "CONFIG GET *", "INFO", "SELECT 0", "STRLEN k", "GETSET k v", "SETNX k v", "TYPE k", "QUIT", "LOCK door",
-            "UNLOCK door", "DBSIZE", "COMMAND INFO get client|id x", "COMMAND DOCS client", "COMMAND LIST", "CLIENT INFO",
-            "CLIENT SETINFO LIB-NAME x", "SCAN 0 TYPE hash", "SCAN 0 MATCH k* COUNT 2", "SET k v NX NX", "MULTI", "EXEC",
+            "UNLOCK door", "DBSIZE", "COMMAND INFO get client|id x", "COMMAND DOCS client", "COMMAND LIST",
+            "CLIENT INFO", "CLIENT SETINFO LIB-NAME x", "SCAN 0 TYPE hash", "SCAN 0 MATCH k* COUNT 2", "SET k v NX NX",
+            "MULTI", "EXEC",
         )  # fmt: skip
         encoded = [resp_command(*command.split(" ")) for command in commands]
         return [*encoded, b"".join(encoded[:8])]
