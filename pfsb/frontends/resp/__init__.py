@@ -13,5 +13,5 @@ A LOCK that waits blocks its connection, as a blocking command does in Redis: co
 the connection is still read, to notice that its client is gone.
 
 Files: `protocol` (the connection, and RespConversation), `parser` (bytes to commands), `commands` (translations),
-`connection_commands`, `patterns` (KEYS and SCAN), `replies` (forms, as pure functions).
+`connection_commands`, `command_replies` (COMMAND), `patterns` (KEYS and SCAN), `replies` (forms, as pure functions).
 """
