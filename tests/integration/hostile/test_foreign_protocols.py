@@ -13,7 +13,8 @@ from pfsb.demo.processes import ProcessCluster, free_ports
 from tests.integration.case import HEAR_SECONDS
 from tests.integration.hostile.case import HostileCase, RawClient
 from tests.integration.http_case import port, run
-from tests.integration.test_redis import NO_LIBRARY, port_of
+from tests.integration.redis_case import client_port
+from tests.integration.test_redis import NO_LIBRARY
 
 FORM = (
     "POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: keep-alive\r\nContent-Length: {length}\r\n"
@@ -46,7 +47,7 @@ class ForeignProtocolTests(HostileCase):
     async def test_form_of_a_web_page_runs_nothing(self) -> None:
         """However its bytes are cut, and whether or not the server has greeted already."""
         cluster = await self.start_cluster(1)
-        data = (FORM.format(port=port_of(cluster, 0), length=len(BODY)) + BODY).encode()
+        data = (FORM.format(port=client_port(cluster, 0), length=len(BODY)) + BODY).encode()
         for cut, pause in ((len(data), 0.0), (3, 0.0), (20, LATE_SECONDS), (data.index(b"\r\n\r\n") + 4, LATE_SECONDS)):
             for late in (0.0, LATE_SECONDS):
                 client = await self.intrude(cluster, 0)
@@ -89,7 +90,7 @@ class ForeignProtocolTests(HostileCase):
         def work() -> tuple[str, bytes | None]:
             from redis import ConnectionPool, Redis, RedisError
 
-            place: Any = {"port": int(port_of(cluster, 0)), "socket_timeout": HEAR_SECONDS, "lib_name": None}
+            place: Any = {"port": client_port(cluster, 0), "socket_timeout": HEAR_SECONDS, "lib_name": None}
             said = "nothing"
             try:
                 Redis(connection_pool=ConnectionPool(redis_connect_func=begin_late, **place)).set("k", "SAY hello")
