@@ -48,6 +48,22 @@ class Quoted(str):
     __slots__ = ()
 
 
+class Data(Quoted):
+    """An argument that a client has sent as bytes, which need not be UTF-8: a key or a value.
+
+    As a text it is what `decoded` makes of the bytes, for sentences to people. Keys and values are taken from `data`.
+    """
+
+    __slots__ = ("data",)
+
+    data: bytes
+
+    def __new__(cls, data: bytes) -> Data:
+        argument = super().__new__(cls, decoded(data))
+        argument.data = data
+        return argument
+
+
 class Arguments:
     """A command line, while the rule of its verb takes it apart. All methods raise `BadRequest` for wrong arguments."""
 
@@ -72,15 +88,14 @@ class Arguments:
 
     def key(self, word: str, what: str = "key") -> str:
         """A key or the name of a lock, as text. Raises `BadRequest`, which calls the text `what`, if it is empty, has
-        more than `key_bytes_max` bytes, or is refused by `utf8`."""
-        self.key_bytes(word, what)
-        return str(word)
+        more than `key_bytes_max` bytes, or is refused by `text`."""
+        self._refuse_empty(word, what)
+        return self.text(word, what, key_bytes_max)
 
     def key_bytes(self, word: str, what: str = "key") -> bytes:
-        """A key as bytes of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is empty, has more than
-        `key_bytes_max` bytes, or is refused by `utf8`."""
-        if not word:
-            raise self.refused(f"a {what} cannot be empty")
+        """A key as bytes: those of `Data`, or those of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is
+        empty, has more than `key_bytes_max` bytes, or is refused by `utf8`."""
+        self._refuse_empty(word, what)
         return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
@@ -89,22 +104,34 @@ class Arguments:
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
         """The text `word`, of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading.
-        Raises `BadRequest`, which calls the text `what`, as `utf8` does."""
+        Raises `BadRequest`, which calls the text `what`, as `utf8` does, and for `Data` that is not UTF-8."""
+        if isinstance(word, Data):
+            try:
+                word = word.data.decode()
+            except UnicodeDecodeError as error:
+                raise self.refused(f"the {what} is a text, and byte {error.start + 1} of it is not UTF-8") from None
         self.utf8(word, what, bytes_max)
         return str(word)
 
     def utf8(self, word: str, what: str, bytes_max: int = value_bytes_max) -> bytes:
-        """The text `word` as bytes of UTF-8: so keys and values are ordered and kept. Raises `BadRequest`, which calls
-        the text `what`, if it has more than `bytes_max` bytes, a NUL or half a surrogate pair."""
+        """The bytes of an argument, as keys and values are ordered and kept: any bytes of `Data`, or a text as UTF-8.
+
+        Raises `BadRequest`, which calls the argument `what`, if it has more than `bytes_max` bytes, and for a text with
+        a NUL or half a surrogate pair.
+        """
         try:
-            data = word.encode()
+            data = word.data if isinstance(word, Data) else word.encode()
         except UnicodeEncodeError as error:
             raise self.refused(f"the {what} has half a surrogate pair at character {error.start + 1}") from None
         if len(data) > bytes_max:
             raise self.refused(f"the {what} has {len(data)} bytes, {bytes_max} are allowed", "TOOLARGE")
-        if "\0" in word:
+        if "\0" in word and not isinstance(word, Data):
             raise self.refused(f"the {what} has a NUL at character {word.index(chr(0)) + 1}")
         return data
+
+    def _refuse_empty(self, word: str, what: str) -> None:
+        if not word:
+            raise self.refused(f"a {what} cannot be empty")
 
     def integer(self, word: str, what: str) -> int:
         """The signed 64-bit integer that `word` is in decimal digits. Errors call it `what`."""
@@ -203,21 +230,40 @@ def utf8_length(text: str) -> int:
 
 
 def decoded(data: bytes) -> str:
-    """The text for bytes of a user, such as a key or a value: the text that they are in UTF-8.
+    """Bytes of a user as text in a sentence for people: the text that they are in UTF-8. Each byte that does not decode
+    shows as a backslash, an x and two hexadecimal digits.
 
-    Today they always are UTF-8, since nothing else comes in through the line protocol, HTTP or the Redis protocol. A
-    later version of pfsb may let in other bytes; then each byte that does not decode shows as a backslash, an x and two
-    hexadecimal digits, so that nothing raises. That form is for reading only: it cannot be told from a text with a
-    backslash. When clients may send any bytes, the line protocol will show them by an escape that it also takes, and
-    HTTP (in bodies), the Redis protocol and the client library will hand them over as they are; from then on only
-    sentences for people need this function.
+    This form is for reading only: it cannot be told from a text with a backslash. Programs get `text_of`.
     """
     return data.decode(errors="backslashreplace")
 
 
+def text_of(data: bytes) -> str:
+    """The text that stands for any bytes of a user, such as a key or a value, where a front end has only text.
+
+    Bytes of UTF-8 are the text that they are. Each other byte, 80 to ff, becomes half a surrogate pair, U+DC80 to
+    U+DCFF, which no UTF-8 has (PEP 383): so the text can be told from every other one, and `argument_of` makes the
+    bytes of it again. JSON writes the byte ff as \\udcff.
+    """
+    return data.decode(errors="surrogateescape")
+
+
+def argument_of(text: str) -> Quoted:
+    """The argument that a client has written as a JSON string: a text, or `Data` if it is the `text_of` other bytes, or
+    has a NUL, which no text may have, but which a key or a value may.
+
+    Raises `UnicodeEncodeError` for half of a surrogate pair that stands for no byte.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return Data(text.encode(errors="surrogateescape"))
+    return Data(data) if "\0" in text else Quoted(text)
+
+
 def as_text(value: Value) -> str:
-    """A value of a result as text: bytes as `decoded` shows them, and a number in decimal digits."""
-    return decoded(value) if isinstance(value, bytes) else str(value)
+    """A value of a result as text: bytes as `text_of` has them, and a number in decimal digits."""
+    return text_of(value) if isinstance(value, bytes) else str(value)
 
 
 def quoted(text: str | bytes, characters_max: int = 60) -> str:

@@ -42,7 +42,7 @@ def integer(number: int) -> bytes:
 
 
 def bulk(text: str) -> bytes:
-    data = text.encode()
+    data = text.encode(errors="surrogateescape")
     return b"$%d\r\n%s\r\n" % (len(data), data)
 
 
