@@ -27,7 +27,8 @@ class Verb:
     """Takes the arguments of a command line, and returns the normalised command or raises `BadRequest`. `check` calls
     it once for each line with this verb, at the server that was asked."""
     types: Types = ()
-    """Types of all parts of the normalised command, the verb included. A trailing `...` repeats the type before it."""
+    """Types of all parts of the normalised command, the verb included. A trailing `...` repeats the type before it,
+    which may be `object`, for parts of all types."""
     run: Callable[..., Any] | None = None
     """The function of the verb: it takes (command, context) if the verb changes something, else (command), and returns
     the answer, or PENDING. `execute` calls it once for each command at every server, and `query` at the server that was
@@ -121,5 +122,6 @@ def not_understood(command: Command) -> Refused:
 
 
 def _repeats(given: tuple[type, ...], types: Types) -> bool:
-    fixed = types[:-1]
-    return given[: len(fixed)] == fixed and all(one is fixed[-1] for one in given[len(fixed) :])
+    *fixed, repeated, _ = types
+    rest = given[len(fixed) :]
+    return given[: len(fixed)] == tuple(fixed) and bool(rest) and (repeated is object or {*rest} == {repeated})

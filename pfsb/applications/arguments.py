@@ -243,21 +243,40 @@ def utf8_length(text: str) -> int:
 
 
 def decoded(data: bytes) -> str:
-    """The text for bytes of a user, such as a key or a value: the text that they are in UTF-8.
+    """Bytes of a user as text in a sentence for people: the text that they are in UTF-8. Each byte that does not decode
+    shows as a backslash, an x and two hexadecimal digits.
 
-    Today they always are UTF-8, since nothing else comes in through the line protocol, HTTP or the Redis protocol. A
-    later version of pfsb may let in other bytes; then each byte that does not decode shows as a backslash, an x and two
-    hexadecimal digits, so that nothing raises. That form is for reading only: it cannot be told from a text with a
-    backslash. When clients may send any bytes, the line protocol will show them by an escape that it also takes, and
-    HTTP (in bodies), the Redis protocol and the client library will hand them over as they are; from then on only
-    sentences for people need this function.
+    This form is for reading only: it cannot be told from a text with a backslash. Programs get `text_of`.
     """
     return data.decode(errors="backslashreplace")
 
 
+def text_of(data: bytes) -> str:
+    """The text that stands for any bytes of a user, such as a key or a value, where a front end has only text.
+
+    Bytes of UTF-8 are the text that they are. Each other byte, 80 to ff, becomes half a surrogate pair, U+DC80 to
+    U+DCFF, which no UTF-8 has (PEP 383): so the text can be told from every other one, and `argument_of` makes the
+    bytes of it again. JSON writes the byte ff as \\udcff.
+    """
+    return data.decode(errors="surrogateescape")
+
+
+def argument_of(text: str) -> Quoted:
+    """The argument that a client has written as a JSON string: a text, or `Data` if it is the `text_of` other bytes, or
+    has a NUL, which no text may have, but which a key or a value may.
+
+    Raises `UnicodeEncodeError` for half of a surrogate pair that stands for no byte.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        return Data(text.encode(errors="surrogateescape"))
+    return Data(data) if "\0" in text else Quoted(text)
+
+
 def as_text(value: Value) -> str:
-    """A value of a result as text: bytes as `decoded` shows them, and a number in decimal digits."""
-    return decoded(value) if isinstance(value, bytes) else str(value)
+    """A value of a result as text: bytes as `text_of` has them, and a number in decimal digits."""
+    return text_of(value) if isinstance(value, bytes) else str(value)
 
 
 def quoted(text: str | bytes, characters_max: int = 60) -> str:

@@ -25,7 +25,8 @@ class Word(str):
 
 Value = int | str | bytes
 """A value in a result: the line front end prints an int or a `Word` as it is, and a user's text (any other str) or a
-user's bytes in quotes. Bytes are shown as the text that they are in UTF-8 (`pfsb.applications.arguments.decoded`)."""
+user's bytes in quotes. Bytes are shown as the text that they are in UTF-8, and others by an escape
+(`pfsb.applications.arguments.text_of`)."""
 
 Fields = tuple[tuple[str, Value], ...]
 

@@ -1,7 +1,7 @@
 """KeyValue: a map of keys to values, each with the revision at which it was last written (docs/protocol.rst).
 
-Keys and values are bytes: in commands from `check` on, in the state, in snapshots and in answers. Clients speak in text
-for now, which is UTF-8 here; front ends make text of an answer again (`decoded`).
+Keys and values are any bytes: in commands from `check` on, in the state, in snapshots and in answers. Clients send them
+as text, which is UTF-8 here, or as bytes (`Data`); front ends that have only text make it of an answer (`text_of`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from pfsb.applications.arguments import (
     integer_min,
     key_bytes_max,
     paged_rows,
+    parse_integer,
     quoted,
     refuse_other_format,
     rows_max,
@@ -70,6 +71,9 @@ be too large for a frame, although its line is not longer than `command_bytes`. 
 MPUT reaches this limit.
 """
 
+_CONDITIONAL = ("PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT")
+"""Verbs of the commands that IF runs. It runs no other IF: nested ones could be deeper than Python's stack."""
+
 _THREE_PARTS = {3}
 _ONLY_BYTES = {bytes}
 _value_of = itemgetter(0)
@@ -100,6 +104,12 @@ class KeyValue(Application):
         CommandDescription("APPEND", "APPEND key text", "Add text to the end of a value."),
         CommandDescription("PUTHASH", "PUTHASH key value", "Set a key to the FNV-1a hash of its old value and this."),
         CommandDescription("MPUT", "MPUT key value [key value ...]", "Set several keys, all or nothing."),
+        CommandDescription(
+            "IF",
+            "IF key revision command...",
+            "Run a command that changes keys if this key was last written at the revision; 0: if it is absent, any: if "
+            "it is there.",
+        ),
         CommandDescription("MGET", "MGET key [key ...]", "Show several keys, as of one moment.", changes=False),
         CommandDescription(
             "RANGE",
@@ -133,6 +143,7 @@ class KeyValue(Application):
                 "APPEND": Verb(_check_key_and_value, (str, bytes, bytes), self._append),
                 "PUTHASH": Verb(_check_key_and_value, (str, bytes, bytes), self._put_hash),
                 "MPUT": Verb(_check_mput, (str, bytes, ...), self._mput),
+                "IF": Verb(self._check_if, (str, bytes, int, str, object, ...), self._if),
                 "MGET": Verb(_check_mget, (str, bytes, ...), self._mget),
                 "RANGE": Verb(_check_range, (str, bytes, bytes, int), self._range),
                 "KEYS": Verb(_check_keys, (str, bytes, bytes, int), self._list_keys),
@@ -291,6 +302,33 @@ class KeyValue(Application):
         for key, entry in entries.items():
             self._put_entry(key, entry)
         return Done((("revision", revision),))
+
+    def _check_if(self, asked: Arguments) -> Command:
+        """Check IF. The normalised command is (IF, key, revision, VERB, argument, ...), where the normalised command
+        that is to be run stands at the end. The revision -1 stands for any."""
+        key, revision, verb, *rest = asked.words(3, math.inf)
+        if verb.upper() not in _CONDITIONAL:
+            raise asked.refused(f"IF runs one of {', '.join(_CONDITIONAL)}, and not {quoted(verb)}")
+        number = -1 if revision == "any" else parse_integer(revision)
+        if number is None or (number < 0 and revision != "any"):
+            raise asked.refused(f"the revision is a number from 0 on or any, and not {quoted(revision)}")
+        return ("IF", asked.key_bytes(key), number, *self.check((verb.upper(), *rest)))
+
+    def _if(self, command: Command, context: IContext) -> Result:
+        """Run the command at the end of `command` if the key was last written at the revision."""
+        _, key, revision, *inner = command
+        if inner[0] not in _CONDITIONAL:
+            return not_understood(tuple(inner))
+        entry = self.entries.get(key)
+        found = 0 if entry is None else entry[1]
+        if found == revision or (revision < 0 and found):
+            result: Result = self.execute(tuple(inner), context)
+            return result
+        if entry is None:
+            return Refused("PRECONDITION", f"there is no key {quoted(key)}")
+        if revision == 0:
+            return Refused("PRECONDITION", f"there is a key {quoted(key)} already")
+        return Refused("PRECONDITION", f"key {quoted(key)} has revision {found}, not {revision}")
 
     def _get(self, command: Command) -> Result:
         entry = self.entries.get(command[1])

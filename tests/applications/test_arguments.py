@@ -12,12 +12,14 @@ from pfsb.applications.arguments import (
     Data,
     Quoted,
     absent,
+    argument_of,
     as_text,
     integer_in,
     key_bytes_max,
     parse_integer,
     quoted,
     rows_max,
+    text_of,
     value_bytes_max,
     wait_ms_max,
 )
@@ -195,6 +197,32 @@ class ArgumentsTest(SynchronousTestCase):
             self.assertIn("has half a surrogate pair at character 3", str(refused))
             self.assertIn("has a NUL at character 2", str(refusal(application, *command, "a\0b")))
             str(refused).encode()
+        for application, command in ((Lock(), ("TRYLOCK",)), (Chat(), ("SAY",))):
+            self.assertIn("has a NUL at character 2", str(refusal(application, *command, Data(b"a\0b"))))
+            self.assertIn("byte 3 of it is not UTF-8", str(refusal(application, *command, Data(b"ab\xff"))))
+
+    def test_keys_and_values_are_any_bytes(self) -> None:
+        """The lengths of the client's bytes are checked, and nothing else."""
+        kv = KeyValue()
+        self.assertEqual(kv.check(("PUT", Data(b"\xff\0"), Data(b"\xc3"))), ("PUT", b"\xff\0", b"\xc3"))
+        self.assertEqual(kv.check(("CAS", "k", Data(b"nil"), Data(b""))), ("CAS", b"k", 1, b"nil", b""))
+        self.assertEqual(kv.check(("RANGE", Data(b"\xfe"), Data(b""))), ("RANGE", b"\xfe", b"", -1))
+        self.assertEqual(kv.check(("GET", Data(b"\xff" * key_bytes_max)))[1], b"\xff" * key_bytes_max)
+        self.assertEqual(refusal(kv, "GET", Data(b"\xff" * (key_bytes_max + 1))).code, "TOOLARGE")
+        self.assertIn("cannot be empty", str(refusal(kv, "GET", Data(b""))))
+
+    @given(st.binary(max_size=30))
+    @settings(max_examples=200, deadline=None)
+    def test_text_that_stands_for_bytes(self, data: bytes) -> None:
+        """Each text makes the same bytes again, and is no `Data` only if they are UTF-8 without NUL."""
+        argument = argument_of(text_of(data))
+        found = argument.data if isinstance(argument, Data) else argument.encode()
+        self.assertEqual(found, data)
+        try:
+            is_text = "\0" not in data.decode()
+        except UnicodeDecodeError:
+            is_text = False
+        self.assertEqual(isinstance(argument, Data), not is_text)
 
     def test_integer_has_64_bits(self) -> None:
         """Decimal ASCII digits, a minus, nothing else."""
@@ -248,7 +276,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertEqual(quoted(b"\xff" * 100), '"' + 15 * r"\\xff" + '..."')
 
     def test_value_is_shown_as_text_whatever_it_is(self) -> None:
-        """Nothing raises; bytes that are no UTF-8, such as half a character, stand there in hexadecimal digits."""
+        """Nothing raises; for bytes that are no UTF-8, such as half a character, stand halves of surrogate pairs."""
         shown = [as_text(value) for value in (12, "k", Quoted("k"), "\u00e9".encode(), b"a\xc3", b"\xed\xa0\x80", b"")]
-        self.assertEqual(shown, ["12", "k", "k", "\u00e9", r"a\xc3", r"\xed\xa0\x80", ""])
+        self.assertEqual(shown, ["12", "k", "k", "\u00e9", "a\udcc3", "\udced\udca0\udc80", ""])
         self.assertEqual({type(each) for each in shown}, {str})

@@ -19,6 +19,7 @@ from tests.applications.context import Machine, code, field, refusal, rows
 
 KINDS: dict[Any, Any] = {str: "k", bytes: b"k", int: 1}
 """Type of an argument -> an argument of this type, as a confused peer might send it."""
+ANY_KIND = {object: b"k"}
 bounded = settings(max_examples=50, deadline=None, database=None)
 texts = st.text(st.characters(codec="utf-8", min_codepoint=1), max_size=4)
 
@@ -170,12 +171,62 @@ class KeyValueTest(SynchronousTestCase):
         for verb, verb_of in self.kv.verbs.items():
             right = tuple(kind for kind in verb_of.types[1:] if kind is not ...)
             for place, kind in enumerate(right):
-                for other in KINDS.keys() - {kind}:
+                for other in KINDS.keys() - {kind} if kind is not object else ():
                     kinds = [*right[:place], other, *right[place + 1 :]]
-                    command = (verb, *[KINDS[each] for each in kinds])
+                    command = (verb, *[(KINDS | ANY_KIND)[each] for each in kinds])
                     for result in (self.machine.run_checked("a", command), self.kv.query(command)):
                         self.assertIsInstance(result, Refused, command)
                         self.assertIn("of these types", result.text)
+        self.assertEqual(self.kv.snapshot(), before)
+
+    def test_command_that_runs_at_one_revision_of_a_key(self) -> None:
+        """Every verb that changes something; a refusal changes nothing, and the answer is that of the command."""
+        self.put(a="1", b="2")
+        self.assertEqual(self.machine.run("a", "IF", "a", "1", "incr", "a"), Done((("value", b"2"), ("revision", 3))))
+        before = self.kv.snapshot()
+        for command in (
+            ("PUT", "a", "x"),
+            ("DEL", "a", "b"),
+            ("CAS", "a", "2", "x"),
+            ("INCR", "a", "-7"),
+            ("APPEND", "b", "x"),
+            ("PUTHASH", "b", "x"),
+            ("MPUT", "a", "x", "c", "y"),
+        ):
+            for revision in ("1", "2", "0", "4"):
+                refused = self.machine.run("a", "IF", "a", revision, *command)
+                self.assertEqual(code(refused), "PRECONDITION", command)
+            self.assertEqual(code(self.machine.run("a", "IF", "nothing", "any", *command)), "PRECONDITION")
+            self.assertEqual(self.kv.snapshot(), before)
+            copy = KeyValue()
+            copy.restore(before)
+            self.assertIsInstance(Machine(copy).run("a", "IF", "a", "3", *command), Done, command)
+            self.assertNotEqual(copy.snapshot(), before)
+        self.assertEqual(code(self.machine.run("a", "IF", "a", "3", "CAS", "a", "x", "y")), "CONFLICT")
+        self.assertIsInstance(self.machine.run("a", "IF", "new", "0", "PUT", "new", "1"), Done)
+        self.assertIsInstance(self.machine.run("a", "IF", "new", "any", "DEL", "new"), Done)
+
+    def test_condition_that_is_none(self) -> None:
+        """A wrong one is refused before it is ordered, with what would be right."""
+        for words, wanted in (
+            (("a", "1"), "does not go with"),
+            (("a", "-1", "PUT", "a", "x"), "number from 0 on or any"),
+            (("a", "one", "PUT", "a", "x"), "number from 0 on or any"),
+            (("a", "1", "GET", "a"), "IF runs one of PUT, DEL"),
+            (("a", "1", "IF", "a", "1", "PUT", "a", "x"), "IF runs one of PUT, DEL"),
+            (("a", "1", "PUT", "a"), "PUT does not go with 1 argument"),
+            (("", "1", "PUT", "a", "x"), "cannot be empty"),
+        ):
+            self.assertIn(wanted, str(refusal(self.kv, "IF", *words)))
+
+    def test_confused_condition_is_refused_alike_everywhere(self) -> None:
+        """A peer may order what this version's check does not return; nothing raises."""
+        deep: tuple[Any, ...] = ("PUT", b"a", b"x")
+        for _ in range(5_000):
+            deep = ("IF", b"a", 0, *deep)
+        before = self.kv.snapshot()
+        for command in (deep, ("IF", b"a", 0, "GET", b"a"), ("IF", b"a", 0, "PUT", b"a", 1), ("IF", b"a", 0, "MPUT")):
+            self.assertIsInstance(self.machine.run_checked("a", command), Refused, command[:9])
         self.assertEqual(self.kv.snapshot(), before)
 
     def test_refusals_quote_bytes_that_are_no_utf8(self) -> None:

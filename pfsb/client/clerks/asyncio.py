@@ -73,38 +73,42 @@ class AsyncClerk:
             raise
         return [call.read(reply) for (call, _, _), reply in zip(asked, replies, strict=True)]
 
-    async def get(self, key: str, *, read: str = "linearizable") -> str | None:
+    async def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
         return await self.run(calls.get(key, read=read))
 
-    async def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
+    async def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> bytes | None:
+        """Return the bytes of the value of a key; None if it is absent."""
+        return await self.run(calls.get_bytes(key, read=read))
+
+    async def entry(self, key: str | bytes, *, read: str = "linearizable") -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
         return await self.run(calls.entry(key, read=read))
 
-    async def put(self, key: str, value: str) -> int:
+    async def put(self, key: str | bytes, value: str | bytes) -> int:
         """Set a key; returns the revision of this change."""
         return await self.run(calls.put(key, value))
 
-    async def delete(self, key: str) -> bool:
+    async def delete(self, key: str | bytes) -> bool:
         """Remove a key; returns whether it existed."""
         return await self.run(calls.delete(key))
 
-    async def cas(self, key: str, old: str | None, new: str) -> bool:
+    async def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> bool:
         """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
         return await self.run(calls.cas(key, old, new))
 
-    async def incr(self, key: str, by: int = 1) -> int:
+    async def incr(self, key: str | bytes, by: int = 1) -> int:
         """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
 
         Raises `StateError` if the value is no integer.
         """
         return await self.run(calls.incr(key, by))
 
-    async def append(self, key: str, text: str) -> str:
+    async def append(self, key: str | bytes, text: str | bytes) -> str:
         """Append text to the value of a key; returns the new value."""
         return await self.run(calls.append(key, text))
 
-    async def puthash(self, key: str, value: str) -> str:
+    async def puthash(self, key: str | bytes, value: str | bytes) -> str:
         """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
         digits.
 
@@ -112,23 +116,23 @@ class AsyncClerk:
         """
         return await self.run(calls.puthash(key, value))
 
-    async def mput(self, values: Mapping[str, str]) -> int:
+    async def mput(self, values: Mapping[str, str | bytes] | Mapping[bytes, str | bytes]) -> int:
         """Set several keys, either all or none; returns the revision at which they were written."""
         return await self.run(calls.mput(values))
 
-    async def mget(self, *keys: str) -> dict[str, Entry]:
+    async def mget(self, *keys: str | bytes) -> dict[str, Entry]:
         """Return an `Entry` for each of these keys that exists, with its value and revision, as they were at one
         moment."""
         return await self.run(calls.mget(*keys))
 
-    async def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
+    async def range(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> list[Entry]:
         """Return at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
         If `end` is "", the range goes on to the last key.
         """
         return await self.run(calls.range_(first, end, limit=limit))
 
-    async def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
+    async def keys(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> list[str]:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 

@@ -68,38 +68,42 @@ class Clerk:
         """
         return self._wait(self._clerk.run_all(wanted))
 
-    def get(self, key: str, *, read: str = "linearizable") -> str | None:
+    def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
         return self.run(calls.get(key, read=read))
 
-    def entry(self, key: str, *, read: str = "linearizable") -> Entry | None:
+    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> bytes | None:
+        """Return the bytes of the value of a key; None if it is absent."""
+        return self.run(calls.get_bytes(key, read=read))
+
+    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
         return self.run(calls.entry(key, read=read))
 
-    def put(self, key: str, value: str) -> int:
+    def put(self, key: str | bytes, value: str | bytes) -> int:
         """Set a key; returns the revision of this change."""
         return self.run(calls.put(key, value))
 
-    def delete(self, key: str) -> bool:
+    def delete(self, key: str | bytes) -> bool:
         """Remove a key; returns whether it existed."""
         return self.run(calls.delete(key))
 
-    def cas(self, key: str, old: str | None, new: str) -> bool:
+    def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> bool:
         """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
         return self.run(calls.cas(key, old, new))
 
-    def incr(self, key: str, by: int = 1) -> int:
+    def incr(self, key: str | bytes, by: int = 1) -> int:
         """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
 
         Raises `StateError` if the value is no integer.
         """
         return self.run(calls.incr(key, by))
 
-    def append(self, key: str, text: str) -> str:
+    def append(self, key: str | bytes, text: str | bytes) -> str:
         """Append text to the value of a key; returns the new value."""
         return self.run(calls.append(key, text))
 
-    def puthash(self, key: str, value: str) -> str:
+    def puthash(self, key: str | bytes, value: str | bytes) -> str:
         """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
         digits.
 
@@ -107,23 +111,23 @@ class Clerk:
         """
         return self.run(calls.puthash(key, value))
 
-    def mput(self, values: Mapping[str, str]) -> int:
+    def mput(self, values: Mapping[str, str | bytes] | Mapping[bytes, str | bytes]) -> int:
         """Set several keys, either all or none; returns the revision at which they were written."""
         return self.run(calls.mput(values))
 
-    def mget(self, *keys: str) -> dict[str, Entry]:
+    def mget(self, *keys: str | bytes) -> dict[str, Entry]:
         """Return an `Entry` for each of these keys that exists, with its value and revision, as they were at one
         moment."""
         return self.run(calls.mget(*keys))
 
-    def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[Entry]:
+    def range(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> list[Entry]:
         """Return at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
         If `end` is "", the range goes on to the last key.
         """
         return self.run(calls.range_(first, end, limit=limit))
 
-    def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> list[str]:
+    def keys(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> list[str]:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 

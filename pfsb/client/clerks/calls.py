@@ -7,6 +7,7 @@ carries it out. Calls as values can be given to a clerk's `run_all`, which carri
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Final, Generic, TypeVar
 
@@ -45,12 +46,26 @@ class Call(Generic[T]):
 
 @frozen
 class Entry:
-    """A key with the value and revision that it had at one moment."""
+    """A key with the value and revision that it had at one moment.
+
+    A key and a value are any bytes. As a str they are the text of these bytes in UTF-8; bytes that are not UTF-8 become
+    halves of surrogate pairs, as in `os.fsdecode`. Each call takes such a str, too, and so gives back what it got.
+    """
 
     key: str
     value: str
     revision: int
     """The revision at which the key was last written."""
+
+    @property
+    def key_bytes(self) -> bytes:
+        """The bytes of the key."""
+        return self.key.encode(errors="surrogateescape")
+
+    @property
+    def value_bytes(self) -> bytes:
+        """The bytes of the value."""
+        return self.value.encode(errors="surrogateescape")
 
 
 @frozen
@@ -62,38 +77,50 @@ class ChatLine:
     text: str
 
 
-def get(key: str, *, read: str = "linearizable") -> Call[str | None]:
-    """Get the value of a key; the result is None if it is absent. `read` is linearizable, sequential or stale."""
+def get(key: str | bytes, *, read: str = "linearizable") -> Call[str | None]:
+    """Get the value of a key; the result is None if it is absent. `read` is linearizable, sequential or stale.
+
+    A value that is not UTF-8 becomes the str that `Entry` describes; `get_bytes` gives it as bytes.
+    """
     return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
 
 
-def entry(key: str, *, read: str = "linearizable") -> Call[Entry | None]:
-    """Get the value of a key and the revision at which it was written; the result is None if the key is absent."""
+def get_bytes(key: str | bytes, *, read: str = "linearizable") -> Call[bytes | None]:
+    """Get the bytes of the value of a key; the result is None if it is absent. `read` is as in `get`."""
 
-    def made(reply: Reply) -> Entry | None:
-        fields = reply.fields
-        return Entry(key, str(fields["value"]), int(fields["revision"])) if reply.ok else None
+    def made(reply: Reply) -> bytes | None:
+        return str(reply.fields["value"]).encode(errors="surrogateescape") if reply.ok else None
 
     return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
 
 
-def put(key: str, value: str) -> Call[int]:
+def entry(key: str | bytes, *, read: str = "linearizable") -> Call[Entry | None]:
+    """Get the value of a key and the revision at which it was written; the result is None if the key is absent."""
+
+    def made(reply: Reply) -> Entry | None:
+        fields = reply.fields
+        return Entry(_text_of(key), str(fields["value"]), int(fields["revision"])) if reply.ok else None
+
+    return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
+
+
+def put(key: str | bytes, value: str | bytes) -> Call[int]:
     """Set a key; the result is the revision of this change."""
     return Call(_line("PUT", key, value), _number("revision"))
 
 
-def delete(key: str) -> Call[bool]:
+def delete(key: str | bytes) -> Call[bool]:
     """Remove a key; the result says whether it existed."""
     return Call(_line("DEL", key), lambda reply: bool(reply.fields["deleted"]))
 
 
-def cas(key: str, old: str | None, new: str) -> Call[bool]:
+def cas(key: str | bytes, old: str | bytes | None, new: str | bytes) -> Call[bool]:
     """Set a key if its value is `old`, or for `old` None if the key is absent; the result says whether it was set."""
     expected = "nil" if old is None else _quoted(old)
     return Call(f"CAS {_quoted(key)} {expected} {_quoted(new)}", lambda reply: reply.ok, frozenset({"CONFLICT"}))
 
 
-def incr(key: str, by: int = 1) -> Call[int]:
+def incr(key: str | bytes, by: int = 1) -> Call[int]:
     """Add `by` to the integer at a key, or to 0 if the key is absent; the result is the sum.
 
     Fails with `StateError` if the value is no integer.
@@ -101,12 +128,12 @@ def incr(key: str, by: int = 1) -> Call[int]:
     return Call(f"INCR {_quoted(key)} {by}", _number("value"))
 
 
-def append(key: str, text: str) -> Call[str]:
+def append(key: str | bytes, text: str | bytes) -> Call[str]:
     """Append text to the value of a key; the result is the new value."""
     return Call(_line("APPEND", key, text), _text("value"))
 
 
-def puthash(key: str, value: str) -> Call[str]:
+def puthash(key: str | bytes, value: str | bytes) -> Call[str]:
     """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
     digits.
 
@@ -115,18 +142,18 @@ def puthash(key: str, value: str) -> Call[str]:
     return Call(_line("PUTHASH", key, value), _text("previous"))
 
 
-def mput(values: Mapping[str, str]) -> Call[int]:
+def mput(values: Mapping[str, str | bytes] | Mapping[bytes, str | bytes]) -> Call[int]:
     """Set several keys, either all or none; the result is the revision at which they were written."""
     words = [word for pair in values.items() for word in pair]
     return Call(_line("MPUT", *words), _number("revision"))
 
 
-def mget(*keys: str) -> Call[dict[str, Entry]]:
+def mget(*keys: str | bytes) -> Call[dict[str, Entry]]:
     """Get several keys, as they were at one moment; the result has an `Entry` for each of these keys that exists."""
     return Call(_line("MGET", *keys), lambda reply: {each.key: each for each in _entries(reply)})
 
 
-def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[Entry]]:
+def range_(first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> Call[list[Entry]]:
     """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
     If `end` is "", the range goes on to the last key.
@@ -134,7 +161,7 @@ def range_(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[E
     return Call(f"{_line('RANGE', first, end)} limit={limit}", _entries)
 
 
-def keys(first: str = "", end: str = "", *, limit: int = 1_000) -> Call[list[str]]:
+def keys(first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> Call[list[str]]:
     """Get the keys of the entries that `range_` with the same arguments would give, without their values."""
     return Call(
         f"{_line('KEYS', first, end)} limit={limit}",
@@ -190,18 +217,29 @@ def change_settings(values: Mapping[str, int | str]) -> Call[int]:
     return Call(f"SETTINGS SET {words}", _number("revision"))
 
 
-def _line(verb: str, *words: str) -> str:
+def _line(verb: str, *words: str | bytes) -> str:
     return " ".join([verb, *map(_quoted, words)])
 
 
-def _quoted(text: str) -> str:
+def _quoted(text: str | bytes) -> str:
+    """A JSON string of the line protocol, in which half of a surrogate pair stands for a byte that is not UTF-8."""
+    text = _text_of(text)
     try:
-        text.encode()
+        text.encode(errors="surrogateescape")
     except UnicodeEncodeError as error:
         raise BadCall(
             f"{text!r} has half a surrogate pair at character {error.start + 1}", "BADREQUEST", "none"
         ) from None
-    return json.dumps(text, ensure_ascii=False)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+
+
+_ESCAPED: Final = re.compile("[\x7f-\x9f\udc80-\udcff]")
+"""Characters that a line of the line protocol does not have outside of escapes, and that JSON does not escape."""
+
+
+def _text_of(data: str | bytes) -> str:
+    """The text that stands for any bytes: see `Entry`."""
+    return data.decode(errors="surrogateescape") if isinstance(data, bytes) else data
 
 
 def _level(read: str) -> str:

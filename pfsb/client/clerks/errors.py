@@ -102,6 +102,7 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "DENIED": BadCall,
     "NOTFOUND": StateError,
     "CONFLICT": StateError,
+    "PRECONDITION": StateError,
     "HELD": StateError,
     "NOTHELD": StateError,
     "TIMEOUT": LockTimeout,

@@ -72,38 +72,42 @@ class TwistedClerk:
         """
         return gatherResults([self.run(call) for call in wanted], consumeErrors=True).addErrback(_first_error)
 
-    def get(self, key: str, *, read: str = "linearizable") -> Deferred[str | None]:
+    def get(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[str | None]:
         """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
         return self.run(calls.get(key, read=read))
 
-    def entry(self, key: str, *, read: str = "linearizable") -> Deferred[Entry | None]:
+    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[bytes | None]:
+        """Get the bytes of the value of a key; the Deferred fires with them, or None if the key is absent."""
+        return self.run(calls.get_bytes(key, read=read))
+
+    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[Entry | None]:
         """Get a key; the Deferred fires with its value and revision, or None if the key is absent."""
         return self.run(calls.entry(key, read=read))
 
-    def put(self, key: str, value: str) -> Deferred[int]:
+    def put(self, key: str | bytes, value: str | bytes) -> Deferred[int]:
         """Set a key; the Deferred fires with the revision of this change."""
         return self.run(calls.put(key, value))
 
-    def delete(self, key: str) -> Deferred[bool]:
+    def delete(self, key: str | bytes) -> Deferred[bool]:
         """Remove a key; the Deferred fires with whether it existed."""
         return self.run(calls.delete(key))
 
-    def cas(self, key: str, old: str | None, new: str) -> Deferred[bool]:
+    def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> Deferred[bool]:
         """Set a key if its value is `old`, or for `old` None if the key is absent.
 
         The Deferred fires with whether the key was set.
         """
         return self.run(calls.cas(key, old, new))
 
-    def incr(self, key: str, by: int = 1) -> Deferred[int]:
+    def incr(self, key: str | bytes, by: int = 1) -> Deferred[int]:
         """Add `by` to the integer at a key, or to 0 if the key is absent; the Deferred fires with the sum."""
         return self.run(calls.incr(key, by))
 
-    def append(self, key: str, text: str) -> Deferred[str]:
+    def append(self, key: str | bytes, text: str | bytes) -> Deferred[str]:
         """Append text to the value of a key; the Deferred fires with the new value."""
         return self.run(calls.append(key, text))
 
-    def puthash(self, key: str, value: str) -> Deferred[str]:
+    def puthash(self, key: str | bytes, value: str | bytes) -> Deferred[str]:
         """Set a key to a hash of its old value: the 32-bit FNV-1a hash of the old value followed by `value`, in decimal
         digits.
 
@@ -111,23 +115,23 @@ class TwistedClerk:
         """
         return self.run(calls.puthash(key, value))
 
-    def mput(self, values: Mapping[str, str]) -> Deferred[int]:
+    def mput(self, values: Mapping[str, str | bytes] | Mapping[bytes, str | bytes]) -> Deferred[int]:
         """Set several keys, either all or none; the Deferred fires with the revision at which they were written."""
         return self.run(calls.mput(values))
 
-    def mget(self, *keys: str) -> Deferred[dict[str, Entry]]:
+    def mget(self, *keys: str | bytes) -> Deferred[dict[str, Entry]]:
         """Get several keys; the Deferred fires with an `Entry` for each of these keys that exists, as they were at one
         moment."""
         return self.run(calls.mget(*keys))
 
-    def range(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
+    def range(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> Deferred[list[Entry]]:
         """Get at most `limit` entries, in byte order of the keys, from key `first` on to before key `end`.
 
         If `end` is "", the range goes on to the last key. The Deferred fires with the entries.
         """
         return self.run(calls.range_(first, end, limit=limit))
 
-    def keys(self, first: str = "", end: str = "", *, limit: int = 1_000) -> Deferred[list[str]]:
+    def keys(self, first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> Deferred[list[str]]:
         """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 

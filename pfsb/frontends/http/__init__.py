@@ -5,6 +5,7 @@ answers or as a stream of events. The package touches no protocol, storage or re
 the helpers of `frontends.line` and `frontends.stream` that all ports share. Imports run one way, in this order:
 
     answers, arguments      refusals and results as status and JSON; path, query, headers and body, parsed
+    conditions              ETags, and the headers If-Match and If-None-Match
     sessions                the sessions that requests run in: one per client id, and a few anonymous ones
     request                 one request and its one answer; `Site` is all that a request knows of the port
     chat, key_value, locks  handlers of the applications' resources

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
+
+from attrs import frozen
 
 from pfsb.applications.arguments import as_text
 from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused
@@ -18,6 +21,7 @@ STATUS_OF: Final = {
     "CONFLICT": 409,
     "NOTHELD": 409,
     "REPLACED": 409,
+    "PRECONDITION": 412,
     "TOOLARGE": 413,
     "MEDIATYPE": 415,
     "HELD": 423,
@@ -33,6 +37,23 @@ STATUS_OF: Final = {
 """Code of a refusal -> HTTP status: all codes of the line protocol, and METHOD and MEDIATYPE, which only HTTP has."""
 
 JSON_TYPE: Final = "application/json; charset=utf-8"
+RAW_TYPE: Final = "application/octet-stream"
+
+
+@frozen
+class RawValue:
+    """The content of an answer that is one value, as its bytes."""
+
+    data: bytes
+
+
+@frozen
+class NotModified:
+    """The content of an answer to a client that has that content already."""
+
+
+Content = Mapping[str, Any] | RawValue | NotModified | Refused
+"""Content of an answer: a JSON object, or one of the other kinds."""
 
 
 class NotAllowed(BadRequest):
@@ -69,5 +90,13 @@ def object_of(fields: Fields) -> dict[str, Any]:
 
 
 def encoded(content: Mapping[str, Any]) -> bytes:
-    """JSON on one line, in UTF-8."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    """JSON on one line, in UTF-8. A byte that is not UTF-8 shows as \\udc80 to \\udcff (`text_of`)."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).encode()
+    return data + b"\n"
+
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
@@ -10,8 +11,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from attrs import define, field
 from twisted.web.http_headers import Headers
 
-from pfsb.applications.arguments import parse_integer, quoted
+from pfsb.applications.arguments import Data, Quoted, argument_of, parse_integer, quoted, text_of
 from pfsb.applications.interfaces import BadRequest
+from pfsb.frontends.http.answers import RAW_TYPE
 from pfsb.frontends.line.arguments import (
     READ_LEVELS,
     TTL_SECONDS_DEFAULT,
@@ -24,15 +26,41 @@ from pfsb.support.spelling import nearest
 PARAMETERS_MAX: Final = 10_000
 
 
-def path_segments(uri: bytes) -> list[str]:
-    """Split the path of a URI at its slashes and decode the parts: `/v1/kv/a%2Fb` gives v1, kv, a/b.
+def path_segments(uri: bytes) -> list[Quoted]:
+    """Split the path of a URI at its slashes and decode the parts: `/v1/kv/a%2Fb` gives v1, kv, a/b. A part that is not
+    UTF-8 is `Data`.
 
     Raises `BadRequest`.
     """
     path = uri.partition(b"?")[0]
-    if not path.startswith(b"/"):
-        path = b"/" + path.partition(b"://")[2].partition(b"/")[2]  # RFC 9112 3.2.2: accept a whole URI, too
-    return [_decoded(unquote_to_bytes(segment), "the path") for segment in path[1:].split(b"/")]
+    if whole := _WHOLE_URI.match(path):
+        path = path[whole.end() :] or b"/"
+    if not path.startswith(b"/") and path != b"*":  # OPTIONS * asks for no resource
+        shown = quoted(path.decode("latin-1"))
+        raise BadRequest(f"the path begins with a slash, as in /v1/kv/colour, and not as {shown} does")
+    _refuse_wrong_escapes(path)
+    return [_argument(unquote_to_bytes(segment)) for segment in path[1:].split(b"/")]
+
+
+def authority_of(uri: bytes) -> list[bytes]:
+    """The host of a URI, with its port, in a list; an empty list if the URI is a path, as in almost every request."""
+    whole = _WHOLE_URI.match(uri)
+    return [whole[1]] if whole else []
+
+
+_WHOLE_URI: Final = re.compile(rb"https?://([^/?]*)", re.IGNORECASE)
+"""Beginning of a whole URI, which a request may have in place of a path (RFC 9112, section 3.2.2)."""
+_WRONG_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+def _refuse_wrong_escapes(text: bytes) -> None:
+    if found := _WRONG_ESCAPE.search(text):
+        shown = quoted(text[found.start() : found.start() + 3].decode("latin-1"))
+        raise BadRequest(f"two hexadecimal digits follow a %, as in %2F for a slash and %25 for a %, and not {shown}")
+
+
+def _argument(data: bytes) -> Quoted:
+    return argument_of(text_of(data))
 
 
 def _decoded(data: bytes, what: str) -> str:
@@ -42,21 +70,49 @@ def _decoded(data: bytes, what: str) -> str:
         raise BadRequest(f"{what} is not UTF-8; percent-encode the UTF-8 bytes, as in caf%C3%A9 for café") from None
 
 
+def shown(argument: Quoted) -> str:
+    """An argument as JSON shows it: the text that it is, or that stands for its bytes (`text_of`)."""
+    return text_of(argument.data) if isinstance(argument, Data) else str(argument)
+
+
+def prefers_raw(headers: Headers) -> bool:
+    """Whether a client would rather have the bare bytes of a value than JSON, as its headers `Accept` say (RFC 9110,
+    section 12.5.1). A client that says nothing, or likes both alike, gets JSON."""
+    qualities: dict[str, float] = {}
+    for part in b",".join(headers.getRawHeaders(b"Accept") or []).decode("latin-1").lower().split(","):
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        given = [each[2:] for each in parameters if each.startswith("q=")]
+        qualities[kind] = float(given[0]) if given and _QUALITY.fullmatch(given[0]) else 1.0
+    raw, json_ = (_quality_of(kind, qualities) for kind in (RAW_TYPE, "application/json"))
+    return raw > json_
+
+
+_QUALITY: Final = re.compile(r"[01](\.[0-9]{0,3})?")
+
+
+def _quality_of(kind: str, qualities: Mapping[str, float]) -> float:
+    for pattern in (kind, "application/*", "*/*"):
+        if pattern in qualities:
+            return qualities[pattern]
+    return 0.0
+
+
 @define
 class Query:
     """The parameters after a URI's question mark. Handlers take those that they know; `refuse_more` refuses others."""
 
     _values: dict[str, list[str]]
+    """Name -> values, as `text_of` makes texts of bytes."""
 
     @classmethod
     def parse(cls, uri: bytes) -> Query:
         """Parse a URI's query. Raises `BadRequest` if it is not percent-encoded UTF-8, or has too many parameters."""
-        text = _decoded(uri.partition(b"?")[2], "the query")
+        query = uri.partition(b"?")[2]
+        _refuse_wrong_escapes(query)
+        text = _decoded(query, "the query")
         values: dict[str, list[str]] = {}
         try:
-            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX)
-        except UnicodeDecodeError:
-            raise BadRequest("the query is not UTF-8; percent-encode the UTF-8 bytes") from None
+            pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=PARAMETERS_MAX)
         except ValueError:
             raise BadRequest(f"the query has more than {PARAMETERS_MAX} parameters") from None
         for name, value in pairs:
@@ -64,14 +120,24 @@ class Query:
         return cls(values)
 
     def take(self, name: str) -> str | None:
-        """The value of a parameter; None if it is not given. Raises `BadRequest` if it is given more than once."""
-        values = self._values.pop(name, [])
+        """The value of a parameter that is text; None if it is not given. Raises `BadRequest` if it is given more than
+        once, or is not UTF-8."""
+        value = self.take_data(name)
+        if isinstance(value, Data):
+            _decoded(value.data, f"{name}=")
+        return value
+
+    def take_data(self, name: str) -> Quoted | None:
+        """The value of a parameter that may have any bytes; None if it is not given. Raises `BadRequest` if it is given
+        more than once."""
+        values = self.take_all(name)
         if len(values) > 1:
             raise BadRequest(f"{name}= is given {len(values)} times, once is right")
         return values[0] if values else None
 
-    def take_all(self, name: str) -> list[str]:
-        return self._values.pop(name, [])
+    def take_all(self, name: str) -> list[Quoted]:
+        """All values of a parameter that may have any bytes."""
+        return [argument_of(value) for value in self._values.pop(name, [])]
 
     def take_read_level(self) -> str:
         level = self.take("read")
@@ -164,14 +230,17 @@ class Body:
         found: str = self._take(name, str, "a string")
         return found
 
-    def text_or_null(self, name: str) -> str | None:
-        """The value of a member that must be there: a string, or None for `null`."""
+    def data(self, name: str) -> Quoted:
+        """The value of a member that must be there, a string that may stand for any bytes (`argument_of`)."""
+        return _written(name, self.text(name))
+
+    def data_or_null(self, name: str) -> Quoted | None:
+        """The value of a member that must be there: a string that may stand for any bytes, or None for `null`."""
         if name in self._members and self._members[name] is None:
             self._known.append(name)
             del self._members[name]
             return None
-        found: str = self._take(name, str, "a string or null")
-        return found
+        return _written(name, self._take(name, str, "a string or null"))
 
     def integer(self, name: str, default: int) -> int:
         if self._is_absent(name):
@@ -191,13 +260,14 @@ class Body:
         except OverflowError:
             raise BadRequest(f"{quoted(name)} is too large") from None
 
-    def texts(self, name: str) -> Mapping[str, str]:
-        """The value of a member that must be there, an object whose values are strings."""
+    def entries(self, name: str) -> list[Quoted]:
+        """The value of a member that must be there, an object whose values are strings: each key, and its value. Both
+        may stand for any bytes."""
         found: Mapping[str, Any] = self._take(name, dict, "an object")
         for key, value in found.items():
             if not isinstance(value, str):
                 raise BadRequest(f"{quoted(name)}: {quoted(key)}: must be a string, not {_kind(value)}")
-        return found
+        return [_written(name, text) for entry in found.items() for text in entry]
 
     def texts_or_integers(self, name: str) -> Mapping[str, str | int]:
         """The value of a member that must be there, an object whose values are strings or integers."""
@@ -232,6 +302,16 @@ class Body:
         if not isinstance(value, kind) or isinstance(value, bool):
             raise BadRequest(f"{quoted(name)} must be {what}, not {_kind(value)}")
         return value
+
+
+def _written(name: str, text: str) -> Quoted:
+    try:
+        return argument_of(text)
+    except UnicodeEncodeError:
+        raise BadRequest(
+            f"{quoted(name)} holds half of a surrogate pair; write both halves, or \\udc80 to \\udcff for a byte that "
+            "is not UTF-8"
+        ) from None
 
 
 _KINDS: Final[Collection[tuple[Any, str]]] = (

@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 
 from pfsb.applications.arguments import Quoted, quoted
 from pfsb.applications.interfaces import BadRequest, Done
-from pfsb.frontends.http.answers import done_content
-from pfsb.frontends.http.arguments import Body
+from pfsb.frontends.http.answers import Content, NotModified, RawValue, done_content
+from pfsb.frontends.http.arguments import Body, prefers_raw, shown
+from pfsb.frontends.http.conditions import Conditions, tag_of
 from pfsb.frontends.http.request import PfsbRequest
 
 
-def get_key(request: PfsbRequest, key: str) -> None:
+def get_key(request: PfsbRequest, key: Quoted) -> None:
+    """Answer with the value of a key: as JSON, or as the bare bytes if the client would rather have these (Accept)."""
     level = request.query.take_read_level()
     request.query.refuse_more()
+    conditions = Conditions.parse(request.requestHeaders)
+    is_raw = prefers_raw(request.requestHeaders)
 
-    def shape(done: Done) -> Mapping[str, Any]:
-        return {"key": key, **done_content(done)}
+    def shape(done: Done) -> Content:
+        tag = tag_of(int(dict(done.fields)["revision"]), is_raw)
+        request.setHeader("ETag", tag)
+        if refused := conditions.check_answer(tag):
+            return refused
+        if conditions.is_fresh(tag):
+            return NotModified()
+        value = dict(done.fields)["value"]
+        if is_raw and isinstance(value, bytes):
+            return RawValue(value)
+        return {"key": shown(key), **done_content(done)}
 
-    request.ask(request.check("GET", Quoted(key)), level, shape)
+    request.setHeader("Vary", "Accept")
+    request.ask(request.check("GET", key), level, shape)
 
 
-def put_key(request: PfsbRequest, key: str) -> None:
+def put_key(request: PfsbRequest, key: Quoted) -> None:
+    """Set a key to the value in the body: a member of a JSON object, or all of the bytes."""
     request.query.refuse_more()
-    body = request.body()
-    value = body.text("value")
-    body.refuse_more()
-    request.change(request.check("PUT", Quoted(key), Quoted(value)))
+    value = request.raw_body()
+    if value is None:
+        body = request.body()
+        value = body.data("value")
+        body.refuse_more()
+    _change_key(request, key, "PUT", key, value)
 
 
-def delete_key(request: PfsbRequest, key: str) -> None:
+def delete_key(request: PfsbRequest, key: Quoted) -> None:
     request.query.refuse_more()
     request.refuse_body()
-    request.change(request.check("DEL", Quoted(key)))
+    _change_key(request, key, "DEL", key)
 
 
-def patch_key(request: PfsbRequest, key: str) -> None:
+def _change_key(request: PfsbRequest, key: Quoted, *words: str) -> None:
+    """Order a command that changes a key, if the conditions of the request hold when it is executed."""
+    revision = Conditions.parse(request.requestHeaders).revision_needed()
+    request.change(request.check(*(words if revision is None else ("IF", key, revision, *words))))
+
+
+def patch_key(request: PfsbRequest, key: Quoted) -> None:
     """Change a key's value by the operation that the body names: INCR, APPEND, CAS or PUTHASH.
 
     The new value depends on the old one. PUTHASH makes it a hash of the old value and the value in the body.
@@ -49,19 +72,19 @@ def patch_key(request: PfsbRequest, key: str) -> None:
     verb, arguments = _OPERATIONS[operation]
     words = arguments(body)
     body.refuse_more()
-    request.change(request.check(verb, Quoted(key), *words))
+    _change_key(request, key, verb, key, *words)
 
 
 def _old_and_new(body: Body) -> list[str]:
-    old = body.text_or_null("old")
-    return ["nil" if old is None else Quoted(old), Quoted(body.text("new"))]
+    old = body.data_or_null("old")
+    return ["nil" if old is None else old, body.data("new")]
 
 
 _OPERATIONS: Final[dict[str, tuple[str, Callable[[Body], list[str]]]]] = {
     "incr": ("INCR", lambda body: [str(body.integer("by", 1))]),
-    "append": ("APPEND", lambda body: [Quoted(body.text("text"))]),
+    "append": ("APPEND", lambda body: [body.data("text")]),
     "cas": ("CAS", _old_and_new),
-    "puthash": ("PUTHASH", lambda body: [Quoted(body.text("value"))]),
+    "puthash": ("PUTHASH", lambda body: [body.data("value")]),
 }
 
 
@@ -72,12 +95,12 @@ def get_many(request: PfsbRequest) -> None:
     keys = query.take_all("key")
     if keys:
         query.refuse_more()
-        request.ask(request.check("MGET", *map(Quoted, keys)), level)
+        request.ask(request.check("MGET", *keys), level)
         return
     values = query.take("values") or "yes"
     if values not in ("yes", "no"):
         raise BadRequest(f"values= is yes or no, not {quoted(values)}")
-    bounds = Quoted(query.take("from") or ""), Quoted(query.take("to") or "")
+    bounds = query.take_data("from") or Quoted(), query.take_data("to") or Quoted()
     limit = query.options("limit")
     query.refuse_more()
     request.ask(request.check("RANGE" if values == "yes" else "KEYS", *bounds, *limit), level)
@@ -87,6 +110,6 @@ def put_many(request: PfsbRequest) -> None:
     """Write several keys: all that the body lists, or none of them."""
     request.query.refuse_more()
     body = request.body()
-    entries = body.texts("put")
+    entries = body.entries("put")
     body.refuse_more()
-    request.change(request.check("MPUT", *(Quoted(word) for entry in entries.items() for word in entry)))
+    request.change(request.check("MPUT", *entries))

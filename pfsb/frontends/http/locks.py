@@ -14,24 +14,25 @@ def get_locks(request: PfsbRequest) -> None:
     request.ask(request.check("LOCKS", *limit), level)
 
 
-def take_lock(request: PfsbRequest, name: str) -> None:
+def take_lock(request: PfsbRequest, name: Quoted) -> None:
     """Take a lock. If the body has no `wait`, a lock that is held is refused at once."""
     request.query.refuse_more()
     body = request.body()
     wait_seconds = body.number("wait")
     body.refuse_more()
     if wait_seconds is None:
-        command = request.check("TRYLOCK", Quoted(name))
+        command = request.check("TRYLOCK", name)
     else:
-        command = request.check("LOCK", Quoted(name), f"wait={wait_seconds:.6f}")
+        request.waits_for_lock = True
+        command = request.check("LOCK", name, f"wait={wait_seconds:.6f}")
     request.change_in_session(command)
 
 
-def release_lock(request: PfsbRequest, name: str) -> None:
+def release_lock(request: PfsbRequest, name: Quoted) -> None:
     token = request.query.options("token")
     request.query.refuse_more()
     request.refuse_body()
-    request.change_in_session(request.check("UNLOCK", Quoted(name), *token))
+    request.change_in_session(request.check("UNLOCK", name, *token))
 
 
 def open_session(request: PfsbRequest) -> None:

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web import http
+from zope.interface import implementer
 
-from pfsb.applications.interfaces import Refused
-from pfsb.frontends.http.answers import JSON_TYPE, encoded, error_content, status_of
+from pfsb.applications.interfaces import BadRequest, Refused
+from pfsb.frontends.http.answers import JSON_TYPE, NotAllowed, encoded, error_content, status_of
 from pfsb.frontends.http.arguments import path_segments
 from pfsb.frontends.http.request import PfsbRequest
-from pfsb.frontends.http.routes import find_handler
+from pfsb.frontends.http.routes import find_handler, refuse_conditions
 from pfsb.frontends.http.sessions import HTTPSessions
 from pfsb.frontends.http.web_pages import OwnNames
-from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, hang_up_of, notice_vanished_machine
-from pfsb.frontends.stream.reply_queue import EndOfIteration
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
+from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -31,11 +32,21 @@ LEAVE_SECONDS: Final = 2.0
 """How long, in seconds, a client may take to read its last answer before a connection that ends is aborted."""
 
 
+@implementer(IHalfCloseableProtocol)
 class Channel(http.HTTPChannel):
-    """One HTTP connection of a client, whose requests are `PfsbRequest`."""
+    """One HTTP connection of a client, whose requests are `PfsbRequest`.
+
+    A client that has closed its side may still read, so it gets the answers to its requests (`readConnectionLost`). But
+    the side of a client that is gone looks the same: such a connection ends when an answer takes longer than any may
+    that is no grant of a lock.
+    """
 
     factory: HTTPSite
     _counted = False
+    _client_is_done = False
+    """True once the client has closed its side, and all that it has sent was read."""
+    _end_of_answers: IDelayedCall | None = None
+    """The delayed call that ends the connection of a client that has closed its side; None for all others."""
     _next_look: IDelayedCall | None = None
     """The delayed call that looks next whether the client is still there; None while nothing has come that Twisted may
     have left unread."""
@@ -65,15 +76,53 @@ class Channel(http.HTTPChannel):
     def _look(self) -> None:
         """Ends the connection if its client has hung up. Called again and again while requests are unanswered."""
         self._next_look = None
-        if hang_up_of(self.transport) is not None:
+        hang_up = hang_up_of(self.transport)
+        if hang_up is HangUp.GONE:
             _abort(self.transport)
+        elif hang_up is HangUp.CLOSED_ITS_SIDE:
+            self._await_last_answers()
         elif self.requests:
             self._next_look = self.callLater(PAUSED_LOOK_SECONDS, self._look)
 
+    def readConnectionLost(self) -> None:
+        """Called by Twisted when the client has closed its side, and again when Twisted tries to read on."""
+        self._client_is_done = True
+        if self._handlingRequest:
+            self._await_last_answers()
+        else:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Called by Twisted when this side of the connection is closed, which happens with both sides only."""
+
+    def _await_last_answers(self) -> None:
+        """Called when the client has closed its side: end the connection when the time for its answers is over, or at
+        once if it follows a stream of events, which has no last one."""
+        if any(request.is_stream for request in self.requests):
+            _abort(self.transport)
+        elif self._end_of_answers is None:
+            for request in self.requests:
+                request.client_closed_its_side()
+            self._end_of_answers = self.callLater(self._answer_seconds, partial(_abort, self.transport))
+
+    @property
+    def _answer_seconds(self) -> float:
+        """How long any answer takes at most, but those to requests that wait for a lock."""
+        return self.factory.server.config.limits.request_seconds + LEAVE_SECONDS
+
+    def requestDone(self, request: http.Request) -> None:
+        """Called by Twisted when a request is answered: begins with the next one, if it has arrived."""
+        super().requestDone(request)
+        if self._end_of_answers is not None and self._end_of_answers.active():
+            self._end_of_answers.reset(self._answer_seconds)
+        if self._client_is_done and not self._handlingRequest:
+            self.loseConnection()
+
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        if self._next_look is not None:
-            self._next_look.cancel()
-            self._next_look = None
+        for call in (self._next_look, self._end_of_answers):
+            if call is not None and call.active():
+                call.cancel()
+        self._next_look = None
         if self._counted:
             del self.factory.channels[self]
         super().connectionLost(reason)
@@ -90,11 +139,31 @@ class Channel(http.HTTPChannel):
             self._respondToBadRequestAndDisconnect()
             return False
 
+    def allHeadersReceived(self) -> None:
+        """Called by Twisted between the head and the body of a request.
+
+        A client may wait for `100 Continue` before it sends the body. Twisted sends it to each such client; here a
+        client whose request is refused anyway gets the refusal instead, and the connection ends, since the server
+        cannot tell whether the body comes all the same (RFC 9110, section 10.1.1).
+        """
+        request = self.requests[-1]
+        expected = request.requestHeaders.getRawHeaders(b"Expect") or []
+        if self.length != 0 and self._version == b"HTTP/1.1" and expected and expected[0].lower() == b"100-continue":
+            try:
+                if self.length is not None and self.length > self.factory.body_bytes_max:
+                    raise BadRequest(self.factory.too_large().text, "TOOLARGE")
+                request.check_head(self._command, self._path, self._version)
+            except Exception as error:
+                more = (f"Allow: {error.allowed}",) if isinstance(error, NotAllowed) else ()
+                self.cut_off(refusal(error), more=more)
+                return
+        super().allHeadersReceived()
+
     def lineLengthExceeded(self, line: bytes) -> None:
         self.cut_off(Refused("TOOLARGE", f"request line and headers may have {self.totalHeadersSize} bytes together"))
 
-    def cut_off(self, refused: Refused, status: int | None = None) -> None:
-        """Write a refusal at once, and end the connection without reading any more from it.
+    def cut_off(self, refused: Refused, status: int | None = None, more: Iterable[str] = ()) -> None:
+        """Write a refusal at once, with `more` headers, and end the connection without reading any more from it.
 
         The refusal does not wait for the answers to earlier requests of the connection.
         """
@@ -106,6 +175,7 @@ class Channel(http.HTTPChannel):
             f"Content-Length: {len(content)}",
             f"Pfsb-Revision: {self.factory.server.revisions.told}",
             "Connection: close",
+            *more,
         )
         transport: Any = self.transport
         transport.write("".join(f"{line}\r\n" for line in (*headers, "")).encode() + content)
@@ -159,10 +229,11 @@ class HTTPSite(http.HTTPFactory):
         """Count an answer. Unknown methods share one counter: otherwise clients could fill the memory with counters."""
         self.answered[method if method in _METHODS else "-", status] += 1
 
-    def handle(self, request: PfsbRequest) -> None:
-        """Find the handler for the request's path and method, and call it. Raises `BadRequest`."""
+    def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
+        """The handler for the request's path and method, with its arguments. Raises `BadRequest`."""
         handler, words = find_handler(request.method, path_segments(request.uri))
-        handler(request, *words)
+        refuse_conditions(handler, request.requestHeaders)
+        return partial(handler, request, *words)
 
     def leave(self) -> None:
         """Called when the server stops: end all streams, and close each connection once its last answers are

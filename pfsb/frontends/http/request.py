@@ -11,26 +11,32 @@ from attrs import evolve
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.python.failure import Failure
 from twisted.web import http
+from twisted.web.http_headers import Headers
 
+from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import Answer, BadRequest, Command, Done, Refused, Result
 from pfsb.frontends.http.answers import (
     JSON_TYPE,
+    RAW_TYPE,
+    Content,
     NotAllowed,
+    NotModified,
+    RawValue,
     done_content,
     encoded,
     error_content,
     status_of,
 )
-from pfsb.frontends.http.arguments import Body, ClientHeaders, Query
+from pfsb.frontends.http.arguments import Body, ClientHeaders, Query, authority_of
 from pfsb.frontends.http.sessions import HTTPSessions, NamedSession
-from pfsb.frontends.http.web_pages import PROBES, OwnNames
+from pfsb.frontends.http.web_pages import PROBES, OwnNames, refuse_wrong_host
 from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
 
 if TYPE_CHECKING:
     from pfsb.server import Server
 
-Shape = Callable[[Done], Mapping[str, Any]]
-"""Function that makes the JSON content of an answer from the result of a command."""
+Shape = Callable[[Done], Content]
+"""Function that makes the content of an answer from the result of a command."""
 
 DISCARDED_BYTES_MAX: Final = 1_048_576
 """Number of bytes up to which a body that is too large is read, and thrown away.
@@ -57,8 +63,8 @@ class Site(Protocol):
     body_bytes_max: int
     own_names: OwnNames
 
-    def handle(self, request: PfsbRequest) -> None:
-        """Find the handler for the request's path and method, and call it. Raises `BadRequest`."""
+    def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
+        """The handler for the request's path and method, with its arguments. Raises `BadRequest`."""
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""
@@ -75,6 +81,10 @@ class PfsbRequest(http.Request):
     site: Site
     client_headers: ClientHeaders
     query: Query
+    waits_for_lock = False
+    """True if the answer may take as long as the client wants to wait for a lock. The handler sets it."""
+    _handle: Callable[[], None] | None = None
+    """The handler of the request, with its arguments; None until the head of the request is found to be right."""
     _data: bytes = b""
     _body_bytes = 0
     _answered = False
@@ -111,21 +121,38 @@ class PfsbRequest(http.Request):
             if self._body_bytes > self.site.body_bytes_max:
                 self.refuse(self.site.too_large())
             else:
-                self._refuse_foreign_pages()
-                self.client_headers = ClientHeaders.parse(self.requestHeaders)
-                self.query = Query.parse(self.uri)
-                self.site.handle(self)
+                if self._handle is None:
+                    self.check_head(self.method, self.uri, self.clientproto)
+                assert self._handle is not None
+                self._handle()
         except NotAllowed as error:
             self.setHeader("Allow", error.allowed)
             self.refuse(refusal(error))
         except Exception as error:
             self.refuse(refusal(error))
 
-    def _refuse_foreign_pages(self) -> None:
-        """Raises `BadRequest` if the request may come from a web page of a third party."""
+    def check_head(self, method: bytes, uri: bytes, version: bytes) -> None:
+        """Raises `BadRequest` if the request line and the headers are wrong, whatever the body is.
+
+        A client that waits for `100 Continue` before it sends its body is told so before.
+        """
+        self.method, self.uri = method, uri
+        headers = self.requestHeaders
+        self._refuse_hosts(version)
+        if any(coding != b"identity" for coding in _codings(headers)):
+            self.setHeader("Accept-Encoding", "identity")
+            raise BadRequest("a body comes as it is here, without a Content-Encoding", "MEDIATYPE")
+        self.client_headers = ClientHeaders.parse(headers)
+        self.query = Query.parse(uri)
+        self._handle = self.site.find_handler(self)
+
+    def _refuse_hosts(self, version: bytes) -> None:
+        """Raises `BadRequest` if no host is asked, or the request may come from a web page of a third party."""
+        headers = self.requestHeaders
+        hosts = [*authority_of(self.uri), *(headers.getRawHeaders(b"Host") or [])]
+        refuse_wrong_host(headers.getRawHeaders(b"Host") or [], is_needed=version == b"HTTP/1.1")
         if self.uri.partition(b"?")[0] not in PROBES:
-            headers = self.requestHeaders
-            self.site.own_names.check(headers.getRawHeaders(b"Host") or [], headers.getRawHeaders(b"Origin") or [])
+            self.site.own_names.check(hosts, headers.getRawHeaders(b"Origin") or [])
 
     def connectionLost(self, reason: Failure) -> None:
         self._gone = True
@@ -138,18 +165,40 @@ class PfsbRequest(http.Request):
     def is_unanswered(self) -> bool:
         return not self._answered and not self._gone
 
+    def client_closed_its_side(self) -> None:
+        """Called when the client sends nothing more: it may be gone.
+
+        A request that waits for a lock lets go of its session, which ends after its ttl, as if the client had hung up.
+        The client is answered all the same if it gets the lock before.
+        """
+        if self.waits_for_lock:
+            self._leave_session()
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer has begun and has no end."""
+        return self._leave_stream is not None
+
     def body(self) -> Body:
         """Parse the body. Raises `BadRequest`.
 
         Its Content-Type must be JSON: a browser lets forms of foreign web pages send some other types to this server
         without asking the server first.
         """
-        if self._data:
-            given = self.requestHeaders.getRawHeaders(b"Content-Type") or [b"none"]
-            kind = given[0].partition(b";")[0].strip().lower().decode("latin-1")
-            if kind != _JSON:
-                raise BadRequest(f"the body must be JSON, and say so: Content-Type: {_JSON}", "MEDIATYPE")
+        if self._data and self._media_type() != _JSON:
+            raise BadRequest(f"the body must be JSON, and say so: Content-Type: {_JSON}", "MEDIATYPE")
         return Body.parse(self._data)
+
+    def raw_body(self) -> Quoted | None:
+        """The body, if it says by its Content-Type that it consists of bytes without a meaning; else None.
+
+        A browser lets no form of a foreign web page send this type, as it does not let it send JSON.
+        """
+        return Data(self._data) if self._media_type() == RAW_TYPE else None
+
+    def _media_type(self) -> str:
+        given = self.requestHeaders.getRawHeaders(b"Content-Type") or [b"none"]
+        return given[0].partition(b";")[0].strip().lower().decode("latin-1")
 
     def refuse_body(self) -> None:
         """Raises `BadRequest` if a request that takes no body has one."""
@@ -223,10 +272,15 @@ class PfsbRequest(http.Request):
         """
 
         def answer(result: Result) -> None:
-            if isinstance(result, Refused):
-                self.refuse(result)
+            content = result if isinstance(result, Refused) else shape(result)
+            if isinstance(content, Refused):
+                self.refuse(content)
+            elif isinstance(content, RawValue):
+                self.send(content.data, RAW_TYPE)
+            elif isinstance(content, NotModified):
+                self._answer(304, b"")
             else:
-                self.reply(shape(result))
+                self.reply(content)
 
         return answer
 
@@ -241,11 +295,9 @@ class PfsbRequest(http.Request):
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:
         """Answer with these data, unless the request has an answer already, or its client is gone."""
         if self.is_unanswered:
-            self._answered = True
-            self.setResponseCode(status, HTTPStatus(status).phrase.encode())
             self.setHeader("Content-Type", content_type)
             self.setHeader("Content-Length", str(len(data)))
-            self.site.iteration_end.call(lambda: self._send(data))
+            self._answer(status, data)
 
     # ------------------------------------------------------------------ an answer without an end
 
@@ -269,6 +321,14 @@ class PfsbRequest(http.Request):
             self.finish()
 
     # ------------------------------------------------------------------ inside
+
+    def _answer(self, status: int, data: bytes) -> None:
+        """Answer with this status and these data at the end of the iteration, unless the request has an answer already,
+        or its client is gone."""
+        if self.is_unanswered:
+            self._answered = True
+            self.setResponseCode(status, HTTPStatus(status).phrase.encode())
+            self.site.iteration_end.call(lambda: self._send(data))
 
     def _submit(self, session: NamedSession, command: Command, shape: Shape) -> None:
         number = session.submit(self.client_headers.number, command, self.answer_with(shape))
@@ -314,11 +374,20 @@ class PfsbRequest(http.Request):
             self.write(data)
             self.finish()
 
-    def _end(self) -> None:
-        """Called when the request is answered or its client is gone: leave its session and its stream of events."""
+    def _leave_session(self) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.leave()
+
+    def _end(self) -> None:
+        """Called when the request is answered or its client is gone: leave its session and its stream of events."""
+        self._leave_session()
         leave, self._leave_stream = self._leave_stream, None
         if leave is not None:
             leave()
+
+
+def _codings(headers: Headers) -> list[bytes]:
+    """The codings in the headers Content-Encoding of a request."""
+    words = b",".join(headers.getRawHeaders(b"Content-Encoding") or []).split(b",")
+    return [word.strip().lower() for word in words if word.strip()]

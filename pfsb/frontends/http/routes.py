@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from twisted.web.http_headers import Headers
+
+from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest
 from pfsb.frontends.http import chat, key_value, locks, server_info, settings
 from pfsb.frontends.http.answers import NotAllowed
@@ -37,6 +40,10 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/metrics": {"GET": server_info.get_metrics},
 }
 
+_CONDITIONAL: Final = frozenset({key_value.get_key, key_value.put_key, key_value.delete_key, key_value.patch_key})
+"""Handlers that evaluate If-Match and If-None-Match. The others have no ETag; they would ignore what a client relies
+on, so these headers are refused."""
+
 _WITHOUT_END: Final = frozenset({chat.follow})
 """Handlers whose answer is a stream without an end. HEAD is not allowed for them: it would never be answered."""
 
@@ -52,12 +59,12 @@ def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
 _PATTERNS: Final = _patterns()
 
 
-def find_handler(method: bytes, segments: list[str]) -> tuple[Handler, list[str]]:
+def find_handler(method: bytes, segments: list[Quoted]) -> tuple[Handler, list[Quoted]]:
     """The handler for a method and the parts of a path, and the parts that the handler takes as arguments.
 
     Raises `BadRequest`, UNKNOWN or METHOD, if there is none.
     """
-    exact, words = tuple(segments), []
+    exact, words = tuple(segments), list[Quoted]()
     methods = _PATTERNS.get(exact)
     if methods is None and segments:
         methods, words = _PATTERNS.get((*segments[:-1], None)), segments[-1:]
@@ -68,6 +75,13 @@ def find_handler(method: bytes, segments: list[str]) -> tuple[Handler, list[str]
     if handler is None or (name == "HEAD" and handler in _WITHOUT_END):
         raise NotAllowed(allowed(methods))
     return handler, words
+
+
+def refuse_conditions(handler: Handler, headers: Headers) -> None:
+    """Raises `BadRequest` if a request has If-Match or If-None-Match, and its handler does not evaluate them."""
+    for name in ("If-Match", "If-None-Match"):
+        if handler not in _CONDITIONAL and headers.hasHeader(name):
+            raise BadRequest(f"this resource has no ETag, so that {name} cannot be evaluated; /v1/kv/{{key}} has one")
 
 
 def allowed(methods: Mapping[str, Handler]) -> str:

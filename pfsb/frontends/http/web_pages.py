@@ -17,12 +17,26 @@ from typing import Final
 from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import BadRequest
 
-_AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/]+)(?::[0-9]*)?")
-"""Regular expression of `host`, `host:port` or `[IPv6 address]:port`; the group is the host."""
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|(?:[a-z0-9._~!$&'()*+,;=-]|%[0-9a-f]{2})+)(?::[0-9]*)?")
+"""Regular expression of `host`, `host:port` or `[IPv6 address]:port`, in lower case; the group is the host."""
 _ORIGIN: Final = re.compile(r"https?://(.+)")
 PROBES: Final = (b"/healthz", b"/readyz")
 """The resources that tell no more than that a server is there. Programs that check the health of servers may ask for
 them by any name."""
+
+
+def refuse_wrong_host(hosts: Sequence[bytes], is_needed: bool) -> None:
+    """Raises `BadRequest` if a request has several headers `Host`, one that names no host, or none although one
+    `is_needed`, as in HTTP/1.1 (RFC 9112, section 3.2). `hosts` are the values."""
+    if len(hosts) > 1:
+        raise BadRequest(f"header Host is given {len(hosts)} times, once is right")
+    if not hosts and is_needed:
+        raise BadRequest("header Host is missing: a request of HTTP/1.1 says which host it asks, as in Host: localhost")
+    for host in hosts:
+        text = host.decode("latin-1").lower()
+        found = _host(text)
+        if found is None or (found.startswith("[") and not _is_address(found)):
+            raise BadRequest(f"header Host is a name or an address, and perhaps a port, and not {quoted(text)}")
 
 
 class OwnNames:
@@ -40,8 +54,8 @@ class OwnNames:
     def check(self, hosts: Sequence[bytes], origins: Iterable[bytes]) -> None:
         """Raises `BadRequest`, DENIED, if a value of the headers `Host` or `Origin` is not this server's.
 
-        A request without the header passes: a browser always sends `Host`, and `Origin` where a page asks for more than
-        to show something.
+        `hosts` has the host of the request line as well, if there is one. A request without the header passes: a
+        browser always sends `Host`, and `Origin` where a page asks for more than to show something.
         """
         authorities = [host.decode("latin-1").lower() for host in hosts]
         for authority in authorities:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pfsb.applications.arguments import Quoted
+from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import BadRequest, CommandDescription
 from pfsb.frontends.line.grammar import Request, split_options
 
@@ -46,7 +46,13 @@ def check_client_id(client_id: str, usage: str) -> None:
 
     `usage`, a part of the error's text, shows how a client id is given at this front end.
     """
-    if not 1 <= len(client_id) <= CLIENT_ID_CHARACTERS_MAX or not client_id.isprintable() or " " in client_id:
+    length = len(client_id)
+    if (
+        not 1 <= length <= CLIENT_ID_CHARACTERS_MAX
+        or not client_id.isprintable()
+        or " " in client_id
+        or isinstance(client_id, Data)
+    ):
         raise BadRequest(f"a client id has 1 to {CLIENT_ID_CHARACTERS_MAX} printable characters and no space: {usage}")
     if client_id[0] in "~!":
         raise BadRequest("client ids that begin with ~ or ! are reserved for the servers; leave that character out")

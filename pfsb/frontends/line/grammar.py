@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from attrs import define
 
-from pfsb.applications.arguments import Quoted, decoded
+from pfsb.applications.arguments import Quoted, argument_of, text_of
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, RunResults, Word
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
 
@@ -183,7 +183,7 @@ def _pairs(fields: Fields) -> str:
     """The text of fields: ` name=value` for each; ` value` if the name is empty (a row of HELP, the JSON of STATUS)."""
     text = ""
     for name, value in fields:
-        shown = value if isinstance(value, _BARE) else quote(decoded(value) if isinstance(value, bytes) else value)
+        shown = value if isinstance(value, _BARE) else quote(text_of(value) if isinstance(value, bytes) else value)
         text += f" {name}={shown}" if name else f" {shown}"
     return text
 
@@ -247,28 +247,33 @@ def _quoted_arguments(rest: str) -> list[str]:
 
 
 def _literal(text: str, start: int) -> tuple[Quoted, int]:
-    """Read the JSON string that begins with the quote at `start`; returns its value, and the position after its end."""
+    """Read the JSON string that begins with the quote at `start`; returns its value, and the position after its end.
+
+    Halves of surrogate pairs such as \\udcff stand for bytes that are not UTF-8 (`argument_of`). Verbs that take text
+    alone refuse them.
+    """
     try:
         value, end = _JSON.raw_decode(text, start)
-        value.encode()
+        argument = argument_of(value)
     except JSONDecodeError as error:
         raise BadRequest(
             f"the string that begins at {_excerpt(text, start)} is not a JSON string: {error.msg.lower()}"
         ) from None
     except UnicodeEncodeError:
         raise BadRequest(
-            f"the string that begins at {_excerpt(text, start)} holds half of a surrogate pair; write both halves"
+            f"the string that begins at {_excerpt(text, start)} holds half of a surrogate pair; write both halves, or "
+            "\\udc80 to \\udcff for a byte that is not UTF-8"
         ) from None
     if end < len(text) and text[end] != " ":
         raise BadRequest(f"a space is missing after the string that begins at {_excerpt(text, start)}")
-    return Quoted(value), end
+    return argument, end
 
 
 def _literal_or_none(text: str) -> tuple[Quoted | None, int]:
     """(value, length) of a free text if the whole of it is one JSON string; else (None, a number without meaning).
 
     Free text may begin with a quote without being a JSON string, as in: "yes" she said. Raises `BadRequest` for a
-    string with half of a surrogate pair.
+    string with half of a surrogate pair that stands for no byte.
     """
     try:
         _value, end = _JSON.raw_decode(text)

@@ -75,6 +75,13 @@ class QuotaChecker:
             self._check_line(session, command, result)
 
     def _check_key(self, command: Command, result: Any) -> None:
+        if command[0] == "IF":
+            if isinstance(result, Refused) and result.code == "PRECONDITION":
+                _require(self._value(command[1]) == self._values.get(command[1]), f"{command} is refused, and changes")
+                return
+            if command[2] > 0:
+                self._marks["condition on a revision held"] += 1
+            command = command[3:]
         quotas, key = self._machine.settings.values, command[1]
         before = self._values.get(key)
         after = self._value(key)

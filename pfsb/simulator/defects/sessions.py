@@ -503,6 +503,13 @@ def _digest_of_questions(process: Any) -> None:
 # ---------------------------------------------------------------------------------------------
 
 
+@DEFECTS.add("condition-ignored", "docs/protocol.rst", "IF runs its command whatever the revision of the key is")
+def _condition_ignored(process: Any) -> None:
+    @instead_of(process.applications["kv"], "execute")
+    def broken(execute: Callable[[Command, Any], Any], command: Command, context: Any) -> Any:
+        return execute(command[3:] if command[0] == "IF" else command, context)
+
+
 @DEFECTS.add("deleted-bytes-counted", "docs/operating.rst", "the bytes of keys that are deleted still count")
 def _deleted_bytes_counted(process: Any) -> None:
     kv = process.applications["kv"]

@@ -278,6 +278,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
         has_small_quotas=True,
         has_servers_without_runs=True,
     ),
+    "conditions": Profile(
+        "users whose commands run only if a key has a certain revision, who come back, and crashes",
+        ("clients", "crashes", "memory", "repeats"),
+        users=(3, 5),
+        vocabulary={"keys": 2, "share_of_conditions": 0.7, "share_of_reads": 0.3, "share_of_locks": 0.02},
+        faults_per_second=(0.5, 1.5),
+    ),
     "moods": Profile("messages of one kind that are late or lost", ("moods", "crashes"), lasting=ALL_FAULTY_KINDS),
     "late-prepare": Profile(
         "a PREPARE is always late, and overtaken by proofs of its view",

@@ -82,12 +82,13 @@ class LineTarget(PortTarget):
     )
     words = (b"\n", b"\r\n", b"#1 ", b"#9223372036854775807 ", b'"', b'"\\ud800"', b"\xff\xfd\x01", b"\xff\xfa",
              b"\xff\xf0", b"HELLO alice ttl=5\n", b"BYE\n", b"QUIT\n", b"wait=0", b"wait=1e9", b"limit=", b"if=",
-             b"read=stale", b"\t", b"POST / HTTP/1.1\r\n", b"Host: x\r\n", b"*2\r\n$3\r\n")  # fmt: skip
+             b"read=stale", b"\t", b"POST / HTTP/1.1\r\n", b"Host: x\r\n", b"*2\r\n$3\r\n",
+             b'"\\udcff"', b'"\\u0000"')  # fmt: skip
 
     def seeds(self) -> list[bytes]:
         more = ("HELLO alice ttl=10", "STATUS", "SERVERS", "DIGEST", "DIGEST seq=1", "HELP", "HELP PUT", "QUIT",
                 "LISTEN from=1", "UNLISTEN", "FAULT HEAL", "MPUT a 1 b 2", "MGET a b", "RANGE a z limit=2", "KEYS",
-                "BYE")  # fmt: skip
+                "IF a 0 PUT a 1", "IF a any DEL a", "BYE")  # fmt: skip
         lines = [line.encode() for line in (*COMMANDS, *more)]
         talk = b"HELLO bob ttl=5\n" + b"".join(b"#%d %s\n" % (i, line) for i, line in enumerate(lines[:10], start=1))
         return [*(line + b"\n" for line in lines), *(b"#7 " + line + b"\r\n" for line in lines), talk]
@@ -189,7 +190,8 @@ class HTTPTarget(PortTarget):
              b"Expect: 100-continue\r\n",
              b'{"value": "x"}', b"[]", b"null", b"1e999", b'"\\ud800"', b"HTTP/1.0", b"Connection: close\r\n",
              b"Pfsb-Client: ", b"Pfsb-Number: ", b"Pfsb-Revision: ", b"Pfsb-Ttl: ", b"?read=stale",
-             b"?client=", b"Origin: http://evil\r\n")  # fmt: skip
+             b"?client=", b"Origin: http://evil\r\n", b'If-Match: "3"\r\n', b"If-None-Match: *\r\n", b"%zz",
+             b'"\\udcff"', b"Accept: application/octet-stream\r\n", b"Content-Encoding: gzip\r\n")  # fmt: skip
 
     def seeds(self) -> list[bytes]:
         requests: tuple[tuple[str, str, object], ...] = (
@@ -220,7 +222,14 @@ class HTTPTarget(PortTarget):
         plain = [http_request(*request) for request in requests]
         of_session = [http_request(*request, "Pfsb-Client: alice\r\nPfsb-Number: 1\r\n") for request in requests]
         waiting = [http_request(*request, "Pfsb-Revision: 3\r\nPfsb-Ttl: 5\r\n") for request in requests[:6]]
-        return [*plain, *of_session, *waiting, b"".join(plain[:5])]
+        raw = "Accept: application/octet-stream\r\n"
+        conditional = [
+            http_request(*requests[0], f'If-None-Match: "3"\r\n{raw}'),
+            http_request(*requests[1], "If-None-Match: *\r\n"),
+            *[http_request(*request, 'If-Match: "3-raw"\r\n') for request in requests[1:4]],
+            http_request(*requests[1]).replace(b"application/json", b"application/octet-stream"),
+        ]
+        return [*plain, *of_session, *waiting, b"".join(plain[:5]), *conditional]
 
     def make_factory(self) -> HTTPSite:
         return HTTPSite(self.server, self.cluster.clock, lambda: b"pfsb_turns_total 1\n")

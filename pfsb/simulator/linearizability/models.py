@@ -29,7 +29,7 @@ from pfsb.simulator.linearizability.lock_model import LockSpecification
 from pfsb.simulator.linearizability.operations import Operation, Specification, SubHistory, revision_of
 from pfsb.simulator.linearizability.register_model import RegisterSpecification
 
-KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET"})
+KEY_VALUE_VERBS: Final = frozenset({"GET", "PUT", "DEL", "CAS", "INCR", "APPEND", "PUTHASH", "MPUT", "MGET", "IF"})
 LOCK_VERBS: Final = frozenset({"LOCK", "TRYLOCK", "UNLOCK"})
 SESSION_END_VERBS: Final = frozenset({"BYE", "EXPIRE"})
 """Verbs of operations that stand for the end of the session of `Operation.client`: BYE if the client has closed it,

@@ -11,7 +11,7 @@ from attrs.validators import in_
 from pfsb.applications.arguments import quoted
 from pfsb.applications.interfaces import Command, Done, Fields, Refused, Result
 
-_JUDGEMENTS: Final = frozenset({"NOTFOUND", "CONFLICT", "HELD", "NOTHELD", "TIMEOUT"})
+_JUDGEMENTS: Final = frozenset({"NOTFOUND", "CONFLICT", "PRECONDITION", "HELD", "NOTHELD", "TIMEOUT"})
 """Codes of refusals that an application gives because of its state. The checker requires that they fit the state."""
 
 

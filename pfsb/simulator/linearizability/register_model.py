@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Final, NamedTuple
 
+from attrs import evolve
+
 from pfsb.applications.arguments import integer_in, quoted
 from pfsb.applications.interfaces import Command, Fields, Refused, Result
 from pfsb.applications.key_value import fnv1a_32
@@ -45,7 +47,8 @@ class _CommandEffect(NamedTuple):
 
 
 class RegisterSpecification:
-    """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first.
+    """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first, and IF with one of them on the
+    same key.
 
     As far as answers show revisions, a change must have a higher revision than all operations on this key that are
     before it in the order, and a GET must show the revision of the latest change before it. A quota, which belongs to
@@ -59,6 +62,8 @@ class RegisterSpecification:
         return Register()
 
     def step(self, state: Register, operation: Operation) -> Register | None:
+        if operation.command[0] == "IF":
+            return self._conditional(state, operation)
         outcome = effect_of(operation.command, state.value)
         answer = operation.answer
         if answer is not None and is_refusal(answer, "TOOLARGE"):
@@ -69,6 +74,22 @@ class RegisterSpecification:
         if operation.command[0] == "GET":
             return _seen(state, revision)
         return _written(state, outcome, revision)
+
+    def _conditional(self, state: Register, operation: Operation) -> Register | None:
+        """The state after an IF. Its answer tells whether the condition held, where no answer so far shows that."""
+        _, _, revision, *command = operation.command
+        holds = _holds(state, revision)
+        answer = operation.answer
+        if answer is not None and is_refusal(answer, "PRECONDITION"):
+            return None if holds else state
+        if holds is False:
+            return state if answer is None else None
+        if holds is None and answer is not None:
+            seen = _seen(state, revision)
+            if seen is None:
+                return None
+            state = seen
+        return self.step(state, evolve(operation, command=tuple(command)))
 
     def position(self, operation: Operation) -> int | None:
         """The place of an operation in every right order (`Specification.position`), as its answer shows it.
@@ -115,6 +136,16 @@ def effect_of(command: Command, value: str | None) -> _CommandEffect:
             previous = value or ""
             return _CommandEffect(True, str(fnv1a_32((previous + text).encode())), (("previous", previous),))
     raise ValueError(f"{command} is no normalised command on one key")
+
+
+def _holds(state: Register, revision: int) -> bool | None:
+    """Whether a key has the revision that an IF asks for, 0 if it must be absent, -1 if it must be there; None if no
+    answer has shown its revision."""
+    if state.value is None or revision <= 0:
+        return (revision == 0) == (state.value is None)
+    if state.revision is None:
+        return None if revision > state.floor else False
+    return state.revision == revision
 
 
 def _grows(outcome: _CommandEffect, value: str | None) -> bool:

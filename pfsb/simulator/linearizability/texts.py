@@ -21,6 +21,9 @@ def ordered_form(command: Command) -> Command:
     """The form in which servers order a command whose keys and values are in text."""
     if command[:1] not in _VERBS:
         return command
+    if command[0] == "IF":
+        _, key, revision, *conditional = command
+        return ("IF", key.encode(), revision, *ordered_form(tuple(conditional)))
     return (command[0], *[word.encode() if isinstance(word, str) else word for word in command[1:]])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import evolve, frozen
 
@@ -71,6 +71,8 @@ class Vocabulary:
     share_of_lines: float = 0.0
     """Share of the changes, among them those that became a PUT, that are replaced by a SAY, with a text of up to 40
     characters."""
+    share_of_conditions: float = 0.0
+    """Share of the changes of one key that run only if the key has a certain revision (IF)."""
     long_values_bytes: int = 0
     """Maximum size, in bytes, of the values of PUT; 0: all of them are short."""
 
@@ -83,6 +85,14 @@ class Vocabulary:
         if self.long_values_bytes and command[0] == "PUT":
             return (*command[:2], f"{command[2]}{'y' * rng.randrange(self.long_values_bytes)}")
         return command
+
+    def conditional(self, rng: random.Random, command: Command, seen: Mapping[str, int]) -> Command:
+        """A change as it is, or as one that runs only if its key has a certain revision: mostly the one that the user
+        has seen last. `seen` has that revision of each key."""
+        if not self.share_of_conditions or command[0] == "SAY" or rng.random() >= self.share_of_conditions:
+            return command
+        revision = rng.choice((0, -1, *[seen.get(command[1], 1)] * 3))
+        return ("IF", command[1], revision, *command)
 
     def question(self, rng: random.Random) -> Command:
         return rng.choice(_READERS)(rng, self._key(rng), 0)

@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from attrs import define, field
 
-from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.applications.interfaces import Command, Done, Refused, Result
 from pfsb.simulator.checkers.session_checker import REFUSED_BY_LOCAL_CLIENTS, SessionChecker
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.linearizability.history import History
+from pfsb.simulator.linearizability.operations import number_in
 from pfsb.simulator.workload.commands import Vocabulary, unlock
 from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.numbers import CommandNumbers
@@ -66,6 +67,8 @@ class User:
     _done: list[UserRequest] = field(factory=list)
     _wants_another_server: bool = False
     """Whether the present server has refused a command or HELLO, so that the user will move to another server."""
+    _seen: dict[str, int] = field(factory=dict)
+    """Key -> the revision at which the user has last seen it."""
     _may_hold: str = ""
     """Name of a lock that the user has asked for and may hold; "" if there is none."""
     _next_at: float = 0.0
@@ -180,10 +183,14 @@ class User:
         else:
             self._ask_next()
 
+    def _new_change(self) -> Command:
+        command = self.vocabulary.change(self.rng, self.unique())
+        return self.vocabulary.conditional(self.rng, command, self._seen)
+
     def _finish(self) -> None:
         self._give_back()
         if not self._is_served and not self._requests:
-            self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(UserRequest(self._numbers.next(), self._new_change()))
 
     # ------------------------------------------------------------------ asking
 
@@ -196,7 +203,7 @@ class User:
         elif dice < self.vocabulary.share_of_locks + self.vocabulary.share_of_reads:
             self._begin(UserRequest(0, self.vocabulary.question(self.rng)))
         else:
-            self._begin(UserRequest(self._numbers.next(), self.vocabulary.change(self.rng, self.unique())))
+            self._begin(UserRequest(self._numbers.next(), self._new_change()))
 
     def _read_locally(self) -> None:
         """Have the present server answer a read of a key from its own state, without the log.
@@ -246,7 +253,7 @@ class User:
         assert self.connection is not None
         if self._numbers.skipped and self.rng.random() < 0.5:
             number = self._numbers.take_skipped()
-            request = UserRequest(number, self.vocabulary.change(self.rng, self.unique()))
+            request = UserRequest(number, self._new_change())
             request.history_entry = self.history.called(self.connection.client_id, request.command)
             self.connection.submit(number, request.command, lambda result: self._note_answer(request, result))
         elif self._done:
@@ -295,6 +302,9 @@ class User:
 
     def _settle(self, request: UserRequest, result: Result) -> None:
         self._note_answer(request, result)
+        revision = number_in(result, "revision")
+        if revision is not None and len(request.command) > 1:
+            self._seen[str(request.command[1])] = revision
         self._requests.remove(request)
         self._is_served = self._is_served or self._is_finishing
         if request.number:

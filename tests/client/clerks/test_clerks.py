@@ -164,6 +164,42 @@ class CallTests(ClerkTestCase):
         text = 'two words, "quotes", \\ and\nlines, nil, \u00e9\u2028\U0001f600'
         self.assertEqual(await self.blocking(lambda clerk: (clerk.put(text, text), clerk.get(text))[1]), text)
 
+    async def test_bytes_are_stored_unchanged(self) -> None:
+        """As keys and as values, of every clerk; a str that was made of bytes stands for them."""
+        data = bytes(range(256))
+        text = data.decode(errors="surrogateescape")
+
+        def script(clerk: Clerk) -> Any:
+            clerk.put(data, data)
+            clerk.mput({b"m": data[:128], b"n": "\u00e9"})
+            entry = clerk.entry(data)
+            assert entry is not None
+            return (
+                clerk.get_bytes(data),
+                clerk.get(text),
+                (entry.key_bytes, entry.value_bytes),
+                clerk.cas(text, data, "\0"),
+                clerk.append(data, b"\xfe"),
+                clerk.puthash(b"h", b"x"),
+                clerk.mget(b"m", "n")["m"].value_bytes,
+                clerk.range(data, data + b"\0")[0].key_bytes,
+                clerk.keys("h"),
+                clerk.get_bytes("nothing"),
+                clerk.delete(data),
+                clerk.incr(b"i"),
+            )
+
+        async def program(clerk: Any) -> Any:
+            await clerk.put(data, data)
+            return await clerk.get_bytes(data), (await clerk.entry(text)).value_bytes, await clerk.get_bytes("nothing")
+
+        self.assertEqual(
+            await self.blocking(script),
+            (data, text, (data, data), True, "\0\udcfe", "", data[:128], data, ["h", "m", "n"], None, True, 1),
+        )
+        self.assertEqual(await self.asynchronous(program), (data, data, None))
+        self.assertEqual(await program(self.twisted()), (data, data, None))
+
     async def test_invalid_text_is_refused_before_it_is_sent(self) -> None:
         clerk = self.twisted()
         error = self.assertRaises(BadCall, clerk.put, "a", "\ud800")

@@ -73,6 +73,11 @@ class Connection:
         self.request(method, path, body, **headers)
         return self.reply()
 
+    def close_side(self) -> None:
+        """Close the client's side of the connection, as a client does that sends nothing more but still reads."""
+        self.protocol.readConnectionLost()
+        self._clock.advance(0)
+
     def hang_up(self) -> None:
         self.protocol.connectionLost(Failure(ConnectionDone()))
 

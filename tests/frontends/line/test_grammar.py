@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.arguments import Quoted
+from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, RunResults, Word
 from pfsb.frontends.line.grammar import BadLine, Request, number_of, parse, quote, render, render_event, render_run
 from pfsb.support.limits import NUMBER_MAX
@@ -98,6 +98,23 @@ class BadLineTests(SynchronousTestCase):
         with self.assertRaises(BadRequest):
             _ = parse(b'SAY "\\ud800"').text
 
+    def test_half_of_a_surrogate_pair_that_stands_for_a_byte(self) -> None:
+        """U+DC80 to U+DCFF are the bytes 80 to ff; they may even be those of a text."""
+        for literal, data in (
+            (b'"\\udcff"', b"\xff"),
+            (b'"\\udc80"', b"\x80"),
+            (b'"\\udcc3\\udca9"', "\u00e9".encode()),
+            (b'"\\u0000"', b"\0"),
+            (b'"\\ud83d\\udc4d\\udc4d"', None),
+            (b'"\\udc7f"', None),
+            (b'"\\udd00"', None),
+        ):
+            if data is None:
+                self.assertIn("surrogate", str(self.refused(b"PUT a " + literal)))
+            else:
+                _, value = parse(b"PUT a " + literal).args
+                self.assertEqual(getattr(value, "data", None), data)
+
     def test_surrogate_pair_in_a_string_is_one_character(self) -> None:
         self.assertEqual(parse(b'PUT a "\\ud83d\\udc4d"').args, ("a", "👍"))
 
@@ -134,9 +151,20 @@ class RenderingTests(SynchronousTestCase):
         self.assertEqual(render(3, result), b'#3 OK name="x" token=5 state=REG_LEADER\n')
 
     def test_bytes_are_shown_as_the_text_that_they_are(self) -> None:
-        """Keys and values are bytes; those that do not decode are shown in hexadecimal digits, and raise nothing."""
+        """Keys and values are bytes; those that do not decode are shown as halves of surrogate pairs."""
         result = Done((("value", "h\u00e9\n".encode()), ("next", b"\xff1")))
-        self.assertEqual(render(3, result), '#3 OK value="h\u00e9\\n" next="\\\\xff1"\n'.encode())
+        self.assertEqual(render(3, result), '#3 OK value="h\u00e9\\n" next="\\udcff1"\n'.encode())
+
+    @given(st.binary(max_size=40))
+    @settings(max_examples=300, deadline=None)
+    def test_bytes_are_read_as_they_were_shown(self, data: bytes) -> None:
+        """Every reply to GET, and its value in a PUT, is one line of UTF-8 and means the bytes."""
+        line = render(None, Done((("value", data),))).removeprefix(b"OK value=").removesuffix(b"\n")
+        self.assertEqual(line.decode().splitlines(), [line.decode()])
+        self.assertEqual(json.loads(line).encode(errors="surrogateescape"), data)
+        _, argument = parse(b"PUT a " + line).args
+        self.assertIsInstance(argument, Quoted)
+        self.assertEqual(argument.data if isinstance(argument, Data) else argument.encode(), data)
 
     def test_rows_come_before_ok_each_with_the_number(self) -> None:
         result = Done((("count", 2),), ((("key", "a"),), (("key", "b"),)))

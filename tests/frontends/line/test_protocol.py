@@ -99,6 +99,28 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.reply("#1 PUT colour blue"), "#1 OK revision=1")
         self.assertEqual(self.reply("GET colour"), 'OK value="blue" revision=1')
 
+    def test_bytes_are_written_and_shown_as_halves_of_surrogate_pairs(self) -> None:
+        """The bytes 80 to ff that are no UTF-8, and NUL, in keys and values and in the place where a page goes on."""
+        value = r'"\udcff\u0000\u00e9"'
+        self.assertEqual(self.reply(f"PUT {value} {value}"), "OK revision=1")
+        self.assertEqual(self.server.cluster.executed[-1][2], ("PUT", b"\xff\0\xc3\xa9", b"\xff\0\xc3\xa9"))
+        self.assertEqual(self.reply(f"GET {value} read=stale"), 'OK value="\\udcff\\u0000\u00e9" revision=1')
+        self.assertEqual(self.reply(r'CAS "\udcff\u0000\u00e9" "\udcff\u0000\u00e9" "nil"'), "OK revision=2")
+        self.ask("PUT a 1")
+        self.assertEqual(self.ask('RANGE "" "" limit=1')[-1], 'OK count=1 next="\\udcff\\u0000\u00e9"')
+
+    def test_texts_and_names_are_no_bytes(self) -> None:
+        for line in (r'SAY "\udcff"', r'SAY "a\u0000"', r'LOCK "\udcff"', r'HELLO "\udcff"', r'HELLO "a\u0000"'):
+            self.assertTrue(self.reply(line).startswith("ERR BADREQUEST fate=none "), line)
+        self.assertEqual(self.server.cluster.executed, [])
+
+    def test_command_that_runs_at_one_revision_of_a_key(self) -> None:
+        self.assertEqual(self.reply("IF colour 0 PUT colour blue"), "OK revision=1")
+        self.assertEqual(self.reply("if colour 1 append colour ish"), 'OK value="blueish" revision=2')
+        refused = self.reply("IF colour 1 DEL colour")
+        self.assertEqual(refused, 'ERR PRECONDITION fate=none key "colour" has revision 2, not 1')
+        self.assertEqual(self.reply("IF colour any DEL colour"), "OK deleted=1 revision=4")
+
     def test_unknown_key(self) -> None:
         self.assertTrue(self.reply("#1 GET nothing").startswith("#1 ERR NOTFOUND fate=none "))
 

@@ -124,6 +124,20 @@ class Recorder:
         self._at(ret + self._dice.expovariate(1), self._call, client)
 
 
+def choose_conditional(keys: int) -> Any:
+    """Make commands on that many keys, half of which run at one revision of the key only."""
+    change, ask = choose_key_value(keys, 2, "PUT DEL CAS INCR APPEND PUTHASH"), choose_key_value(keys, 2)
+
+    def choose(dice: random.Random, client: str) -> Command:
+        if dice.randrange(2):
+            found: Command = ask(dice, client)
+            return found
+        command = change(dice, client)
+        return ("IF", command[1], dice.choice((0, -1, dice.randrange(1, 41))), *command)
+
+    return choose
+
+
 def choose_key_value(keys: int, values: int = 3, verbs: str = "GET GET PUT DEL CAS INCR APPEND PUTHASH") -> Any:
     """Make commands on that many keys, with few values, so that operations can be mistaken for each other."""
     listed = verbs.split()

@@ -22,6 +22,7 @@ from tests.simulator.linearizability.histories import (
     QUESTIONS,
     at,
     choose_chat,
+    choose_conditional,
     choose_key_value,
     choose_lock,
     done,
@@ -55,6 +56,34 @@ class KeyTests(ModelCase):
     """The commands of the key-value store (docs/protocol.rst)."""
 
     put: Row = ("a", ("PUT", "k", "5"), OK)
+
+    def test_command_that_runs_at_one_revision(self) -> None:
+        """The condition holds at that revision alone, 0 stands for absent and -1 for any."""
+        put: Row = ("a", ("PUT", "k", "5"), done(revision=4))
+        refusal = refused("PRECONDITION")
+        for revision, holds in ((4, True), (3, False), (5, False), (0, False), (-1, True)):
+            ran: Row = ("a", ("IF", "k", revision, "APPEND", "k", "x"), done(value="5x", revision=7))
+            other: Row = (*ran[:2], refusal)
+            self.assertThen([put], *((ran, other) if holds else (other, ran)))
+        for revision, holds in ((0, True), (1, False), (-1, False)):
+            ran = ("a", ("IF", "k", revision, "INCR", "k", 1), done(value="1", revision=7))
+            self.assertThen([], *((ran, (*ran[:2], refusal)) if holds else ((*ran[:2], refusal), ran)))
+        self.assertBad(
+            *one_after_the_other(put, ("a", ("IF", "k", 4, "APPEND", "k", "x"), done(value="x", revision=7)))
+        )
+        self.assertGood(*one_after_the_other(put, ("a", ("IF", "k", 4, "CAS", "k", 1, "6", "7"), refused("CONFLICT"))))
+
+    def test_condition_shows_a_revision_that_no_answer_has_shown(self) -> None:
+        put: Row = ("a", ("PUT", "k", "5"), OK)
+        ran: Row = ("a", ("IF", "k", 4, "PUT", "k", "6"), done(revision=7))
+        self.assertThen([put], ran)
+        self.assertThen([put], (*ran[:2], refused("PRECONDITION")))
+        self.assertThen(
+            [put, ran, ("a", ("GET", "k"), done(value="6", revision=7))], ("b", ("GET", "k"), done(value="6"))
+        )
+        self.assertBad(*one_after_the_other(put, ("a", ("GET", "k"), done(value="5", revision=3)), ran))
+        earlier: Row = ("a", ("PUT", "k", "4"), done(revision=9))
+        self.assertBad(*one_after_the_other(earlier, put, ran))
 
     def test_absent_key_is_not_found(self) -> None:
         self.assertThen([], ("a", ("GET", "k"), refused("NOTFOUND")), ("a", ("GET", "k"), done(value="")))
@@ -380,7 +409,7 @@ class ApplicationTests(ModelCase):
         return history
 
     def test_answers_of_the_applications_are_right(self) -> None:
-        for application, choose in self.applications:
+        for application, choose in (*self.applications, (KeyValue, choose_conditional(keys=2))):
             for seed in range(20):
                 self.assertGood(*self.answers(application(), choose, random.Random(seed)))
 

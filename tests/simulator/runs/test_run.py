@@ -139,6 +139,7 @@ class ProfileTests(SynchronousTestCase):
             ("keyholes", "fault: keyhole_of_leader"),
             ("keyholes", "two leaders at once"),
             ("late-answers", "fault: crash_loop"),
+            ("conditions", "condition on a revision held"),
             ("echoes", "bundle ordered beyond its horizon"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
