@@ -1,4 +1,9 @@
-"""A run as a space-time diagram in text: a column for each server, time runs down, and a message is an arrow."""
+"""A run as a space-time diagram in text: a column for each server, time runs down, and a message is an arrow.
+
+The arrow is drawn when the message arrives. When a server sends it, its column says so ("-> ACCEPT 5" to all others,
+"->2 ACCEPT 5" to server 2), and when what a server has written is on its disk, its column shows the installed view and
+the Local_Aru that the disk holds ("disk v2 aru 4").
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,10 @@ from typing import Any, Final
 
 from pfsb.tracing import type_name
 
-COLUMN: Final = 16
+COLUMN: Final = 18
 TIME: Final = 10
+SENT_ALL_THE_TIME: Final = ("ALIVE", "VC_PROOF")
+"""Types of messages that are left out, unless one is sent by the last event: then it may be what is wrong."""
 
 Event = dict[str, Any]
 
@@ -16,32 +23,34 @@ Event = dict[str, Any]
 def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
     """The lines of the diagram: its header, and the last `rows_max` of the rows that the events give.
 
-    ALIVE and VC_PROOF are left out, since they are sent all the time.
+    ALIVE and VC_PROOF are left out, since they are sent all the time, but not where the last event has sent one.
     """
-    rows = [row for event in events for row in _rows(event, servers)][-rows_max:]
+    events = list(events)
+    rows = [row for event in events[:-1] for row in _rows(event, servers, SENT_ALL_THE_TIME)]
+    rows += [row for event in events[-1:] for row in _rows(event, servers, ())]
     head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
-    return [head.rstrip(), *rows]
+    return [head.rstrip(), *rows[-rows_max:]]
 
 
-def _rows(event: Event, servers: Sequence[int]) -> Iterator[str]:
+def _rows(event: Event, servers: Sequence[int], left_out: Sequence[str]) -> Iterator[str]:
     time = f"{event['t']:{TIME - 1}.4f} "
     if event["server"] is None:
         yield f"{time}=== {event['kind']} ==="
         return
     place = servers.index(event["server"])
     if event["event"] == "receive":
-        name = _label(event["message"])
+        name = _label(event["message"], left_out)
         if name and event["sender"] in servers:
             yield (time + _arrow(servers.index(event["sender"]), place, name, len(servers))).rstrip()
         return
-    text = _note(event)
+    text = _note(event, left_out)
     if text:
         yield (time + "".join(_cell(text if i == place else "|") for i in range(len(servers)))).rstrip()
 
 
-def _label(message: Any) -> str:
+def _label(message: Any, left_out: Sequence[str]) -> str:
     name = type_name(message)
-    if name in ("ALIVE", "VC_PROOF"):
+    if name in left_out:
         return ""
     for field in ("seq", "seqs", "attempted", "first"):
         value = getattr(message, field, None)
@@ -51,8 +60,13 @@ def _label(message: Any) -> str:
     return name if view is None else f"{name} {view}"
 
 
-def _note(event: Event) -> str:
+def _note(event: Event, left_out: Sequence[str]) -> str:
     match event["event"]:
+        case "send":
+            name = _label(event["message"], left_out)
+            return f"->{'' if event['to'] is None else event['to']} {name}" if name else ""
+        case "sync":
+            return f"disk v{event['view']} aru {event['aru']}"
         case "state":
             return f"{event['to']} {event['view']}"
         case "executed":
@@ -64,7 +78,7 @@ def _note(event: Event) -> str:
         case "crash":
             return "X"
         case "discard":
-            return f"drops ({event['line']})" if _label(event["message"]) else ""
+            return f"drops ({event['line']})" if _label(event["message"], left_out) else ""
         case _:
             return ""
 
