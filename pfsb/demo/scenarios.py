@@ -19,7 +19,9 @@ from pfsb.demo.verdict import Verdict, account, longest_gap, outage, throughput
 
 @frozen
 class Size:
-    """The size of a scenario. Tests play the scenarios with smaller sizes."""
+    """The numbers and time limits with which a scenario is played: `lines` lines of chat are said, by `clients` clients
+    together. Tests play the scenarios with smaller numbers.
+    """
 
     lines: int = 20_000
     clients: int = 40
