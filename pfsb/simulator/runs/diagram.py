@@ -25,11 +25,29 @@ def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int)
 
     ALIVE and VC_PROOF are left out, since they are sent all the time, but not where the last event has sent one.
     """
-    events = list(events)
+    events = [*_joined(events)]
     rows = [row for event in events[:-1] for row in _rows(event, servers, SENT_ALL_THE_TIME)]
     rows += [row for event in events[-1:] for row in _rows(event, servers, ())]
     head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
     return [head.rstrip(), *rows[-rows_max:]]
+
+
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with one in place of several slots that a server executes one after the other, as at its start."""
+    before: Event | None = None
+    for event in events:
+        if before is not None and event["event"] == "executed" and _place(before) == _place(event):
+            before = {**before, "last": event["seq"]}
+            continue
+        if before is not None:
+            yield before
+        before = event
+    if before is not None:
+        yield before
+
+
+def _place(event: Event) -> tuple[str, float, int | None]:
+    return event["event"], event["t"], event["server"]
 
 
 def _rows(event: Event, servers: Sequence[int], left_out: Sequence[str]) -> Iterator[str]:
@@ -52,7 +70,8 @@ def _label(message: Any, left_out: Sequence[str]) -> str:
     name = type_name(message)
     if name in left_out:
         return ""
-    for field in ("seq", "seqs", "attempted", "first"):
+    name = name.replace("RECONCILIATION", "RECONCILE")
+    for field in ("seq", "seqs", "attempted", "installed", "first"):
         value = getattr(message, field, None)
         if value is not None:
             return f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -70,7 +89,7 @@ def _note(event: Event, left_out: Sequence[str]) -> str:
         case "state":
             return f"{event['to']} {event['view']}"
         case "executed":
-            return f"executes {event['seq']}"
+            return f"executes {event['seq']}" + (f"-{event['last']}" if "last" in event else "")
         case "timer" if event["name"] == "progress":
             return "suspects"
         case "start":

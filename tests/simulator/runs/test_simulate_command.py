@@ -235,6 +235,16 @@ class DiagramTests(SynchronousTestCase):
             ],
         )
 
+    def test_slots_that_a_server_executes_together_share_a_row(self) -> None:
+        """A start executes the whole history again, and would leave no room for what matters."""
+        events: list[dict[str, Any]] = [
+            {"t": 0.1, "server": server, "event": "executed", "seq": seq} for server in (0, 1) for seq in (4, 5, 6)
+        ]
+        self.assertEqual(
+            [row.split() for row in draw_diagram(events, (0, 1), 10)[1:]],
+            [["0.1000", "executes", "4-6", "|"], ["0.1000", "|", "executes", "4-6"]],
+        )
+
     def test_last_event_is_always_shown(self) -> None:
         """A check may have found wrong what an ALIVE tells."""
         from pfsb.paxos.messages import Alive, State
