@@ -41,6 +41,7 @@ types: $(ready)
 
 docs: $(ready)
 	$(bin)/python docs/make_paper_map.py
+	$(bin)/python docs/make_configuration.py
 	$(bin)/sphinx-build -W -b html docs build/docs
 
 package: $(ready)

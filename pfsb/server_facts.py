@@ -217,6 +217,34 @@ class ServerFacts:
         assert counts is not None, "a server counts commands from its start on"
         return counts.by_verb_and_result()
 
+    @property
+    def command_seconds(self) -> Mapping[tuple[str, str], Histogram]:
+        """(verb, outcome) -> how long, in seconds, this server's clients waited for their answers since it started; see
+        `CommandTimes`."""
+        return self._clients().times.histograms()
+
+    # ------------------------------------------------------------------ what waits
+
+    @property
+    def queue_lengths(self) -> Mapping[str, int]:
+        """Kind -> number of what waits at this server at present.
+
+        "commands": commands and questions without an answer. "reads": groups of questions that wait for the leader or
+        for a slot. "disk_writes": writes that are under way. "messages", "answers": messages and groups of answers that
+        wait for a write. "slots": slots that are ordered and not executed. "abandoned": bundles of clients that are
+        gone.
+        """
+        clients, turn = self._clients(), self._replica.turn
+        return {
+            "commands": clients.unanswered,
+            "reads": self._replica.reads.under_way,
+            "disk_writes": turn.writes_under_way,
+            "messages": turn.messages_in_wait,
+            "answers": turn.answers_in_wait,
+            "slots": self.last_ordered - self.local_aru,
+            "abandoned": len(clients.submission.abandoned),
+        }
+
     # ------------------------------------------------------------------ admission
 
     @property

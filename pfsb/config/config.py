@@ -2,6 +2,9 @@
 
 A person writes the file. Any mistake in it raises one `ConfigError`, which names the file, the key's path and a
 correct value.
+
+The docstrings of the fields that are keys of the file, and the values that their readers take, are the reference that
+people read: `docs/make_configuration.py` makes docs/configuration.rst of them.
 """
 
 from __future__ import annotations
@@ -45,11 +48,16 @@ class Timers:
     """Timeouts in seconds; see docs/operating.rst."""
 
     progress: float = 1.0
+    """How long a server waits for progress before it suspects the leader. The time is doubled in each view that makes
+    none, up to 8 times the value. Where disks are slow a server waits longer by itself."""
     update: float = 0.5
+    """When an update that has not been executed is sent again, until times are measured; then as soon as it should have
+    been proposed."""
     alive: float = 0.2
+    """How often a server tells the others that it is alive; must be less than half of `progress`."""
     disk: float | None = None
-    """How long a write may be under way before the disk counts as one that hangs; None: `DISK_SECONDS`, or twice
-    `progress` if that is more."""
+    """How long a write may be under way before the disk counts as one that hangs. None: 8 seconds, or twice `progress`
+    if that is more."""
 
 
 @frozen
@@ -57,17 +65,23 @@ class Limits:
     """Limits on the use that clients make of a server, and on the size of batches; see docs/operating.rst."""
 
     command_bytes: int = 32_768
+    """Maximum bytes of a line, of a Redis command and of a body in HTTP."""
     connections: int = 10_000
+    """Maximum number of connections at the client port and that for Redis together, and again at the HTTP port."""
     session_window: int = 128
-    """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session."""
+    """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session.
+    Counts at the birth of the cluster only."""
     request_seconds: float = 10.0
+    """How long a command may take before it is refused with UNAVAILABLE."""
     reserve_bytes: int = 67_108_864
-    """Free space, in bytes, of the file system of a data directory, below which its server refuses changes."""
+    """Free space, in bytes, of the file system of a data directory, below which its server refuses changes; at most a
+    tenth of the file system counts."""
     opened_sessions: int = 100
-    """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other."""
+    """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other, and
+    one connection to the HTTP port with requests of so many clients."""
     batch_bytes: int = 48_000
-    """Maximum size, in bytes, of a batch of several updates. With 1, each update has a proposal of its own (section
-    7.3)."""
+    """Maximum size, in bytes, of a batch of several updates; a proposal always takes at least one update. With 1, each
+    update has a proposal of its own (section 7.3), which is only good for measuring what batches gain."""
 
 
 @frozen
@@ -76,15 +90,17 @@ class ServerConfig:
 
     id: int
     peer: Address
-    """(host, port) where the other servers reach this server; the host may be a name."""
+    """Host and port where the other servers reach this server. The host may be a name, but not `0.0.0.0` or `::`."""
     client: str
-    """Twisted's endpoint string of the client port."""
+    """Where clients connect: the port speaks the line protocol and the Redis protocol."""
     http: str | None = None
-    """Twisted's endpoint string of the HTTP port; None: the server has no HTTP port."""
+    """Where HTTP is answered. None: the server has no HTTP port."""
     listen: Address | None = None
-    """(IP address, port) where this server receives from the other servers; None: at `peer`."""
+    """IP address and port where this server receives from the others, if that is another place than the one where they
+    reach it; `0.0.0.0` and `[::]` stand for all addresses of the machine. None: at `peer`."""
     redis: str | None = None
-    """Twisted's endpoint string of the port for the Redis protocol alone; None: the server has no such port."""
+    """Where the Redis protocol alone is spoken, for clients that connect before they have a command. None: the server
+    has no such port."""
 
     @property
     def receives_at(self) -> Address:
@@ -105,21 +121,31 @@ class Config:
     file: str
     """The path as it was given to `load`; error messages begin with it."""
     cluster: str
+    """The cluster's name. Servers refuse frames and storages of a cluster with another name, or with other ids."""
     servers: Mapping[int, ServerConfig]
-    """Servers by id, ascending."""
+    """The founding servers by id, ascending."""
     f: int
+    """How many failures the cluster should tolerate. The value is only checked: the file is refused unless it has at
+    least 2f + 1 servers. A quorum is always a majority of the servers."""
     transport: str = "udp"
+    """How frames travel between servers."""
     apps: tuple[str, ...] = ("chat", "lock", "kv")
+    """The applications to run, each once; there is also `instances`. Counts at the birth of the cluster only."""
     storage: str = MEMORY
-    """The directory in which each server has its data directory, or `MEMORY`."""
+    """The directory in which each server has its data directory, named by its id. With `memory` nothing is kept."""
     secret_file: str | None = None
+    """A file with a secret of 1 byte to 64 KiB, the same at every server, which authenticates the frames between
+    servers; white space at its ends does not count. Servers with and without a secret refuse each other's frames. None:
+    there is no secret."""
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
-    """How many slots above its Local_Aru a leader may propose (the fixed window)."""
+    """How many slots above its Local_Aru a leader may propose (the fixed window). Counts at the birth of the cluster
+    only."""
     snapshot_every: int = 10_000
     """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
     faults: bool = False
+    """Whether the FAULT commands are allowed."""
     http_names: tuple[str, ...] = ()
     """Names under which clients reach the HTTP ports, beside those of the servers and their machines."""
 
@@ -207,8 +233,22 @@ def load(path: str | PathLike[str]) -> Config:
     return config
 
 
+def keys_of_file() -> Mapping[str, Callable[[Place], Any]]:
+    """Path of each key of the file, such as `limits.connections`, except the name of the cluster -> its reader.
+
+    A reader takes the place of a value in the file and returns the value. It raises `ConfigError` if that is wrong.
+    """
+    keys: dict[str, Callable[[Place], Any]] = {f"servers.ID.{key}": reader for key, reader in _SERVER_KEYS.items()}
+    keys |= {key: reader for key, reader in _READERS.items() if key not in ("timers", "limits")}
+    keys |= {f"timers.{key}": Place.seconds for key in fields_dict(Timers)}
+    keys |= {f"limits.{key}": _LIMITS[key] for key in fields_dict(Limits)}
+    return keys
+
+
 def _servers(place: Place) -> dict[int, ServerConfig]:
-    keys = {_server_id(key): value.keys(_SERVER_KEYS, required=("peer", "client")) for key, value in place.entries()}
+    keys = {
+        _server_id(key): value.keys(tuple(_SERVER_KEYS), required=("peer", "client")) for key, value in place.entries()
+    }
     if not keys:
         raise place.wrong('is empty (example: 0: {peer: "127.0.0.1:7400", client: "tcp:9400"})')
     servers = {server_id: _server(server_id, keys[server_id]) for server_id in sorted(keys)}
@@ -236,7 +276,13 @@ def _receiving_place(server: ServerConfig) -> Address | str:
     return (host, port) if interface == host else f"{interface}, port {port}, of {host}"
 
 
-_SERVER_KEYS: Final = ("peer", "client", "http", "redis", "listen")
+_SERVER_KEYS: Final[dict[str, Callable[[Place], Any]]] = {
+    "peer": peer_address,
+    "client": endpoint_string,
+    "http": endpoint_string,
+    "redis": endpoint_string,
+    "listen": listening_address,
+}
 
 
 def _server_id(key: Place) -> int:
@@ -244,13 +290,11 @@ def _server_id(key: Place) -> int:
 
 
 def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
-    http = endpoint_string(keys["http"]) if "http" in keys else None
-    redis = endpoint_string(keys["redis"]) if "redis" in keys else None
-    listen = listening_address(keys["listen"]) if "listen" in keys else None
-    return ServerConfig(server_id, peer_address(keys["peer"]), endpoint_string(keys["client"]), http, listen, redis)
+    return ServerConfig(server_id, **{key: _SERVER_KEYS[key](place) for key, place in keys.items()})
 
 
 def _transport(place: Place) -> str:
+    """`udp`; `tcp` and `tls` are reserved, and refused."""
     found = place.text()
     if found in ("tcp", "tls"):
         raise place.wrong(f"{found} is not there yet; until tcp and tls come, udp is the only transport")
@@ -260,6 +304,7 @@ def _transport(place: Place) -> str:
 
 
 def _apps(place: Place) -> tuple[str, ...]:
+    """A list of names of applications."""
     found = tuple(item.word() for item in place.items())
     if not found:
         raise place.wrong("is empty (example: [chat, lock, kv])")
@@ -270,6 +315,7 @@ def _apps(place: Place) -> tuple[str, ...]:
 
 
 def _http_names(place: Place) -> tuple[str, ...]:
+    """A list of names of hosts."""
     return tuple(host_name(item) for item in place.items())
 
 
@@ -289,30 +335,37 @@ def _limits(place: Place) -> Limits:
     return Limits(**{key: _LIMITS[key](value) for key, value in keys.items()})
 
 
-def _from(low: int, high: int) -> Callable[[Place], int]:
-    return lambda place: place.integer(low, high)
+@frozen
+class Integers:
+    """A reader of whole numbers from `low` to `high`, both included."""
+
+    low: int
+    high: int
+
+    def __call__(self, place: Place) -> int:
+        return place.integer(self.low, self.high)
 
 
 _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
-    "command_bytes": _from(256, 49_152),
-    "connections": _from(1, 1_000_000),
-    "session_window": _from(1, 10_000),
+    "command_bytes": Integers(256, 49_152),
+    "connections": Integers(1, 1_000_000),
+    "session_window": Integers(1, 10_000),
     "request_seconds": Place.seconds,
-    "batch_bytes": _from(1, 48_000),
-    "opened_sessions": _from(1, 10_000),
-    "reserve_bytes": _from(0, 1_000_000_000_000),
+    "batch_bytes": Integers(1, 48_000),
+    "opened_sessions": Integers(1, 10_000),
+    "reserve_bytes": Integers(0, 1_000_000_000_000),
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {
-    "f": _from(0, COUNT_MAX),
+    "f": Integers(0, COUNT_MAX),
     "transport": _transport,
     "apps": _apps,
     "storage": Place.text,
     "secret_file": Place.text,
     "timers": _timers,
     "limits": _limits,
-    "window": _from(1, WINDOW_MAX),
-    "snapshot_every": _from(0, COUNT_MAX),
+    "window": Integers(1, WINDOW_MAX),
+    "snapshot_every": Integers(0, COUNT_MAX),
     "faults": Place.boolean,
     "http_names": _http_names,
 }

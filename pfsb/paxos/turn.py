@@ -298,6 +298,11 @@ class Turn:
         return self._position != self.durable_position
 
     @property
+    def writes_under_way(self) -> int:
+        """Number of writes that were asked for, and are not on disk yet."""
+        return self._position - self.durable_position
+
+    @property
     def writes_in_trouble(self) -> int:
         """Number of writes that this server has begun since its disk got into the present trouble; 0 if there is no
         trouble.
@@ -310,6 +315,11 @@ class Turn:
     def messages_in_wait(self) -> int:
         """Number of messages that wait at the gate."""
         return sum(len(outbox.messages) for _, outbox in self._behind_the_gate)
+
+    @property
+    def answers_in_wait(self) -> int:
+        """Number of calls that wait at the gate to answer a client, each of them one or several commands."""
+        return sum(len(outbox.calls) for _, outbox in self._behind_the_gate)
 
     @property
     def shows_only_what_is_durable(self) -> bool:

@@ -13,5 +13,6 @@ server together.
     nearby        where a server's data is, and whether it may be somewhere else
     preflight     refuses ports that are in use, before the process leaves the terminal
     metrics       the figures of a server as text for Prometheus
+    reactor_lag   how late the reactor makes its calls
     chat_log      the chat of a server as a file
 """

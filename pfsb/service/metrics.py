@@ -1,70 +1,86 @@
-"""The figures of one server in the text format of Prometheus (its "exposition format", version 0.0.4).
+"""The figures of one server for Prometheus, as a custom collector of prometheus_client.
 
-Other modules count what happens in them, in plain numbers; this module gives these numbers names when /metrics is read.
-A name ends in its unit, and in `_total` if the figure only grows. Dashboards rely on the names and texts.
+Other modules count what happens in them, in plain numbers; this module gives these numbers names when /metrics is read,
+and not before: a command costs nothing here. A name ends in its unit, and in `_total` if the figure only grows.
+Dashboards and alerts rely on the names, labels and texts: those in etc/monitoring are tested against them.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorTime
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+import twisted
+from pfsb import __version__
 from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.messages import State
 from pfsb.server_facts import ServerFacts
+from pfsb.service.reactor_lag import ReactorLag
 from pfsb.storage.counters import StorageCounters
-from pfsb.support.histogram import SECONDS, Histogram
+from pfsb.support.histogram import Histogram
 from pfsb.transports.links import TransportCounters
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
 
-LAG_SECONDS: Final = 0.1
-"""Time, in seconds, between two measurements of how late the reactor makes its calls."""
+ROLES = {
+    State.REG_LEADER: "leader",
+    State.REG_NONLEADER: "follower",
+    State.LEADER_ELECTION: "election",
+}
+"""State of a server -> its name in `pfsb_role`."""
 
 Labels = Mapping[str, str]
 Samples = Iterable[tuple[Labels, float]]
 
 
 @define(eq=False)
-class ReactorLag:
-    """Measures how late the reactor makes its delayed calls.
-
-    Everything else that a server does is late by as much, since the reactor's thread does one thing at a time.
-    """
-
-    _clock: IReactorTime
-    late: Histogram = field(init=False, factory=lambda: Histogram(SECONDS))
-    _due: float = field(init=False, default=0.0)
-
-    def start(self) -> None:
-        self._due = self._clock.seconds() + LAG_SECONDS
-        self._clock.callLater(LAG_SECONDS, self._look)
-
-    def _look(self) -> None:
-        self.late.observe(max(0.0, self._clock.seconds() - self._due))
-        self.start()
-
-
-@define(eq=False)
-class Metrics:
-    """Renders the text that /metrics answers with."""
+class Metrics(Collector):
+    """Renders the text that /metrics answers with: the figures of the server, and of its process."""
 
     _facts: ServerFacts
     _lag: ReactorLag
     site: HTTPSite | None = None
     """The HTTP port's site. None until the first HTTP client connects; until then the figures of the HTTP port are left
     out."""
+    _registry: CollectorRegistry = field(init=False, factory=CollectorRegistry)
+    """A registry of this server's own: several servers may live in one process, as in tests."""
+
+    def __attrs_post_init__(self) -> None:
+        self._registry.register(self)
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
 
     def render(self) -> bytes:
-        groups = (self._protocol, self._messages, self._disk, self._clients, self._http)
-        return "".join(line for group in groups for family in group() for line in family).encode()
+        """The figures as they are now, in the text format of Prometheus (its "exposition format", version 0.0.4)."""
+        return generate_latest(self._registry)
+
+    def families(self) -> Iterable[Metric]:
+        """All families of figures: those of `collect`, and of the process."""
+        return self._registry.collect()
+
+    def describe(self) -> Iterable[Metric]:
+        """No names in advance: the registry would otherwise collect everything once to learn them."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each family of figures of the server, always in the same order; later ones are added at the end."""
+        groups = (
+            *(self._protocol, self._messages, self._disk, self._clients, self._http),
+            *(self._build, self._role, self._peers, self._queues, self._times),
+        )
+        for group in groups:
+            yield from group()
 
     # ------------------------------------------------------------------ families of figures
 
-    def _protocol(self) -> Iterator[Iterator[str]]:
+    def _protocol(self) -> Iterator[Metric]:
         facts = self._facts
         yield _counter("pfsb_turns_total", "Turns: events run to their end.", facts.turns)
         yield _counters("pfsb_discards_total", "Messages discarded, by line of figure 4.", "line", facts.discarded)
@@ -92,7 +108,7 @@ class Metrics:
         by_way = facts.catch_up_bytes
         yield _counters("pfsb_reconciliation_bytes_total", "Batches that servers catch up with.", "way", by_way)
 
-    def _messages(self) -> Iterator[Iterator[str]]:
+    def _messages(self) -> Iterator[Metric]:
         counters = self._facts.transport or TransportCounters()
         yield _counters("pfsb_messages_in_total", "Messages received, by type.", "type", counters.messages_in)
         yield _counters(
@@ -104,7 +120,7 @@ class Metrics:
         yield _counters("pfsb_frame_bytes_total", "Size of the frames between servers.", "way", size)
         yield _counters("pfsb_frames_refused_total", "Frames dropped, by reason.", "reason", counters.refused)
 
-    def _disk(self) -> Iterator[Iterator[str]]:
+    def _disk(self) -> Iterator[Metric]:
         facts = self._facts
         counters = facts.storage or StorageCounters()
         yield _histogram(
@@ -118,22 +134,22 @@ class Metrics:
         yield _counters("pfsb_disk_troubles_total", "How often trouble began.", "trouble", facts.disk_troubles)
         yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
 
-    def _clients(self) -> Iterator[Iterator[str]]:
+    def _clients(self) -> Iterator[Metric]:
         facts = self._facts
         commands: Samples = [
             ({"verb": verb, "result": result}, count) for (verb, result), count in sorted(facts.commands.items())
         ]
-        yield _family("pfsb_client_commands_total", "Commands of this server's clients that ran.", "counter", commands)
+        text = "Commands of this server's clients that ran."
+        yield _with_samples(CounterMetricFamily("pfsb_client_commands_total", text), commands)
         yield _gauge("pfsb_sessions", "Sessions of the whole cluster.", facts.sessions)
         quotas = [(name, used, limit) for name, (used, limit) in sorted(facts.quotas.items()) if used is not None]
+        ratios: Samples = [({"quota": name}, used / limit) for name, used, limit in quotas]
         text = "Use of a quota of the replicated state, 1: used up."
-        yield _family(
-            "pfsb_quota_used_ratio", text, "gauge", [({"quota": name}, used / limit) for name, used, limit in quotas]
-        )
+        yield _with_samples(GaugeMetricFamily("pfsb_quota_used_ratio", text), ratios)
         yield _gauge("pfsb_connections", "Clients of this server, at all doors.", facts.connections)
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", facts.revision)
 
-    def _http(self) -> Iterator[Iterator[str]]:
+    def _http(self) -> Iterator[Metric]:
         site = self.site
         if site is None:
             return
@@ -141,55 +157,84 @@ class Metrics:
             ({"method": method, "status": str(status)}, count)
             for (method, status), count in sorted(site.answered.items())
         ]
-        yield _family("pfsb_http_answers_total", "Answers given over HTTP.", "counter", answers)
+        yield _with_samples(CounterMetricFamily("pfsb_http_answers_total", "Answers given over HTTP."), answers)
         yield _gauge("pfsb_http_connections", "Connections over HTTP.", len(site.channels))
         yield _gauge("pfsb_http_sessions", "Sessions with a name that this door keeps open.", len(site.sessions))
         yield _gauge("pfsb_http_streams", "Streams of events.", len(site.streams))
 
+    def _build(self) -> Iterator[Metric]:
+        versions = {"version": __version__, "python": platform.python_version(), "twisted": twisted.__version__}
+        yield _with_samples(GaugeMetricFamily("pfsb_build_info", "Versions that run here."), [(versions, 1)])
+        config = self._facts.config
+        name = {"cluster": config.cluster, "server": str(self._facts.server_id)}
+        yield _with_samples(GaugeMetricFamily("pfsb_server_info", "The name of this server."), [(name, 1)])
+        yield _gauge("pfsb_servers", "Servers of the cluster, up or not.", config.n)
+        yield _gauge("pfsb_quorum_servers", "Servers that must be up for commands to be answered.", config.quorum)
 
-def _counter(name: str, text: str, value: float) -> Iterator[str]:
-    return _family(name, text, "counter", [({}, value)])
+    def _role(self) -> Iterator[Metric]:
+        facts = self._facts
+        roles = {role: float(state is facts.state) for state, role in ROLES.items()}
+        yield _gauges("pfsb_role", "1 for what this server is at present, else 0.", "role", roles)
+        yield _gauge("pfsb_knows_leader", "1 while this server knows a leader, else 0.", int(facts.leader is not None))
+        admitted = "1 once the others know this server's storage, so that it votes."
+        yield _gauge("pfsb_admitted", admitted, int(facts.is_admitted))
+        differing = "Settings for which this server's file has another value than the cluster."
+        yield _gauge("pfsb_differing_settings", differing, len(facts.differing_settings))
+
+    def _peers(self) -> Iterator[Metric]:
+        peers = {str(server_id): peer for server_id, peer in self._facts.peers()}
+        alive = {name: float(peer.is_alive) for name, peer in peers.items()}
+        yield _gauges("pfsb_peer_alive", "1 if that server was heard of late, else 0.", "peer", alive)
+        executed = {name: peer.local_aru for name, peer in peers.items()}
+        yield _gauges("pfsb_peer_executed_slots", "Sequence numbers that it has executed.", "peer", executed)
+
+    def _queues(self) -> Iterator[Metric]:
+        yield _gauges("pfsb_queue_length", "What waits here, by what it is.", "queue", self._facts.queue_lengths)
+        slow = (self._facts.storage or StorageCounters()).slow_groups
+        yield _counter("pfsb_disk_slow_writes_total", "Writes that took more than 0.1 seconds.", slow)
+
+    def _times(self) -> Iterator[Metric]:
+        text = "From a command's arrival to its answer, by outcome: OK, or the code of a refusal."
+        family = HistogramMetricFamily("pfsb_client_command_seconds", text)
+        for (verb, outcome), histogram in sorted(self._facts.command_seconds.items()):
+            _add_histogram(family, {"verb": verb, "outcome": outcome}, histogram)
+        yield family
 
 
-def _gauge(name: str, text: str, value: float) -> Iterator[str]:
-    return _family(name, text, "gauge", [({}, value)])
+def _counter(name: str, text: str, value: float) -> Metric:
+    return _with_samples(CounterMetricFamily(name, text), [({}, value)])
 
 
-def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Iterator[str]:
-    return _family(name, text, "counter", [({label: each}, value) for each, value in sorted(values.items())])
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return _with_samples(GaugeMetricFamily(name, text), [({}, value)])
 
 
-def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Iterator[str]:
-    return _family(name, text, "gauge", [({label: each}, value) for each, value in sorted(values.items())])
+def _counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    return _with_samples(CounterMetricFamily(name, text), [({label: each}, values[each]) for each in sorted(values)])
 
 
-def _family(name: str, text: str, kind: str, samples: Samples) -> Iterator[str]:
-    yield from _head(name, text, kind)
+def _gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    return _with_samples(GaugeMetricFamily(name, text), [({label: each}, values[each]) for each in sorted(values)])
+
+
+def _with_samples(family: Metric, samples: Samples) -> Metric:
+    name = f"{family.name}_total" if family.type == "counter" else family.name
     for labels, value in samples:
-        yield f"{name}{_braced(labels)} {_number(value)}\n"
+        family.add_sample(name, dict(labels), value)
+    return family
 
 
-def _histogram(name: str, text: str, histogram: Histogram) -> Iterator[str]:
-    yield from _head(name, text, "histogram")
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text)
+    _add_histogram(family, {}, histogram)
+    return family
+
+
+def _add_histogram(family: Any, labels: Labels, histogram: Histogram) -> None:
     for bound, count in histogram.cumulated():
-        yield f'{name}_bucket{{le="{_number(bound)}"}} {count}\n'
-    yield f'{name}_bucket{{le="+Inf"}} {histogram.count}\n'
-    yield f"{name}_sum {_number(histogram.sum)}\n{name}_count {histogram.count}\n"
-
-
-def _head(name: str, text: str, kind: str) -> Iterator[str]:
-    yield f"# HELP {name} {text}\n# TYPE {name} {kind}\n"
-
-
-def _braced(labels: Labels) -> str:
-    if not labels:
-        return ""
-    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in labels.items()) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+        # The text of a bound is part of the name of its figure: 1, as ever, and not 1.0.
+        text = str(int(bound)) if bound.is_integer() else repr(bound)
+        family.add_sample(f"{family.name}_bucket", {**labels, "le": text}, count)
+    family.add_sample(f"{family.name}_bucket", {**labels, "le": "+Inf"}, histogram.count)
+    family.add_sample(f"{family.name}_sum", dict(labels), histogram.sum)
+    family.add_sample(f"{family.name}_count", dict(labels), histogram.count)

@@ -38,10 +38,10 @@ from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
 from pfsb.service.log_lines import FORMATS, LEVELS
-from pfsb.service.metrics import Metrics, ReactorLag
 from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
 from pfsb.service.preflight import PortInUse, refuse_used_ports
+from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
@@ -338,11 +338,12 @@ class ServerService(Service):
         clock: Any = reactor
         lag = ReactorLag(clock)
         lag.start()
-        metrics = Metrics(server.facts, lag)
 
         def make() -> HTTPSite:
             from pfsb.frontends.http.protocol import HTTPSite
+            from pfsb.service.metrics import Metrics
 
+            metrics = Metrics(server.facts, lag)
             metrics.site = HTTPSite(server, clock, metrics.render)
             return metrics.site
 

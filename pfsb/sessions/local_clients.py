@@ -16,6 +16,7 @@ from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
+from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.connection import ClientConnection
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.observer import ISessionObserver
@@ -52,6 +53,8 @@ class LocalClients:
         self._limits = limits
         self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
         self.event_feed = EventFeed(catalogue, replica.turn)
+        self.times = CommandTimes(clock.seconds)
+        """How long clients have waited for their answers since this server started."""
         self._incarnation_name = incarnation_name
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}
@@ -84,6 +87,11 @@ class LocalClients:
         """Number of clients that are connected."""
         return len(self._connections)
 
+    @property
+    def unanswered(self) -> int:
+        """Number of commands and questions of all clients that have no answer yet."""
+        return sum(connection.unanswered for connection in self._connections)
+
     def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
         """Makes the connection of a client. `ended(code, text)` is called when the session of the connection has ended:
         it is `on_session_end` of `ClientConnection`."""
@@ -97,6 +105,7 @@ class LocalClients:
             on_session_end=ended,
             on_disconnected=self._remove,
             names_max=self._limits.opened_sessions,
+            times=self.times,
         )
         self._connections[connection] = None
         return connection
@@ -159,6 +168,7 @@ class LocalClients:
                 connection.refuse_pending(refusals.under_way)
 
     def sweep_unanswered(self) -> None:
+        self.times.count_noted()
         self.replica.perform(self._refuse_old)
         if not self.replica.turn.stopped:
             self._sweep = self.clock.callLater(SWEEP_SECONDS, self.sweep_unanswered)

@@ -129,7 +129,9 @@ class PortTests(HTTPClusterCase):
             "pfsb_reactor_lag_seconds_count",
             'pfsb_messages_in_total{type="Alive"}',
             late,
-            'pfsb_client_commands_total{verb="PUT",result="OK"}',
+            'pfsb_client_commands_total{result="OK",verb="PUT"}',
+            'pfsb_client_command_seconds_count{outcome="OK",verb="PUT"}',
+            "process_resident_memory_bytes",
         ):
             self.assertGreater(float(figures[name]), 0, name)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import json
 
-from pfsb.demo.scenarios import OUTAGE_SECONDS_MAX, Scenario, Size
+from pfsb.demo.scenarios import Scenario, Size
 from pfsb.demo.tool import perform
 from tests.integration.case import ClusterCase, reactor
 
-SIZE = Size(lines=1500, clients=12, outage_seconds_max=OUTAGE_SECONDS_MAX, skip_seq=30)
+SIZE = Size(lines=1500, clients=12, skip_seq=30)
 
 
 class ScenarioTests(ClusterCase):
@@ -30,7 +30,7 @@ class ScenarioTests(ClusterCase):
         await self.play("normal")
 
     async def test_death_of_the_primary_loses_and_doubles_nothing(self) -> None:
-        """The next server leads, in 2.5 s at most."""
+        """Another server leads, and answers commands that are sent after the death."""
         await self.play("primary-dies")
 
     async def test_f_deaths_in_a_row_are_survived(self) -> None:

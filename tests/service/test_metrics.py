@@ -1,13 +1,16 @@
-"""Names, kinds and texts of the metrics are a contract with dashboards: they stay as they are, in this order."""
+"""Names, kinds and texts of the metrics are a contract with dashboards: they stay, and new ones are added."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import generate_latest
 from twisted.internet.task import Clock
 
+from pfsb import __version__
 from pfsb.frontends.http.protocol import HTTPSite
-from pfsb.service.metrics import Metrics, ReactorLag
+from pfsb.service.metrics import Metrics
+from pfsb.service.reactor_lag import ReactorLag
 from pfsb.storage.counters import StorageCounters
 from pfsb.transports.links import TransportCounters
 from tests.sessions.support import ClusterTestCase
@@ -89,7 +92,39 @@ FAMILIES = """\
 # TYPE pfsb_http_sessions gauge
 # HELP pfsb_http_streams Streams of events.
 # TYPE pfsb_http_streams gauge
+# HELP pfsb_build_info Versions that run here.
+# TYPE pfsb_build_info gauge
+# HELP pfsb_server_info The name of this server.
+# TYPE pfsb_server_info gauge
+# HELP pfsb_servers Servers of the cluster, up or not.
+# TYPE pfsb_servers gauge
+# HELP pfsb_quorum_servers Servers that must be up for commands to be answered.
+# TYPE pfsb_quorum_servers gauge
+# HELP pfsb_role 1 for what this server is at present, else 0.
+# TYPE pfsb_role gauge
+# HELP pfsb_knows_leader 1 while this server knows a leader, else 0.
+# TYPE pfsb_knows_leader gauge
+# HELP pfsb_admitted 1 once the others know this server's storage, so that it votes.
+# TYPE pfsb_admitted gauge
+# HELP pfsb_differing_settings Settings for which this server's file has another value than the cluster.
+# TYPE pfsb_differing_settings gauge
+# HELP pfsb_peer_alive 1 if that server was heard of late, else 0.
+# TYPE pfsb_peer_alive gauge
+# HELP pfsb_peer_executed_slots Sequence numbers that it has executed.
+# TYPE pfsb_peer_executed_slots gauge
+# HELP pfsb_queue_length What waits here, by what it is.
+# TYPE pfsb_queue_length gauge
+# HELP pfsb_disk_slow_writes_total Writes that took more than 0.1 seconds.
+# TYPE pfsb_disk_slow_writes_total counter
+# HELP pfsb_client_command_seconds From a command's arrival to its answer, by outcome: OK, or the code of a refusal.
+# TYPE pfsb_client_command_seconds histogram
 """
+
+PROCESS = (
+    *("process_cpu_seconds_total", "process_resident_memory_bytes", "process_virtual_memory_bytes"),
+    *("process_open_fds", "process_max_fds", "process_start_time_seconds", "python_info"),
+)
+"""Figures of the process that prometheus_client finds."""
 
 
 class MetricsTests(ClusterTestCase):
@@ -100,14 +135,16 @@ class MetricsTests(ClusterTestCase):
     def lines(self) -> list[str]:
         return self.metrics.render().decode().splitlines()
 
+    def heads(self) -> list[str]:
+        return [line for line in self.lines() if line.startswith("# ") and " pfsb_" in line]
+
     def test_families_keep_their_names_and_order(self) -> None:
-        """Each is announced with its text and its kind; those of HTTP follow once a client has used HTTP."""
+        """Each is announced with its text and its kind; those of HTTP are there once a client has used HTTP."""
         families = FAMILIES.splitlines()
-        own = [line for line in families if "pfsb_http_" not in line]
-        self.assertEqual([line for line in self.lines() if line.startswith("#")], own)
+        self.assertEqual(self.heads(), [line for line in families if "pfsb_http_" not in line])
         clock: Any = self.cluster.clock
         self.metrics.site = HTTPSite(self.server(), clock, bytes)
-        self.assertEqual([line for line in self.lines() if line.startswith("#")], families)
+        self.assertEqual(self.heads(), families)
 
     def test_counters_of_storage_and_transport(self) -> None:
         """Figures come from the counters that the server was given, with labels in alphabetical order."""
@@ -117,11 +154,78 @@ class MetricsTests(ClusterTestCase):
         facts = self.server().facts
         facts.transport, facts.storage = transport, storage
         lines = self.lines()
-        first = lines.index('pfsb_frames_total{way="in"} 3')
-        self.assertEqual(lines[first + 1], 'pfsb_frames_total{way="out"} 0')
-        self.assertIn('pfsb_frame_bytes_total{way="out"} 7', lines)
-        first = lines.index('pfsb_frames_refused_total{reason="cluster"} 1')
-        self.assertEqual(lines[first + 1], 'pfsb_frames_refused_total{reason="short"} 2')
-        self.assertIn('pfsb_disk_write_seconds_bucket{le="0.25"} 1', lines)
+        first = lines.index('pfsb_frames_total{way="in"} 3.0')
+        self.assertEqual(lines[first + 1], 'pfsb_frames_total{way="out"} 0.0')
+        self.assertIn('pfsb_frame_bytes_total{way="out"} 7.0', lines)
+        first = lines.index('pfsb_frames_refused_total{reason="cluster"} 1.0')
+        self.assertEqual(lines[first + 1], 'pfsb_frames_refused_total{reason="short"} 2.0')
+        self.assertIn('pfsb_disk_write_seconds_bucket{le="0.25"} 1.0', lines)
         self.assertIn("pfsb_disk_write_seconds_sum 0.2", lines)
-        self.assertIn("pfsb_disk_batch_bytes_total 100", lines)
+        self.assertIn("pfsb_disk_batch_bytes_total 100.0", lines)
+        self.assertIn("pfsb_disk_slow_writes_total 1.0", lines)
+
+    def test_bounds_of_histograms_are_written_as_ever(self) -> None:
+        """The text of a bound is a label: le="1.0" would be another series than the le="1" that is stored."""
+        self.do(self.connect(), "PUT", "key", "value")
+        lines = self.lines()
+        for bound in ("0.0005", "1", "2.5", "5", "+Inf"):
+            start = f'pfsb_client_command_seconds_bucket{{le="{bound}",outcome="OK",verb="PUT"}} '
+            self.assertEqual(len([line for line in lines if line.startswith(start)]), 1, bound)
+        self.assertIn('pfsb_client_command_seconds_count{outcome="OK",verb="PUT"} 1.0', lines)
+
+    def test_figures_of_the_process_and_of_what_runs_there(self) -> None:
+        """Names that dashboards for any program know, and the versions."""
+        lines = self.lines()
+        names = {line.partition("{")[0].partition(" ")[0] for line in lines}
+        self.assertEqual(set(PROCESS) - names, set())
+        self.assertTrue(
+            any(line.startswith("pfsb_build_info{") and f'version="{__version__}"' in line for line in lines)
+        )
+        self.assertIn('pfsb_server_info{cluster="simulated",server="0"} 1.0', lines)
+
+    def test_several_servers_of_one_process_have_their_own_figures(self) -> None:
+        """Nothing is in the registry that prometheus_client shares in a process."""
+        other = Metrics(self.server().facts, ReactorLag(Clock()))
+        self.assertEqual(other.render().count(b"# TYPE pfsb_turns_total"), 1)
+        self.assertNotIn(b"pfsb_", generate_latest())
+
+
+class RoleTests(ClusterTestCase):
+    """The figures of a server show its role, the servers that it hears, and its queues."""
+
+    def figures(self, server_id: int) -> dict[str, float]:
+        metrics = Metrics(self.server(server_id).facts, ReactorLag(Clock()))
+        lines = [line for line in metrics.render().decode().splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def test_one_server_leads_and_the_others_follow(self) -> None:
+        self.begin(3)
+        roles = [self.figures(i) for i in self.cluster.ids]
+        self.assertEqual(sum(each['pfsb_role{role="leader"}'] for each in roles), 1)
+        self.assertEqual(sum(each['pfsb_role{role="follower"}'] for each in roles), 2)
+        self.assertEqual({each["pfsb_knows_leader"] for each in roles}, {1.0})
+        self.assertEqual({(each["pfsb_servers"], each["pfsb_quorum_servers"]) for each in roles}, {(3.0, 2.0)})
+
+    def test_server_that_is_cut_off_hears_nobody_and_lets_its_clients_wait(self) -> None:
+        """A server without a majority elects in vain, and the command of its client waits."""
+        self.begin(3)
+        self.cluster.isolate(0)
+        self.connect().ask("PUT", "key", "value")
+        self.cluster.run(1.9)
+        figures = self.figures(0)
+        self.assertEqual(figures['pfsb_queue_length{queue="commands"}'], 1)
+        self.cluster.run(3.0)
+        figures = self.figures(0)
+        self.assertEqual((figures['pfsb_peer_alive{peer="1"}'], figures['pfsb_peer_alive{peer="2"}']), (0.0, 0.0))
+        self.assertEqual((figures['pfsb_role{role="election"}'], figures["pfsb_knows_leader"]), (1.0, 0.0))
+        self.assertEqual(figures['pfsb_queue_length{queue="commands"}'], 0)
+
+    def test_what_waits_for_a_disk_is_counted(self) -> None:
+        """Each message and answer at the gate, and the write that they wait for."""
+        self.begin(1)
+        self.cluster.storage(0).hang()
+        self.connect().ask("PUT", "key", "value")
+        self.cluster.run(0.5)
+        figures = self.figures(0)
+        self.assertEqual(figures['pfsb_queue_length{queue="disk_writes"}'], 1)
+        self.assertGreaterEqual(figures['pfsb_queue_length{queue="answers"}'], 1)

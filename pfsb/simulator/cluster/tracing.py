@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
 
 from attrs import define
 from zope.interface import implementer
@@ -14,6 +16,23 @@ from pfsb.simulator.cluster.clock import SimulatedClock
 Trace = Callable[[dict[str, Any]], None]
 """Call-back with one event, as a dict (docs/operating.rst): called when the event happens, once for each event of the
 cluster itself and of its servers."""
+
+
+_WATCHER: Final[ContextVar[Trace | None]] = ContextVar("watcher", default=None)
+"""Call-back with the events of the clusters that are made without a trace of their own; None: there is none."""
+
+
+@contextmanager
+def watched(trace: Trace) -> Iterator[None]:
+    """Pass the events of all clusters that are made in this block to `trace`, unless they get a trace of their own.
+
+    So a directed schedule, which makes its cluster itself, can be drawn.
+    """
+    token = _WATCHER.set(trace)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 @define(eq=False)
@@ -31,6 +50,9 @@ class Tracers:
     _tracer: Callable[[int], ITracer] | None
     """Called with a server's id at each of its starts; makes the tracer that receives the events of that server. None:
     there is no such tracer."""
+
+    def __attrs_post_init__(self) -> None:
+        self._trace = self._trace or _WATCHER.get()
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
         """Trace an event that no server traces itself, such as a crash.

@@ -10,6 +10,7 @@ violation ends a run; the `RunOutcome` has its text, the marks, and a digest of 
 * `bounds_checker`: limits of tables and timers, checked twice a second. `liveness_drills`: bounds on recovery.
 * `shrink`: smaller runs that still fail. `diagram`: a picture of the last events of a run.
 * `defect_hunt`: the first run that shows a planted defect. `simulate_command`: the command line.
+* `decisive_step`: why a run failed, for a person. `rules`: the rules that checks guard, in sentences.
 
 The texts of phases and violations are part of the output, and must not change by accident: expected_catches.json and
 docs/broken.rst quote their beginnings.

@@ -1,4 +1,9 @@
-"""A run as a space-time diagram in text: a column for each server, time runs down, and a message is an arrow."""
+"""A run as a space-time diagram in text: a column for each server, time runs down, and a message is an arrow.
+
+The arrow is drawn when the message arrives. When a server sends it, its column says so ("-> ACCEPT 5" to all others,
+"->2 ACCEPT 5" to server 2), and when what a server has written is on its disk, its column shows the installed view and
+the Local_Aru that the disk holds ("disk v2 aru 4").
+"""
 
 from __future__ import annotations
 
@@ -7,8 +12,10 @@ from typing import Any, Final
 
 from pfsb.tracing import type_name
 
-COLUMN: Final = 16
+COLUMN: Final = 18
 TIME: Final = 10
+SENT_ALL_THE_TIME: Final = ("ALIVE", "VC_PROOF")
+"""Types of messages that are left out, unless one is sent by the last event: then it may be what is wrong."""
 
 Event = dict[str, Any]
 
@@ -16,34 +23,55 @@ Event = dict[str, Any]
 def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
     """The lines of the diagram: its header, and the last `rows_max` of the rows that the events give.
 
-    ALIVE and VC_PROOF are left out, since they are sent all the time.
+    ALIVE and VC_PROOF are left out, since they are sent all the time, but not where the last event has sent one.
     """
-    rows = [row for event in events for row in _rows(event, servers)][-rows_max:]
+    events = [*_joined(events)]
+    rows = [row for event in events[:-1] for row in _rows(event, servers, SENT_ALL_THE_TIME)]
+    rows += [row for event in events[-1:] for row in _rows(event, servers, ())]
     head = " " * TIME + "".join(f"server {i}".center(COLUMN) for i in servers)
-    return [head.rstrip(), *rows]
+    return [head.rstrip(), *rows[-rows_max:]]
 
 
-def _rows(event: Event, servers: Sequence[int]) -> Iterator[str]:
+def _joined(events: Iterable[Event]) -> Iterator[Event]:
+    """The events, with one in place of several slots that a server executes one after the other, as at its start."""
+    before: Event | None = None
+    for event in events:
+        if before is not None and event["event"] == "executed" and _place(before) == _place(event):
+            before = {**before, "last": event["seq"]}
+            continue
+        if before is not None:
+            yield before
+        before = event
+    if before is not None:
+        yield before
+
+
+def _place(event: Event) -> tuple[str, float, int | None]:
+    return event["event"], event["t"], event["server"]
+
+
+def _rows(event: Event, servers: Sequence[int], left_out: Sequence[str]) -> Iterator[str]:
     time = f"{event['t']:{TIME - 1}.4f} "
     if event["server"] is None:
         yield f"{time}=== {event['kind']} ==="
         return
     place = servers.index(event["server"])
     if event["event"] == "receive":
-        name = _label(event["message"])
+        name = _label(event["message"], left_out)
         if name and event["sender"] in servers:
             yield (time + _arrow(servers.index(event["sender"]), place, name, len(servers))).rstrip()
         return
-    text = _note(event)
+    text = _note(event, left_out)
     if text:
         yield (time + "".join(_cell(text if i == place else "|") for i in range(len(servers)))).rstrip()
 
 
-def _label(message: Any) -> str:
+def _label(message: Any, left_out: Sequence[str]) -> str:
     name = type_name(message)
-    if name in ("ALIVE", "VC_PROOF"):
+    if name in left_out:
         return ""
-    for field in ("seq", "seqs", "attempted", "first"):
+    name = name.replace("RECONCILIATION", "RECONCILE")
+    for field in ("seq", "seqs", "attempted", "installed", "first"):
         value = getattr(message, field, None)
         if value is not None:
             return f"{name} {','.join(map(str, value)) if isinstance(value, tuple) else value}"
@@ -51,12 +79,17 @@ def _label(message: Any) -> str:
     return name if view is None else f"{name} {view}"
 
 
-def _note(event: Event) -> str:
+def _note(event: Event, left_out: Sequence[str]) -> str:
     match event["event"]:
+        case "send":
+            name = _label(event["message"], left_out)
+            return f"->{'' if event['to'] is None else event['to']} {name}" if name else ""
+        case "sync":
+            return f"disk v{event['view']} aru {event['aru']}"
         case "state":
             return f"{event['to']} {event['view']}"
         case "executed":
-            return f"executes {event['seq']}"
+            return f"executes {event['seq']}" + (f"-{event['last']}" if "last" in event else "")
         case "timer" if event["name"] == "progress":
             return "suspects"
         case "start":
@@ -64,7 +97,7 @@ def _note(event: Event) -> str:
         case "crash":
             return "X"
         case "discard":
-            return f"drops ({event['line']})" if _label(event["message"]) else ""
+            return f"drops ({event['line']})" if _label(event["message"], left_out) else ""
         case _:
             return ""
 

@@ -24,6 +24,7 @@ from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.decisive_step import story, story_of_schedule
 from pfsb.simulator.runs.defect_hunt import attempt
 from pfsb.simulator.runs.diagram import draw_diagram
 from pfsb.simulator.runs.run import Plan, Run, RunOutcome
@@ -174,6 +175,8 @@ class SimulateTool:
     out: TextIO
     run_plan: Callable[[Plan], RunOutcome] = run_plan
     marks: Marks = field(factory=Marks)
+    story: Callable[[Plan, Plant | None, str | None], list[str]] = story
+    """Tells why the run of a plan fails (`pfsb.simulator.runs.decisive_step`)."""
     has_failed: bool = False
     _done: int = 0
     _failed: int = 0
@@ -194,6 +197,7 @@ class SimulateTool:
         if failure:
             self.has_failed = True
             self._say(f"FAILED: {failure}")
+            self._say("\n".join(story_of_schedule(schedule, plan.seed, _patch(broken), broken)))
 
     def _command(self, plan: Plan) -> str:
         broken = self.options["broken"]
@@ -312,6 +316,7 @@ class SimulateTool:
 
     async def _shrink(self, outcome: RunOutcome) -> None:
         if self.options["no-shrink"]:
+            self._tell_story(outcome.plan)
             return
         shrinking = Shrinking(self.run_plan, outcome)
         for _ in shrinking.steps():
@@ -320,6 +325,12 @@ class SimulateTool:
         self._say(f"smaller, after {shrinking.tries} tries: {self._command(best.plan)}")
         self._say(f"    {best.failure.splitlines()[0]}")
         self._say(f"    {best.users} users; " + (", ".join(map(str, best.faults)) or "no faults"))
+        self._tell_story(best.plan)
+
+    def _tell_story(self, plan: Plan) -> None:
+        """Show the rule that the run breaks, and its last steps."""
+        broken = self.options["broken"]
+        self._say("\n".join(self.story(plan, _patch(broken), broken)))
 
     # ------------------------------------------------------------------ output
 

@@ -69,10 +69,16 @@ class OptionsTests(SynchronousTestCase):
 class SimulateToolTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
+        self.told: list[Plan] = []
+
+    def story(self, plan: Plan, *_: object) -> list[str]:
+        self.told.append(plan)
+        return ["this is why"]
 
     def play(self, *words: str, run_plan: Any = fails_with_crash) -> tuple[simulate_command.SimulateTool, str]:
         out, options = io.StringIO(), parsed(*words)
         played = simulate_command.SimulateTool(self.clock, options, out, run_plan)
+        played.story = self.story
         done = Deferred.fromCoroutine(played.run_one() if options.is_single else played.run_many())
         self.clock.advance(0)
         self.successResultOf(done)
@@ -83,7 +89,8 @@ class SimulateToolTests(SynchronousTestCase):
         played, text = self.play("--seeds", "5")
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
-        self.assertIn("1 users; 1 crash at 1.00 s", text)
+        self.assertIn("1 users; 1 crash at 1.00 s\nthis is why\n", text)
+        self.assertEqual([plan.faults for plan in self.told], [(1,)])
         self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
     def test_good_seeds_do_not_fail(self) -> None:
@@ -155,6 +162,9 @@ class PlantedDefectTests(SynchronousTestCase):
         played.run_directed("promise-of-two-lives")
         self.assertTrue(played.has_failed)
         self.assertIn("FAILED: Violation", out.getvalue())
+        self.assertIn("what is broken: ", out.getvalue())
+        self.assertIn("the rule: ", out.getvalue())
+        self.assertIn("server 0", out.getvalue())
 
     def test_correct_server_passes_the_same_schedule(self) -> None:
         out = io.StringIO()
@@ -167,6 +177,7 @@ class PlantedDefectTests(SynchronousTestCase):
         out, clock = io.StringIO(), Clock()
         options = parsed("--broken", "accept-early", "--seed", "2", "--seeds", "1", "--no-shrink")
         played = simulate_command.SimulateTool(clock, options, out, fails_with_crash)
+        played.story = lambda *_: []
         done = Deferred.fromCoroutine(played.run_many())
         clock.advance(0)
         self.successResultOf(done)
@@ -195,12 +206,50 @@ class DiagramTests(SynchronousTestCase):
         self.assertEqual(
             rows,
             [
-                "              server 0        server 1        server 2",
-                "   0.0000  starts, aru 0         |               |",
-                "   0.1000        |---------VIEW_CHANGE 1-------->|",
-                "   0.2000        |<--ACCEPT 4,5--|               |",
+                "               server 0          server 1          server 2",
+                "   0.0000   starts, aru 0           |                 |",
+                "   0.1000         |-----------VIEW_CHANGE 1---------->|",
+                "   0.2000         |<---ACCEPT 4,5---|                 |",
                 "   0.4000 === 3 crash at 0.40 s ===",
-                "   0.4000        |               X               |",
+                "   0.4000         |                 X                 |",
             ],
         )
         self.assertEqual(draw_diagram(events, (0, 1, 2), 1)[1:], rows[-1:])
+
+    def test_sends_and_disk_writes_are_in_the_column_of_their_server(self) -> None:
+        """A message that leaves a server too early is seen: the send stands above the write."""
+        from pfsb.paxos.messages import Accept, Alive, State
+
+        events: list[dict[str, Any]] = [
+            {"t": 0.1, "server": 0, "event": "send", "to": None, "message": Accept(0, 1, (4,), bytes(32))},
+            {"t": 0.1, "server": 0, "event": "send", "to": 1, "message": Accept(0, 1, (5,), bytes(32))},
+            {"t": 0.2, "server": 0, "event": "send", "to": None, "message": Alive(0, 1, State.REG_NONLEADER, 0)},
+            {"t": 0.3, "server": 0, "event": "sync", "view": 1, "aru": 3},
+        ]
+        self.assertEqual(
+            draw_diagram(events, (0, 1), 10)[1:],
+            [
+                "   0.1000    -> ACCEPT 4            |",
+                "   0.1000    ->1 ACCEPT 5           |",
+                "   0.3000   disk v1 aru 3           |",
+            ],
+        )
+
+    def test_slots_that_a_server_executes_together_share_a_row(self) -> None:
+        """A start executes the whole history again, and would leave no room for what matters."""
+        events: list[dict[str, Any]] = [
+            {"t": 0.1, "server": server, "event": "executed", "seq": seq} for server in (0, 1) for seq in (4, 5, 6)
+        ]
+        self.assertEqual(
+            [row.split() for row in draw_diagram(events, (0, 1), 10)[1:]],
+            [["0.1000", "executes", "4-6", "|"], ["0.1000", "|", "executes", "4-6"]],
+        )
+
+    def test_last_event_is_always_shown(self) -> None:
+        """A check may have found wrong what an ALIVE tells."""
+        from pfsb.paxos.messages import Alive, State
+
+        alive = {"t": 0.2, "server": 0, "event": "send", "to": None, "message": Alive(0, 7, State.REG_NONLEADER, 0)}
+        rows = draw_diagram([alive, alive], (0, 1), 10)[1:]
+        self.assertEqual(len(rows), 1)
+        self.assertIn("-> ALIVE 7", rows[0])

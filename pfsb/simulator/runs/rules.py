@@ -1,0 +1,232 @@
+"""The rules that the checks of random runs guard, each in a sentence, found by the text of the check that fails.
+
+A directed schedule says its rule itself, in the first line of its docstring, and an invariant of one server is a
+numbered sentence of `pfsb.paxos.invariants`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pfsb.paxos import invariants
+
+RULES: Final[Sequence[tuple[str, str]]] = (
+    # ------------------------------------------------------------------ what may leave a server
+    (
+        r"votes in view .* at .* with .* on disk",
+        "A vote leaves a server only when the proposal that it is for is on that server's disk: after a crash the "
+        "server would otherwise have forgotten a vote that others count.",
+    ),
+    (
+        r"has view .* on disk, but sends",
+        "A message that says a server has joined a view leaves only when that view is on the server's disk: after "
+        "a crash it would otherwise go back to an older view, and break its promise.",
+    ),
+    (
+        r"on disk, but sends ALIVE|on disk, but sends Alive",
+        "ALIVE tells only of slots that the server's disk says are executed, so that no other server counts on "
+        "more than a crash leaves.",
+    ),
+    (
+        r"keeps quiet about its vote",
+        "PREPARE_OK names every vote of its sender that the new leader has to know: a slot that was chosen by a "
+        "vote left out could get another batch.",
+    ),
+    (
+        r"promises to follow in view .* nobody asked",
+        "A server promises to follow in a view only after a PREPARE for that view has come to it in its present life.",
+    ),
+    (
+        r"votes for what nobody proposed|tells of what nobody proposed",
+        "A server votes only for a batch that the leader of that view has proposed for that slot.",
+    ),
+    (
+        r"disks hold what server .* tells as ordered|disks hold what was chosen",
+        "A batch counts as ordered only when a majority of the disks holds it: else a crash of some servers loses "
+        "it, though clients have been told.",
+    ),
+    (
+        r"votes with .* groups on disk, and tells",
+        "The log position that a server tells is never ahead of its disk, so that the others notice when it comes "
+        "back with an older disk.",
+    ),
+    (
+        r"a leader proposes once a view and slot|two proposals of view",
+        "A leader proposes one batch for a slot of its view, and none for a slot that it knows to be ordered.",
+    ),
+    (
+        r"G15: the leader of view",
+        "A leader gives an update one slot in its view: in two slots at once it might run twice, or in another "
+        "order than its client has sent it.",
+    ),
+    (
+        r"has relayed .* copies|copies of .* updates were sent",
+        "A server passes an update on only as often as losses make it necessary, and never in circles.",
+    ),
+    (
+        r"PROPOSALs of .* updates were sent",
+        "A leader repeats a PROPOSAL when it was lost, and not when it is on its way.",
+    ),
+    # ------------------------------------------------------------------ one order of all updates
+    (
+        r"S1:",
+        "S1: a slot is ordered once: all servers that know its batch know the same.",
+    ),
+    (
+        r"S2:",
+        "S2: what is executed is what a client has asked for, with the verb and the words that it has sent.",
+    ),
+    (
+        r"S3:|ran .* and again at",
+        "S3: a command runs at most once, and the commands of a session run in their order.",
+    ),
+    (
+        r"executes slot .* where .* is next",
+        "Slots are executed one after the other, without a gap, so that all servers go through the same states.",
+    ),
+    (
+        r"after slot .* has another digest|came to Slot|StateDiverged|has another .* than server",
+        "Servers that have executed the same slots have the same state: a result may depend on nothing but the slots.",
+    ),
+    (
+        r"a server executed otherwise, and goes on",
+        "A server that has executed something otherwise than a majority notices it, and stops (Departure 40).",
+    ),
+    (
+        r"a server refuses changes, though all are equal",
+        "A server refuses changes because of a difference only as long as there is one.",
+    ),
+    (
+        r"the servers are not equal",
+        "When all servers are well and connected, each of them learns and executes every slot soon.",
+    ),
+    (
+        r"the leader counts .* ms between two slots",
+        "The time of the state machine passes as the leaders' clocks pass.",
+    ),
+    # ------------------------------------------------------------------ what clients are told
+    (
+        r"is answered from slot .* which is only on the disks of",
+        "A client is answered only when a majority of the disks holds its command: an answered command is never lost.",
+    ),
+    (
+        r"is answered (Done|Refused)",
+        "The answer to a command is the result with which that very command has run.",
+    ),
+    (
+        r"ran in slot .* after its client was told that it never would",
+        "A refusal with the fate none is final: a command whose client was told so never runs.",
+    ),
+    (
+        r"not linearizable|does not see it",
+        "A question sees all that was answered before it was asked, and nothing that is undone later: there is one "
+        "order of all commands that explains every answer.",
+    ),
+    (
+        r"for a connection of epoch",
+        "Once another connection has opened a session anew, no command of the former connection runs.",
+    ),
+    (
+        r"other sessions or epochs are open|by the ordered updates",
+        "Which sessions are open, in which epoch and at which revision, follows from the ordered updates alone.",
+    ),
+    (
+        r"has expired, and its server .* was not asked before",
+        "A session expires only if its server was asked whether its client is gone, and has not said that it lives.",
+    ),
+    (
+        r"the session .* which is connected .* ends",
+        "The session of a client that is connected does not expire.",
+    ),
+    (
+        r"kept answers count|kv_bytes are|adds .* bytes beyond a quota",
+        "The replicated state counts exactly what it holds, so that all servers refuse the same commands at a quota.",
+    ),
+    (
+        r"a run has left",
+        "Commands that are executed together leave what they would leave one by one.",
+    ),
+    # ------------------------------------------------------------------ locks
+    (
+        r"lock .* is free, and|wait for lock .* still|goes to .* has waited longer|waits for a lock that is held",
+        "A lock that becomes free goes at once to the session that has waited longest, and a wait ends in its time.",
+    ),
+    (
+        r"lock .* had the token",
+        "Each time that a lock is granted its token is higher, so that an old holder is found out.",
+    ),
+    # ------------------------------------------------------------------ storages that were lost or copied
+    (
+        r"a stranger's frame|a frame that was damaged",
+        "A frame that was damaged, or is not of a known server with its known storage, changes nothing.",
+    ),
+    (
+        r"older copy of its disk|StorageWentBack|has lost the last group|has lost a vote|tells the log position",
+        "A server whose disk has gone back takes no part: its earlier votes, which others have counted, are not on it.",
+    ),
+    (
+        r"StorageRefused|Unpack failed",
+        "After a crash, whatever was on disk before is read again, and a last group that was not written whole is "
+        "left out.",
+    ),
+    # ------------------------------------------------------------------ disks in trouble
+    (
+        r"from a server whose disk hangs|its command is under way|reads .* as",
+        "While a disk hangs, its server refuses its clients soon, and shows nothing that is not on disk (Departure "
+        "44).",
+    ),
+    (
+        r"the disk of leader .* hangs",
+        "When the disk of a leader hangs, the other servers elect another one.",
+    ),
+    (
+        r"the disk answers again",
+        "A server whose disk answers again serves its clients again.",
+    ),
+    (
+        r"disks are full",
+        "A server with a full disk refuses changes, and answers the questions that it can (Departure 45).",
+    ),
+    # ------------------------------------------------------------------ progress
+    (
+        r"somebody is not served|in vain for|after .* no update was answered|frames lost, .* updates were answered",
+        "Whenever a majority is up and connected, every command is answered within a bounded time, whatever the "
+        "others do.",
+    ),
+    (
+        r"worked, and now it is view|with writes of .* s, view|elections",
+        "A view that works goes on: slow disks, lost frames and servers of a minority start no election.",
+    ),
+    (
+        r"a minority was in a later view",
+        "A leader that a majority follows takes the servers in later views along.",
+    ),
+    (
+        r"all is well, and|its Progress_Timer is",
+        "When all is well nothing waits: no server suspects the leader, and all servers follow it in its view.",
+    ),
+)
+"""(regular expression, rule): the rule that was broken, if the failure's text matches the expression. The first match
+counts."""
+
+_INVARIANT = re.compile(r"InvariantViolated: server \S+: (\d+):")
+
+
+def rule_of(failure: str) -> str:
+    """The rule that a random run has broken, by the text of its failure; "" if none is known."""
+    line = failure.partition("\n")[0]
+    numbered = _INVARIANT.search(line)
+    if numbered is not None:
+        return f"invariant {numbered[1]}: {INVARIANTS[int(numbered[1])]}"
+    return next((rule for pattern, rule in RULES if re.search(pattern, line)), "")
+
+
+def _numbered(text: str) -> Mapping[int, str]:
+    found = re.findall(r"^(\d+)\. (.+?)(?=^\d+\. |^$)", text, re.MULTILINE | re.DOTALL)
+    return {int(number): " ".join(sentence.split()) for number, sentence in found}
+
+
+INVARIANTS: Final = _numbered(invariants.__doc__ or "")
+"""Number of an invariant of one server -> its sentence."""
