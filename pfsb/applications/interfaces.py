@@ -7,7 +7,8 @@ from itertools import repeat
 from typing import Any, Final, Protocol, overload
 
 from attrs import define, field, frozen
-from zope.interface import Attribute, Interface
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface, implementer
 
 from pfsb.applications.names import is_application_name
 from pfsb.support.values import value
@@ -188,6 +189,8 @@ class CommandDescription:
     """True if all that follows the verb, spaces included, is one argument (unless it is one JSON string)."""
     waits: bool = False
     """True if the answer may come much later, after answers to later commands (LOCK)."""
+    example: str = ""
+    """A whole command, as HELP shows it; empty: HELP shows the usage without its optional parts."""
 
 
 @frozen
@@ -368,9 +371,11 @@ def _as_a_name(_instance: object, _attribute: object, value: str) -> None:
         raise ValueError(f"{value!r} is no name for an application: 1 to 64 letters, digits and _, no digit first")
 
 
+@implementer(IPlugin, IApplicationMaker)
 @frozen
 class ApplicationMaker:
-    """An `IApplicationMaker` that calls the attribute `factory` of `module`; the plugin file declares the interface."""
+    """An `IApplicationMaker` that calls the attribute `factory` of `module`: one of these is all that a plugin file
+    needs."""
 
     name: str = field(validator=_as_a_name)
     help: str

@@ -41,10 +41,11 @@ from pfsb.applications.interfaces import (
     Ticket,
     Word,
 )
+from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.application_failures import check_result, depends_on_machine
+from pfsb.sessions.application_failures import depends_on_machine
 from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
