@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
-from pfsb.frontends.resp import replies
+from pfsb.frontends.resp import application_commands, replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
 from pfsb.frontends.resp.connection_commands import COMMANDS, ConnectionCommands
 from pfsb.frontends.resp.parser import Item, Malformed, TooLarge
@@ -81,6 +81,7 @@ class RespConversation:
         self.replies = replies
         self._connection_commands = ConnectionCommands(factory.server, next(factory.numbers))
         self._cursors = factory.cursors
+        self._catalogue = factory.server.catalogue
         self._client = Client(self._connection_commands.dialect, self._cursors)
         self._on_session_end = on_session_end
         self.refuses_all = False
@@ -147,6 +148,9 @@ class RespConversation:
         name = name.upper()
         command = COMMANDS.get(name)
         if command is None:
+            found = application_commands.translate(self._catalogue, name, args, self._client.dialect)
+            if found is not None:
+                return found
             raise BadRequest(f"unknown command {name}; {nearest(name, COMMANDS)}", "UNKNOWN")
         if not command.goes_with(len(words)):
             raise wrong_number_of_arguments(name)
