@@ -3,7 +3,7 @@
 A plugin is code of others. Whatever can be found without a client is found here: members that are missing, methods that
 take other arguments, and values of a wrong type. For the latter, an example of each command is executed on a copy of
 the application that is thrown away. Exceptions are no reason to refuse: a cluster runs on after them, too
-(`pfsb.sessions.application_failures`).
+(`pfsb.applications.failures`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from pfsb.applications.application import Application
 from pfsb.applications.arguments import quoted
+from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import (
     PENDING,
     BadRequest,
@@ -123,6 +124,8 @@ def _check_snapshot(application: IReplicatedApplication, make: Callable[[], IRep
     except WrongApplication:
         raise
     except Exception as error:
+        if depends_on_machine(error):
+            raise
         raise WrongApplication(f"snapshot() or restore() fails: {type(error).__name__}: {error}") from error
 
 
@@ -147,12 +150,15 @@ def _try_command(application: IReplicatedApplication, description: CommandDescri
 
 
 def _tolerant(act: Callable[[], Any]) -> Any:
-    """What `act` returns; None if it raises."""
+    """The result of `act`; None if it raises. A fault of this machine is passed on, as in execution: a server that went
+    on would come to another decision than the others."""
     try:
         return act()
     except WrongApplication:
         raise
-    except Exception:
+    except Exception as error:
+        if depends_on_machine(error):
+            raise
         return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 from twisted.plugin import getPlugins
@@ -44,7 +43,7 @@ def _versions(maker: IApplicationMaker) -> Sequence[int]:
     return versions
 
 
-_admitted: Final[WeakKeyDictionary[type, set[int]]] = WeakKeyDictionary()
+_admitted: Final[dict[type, set[int]]] = {}
 """Class of an application -> those of its versions that were found right; they are not tried again."""
 
 

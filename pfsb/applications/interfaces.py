@@ -262,7 +262,7 @@ class IReplicatedApplication(Interface):
 
     So `execute` may use no clock, random number or float, may not rely on the order of a set, and may do no input or
     output. It refuses a command by returning `Refused` or raising `BadRequest`, before it has changed anything. For all
-    other exceptions see `pfsb.sessions.application_failures`.
+    other exceptions see `pfsb.applications.failures`.
     """
 
     name = Attribute("str: the name in the configuration's `apps`")

@@ -1,4 +1,4 @@
-"""What is no application is refused when a server makes it, with one line that says what would be right."""
+"""A plugin that makes no application is refused when a server makes it, with one line that says what would be right."""
 
 from __future__ import annotations
 
@@ -142,6 +142,16 @@ class AdmissionTests(SynchronousTestCase):
         for name in ("check", "execute", "query", "session_ended"):
             make = changed(**{name: fail})
             refuse_wrong_application(make(), make)
+
+    def test_fault_of_the_machine_is_passed_on(self) -> None:
+        """The setting `apps` is changed inside of execution: this server alone would refuse what all others take."""
+
+        def fail(self: Any, *_: Any) -> Any:
+            raise MemoryError
+
+        for name in ("check", "execute", "query", "session_ended", "snapshot", "restore"):
+            make = changed(**{name: fail})
+            self.assertRaises(MemoryError, refuse_wrong_application, make(), make)
 
     def test_optional_interfaces_are_checked(self) -> None:
         log = implementer(IEventLog)(changed(listen_verb="FOLLOW", length=lambda self: 0, events=lambda self, a, b: ()))

@@ -170,7 +170,7 @@ class RefusalTests(ClusterCase):
     timeout = 120
 
     async def test_wrong_application_is_refused_before_it_runs(self) -> None:
-        """Such a mistake once came to light at the first client. `twistd` says the same line as `pfsb check`."""
+        """Each of these mistakes once came to light at the first client."""
         for right, (wrong, told) in WRONG.items():
             code = blocks()["todo.py"]
             self.assertEqual(code.count(right), 1, right)

@@ -28,7 +28,7 @@ class ChatStream:
         self._buffer = buffer
         self._news = asyncio.Event()
         self._begun = asyncio.Event()
-        # Methods of the events, not of this stream: otherwise the clerk would keep a stream that nobody else has.
+        # Methods of the events, not of this stream: otherwise the clerk would keep a dropped stream.
         buffer.on_news, buffer.on_begun = self._news.set, self._begun.set
         self._dropped = weakref.finalize(self, _close_in_loop, buffer, loop)
         self._dropped.atexit = False

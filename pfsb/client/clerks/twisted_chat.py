@@ -46,7 +46,7 @@ class TwistedChat:
     def __init__(self, buffer: LineBuffer, reactor: Any) -> None:
         self._buffer = buffer
         self._news = _Waiters()
-        # A method of the waiters, not of this iterator: else the clerk would keep an iterator that nobody else has.
+        # A method of the waiters, not of this iterator: otherwise the clerk would keep a dropped iterator.
         buffer.on_news = self._news.fire
         # Python may drop an iterator in any thread.
         self._dropped = weakref.finalize(self, reactor.callFromThread, buffer.close)

@@ -84,8 +84,8 @@ class DoubtTests(SynchronousTestCase):
         self.assertEqual([end.code for end in self.ends], ["NOSESSION"])
 
     def test_answers_to_stale_reads_take_no_doubt_away(self) -> None:
-        """They come from a server that may be cut off from the majority, which ends the session meanwhile. So the clerk
-        asks a majority although its server answers all the time."""
+        """A server that is cut off answers them, while the majority ends the session. So the clerk asks a majority
+        although its server answers all the time."""
         probes = 0
         for _ in range(int(4 * TTL)):
             answers: list[Any] = []

@@ -49,7 +49,7 @@ class BlockingTests(ClerkTestCase):
         self.assertEqual(await self.blocking(script), (False, 1))
 
     async def test_break_stops_listening(self) -> None:
-        """Nobody keeps the iterator, so nobody can close it."""
+        """The program keeps no iterator that it could close."""
 
         def script(clerk: Clerk) -> Any:
             clerk.say("first")
