@@ -37,7 +37,7 @@ def depends_on_machine(error: BaseException) -> bool:
     """Whether an exception may happen at this server alone.
 
     The causes of an exception count, too, since an application may raise its own exception when it runs out of memory.
-    What is no `Exception`, such as SystemExit, is never taken for a fault of the program.
+    An error that is no `Exception`, such as SystemExit, is never taken for a fault of the program.
     """
     return any(isinstance(each, MACHINE_FAULTS) or not isinstance(each, Exception) for each in _with_causes(error))
 

@@ -23,7 +23,7 @@ as it likes."""
 
 
 def check_result(result: Any) -> None:
-    """Raise an exception, equally on every server, if an application has answered with what no client can be told.
+    """Raise an exception, equally on every server, if no client can be told the answer of an application.
 
     A result is a `Done` or a `Refused`. The names of its fields, its code and each `Word` are printed as they are, so
     they must be words (`pfsb.applications.names`); each value is an int, a str or bytes.

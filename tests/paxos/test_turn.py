@@ -208,6 +208,22 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 2), proposal(2, 1, 3), ordered)
 
 
+class RefusalTests(TurnTestCase):
+    def test_refusals_that_lead_to_further_ones_are_not_nested(self) -> None:
+        """Each refused client may have a next request, which is refused in a turn of its own. Were these turns nested,
+        the last clients of many would never be answered, since Python's stack is limited."""
+        refused: list[int] = []
+
+        def tell(number: int) -> None:
+            refused.append(number)
+            if number < 3_000:
+                self.turn.run(self.turn.refuse, tell, number + 1)
+
+        self.turn.run(self.turn.refuse, tell, 1)
+        self.assertEqual(refused, [*range(1, 3_001)])
+        self.assertTrue(self.turn.idle)
+
+
 class LazyTests(TurnTestCase):
     def test_lazy_record_forces_nothing(self) -> None:
         """Values that other servers know already may be written later: no sync is asked for, and no message waits."""
