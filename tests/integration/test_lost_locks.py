@@ -46,9 +46,9 @@ class ClientEnd(Pipe):
             end = Pipe(self.gate)
             end.other = self
             endpoint = clientFromString(reactor, self.gate.server.endpoint)
-            endpoint.connect(Factory.forProtocol(lambda: end)).addCallbacks(self.connected, lambda _failure: None)
+            endpoint.connect(Factory.forProtocol(lambda: end)).addCallbacks(self.joined, lambda _failure: None)
 
-    def connected(self, end: Pipe) -> None:
+    def joined(self, end: Pipe) -> None:
         self.other = end
         self.gate.servers.append(end)
         assert end.transport is not None
@@ -85,6 +85,8 @@ class Gate:
 
 
 class LostLockTests(ClusterCase):
+    timeout = 100
+
     def gates(self, cluster: ProcessCluster) -> list[Gate]:
         gates = [Gate(address) for address in cluster.addresses]
         for gate in gates:
@@ -92,7 +94,7 @@ class LostLockTests(ClusterCase):
             self.addCleanup(gate.end)
         return gates
 
-    async def test_holder_is_told_of_the_doubt_before_another_has_the_lock_and_of_the_loss_when_it_is_back(
+    async def test_holder_that_is_cut_off_is_told_before_another_has_the_lock(
         self,
     ) -> None:
         cluster = await self.start_cluster(3)
