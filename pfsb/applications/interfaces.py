@@ -386,7 +386,7 @@ class ApplicationMaker:
     """Makes one application for `IApplicationMaker`, by calling a function of the application's module, which is
     imported only then.
 
-    `module` is the name of the module, and `factory` that of the function. A plugin file needs nothing but one of these.
+    `module` is the name of the module, and `factory` that of the function. A plugin file needs only one of these.
     """
 
     name: str = field(validator=_as_a_name)
