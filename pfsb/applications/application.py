@@ -12,9 +12,18 @@ from types import EllipsisType
 from typing import Any
 
 from attrs import frozen
+from zope.interface import implementer
 
 from pfsb.applications.arguments import Arguments, counted, quoted
-from pfsb.applications.interfaces import BadRequest, Command, CommandDescription, IContext, Refused, Result
+from pfsb.applications.interfaces import (
+    BadRequest,
+    Command,
+    CommandDescription,
+    IContext,
+    IReplicatedApplication,
+    Refused,
+    Result,
+)
 
 Types = tuple[type | EllipsisType, ...]
 
@@ -35,11 +44,12 @@ class Verb:
     asked. None for a verb that the front end runs itself (LISTEN)."""
 
 
+@implementer(IReplicatedApplication)
 class Application:
     """Runs each command by the function of its verb.
 
-    A subclass that depends on sessions overrides `session_ended`; one that depends on time, `time_passed` and
-    `next_deadline`.
+    A subclass has a `name`, `commands`, `snapshot` and `restore`. One that depends on sessions overrides
+    `session_ended`; one that depends on time, `time_passed` and `next_deadline`.
     """
 
     name: str
@@ -96,6 +106,14 @@ class Application:
 
     def next_deadline(self) -> int | None:
         return None
+
+    def snapshot(self) -> bytes:
+        """Raise `NotImplementedError`: every application has this method of its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no snapshot(), which gives the whole state as bytes")
+
+    def restore(self, data: bytes) -> None:
+        """Raise `NotImplementedError`: every application has this method of its own."""
+        raise NotImplementedError(f"{type(self).__name__} has no restore(data), which takes what snapshot() has given")
 
 
 def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import field, frozen
 from twisted.plugin import getPlugins
 
+from pfsb.applications.admission import refuse_wrong_application
 from pfsb.applications.interfaces import (
     BadRequest,
     Command,
@@ -42,6 +43,10 @@ def _versions(maker: IApplicationMaker) -> Sequence[int]:
     return versions
 
 
+_admitted: Final[dict[type, set[int]]] = {}
+"""Class of an application -> those of its versions that were found right; they are not tried again."""
+
+
 @frozen
 class PluginApplications:
     """The applications that Twisted finds as plugins."""
@@ -64,21 +69,29 @@ class PluginApplications:
         return name, max(_versions(self._maker(name)))
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
-        """An application with its first state. Raises `BadRequest` for one that is not installed, or cannot be
-        imported."""
+        """An application with its first state. Raises `BadRequest` for one that is not installed, cannot be imported,
+        or is none (`pfsb.applications.admission`)."""
+        made = self._make(name, version)
+        if (own := getattr(made, "name", name)) != name:
+            # Its state would be lost at the next change of settings, which looks for it under the name of the plugin.
+            raise BadRequest(f'the plugin "{name}" makes an application that is named {own!r:.80}: they must be equal')
+        admitted = _admitted.setdefault(type(made), set())
+        if version not in admitted:
+            refuse_wrong_application(made, lambda: self._make(name, version))
+            admitted.add(version)
+        return made
+
+    def _make(self, name: str, version: int) -> IReplicatedApplication:
         maker = self._maker(name)
         if version not in _versions(maker):
             known = ", ".join(map(str, _versions(maker)))
             raise BadRequest(f'the application "{name}" has no version {version} here; there is {known}')
         make_version: Callable[..., IReplicatedApplication] = maker.make
         try:
-            made = make_version(version) if hasattr(maker, "versions") else make_version()
-        except (ImportError, AttributeError, ValueError) as error:  # namedAny raises these for a wrong name
+            return make_version(version) if hasattr(maker, "versions") else make_version()
+        except (ImportError, AttributeError, ValueError, AssertionError, TypeError) as error:
+            # namedAny raises some of these for a wrong name, and `Application` for descriptions that fit no verb.
             raise BadRequest(f'the application "{name}" cannot be loaded: {error}') from error
-        if (own := getattr(made, "name", name)) != name:
-            # Its state would be lost at the next change of settings, which looks for it under the name of the plugin.
-            raise BadRequest(f'the plugin "{name}" makes an application that is named {own!r:.80}: they must be equal')
-        return made
 
     def _maker(self, name: str) -> IApplicationMaker:
         found = self._makers.get(name, ())

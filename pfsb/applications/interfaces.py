@@ -7,7 +7,8 @@ from itertools import repeat
 from typing import Any, Final, Protocol, overload
 
 from attrs import define, field, frozen
-from zope.interface import Attribute, Interface
+from twisted.plugin import IPlugin
+from zope.interface import Attribute, Interface, implementer
 
 from pfsb.applications.names import is_application_name
 from pfsb.support.values import value
@@ -196,6 +197,8 @@ class CommandDescription:
     """True if all that follows the verb, spaces included, is one argument (unless it is one JSON string)."""
     waits: bool = False
     """True if the answer may come much later, after answers to later commands (LOCK)."""
+    example: str = ""
+    """A whole command, as HELP shows it; empty: HELP shows the usage without its optional parts."""
 
 
 @frozen
@@ -267,7 +270,7 @@ class IReplicatedApplication(Interface):
 
     So `execute` may use no clock, random number or float, may not rely on the order of a set, and may do no input or
     output. It refuses a command by returning `Refused` or raising `BadRequest`, before it has changed anything. For all
-    other exceptions see `pfsb.sessions.application_failures`.
+    other exceptions see `pfsb.applications.failures`.
     """
 
     name = Attribute("str: the name in the configuration's `apps`")
@@ -378,13 +381,13 @@ def _as_a_name(_instance: object, _attribute: object, value: str) -> None:
         raise ValueError(f"{value!r} is no name for an application: 1 to 64 letters, digits and _, no digit first")
 
 
+@implementer(IPlugin, IApplicationMaker)
 @frozen
 class ApplicationMaker:
     """Makes one application for `IApplicationMaker`, by calling a function of the application's module, which is
     imported only then.
 
-    `module` is the name of the module, and `factory` that of the function. The class does not declare that it provides
-    `IApplicationMaker`: the plugin file does.
+    `module` is the name of the module, and `factory` that of the function. A plugin file needs only one of these.
     """
 
     name: str = field(validator=_as_a_name)

@@ -23,23 +23,30 @@ from pfsb.client.clerks.errors import (
     StateError,
     Unavailable,
 )
+from pfsb.client.core.replies import Reply
 
 if TYPE_CHECKING:
     from pfsb.client.clerks.asyncio import AsyncClerk
     from pfsb.client.clerks.blocking import Clerk
+    from pfsb.client.clerks.clerk_options import ClerkOptions
     from pfsb.client.clerks.twisted import TwistedClerk
 else:
-    _CLERKS = {"Clerk": "blocking", "AsyncClerk": "asyncio", "TwistedClerk": "twisted"}
+    _LATER = {
+        "Clerk": "blocking",
+        "AsyncClerk": "asyncio",
+        "TwistedClerk": "twisted",
+        "ClerkOptions": "clerk_options",
+    }
 
     def __getattr__(name):
-        """Called by Python on the first use of a clerk's name (PEP 562): import that clerk class from its module."""
-        if name not in _CLERKS:
+        """Called by Python on the first use of such a name (PEP 562): import that class from its module."""
+        if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
 
-        clerk = getattr(import_module(f"pfsb.client.clerks.{_CLERKS[name]}"), name)
-        globals()[name] = clerk
-        return clerk
+        found = getattr(import_module(f"pfsb.client.clerks.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
 
     def __dir__():
         """List the names of this module for `dir`, including the clerks that were not imported yet."""
@@ -50,11 +57,13 @@ __all__ = [
     "Clerk",
     "AsyncClerk",
     "TwistedClerk",
+    "ClerkOptions",
     "calls",
     "Call",
     "ChatLine",
     "Entry",
     "HeldLock",
+    "Reply",
     "ClerkError",
     "AnswerLost",
     "BadCall",

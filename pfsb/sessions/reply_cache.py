@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from attrs import define, field, frozen
 
 from pfsb.applications.interfaces import Done, DoneGrowing, Fields, GrowingBytes, Result, RunResults
-from pfsb.sessions.application_failures import check_field, check_result, right_fields
+from pfsb.applications.results import check_field, check_result, right_fields
 
 BYTES_MAX = 1_048_576
 """Maximum bytes of the results of one session, unless the settings say otherwise."""

@@ -24,6 +24,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue, InstalledApplications, version_of
+from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import (
     PENDING,
     BadRequest,
@@ -41,10 +42,10 @@ from pfsb.applications.interfaces import (
     Ticket,
     Word,
 )
+from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.application_failures import check_result, depends_on_machine
 from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
@@ -74,7 +75,7 @@ _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 class CannotRun(ImportError):
     """The settings of the cluster ask for something that this server does not have; the text is for a person.
 
-    The exception is a fault of this machine (`pfsb.sessions.application_failures`), so the server stops.
+    The exception is a fault of this machine (`pfsb.applications.failures`), so the server stops.
     """
 
 

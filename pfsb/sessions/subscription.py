@@ -9,7 +9,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from pfsb.applications.interfaces import Event
-from pfsb.sessions.application_failures import check_event
+from pfsb.applications.results import check_event
 
 EVENTS_AT_ONCE = 64
 """Maximum number of events that a subscription fetches from the event log at once."""

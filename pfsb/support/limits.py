@@ -38,3 +38,7 @@ SLOT_MAX: Final = 2**53
 VIEW_MAX: Final = 2**32 - 1
 """Highest view: 2**32 - 1. Larger numbers are reserved for a later version of pfsb in which the members of a cluster
 can change."""
+TTL_SECONDS_MAX: Final = 3_600
+"""Maximum time to live of a session, in seconds, that a client may ask for."""
+CLIENT_ID_CHARACTERS_MAX: Final = 64
+"""Maximum characters of a client id that a client may give itself."""

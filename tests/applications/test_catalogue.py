@@ -9,8 +9,16 @@ from pathlib import Path
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.applications.application import Application, Verb
 from pfsb.applications.catalogue import Catalogue, find_applications
-from pfsb.applications.interfaces import ApplicationMaker, BadRequest, Command, CommandDescription
+from pfsb.applications.interfaces import (
+    ApplicationMaker,
+    BadRequest,
+    Command,
+    CommandDescription,
+    Done,
+    IContext,
+)
 
 
 @define
@@ -28,22 +36,45 @@ class Parrot:
         return ("checked by", self.name, *command)
 
 
-PLUGIN = """
+PLUGIN = "from pfsb.applications.interfaces import ApplicationMaker\n"
+EARLIER_PLUGIN = """
 from twisted.plugin import IPlugin
 from zope.interface import classImplements
 from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
 classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
 """
+"""The beginning of a plugin file as it had to be before the class declared its interfaces."""
+
+
+class Counter(Application):
+    """An application of a third party."""
+
+    name = "counter"
+    commands = (CommandDescription("COUNT", "COUNT", "Count."),)
+
+    def __init__(self) -> None:
+        self.count = 0
+        super().__init__({"COUNT": Verb(lambda asked: (asked.verb,), (str,), self._count)})
+
+    def _count(self, command: Command, context: IContext) -> Done:
+        self.count += 1
+        return Done((("count", self.count),))
+
+    def snapshot(self) -> bytes:
+        return str(self.count).encode()
+
+    def restore(self, data: bytes) -> None:
+        self.count = int(data)
 
 
 class Finding(SynchronousTestCase):
-    def plugins(self, *makers: str) -> None:
+    def plugins(self, *makers: str, begin: str = PLUGIN) -> None:
         """Add these makers, in a plugin folder of a third party, for the rest of the test."""
         root = Path(self.mktemp()).absolute()
         folder = root / "twisted" / "plugins"
         folder.mkdir(parents=True)
         lines = [f"maker{number} = ApplicationMaker({maker})" for number, maker in enumerate(makers)]
-        (folder / "someone_elses_plugins.py").write_text(PLUGIN + "\n".join(lines))
+        (folder / "someone_elses_plugins.py").write_text(begin + "\n".join(lines))
         package = sys.modules["twisted.plugins"]
         self.patch(package, "__path__", [*package.__path__, str(folder)])
         self.addCleanup(sys.modules.pop, "twisted.plugins.someone_elses_plugins", None)
@@ -62,12 +93,15 @@ class Finding(SynchronousTestCase):
         self.assertIsNot(find_applications(["chat"])[0], find_applications(["chat"])[0])
 
     def test_application_of_a_third_party_needs_one_line_in_a_plugin(self) -> None:
-        """A plugin names any module with a factory that can be called without arguments."""
-        self.plugins('"counter", "Counts.", "collections", "Counter"')
-        self.assertEqual(
-            [type(application).__name__ for application in find_applications(["counter", "kv"])],
-            ["Counter", "KeyValue"],
-        )
+        """A plugin names any module with a factory that can be called without arguments. The class of the line declares
+        what it is; a file that declares it itself, as it once had to, does no harm."""
+        for begin in (PLUGIN, EARLIER_PLUGIN):
+            self.plugins(f'"counter", "Counts.", "{__name__}", "Counter"', begin=begin)
+            self.assertEqual(
+                [type(application).__name__ for application in find_applications(["counter", "kv"])],
+                ["Counter", "KeyValue"],
+            )
+            sys.modules.pop("twisted.plugins.someone_elses_plugins", None)
 
     def test_an_unknown_application_is_answered_with_the_known_ones(self) -> None:
         """Errors say what would be right."""

@@ -9,6 +9,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import (
     PENDING,
     BadRequest,
@@ -22,7 +23,6 @@ from pfsb.applications.interfaces import (
     Word,
 )
 from pfsb.applications.key_value import KeyValue
-from pfsb.sessions.application_failures import depends_on_machine
 from pfsb.sessions.observer import NoObserver
 from tests.sessions.support import ClusterTestCase, Driver, code, dump, value
 

@@ -20,7 +20,6 @@ PACKAGE = Path(pfsb.__file__).parent
 EXECUTING: Final = (
     "paxos/ordered_time.py",
     "paxos/ordered_update_queue.py",
-    "sessions/application_failures.py",
     "sessions/bundle.py",
     "sessions/checked_payloads.py",
     "sessions/cluster_settings.py",
@@ -41,7 +40,8 @@ ALLOWED: Final = {
         "the time of this server's own next proposal; what `execute` returns depends on batches only (Departure 35)"
     ),
     ("paxos/ordered_update_queue.py", "core.clock"): "it is passed on to `OrderedTime`",
-    ("sessions/application_failures.py", "id(each)"): "whether an exception was looked at before",
+    ("applications/admission.py", "import inspect"): "how many arguments the methods of an application take",
+    ("applications/failures.py", "id(each)"): "whether an exception was looked at before",
     ("paxos/ordered_update_queue.py", "core.settings.horizon_slots"): (
         "it counts before the birth of the settings only, is no key of the configuration, and nothing is run then"
     ),

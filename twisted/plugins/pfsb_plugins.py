@@ -5,12 +5,8 @@ application from outside of pfsb needs such a file of its own, in a `twisted/plu
 """
 
 from twisted.application.service import ServiceMaker
-from twisted.plugin import IPlugin
-from zope.interface import classImplements
 
-from pfsb.applications.interfaces import ApplicationMaker, IApplicationMaker
-
-classImplements(ApplicationMaker, IPlugin, IApplicationMaker)
+from pfsb.applications.interfaces import ApplicationMaker
 
 pfsb = ServiceMaker(
     "pfsb", "pfsb.service.service", 'A replicated state machine server, after "Paxos for System Builders".', "pfsb"

@@ -8,11 +8,13 @@ connects to an event loop; the session, repetitions and the choice of a server b
 
 * `calls`: calls as values: the line to send, and how its reply is read.
 * `errors`: the exceptions, and which refusal raises which.
+* `call_list`: several calls at once, and the list of their results and errors.
 * `clerk_core`: `ClerkCore`, which adds deadlines, locks and the chat to the client's core; it has no sockets, no clock
   and no event loop.
 * `clerk_options`: the options that every clerk takes, and the core that is made from them.
 * `listening`: several listeners to the chat over one connection.
-* `chat_stream`: the chat as an asynchronous iterator, for `asyncio` and `blocking`.
+* `line_buffer`: the lines of one listener until the program takes them.
+* `chat_stream`: the chat as an asynchronous iterator, for `asyncio` and `blocking`; `twisted_chat`: for `twisted`.
 * `asyncio`: `AsyncClerk`, whose calls are coroutines.
 * `twisted`: `TwistedClerk`, whose calls return a Deferred.
 * `blocking`: `Clerk`, whose calls wait; it runs an `AsyncClerk` in a thread of its own.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pfsb.client.clerks import calls
+from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks.call_list import checked_calls, read_all
 from pfsb.client.clerks.calls import Call, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
-from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
-from pfsb.client.clerks.errors import ClerkError, error_of
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
+from pfsb.client.clerks.errors import BadCall, ClerkError, error_of
+from pfsb.client.clerks.line_buffer import LineBuffer
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
@@ -26,16 +29,28 @@ class AsyncClerk:
     """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
 
     A program uses it as `async with AsyncClerk(servers) as clerk`. Any number of tasks may call at once. A call that
-    fails raises a `ClerkError`, which says whether the call was carried out. `options` are those of `make_clerk_core`.
+    fails raises a `ClerkError`, which says whether the call was carried out. `options` are those of `ClerkOptions`.
+
+    A clerk belongs to the process that has made it, and to the event loop in which it is used first: a call in a child
+    of `fork`, or in another loop, fails at once with `BadCall`.
     """
 
-    def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        *,
+        timeout_seconds: float | None = TIMEOUT_SECONDS,
+        **options: Unpack[ClerkOptions],
+    ) -> None:
         """`timeout_seconds` is how long each single call may take; None: a call waits for ever.
 
-        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None.
+        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None. Raises
+        `ConfigError` for addresses that a client cannot reach, and `TypeError` or `ValueError` for a wrong option.
         """
+        self._timeout = check_timeout(timeout_seconds)
         self._core = make_clerk_core(servers, **options)
-        self._timeout = timeout_seconds
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._started: AsyncioDriver | None = None
 
     async def __aenter__(self) -> AsyncClerk:
@@ -54,24 +69,37 @@ class AsyncClerk:
 
         If the task is cancelled, the servers may still execute the call.
         """
-        (result,) = await self.run_all([call])
-        return result
+        checked_calls([call])
+        (reply,) = await self._replies([call])
+        return call.read(reply)
 
-    async def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
+    @overload
+    async def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+
+    @overload
+    async def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[True]) -> list[T | ClerkError]: ...
+
+    async def run_all(
+        self, wanted: Iterable[Call[T]], *, return_exceptions: bool = False
+    ) -> list[T] | list[T | ClerkError]:
         """Carry out several calls together; returns their results in the order of the calls.
 
-        If calls fail, the error of the first of them is raised when all calls have ended.
+        If calls fail, the error of the first of them is raised when all calls have ended; its `results` has the result
+        or error of each call. With `return_exceptions=True` nothing is raised, and that list is returned.
         """
-        asked = [(call, *self._begin(call)) for call in wanted]
+        asked = checked_calls(wanted)
+        return read_all(asked, await self._replies(asked), return_exceptions)
+
+    async def _replies(self, wanted: list[Call[T]]) -> list[Reply]:
+        asked = [self._begin(call) for call in wanted]
         self._driver.act()
         try:
-            replies = [await answered for _, answered, _ in asked]
+            return [await answered for answered, _ in asked]
         except asyncio.CancelledError:
-            for _, _, command in asked:
+            for _, command in asked:
                 if command is not None and not command.is_over:
                     self._core.give_up(command)
             raise
-        return [call.read(reply) for (call, _, _), reply in zip(asked, replies, strict=True)]
 
     async def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
@@ -203,12 +231,19 @@ class AsyncClerk:
     def listen(self, first: int | None = None) -> ChatStream:
         """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
-        If the server fails, the iteration continues at another server without a gap.
+        If the server fails, the iteration continues at another server without a gap. `async with` stops listening at
+        the end of its block; so does a `break` out of `async for line in clerk.listen()`.
         """
-        stream = ChatStream(first, self._catch_up, self._unlisten)
-        self._core.listen(stream.listener, self._driver.now)
-        self._driver.act()
-        return stream
+        driver = self._driver
+        buffer = LineBuffer(first, lambda: chat_stream.LINES_MAX, self._catch_up, self._unlisten)
+        self._core.listen(buffer.listener, driver.now)
+        driver.act()
+        return ChatStream(buffer, driver.loop)
+
+    @property
+    def listening(self) -> int:
+        """How many iterators and functions get lines of the chat at present."""
+        return len(self._core.listeners)
 
     def _catch_up(self, listener: Listener) -> None:
         self._core.catch_up(listener, self._driver.now)
@@ -220,14 +255,33 @@ class AsyncClerk:
 
     @property
     def _driver(self) -> AsyncioDriver:
-        if self._started is None:
-            self._started = AsyncioDriver(self._core, asyncio.get_running_loop())
-            self._started.start()
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._begin_in(loop)
+        assert self._started is not None
         return self._started
+
+    def _begin_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Start in the loop of the first call. Raises `BadCall` in another process than the clerk's own, where its
+        connection must not be used, and in a second loop, where no call would ever be answered."""
+        if os.getpid() != self._pid:
+            raise forked(self._pid)
+        if self._started is not None:
+            text = "this clerk was used in another event loop before; make a clerk inside of each asyncio.run"
+            raise BadCall(text, "OTHERLOOP", "none")
+        self._loop, self._started = loop, AsyncioDriver(self._core, loop)
+        self._started.start()
 
     def _begin(self, call: Call[Any]) -> tuple[asyncio.Future[Reply], Command | None]:
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        return answered, self._core.call(call.line, _teller(answered), self._driver.now, self._timeout)
+        told, now = _teller(answered), self._driver.now
+        return answered, self._core.call(call.line, told, now, self._timeout, asks=call.is_question)
+
+
+def forked(pid: int) -> BadCall:
+    """The error of a call in a child of `fork`; `pid` is the process id of the parent, to which the clerk belongs."""
+    text = f"this clerk belongs to process {pid}, and this is process {os.getpid()}; make a clerk here after the fork"
+    return BadCall(text, "FORKED", "none")
 
 
 def _teller(future: asyncio.Future[Reply]) -> Callable[[Reply], None]:

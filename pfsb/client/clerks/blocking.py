@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 from pfsb.client.clerks import calls
-from pfsb.client.clerks.asyncio import AsyncClerk
+from pfsb.client.clerks.asyncio import AsyncClerk, forked
+from pfsb.client.clerks.call_list import checked_calls
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
-from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions
 from pfsb.client.clerks.errors import ClerkError, Closed, Unavailable
 from pfsb.client.servers import Servers
 
@@ -29,17 +31,32 @@ class Clerk:
     A program uses it as `with Clerk(servers) as clerk`. Any number of threads may call at once. A call that fails
     raises a `ClerkError`, which says whether the call was carried out. The session is kept in the background, also
     while no call is under way: a program does not lose its locks because it computes for a long time. `options` are
-    those of `make_clerk_core`; `on_session_end` is called in the clerk's thread, not in a thread of the program.
+    those of `ClerkOptions`; `on_session_end` is called in the clerk's thread, not in a thread of the program.
+
+    A clerk belongs to the process that has made it: in a child of `fork`, as `multiprocessing` makes them on Linux,
+    every call fails at once with `BadCall`, and the session of the parent goes on. Make a clerk of its own there.
     """
 
-    def __init__(self, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        *,
+        timeout_seconds: float | None = TIMEOUT_SECONDS,
+        **options: Unpack[ClerkOptions],
+    ) -> None:
         """`timeout_seconds` is how long each single call may take; None: a call waits for ever.
 
-        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None.
+        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None. Raises
+        `ConfigError` for addresses that a client cannot reach, and `TypeError` or `ValueError` for a wrong option.
         """
+        self._pid = os.getpid()
         self._clerk = AsyncClerk(servers, timeout_seconds=timeout_seconds, **options)
         self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
+        self._gate = threading.Lock()
+        """Held while a call is handed to the clerk's thread, and while the clerk becomes closed: a call that comes
+        later would never be looked at."""
+        self._is_closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="pfsb clerk", daemon=True)
         self._thread.start()
 
@@ -50,23 +67,45 @@ class Clerk:
         self.close()
 
     def close(self) -> None:
-        """Close the session, which releases its locks, and then the connection. Calls of other threads fail."""
-        if self._thread.is_alive():
-            self._wait(self._close())
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        """Close the session, which releases its locks, and then the connection. Calls of other threads fail.
+
+        In a child of `fork` this does nothing: the session is the parent's.
+        """
+        if os.getpid() != self._pid:
+            return
+        self._refuse_own_thread()
+        with self._gate:
+            was_closed, self._is_closed = self._is_closed, True
+        if was_closed:
             self._thread.join()
-            self._loop.close()
+        elif self._thread.is_alive():
+            try:
+                asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+            finally:
+                self._loop.call_soon_threadsafe(self._loop.stop)
+                self._thread.join()
+                self._loop.close()
 
     def run(self, call: Call[T]) -> T:
         """Carry out a call that was made by a function of `pfsb.client.calls`; returns its result."""
         return self._wait(self._clerk.run(call))
 
-    def run_all(self, wanted: Iterable[Call[T]]) -> list[T]:
+    @overload
+    def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[False] = False) -> list[T]: ...
+
+    @overload
+    def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[True]) -> list[T | ClerkError]: ...
+
+    def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: bool = False) -> list[T] | list[T | ClerkError]:
         """Carry out several calls together; returns their results in the order of the calls.
 
-        If calls fail, the error of the first of them is raised when all calls have ended.
+        If calls fail, the error of the first of them is raised when all calls have ended; its `results` has the result
+        or error of each call. With `return_exceptions=True` nothing is raised, and that list is returned.
         """
-        return self._wait(self._clerk.run_all(wanted))
+        asked = checked_calls(wanted)
+        if return_exceptions:
+            return self._wait(self._clerk.run_all(asked, return_exceptions=True))
+        return self._wait(self._clerk.run_all(asked))
 
     def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
@@ -163,18 +202,26 @@ class Clerk:
     def listen(self, first: int | None = None) -> Chat:
         """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
 
-        If the server fails, the iteration continues at another server without a gap.
+        If the server fails, the iteration continues at another server without a gap. `with` stops listening at the end
+        of its block; so does a `break` out of `for line in clerk.listen()`.
         """
         return Chat(self._wait(self._begin_to_listen(first)), self._wait)
+
+    @property
+    def listening(self) -> int:
+        """How many iterators get lines of the chat at present."""
+        return self._clerk.listening
 
     async def _begin_to_listen(self, first: int | None) -> ChatStream:
         stream = self._clerk.listen(first)
         try:
             async with asyncio.timeout(self._timeout):
                 await stream.begun()
-        except TimeoutError:
+        except BaseException as error:
             await stream.aclose()
-            raise Unavailable("no server lets us listen", "UNAVAILABLE", "none") from None
+            if isinstance(error, TimeoutError):
+                raise Unavailable("no server lets us listen", "UNAVAILABLE", "none") from None
+            raise
         return stream
 
     async def _close(self) -> None:
@@ -185,24 +232,35 @@ class Clerk:
         await asyncio.sleep(0)
 
     def _wait(self, wanted: Coroutine[Any, Any, T]) -> T:
-        if threading.current_thread() is self._thread:
+        if os.getpid() != self._pid:
             wanted.close()
-            raise RuntimeError("a notice of the clerk comes in its own thread, which must not wait for the clerk")
+            raise forked(self._pid)  # the thread that would carry out the call is not in this process
         try:
-            future = asyncio.run_coroutine_threadsafe(wanted, self._loop)
-        except RuntimeError:  # the loop is closed
+            self._refuse_own_thread()
+            with self._gate:
+                if self._is_closed or not self._thread.is_alive():
+                    raise Closed("this clerk was closed", "CLOSED", "none")
+                future = asyncio.run_coroutine_threadsafe(wanted, self._loop)
+        except BaseException:
             wanted.close()
-            raise Closed("this clerk was closed", "CLOSED", "none") from None
+            raise
         try:
             return future.result()
         except BaseException:
             future.cancel()  # no effect unless this thread was interrupted
             raise
 
+    def _refuse_own_thread(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a notice of the clerk comes in its own thread, which must not wait for the clerk")
+
 
 class Chat:
-    """An iterator over lines of the chat, which gives each line once, in order. It ends when the clerk is closed, or
-    after `close`."""
+    """An iterator over lines of the chat, which gives each line once, in order.
+
+    It ends when the clerk is closed, after `close`, which another thread may call while this one waits for a line, and
+    at the end of a `with` block. One that the program has dropped stops listening, too.
+    """
 
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream
@@ -210,6 +268,12 @@ class Chat:
 
     def __iter__(self) -> Chat:
         return self
+
+    def __enter__(self) -> Chat:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __next__(self) -> ChatLine:
         try:

@@ -7,11 +7,12 @@ carries it out. Calls as values can be given to a clerk's `run_all`, which carri
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from pfsb.client.clerks.errors import BadCall, ServerFault, error_of
 from pfsb.client.core.replies import Reply, read_fields
@@ -20,16 +21,28 @@ T = TypeVar("T")
 
 READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 
+_VERB: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_OPTION: Final = re.compile(r"[^\s=\"]+")
+
+
+def _as_one_line(_call: object, _attribute: object, line: str) -> None:
+    if not isinstance(line, str) or "\n" in line:
+        # A server would take the rest for a command of its own, and the client would take its reply for another one.
+        raise BadCall(f"a call is one line of text, and not {line!r:.80}", "BADREQUEST", "none")
+
 
 @frozen
 class Call(Generic[T]):
     """One command for a cluster, with the function that makes a result of type T from the reply to it."""
 
-    line: str
+    line: str = field(validator=_as_one_line)
     _read: Callable[[Reply], T]
     """Makes the result of a reply that is OK, or a refusal whose code is in `forgiven`. Called by `read`."""
     forgiven: frozenset[str] = frozenset()
     """Codes of those refusals that give a result of this call (as NOTFOUND gives None) instead of an error."""
+    is_question: bool = False
+    """True for a question of an application that the client library does not know. The verbs of pfsb's own questions
+    are known to be questions."""
 
     def read(self, reply: Reply) -> T:
         """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`.
@@ -125,7 +138,7 @@ def incr(key: str | bytes, by: int = 1) -> Call[int]:
 
     Fails with `StateError` if the value is no integer.
     """
-    return Call(f"INCR {_quoted(key)} {by}", _number("value"))
+    return Call(f"INCR {_quoted(key)} {_whole('by', by)}", _number("value"))
 
 
 def append(key: str | bytes, text: str | bytes) -> Call[str]:
@@ -144,7 +157,7 @@ def puthash(key: str | bytes, value: str | bytes) -> Call[str]:
 
 def mput(values: Mapping[str, str | bytes] | Mapping[bytes, str | bytes]) -> Call[int]:
     """Set several keys, either all or none; the result is the revision at which they were written."""
-    words = [word for pair in values.items() for word in pair]
+    words = [word for pair in _pairs("mput", values) for word in pair]
     return Call(_line("MPUT", *words), _number("revision"))
 
 
@@ -158,13 +171,13 @@ def range_(first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000
 
     If `end` is "", the range goes on to the last key.
     """
-    return Call(f"{_line('RANGE', first, end)} limit={limit}", _entries)
+    return Call(f"{_line('RANGE', first, end)} limit={_whole('limit', limit)}", _entries)
 
 
 def keys(first: str | bytes = "", end: str | bytes = "", *, limit: int = 1_000) -> Call[list[str]]:
     """Get the keys of the entries that `range_` with the same arguments would give, without their values."""
     return Call(
-        f"{_line('KEYS', first, end)} limit={limit}",
+        f"{_line('KEYS', first, end)} limit={_whole('limit', limit)}",
         lambda reply: [str(read_fields(row)["key"]) for row in reply.rows],
     )
 
@@ -180,13 +193,13 @@ def lock(name: str, wait: float | None = None) -> Call[int]:
     The call fails with `LockTimeout` if the session does not get the lock within `wait` seconds; None: it waits for
     ever.
     """
-    option = "" if wait is None else f" wait={wait:.3f}"
+    option = "" if wait is None else f" wait={_seconds('wait', wait):.3f}"
     return Call(_line("LOCK", name) + option, _number("token"))
 
 
 def unlock(name: str, token: int) -> Call[None]:
     """Give a lock back. Fails with `StateError` if the session does not hold the lock with that token."""
-    return Call(f"{_line('UNLOCK', name)} token={token}", lambda _reply: None)
+    return Call(f"{_line('UNLOCK', name)} token={_whole('token', token)}", lambda _reply: None)
 
 
 def listen(first: int | None) -> Call[int | None]:
@@ -195,7 +208,7 @@ def listen(first: int | None) -> Call[int | None]:
     def made(reply: Reply) -> int | None:
         return int(reply.fields["from"]) if "from" in reply.fields else first
 
-    return Call("LISTEN" if first is None else f"LISTEN from={first}", made)
+    return Call("LISTEN" if first is None else f"LISTEN from={_whole('first', first)}", made)
 
 
 def settings(*, read: str = "linearizable") -> Call[dict[str, int | str]]:
@@ -213,16 +226,79 @@ def change_settings(values: Mapping[str, int | str]) -> Call[int]:
 
     Fails with `BadCall` for a wrong name or value, and with `StateError` if some server cannot run what is asked for.
     """
-    words = " ".join(_quoted(f"{name}={value}") for name, value in values.items())
+    words = " ".join(_quoted(f"{name}={value}") for name, value in _pairs("change_settings", values))
     return Call(f"SETTINGS SET {words}", _number("revision"))
+
+
+def command(
+    verb: str,
+    *words: str | bytes | int,
+    read_reply: Callable[[Reply], T],
+    options: Mapping[str, str | int] | None = None,
+    forgiven: frozenset[str] = frozenset(),
+    read: str | None = None,
+) -> Call[T]:
+    """Make a call of an application that has no functions here, such as one of your own.
+
+    `words` are the arguments: a str or bytes is sent as a text, which never is an option; an int as a number. `options`
+    become `name=value` behind them. `read_reply` makes the result from the reply: `Reply.fields` has the fields of a
+    result, and `Reply.row_fields` those of each row. It is also given the refusals whose codes are in `forgiven`.
+
+    `read` says that the verb is a question, and how it is to be answered: linearizable, sequential or stale. None: the
+    verb changes something, or may.
+    """
+    if not isinstance(verb, str) or _VERB.fullmatch(verb) is None:
+        raise _wrong("the verb", verb, "a word of letters, as in TODO")
+    parts = [verb.upper(), *[str(word) if _is_whole(word) else _quoted(word) for word in words]]
+    for name, value in _pairs("options", options or {}):
+        if not isinstance(name, str) or _OPTION.fullmatch(name) is None:
+            raise _wrong("the name of an option", name, "a word")
+        if not _is_whole(value) and not (isinstance(value, str) and value.isprintable() and not {" ", '"'} & {*value}):
+            raise _wrong(f"the option {name}", value, "an int or one word")
+        parts.append(f"{name}={value}")
+    line = " ".join(parts)
+    return Call(line if read is None else line + _level(read), read_reply, forgiven, is_question=read is not None)
 
 
 def _line(verb: str, *words: str | bytes) -> str:
     return " ".join([verb, *map(_quoted, words)])
 
 
-def _quoted(text: str | bytes) -> str:
+def _wrong(what: str, value: object, right: str) -> BadCall:
+    """The error for an argument of the wrong type: it names the argument, its value and type, and what is right."""
+    return BadCall(f"{what} is {value!r:.60}, of type {type(value).__name__}; it must be {right}", "BADREQUEST", "none")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _whole(what: str, value: int) -> int:
+    """Return `value`. Raises `BadCall` for anything but an int, which would not be a number in the line."""
+    if not _is_whole(value):
+        raise _wrong(what, value, "an int")
+    return value
+
+
+def _seconds(what: str, value: float) -> float:
+    """Return `value`, a time in seconds. Raises `BadCall` for anything but a finite number from 0 on."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise _wrong(what, value, "a number of seconds from 0 on, or None for no end")
+    return value
+
+
+def _pairs(what: str, values: Any) -> list[tuple[Any, Any]]:
+    """The pairs of a mapping. Raises `BadCall` for anything else."""
+    if not isinstance(values, Mapping):
+        raise _wrong(f"the argument of {what}", values, "a dict")
+    return list(values.items())
+
+
+def _quoted(text: Any) -> str:
     """A JSON string of the line protocol, in which half of a surrogate pair stands for a byte that is not UTF-8."""
+    if not isinstance(text, str | bytes):
+        hint = f" (here: {str(text)!r:.60})" if _is_whole(text) or isinstance(text, float) else ""
+        raise _wrong("a key, value, name or text", text, f"a str or bytes{hint}")
     text = _text_of(text)
     try:
         text.encode(errors="surrogateescape")

@@ -1,15 +1,15 @@
-"""The chat as an asynchronous iterator over its lines."""
+"""The chat as an asynchronous iterator over its lines, for asyncio."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+import contextlib
+import weakref
 from typing import Final
 
 from pfsb.client.clerks.calls import ChatLine
-from pfsb.client.clerks.errors import ClerkError, Closed
-from pfsb.client.clerks.listening import Listener
+from pfsb.client.clerks.errors import Closed
+from pfsb.client.clerks.line_buffer import LineBuffer
 
 LINES_MAX: Final = 1_000
 """Maximum number of lines that a stream keeps until the program reads them. Lines beyond it are dropped, and the clerk
@@ -17,31 +17,41 @@ asks a server to repeat them when the program has read those that are kept."""
 
 
 class ChatStream:
-    """An asynchronous iterator over lines of the chat, which gives each line once, in order. It ends when the clerk is
-    closed, or after `aclose`."""
+    """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
-    def __init__(
-        self, first: int | None, catch_up: Callable[[Listener], None], stop: Callable[[Listener], None]
-    ) -> None:
-        self.listener = Listener(first, self._deliver, self._fail, self._begin)
-        self._catch_up = catch_up
-        self._stop = stop
-        self._lines: deque[ChatLine] = deque()
-        self._error: ClerkError | None = None
+    It ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that the program
+    has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A task that is
+    cancelled while it waits for a line loses none: the next one who asks gets the line.
+    """
+
+    def __init__(self, buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:
+        self._buffer = buffer
         self._news = asyncio.Event()
         self._begun = asyncio.Event()
+        # Methods of the events, not of this stream: otherwise the clerk would keep a dropped stream.
+        buffer.on_news, buffer.on_begun = self._news.set, self._begun.set
+        self._dropped = weakref.finalize(self, _close_in_loop, buffer, loop)
+        self._dropped.atexit = False
 
     def __aiter__(self) -> ChatStream:
         return self
 
     async def __anext__(self) -> ChatLine:
-        while not self._lines:
-            if self._error is not None:
-                self._end()
-            self._catch_up(self.listener)
+        while True:
             self._news.clear()
+            try:
+                line = self._buffer.take()
+            except Closed:
+                raise StopAsyncIteration from None
+            if line is not None:
+                return line
             await self._news.wait()
-        return self._lines.popleft()
+
+    async def __aenter__(self) -> ChatStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
     async def begun(self) -> None:
         """Wait until a server has accepted LISTEN: no line that is added to the chat after that is missed.
@@ -49,31 +59,16 @@ class ChatStream:
         Raises the `ClerkError` that has ended the stream, if it has ended before.
         """
         await self._begun.wait()
-        if isinstance(self._error, ClerkError):
-            raise self._error
+        if self._buffer.error is not None:
+            raise self._buffer.error
 
     async def aclose(self) -> None:
         """Stop listening."""
-        self._fail(Closed("nobody listens any more", "CLOSED", "none"))
-        self._stop(self.listener)
+        if self._dropped.detach() is not None:
+            self._buffer.close()
 
-    def _end(self) -> None:
-        if isinstance(self._error, Closed):
-            raise StopAsyncIteration
-        assert self._error is not None
-        raise self._error
 
-    def _deliver(self, line: ChatLine) -> bool:
-        if len(self._lines) >= LINES_MAX:
-            return False
-        self._lines.append(line)
-        self._news.set()
-        return True
-
-    def _fail(self, error: ClerkError) -> None:
-        self._error = self._error or error
-        self._news.set()
-        self._begun.set()
-
-    def _begin(self) -> None:
-        self._begun.set()
+def _close_in_loop(buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the buffer in the thread of its loop, since Python may drop a stream in any thread."""
+    with contextlib.suppress(RuntimeError):  # the loop is closed, and the clerk with it
+        loop.call_soon_threadsafe(buffer.close)

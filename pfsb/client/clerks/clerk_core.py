@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
+from typing import TypeVar
 
 from attrs import define, field
 
@@ -18,9 +20,18 @@ from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Answered, Command
 from pfsb.client.core.replies import EventLine, Reply, refusal
 
+T = TypeVar("T")
+
+_log = logging.getLogger("pfsb.client")
+
 
 def _ignore(_what: object) -> None:
     """Do nothing: the default of a callback."""
+
+
+def log_failure(text: str) -> None:
+    """Log the exception that is being handled: a callback of the program has raised it."""
+    _log.exception(text)
 
 
 @define(eq=False)
@@ -32,7 +43,12 @@ class HeldLock:
     """Fencing token, which grows with each grant of the lock. A resource that gets the token with each access can
     refuse the accesses of former holders."""
     is_lost: bool = field(init=False, default=False)
+    may_be_lost: bool = field(init=False, default=False)
+    """True as long as the clerk cannot tell whether it still holds the lock: for `ttl_seconds` no majority of the
+    servers has answered it. If a server then finds the session alive, this is False again; if not, `is_lost` is
+    True."""
     _watchers: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
+    _doubters: list[Callable[[HeldLock], None]] = field(init=False, factory=list)
 
     def on_lost(self, tell: Callable[[HeldLock], None]) -> None:
         """Have `tell` called, once, with this lock, when the lock is lost; at once, if it is lost already."""
@@ -41,17 +57,46 @@ class HeldLock:
         else:
             self._watchers.append(tell)
 
+    def on_doubt(self, tell: Callable[[HeldLock], None]) -> None:
+        """Have `tell` called with this lock each time that `may_be_lost` becomes true; at once, if it is true already.
+
+        From this moment on, another client may get the lock. Earlier it cannot, as long as the clocks of servers and
+        client run equally fast.
+        """
+        self._doubters.append(tell)
+        if self.may_be_lost:
+            tell(self)
+
     def check(self) -> None:
         """Raise `LockLost` if the lock is lost."""
         if self.is_lost:
             raise error_of(lock_lost(self.name))
 
-    def lose(self) -> None:
-        """Called by the clerk when its session has ended: the lock is lost, and the `on_lost` callbacks are called."""
-        self.is_lost = True
+    def lose(self, failed: Callable[[str], None] = log_failure) -> None:
+        """Called by the clerk when its session has ended: the lock is lost, and the `on_lost` callbacks are called.
+
+        `failed` is called with a text inside of the handler of each exception that a callback has raised.
+        """
+        self.is_lost, self.may_be_lost = True, False
         watchers, self._watchers = self._watchers, []
         for tell in watchers:
-            tell(self)
+            call_safely(tell, self, failed)
+
+    def doubt(self, failed: Callable[[str], None] = log_failure) -> None:
+        """Called by the clerk when the lock may be lost: the `on_doubt` callbacks are called. `failed` is that of
+        `lose`."""
+        self.may_be_lost = True
+        for tell in list(self._doubters):
+            call_safely(tell, self, failed)
+
+
+def call_safely(tell: Callable[[T], object], what: T, failed: Callable[[str], None]) -> None:
+    """Call a callback of the program. If it raises, `failed` is called with a text, and the clerk goes on: otherwise
+    the connection would end, and calls that wait would never be answered."""
+    try:
+        tell(what)
+    except Exception:
+        failed(f"a callback of the program has failed, and the clerk goes on: {tell!r}")
 
 
 def lock_lost(name: str) -> Reply:
@@ -65,12 +110,17 @@ class ClerkCore:
 
     _core: ClientCore
     on_session_end: Callable[[SessionEnd], None] = _ignore
+    failed: Callable[[str], None] = log_failure
+    """Called with a text inside of the handler of each exception that a callback of the program has raised."""
     listeners: Listeners = field(init=False)
     _now: float = field(init=False, default=0.0)
     _deadlines: list[tuple[float, int, Command, Callable[[], None]]] = field(init=False, factory=list)
     _order: count[int] = field(init=False, factory=count)
     _locks: dict[str, HeldLock | None] = field(init=False, factory=dict)
     """The locks of this clerk, by name; None: the lock was asked for, or is being given back."""
+    _is_closed: bool = field(init=False, default=False)
+    _is_in_doubt: bool = field(init=False, default=False)
+    """Whether the locks may be lost, and the program was told so."""
 
     @listeners.default
     def _make_listeners(self) -> Listeners:
@@ -83,28 +133,42 @@ class ClerkCore:
     # ------------------------------------------------------------------ calls
 
     def call(
-        self, line: str, answered: Answered, now: float, timeout_seconds: float | None, late: Answered = _ignore
+        self,
+        line: str,
+        answered: Answered,
+        now: float,
+        timeout_seconds: float | None,
+        late: Answered = _ignore,
+        *,
+        asks: bool = False,
     ) -> Command | None:
         """Carry out a command line; `answered` is called with the reply, once, perhaps before this method returns.
 
         Returns the command, or None if it was refused without being sent. If there is no reply after `timeout_seconds`,
-        `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it still arrives.
+        `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it still arrives. `asks`
+        is that of `ClientCore.submit`.
         """
         self._now = now
         lost = next((each.name for each in self._locks.values() if each is not None and each.is_lost), None)
-        if lost is not None:
+        if lost is not None and not self._is_closed:
             answered(lock_lost(lost))
             return None
-        return self._submit(line, answered, timeout_seconds, late)
+        return self._submit(line, answered, timeout_seconds, late, asks=asks)
 
     def give_up(self, command: Command) -> None:
         """Stop waiting for the answer to a command. If the command was sent, servers may execute it all the same."""
         self._core.give_up(command)
 
     def _submit(
-        self, line: str, answered: Answered, timeout_seconds: float | None, late: Answered = _ignore
+        self,
+        line: str,
+        answered: Answered,
+        timeout_seconds: float | None,
+        late: Answered = _ignore,
+        *,
+        asks: bool = False,
     ) -> Command:
-        command = self._core.submit(line, answered, self._now)
+        command = self._core.submit(line, answered, self._now, asks=asks)
         while self._deadlines and self._deadlines[0][2].is_over:
             heappop(self._deadlines)
         if timeout_seconds is not None and not command.is_over:
@@ -142,11 +206,11 @@ class ClerkCore:
         `told` may be called before this method returns. Returns a function without arguments and result, which the
         caller must call if the program does not wait for the lock any more.
         """
+        line = calls.lock(name, wait).line
         if name in self._locks:
             # The clerk has, or wants, the lock: servers would grant it again at once, as they know only the session.
             told(StateError(f'this clerk has, or wants, lock "{name}" already; another Clerk can wait', "HELD", "none"))
             return lambda: None
-        line = calls.lock(name, wait).line
         self._locks[name] = None
         timeout = None if wait is None or timeout_seconds is None else wait + timeout_seconds
         late = partial(self._granted_too_late, name)
@@ -162,7 +226,7 @@ class ClerkCore:
         self._now = now
         if self._locks.get(held.name) is not held:
             answered(refusal("NOTHELD", "none", f'lock "{held.name}" was released before'))
-        elif held.is_lost:
+        elif held.is_lost and not self._is_closed:
             del self._locks[held.name]
             answered(lock_lost(held.name))
         else:
@@ -203,17 +267,35 @@ class ClerkCore:
             self._locks.pop(name, None)
         answered(reply)
 
+    @property
+    def _held(self) -> list[HeldLock]:
+        return [held for held in self._locks.values() if held is not None and not held.is_lost]
+
     def _session_ended(self, end: SessionEnd) -> None:
-        for held in list(self._locks.values()):
-            if held is not None and not held.is_lost:
-                held.lose()
-        self.on_session_end(end)
+        self._lose_locks()
+        call_safely(self.on_session_end, end, self.failed)
+
+    def _lose_locks(self) -> None:
+        for held in self._held:
+            held.lose(self.failed)
+
+    def _look_for_doubt(self) -> None:
+        """Tell the program when its locks may be lost, and take that back when a server has found the session alive."""
+        was_in_doubt, self._is_in_doubt = self._is_in_doubt, bool(self._locks) and self._now >= self._core.sure_until
+        if self._is_in_doubt:
+            for held in self._held:
+                if not held.may_be_lost:
+                    held.doubt(self.failed)
+        elif was_in_doubt:
+            for held in self._held:
+                held.may_be_lost = False
 
     # ------------------------------------------------------------------ the chat
 
     def listen(self, listener: Listener, now: float) -> None:
         """Begin to deliver lines of the chat to this listener."""
         self._now = now
+        calls.listen(listener.next)  # raises for a wrong number, before the listener is there
         self.listeners.add(listener)
 
     def unlisten(self, listener: Listener, now: float) -> None:
@@ -255,6 +337,8 @@ class ClerkCore:
     @property
     def wake_at(self) -> float | None:
         times = [self._core.wake_at, self._deadlines[0][0] if self._deadlines else None]
+        if self._locks and not self._is_in_doubt and self._held:
+            times.append(self._core.sure_until)
         return None if self.stopped else min((at for at in times if at is not None), default=None)
 
     def start(self, now: float) -> None:
@@ -264,6 +348,8 @@ class ClerkCore:
     def stop(self, now: float) -> None:
         self._now = now
         self._core.stop(now)
+        self._is_closed = True
+        self._lose_locks()
         self.listeners.fail(Closed("this clerk was closed", "CLOSED", "none"))
 
     def connected(self, now: float) -> None:
@@ -273,6 +359,8 @@ class ClerkCore:
     def received(self, data: bytes, now: float) -> None:
         self._now = now
         self._core.received(data, now)
+        if self._is_in_doubt:
+            self._look_for_doubt()
 
     def lost(self, why: str, now: float) -> None:
         self._now = now
@@ -282,6 +370,8 @@ class ClerkCore:
         self._now = now
         self._expire()
         self._core.woken(now)
+        if self._locks:
+            self._look_for_doubt()
 
     def take_actions(self) -> list[Action]:
         return self._core.take_actions()

@@ -6,7 +6,8 @@ answer is missing) or ``unknown`` (the call may have been carried out, or may be
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Sequence
+from typing import Any, ClassVar, Final
 
 from pfsb.client.core.replies import Reply
 
@@ -23,6 +24,10 @@ class ClerkError(Exception):
         """The code of the line protocol's ERR reply."""
         self.fate = fate
         """Whether the call was carried out: none, done or unknown."""
+        self.results: Sequence[Any] = ()
+        """The result, or the `ClerkError`, of each call of a `run_all` that has raised this error, in the order of the
+        calls. Empty for the error of a single call, and for a `run_all` of `TwistedClerk`, which does not wait for the
+        other calls."""
 
 
 class BadCall(ClerkError):

@@ -44,6 +44,9 @@ class Listeners:
     listener is removed."""
     _all: list[Listener] = field(factory=list)
 
+    def __len__(self) -> int:
+        return len(self._all)
+
     def add(self, listener: Listener) -> None:
         """Begin to deliver lines to this listener."""
         self._all.append(listener)

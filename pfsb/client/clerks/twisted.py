@@ -3,40 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar, Unpack, overload
 
 from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
 
-from pfsb.client.clerks import calls
+from pfsb.client.clerks import calls, twisted_chat
+from pfsb.client.clerks.call_list import checked_calls, read_all
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
-from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock
-from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, make_clerk_core
+from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock, call_safely
+from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
+from pfsb.client.clerks.line_buffer import LineBuffer
 from pfsb.client.clerks.listening import Listener
+from pfsb.client.clerks.twisted_chat import TwistedChat
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
 from pfsb.client.servers import Servers
 
 T = TypeVar("T")
 
+_log: Final = Logger()
+
+
+def _ignore(_error: ClerkError) -> None:
+    """Do nothing: the default of a callback."""
+
+
+def _log_failure(text: str) -> None:
+    _log.failure("{text}", text=text)
+
 
 class TwistedClerk:
     """Keeps one session with a cluster; every call runs exactly once, whichever server answers.
 
     Each call returns a Deferred. If the call fails, the Deferred fails with a `ClerkError`, which says whether the call
-    was carried out. A call whose Deferred is cancelled may run all the same. `options` are those of `make_clerk_core`.
+    was carried out. A call whose Deferred is cancelled may run all the same. `options` are those of `ClerkOptions`.
     """
 
     def __init__(
-        self, reactor: Any, servers: Servers, *, timeout_seconds: float | None = TIMEOUT_SECONDS, **options: Any
+        self,
+        reactor: Any,
+        servers: Servers,
+        *,
+        timeout_seconds: float | None = TIMEOUT_SECONDS,
+        **options: Unpack[ClerkOptions],
     ) -> None:
         """`timeout_seconds` is how long each single call may take; None: a call waits for ever.
 
-        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None.
+        A call for a lock may take its `wait` seconds in addition, or for ever if its `wait` is None. Raises
+        `ConfigError` for addresses that a client cannot reach, and `TypeError` or `ValueError` for a wrong option.
         """
+        if not callable(getattr(reactor, "callLater", None)):
+            raise TypeError(f"the first argument is {reactor!r:.80}; it must be the reactor, before the servers")
+        self._timeout = check_timeout(timeout_seconds)
         self._core = make_clerk_core(servers, **options)
-        self._timeout = timeout_seconds
+        self._core.failed = _log_failure
+        self._reactor = reactor
         self._driver = TwistedDriver(reactor, self._core)
         self._driver.start()
 
@@ -56,21 +80,39 @@ class TwistedClerk:
     def run(self, call: Call[T]) -> Deferred[T]:
         """Carry out a call that was made by a function of `pfsb.client.calls`; the Deferred fires with its result."""
 
+        checked_calls([call])
+        return self._ask(call).addCallback(call.read)
+
+    def _ask(self, call: Call[Any]) -> Deferred[Reply]:
         def give_up(_answered: Deferred[Reply]) -> None:
             if command is not None:
                 self._core.give_up(command)
 
         answered: Deferred[Reply] = Deferred(give_up)
-        command = self._core.call(call.line, _teller(answered), self._driver.now, self._timeout)
+        told, now = _teller(answered), self._driver.now
+        command = self._core.call(call.line, told, now, self._timeout, asks=call.is_question)
         self._driver.act()
-        return answered.addCallback(call.read)
+        return answered
 
-    def run_all(self, wanted: Iterable[Call[T]]) -> Deferred[list[T]]:
+    @overload
+    def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[False] = False) -> Deferred[list[T]]: ...
+
+    @overload
+    def run_all(
+        self, wanted: Iterable[Call[T]], *, return_exceptions: Literal[True]
+    ) -> Deferred[list[T | ClerkError]]: ...
+
+    def run_all(self, wanted: Iterable[Call[T]], *, return_exceptions: bool = False) -> Deferred[Any]:
         """Carry out several calls together; the Deferred fires with their results in the order of the calls.
 
-        The Deferred fails as soon as one call fails, with the error of that call. The other calls go on.
+        The Deferred fails as soon as one call fails, with the error of that call. The other calls go on. With
+        `return_exceptions=True` it fires when all calls have ended, with the result or the `ClerkError` of each.
         """
-        return gatherResults([self.run(call) for call in wanted], consumeErrors=True).addErrback(_first_error)
+        asked = checked_calls(wanted)
+        if return_exceptions:
+            replies = gatherResults([self._ask(call) for call in asked], consumeErrors=True).addErrback(_first_error)
+            return replies.addCallback(lambda found: read_all(asked, found, True))
+        return gatherResults([self.run(call) for call in asked], consumeErrors=True).addErrback(_first_error)
 
     def get(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[str | None]:
         """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
@@ -182,26 +224,63 @@ class TwistedClerk:
         self._driver.act()
         return answered.addCallback(_nothing)
 
+    @overload
+    def listen(self, *, first: int | None = None) -> TwistedChat: ...
+
+    @overload
     def listen(
         self,
-        heard: Callable[[ChatLine], None],
+        heard: Callable[[ChatLine], object],
         first: int | None = None,
-        failed: Callable[[ClerkError], None] = lambda _error: None,
-    ) -> Listening:
+        failed: Callable[[ClerkError], object] = _ignore,
+    ) -> Listening: ...
+
+    def listen(
+        self,
+        heard: Callable[[ChatLine], object] | None = None,
+        first: int | None = None,
+        failed: Callable[[ClerkError], object] = _ignore,
+    ) -> Listening | TwistedChat:
         """Call `heard` with each line of the chat from number `first` on; None: with each that is added from now on.
 
         `failed` is called once, with the error, if no more lines will come, because the clerk was closed or the cluster
-        has no chat.
+        has no chat. An exception of `heard` is logged, and the next line is delivered all the same.
+
+        Without `heard`, returns an iterator over the same lines, for `async for` and `async with` in a coroutine.
         """
+        if heard is None:
+            return self._iterate(first)
+        if not callable(heard):
+            raise TypeError(f"heard is {heard!r:.80}; it is a function, and the number of a line is given by first=")
+        tell: Callable[[ChatLine], object] = heard
 
         def deliver(line: ChatLine) -> bool:
-            heard(line)
+            call_safely(tell, line, _log_failure)
             return True
 
-        listener = Listener(first, deliver, failed, lambda: None)
+        listener = Listener(first, deliver, lambda error: call_safely(failed, error, _log_failure), lambda: None)
         self._core.listen(listener, self._driver.now)
         self._driver.act()
         return Listening(self._core, self._driver, listener)
+
+    def _iterate(self, first: int | None) -> TwistedChat:
+        buffer = LineBuffer(first, lambda: twisted_chat.LINES_MAX, self._catch_up, self._unlisten)
+        self._core.listen(buffer.listener, self._driver.now)
+        self._driver.act()
+        return TwistedChat(buffer, self._reactor)
+
+    @property
+    def listening(self) -> int:
+        """How many iterators and functions get lines of the chat at present."""
+        return len(self._core.listeners)
+
+    def _catch_up(self, listener: Listener) -> None:
+        self._core.catch_up(listener, self._driver.now)
+        self._driver.act()
+
+    def _unlisten(self, listener: Listener) -> None:
+        self._core.unlisten(listener, self._driver.now)
+        self._driver.act()
 
 
 @define(eq=False)

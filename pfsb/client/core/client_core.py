@@ -94,6 +94,11 @@ class ClientCore:
     """Whether `on_unreachable` was called since a server last accepted a connection."""
     _connections: int = field(init=False, default=0)
     """Number of connections that servers have accepted so far."""
+    _sure_at: float = field(init=False, default=0.0)
+    """The latest time of which the client knows that the session was alive, and its server in touch with a majority:
+    the time at which the last request was sent that has got an answer which only a majority can give."""
+    _probed_at: float = field(init=False, default=0.0)
+    """The time at which the client last sent a probe."""
     _seen_at: int = field(init=False, default=0)
     """The number of the connection on which a sequential read was answered outside of a session; 0: none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
@@ -121,13 +126,14 @@ class ClientCore:
         self._now = now
         self._connect()
 
-    def submit(self, line: str, answered: Answered, now: float) -> Command:
+    def submit(self, line: str, answered: Answered, now: float, *, asks: bool = False) -> Command:
         """Carry out a command line, to which the client gives a number.
 
-        `answered` is called with the reply, OK or not, once, perhaps before this method returns.
+        `answered` is called with the reply, OK or not, once, perhaps before this method returns. `asks` says that the
+        line is a question, for a verb that the client does not know (`Command.asks`).
         """
         self._now = now
-        command = Command(line, answered)
+        command = Command(line, answered, asks=asks)
         if self._final_refusal is not None and (self.stopped or self._bye_until is not None or not command.is_local):
             command.answer(self._final_refusal)
         else:
@@ -204,9 +210,11 @@ class ClientCore:
             return None
         if self._connection is None or self._bye_until is not None:
             return self._bye_until or self._next_try
-        if self._is_awaiting:
-            return self.response_timeout.ends_at
-        return self._probe_at
+        probe_at = self._probe_at
+        if not self._is_awaiting:
+            return probe_at
+        ends_at, holds = self.response_timeout.ends_at, self._hello.done and self.held_locks.may_hold_any
+        return min(ends_at, probe_at) if holds and probe_at is not None else ends_at
 
     def woken(self, now: float) -> None:
         """Called by the driver at `wake_at` or later; an earlier call does nothing."""
@@ -218,7 +226,7 @@ class ClientCore:
             self._close()
         elif self._connection is None:
             self._connect()
-        elif self._is_awaiting:
+        elif self._is_awaiting and now >= self.response_timeout.ends_at:
             # A server that is cut off from the majority cannot answer, but another server may be able to.
             self._move_on(f"no answer for {self.response_timeout.expire():g} s")
         else:
@@ -254,6 +262,12 @@ class ClientCore:
     @property
     def is_connected(self) -> bool:
         return self._connection is not None
+
+    @property
+    def sure_until(self) -> float:
+        """The time up to which the session, and with it every lock, is certainly alive, since servers end a session
+        only `ttl_seconds` after they have last heard of its client. Later it may have ended."""
+        return self._sure_at + self.ttl_seconds
 
     @property
     def _is_awaiting(self) -> bool:
@@ -334,6 +348,7 @@ class ClientCore:
         if not command.times_sent:
             self.held_locks.sent(command)
         command.times_sent += 1
+        command.sent_at = self._now
         self.response_timeout.expect(command.verb, self._now)
         self._request(command.number, command.line, partial(self._heard_reply, command))
 
@@ -353,6 +368,8 @@ class ClientCore:
             return
         self._commands.mark_answered(command)
         self.response_timeout.answered(command.verb, self._now)
+        if reply.ok and command.number is not None and command.read_level in ("", "linearizable"):
+            self._sure_at = max(self._sure_at, command.sent_at)
         self._rotation.has_served()
         if is_to_be_renumbered(command, reply):
             command.number, command.is_renumbered = None, True
@@ -384,11 +401,12 @@ class ClientCore:
                 self._send(stale)
             self._hello.under_way = True
             self.response_timeout.begin(self._now)
-            self._request(None, self._hello.line, self._heard_hello)
+            self._request(None, self._hello.line, partial(self._heard_hello, self._now))
 
-    def _heard_hello(self, reply: Reply) -> None:
+    def _heard_hello(self, sent_at: float, reply: Reply) -> None:
         check_reply("HELLO", reply)
         if reply.ok:
+            self._sure_at = max(self._sure_at, sent_at)
             self.response_timeout.heard(self._now)
             self._rotation.has_served()
             may_have_run = self._hello.accept(reply)
@@ -448,7 +466,11 @@ class ClientCore:
         """
         if self._chat_cursor.listen_line is None and not (self._hello.done and self.held_locks.may_hold_any):
             return None
-        return self.response_timeout.quiet_since + self.ttl_seconds / PROBES_PER_TTL
+        since = self.response_timeout.quiet_since
+        if self.held_locks.may_hold_any:
+            # The answers to stale reads say nothing about the session.
+            since = max(min(since, self._sure_at), self._probed_at)
+        return since + self.ttl_seconds / PROBES_PER_TTL
 
     def _probe(self) -> None:
         """Send the server a request, so that a server which has failed is noticed.
@@ -456,4 +478,5 @@ class ClientCore:
         A client that holds locks sends LOCKS, which a server can answer only with a majority: a server that is cut off
         from the majority would answer PING while the session expires and its locks go to other clients.
         """
+        self._probed_at = self._now
         self.submit("LOCKS limit=1" if self.held_locks.may_hold_any else "PING", _ignore, self._now)

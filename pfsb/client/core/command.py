@@ -48,6 +48,11 @@ class Command:
     no_session: int = 0
     """How many times, so far, servers have answered this command with NOSESSION."""
     is_renumbered: bool = False
+    asks: bool = False
+    """True: the program says that the command is a question, although its verb is not in `QUESTION_VERBS`: it is a verb
+    of an application of others."""
+    sent_at: float = 0.0
+    """The time at which the command was last sent."""
     is_over: bool = False
     """True: the command was answered, or given up."""
 
@@ -65,7 +70,7 @@ class Command:
         """Whether the command changes nothing, so that a server does not take its number as used."""
         if self.verb == "SETTINGS":
             return [word.upper() for word in self.line.split(None, 2)[1:2]] != ["SET"]
-        return self.verb in QUESTION_VERBS
+        return self.asks or self.verb in QUESTION_VERBS
 
     @property
     def read_level(self) -> str:

@@ -35,6 +35,11 @@ class Reply:
         """The name=value pairs of the OK line; empty for a refusal."""
         return read_fields(self.line.removeprefix("OK")) if self.ok else {}
 
+    @property
+    def row_fields(self) -> list[dict[str, int | str]]:
+        """The name=value pairs of each row."""
+        return [read_fields(row) for row in self.rows]
+
     def lines(self) -> list[str]:
         """The rows and the last line, as a person wants to see them."""
         return [*(f"+{row}" for row in self.rows), self.line]

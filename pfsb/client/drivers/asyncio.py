@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
+import os
+import weakref
+from typing import Final, cast
 
 from attrs import define, field
 
 from pfsb.client.core.actions import Connect, Driven, HangUp, Send, send_together
 from pfsb.client.core.addresses import CONNECT_SECONDS, ServerAddress
+
+_wires: Final[weakref.WeakSet[_Wire]] = weakref.WeakSet()
+"""The connections of this process."""
 
 
 @define(eq=False)
@@ -16,7 +21,7 @@ class AsyncioDriver:
     """Keeps one connection at a time and one timer for a core. `act` must be called after each call of the core."""
 
     _core: Driven
-    _loop: asyncio.AbstractEventLoop
+    loop: asyncio.AbstractEventLoop
     ended: asyncio.Event = field(init=False, factory=asyncio.Event)
     """An event that is set when the core has stopped."""
     _wire: _Wire | None = field(init=False, default=None)
@@ -29,7 +34,7 @@ class AsyncioDriver:
     @property
     def now(self) -> float:
         """The time of the event loop's clock, in seconds."""
-        return self._loop.time()
+        return self.loop.time()
 
     def start(self) -> None:
         """Start the core: it connects to its first server."""
@@ -88,7 +93,7 @@ class AsyncioDriver:
 
     def _connect(self, address: ServerAddress) -> None:
         self._attempt += 1
-        self._connecting = self._loop.create_task(self._try(address, self._attempt))
+        self._connecting = self.loop.create_task(self._try(address, self._attempt))
 
     async def _try(self, address: ServerAddress, attempt: int) -> None:
         """Connect to a server; `attempt` is the value of `_attempt` at the beginning. The new connection calls `made`,
@@ -97,9 +102,9 @@ class AsyncioDriver:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:
                     case (host, port):
-                        await self._loop.create_connection(lambda: _Wire(self, attempt), host, port)
+                        await self.loop.create_connection(lambda: _Wire(self, attempt), host, port)
                     case path:
-                        await self._loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
+                        await self.loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
         except (OSError, UnicodeError) as error:
             if attempt == self._attempt and self._wire is None:
                 self._connecting = None
@@ -129,7 +134,7 @@ class AsyncioDriver:
             timer.cancel()
             self._timer = timer = None
         if at is not None and timer is None:
-            self._timer = self._loop.call_at(at, self._wake)
+            self._timer = self.loop.call_at(at, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
@@ -147,10 +152,32 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        _wires.add(self)
         self._driver.made(self)
 
     def data_received(self, data: bytes) -> None:
         self._driver.received(self, data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        _wires.discard(self)
         self._driver.lost(self, exc)
+
+
+def _leave_connections_to_parent() -> None:
+    """Called in a child of `fork`: let go of its copies of the connections of the parent.
+
+    A server sees a connection as long as any process has it open. So a child would keep the session, and the locks, of
+    a parent that was killed. The numbers of the files stay taken, by the null device: objects of the parent that Python
+    collects in the child close them, and must not close a file of the child.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for wire in list(_wires):
+        found = wire.transport.get_extra_info("socket")
+        if found is not None and found.fileno() >= 0:
+            os.dup2(nothing, found.fileno(), inheritable=False)
+    os.close(nothing)
+    _wires.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_connections_to_parent)

@@ -17,10 +17,9 @@ from pfsb.frontends.http.answers import RAW_TYPE
 from pfsb.frontends.line.arguments import (
     READ_LEVELS,
     TTL_SECONDS_DEFAULT,
-    TTL_SECONDS_MAX,
     check_client_id,
 )
-from pfsb.support.limits import NUMBER_MAX
+from pfsb.support.limits import NUMBER_MAX, TTL_SECONDS_MAX
 from pfsb.support.spelling import nearest
 
 PARAMETERS_MAX: Final = 10_000
@@ -285,6 +284,34 @@ class Body:
             if not isinstance(value, str):
                 raise BadRequest(f"{quoted(name)}: must hold strings only, not {_kind(value)}")
         return found
+
+    def words(self, name: str) -> list[str]:
+        """The arguments of a command, from a member that is a list; none if it is not there. A string is a value, which
+        is never taken for an option; an integer is a number; null is the word `nil`."""
+        if self._is_absent(name):
+            return []
+        found: list[Any] = self._take(name, list, "a list")
+        return [self._word(name, value) for value in found]
+
+    def options(self, name: str) -> list[str]:
+        """The options of a command, `name=value` each, from a member that is an object; none if it is not there."""
+        if self._is_absent(name):
+            return []
+        found: Mapping[str, Any] = self._take(name, dict, "an object")
+        for option, value in found.items():
+            if isinstance(value, bool) or not isinstance(value, str | int | float):
+                raise BadRequest(f"{quoted(name)}: {quoted(option)}: must be a string or a number, not {_kind(value)}")
+        return [f"{option}={value}" for option, value in found.items()]
+
+    @staticmethod
+    def _word(name: str, value: Any) -> str:
+        if isinstance(value, str):
+            return Quoted(value)
+        if value is None:
+            return "nil"
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise BadRequest(f"{quoted(name)}: must hold strings, integers and null only, not {_kind(value)}")
+        return str(value)
 
     def refuse_more(self) -> None:
         for name in self._members:

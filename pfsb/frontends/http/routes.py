@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest
-from pfsb.frontends.http import chat, key_value, locks, server_info, settings
+from pfsb.frontends.http import chat, commands, key_value, locks, server_info, settings
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
@@ -29,6 +29,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/session": {"POST": locks.open_session, "DELETE": locks.close_session},
     "/v1/chat": {"GET": chat.get_lines, "POST": chat.say},
     "/v1/events": {"GET": chat.follow},
+    "/v1/commands": {"POST": commands.run_command},
     "/v1/status": {"GET": server_info.get_status},
     "/v1/servers": {"GET": server_info.get_servers},
     "/v1/settings": {"GET": settings.get_settings, "PATCH": settings.change_settings},

@@ -27,6 +27,8 @@ ANONYMOUS_SESSIONS_MAX: Final = 8
 Each session has at most one bundle under way. This number of sessions is enough to fill the leader's batches.
 """
 
+_TAKES_A_LOCK: Final = frozenset({"LOCK", "TRYLOCK"})
+
 LOCK_AGAIN_SECONDS: Final = 1.0
 """Seconds after a LOCK was refused with an unknown fate, after which this server asks for the result again."""
 
@@ -241,7 +243,7 @@ class NamedSession:
 
         def answered(result: Result) -> None:
             self._unanswered -= 1
-            if isinstance(result, Done) and "token" in (fields := dict(result.fields)):
+            if verb in _TAKES_A_LOCK and isinstance(result, Done) and "token" in (fields := dict(result.fields)):
                 self._sessions.granted(self.client_id, str(fields["name"]), int(fields["token"]))
             elif verb == "LOCK" and isinstance(result, Refused) and result.fate == "unknown":
                 self._sessions.clock.callLater(LOCK_AGAIN_SECONDS, self._take_up, number)

@@ -10,11 +10,10 @@ from typing import Final
 from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import BadRequest, CommandDescription
 from pfsb.frontends.line.grammar import Request, split_options
+from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX, TTL_SECONDS_MAX
 
 TTL_SECONDS_DEFAULT: Final = 10
 """How long, in seconds, a session lives on without its client, unless the client asks for another ttl."""
-TTL_SECONDS_MAX: Final = 3_600
-CLIENT_ID_CHARACTERS_MAX: Final = 64
 READ_LEVELS: Final = ("linearizable", "sequential", "stale")
 """The levels that a question may name with `read=`; without `read=`, the first one holds."""
 

@@ -62,7 +62,7 @@ def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
 def one_command(description: CommandDescription) -> Result:
     """The answer to HELP with a command: rows with its usage, what it does, how it is run, and an example."""
     rows = [description.usage, f"  {description.help}", f"  {_manner(description)}"]
-    rows.append(f"  Example: {_EXAMPLES.get(description.verb) or _from_usage(description.usage)}")
+    rows.append(f"  Example: {_example(description)}")
     return Done(rows=tuple(_row(row) for row in rows))
 
 
@@ -82,6 +82,10 @@ def _manner(description: CommandDescription) -> str:
         return "It changes nothing; read=linearizable (default), read=sequential or read=stale may be added."
     run = "Ordered with all other changes, and run once for each command number."
     return f"{run} The answer may come later than those to other commands." if description.waits else run
+
+
+def _example(description: CommandDescription) -> str:
+    return description.example or _EXAMPLES.get(description.verb) or _from_usage(description.usage)
 
 
 def _from_usage(usage: str) -> str:

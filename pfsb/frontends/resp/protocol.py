@@ -13,7 +13,7 @@ from pfsb.applications.arguments import decoded, quoted
 from pfsb.applications.interfaces import Answer, BadRequest, Done, Refused, Result
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX, Conversation, Verbs
 from pfsb.frontends.line.grammar import Request
-from pfsb.frontends.resp import replies
+from pfsb.frontends.resp import application_commands, replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
 from pfsb.frontends.resp.connection_commands import COMMANDS, NAME_CHARACTERS_MAX, ConnectionCommands
 from pfsb.frontends.resp.parser import Item, Malformed, TooLarge
@@ -90,6 +90,7 @@ class RespConversation:
             factory.server, next(factory.numbers), addresses, factory.clock.seconds
         )
         self._cursors = factory.cursors
+        self._catalogue = factory.server.catalogue
         self._client = Client(self._connection_commands.dialect, self._cursors)
         self._on_session_end = on_session_end
         self.refuses_all = False
@@ -155,6 +156,9 @@ class RespConversation:
         name, args = decoded(words[0].upper()), words[1:]
         command = COMMANDS.get(name)
         if command is None:
+            found = application_commands.translate(self._catalogue, name, args, self._client.dialect)
+            if found is not None:
+                return found
             near = nearest(name[:NAME_CHARACTERS_MAX], COMMANDS)
             raise BadRequest(f"unknown command {quoted(name)[1:-1]}; {near}", "UNKNOWN")
         if not command.goes_with(len(words)):

@@ -100,7 +100,7 @@ _ONLY_INDEX: Final = {INDEX}
 def length(result: Result) -> bytes:
     """The form for STRLEN and APPEND: the length of the value in bytes; 0 if the key does not exist."""
     if isinstance(result, Done):
-        return integer(len(_data(_field(result, "value"))))
+        return integer(len(data_of(_field(result, "value"))))
     return integer(0) if result.code == "NOTFOUND" else error(result)
 
 
@@ -127,7 +127,7 @@ def how_many_of(keys: Sequence[bytes]) -> Form:
     def form(result: Result) -> bytes:
         if isinstance(result, Refused):
             return error(result)
-        there = {_data(row[0][1]) for row in result.rows}
+        there = {data_of(row[0][1]) for row in result.rows}
         return integer(sum(key in there for key in keys))
 
     return form
@@ -171,7 +171,7 @@ class Dialect:
     def value(self, result: Result) -> bytes:
         """The form for GET: the value, or nil if the key does not exist."""
         if isinstance(result, Done):
-            return bulk(_data(_field(result, "value")))
+            return bulk(data_of(_field(result, "value")))
         return self.nil if result.code == "NOTFOUND" else error(result)
 
     def values_of(self, keys: Sequence[bytes]) -> Form:
@@ -180,7 +180,7 @@ class Dialect:
         def form(result: Result) -> bytes | Iterator[bytes]:
             if isinstance(result, Refused):
                 return error(result)
-            values = {_data(row[0][1]): _data(row[1][1]) for row in result.rows}
+            values = {data_of(row[0][1]): data_of(row[1][1]) for row in result.rows}
             return _whole_or_parts(len(keys), (bulk(values[key]) if key in values else self.nil for key in keys))
 
         return form
@@ -200,7 +200,7 @@ class Dialect:
 
 
 def _bulks(result: Done) -> Iterator[bytes]:
-    return (bulk(_data(row[0][1])) for row in result.rows)
+    return (bulk(data_of(row[0][1])) for row in result.rows)
 
 
 def _whole_or_parts(count: int, items: Iterator[bytes], before: bytes = b"") -> bytes | Iterator[bytes]:
@@ -224,10 +224,10 @@ def _field(result: Done, wanted: str) -> Value:
 
 
 def _next(result: Done) -> bytes | None:
-    return next((_data(value) for name, value in result.fields if name == "next"), None)
+    return next((data_of(value) for name, value in result.fields if name == "next"), None)
 
 
-def _data(value: Value) -> bytes:
+def data_of(value: Value) -> bytes:
     """The bytes of a value of a result, as a client has sent them; a text of another application as UTF-8."""
     return value if isinstance(value, bytes) else str(value).encode()
 

@@ -15,10 +15,10 @@ from attrs import define, field
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result, Ticket
+from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.application_failures import check_result
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine, failed_alike

@@ -1,0 +1,75 @@
+"""Lines of the chat that have come for one listener, until the program takes them; without an event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from attrs import define, field
+
+from pfsb.client.clerks.calls import ChatLine
+from pfsb.client.clerks.errors import ClerkError, Closed
+from pfsb.client.clerks.listening import Listener
+
+
+def _ignore() -> None:
+    """Do nothing: the default of a callback."""
+
+
+@define(eq=False)
+class LineBuffer:
+    """Keeps the lines of one listener, and the error that has ended its listening.
+
+    An iterator of an event loop stands before it. The buffer does not refer to the iterator, so that an iterator which
+    the program has dropped can end the listening.
+    """
+
+    first: int | None
+    lines_max: Callable[[], int]
+    """Returns the maximum number of lines to keep. Lines beyond it are dropped; a server repeats them when there is
+    room again."""
+    _catch_up: Callable[[Listener], None]
+    """Called with the listener when it has room again."""
+    _stop: Callable[[Listener], None]
+    """Called with the listener when it is to get no more lines."""
+    on_news: Callable[[], None] = _ignore
+    """Called when a line has come, or the listening has ended."""
+    on_begun: Callable[[], None] = _ignore
+    """Called when a server has accepted LISTEN, or the listening has ended."""
+    listener: Listener = field(init=False)
+    error: ClerkError | None = field(init=False, default=None)
+    _lines: deque[ChatLine] = field(init=False, factory=deque)
+
+    @listener.default
+    def _make_listener(self) -> Listener:
+        return Listener(self.first, self._deliver, self._fail, self._begin)
+
+    def take(self) -> ChatLine | None:
+        """The next line; None if there is none at present. Raises the error that has ended the listening, if no line is
+        left before it."""
+        if self._lines:
+            return self._lines.popleft()
+        if self.error is not None:
+            raise self.error
+        self._catch_up(self.listener)
+        return None
+
+    def close(self) -> None:
+        """Stop listening: lines that have come can still be taken, and then `take` raises `Closed`."""
+        self._fail(Closed("nobody listens any more", "CLOSED", "none"))
+        self._stop(self.listener)
+
+    def _deliver(self, line: ChatLine) -> bool:
+        if len(self._lines) >= self.lines_max():
+            return False
+        self._lines.append(line)
+        self.on_news()
+        return True
+
+    def _fail(self, error: ClerkError) -> None:
+        self.error = self.error or error
+        self.on_news()
+        self.on_begun()
+
+    def _begin(self) -> None:
+        self.on_begun()

@@ -1,0 +1,174 @@
+"""A plugin that makes no application is refused when a server makes it, with one line that says what would be right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
+
+from pfsb.applications.admission import refuse_wrong_application
+from pfsb.applications.catalogue import find_applications
+from pfsb.applications.interfaces import (
+    PENDING,
+    BadRequest,
+    CommandDescription,
+    Done,
+    Event,
+    IEventLog,
+    IPlainChecker,
+    IQuotaUser,
+    IRunExecutor,
+    Refused,
+)
+
+
+class Counter:
+    """A right application, without the base class."""
+
+    name = "counter"
+    commands: Any = (
+        CommandDescription("COUNT", "COUNT by [as=NAME]", "Count.", example="COUNT 2"),
+        CommandDescription("SHOW", "SHOW", "Show.", changes=False),
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def check(self, command: Any) -> Any:
+        return command if command[0] == "SHOW" else ("COUNT", int(command[1]))
+
+    def execute(self, command: Any, context: Any) -> Any:
+        self.count += command[1]
+        return Done((("count", self.count),))
+
+    def query(self, command: Any) -> Any:
+        return Done((("count", self.count),))
+
+    def session_ended(self, client_id: str, context: Any) -> Any: ...
+
+    def time_passed(self, context: Any) -> Any: ...
+
+    def next_deadline(self) -> Any:
+        return None
+
+    def snapshot(self) -> Any:
+        return str(self.count).encode()
+
+    def restore(self, data: bytes) -> Any:
+        self.count = int(data)
+
+
+def changed(*bases: type, **members: Any) -> Callable[[], Any]:
+    return type("Changed", (*bases, Counter), members)
+
+
+class AdmissionTests(SynchronousTestCase):
+    def refusal(self, make: Callable[[], Any]) -> str:
+        text = str(self.assertRaises(BadRequest, refuse_wrong_application, make(), make))
+        self.assertTrue(text.startswith('the application "counter" cannot run: '), text)
+        self.assertTrue(text.isprintable(), text)
+        return text
+
+    def test_right_application_is_taken(self) -> None:
+        refuse_wrong_application(Counter(), Counter)
+
+    def test_applications_of_pfsb_are_right(self) -> None:
+        self.assertEqual(len(find_applications(["chat", "lock", "kv", "instances"])), 4)
+
+    def test_missing_method_and_other_arguments_are_told(self) -> None:
+        for name in (
+            "check",
+            "execute",
+            "query",
+            "session_ended",
+            "time_passed",
+            "next_deadline",
+            "snapshot",
+            "restore",
+        ):
+            self.assertIn(f"it has no method {name} ", self.refusal(changed(**{name: None})))
+        self.assertIn("execute must take 2 arguments", self.refusal(changed(execute=lambda self, command: None)))
+        self.assertIn("snapshot must take 0 arguments", self.refusal(changed(snapshot=lambda self, more: b"")))
+
+    def test_commands_are_descriptions(self) -> None:
+        for wrong in (None, "COUNT", ["COUNT"], [("COUNT", "COUNT", "Count.")], {"COUNT": 1}):
+            self.assertIn("they are CommandDescriptions", self.refusal(changed(commands=wrong)))
+        self.assertIn("twice", self.refusal(changed(commands=(*Counter.commands, Counter.commands[0]))))
+
+    def test_version_is_a_number(self) -> None:
+        for wrong in (0, "1", None, True):
+            self.assertIn("its version is", self.refusal(changed(version=wrong)))
+
+    def test_results_of_wrong_types_are_told_with_the_verb(self) -> None:
+        for wrong in (None, {"count": 1}, "OK", 5, Done(((1, 2),)), Done((("a b", 2),)), Done((("a", 1.5),))):  # type: ignore[arg-type]
+            self.assertIn(
+                "COUNT is answered with", self.refusal(changed(execute=lambda self, c, x, wrong=wrong: wrong))
+            )
+            self.assertIn("SHOW is answered with", self.refusal(changed(query=lambda self, c, wrong=wrong: wrong)))
+        self.assertIn("a Done or a Refused", self.refusal(changed(query=lambda self, c: Refused("two words", "no"))))
+
+    def test_only_a_verb_that_waits_may_be_answered_later(self) -> None:
+        pending = changed(execute=lambda self, command, context: PENDING)
+        self.assertIn("does not say waits=True", self.refusal(pending))
+        waits = (CommandDescription("COUNT", "COUNT by", "Count.", waits=True, example="COUNT 2"),)
+        make = changed(execute=lambda self, command, context: PENDING, commands=waits)
+        refuse_wrong_application(make(), make)
+
+    def test_command_that_cannot_be_ordered_is_told(self) -> None:
+        for wrong in (None, "COUNT", ["COUNT", 1], (), ("COUNT", 1.5), ("COUNT", True), ("OTHER",), ("COUNT", 2**70)):
+            self.assertIn("check has returned", self.refusal(changed(check=lambda self, c, wrong=wrong: wrong)))
+
+    def test_state_goes_through_the_snapshot(self) -> None:
+        self.assertIn("returns a str", self.refusal(changed(snapshot=lambda self: str(self.count))))
+        self.assertIn("gives another state", self.refusal(changed(restore=lambda self, data: None)))
+
+        def fail(self: Any) -> bytes:
+            raise NotImplementedError("no snapshot\nhere")
+
+        self.assertIn("NotImplementedError: no snapshot here", self.refusal(changed(snapshot=fail)))
+
+    def test_deadline_is_a_number_or_none(self) -> None:
+        for wrong in (1.5, "1", True):
+            self.assertIn("next_deadline()", self.refusal(changed(next_deadline=lambda self, wrong=wrong: wrong)))
+
+    def test_exception_is_no_reason_to_refuse(self) -> None:
+        """A cluster goes on after it, so a server must be able to start with such an application."""
+
+        def fail(self: Any, *_: Any) -> Any:
+            raise ZeroDivisionError
+
+        for name in ("check", "execute", "query", "session_ended"):
+            make = changed(**{name: fail})
+            refuse_wrong_application(make(), make)
+
+    def test_fault_of_the_machine_is_passed_on(self) -> None:
+        """The setting `apps` is changed inside of execution: this server alone would refuse what all others take."""
+
+        def fail(self: Any, *_: Any) -> Any:
+            raise MemoryError
+
+        for name in ("check", "execute", "query", "session_ended", "snapshot", "restore"):
+            make = changed(**{name: fail})
+            self.assertRaises(MemoryError, refuse_wrong_application, make(), make)
+
+    def test_optional_interfaces_are_checked(self) -> None:
+        log = implementer(IEventLog)(changed(listen_verb="FOLLOW", length=lambda self: 0, events=lambda self, a, b: ()))
+        self.assertIn("does not describe its verb FOLLOW", self.refusal(log))
+        verbs = [CommandDescription(verb, verb, "Follow.", changes=False) for verb in ("FOLLOW", "UNFOLLOW")]
+        for members, told in (
+            ({"length": lambda self: None}, "length() returns None"),
+            ({"events": lambda self, a, b: ["x"]}, "each is an Event"),
+            ({"events": lambda self, a, b: [Event("two words")]}, "which is no word"),
+        ):
+            given = {"listen_verb": "FOLLOW", "length": lambda self: 0, "events": lambda self, a, b: (), **members}
+            self.assertIn(
+                told, self.refusal(implementer(IEventLog)(changed(commands=(*Counter.commands, *verbs), **given)))
+            )
+        user = implementer(IQuotaUser)(changed(quota="kv_bytes", used=lambda self: "5"))
+        self.assertIn("used() an int", self.refusal(user))
+        runs = implementer(IRunExecutor)(changed(run_verbs=("OTHER",), execute_run=lambda self, c, x: False))
+        self.assertIn("run_verbs has OTHER", self.refusal(runs))
+        plain = implementer(IPlainChecker)(changed(plain_words={"COUNT": 0}, check_plain=lambda self, v, c: None))
+        self.assertIn("plain_words has 0 for COUNT", self.refusal(plain))
