@@ -28,7 +28,7 @@ class WrongArgumentTests(SynchronousTestCase):
         )
         self.assertEqual(
             self.refusal(calls.put, "a", None),
-            "a key, value, name or text is None, of type NoneType; it must be a str",
+            "a key, value, name or text is None, of type NoneType; it must be a str or bytes",
         )
 
     def test_every_call_refuses_every_argument_of_a_wrong_type(self) -> None:
