@@ -8,7 +8,9 @@ processes; they never import a server.
     options           options that the subcommands share: the configuration file comes first
     client            `pfsb client`: one command for the cluster, a line per command, interactive or a batch
     client_batch      many requests by many clients, and a summary
-    client_terminal   line editing and history
+    client_terminal   the prompt for a person, above which replies and events are printed
+    terminal_input    completion and history for it
+    line_refusals     lines that the client does not send
     line_client       the client of the other modules: the client library's core, driven by a reactor
     init              a configuration to begin with
     status, check     one line per server; what a configuration says

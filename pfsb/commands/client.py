@@ -21,9 +21,9 @@ from pfsb.client.core.client_core import WINDOW, ClientCore
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply, read_fields
 from pfsb.commands.client_batch import Batch
-from pfsb.commands.client_terminal import Terminal, refusal_of_line
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
+from pfsb.commands.line_refusals import refusal_of_line
 from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import SURVEY_SECONDS, NoAnswer, in_time, survey
 from pfsb.support.command_line import SETTINGS, Number, Seconds, Subcommand, subcommand
@@ -260,15 +260,21 @@ async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
 async def run_terminal(reactor: Any, options: Options) -> ExitStatus:
     """Run commands that a person types, until the end of input or QUIT. Returns `OK`: a person has seen which commands
     failed."""
+    # Imported only here, since the import of prompt_toolkit takes longer than a command.
+    from pfsb.commands.client_terminal import Terminal, friendly_name, greeting
+    from pfsb.commands.terminal_input import HISTORY_FILE, LineHistory
+
+    if options.client_id is None:
+        options.client_id = friendly_name()
     client = _client(reactor, options, sys.stdout)
-    terminal = Terminal(reactor, client)
-    client.core.on_event = terminal.show_event
-    client.core.on_server = terminal.show_server
-    client.core.on_session_end = terminal.show_session_end
-    client.core.on_unreachable = lambda text: terminal.show(f"{text}; trying again")
+    config, history = options.config, LineHistory()
+    terminal = Terminal(reactor, client, greeting(config.cluster, config.n, client.core.client_id), history)
+    ended = terminal.run()
     client.start()
-    await terminal.run()
+    await ended
     await client.stop()
+    if history.trouble:
+        _say(sys.stderr, f"lines could not be saved in {HISTORY_FILE}: {history.trouble}")
     return ExitStatus.OK
 
 
