@@ -53,7 +53,7 @@ class SettingsTests(TestCase):
 
     async def test_sigterm_restores_the_settings(self) -> None:
         """A shell behind it would otherwise show nothing of what is typed."""
-        await self.says(b"no server> ")
+        await self.says(b"no server>")
         self.assertNotEqual(termios.tcgetattr(self.end), self.settings)
         self.client.send_signal(signal.SIGTERM)
         await deferToThread(self.client.wait, SECONDS)
@@ -61,12 +61,12 @@ class SettingsTests(TestCase):
 
     async def test_ctrl_c_and_end_of_input(self) -> None:
         """The first drops a line, and only the second ends the program, with exit status 0."""
-        await self.says(b"no server> ")
+        await self.says(b"no server>")
         self.assertIn(b"no server can be reached: servers 0 (", self.said)
         os.write(self.terminal, b"PUT a 1\x03")
         await self.says(b"PUT a 1")
         del self.said[:]
-        await self.says(b"no server> ")
+        await self.says(b"no server>")
         os.write(self.terminal, b"\x04")
         self.assertEqual(await deferToThread(self.client.wait, SECONDS), 0)
         self.assertEqual(termios.tcgetattr(self.end), self.settings)
