@@ -4,11 +4,13 @@ TESTS ?= tests
 SECONDS ?= 60
 
 bin := .venv/bin
+runs := .venv/runs
 ready := .venv/ready
 
 .PHONY: run test quick simulate fuzz bench lint types docs package clean
 
-run: $(ready)
+# Installs only what servers and clients need. The last two lines of the start say which ports to type at.
+run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
 # One process, although trial can use several: its report stays in order, and tests that start servers share ports.
@@ -47,11 +49,17 @@ docs: $(ready)
 package: $(ready)
 	$(bin)/python -m build --outdir dist .
 
-# The stamp comes last, so that an installation that broke off is made anew.
-$(ready): setup.cfg
+# Each stamp comes last, so that an installation that broke off is made anew.
+$(runs): setup.cfg
+	@echo "Installing pfsb and the libraries that it needs into .venv, and nowhere else."
 	$(PYTHON) -m venv .venv
+	$(bin)/python -m pip install --disable-pip-version-check --editable .
+	@touch $(runs)
+
+$(ready): setup.cfg | $(runs)
+	@echo "Installing what tests, linters and docs need into .venv."
 	$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,test]'
-	touch $(ready)
+	@touch $(runs) $(ready)
 
 clean:
 	rm -rf .venv build dist *.egg-info .hypothesis .mypy_cache .ruff_cache _trial_temp*

@@ -3,79 +3,123 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
-from twisted.python import usage
+import click
 
-from pfsb import __version__
+from pfsb.support.command_line import SETTINGS, no_such_option, one_line, version_option
+from pfsb.support.spelling import nearest
 
-_COMMANDS: Final = (
-    ("cluster", "pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
-    ("client", "pfsb.commands.client", "Send commands to a cluster; interactive, one, from a pipe, or a batch."),
-    ("status", "pfsb.commands.status", "Show one line per server."),
-    ("why", "pfsb.commands.why", "Say why there is no leader or no progress."),
-    ("settings", "pfsb.commands.settings", "Show or change the settings that all servers share."),
-    ("check", "pfsb.commands.check", "Validate a configuration."),
-    (
-        "explore",
-        "pfsb.simulator.model_checking.explore_command",
-        "Explore all that can happen to a small cluster, to some depth.",
-    ),
-    (
-        "pass",
-        "pfsb.service.pass_command",
-        "Leave out a slot that no server can execute.",
-    ),
-    ("log", "pfsb.service.log_command", "Show and check the log in a data directory."),
-    ("migrate", "pfsb.service.migrate_command", "Make a log of the database that an earlier version has left."),
-    ("bench", "pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
-    ("demo", "pfsb.demo.tool", "Run real servers through a scenario and record it."),
-    (
-        "simulate",
-        "pfsb.simulator.runs.simulate_command",
-        "Look for bugs: simulated clusters in trouble, from one seed each.",
-    ),
-    (
-        "fuzz",
-        "pfsb.simulator.fuzz.fuzz_command",
-        "Look for bugs: changed input of every kind, from frames to configurations.",
-    ),
-)
-"""(name, module, text for --help) of each subcommand.
+_SECTIONS: Final = {
+    "Run a cluster": {
+        "init": ("pfsb.commands.init", "Write a configuration for a cluster on this machine."),
+        "cluster": ("pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
+        "check": ("pfsb.commands.check", "Validate a configuration."),
+    },
+    "Ask a cluster": {
+        "client": ("pfsb.commands.client", "Send commands: interactive, one, from a pipe, or a batch."),
+        "status": ("pfsb.commands.status", "Show one line per server."),
+        "why": ("pfsb.commands.why", "Say why there is no leader or no progress."),
+        "settings": ("pfsb.commands.settings", "Show or change the settings that all servers share."),
+        "bench": ("pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
+        "demo": ("pfsb.demo.tool", "Run real servers through a scenario and record it."),
+    },
+    "Data of a stopped server": {
+        "log": ("pfsb.service.log_command", "Show and check the log in a data directory."),
+        "migrate": (
+            "pfsb.service.migrate_command",
+            "Make a log of the database that an earlier version has left.",
+        ),
+        "pass": ("pfsb.service.pass_command", "Leave out a slot that no server can execute."),
+    },
+    "Look for bugs in pfsb": {
+        "simulate": (
+            "pfsb.simulator.runs.simulate_command",
+            "Simulate clusters in trouble, from one seed each.",
+        ),
+        "explore": (
+            "pfsb.simulator.model_checking.explore_command",
+            "Explore all that can happen to a small cluster, to some depth.",
+        ),
+        "fuzz": (
+            "pfsb.simulator.fuzz.fuzz_command",
+            "Change input of every kind, from frames to configurations.",
+        ),
+    },
+}
+"""Heading in the help -> name of a subcommand -> its module, and what it does.
 
-The module has `Options` and `run(reactor, options)`, and is imported only when its subcommand is chosen.
+The module has `command`, whose callback returns the checked options, and `run(reactor, options)`. It is imported only
+when its subcommand is chosen.
 """
-
-
-def _lazily(module: str) -> Callable[[], usage.Options]:
-    def options() -> usage.Options:
-        made: usage.Options = import_module(module).Options()
-        return made
-
-    return options
-
+_COMMANDS: Final = {name: place for section in _SECTIONS.values() for name, place in section.items()}
 
 USAGE: Final = 2
 """Exit status for a mistake in the command line (`pfsb.commands.exit_status`)."""
 
 
-class Options(usage.Options):
-    """Command line of `pfsb`."""
+class Subcommands(click.Group):
+    """The subcommands of `pfsb`, each of which is imported when it is chosen."""
 
-    synopsis = "Usage: pfsb COMMAND [options]"
-    longdesc = 'One server by itself is started by "twistd pfsb"; see "twistd pfsb --help".'
-    subCommands = [[name, None, _lazily(module), text] for name, module, text in _COMMANDS]  # noqa: RUF012
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
 
-    def opt_version(self) -> NoReturn:
-        """Show the version of pfsb and exit."""
-        print(f"pfsb {__version__}")
-        sys.exit(0)
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        found: click.Command = import_module(_COMMANDS[name][0]).command
+        return found
 
-    def postOptions(self) -> None:
-        if self.subCommand is None:
-            raise usage.UsageError("a command is missing; pfsb --help shows all")
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"there is no command {args[0]}; {nearest(args[0], _COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise click.UsageError(no_such_option(error, self, ctx)) from None
+        if not args and not ctx.resilient_parsing:
+            raise click.UsageError("a command is missing; pfsb --help shows all")
+        return rest
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _COMMANDS))
+        for heading, commands in _SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:{width}}", text) for name, (_, text) in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in _COMMANDS if name.startswith(incomplete)]
+        found: list[Any] = [CompletionItem(name, help=_COMMANDS[name][1]) for name in names]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+@click.group(cls=Subcommands, context_settings=SETTINGS, no_args_is_help=False, params=[version_option()])
+def program() -> None:
+    """A replicated state machine server: several servers run the same commands in the same order.
+
+    "pfsb COMMAND --help" explains a command and its options. One server by itself is started by "twistd pfsb"; see
+    "twistd pfsb --help".
+    """
+
+
+@program.result_callback()
+@click.pass_context
+def _run(ctx: click.Context, options: Any) -> None:
+    """Called with what a subcommand's callback has returned: run the subcommand. Raises `SystemExit`."""
+    assert ctx.invoked_subcommand is not None
+    chosen: Any = import_module(_COMMANDS[ctx.invoked_subcommand][0])
+    from twisted.internet.task import react
+
+    react(chosen.run, (options,))
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -83,13 +127,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
     For a mistake in the command line, one line is written to standard error, and the exit status is 2.
     """
-    options = Options()
     try:
-        options.parseOptions(sys.argv[1:] if arguments is None else arguments)
-    except usage.UsageError as error:
-        print(f"pfsb: {error}", file=sys.stderr)
+        program.main(arguments, prog_name="pfsb", standalone_mode=False)
+    except click.ClickException as error:
+        print(f"pfsb: {one_line(error)}", file=sys.stderr)
         sys.exit(USAGE)
-    chosen: Any = import_module(next(module for name, module, _ in _COMMANDS if name == options.subCommand))
-    from twisted.internet.task import react
-
-    react(chosen.run, (options.subOptions,))
+    except click.Abort:
+        sys.exit(130)
+    sys.exit(0)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import click
 import yaml
-from attrs import evolve
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.threads import deferToThread
-from twisted.python import usage
 
 from pfsb.bench.client import CLIENTS, LoadClient, LoadFailed, client_command
 from pfsb.bench.machine import sync_seconds
@@ -25,87 +25,122 @@ from pfsb.bench.plot import Chart, Series, svg
 from pfsb.bench.probe import NoCluster, Probe
 from pfsb.bench.report import table
 from pfsb.bench.workload import READS, Workload, WrongMix, fill, needs_depth_one, operations
-from pfsb.commands.options import ConfigOptions, number, seconds
+from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.config.config import MEMORY, Config
 from pfsb.demo.processes import ClusterTrouble, ProcessCluster
+from pfsb.support.command_line import Number, OneOf, Seconds, subcommand
 
 CONNECTIONS_MAX: Final = 20_000
 VALUE_BYTES_MAX: Final = 49_000
 RATE_MAX: Final = 10_000_000
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb bench`."""
 
-    synopsis = "Usage: pfsb bench CONFIG [options]"
-    longdesc = (
-        "Keeps CONNECTIONS x DEPTH operations under way and measures how many are answered, how soon, and what that "
-        "takes of the servers. The cluster must run, or is started for it with --start, on ports of its own and with "
-        "storage that is thrown away."
-    )
-    optFlags = [["start", None, "start the servers of the configuration, and stop them afterwards"]]  # noqa: RUF012
-    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["connections", "c", "8", "how many connections; several numbers (1,16,64) are measured one after the other"],
-        ["depth", "d", 8, "operations under way on each connection", number(1, 10_000)],
-        [
-            "rate",
-            None,
-            None,
-            "an open loop: so many are due each second, and DEPTH is the most under way on a connection",
-        ],
-        ["value-size", None, 100, "bytes of a value", number(1, VALUE_BYTES_MAX)],
-        ["keys", None, 10_000, "how many keys there are", number(1, 100_000_000)],
-        ["mix", None, "put", "what to do: put get incr append puthash say lock lockone ping, as in put=70,get=30"],
-        ["read", None, "linearizable", f"how get reads: {', '.join(READS)}"],
-        ["seconds", "s", 5.0, "measured time", seconds],
-        ["warmup", None, 1.0, "time before that, in seconds; longer until each connection has had an answer", seconds],
-        ["to", None, "leader", "which servers are asked: leader, all or an id"],
-        ["client", None, "auto", f"what the load client is written in: {', '.join(CLIENTS)}"],
-        ["directory", None, ".", "with --start: where to make the directory for storage; its disk is measured too"],
-        ["json", None, None, "write everything that was measured to this file"],
-        ["plot", None, None, "write throughput and latency, by operations under way, to this SVG file"],
-    ]
-
     workloads: list[Workload]
     """One workload for each pair of a number of connections and a rate; the servers are filled in later."""
-
-    def postOptions(self) -> None:
-        if not hasattr(self, "config"):
-            return  # parseArgs has reported that it is missing
-        try:
-            doing = operations(self["mix"], self["value-size"], self["read"])
-        except WrongMix as error:
-            raise usage.UsageError(f"--mix: {error}") from None
-        _one_of("--read", self["read"], READS)
-        _one_of("--client", self["client"], CLIENTS)
-        if needs_depth_one(doing) and self["depth"] != 1:
-            raise usage.UsageError("locks are granted in any order: a mix with lock or lockone needs --depth 1")
-        if self["to"] not in ("leader", "all", *map(str, self.config.ids)):
-            raise usage.UsageError(f"--to: {self['to']} is no server; it may be leader, all or an id")
-        if not Path(self["directory"]).is_dir():
-            raise usage.UsageError(f"--directory: {self['directory']} is no directory")
-        one = Workload((), doing, 1, self["depth"], seconds=self["seconds"], warmup=self["warmup"], keys=self["keys"])
-        counts = _numbers("--connections", self["connections"], CONNECTIONS_MAX)
-        rates = [0] if self["rate"] is None else _numbers("--rate", self["rate"], RATE_MAX)
-        self.workloads = [evolve(one, connections=count, rate=rate) for count in counts for rate in rates]
+    start: bool
+    value_size: int
+    keys: int
+    mix: str
+    to: str
+    client: str
+    directory: str
+    json: str | None
+    plot: str | None
 
 
-def _one_of(option: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise usage.UsageError(f"{option}: {given} is not known; it may be {', '.join(known)}")
+@subcommand("bench")
+@config_argument()
+@click.option("--start", is_flag=True, help="Start the servers of the configuration, and stop them afterwards.")
+@click.option(
+    "--connections",
+    "-c",
+    default="8",
+    metavar="N,...",
+    help="How many connections; several numbers (1,16,64) are measured one after the other.",
+)
+@click.option("--depth", "-d", type=Number(1, 10_000), default=8, help="Operations under way on each connection.")
+@click.option(
+    "--rate",
+    metavar="N,...",
+    help="An open loop: so many are due each second, and DEPTH is the most under way on a connection.",
+)
+@click.option("--value-size", type=Number(1, VALUE_BYTES_MAX), default=100, help="Bytes of a value.")
+@click.option("--keys", type=Number(1, 100_000_000), default=10_000, help="How many keys there are.")
+@click.option(
+    "--mix",
+    default="put",
+    metavar="MIX",
+    help="What to do: put get incr append puthash say lock lockone ping, as in put=70,get=30.",
+)
+@click.option("--read", type=OneOf(READS), default="linearizable", help="How get reads.")
+@click.option("--seconds", "-s", type=Seconds(), default=5.0, help="Measured time.")
+@click.option(
+    "--warmup", type=Seconds(), default=1.0, help="Time before that; longer until each connection has had an answer."
+)
+@click.option("--to", default="leader", metavar="SERVERS", help="Which servers are asked: leader, all or an id.")
+@click.option("--client", type=OneOf(CLIENTS), default="auto", help="What the load client is written in.")
+@click.option(
+    "--directory",
+    type=click.Path(),
+    default=".",
+    metavar="DIR",
+    help="With --start: where to make the directory for storage; its disk is measured too.",
+)
+@click.option("--json", type=click.Path(), metavar="FILE", help="Write everything that was measured to this file.")
+@click.option(
+    "--plot",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write throughput and latency, by operations under way, to this SVG file.",
+)
+def command(
+    config: Config,
+    connections: str,
+    depth: int,
+    rate: str | None,
+    read: str,
+    seconds: float,
+    warmup: float,
+    **given: Any,
+) -> Options:
+    """Keep CONNECTIONS x DEPTH operations under way, and measure how many are answered, how soon, and what that takes
+    of the servers.
+
+    The cluster must run, or is started for it with --start, on ports of its own and with storage that is thrown away.
+    """
+    options = Options(config, workloads=[], **given)
+    try:
+        doing = operations(options.mix, options.value_size, read)
+    except WrongMix as error:
+        raise click.UsageError(f"--mix: {error}") from None
+    if needs_depth_one(doing) and depth != 1:
+        raise click.UsageError("locks are granted in any order: a mix with lock or lockone needs --depth 1")
+    if options.to not in ("leader", "all", *map(str, config.ids)):
+        raise click.UsageError(f"--to: {options.to} is no server; it may be leader, all or an id")
+    if not Path(options.directory).is_dir():
+        raise click.UsageError(f"--directory: {options.directory} is no directory")
+    one = Workload((), doing, 1, depth, seconds=seconds, warmup=warmup, keys=options.keys)
+    counts = _numbers("--connections", connections, CONNECTIONS_MAX)
+    rates = [0] if rate is None else _numbers("--rate", rate, RATE_MAX)
+    options.workloads = [evolve(one, connections=count, rate=due) for count in counts for due in rates]
+    return options
 
 
 def _numbers(option: str, text: str, greatest: int) -> list[int]:
     numbers = [int(word) if word.isascii() and word.isdigit() else 0 for word in text.split(",")]
     if not all(0 < number <= greatest for number in numbers):
-        raise usage.UsageError(f"{option}: {text} is not from 1 to {greatest}, nor several such (1,16,64)")
+        raise click.UsageError(f"{option}: {text} is not from 1 to {greatest}, nor several such (1,16,64)")
     return numbers
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Carry out `pfsb bench`: measure, and print the report. Raises `SystemExit` with status 1 if measuring fails."""
     try:
-        client = LoadClient(client_command(options["client"]))
+        client = LoadClient(client_command(options.client))
         measuring = Deferred.fromCoroutine(_measured(reactor, options, client))
         trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, client, measuring)
         measurements, about = await measuring
@@ -143,9 +178,9 @@ def _interrupt(client: LoadClient, measuring: Deferred[Any]) -> Deferred[None]:
 async def _measured(
     reactor: Any, options: Options, client: LoadClient
 ) -> tuple[list[Measurement], dict[str, str | int | float]]:
-    if not options["start"]:
+    if not options.start:
         return await _in_thread(options, Probe.of(options.addresses), client)
-    scratch = Path(tempfile.mkdtemp(prefix="pfsb-bench-", dir=options["directory"])).resolve()
+    scratch = Path(tempfile.mkdtemp(prefix="pfsb-bench-", dir=options.directory)).resolve()
     try:
         changes = changes_for(options.config)
         async with ProcessCluster(reactor, scratch / "servers", options.config.n, changes=changes) as cluster:
@@ -184,9 +219,9 @@ def measure_all(
 
     Returns the measurements, and the values that are the same for all of them (number of servers, mix and so on).
     """
-    targets = probe.towards(options["to"])
+    targets = probe.towards(options.to)
     if any(step.startswith("GET ") for step in _steps(options.workloads[0])):
-        client.run(fill(targets, options["keys"], options["value-size"]).render())
+        client.run(fill(targets, options.keys, options.value_size).render())
     measurements = []
     for workload in options.workloads:
         offered = f", {workload.rate:,.0f} due each second" if workload.rate else ""
@@ -195,9 +230,9 @@ def measure_all(
         measurements.append(measure(probe, client, evolve(workload, targets=targets)))
     about: dict[str, str | int | float] = {
         "servers": len(probe.targets),
-        "asked": options["to"],
-        "mix": options["mix"],
-        "value bytes": options["value-size"],
+        "asked": options.to,
+        "mix": options.mix,
+        "value bytes": options.value_size,
         "load client": measurements[0].client,
     }
     return measurements, about
@@ -208,11 +243,11 @@ def _steps(workload: Workload) -> Iterable[str]:
 
 
 def _write(options: Options, measurements: Sequence[Measurement], about: dict[str, Any]) -> None:
-    if options["json"] is not None:
+    if options.json is not None:
         content = {"about": about, "measurements": [m.as_json() for m in measurements]}
-        Path(options["json"]).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    if options["plot"] is not None:
-        Path(options["plot"]).write_text(svg(charts(measurements)), encoding="utf-8")
+        Path(options.json).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.plot is not None:
+        Path(options.plot).write_text(svg(charts(measurements)), encoding="utf-8")
 
 
 def charts(measurements: Sequence[Measurement]) -> list[Chart]:

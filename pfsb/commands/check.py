@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import click
+from attrs import define
 from twisted.internet.defer import Deferred, TimeoutError, gatherResults
-from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest
-from pfsb.commands.options import ConfigOptions
+from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.config.config import MEMORY, Config, ConfigError, ServerConfig
 from pfsb.service.nearby import holds_storage, storages_elsewhere
+from pfsb.support.command_line import subcommand
 from pfsb.support.hosts import (
     LookUp,
     SocketAddress,
@@ -34,30 +37,41 @@ Found = Mapping[int, tuple[SocketAddress, ...] | str]
 """Server -> the addresses of its peer host on this machine, or a text that tells why there are none."""
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb check`. A mistake in the file is reported like a mistake in the command line."""
 
-    synopsis = "Usage: pfsb check CONFIG"
-    longdesc = (
-        "Reads a configuration and says what it means, or what is wrong with it. Names of hosts are looked up on this "
-        "machine; names without an address are said, and are no mistake in the file."
-    )
+    json: bool
 
-    def postOptions(self) -> None:
+    def __attrs_post_init__(self) -> None:
         try:
             self.config.secret()
         except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
+            raise click.UsageError(str(error)) from None
         try:
             catalogue_of_plugins(self.config.apps)
         except BadRequest as error:
-            raise usage.UsageError(f"{self.config.file}: apps: {error}") from None
+            raise click.UsageError(f"{self.config.file}: apps: {error}") from None
+
+
+@subcommand("check")
+@config_argument()
+@click.option("--json", is_flag=True, help="Show the same as one JSON object.")
+def command(**given: Any) -> Options:
+    """Read a configuration, and say what it means or what is wrong with it.
+
+    Names of hosts are looked up on this machine; names without an address are said, and are no mistake in the file.
+    """
+    return Options(**given)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Print a summary of the configuration, and the addresses that the names in it have on this machine."""
     found = await look_up_hosts(reactor, options.config, look_up_in_threads(reactor))
-    sys.stdout.write(summary(options.config) + notes(options.config, found))
+    if options.json:
+        sys.stdout.write(json.dumps(plain(options.config, found)) + "\n")
+    else:
+        sys.stdout.write(summary(options.config) + notes(options.config, found))
 
 
 async def look_up_hosts(reactor: Any, config: Config, look_up: LookUp) -> Found:
@@ -88,6 +102,30 @@ def summary(config: Config) -> str:
         ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
         lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, {ports}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def plain(config: Config, found: Found) -> dict[str, Any]:
+    """The summary and the notes as a value for JSON."""
+    servers = {
+        str(server.id): {
+            "peer": shown(*server.peer),
+            "listen": shown(*server.listen) if server.listen else None,
+            "ports": dict(server.endpoints),
+        }
+        for server in config.servers.values()
+    }
+    return {
+        "file": str(config.file),
+        "cluster": config.cluster,
+        "majority": config.quorum,
+        "may_fail": config.n - config.quorum,
+        "transport": config.transport,
+        "authenticated": config.secret() is not None,
+        "apps": list(config.apps),
+        "storage": config.storage,
+        "servers": servers,
+        "notes": [line.strip() for line in notes(config, found).splitlines()],
+    }
 
 
 def notes(config: Config, found: Found) -> str:

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, TextIO
 
+import click
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredQueue
-from twisted.python import usage
 
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
@@ -21,67 +21,130 @@ from pfsb.client.core.client_core import WINDOW, ClientCore
 from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply, read_fields
 from pfsb.commands.client_batch import Batch
-from pfsb.commands.client_terminal import Terminal, refusal_of_line
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
-from pfsb.commands.options import ConfigOptions, number, seconds
-from pfsb.commands.survey import survey
+from pfsb.commands.line_refusals import refusal_of_line
+from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.commands.survey import SURVEY_SECONDS, NoAnswer, in_time, survey
+from pfsb.support.command_line import SETTINGS, Number, Seconds, Subcommand, subcommand
 
 BATCH_MAX: Final = 1_000_000_000
 CLIENTS_MAX: Final = 10_000
 TIMEOUT_SECONDS: Final = 30.0
 """How long, in seconds, to wait for an answer, unless the command line says otherwise."""
 FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
-SURVEY_SECONDS: Final = 1.0
-"""How long, in seconds, servers may take to tell their state after a command had no answer."""
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb client`."""
 
-    synopsis = "Usage: pfsb client CONFIG [options] [COMMAND ...]"
-    longdesc = (
-        "Sends commands to a cluster, and goes on at another server when one fails: each command runs once. "
-        "Without COMMAND it is interactive at a terminal, and otherwise reads a command a line."
-    )
-    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["id", None, None, "server to start at; for FAULT, STATUS and the like the only one that is asked", int],
-        ["client-id", None, None, "who to be, for a session that outlives this program (default: somebody new)"],
-        ["timeout", None, None, "give up after so many seconds without an answer (default: 30)", seconds],
-        ["batch", None, None, "send so many requests", number(1, BATCH_MAX)],
-        ["clients", None, 10, "by so many clients at once, spread over the servers", number(1, CLIENTS_MAX)],
-        ["command", None, "SAY {client} {n}", "the request, with {client} and {n} for the numbers of both"],
-        ["record", None, None, "write a JSON line for each acknowledged request to this file"],
-    ]
+    words: tuple[str, ...]
+    """The words of COMMAND; empty: there is none."""
+    server_id: int | None
+    client_id: str | None
+    timeout: float | None
+    json: bool
+    batch: int | None
+    clients: int
+    request: str
+    record: str | None
 
-    optFlags = [["json", None, "show each reply as one line of JSON"]]  # noqa: RUF012 (read by Twisted, never changed)
-
-    def take(self, rest: list[str]) -> None:
-        self.words = rest
+    def __attrs_post_init__(self) -> None:
+        known = [address.id for address in self.addresses]
+        if self.server_id is not None and self.server_id not in known:
+            raise click.UsageError(f"there is no server {self.server_id} in {self.config.file}, only {_listed(known)}")
+        if self.batch is not None and self.words:
+            raise click.UsageError("with --batch the request is given by --command")
+        if self.batch is None and self.record is not None:
+            raise click.UsageError("--record goes with --batch")
+        if self.words:
+            why_not = refusal_of_line(one_line(self.words))
+            if why_not:
+                raise click.UsageError(why_not)
 
     @property
     def timeout_seconds(self) -> float:
         """How long, in seconds, to wait for an answer."""
-        given: float | None = self["timeout"]
-        return TIMEOUT_SECONDS if given is None else given
-
-    def postOptions(self) -> None:
-        known = [address.id for address in self.addresses]
-        if self["id"] is not None and self["id"] not in known:
-            raise usage.UsageError(f"there is no server {self['id']} in {self.config.file}, only {_listed(known)}")
-        if self["batch"] is not None and self.words:
-            raise usage.UsageError("with --batch the request is given by --command")
-        if self["batch"] is None and self["record"] is not None:
-            raise usage.UsageError("--record goes with --batch")
-        if self.words:
-            why_not = refusal_of_line(one_line(self.words))
-            if why_not:
-                raise usage.UsageError(why_not)
+        return TIMEOUT_SECONDS if self.timeout is None else self.timeout
 
     @property
     def first(self) -> int | None:
         """Position in `addresses` of the server that the option --id names; None: the option was not given."""
-        return None if self["id"] is None else [address.id for address in self.addresses].index(self["id"])
+        return None if self.server_id is None else [address.id for address in self.addresses].index(self.server_id)
+
+
+class ClientCommand(Subcommand):
+    """A subcommand whose options stand before CONFIG, or between it and COMMAND: behind the first word of COMMAND
+    everything belongs to COMMAND, such as a number below zero."""
+
+    settings = {**SETTINGS, "allow_interspersed_args": False}  # noqa: RUF012 (read by click, never changed)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        before, rest = self._split(ctx, args)
+        between, words = self._split(ctx, rest[1:])
+        return super().parse_args(ctx, [*before, *between, "--", *rest[:1], *words])
+
+    def _split(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
+        """The options at the beginning of the arguments, without a "--" that ends them, and the rest."""
+        options: list[click.Parameter] = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        try:
+            _, rest, _ = click.Command(None, params=options, add_help_option=False).make_parser(ctx).parse_args([*args])
+        except click.UsageError:
+            return [*args], []  # the same error is raised again when all is parsed
+        begin = [*args][: len(args) - len(rest)]
+        return begin[:-1] if begin[-1:] == ["--"] else begin, rest
+
+
+@subcommand("client", cls=ClientCommand)
+@config_argument()
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[COMMAND ...]")
+@click.option(
+    "--id",
+    "server_id",
+    type=Number(0, 65_535),
+    help="Server to start at; for FAULT, STATUS and the like the only one that is asked.",
+)
+@click.option(
+    "--client-id",
+    metavar="NAME",
+    help="Who to be, for a session that outlives this program; otherwise somebody new.",
+)
+@click.option(
+    "--timeout", type=Seconds(), help=f"Give up after so long without an answer; otherwise after {TIMEOUT_SECONDS:g} s."
+)
+@click.option("--json", is_flag=True, help="Show each reply as one line of JSON.")
+@click.option("--batch", type=Number(1, BATCH_MAX), help="Send so many requests.")
+@click.option(
+    "--clients",
+    type=Number(1, CLIENTS_MAX),
+    default=10,
+    help="With --batch: by so many clients at once, spread over the servers.",
+)
+@click.option(
+    "--command",
+    "request",
+    default="SAY {client} {n}",
+    metavar="COMMAND",
+    help="With --batch: the request, with {client} and {n} for the numbers of both.",
+)
+@click.option(
+    "--record",
+    type=click.Path(),
+    metavar="FILE",
+    help="With --batch: write a JSON line for each acknowledged request to this file.",
+)
+def command(**given: Any) -> Options:
+    """Send commands to a cluster, and go on at another server when one fails: each command runs once.
+
+    Without COMMAND it is interactive at a terminal, and otherwise reads a command a line. Options stand before COMMAND.
+
+    \b
+      pfsb client etc/four.yaml                    interactive
+      pfsb client etc/four.yaml PUT colour blue    one command
+      pfsb client etc/four.yaml < commands         a command a line
+    """
+    return Options(**given)
 
 
 def _listed(ids: list[int]) -> str:
@@ -90,7 +153,7 @@ def _listed(ids: list[int]) -> str:
 
 async def run(reactor: Any, options: Options) -> None:
     """Run `pfsb client`. Raises `SystemExit` with an `ExitStatus` if a reply is missing or not OK."""
-    if options["batch"] is not None:
+    if options.batch is not None:
         status = await run_batch(reactor, options, sys.stdout, sys.stderr)
     elif options.words:
         status = await run_one(reactor, options, one_line(options.words), sys.stdout, sys.stderr)
@@ -102,7 +165,7 @@ async def run(reactor: Any, options: Options) -> None:
         raise SystemExit(int(status))
 
 
-def one_line(words: list[str]) -> str:
+def one_line(words: Sequence[str]) -> str:
     """Make a line of the line protocol from a command's words; quotes, which the shell has removed, are added again."""
     if len(words) == 1:
         return words[0].strip()
@@ -137,7 +200,7 @@ async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: T
             await Deferred()
         return status
     finally:
-        await asking.client.stop()
+        await asking.stop()
 
 
 async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> ExitStatus:
@@ -169,7 +232,7 @@ async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], o
         await settle(0)
         return statuses[0]
     finally:
-        await asking.client.stop()
+        await asking.stop()
 
 
 async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
@@ -197,31 +260,38 @@ async def lines_of(reactor: Any, stream: TextIO) -> AsyncIterator[str]:
 async def run_terminal(reactor: Any, options: Options) -> ExitStatus:
     """Run commands that a person types, until the end of input or QUIT. Returns `OK`: a person has seen which commands
     failed."""
+    # Imported only here, since the import of prompt_toolkit takes longer than a command.
+    from pfsb.commands.client_terminal import Terminal, friendly_name, greeting
+    from pfsb.commands.terminal_input import HISTORY_FILE, LineHistory
+
+    if options.client_id is None:
+        options.client_id = friendly_name()
     client = _client(reactor, options, sys.stdout)
-    terminal = Terminal(reactor, client)
-    client.core.on_event = terminal.show_event
-    client.core.on_server = terminal.show_server
-    client.core.on_session_end = terminal.show_session_end
-    client.core.on_unreachable = lambda text: terminal.show(f"{text}; trying again")
+    config, history = options.config, LineHistory()
+    terminal = Terminal(reactor, client, greeting(config.cluster, config.n, client.core.client_id), history)
+    ended = terminal.run()
     client.start()
-    await terminal.run()
+    await ended
     await client.stop()
+    if history.trouble:
+        _say(sys.stderr, f"lines could not be saved in {HISTORY_FILE}: {history.trouble}")
     return ExitStatus.OK
 
 
 async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
     """Run a batch and print its summary, also after an interrupt. `OK` if all requests were acknowledged."""
+    assert options.batch is not None
     with contextlib.ExitStack() as stack:
         record = None
-        if options["record"] is not None:
-            record = stack.enter_context(open(options["record"], "w", encoding="utf-8"))
+        if options.record is not None:
+            record = stack.enter_context(open(options.record, "w", encoding="utf-8"))
         progress = (lambda text: _overwrite(err, text)) if err.isatty() else None
         batch = Batch(
             reactor,
             options.addresses,
-            wanted=options["batch"],
-            clients=options["clients"],
-            line=options["command"],
+            wanted=options.batch,
+            clients=options.clients,
+            line=options.request,
             first_server=options.first,
             record=record,
             timeout_seconds=options.timeout_seconds,
@@ -262,8 +332,8 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
         sys.stderr.write(f"pfsb client: {end.text}\n")
 
     given["on_session_end"] = show_end
-    if options["client-id"] is not None:
-        given["client_id"] = options["client-id"]
+    if options.client_id is not None:
+        given["client_id"] = options.client_id
     addresses = given.pop("addresses", options.addresses)
     index = (options.first or 0) % len(addresses)
     return LineClient(reactor, ClientCore(addresses, on_event=show_event, index=index, **given))
@@ -284,12 +354,20 @@ class Asking:
     _addresses: Sequence[ServerAddress]
     client: LineClient = field(init=False)
     _under_way: list[Deferred[Reply]] = field(init=False, factory=list)
+    _gave_up: bool = field(init=False, default=False)
+    """Whether a command had no answer in time."""
 
     @client.default
     def _make_client(self) -> LineClient:
         client = _client(self._reactor, self._options, self._out, addresses=self._addresses)
         client.core.on_unreachable = self._none_reachable
         return client
+
+    async def stop(self) -> None:
+        """Stop the client. A cluster that has not answered in time is not waited for once more."""
+        stopped = self.client.stop()
+        if not self._gave_up:
+            await stopped
 
     async def answer(self, line: str) -> ExitStatus:
         """Get the reply to a line, and show it."""
@@ -298,29 +376,28 @@ class Asking:
     async def ask(self, line: str) -> Answer:
         """Get the reply to a line, or how the command has ended without one.
 
-        For LOCK there is no time limit.
+        A LOCK waits for as long as it takes, unless the command line sets a limit.
         """
         answered, command = self.client.send(line)
         limit = self._options.timeout_seconds
-        if verb_of(line) != "LOCK":
-            answered.addTimeout(limit, self._reactor)
+        has_limit = verb_of(line) != "LOCK" or self._options.timeout is not None
         self._under_way.append(answered)
         try:
-            reply = await answered
+            reply = await (in_time(self._reactor, self._addresses, answered, limit) if has_limit else answered)
             return Answer(line, status_of(reply), reply)
         except NoServer as error:
             return Answer(line, ExitStatus.UNREACHABLE, why=str(error), fate="none")
-        except Exception:
+        except NoAnswer as error:
+            self._gave_up = True
             fate = self.client.core.give_up(command)
-            found = await survey(self._reactor, self._addresses, SURVEY_SECONDS)
-            status = ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
-            return Answer(line, status, why=f"no answer within {limit:g} s; {found.outage}", fate=fate)
+            status = ExitStatus.UNAVAILABLE if error.found.up else ExitStatus.UNREACHABLE
+            return Answer(line, status, why=f"no answer within {limit:g} s; {error}", fate=fate)
         finally:
             self._under_way.remove(answered)
 
     def show(self, answer: Answer) -> ExitStatus:
         """Print a reply, or on standard error what became of the command without one; returns the exit status."""
-        if self._options["json"]:
+        if self._options.json:
             self._out.write(json.dumps(answer.plain(), ensure_ascii=False) + "\n")
         elif answer.reply is not None:
             self._out.write("".join(f"{line}\n" for line in answer.reply.lines()))
@@ -330,7 +407,7 @@ class Asking:
         return answer.status
 
     def _none_reachable(self, text: str) -> None:
-        if self._options["timeout"] is None and not self.client.core.was_connected:
+        if self._options.timeout is None and not self.client.core.was_connected:
             for answered in tuple(self._under_way):
                 answered.errback(NoServer(text))
         else:

@@ -1,14 +1,28 @@
-"""`pfsb client` at a terminal: line editing and history by readline, in a thread, since readline blocks."""
+"""`pfsb client` at a terminal: a prompt below the replies and events, with completion and history, by prompt_toolkit.
+
+prompt_toolkit runs in a thread with an event loop of its own; the client and everything else runs in the reactor.
+"""
 
 from __future__ import annotations
 
-import os
+import asyncio
+import contextlib
+import getpass
+import re
+import secrets
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
+from attrs import define, field
+from prompt_toolkit import PromptSession
+from prompt_toolkit.application import get_app_or_none, run_in_terminal
+from prompt_toolkit.history import History
+from prompt_toolkit.input import Input
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.vt100 import Vt100_Output
+from prompt_toolkit.utils import is_dumb_terminal
+from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.client.core.actions import SessionEnd
@@ -16,118 +30,228 @@ from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.command import WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply
 from pfsb.commands.line_client import LineClient
+from pfsb.commands.line_refusals import refusal_of_line
 from pfsb.commands.survey import survey
+from pfsb.commands.terminal_input import CommandCompleter
 
-HISTORY_FILE: Final = "~/.pfsb_history"
-HISTORY_LINES_MAX: Final = 2_000
-PROMPT_AFTER_SECONDS: Final = 1.0
-"""How long, in seconds, the next prompt waits for the reply to a command.
-
-A later reply, for example to a LOCK that has to wait, is printed when it comes.
-"""
+CONNECT_SECONDS: Final = 1.0
+"""How long, in seconds, the first prompt waits for a server, so that it can name it."""
+WAITING_AFTER_SECONDS: Final = 1.0
+"""How long, in seconds, a command may be without an answer before it is shown as waiting."""
+LAST_ANSWERS_SECONDS: Final = 1.0
+"""How long, in seconds, the end waits for the answers to the lines before it."""
 OUTAGE_AFTER_SECONDS: Final = 5.0
 """How long, in seconds, a command may be without an answer before the person is told which servers are up."""
-_CLEAR_LINE: Final = "\r\x1b[K"
+REFRESH_SECONDS: Final = 0.5
+"""How often, in seconds, it is looked at whether the server or the waiting commands in the prompt have changed."""
+MENU_LINES: Final = 6
+"""Number of lines below the prompt that are kept free for the menu of completions."""
+_SYLLABLES: Final = [consonant + vowel for consonant in "bdfgjklmnprstv" for vowel in "aeiou"]
+
+
+@define(eq=False)
+class Waiting:
+    """A command without an answer."""
+
+    line: str
+    sent: float
+    """The time at which it was typed, in seconds of the reactor's clock."""
+    number: int
+    """How many commands were typed up to this one."""
+    answered: Deferred[None] = field(factory=Deferred)
+    calls: list[IDelayedCall] = field(factory=list)
+    is_shown: bool = False
+    """Whether the person was told that it waits."""
 
 
 class Terminal:
-    """Reads lines in a thread of its own, and prints in the reactor's thread, around the line that is being typed."""
+    """Reads lines in a thread of its own, and prints above the line that is being typed.
 
-    def __init__(self, reactor: Any, client: LineClient) -> None:
+    `run` is called before the client starts. It and the methods `show...` are called in the reactor's thread. `source`
+    and `sink` stand for the terminal in tests; otherwise prompt_toolkit chooses them.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        client: LineClient,
+        greeting: str,
+        history: History,
+        source: Input | None = None,
+        sink: Output | None = None,
+    ) -> None:
         self._reactor = reactor
         self._client = client
-        self._prompting = False
-        self._prompt = ""
+        self._greeting = greeting
+        self.completer = CommandCompleter()
+        self._source = source
+        self._sink = sink if sink is not None else _output()
+        self._history = history
         self._connected = threading.Event()
+        self._loop_runs = threading.Event()
         self._ended: Deferred[None] = Deferred()
+        self._waiting: list[Waiting] = []
+        self._typed = 0
+        self._was_greeted = False
 
     def run(self) -> Deferred[None]:
         """Start to read lines. The Deferred fires at the end of input, or when the user types QUIT, EXIT or BYE."""
-        import readline
-        import termios
-
-        self._readline = readline
-        settings = termios.tcgetattr(sys.stdin.fileno())
-        self._load_history()
-        threading.Thread(target=self._read, daemon=True).start()
-
-        def restore(result: Any) -> Any:
-            self._save_history()
-            termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, settings)
-            return result
-
-        # At an interrupt the thread is still inside readline, which has changed the terminal's settings.
-        self._reactor.addSystemEventTrigger("before", "shutdown", restore, None)
+        core = self._client.core
+        core.on_event, core.on_server, core.on_session_end = self.show_event, self.show_server, self.show_session_end
+        core.on_unreachable = lambda text: self.show(f"{text}; trying again")
+        threading.Thread(target=self._run_loop, daemon=True).start()
+        self._loop_runs.wait()
+        self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._interrupt)
         return self._ended
 
     def show(self, text: str) -> None:
-        """Print a line; if the user is typing a line, print the prompt and that line again below it."""
-        if self._prompting:
-            sys.stdout.write(f"{_CLEAR_LINE}{text}\n{self._prompt}{self._readline.get_line_buffer()}")
-        else:
+        """Print a line above the line that is being typed."""
+        try:
+            self._loop.call_soon_threadsafe(self._print, text)
+        except RuntimeError:  # the prompt is gone
             sys.stdout.write(f"{text}\n")
-        sys.stdout.flush()
 
     def show_server(self, address: ServerAddress) -> None:
-        """Called when the client has connected to a server: print which one."""
-        self.show(f"connected to server {address.id} at {address.shown}")
+        """Called when the client has connected to a server: print which one, unless the greeting will."""
+        if self._was_greeted:
+            self.show(f"connected to server {address.id} at {address.shown}")
+        if not self.completer.commands:
+            self._client.command("HELP").addCallbacks(self.completer.learn, lambda _: None)
         self._connected.set()
 
     def show_event(self, event: EventLine) -> None:
+        """Print an event, but for a server's welcome, in whose place the greeting is."""
         if event.name != "WELCOME":
             self.show(event.line)
 
     def show_session_end(self, end: SessionEnd) -> None:
+        """Print why the session has ended, and which locks are lost with it."""
         self.show(f"{end.text}; locks lost: {', '.join(end.locks)}" if end.locks else end.text)
 
-    def _read(self) -> None:
-        # The first prompt names the server, if one can be reached soon.
-        self._connected.wait(PROMPT_AFTER_SECONDS)
+    # ------------------------------------------------------------------ in the thread of the prompt
+
+    def _run_loop(self) -> None:
+        try:
+            asyncio.run(self._read())
+        finally:
+            self._loop_runs.set()
+            self._reactor.callFromThread(self._end)
+
+    async def _read(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._session: PromptSession[str] = PromptSession(
+            self._prompt,
+            rprompt=self._right_prompt,
+            completer=self.completer,
+            complete_while_typing=False,
+            history=self._history,
+            reserve_space_for_menu=MENU_LINES,
+            input=self._source,
+            output=self._sink,
+        )
+        self._loop_runs.set()
+        await asyncio.to_thread(self._connected.wait, CONNECT_SECONDS)
+        self._print(self._greeting.format(server=self._server_text()))
+        self._was_greeted = True
+        refreshing = asyncio.create_task(self._refresh())
+        with contextlib.suppress(EOFError):
+            while await self._read_lines():
+                pass
+        refreshing.cancel()
+
+    async def _refresh(self) -> None:
+        """Have the prompt drawn anew when the server or the waiting commands in it have changed."""
+        shown = ""
         while True:
-            server = self._client.core.server
-            self._prompt = f"server {server.id}> " if self._client.core.is_connected else "no server> "
-            self._prompting = True
-            try:
-                line = input(self._prompt)
-            except (EOFError, ValueError, OSError):
-                break
-            finally:
-                self._prompting = False
-            if not self._run_line(line.strip()):
-                break
-        self._reactor.callFromThread(self._end)
+            await asyncio.sleep(REFRESH_SECONDS)
+            text = self._prompt() + self._right_prompt()
+            if text != shown:
+                shown = text
+                self._session.app.invalidate()
 
-    def _run_line(self, line: str) -> bool:
-        """Called in the thread that reads: have the reactor send the line, and wait `PROMPT_AFTER_SECONDS` at most for
-        the reply.
-
-        Returns False if the line ends the program.
-        """
-        if line.upper() in ("QUIT", "EXIT", "BYE"):
-            return False
-        if line:
-            answered = threading.Event()
-            self._reactor.callFromThread(self._send, line, answered.set)
-            answered.wait(PROMPT_AFTER_SECONDS)
+    async def _read_lines(self) -> bool:
+        """Read what a person types up to the return key, or pastes: one line or several. Returns False if one of them
+        ends the program."""
+        try:
+            text = await self._session.prompt_async(handle_sigint=False)
+        except KeyboardInterrupt:  # Ctrl-C: the line is dropped
+            return True
+        for line in map(str.strip, text.splitlines()):
+            if line.upper() in ("QUIT", "EXIT", "BYE"):
+                return False
+            if line:
+                self._reactor.callFromThread(self._send, line)
         return True
 
-    def _send(self, line: str, answered: Callable[[], None]) -> None:
+    def _print(self, text: str) -> None:
+        def write() -> None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+
+        if get_app_or_none() is None:
+            write()
+        elif self._sink is not None:
+            run_in_terminal(write)
+        else:
+            # prompt_toolkit does not draw the line anew on a terminal that cannot move its cursor.
+            sys.stdout.write(f"\n{text}\n{self._prompt()}{self._session.default_buffer.text}")
+            sys.stdout.flush()
+
+    def _prompt(self) -> str:
+        core = self._client.core
+        return f"server {core.server.id}> " if core.is_connected else "no server> "
+
+    def _right_prompt(self) -> str:
+        """The commands that wait, for the right edge of the prompt's line."""
+        now = self._reactor.seconds()
+        waits = [f"{each.line} ({now - each.sent:.0f} s)" for each in tuple(self._waiting) if each.is_shown]
+        return f"waiting: {', '.join(waits)}" if waits else ""
+
+    def _server_text(self) -> str:
+        core = self._client.core
+        return f"server {core.server.id} ({core.server.shown})" if core.is_connected else "no server yet"
+
+    # ------------------------------------------------------------------ in the reactor
+
+    def _send(self, line: str) -> None:
         why_not = refusal_of_line(line)
         if why_not:
             self.show(why_not)
-            answered()
             return
-
-        def heard(reply: Reply) -> None:
-            for each in reply.lines():
-                self.show(each)
-
-        def failed(reason: Any) -> None:
-            self.show(f"not answered: {reason.getErrorMessage()}")
-
+        self._typed += 1
+        waiting = Waiting(line, self._reactor.seconds(), self._typed)
+        self._waiting.append(waiting)
+        waiting.calls += [
+            self._reactor.callLater(WAITING_AFTER_SECONDS, self._tell_waiting, waiting),
+            self._reactor.callLater(OUTAGE_AFTER_SECONDS, self._tell_outage, line),
+        ]
         asked = self._client.command(line)
-        asked.addBoth(_cancel, self._reactor.callLater(OUTAGE_AFTER_SECONDS, self._tell_outage, line))
-        asked.addCallbacks(heard, failed).addBoth(lambda _: answered())
+        asked.addBoth(self._answered, waiting)
+        asked.addCallbacks(self._heard, self._failed, callbackArgs=(waiting,), errbackArgs=(waiting,))
+
+    def _answered(self, result: Any, waiting: Waiting) -> Any:
+        self._waiting.remove(waiting)
+        for call in waiting.calls:
+            if call.active():
+                call.cancel()
+        waiting.answered.callback(None)
+        return result
+
+    def _heard(self, reply: Reply, waiting: Waiting) -> None:
+        *rows, last = reply.lines()
+        # The answer to a command behind which others were typed says to which command it belongs.
+        mark = f"{waiting.line}: " if waiting.is_shown and waiting.number < self._typed else ""
+        self.show("\n".join([*rows, f"{mark}{last}"]))
+
+    def _failed(self, reason: Any, waiting: Waiting) -> None:
+        if not self._ended.called:  # otherwise the person has left, as from a lock that was not free
+            self.show(f"{waiting.line}: not answered: {reason.getErrorMessage()}")
+
+    def _tell_waiting(self, waiting: Waiting) -> None:
+        """Called when a command has no answer yet: show it beside the prompt, and say why if that is plain."""
+        waiting.is_shown = True
+        if verb_of(waiting.line) == "LOCK":
+            self.show(f"{waiting.line}: waits until the lock is free; other commands can be typed meanwhile")
 
     def _tell_outage(self, line: str) -> None:
         """Called when a command has no answer for long: say how it stands with the servers."""
@@ -135,41 +259,62 @@ class Terminal:
             asked = Deferred.fromCoroutine(survey(self._reactor, self._client.core.addresses))
             asked.addCallback(lambda found: self.show(f"{line}: no answer yet; {found.outage}; it is tried on"))
 
+    def _interrupt(self) -> Deferred[None]:
+        """Called at the reactor's shutdown, as after SIGTERM: end the prompt.
+
+        The Deferred fires when the terminal has its settings again, which the prompt has changed.
+        """
+
+        def leave() -> None:
+            app = get_app_or_none()
+            if app is not None:
+                app.exit(exception=EOFError())
+
+        over: Deferred[None] = Deferred()
+        if self._ended.called:
+            over.callback(None)
+            return over
+        self._ended.addBoth(lambda _: over.callback(None))
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(leave)
+        return over
+
     def _end(self) -> None:
-        sys.stdout.write("\n")
-        if not self._ended.called:
-            self._ended.callback(None)
-
-    def _load_history(self) -> None:
-        self._readline.set_history_length(HISTORY_LINES_MAX)
-        try:
-            self._readline.read_history_file(os.path.expanduser(HISTORY_FILE))
-        except OSError:
-            # There is no history file yet, or it cannot be read: begin with an empty history.
-            return
-
-    def _save_history(self) -> None:
-        try:
-            self._readline.write_history_file(os.path.expanduser(HISTORY_FILE))
-        except OSError as error:
-            sys.stderr.write(f"pfsb client: the history was not saved: {error}\n")
+        """Called when the prompt is gone: wait a moment for the answers to the last lines, which may have been pasted
+        together with QUIT."""
+        with contextlib.suppress(ValueError):  # the shutdown has begun
+            self._reactor.removeSystemEventTrigger(self._trigger)
+        last = [each.answered for each in self._waiting if verb_of(each.line) not in WAITING_VERBS]
+        answered = gatherResults(last).addTimeout(LAST_ANSWERS_SECONDS, self._reactor)
+        answered.addBoth(lambda _: self._ended.callback(None))
 
 
-def _cancel(result: Any, call: IDelayedCall) -> Any:
-    """Cancel a call that is not needed any more; returns `result`."""
-    if call.active():
-        call.cancel()
-    return result
+def greeting(cluster: str, servers: int, name: str) -> str:
+    """Three lines for the beginning; "{server}" in them stands for the server that the client is connected to."""
+    quoted = cluster.replace("{", "{{").replace("}", "}}")
+    return (
+        f"you are {name}, at {{server}}; cluster {quoted} has {servers} server{'s' * (servers > 1)}\n"
+        "Tab completes, Up finds earlier lines, Ctrl-C drops a line, Ctrl-D or QUIT ends\n"
+        "try SAY hello, LISTEN from=1, PUT colour blue, GET colour, LOCK printer, HELP"
+    )
 
 
-def refusal_of_line(line: str) -> str:
-    """The reason why this client does not send the line; empty if the line may be sent."""
-    if line.startswith("#"):
-        return "this client numbers its commands by itself; write the command without #number"
-    if line.split(None, 1)[0].upper() == "HELLO":
-        return "this client says HELLO by itself; start it with --client-id to choose who it is"
+def friendly_name() -> str:
+    """A client id that can be said aloud: the name of the user, and one of 24 million words, so that it is unique."""
     try:
-        line.encode()
-    except UnicodeEncodeError:
-        return "this is not UTF-8; set your terminal, or your shell's LANG, to UTF-8"
-    return "one line at a time" if "\n" in line else ""
+        user = getpass.getuser()
+    except (KeyError, OSError):  # the machine does not know this user
+        user = ""
+    word = "".join(secrets.choice(_SYLLABLES) for _ in range(4))
+    return f"{re.sub('[^A-Za-z0-9_.]', '', user)[:20] or 'guest'}-{word}"
+
+
+def _output() -> Output | None:
+    """The terminal, unless it cannot move its cursor: prompt_toolkit knows what to do with such a one."""
+    if is_dumb_terminal():
+        return None
+    output = create_output()
+    if isinstance(output, Vt100_Output):
+        # Where the cursor is need not be known, and asking terminals that do not answer delays everything.
+        output.enable_cpr = False
+    return output

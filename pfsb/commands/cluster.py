@@ -6,21 +6,26 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final, TextIO
 
+import click
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ReactorNotRunning
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
-from twisted.python import usage
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.commands.options import ConfigOptions
+from pfsb.commands.init import write_sample
+from pfsb.commands.options import HERE, ConfigOptions, config_argument, config_here
 from pfsb.commands.survey import ask_status
+from pfsb.config.config import Config
+from pfsb.config.sample import SERVERS
 from pfsb.service.log_lines import FORMATS, LEVELS
+from pfsb.support.command_line import OneOf, has_colours, subcommand
 
 STOP_SECONDS: Final = 15.0
 """How long, in seconds, a server may take to stop before it is killed."""
@@ -32,24 +37,41 @@ LINE_BYTES_MAX: Final = 65_536
 _COLOURS: Final = (36, 33, 35, 32, 34, 31)
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb cluster`."""
 
-    synopsis = "Usage: pfsb cluster CONFIG"
-    longdesc = "Starts all servers of a configuration and shows what they say; Ctrl-C stops them."
-    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["log-format", None, "text", "form of the servers' lines: text, or json without the mark of the server"],
-        ["log-level", None, "info", f"lowest level that servers tell: {', '.join(LEVELS)}"],
-    ]
+    log_format: str
+    log_level: str
+    executed: bool
 
-    optFlags = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["executed", None, "show each update when a server executes it"],
-    ]
 
-    def postOptions(self) -> None:
-        for option, known in (("log-format", FORMATS), ("log-level", LEVELS)):
-            if self[option] not in known:
-                raise usage.UsageError(f"--{option} is one of {', '.join(known)}, not {self[option]!r}")
+def config_made_here() -> Config:
+    """The configuration for a command line that names none: `HERE`, which is written if there is none."""
+    if not Path(HERE).exists():
+        try:
+            write_sample(Path(HERE))
+        except OSError as error:
+            raise click.UsageError(f"no configuration is named, and none can be written: {error}") from None
+        sys.stdout.write(f"pfsb cluster: no configuration was named; wrote {HERE}, with {SERVERS} servers\n")
+        sys.stdout.flush()
+    return config_here()
+
+
+@subcommand("cluster")
+@config_argument(config_made_here)
+@click.option(
+    "--log-format", type=OneOf(FORMATS), default="text", help="Form of the servers' lines; json comes without marks."
+)
+@click.option("--log-level", type=OneOf(LEVELS), default="info", help="Lowest level that servers tell.")
+@click.option("--executed", is_flag=True, help="Show each update when a server executes it.")
+def command(**given: Any) -> Options:
+    """Start all servers of a configuration, and show what they say.
+
+    Ctrl-C stops them. Without CONFIG they are those of pfsb.yaml in the current directory, which is written if there is
+    none.
+    """
+    return Options(**given)
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -58,10 +80,10 @@ async def run(reactor: Any, options: Options) -> None:
     Raises `SystemExit` with status 1 if all servers ended by themselves.
     """
     file = options.config.file
-    more = [f"--{option}={options[option]}" for option in ("log-format", "log-level")]
-    more += ["--executed"] * options["executed"]
+    more = [f"--log-format={options.log_format}", f"--log-level={options.log_level}"]
+    more += ["--executed"] * options.executed
     commands = {address.id: [*_command(address.id, file), *more] for address in options.addresses}
-    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options["log-format"] == "text")
+    cluster = Cluster(reactor, commands, options.addresses, sys.stdout, has_marks=options.log_format == "text")
     reactor.addSystemEventTrigger("before", "shutdown", cluster.stop)
     reactor.callWhenRunning(_stop_at_signals, reactor)
     if not await cluster.run():
@@ -154,17 +176,21 @@ class Cluster:
         if self._stopping or not self._children:
             return
         if all(isinstance(status, dict) and status.get("leader") is not None for status in found):
-            self._tell(self._welcome())
+            for line in self._welcome():
+                self._tell(line)
         else:
             self._poll = self._reactor.callLater(POLL_SECONDS, self._wait_until_ready)
 
-    def _welcome(self) -> str:
+    def _welcome(self) -> Iterator[str]:
+        """Two lines for people: each server's port for lines, and a command for another terminal."""
+        yield "lines can be typed at " + ", ".join(
+            f"{address.shown} (server {address.id})" for address in self.addresses
+        )
         one = self.addresses[-1]
         host, _, port = one.shown.rpartition(":")
         how = f"telnet {host.strip('[]')} {port}" if one.endpoint.startswith("tcp") else f"nc -U {one.shown}"
-        return (
-            f"all {len(self.addresses)} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
-        )
+        many = len(self.addresses)
+        yield f"all {many} servers answer. In another terminal: {how}; there: SAY hello. Ctrl-C stops all"
 
     def _tell(self, text: str) -> None:
         self._write(f"pfsb cluster: {text}\n")
@@ -174,7 +200,7 @@ class Cluster:
             self._write(f"{line}\n")
             return
         mark = f"[{server_id}]"
-        if self._out.isatty():
+        if has_colours(self._out):
             colour = _COLOURS[list(self._commands).index(server_id) % len(_COLOURS)]
             mark = f"\x1b[{colour}m{mark}\x1b[0m"
         self._write(f"{mark} {line}\n")

@@ -2,73 +2,72 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
 
-from twisted.python import usage
+import click
+from attrs import define
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.servers import server_addresses
 from pfsb.config.config import Config, ConfigError, load
 
+HERE: Final = "pfsb.yaml"
+"""The configuration in the current directory that is used when the command line names none."""
 
-class ConfigOptions(usage.Options):
-    """A command line that has the name of a configuration file before or after its options.
 
-    `config` has what the file says.
-    """
+@define
+class ConfigOptions:
+    """The options of a subcommand that needs a configuration."""
 
     config: Config
-    addresses: list[ServerAddress]
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Accept the configuration file before the options, where Twisted by itself accepts no arguments."""
-        given = list(sys.argv[1:] if options is None else options)
-        if given and not given[0].startswith("-"):
-            self._read(given.pop(0))
-        super().parseOptions(given)
-
-    def parseArgs(self, *arguments: str) -> None:
-        rest = list(arguments)
-        if not hasattr(self, "config"):
-            if not rest:
-                raise usage.UsageError("a configuration file is missing, for example etc/four.yaml")
-            self._read(rest.pop(0))
-        self.take(rest)
-
-    def take(self, rest: list[str]) -> None:
-        """Take the arguments that follow the configuration file. This method raises UsageError if there is one, since
-        most subcommands of `pfsb` have none; the others override it."""
-        if rest:
-            raise usage.UsageError(f"{rest[0]} is one argument too many; only a configuration file is taken")
-
-    def _read(self, file: str) -> None:
-        try:
-            self.config = load(file)
-            self.addresses = server_addresses(self.config)
-        except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
+    @property
+    def addresses(self) -> list[ServerAddress]:
+        """Where the servers take clients."""
+        return server_addresses(self.config)
 
 
-def number(least: int, most: int) -> Callable[[str], int]:
-    """Make a function for `optParameters` that converts a text to a whole number from `least` to `most`.
+class ConfigFile(click.Path):
+    """The name of a configuration file; the value is what the file says, with addresses that a client can reach."""
 
-    The function raises ValueError for any other text.
+    name = "config"
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if isinstance(value, Config) else read_config(value)
+
+
+def read_config(file: str) -> Config:
+    """Read a configuration. Raises `click.UsageError` with the mistake in it, if there is one."""
+    try:
+        config = load(file)
+        server_addresses(config)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    return config
+
+
+def config_here() -> Config:
+    """The configuration for a command line that names none: `HERE`.
+
+    Raises `click.UsageError` if there is no such file.
     """
-
-    def coerce(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise ValueError(f"must be from {least} to {most}, not {text}")
-        return value
-
-    coerce.coerceDoc = f"A whole number from {least} to {most}."  # type: ignore[attr-defined]
-    return coerce
+    if not Path(HERE).exists():
+        raise click.UsageError(
+            f"a configuration file is missing, for example etc/four.yaml; there is no {HERE} in this directory, which "
+            "pfsb init would write"
+        )
+    return read_config(HERE)
 
 
-def seconds(text: str) -> float:
-    """Convert a text to a number of seconds that is more than 0; for `optParameters`."""
-    value = float(text)
-    if not 0 < value < 1_000_000:
-        raise ValueError(f"must be seconds, more than 0, not {text}")
-    return value
+def config_argument(missing: Callable[[], Config] = config_here) -> Callable[..., Any]:
+    """Decorator: adds the argument CONFIG to a subcommand. `missing` gives its value if the command line does not."""
+
+    def chosen(ctx: click.Context, _param: click.Parameter, value: Config | None) -> Config | None:
+        return missing() if value is None and not ctx.resilient_parsing else value
+
+    return click.argument("config", type=ConfigFile(), required=False, callback=chosen, metavar="[CONFIG]")

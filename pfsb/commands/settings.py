@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, TextIO
 
-from twisted.python import usage
+import click
+from attrs import define
 
 from pfsb.client.clerks import calls
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.replies import Reply
-from pfsb.client.servers import addresses_of
+from pfsb.client.servers import addresses_of, server_addresses
 from pfsb.commands.exit_status import ExitStatus, status_of
 from pfsb.commands.line_client import LineClient
-from pfsb.commands.options import ConfigOptions, seconds
-from pfsb.commands.survey import survey
-from pfsb.config.config import ConfigError
+from pfsb.commands.options import HERE, ConfigFile, config_here, read_config
+from pfsb.commands.survey import NoAnswer, in_time
+from pfsb.config.config import Config, ConfigError
 from pfsb.sessions.cluster_settings import RANGES
+from pfsb.support.command_line import Seconds, subcommand
 
-SURVEY_SECONDS: Final = 1.0
-"""How long, in seconds, servers may take to tell their state after a command had no answer."""
 _MEANINGS: Final = {
     "apps": "applications that run, in this order",
     "members": "ids of the servers; not to be changed",
@@ -30,72 +31,72 @@ _MEANINGS: Final = {
 }
 
 
-class Options(ConfigOptions):
-    """Command line of `pfsb settings`: the servers by a configuration file or by `--server`, then changes."""
+@define
+class Options:
+    """Command line of `pfsb settings`: where the cluster is, then changes."""
 
-    synopsis = "Usage: pfsb settings [CONFIG | --config CONFIG | --server HOST:PORT ...] [NAME=VALUE ...]"
-    longdesc = (
-        "Shows the settings that all servers of a cluster share, or changes those that are named, all or none. "
-        "The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached."
-    )
-    optParameters = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["timeout", None, 30.0, "give up after so many seconds without an answer", seconds],
-    ]
+    addresses: Sequence[ServerAddress]
+    changes: dict[str, str]
+    timeout: float
+    json: bool
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.changes: dict[str, str] = {}
-        self._servers: list[str] = []
 
-    def opt_config(self, file: str) -> None:
-        """the cluster's configuration, for example etc/four.yaml"""
-        self._read(file)
+@subcommand("settings")
+@click.argument("words", nargs=-1, metavar="[CONFIG] [NAME=VALUE]...")
+@click.option("--config", type=ConfigFile(), help="The cluster's configuration, for example etc/four.yaml.")
+@click.option(
+    "--server",
+    "servers",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="A server's client port; instead of a configuration, and repeatable.",
+)
+@click.option("--timeout", type=Seconds(), default=30.0, help="Give up after so many seconds without an answer.")
+@click.option("--json", is_flag=True, help="Show the settings as one JSON object.")
+def command(
+    words: tuple[str, ...], config: Config | None, servers: tuple[str, ...], timeout: float, json: bool
+) -> Options:
+    """Show the settings that all servers of a cluster share, or change those that are named, all or none.
 
-    def opt_server(self, address: str) -> None:
-        """a server's client port, as host:port (repeatable; instead of a configuration)"""
-        self._servers.append(address)
+    The exit status is 1 if the cluster refuses, 3 if it does not answer, and 4 if no server can be reached.
+    """
+    if words and "=" not in words[0] and config is None:
+        config, words = read_config(words[0]), words[1:]
+    changes = changes_of(words)
+    if config is not None and servers:
+        raise click.UsageError("name either a configuration or --server, not both")
+    return Options(_addresses(config, servers), changes, timeout, json)
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        given = list(sys.argv[1:] if options is None else options)
-        if given and not given[0].startswith("-") and "=" not in given[0]:
-            self._read(given.pop(0))
-        usage.Options.parseOptions(self, given)
 
-    def parseArgs(self, *arguments: str) -> None:
-        rest = list(arguments)
-        if rest and "=" not in rest[0] and not self._knows_servers:
-            self._read(rest.pop(0))
-        self.take(rest)
+def changes_of(words: Sequence[str]) -> dict[str, str]:
+    """Setting -> its new value, of words such as "window=16". Raises `click.UsageError` for other words."""
+    changes: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not name or not equals:
+            raise click.UsageError(f"{word!r} must be NAME=VALUE (example: session_window=64)")
+        if name in changes:
+            raise click.UsageError(f"{name} is there twice")
+        changes[name] = value
+    return changes
 
-    def take(self, rest: list[str]) -> None:
-        for word in rest:
-            name, equals, value = word.partition("=")
-            if not name or not equals:
-                raise usage.UsageError(f"{word!r} must be NAME=VALUE (example: session_window=64)")
-            if name in self.changes:
-                raise usage.UsageError(f"{name} is there twice")
-            self.changes[name] = value
 
-    def postOptions(self) -> None:
-        if not self._knows_servers:
-            raise usage.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
-        if self._servers:
-            if hasattr(self, "config"):
-                raise usage.UsageError("name either a configuration or --server, not both")
-            try:
-                self.addresses = addresses_of(self._servers)
-            except (ConfigError, ValueError) as error:
-                raise usage.UsageError(str(error)) from None
-
-    @property
-    def _knows_servers(self) -> bool:
-        return bool(self._servers) or hasattr(self, "config")
+def _addresses(config: Config | None, servers: Sequence[str]) -> Sequence[ServerAddress]:
+    if servers:
+        try:
+            return addresses_of(servers)
+        except (ConfigError, ValueError) as error:
+            raise click.UsageError(str(error)) from None
+    if config is None and not Path(HERE).exists():
+        raise click.UsageError("which cluster? Name a configuration (etc/four.yaml), or --server 127.0.0.1:9400")
+    return server_addresses(config or config_here())
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Show or change settings. Raises `SystemExit` with an `ExitStatus` if the cluster refuses, or does not answer in
     time."""
-    status = await settle(reactor, options.addresses, options.changes, options["timeout"], sys.stdout, sys.stderr)
+    show = as_json if options.json else table
+    status = await settle(reactor, options.addresses, options.changes, options.timeout, sys.stdout, sys.stderr, show)
     if status is not ExitStatus.OK:
         raise SystemExit(int(status))
 
@@ -107,8 +108,10 @@ async def settle(
     timeout_seconds: float,
     out: TextIO,
     err: TextIO,
+    show: Callable[[Reply], str] | None = None,
 ) -> ExitStatus:
-    """Make the changes, if there are any, and write a table of all settings to `out`.
+    """Make the changes, if there are any, and write all settings to `out`, as the text that `show` makes of the reply
+    to SETTINGS, or else as a table.
 
     Returns `OK` if that succeeds; otherwise one line on `err` tells the reason.
     """
@@ -120,19 +123,23 @@ async def settle(
     try:
         for line in [*wanted, calls.settings().line]:
             try:
-                reply = await client.command(line).addTimeout(timeout_seconds, reactor)
-            except Exception:
-                found = await survey(reactor, addresses, SURVEY_SECONDS)
-                err.write(f"pfsb settings: no answer within {timeout_seconds:g} s; {found.outage}\n")
-                return ExitStatus.UNAVAILABLE if found.up else ExitStatus.UNREACHABLE
+                reply = await in_time(reactor, addresses, client.command(line), timeout_seconds)
+            except NoAnswer as error:
+                err.write(f"pfsb settings: no answer within {timeout_seconds:g} s; {error}\n")
+                return ExitStatus.UNAVAILABLE if error.found.up else ExitStatus.UNREACHABLE
             if not reply.ok:
                 err.write(f"pfsb settings: {reply.text} ({reply.code}, fate={reply.fate})\n")
                 return status_of(reply)
     finally:
         await client.stop()
     assert reply is not None
-    out.write(table(reply))
+    out.write((show or table)(reply))
     return ExitStatus.OK
+
+
+def as_json(reply: Reply) -> str:
+    """The settings in a reply to SETTINGS as a line with a JSON object: name -> value."""
+    return json.dumps(dict(calls.settings().read(reply))) + "\n"
 
 
 def table(reply: Reply) -> str:

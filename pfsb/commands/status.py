@@ -7,26 +7,38 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
+import click
+from attrs import define
+
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.commands.options import ConfigOptions
+from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import Status, Survey, survey
+from pfsb.support.command_line import subcommand
 
 _COLUMNS: Final = ("state", "view", "leader", "aru", "last_ordered", "revision", "sessions", "connections", "pending")
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb status`."""
 
-    synopsis = "Usage: pfsb status CONFIG"
-    longdesc = (
-        "Shows one line per server, and a line about the cluster. The exit status is 1 if no majority of them answers."
-    )
-    optFlags = [["json", None, "show everything that the servers tell as one JSON object"]]  # noqa: RUF012 (read by Twisted, never changed)
+    json: bool
+
+
+@subcommand("status")
+@config_argument()
+@click.option("--json", is_flag=True, help="Show everything that the servers tell as one JSON object.")
+def command(**given: Any) -> Options:
+    """Show one line per server, and a line about the cluster.
+
+    The exit status is 1 if no majority of the servers answers.
+    """
+    return Options(**given)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Ask all servers at once, and print a table. Raises `SystemExit` with status 1 if no majority answers."""
-    if not await show_status(reactor, options.addresses, sys.stdout, as_json=bool(options["json"])):
+    if not await show_status(reactor, options.addresses, sys.stdout, as_json=options.json):
         raise SystemExit(1)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from attrs import define
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
+from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
 from pfsb.client.core.addresses import ServerAddress
@@ -17,6 +18,9 @@ from pfsb.commands.one_question import ask
 
 STATUS_SECONDS: Final = 2.0
 """How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
+
+SURVEY_SECONDS: Final = 1.0
+"""How long, in seconds, servers may take to tell their state while a command has no answer."""
 
 Status = dict[str, Any]
 """The JSON object of a STATUS reply; docs/operating.rst describes it."""
@@ -109,6 +113,41 @@ class Survey:
 async def survey(reactor: Any, addresses: Sequence[ServerAddress], seconds: float = STATUS_SECONDS) -> Survey:
     """Ask all servers for their STATUS at once. Never fails, and takes no longer than `seconds`."""
     return Survey(addresses, await gatherResults([ask_status(reactor, address, seconds) for address in addresses]))
+
+
+class NoAnswer(Exception):
+    """Raised for a command that was not answered in time; `found` says how it stands with the servers."""
+
+    def __init__(self, found: Survey) -> None:
+        super().__init__(found.outage)
+        self.found = found
+
+
+async def in_time(reactor: Any, addresses: Sequence[ServerAddress], answered: Deferred[Reply], seconds: float) -> Reply:
+    """Wait for a reply, `seconds` in all; the servers are asked for their state shortly before this time is over.
+
+    Raises `NoAnswer`, after `answered` was cancelled, and everything that `answered` fails with.
+    """
+    spare = min(SURVEY_SECONDS, seconds / 2)
+    found: Deferred[Survey] | None = None
+
+    def look() -> None:
+        nonlocal found
+        found = Deferred.fromCoroutine(survey(reactor, addresses, spare))
+        timers.append(reactor.callLater(spare, answered.cancel))
+
+    timers: list[IDelayedCall] = [reactor.callLater(seconds - spare, look)]
+    try:
+        return await answered
+    except CancelledError:
+        if found is None:
+            raise
+        raise NoAnswer(await found) from None
+    finally:
+        if timers[-1].active():
+            timers[-1].cancel()
+        if found is not None and not found.called:
+            found.addErrback(lambda _: None).cancel()
 
 
 def _bare(answer: str) -> str:

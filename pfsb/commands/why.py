@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TextIO
 
-from attrs import frozen
+import click
+from attrs import define, frozen
 from twisted.internet.defer import Deferred, gatherResults
 
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.outage import servers_text
 from pfsb.commands.exit_status import ExitStatus
-from pfsb.commands.options import ConfigOptions
+from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import Status, Survey, ask_status
+from pfsb.support.command_line import subcommand
 
 CLOCK_SECONDS: Final = 1.0
 """Difference of two clocks, in seconds, from which on it is told; beyond it expiries and waits end early or late."""
@@ -29,15 +32,23 @@ _REFUSED: Final = {
 """Reason for which a server refuses frames -> a likely cause, for people."""
 
 
+@define
 class Options(ConfigOptions):
     """Command line of `pfsb why`."""
 
-    synopsis = "Usage: pfsb why CONFIG"
-    longdesc = (
-        "Asks all servers, and says why there is no leader or no progress: who is up, who votes for which view and "
-        "which votes are missing, who does not hear whom, whose disk, clock or settings are in the way. "
-        "The exit status is 1 if the cluster cannot take commands."
-    )
+    json: bool
+
+
+@subcommand("why")
+@config_argument()
+@click.option("--json", is_flag=True, help="Show the same as one JSON object.")
+def command(**given: Any) -> Options:
+    """Ask all servers, and say why there is no leader or no progress.
+
+    Who is up, who votes for which view and which votes are missing, who does not hear whom, whose disk, clock or
+    settings are in the way. The exit status is 1 if the cluster cannot take commands.
+    """
+    return Options(**given)
 
 
 @frozen
@@ -50,11 +61,11 @@ class ClockReading:
 
 async def run(reactor: Any, options: Options) -> None:
     """Ask all servers at once, and print what is in the way. Raises `SystemExit` if the cluster has no leader."""
-    if not await explain(reactor, options.addresses, sys.stdout):
+    if not await explain(reactor, options.addresses, sys.stdout, as_json=options.json):
         raise SystemExit(ExitStatus.REFUSED)
 
 
-async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO) -> bool:
+async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO, *, as_json: bool = False) -> bool:
     """Ask all servers, and write what is in the way to `out`; returns whether the cluster can take commands."""
     clocks: dict[int, ClockReading] = {}
 
@@ -69,7 +80,12 @@ async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO)
         return ask_status(reactor, address).addCallback(heard)
 
     found = Survey(addresses, await gatherResults([asked(address) for address in addresses]))
-    out.write("".join(f"{line}\n" for line in (found.summary, *servers(found), *findings(found, clocks))))
+    lines = findings(found, clocks)
+    if as_json:
+        plain = {"summary": found.summary, "can_take_commands": can_take_commands(found), "servers": [*servers(found)]}
+        out.write(json.dumps({**plain, "findings": lines}) + "\n")
+    else:
+        out.write("".join(f"{line}\n" for line in (found.summary, *servers(found), *lines)))
     return can_take_commands(found)
 
 

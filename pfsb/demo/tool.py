@@ -4,76 +4,71 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from attrs import evolve
+import click
+from attrs import define, evolve
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.python import usage
 
-from pfsb.commands.options import number
 from pfsb.demo.processes import ProcessCluster
 from pfsb.demo.recording import Screen, merge_traces, summary, verdict_lines
 from pfsb.demo.scenarios import Scenario, Size, Stage
 from pfsb.demo.verdict import Verdict
+from pfsb.support.command_line import Number, subcommand
 
 LINES_MIN: Final = 100
 LINES_MAX: Final = 10_000_000
 CLIENTS_MAX: Final = 1_000
 
 
-class Options(usage.Options):
+@define
+class Options:
     """Command line of `pfsb demo`."""
 
-    synopsis = "Usage: pfsb demo SCENARIO --out DIR  |  pfsb demo --list"
-    longdesc = (
-        "Plays a scenario with real servers on free ports of this machine. DIR gets summary.md, trace.jsonl (what "
-        "happened in all servers), terminals.cast (an asciicast), acknowledged.jsonl and the servers' files. "
-        "The exit status is 1 if anything is not as it should be."
-    )
-    optFlags = [["list", None, "show the scenarios"]]  # noqa: RUF012 (read by Twisted, never changed)
-    optParameters = [  # noqa: RUF012
-        ["out", None, None, "directory for the recording; it must be new or empty"],
-        ["lines", None, Size().lines, "how many lines the clients say", number(LINES_MIN, LINES_MAX)],
-        ["clients", None, Size().clients, "how many clients there are", number(1, CLIENTS_MAX)],
-    ]
-
-    scenario: Scenario
+    scenario: Scenario | None
+    """The scenario to play; None: all of them are listed."""
     out: Path
+    lines: int
+    clients: int
 
-    def parseOptions(self, options: Sequence[str] | None = None) -> None:
-        """Accept the scenario's name before the options, where Twisted by itself accepts no arguments."""
-        given = list(sys.argv[1:] if options is None else options)
-        named = given[:1] if given and not given[0].startswith("-") else []
-        super().parseOptions([*given[len(named) :], *named])
 
-    def parseArgs(self, *names: str) -> None:
-        self.names = names
+@subcommand("demo")
+@click.argument("names", nargs=-1, metavar="SCENARIO")
+@click.option("--list", "shows_list", is_flag=True, help="Show the scenarios.")
+@click.option("--out", type=click.Path(), metavar="DIR", help="Directory for the recording; it must be new or empty.")
+@click.option(
+    "--lines", type=Number(LINES_MIN, LINES_MAX), default=Size().lines, help="How many lines the clients say."
+)
+@click.option("--clients", type=Number(1, CLIENTS_MAX), default=Size().clients, help="How many clients there are.")
+def command(names: tuple[str, ...], shows_list: bool, out: str | None, lines: int, clients: int) -> Options:
+    """Play a scenario with real servers on free ports of this machine, and record it.
 
-    def postOptions(self) -> None:
-        if self["list"]:
-            return
-        known = ", ".join(Scenario.known)
-        if len(self.names) != 1:
-            raise usage.UsageError(f"name one scenario: {known} (example: pfsb demo normal --out /tmp/normal)")
-        if self.names[0] not in Scenario.known:
-            raise usage.UsageError(f"there is no scenario {self.names[0]}; known are {known}")
-        if self["out"] is None:
-            raise usage.UsageError(f"--out is missing (example: pfsb demo {self.names[0]} --out /tmp/demo)")
-        self.scenario = Scenario.known[self.names[0]]
-        self.out = Path(self["out"])
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise usage.UsageError(f"--out: {self.out} is there already; name a directory that is new or empty")
+    DIR gets summary.md, trace.jsonl (what happened in all servers), terminals.cast (an asciicast), acknowledged.jsonl
+    and the servers' files. The exit status is 1 if anything is not as it should be.
+    """
+    if shows_list:
+        return Options(None, Path(), lines, clients)
+    known = ", ".join(Scenario.known)
+    if len(names) != 1:
+        raise click.UsageError(f"name one scenario: {known} (example: pfsb demo normal --out /tmp/normal)")
+    if names[0] not in Scenario.known:
+        raise click.UsageError(f"there is no scenario {names[0]}; known are {known}")
+    if out is None:
+        raise click.UsageError(f"--out is missing (example: pfsb demo {names[0]} --out /tmp/demo)")
+    directory = Path(out)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise click.UsageError(f"--out: {directory} is there already; name a directory that is new or empty")
+    return Options(Scenario.known[names[0]], directory, lines, clients)
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Play a scenario. Raises `SystemExit` with status 1 if one of its checks fails."""
-    if options["list"]:
+    if options.scenario is None:
         for scenario in Scenario.known.values():
             print(f"{scenario.name:<14}{scenario.help}")
         return
-    size = evolve(Size(), lines=options["lines"], clients=options["clients"])
+    size = evolve(Size(), lines=options.lines, clients=options.clients)
     playing = Deferred.fromCoroutine(perform(reactor, options.scenario, size, options.out, sys.stdout))
     trigger = reactor.addSystemEventTrigger("before", "shutdown", _interrupt, playing)
     verdict, trouble = await playing

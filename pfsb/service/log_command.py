@@ -6,45 +6,32 @@ import json
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from twisted.python import usage
+import click
+from attrs import define
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.log.listing import groups_of, plain_group, plain_log, plain_state, write_tables
 from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.position_note import PositionNote, note_of
-from pfsb.support.one_argument import OneArgumentOptions
+from pfsb.support.command_line import one_argument, subcommand
 
 
-class Options(OneArgumentOptions):
+@define
+class Options:
     """Command line of `pfsb log`."""
 
-    needed = "one data directory is needed (example: pfsb log var/four/2)"
-    synopsis = "Usage: pfsb log DIRECTORY [options]"
-    longdesc = (
-        "Reads the whole log in a data directory, checks it as a start of its server would, and says what it holds. "
-        "The exit status is 1 if a start would refuse it. Nothing in the directory is changed. While the server runs, "
-        "its last group may look torn."
-    )
-    optParameters: ClassVar[list[list[str | None]]] = [
-        ["sqlite", None, None, "write everything into this new file, for the sqlite3 tool"],
-    ]
-    optFlags: ClassVar[list[list[str | None]]] = [
-        ["groups", "g", "show each group, too"],
-        ["json", "j", "show one JSON object a line: each group, and then the log"],
-    ]
-
     directory: Path
+    groups: bool
+    json: bool
+    sqlite: Path | None
 
-    def take(self, argument: str) -> None:
-        self.directory = Path(argument)
-
-    def postOptions(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if not self.log.is_dir():
-            raise usage.UsageError(f"{self.directory}: no data directory with a log in it")
-        if self["sqlite"] is not None and Path(self["sqlite"]).exists():
-            raise usage.UsageError(f"--sqlite {self['sqlite']}: exists already; the file must be new")
+            raise click.UsageError(f"{self.directory}: no data directory with a log in it")
+        if self.sqlite is not None and self.sqlite.exists():
+            raise click.UsageError(f"--sqlite {self.sqlite}: exists already; the file must be new")
 
     @property
     def log(self) -> Path:
@@ -53,14 +40,30 @@ class Options(OneArgumentOptions):
         return inner if inner.is_dir() or self.directory.name != "log" else self.directory
 
 
+@subcommand("log")
+@one_argument("directory", "one data directory is needed (example: pfsb log var/four/2)")
+@click.option("--groups", "-g", is_flag=True, help="Show each group, too.")
+@click.option("--json", "-j", is_flag=True, help="Show one JSON object a line: each group, and then the log.")
+@click.option(
+    "--sqlite", type=click.Path(), metavar="FILE", help="Write everything into this new file, for the sqlite3 tool."
+)
+def command(directory: str, groups: bool, json: bool, sqlite: str | None) -> Options:
+    """Read the whole log in a data DIRECTORY, check it as a start of its server would, and say what it holds.
+
+    The exit status is 1 if a start would refuse it. Nothing in the directory is changed. While the server runs, its
+    last group may look torn.
+    """
+    return Options(Path(directory), groups, json, None if sqlite is None else Path(sqlite))
+
+
 async def run(reactor: Any, options: Options) -> None:
     """Show the log, or say in one line why it would be refused, with exit status 1."""
     try:
         log = scan(options.log)
         _show(log, options)
         _check(log)
-        if options["sqlite"] is not None:
-            write_tables(log, Path(options["sqlite"]))
+        if options.sqlite is not None:
+            write_tables(log, options.sqlite)
     except (StorageRefused, OSError, sqlite3.Error) as error:
         sys.stdout.flush()
         sys.stderr.write(f"pfsb: {error}\n")
@@ -78,12 +81,12 @@ def _check(log: Log) -> None:
 
 def _show(log: Log, options: Options) -> None:
     say = sys.stdout.write
-    if options["json"]:
+    if options.json:
         for listed in groups_of(log):
             say(json.dumps(plain_group(listed)) + "\n")
         say(json.dumps(plain_log(log)) + "\n")
         return
-    if options["groups"]:
+    if options.groups:
         for number, place, size, content in groups_of(log):
             slots = "".join(f" {seq}@{slot.view}" for seq, slot in content.effect.slots.items())
             state = "".join(f" {name}={_short(value)}" for name, value in plain_state(content).items())

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.python import usage
+import click
+from attrs import define
 from twisted.python.failure import Failure
 
 from pfsb.paxos.interfaces import StorageRefused
@@ -18,28 +19,29 @@ from pfsb.storage.log.scan import Log
 from pfsb.storage.log.storage import LogStorage
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import unusable
-from pfsb.support.one_argument import OneArgumentOptions
+from pfsb.support.command_line import one_argument, subcommand
 
 
-class Options(OneArgumentOptions):
+@define
+class Options:
     """Command line of `pfsb migrate`."""
-
-    needed = "one data directory is needed (example: pfsb migrate var/four/2)"
-    synopsis = "Usage: pfsb migrate DIRECTORY"
-    longdesc = (
-        "Makes a log of the database in a data directory of an earlier version of pfsb, as the first start would. The "
-        "log is compared with the database, and only then the database is deleted. The server must not be running. The "
-        "exit status is 1 if the directory is refused; then nothing in it is changed."
-    )
 
     directory: Path
 
-    def take(self, argument: str) -> None:
-        self.directory = Path(argument)
-
-    def postOptions(self) -> None:
+    def __attrs_post_init__(self) -> None:
         if not any(map(Path.exists, (self.directory / "log", *old_files(self.directory)))):
-            raise usage.UsageError(f"{self.directory}: no data directory of a server that has run")
+            raise click.UsageError(f"{self.directory}: no data directory of a server that has run")
+
+
+@subcommand("migrate")
+@one_argument("directory", "one data directory is needed (example: pfsb migrate var/four/2)")
+def command(directory: str) -> Options:
+    """Make a log of the database in a data DIRECTORY of an earlier version of pfsb, as the first start would.
+
+    The log is compared with the database, and only then the database is deleted. The server must not be running. The
+    exit status is 1 if the directory is refused; then nothing in it is changed.
+    """
+    return Options(Path(directory))
 
 
 async def run(reactor: Any, options: Options) -> None:

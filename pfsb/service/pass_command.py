@@ -8,75 +8,83 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
-from twisted.python import usage
+import click
+from attrs import define
 from twisted.python.failure import Failure
 
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.passes import DIGEST_BYTES
 from pfsb.storage.log.storage import LogStorage
+from pfsb.support.command_line import one_argument, subcommand
 from pfsb.support.limits import SLOT_MAX
-from pfsb.support.one_argument import OneArgumentOptions
 
 EXAMPLE = "pfsb pass 812 --digest 0123456789abcdef --config etc/four.yaml --id 0"
 
 
-class Options(OneArgumentOptions):
+@define
+class Options:
     """Command line of `pfsb pass`."""
 
-    needed = f"the number of one slot is needed (example: {EXAMPLE})"
-    synopsis = "Usage: pfsb pass SEQ --digest HEX --config FILE --id N [options]"
-    longdesc = (
-        "Notes in the data directory of server N that slot SEQ is left out: its updates count as executed, and change "
-        "nothing. Only for a slot at which every server stops, again at each start; its log says so, with the digest. "
-        "Stop all servers first, and run this for each of them with the same SEQ and HEX: servers that leave out "
-        "different slots refuse each other."
-    )
-    optParameters: ClassVar[list[list[str | None]]] = [
-        ["digest", None, None, "the digest of the slot's batch, from the log of a server that stopped there"],
-        ["config", "c", None, "the cluster's configuration"],
-        ["id", "i", None, "which server of the configuration"],
-        ["storage", None, None, "data directory of this server (instead of the configured one)"],
-    ]
-    optFlags: ClassVar[list[list[str | None]]] = [
-        ["unseen", None, "note the slot although this server does not have it yet"],
-    ]
-
-    config: Config
-    server_id: int
     seq: int
     digest: bytes
-
-    def take(self, argument: str) -> None:
-        self.seq = _whole(argument, "SEQ", 1, SLOT_MAX)
-
-    def postOptions(self) -> None:
-        for name in ("digest", "config", "id"):
-            if self[name] is None:
-                raise usage.UsageError(f"--{name} is missing (example: {EXAMPLE})")
-        try:
-            self.digest = bytes.fromhex(self["digest"])
-        except ValueError:
-            self.digest = b""
-        if len(self.digest) != DIGEST_BYTES:
-            raise usage.UsageError(f"--digest takes {2 * DIGEST_BYTES} hexadecimal digits, not {self['digest']}")
-        try:
-            self.config = load(self["config"])
-            self.server_id = _whole(self["id"], "--id", 0, 65_535)
-            self.config.server(self.server_id)
-        except ConfigError as error:
-            raise usage.UsageError(str(error)) from None
-        if self.directory is None:
-            raise usage.UsageError(f"server {self.server_id} keeps its data in memory: nothing of it is left to pass")
+    config: Config
+    server_id: int
+    storage: str | None
+    unseen: bool
 
     @property
     def directory(self) -> Path | None:
         """The data directory of the server; None if it has none."""
-        if self["storage"] is None:
+        if self.storage is None:
             return self.config.storage_directory(self.server_id)
-        return None if self["storage"] == "memory" else Path(self["storage"])
+        return None if self.storage == "memory" else Path(self.storage)
+
+
+@subcommand("pass")
+@one_argument("seq", f"the number of one slot is needed (example: {EXAMPLE})")
+@click.option(
+    "--digest", metavar="HEX", help="The digest of the slot's batch, from the log of a server that stopped there."
+)
+@click.option("--config", "-c", type=click.Path(), metavar="FILE", help="The cluster's configuration.")
+@click.option("--id", "-i", "server_id", metavar="N", help="Which server of the configuration.")
+@click.option("--storage", metavar="DIR", help="Data directory of this server (instead of the configured one).")
+@click.option("--unseen", is_flag=True, help="Note the slot although this server does not have it yet.")
+def command(
+    seq: str, digest: str | None, config: str | None, server_id: str | None, storage: str | None, unseen: bool
+) -> Options:
+    """Note in the data directory of server N that slot SEQ is left out: its updates count as executed, and change
+    nothing.
+
+    Only for a slot at which every server stops, again at each start; its log says so, with the digest. Stop all servers
+    first, and run this for each of them with the same SEQ and HEX: servers that leave out different slots refuse each
+    other.
+    """
+    slot = _whole(seq, "SEQ", 1, SLOT_MAX)
+    if digest is None or config is None or server_id is None:
+        missing = next(name for name, value in (("digest", digest), ("config", config), ("id", server_id)) if not value)
+        raise click.UsageError(f"--{missing} is missing (example: {EXAMPLE})")
+    try:
+        loaded = load(config)
+        options = Options(slot, _digest(digest), loaded, _whole(server_id, "--id", 0, 65_535), storage, unseen)
+        loaded.server(options.server_id)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    if options.directory is None:
+        raise click.UsageError(f"server {server_id} keeps its data in memory: nothing of it is left to pass")
+    return options
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != DIGEST_BYTES:
+        raise click.UsageError(f"--digest takes {2 * DIGEST_BYTES} hexadecimal digits, not {text}")
+    return digest
 
 
 async def run(reactor: Any, options: Options) -> None:
@@ -95,7 +103,7 @@ async def run(reactor: Any, options: Options) -> None:
         config.ids,
     )
     try:
-        storage.add_pass(options.seq, options.digest, unseen=bool(options["unseen"]))
+        storage.add_pass(options.seq, options.digest, unseen=options.unseen)
     except StorageRefused as error:
         sys.stderr.write(f"pfsb: {error}\n")
         raise SystemExit(1) from None
@@ -105,7 +113,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _whole(text: str, name: str, least: int, most: int) -> int:
-    """The number that `text` is. Raises UsageError unless it is a whole number from `least` to `most`."""
+    """The number that `text` is. Raises `click.UsageError` unless it is a whole number from `least` to `most`."""
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise usage.UsageError(f"{name} takes a whole number from {least} to {most}, not {text}")
+        raise click.UsageError(f"{name} takes a whole number from {least} to {most}, not {text}")
     return int(text)

@@ -23,6 +23,7 @@ from twisted.logger import Logger
 from twisted.python import usage
 from twisted.python.failure import Failure
 
+from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.config.addresses import with_backlog
@@ -108,6 +109,11 @@ class Options(usage.Options):
     def __init__(self) -> None:
         super().__init__()
         self["apps"] = []
+
+    def opt_version(self) -> NoReturn:
+        """Show the version of pfsb and exit."""
+        print(f"pfsb {__version__}")  # noqa: T201 (twistd asks for it at a terminal)
+        sys.exit(0)
 
     def opt_app(self, name: str) -> None:
         """run this application (repeatable; instead of the configured ones)"""

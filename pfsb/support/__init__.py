@@ -1,9 +1,9 @@
 """Helpers that know nothing of pfsb.
 
+    command_line  kinds of values, help and errors of the subcommands of `pfsb`
     histogram     counts values in buckets
     hosts         looks up names of hosts; writes and compares addresses of sockets
     limits        limits of numbers that several layers agree on
-    one_argument  command lines with one argument before or after their options
     open_files    raises the limit of open files
     spelling      suggests a name for a misspelled one
     values        the decorator of classes that are frozen for the type checker only

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twisted.python.usage import UsageError
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.bench.tool import Options, changes_for
+from pfsb.bench.tool import Options, changes_for, command
 from pfsb.config.config import load
+from pfsb.support.command_line import parse
 
 CONFIG = """
 cluster: mine
@@ -25,8 +26,7 @@ class OptionsTests(SynchronousTestCase):
         self.file.write_text(CONFIG)
 
     def options(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions([str(self.file), *arguments])
+        options: Options = parse(command, [str(self.file), *arguments])
         return options
 
     def test_several_numbers_of_connections_are_several_workloads(self) -> None:
@@ -52,7 +52,7 @@ class OptionsTests(SynchronousTestCase):
             (["--to", "3"], "leader, all or an id"),
             (["--directory", "nowhere/at/all"], "is no directory"),
         ):
-            self.assertIn(told, str(self.assertRaises(UsageError, self.options, *arguments)))
+            self.assertIn(told, str(self.assertRaises(click.UsageError, self.options, *arguments)))
 
     def test_started_servers_have_the_settings_but_neither_ports_nor_storage(self) -> None:
         """The path of the secret is absolute, since the servers run in another directory."""

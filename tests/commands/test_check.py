@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.commands.check import LOOK_UP_SECONDS, Found, Options, look_up_hosts, notes, summary
+from pfsb.commands.check import LOOK_UP_SECONDS, Found, command, look_up_hosts, notes, summary
 from pfsb.config.config import Config, load
+from pfsb.support.command_line import parse
 from pfsb.support.hosts import SocketAddress, literal
 
 
@@ -47,7 +48,7 @@ class CheckTests(SynchronousTestCase):
         path = Path(self.mktemp())
         server = '{peer: "127.0.0.1:7400", client: "tcp:9400"}'
         path.write_text(f"cluster: one\napps: [chat, chatt]\nservers:\n  0: {server}\n")
-        error = self.assertRaises(UsageError, Options().parseOptions, [str(path)])
+        error = self.assertRaises(click.UsageError, parse, command, [str(path)])
         self.assertIn(f"{path}: apps: ", str(error))
         self.assertIn("chatt", str(error))
 

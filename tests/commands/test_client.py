@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from twisted.python import usage
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb import cli
@@ -15,9 +15,10 @@ from pfsb.applications.interfaces import Refused
 from pfsb.client.core.timeouts import RESPONSE_SECONDS
 from pfsb.client.servers import server_addresses
 from pfsb.commands import check, status
-from pfsb.commands.client import Options, one_line, run_batch, run_lines, run_one
+from pfsb.commands.client import Options, command, one_line, run_batch, run_lines, run_one
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.config.config import ConfigError, load
+from pfsb.support.command_line import parse
 from tests.client.cluster import LoopbackTestCase, reactor
 
 
@@ -43,8 +44,7 @@ class ToolTestCase(LoopbackTestCase):
         self.file = config_file(self.mktemp(), [f"tcp:{port}:interface=127.0.0.1" for port in ports])
 
     def options(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions([self.file, *arguments])
+        options: Options = parse(command, [self.file, *arguments])
         return options
 
     async def one(self, *arguments: str) -> ExitStatus:
@@ -264,15 +264,14 @@ class CommandLineTests(SynchronousTestCase):
             self.assertEqual(one_line(words), line)
 
     def parse(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions(list(arguments))
+        options: Options = parse(command, arguments)
         return options
 
     def test_options_may_stand_before_and_after_the_file(self) -> None:
         file = config_file(self.mktemp(), ["tcp:9400", "tcp:9401", "tcp:9402"])
         for arguments in (["--id", "1", file, "PUT", "a", "-1"], [file, "--id", "1", "PUT", "a", "-1"]):
             options = self.parse(*arguments)
-            self.assertEqual((options["id"], options.words), (1, ["PUT", "a", "-1"]))
+            self.assertEqual((options.server_id, options.words), (1, ("PUT", "a", "-1")))
 
     def test_wrong_command_lines_are_refused_with_a_sentence(self) -> None:
         file = config_file(self.mktemp(), ["tcp:9400", "tcp:9401", "tcp:9402"])
@@ -288,7 +287,7 @@ class CommandLineTests(SynchronousTestCase):
             [file, "#1", "PUT", "a", "1"],
             [file, "HELLO", "bob"],
         ):
-            with self.assertRaises(usage.UsageError):
+            with self.assertRaises(click.UsageError):
                 self.parse(*arguments)
 
     def test_addresses_follow_the_endpoints(self) -> None:
@@ -313,13 +312,13 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("3 servers, 2 are a majority, 1 may fail", check.summary(load(file)))
 
     def test_every_command_says_what_it_is_for(self) -> None:
-        text = cli.Options().getUsage()
+        text = cli.program.get_help(click.Context(cli.program))
         for name in ("cluster", "client", "status", "check", "demo"):
             self.assertIn(name, text)
 
     def test_command_without_name_is_refused(self) -> None:
-        with self.assertRaises(usage.UsageError):
-            cli.Options().parseOptions([])
+        with self.assertRaises(click.UsageError):
+            parse(cli.program, [])
 
     def test_patience_is_shorter_than_a_servers(self) -> None:
         """Otherwise the client would always wait for UNAVAILABLE (request_seconds) before it goes to another server."""

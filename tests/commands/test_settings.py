@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from twisted.python import usage
+import click
 
 from pfsb.applications.interfaces import Refused
 from pfsb.client.core.replies import Reply
 from pfsb.commands.exit_status import ExitStatus
-from pfsb.commands.settings import Options, settle, table
+from pfsb.commands.settings import Options, command, settle, table
+from pfsb.support.command_line import parse
 from tests.client.cluster import reactor
 from tests.commands.test_client import ToolTestCase
 
 
 class SettingsTests(ToolTestCase):
     def settings(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions(list(arguments))
+        options: Options = parse(command, arguments)
         return options
 
     async def settle(self, *arguments: str) -> ExitStatus:
         options = self.settings(*arguments)
-        return await settle(reactor, options.addresses, options.changes, options["timeout"], self.out, self.err)
+        return await settle(reactor, options.addresses, options.changes, options.timeout, self.out, self.err)
 
     async def test_table_has_a_line_for_each_setting(self) -> None:
         """Name, value and meaning, in columns."""
@@ -93,7 +93,7 @@ class SettingsTests(ToolTestCase):
             (("nothing.yaml",), "nothing.yaml"),
             (("--config", "nothing.yaml"), "nothing.yaml"),
         ):
-            error = self.assertRaises(usage.UsageError, self.settings, *arguments)
+            error = self.assertRaises(click.UsageError, self.settings, *arguments)
             self.assertIn(text, str(error))
 
     def test_setting_of_a_later_version_is_shown_without_a_meaning(self) -> None:

@@ -6,28 +6,30 @@ import socket
 from pathlib import Path
 from random import Random
 
-from twisted.python.usage import UsageError
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.demo.processes import PORTS, free_ports, write_config
-from pfsb.demo.tool import Options
+from pfsb.demo.tool import Options, command
+from pfsb.support.command_line import parse
 
 
 class OptionsTests(SynchronousTestCase):
     def options(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions(list(arguments))
+        options: Options = parse(command, arguments)
         return options
 
     def test_scenario_comes_before_or_after_the_options(self) -> None:
         """docs/operating.rst puts the scenario first."""
         for order in (["hole", "--out", "d", "--lines", "500"], ["--out", "d", "--lines", "500", "hole"]):
             options = self.options(*order)
-            self.assertEqual((options.scenario.name, str(options.out), options["lines"]), ("hole", "d", 500))
+            self.assertEqual(
+                (options.scenario and options.scenario.name, str(options.out), options.lines), ("hole", "d", 500)
+            )
 
     def test_list_needs_nothing_else(self) -> None:
         """The option --list needs neither a scenario nor a directory."""
-        self.assertTrue(self.options("--list")["list"])
+        self.assertIsNone(self.options("--list").scenario)
 
     def test_error_of_a_wrong_command_line_says_what_would_be_right(self) -> None:
         """The error names the known scenarios, or gives an example."""
@@ -40,7 +42,7 @@ class OptionsTests(SynchronousTestCase):
             (["normal"], "example: pfsb demo normal --out"),
             (["normal", "--out", str(full)], "name a directory that is new or empty"),
         ):
-            self.assertIn(told, str(self.assertRaises(UsageError, self.options, *arguments)))
+            self.assertIn(told, str(self.assertRaises(click.UsageError, self.options, *arguments)))
 
 
 class ConfigTests(SynchronousTestCase):

@@ -11,14 +11,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from twisted.python import usage
+import click
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
 from pfsb.paxos.start_number import start_number
-from pfsb.service.log_command import Options, run
+from pfsb.service.log_command import Options, command, run
 from pfsb.storage.log.segments import segment_path
+from pfsb.support.command_line import parse
 from tests.storage.support import Server, batch, ordered_to, slot_records
 
 EXAMPLE = Path(pfsb.__file__).resolve().parents[1] / "docs" / "internals" / "read_log.py"
@@ -42,8 +43,7 @@ class LogCommandTests(SynchronousTestCase):
 
     def run_command(self, *words: str) -> tuple[str, str, int]:
         """Standard output, standard error and exit status."""
-        options = Options()
-        options.parseOptions(words)
+        options: Options = parse(command, words)
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
         self.patch(sys, "stderr", err)
@@ -102,7 +102,7 @@ class LogCommandTests(SynchronousTestCase):
             self.query(path, "SELECT incarnation, mark, position FROM peers ORDER BY server_id"),
             [(5, "001a2b3c", 120), (3, None, 99)],
         )
-        again = self.assertRaises(usage.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
+        again = self.assertRaises(click.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
         self.assertIn("exists already", str(again))
 
     def test_log_that_a_start_would_refuse(self) -> None:
@@ -130,7 +130,7 @@ class LogCommandTests(SynchronousTestCase):
     def test_mistakes_of_the_command_line(self) -> None:
         """One line that says what is needed."""
         for words, problem in (((), "one data directory is needed"), (("/nowhere",), "no data directory with a log")):
-            error = self.assertRaises(usage.UsageError, self.run_command, *words)
+            error = self.assertRaises(click.UsageError, self.run_command, *words)
             self.assertIn(problem, str(error))
 
     def test_example_in_the_documentation_reads_the_log(self) -> None:

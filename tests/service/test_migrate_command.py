@@ -6,15 +6,16 @@ import io
 import sys
 from typing import Any
 
+import click
 from twisted.internet.task import Clock
-from twisted.python import usage
 
-from pfsb.service.migrate_command import Options, run
+from pfsb.service.migrate_command import Options, command, run
 from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.log import migration
 from pfsb.storage.log.scan import scan
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.position_note import note_of
+from pfsb.support.command_line import parse
 from tests.storage.log.test_migration import OldDirectoryTestCase
 
 
@@ -25,8 +26,7 @@ class MigrateCommandTests(OldDirectoryTestCase):
 
     def run_command(self, *words: str) -> tuple[str, str, int]:
         """Standard output, standard error and exit status."""
-        options = Options()
-        options.parseOptions(words or [str(self.directory)])
+        options: Options = parse(command, words or [str(self.directory)])
         out, err = io.StringIO(), io.StringIO()
         self.patch(sys, "stdout", out)
         self.patch(sys, "stderr", err)
@@ -111,5 +111,5 @@ class MigrateCommandTests(OldDirectoryTestCase):
             (["/nowhere"], "/nowhere: no data directory"),
             ([empty], f"{empty}: no data directory"),
         ):
-            error = self.assertRaises(usage.UsageError, Options().parseOptions, words)
+            error = self.assertRaises(click.UsageError, parse, command, words)
             self.assertIn(problem, str(error))

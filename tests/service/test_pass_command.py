@@ -6,16 +6,17 @@ import io
 import sys
 from pathlib import Path
 
+import click
 from twisted.internet.task import Clock
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import load
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, Record
-from pfsb.service.pass_command import Options, run
+from pfsb.service.pass_command import Options, command, run
 from pfsb.storage.log.storage import LogStorage
+from pfsb.support.command_line import parse
 from tests.storage.support import ThreadedClock
 
 CONFIGURATION = """
@@ -62,8 +63,8 @@ class PassCommandTests(SynchronousTestCase):
         )
 
     def options(self, *arguments: str) -> Options:
-        options = Options()
-        options.parseOptions([*arguments, "--config", str(self.file), "--id", "1", "--storage", str(self.directory)])
+        words = [*arguments, "--config", str(self.file), "--id", "1", "--storage", str(self.directory)]
+        options: Options = parse(command, words)
         return options
 
     def run_with(self, *arguments: str) -> str:
@@ -140,7 +141,6 @@ class PassCommandTests(SynchronousTestCase):
             (("1", "--digest", "12"), "16 hexadecimal digits"),
             (("1", "--digest", "xy" * 8), "16 hexadecimal digits"),
         ):
-            self.assertIn(text, str(self.assertRaises(UsageError, self.options, *arguments)))
-        in_memory = Options()
+            self.assertIn(text, str(self.assertRaises(click.UsageError, self.options, *arguments)))
         mistake = (*("1", "--digest", DIGEST.hex(), "--config", str(self.file)), "--id", "1", "--storage", "memory")
-        self.assertIn("in memory", str(self.assertRaises(UsageError, in_memory.parseOptions, mistake)))
+        self.assertIn("in memory", str(self.assertRaises(click.UsageError, parse, command, mistake)))

@@ -9,73 +9,89 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+import click
 from attrs import define, field
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.error import ProcessDone
 from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
-from twisted.python import usage
 from twisted.python.failure import Failure
 
-from pfsb.commands.options import number, seconds
 from pfsb.simulator.fuzz.all_targets import TARGETS
 from pfsb.simulator.fuzz.campaign import Campaign, replay, write_finding
 from pfsb.simulator.fuzz.finding import Finding
+from pfsb.support.command_line import Number, Seconds, subcommand
+from pfsb.support.spelling import nearest
 
 SEEDS_MAX: Final = 1_000_000_000
 PROGRESS_SECONDS: Final = 10.0
 """How often, in seconds, the progress is shown."""
 
 
-class Options(usage.Options):
+@define
+class Options:
     """Command line of `pfsb fuzz`."""
 
-    synopsis = "Usage: pfsb fuzz [--for SECONDS] [options]"
-    longdesc = (
-        "Changes real input of every kind at random, and looks whether something reads it that should not, raises, "
-        "hangs, or makes servers differ. Each input that fails is written to a file, which --replay repeats; the exit "
-        "status is 1 then. A seed and the number of inputs decide which inputs are tried."
-    )
-    optFlags = [["list", None, "show the names of the targets"]]  # noqa: RUF012 (read by Twisted)
-    optParameters = [  # noqa: RUF012
-        ["for", None, 60.0, "how long to try, in seconds", seconds],
-        ["seed", None, None, "decides all random numbers; otherwise drawn", number(0, SEEDS_MAX)],
-        ["target", None, "", "targets, with commas between; otherwise all"],
-        ["jobs", None, 1, "processes that try at the same time, with seeds in a row; 0: one per core", number(0, 256)],
-        ["directory", None, "build/fuzz", "where files of failing inputs are written"],
-        ["replay", None, None, "repeat the failure in this file"],
-    ]  # fmt: skip
-
+    shows_list: bool
+    seconds: float
+    seed: int
     names: tuple[str, ...]
-    finding: Finding | None = None
+    jobs: int
+    directory: str
+    finding: Finding | None
 
-    def postOptions(self) -> None:
-        self.names = tuple(filter(None, self["target"].split(","))) or tuple(TARGETS)
-        unknown = set(self.names) - set(TARGETS)
-        if unknown:
-            raise usage.UsageError(f"--target {min(unknown)}: known are {', '.join(TARGETS)}")
-        if self["seed"] is None:
-            self["seed"] = random.SystemRandom().randrange(SEEDS_MAX)
-        if self["replay"] is not None:
-            self._read(Path(self["replay"]))
 
-    def _read(self, path: Path) -> None:
-        try:
-            self.finding = Finding.read(path)
-            assert self.finding.target in TARGETS
-        except (OSError, ValueError, KeyError, TypeError, AssertionError):
-            raise usage.UsageError(f"--replay {path}: is no file that pfsb fuzz has written") from None
+@subcommand("fuzz")
+@click.option("--list", "shows_list", is_flag=True, help="Show the names of the targets.")
+@click.option("--for", "seconds", type=Seconds(), default=60.0, help="How long to try.")
+@click.option("--seed", type=Number(0, SEEDS_MAX), help="Decides all random numbers; otherwise drawn.")
+@click.option("--target", metavar="NAME,...", help="Targets, with commas between; otherwise all.")
+@click.option(
+    "--jobs",
+    type=Number(0, 256),
+    default=1,
+    help="Processes that try at the same time, with seeds in a row; 0: one per core.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False),
+    default="build/fuzz",
+    help="Where files of failing inputs are written.",
+)
+@click.option("--replay", type=click.Path(), metavar="FILE", help="Repeat the failure in this file.")
+def command(target: str | None, seed: int | None, replay: str | None, **given: Any) -> Options:
+    """Change real input of every kind at random, and look whether something reads it that should not, raises, hangs, or
+    makes servers differ.
+
+    Each input that fails is written to a file, which --replay repeats; the exit status is 1 then. A seed and the number
+    of inputs decide which inputs are tried.
+    """
+    names = tuple(filter(None, (target or "").split(","))) or tuple(TARGETS)
+    if unknown := set(names) - set(TARGETS):
+        raise click.UsageError(f"--target {min(unknown)}: there is no such target; {nearest(min(unknown), TARGETS)}")
+    if seed is None:
+        seed = random.SystemRandom().randrange(SEEDS_MAX)
+    return Options(names=names, seed=seed, finding=None if replay is None else _read(Path(replay)), **given)
+
+
+def _read(path: Path) -> Finding:
+    try:
+        finding = Finding.read(path)
+        assert finding.target in TARGETS
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        raise click.UsageError(f"--replay {path}: is no file that pfsb fuzz has written") from None
+    return finding
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Do what the command line of `pfsb fuzz` asks for. Raises `SystemExit` with status 1 if any input fails."""
     tool = FuzzTool(reactor, options, sys.stdout)
-    if options["list"]:
+    if options.shows_list:
         tool.list_targets()
     elif options.finding is not None:
         tool.repeat(options.finding)
-    elif options["jobs"] != 1:
-        await tool.run_jobs(options["jobs"] or os.cpu_count() or 1)
+    elif options.jobs != 1:
+        await tool.run_jobs(options.jobs or os.cpu_count() or 1)
     else:
         await tool.run_campaign()
     if tool.has_failed:
@@ -101,11 +117,11 @@ class FuzzTool:
         self.say(f"FAILED: {failure}" if failure else f"{finding.target}: does not fail any more")
 
     async def run_campaign(self) -> None:
-        options, seed = self.options, self.options["seed"]
+        options, seed = self.options, self.options.seed
         campaign = Campaign(seed, [TARGETS[name]() for name in options.names], self.reactor.seconds, self._found)
         begun = self.reactor.seconds()
         shown = begun
-        for _ in campaign.rounds(begun + options["for"]):
+        for _ in campaign.rounds(begun + options.seconds):
             if self.reactor.seconds() - shown >= PROGRESS_SECONDS:
                 shown = self.reactor.seconds()
                 self.say(self._progress(campaign, shown - begun))
@@ -127,7 +143,7 @@ class FuzzTool:
 
     def _found(self, finding: Finding) -> None:
         self.has_failed = True
-        self.say(write_finding(finding, Path(self.options["directory"])))
+        self.say(write_finding(finding, Path(self.options.directory)))
 
     def say(self, text: str) -> None:
         """Print a line at once."""
@@ -138,15 +154,15 @@ class FuzzTool:
 
     async def run_jobs(self, jobs: int) -> None:
         """Run `jobs` campaigns with successive seeds, each in a process of its own."""
-        ended = await gatherResults([self._job(self.options["seed"] + job) for job in range(jobs)])
+        ended = await gatherResults([self._job(self.options.seed + job) for job in range(jobs)])
         self.has_failed = not all(ended)
         failed = sum(not well for well in ended)
-        self.say(f"{jobs} processes with seeds from {self.options['seed']} on: {failed} with failures")
+        self.say(f"{jobs} processes with seeds from {self.options.seed} on: {failed} with failures")
 
     def _job(self, seed: int) -> Deferred[bool]:
         options = self.options
-        words = [sys.executable, "-m", "pfsb.simulator.fuzz", "--for", str(options["for"]), "--seed", str(seed)]
-        words += ["--target", ",".join(options.names), "--directory", options["directory"]]
+        words = [sys.executable, "-m", "pfsb.simulator.fuzz", "--for", str(options.seconds), "--seed", str(seed)]
+        words += ["--target", ",".join(options.names), "--directory", options.directory]
         job = _Job(self.say)
         self.reactor.spawnProcess(job, words[0], words, os.environ)
         return job.ended

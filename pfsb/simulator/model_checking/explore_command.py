@@ -8,11 +8,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+import click
+from attrs import define
 from twisted.internet.task import deferLater
-from twisted.python import usage
 
-from pfsb.commands.options import number
 from pfsb.simulator.model_checking.explorer import Bounds, Exploration, Progress
+from pfsb.support.command_line import Number, subcommand
 
 STATES_MAX = 100_000_000
 """Maximum value of the option --states."""
@@ -21,56 +22,75 @@ REPORT_SECONDS = 10.0
 EXAMPLE = "example: --lead-in 0:Ask,1:Proposal,0:Accept"
 
 
-class Options(usage.Options):
+@define
+class Options:
     """Command line of `pfsb explore`."""
 
-    synopsis = "Usage: pfsb explore [options]"
-    longdesc = (
-        "Explores all orders of messages (lost, late, repeated), timers, disk writes, crashes and restarts of a small "
-        "cluster, breadth first, and checks after every step that no promise is broken. What is broken is shown as "
-        "the fewest steps that lead there; the exit status is 1 then."
-    )
-    optFlags = [  # noqa: RUF012 (read by Twisted, never changed)
-        ["cold", None, "begin where all servers have just started, not where server 0 leads view 1"],
-    ]
-    optParameters = [  # noqa: RUF012
-        ["servers", None, 3, "how many servers there are", number(1, 5)],
-        ["clients", None, 2, "how many clients there are, each with one update, at servers 0, 1, ...", number(0, 5)],
-        ["views", None, 3, "the highest view that is attempted", number(1, 20)],
-        ["crashes", None, 1, "how many crashes there are, each with a restart", number(0, 10)],
-        ["depth", None, 1_000, "how many steps to go at most", number(1, 1_000)],
-        ["states", None, 1_000_000, "how many states to keep; a million takes 350 MB", number(1, STATES_MAX)],
-        ["lead-in", None, "", f"steps that come first, as server:message or server:timer; {EXAMPLE}"],
-    ]  # fmt: skip
-
     bounds: Bounds
+    depth: int
+    states: int
 
-    def postOptions(self) -> None:
-        servers = self["servers"]
-        self.bounds = Bounds(
-            servers=servers,
-            asks=tuple((chr(ord("a") + i), i % servers) for i in range(self["clients"])),
-            views=self["views"],
-            crashes=self["crashes"],
-            led=not self["cold"],
-            lead_in=tuple(_lead_in(self["lead-in"], servers)),
-        )
+
+@subcommand("explore")
+@click.option("--servers", type=Number(1, 5), default=3, help="How many servers there are.")
+@click.option(
+    "--clients",
+    type=Number(0, 5),
+    default=2,
+    help="How many clients there are, each with one update, at servers 0, 1, ...",
+)
+@click.option("--views", type=Number(1, 20), default=3, help="The highest view that is attempted.")
+@click.option("--crashes", type=Number(0, 10), default=1, help="How many crashes there are, each with a restart.")
+@click.option("--depth", type=Number(1, 1_000), default=1_000, help="How many steps to go at most.")
+@click.option(
+    "--states",
+    type=Number(1, STATES_MAX),
+    default=1_000_000,
+    help="How many states to keep; a million takes 350 MB.",
+)
+@click.option(
+    "--cold", is_flag=True, help="Begin where all servers have just started, not where server 0 leads view 1."
+)
+@click.option(
+    "--lead-in",
+    default="",
+    metavar="STEP,...",
+    show_default=False,
+    help=f"Steps that come first, as server:message or server:timer; {EXAMPLE}.",
+)
+def command(
+    servers: int, clients: int, views: int, crashes: int, depth: int, states: int, cold: bool, lead_in: str
+) -> Options:
+    """Explore all orders of messages (lost, late, repeated), timers, disk writes, crashes and restarts of a small
+    cluster, breadth first, and check after every step that no promise is broken.
+
+    What is broken is shown as the fewest steps that lead there; the exit status is 1 then.
+    """
+    bounds = Bounds(
+        servers=servers,
+        asks=tuple((chr(ord("a") + i), i % servers) for i in range(clients)),
+        views=views,
+        crashes=crashes,
+        led=not cold,
+        lead_in=tuple(_lead_in(lead_in, servers)),
+    )
+    return Options(bounds, depth, states)
 
 
 def _lead_in(text: str, servers: int) -> Iterator[tuple[int, str]]:
     for step in filter(None, text.split(",")):
         server, _, what = step.strip().partition(":")
         if not (server.isdecimal() and int(server) < servers and what):
-            raise usage.UsageError(f"--lead-in: {step} is not server:message with a server below {servers}; {EXAMPLE}")
+            raise click.UsageError(f"--lead-in: {step} is not server:message with a server below {servers}; {EXAMPLE}")
         yield int(server), what
 
 
 async def run(reactor: Any, options: Options) -> None:
     """Explore, and report the progress. Raises `SystemExit` with status 1 if the protocol breaks a promise."""
-    exploration = Exploration(options.bounds, states_max=options["states"])
+    exploration = Exploration(options.bounds, states_max=options.states)
     gc.disable()  # the explorer hardly ever frees anything, and garbage collection would take half of the time
     try:
-        await _explore(reactor, exploration, options["depth"], sys.stdout)
+        await _explore(reactor, exploration, options.depth, sys.stdout)
     except ValueError as error:
         sys.stderr.write(f"pfsb explore: --lead-in: {error}\n")
         raise SystemExit(1) from None

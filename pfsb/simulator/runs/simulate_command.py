@@ -14,11 +14,10 @@ from functools import partial
 from itertools import count, islice
 from typing import Any, Final, TextIO
 
+import click
 from attrs import define, evolve, field
 from twisted.internet.task import deferLater
-from twisted.python import usage
 
-from pfsb.commands.options import number, seconds
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.defects.all_defects import DEFECTS, describe, planted
 from pfsb.simulator.defects.defect import Plant
@@ -30,6 +29,7 @@ from pfsb.simulator.runs.diagram import draw_diagram
 from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
+from pfsb.support.command_line import Number, Seconds, subcommand
 from pfsb.support.spelling import nearest
 from pfsb.tracing import JSONTracer
 
@@ -44,98 +44,138 @@ EVENTS_KEPT: Final = 50_000
 """Maximum number of events that are kept for the diagram of a run: the last ones of the run."""
 
 
-class Options(usage.Options):
+_PROFILES: Final = "Profiles: " + "; ".join(f"{name}: {profile.help}" for name, profile in PROFILES.items()) + "."
+
+
+@define
+class Options:
     """Command line of `pfsb simulate`."""
 
-    synopsis = "Usage: pfsb simulate [--seed N] [--seeds N | --for SECONDS] [options]"
-    longdesc = (
-        "Runs whole clusters in one process, on a simulated clock, network and disks, while everything goes wrong that "
-        "the seed draws; checks every promise after every event; and shrinks what fails. The exit status is 1 if "
-        "anything fails. Profiles: " + "; ".join(f"{name}: {profile.help}" for name, profile in PROFILES.items()) + "."
-    )
-    optFlags = [  # noqa: RUF012 (read by Twisted)
-        ["no-shrink", None, "do not look for a smaller run that fails, too"],
-        ["list-broken", None, "show the names of the defects that --broken takes"],
-    ]
-    optParameters = [  # noqa: RUF012
-        ["seed", None, None, "the first seed, or the only one", number(0, SEEDS_MAX)],
-        ["seeds", None, None, "how many seeds to run, one after the other", number(1, SEEDS_MAX)],
-        ["for", None, None, "run as many seeds as fit into so many seconds", seconds],
-        ["servers", None, None, "how many servers; otherwise the seed draws it", number(1, 9)],
-        ["seconds", None, None, "how long things go wrong, in simulated seconds; otherwise drawn", seconds],
-        ["profile", None, "mixed", "what goes wrong"],
-        ["jobs", None, 1, "processes that run seeds at the same time; 0: one for each core", number(0, 256)],
-        ["trace", None, None, "of one seed: write every event to this file, as JSON lines"],
-        ["diagram", None, None, f"of one seed: write the last {DIAGRAM_ROWS} events to this file, as a diagram"],
-        ["without", None, "", f"kinds of faults to leave out, with commas between ({', '.join(ALL_FAMILIES)})"],
-        ["faults", None, None, "numbers of the faults that happen, with commas between, or none; otherwise all"],
-        ["users", None, None, "how many of the users take part", number(1, 1_000)],
-        ["broken", None, None, "run servers with this defect; without a seed, the run that is known to find it"],
-    ]
-
     plan: Plan
-    schedule: str | None = None
+    seed: int | None
+    """The first seed, or the only one; None: it was drawn."""
+    seeds_count: int | None
+    for_seconds: float | None
+    jobs: int
+    trace: str | None
+    diagram: str | None
+    broken: str | None
+    schedule: str | None
     """Name of the directed schedule to run, in place of random runs; None: random runs."""
-
-    def postOptions(self) -> None:
-        if self["broken"] is not None:
-            self._choose_broken_run(self["broken"])
-        if self["profile"] not in PROFILES:
-            raise usage.UsageError(f"there is no profile {self['profile']}; known are {', '.join(PROFILES)}")
-        if self["seeds"] and self["for"]:
-            raise usage.UsageError("--seeds and --for: give one of them")
-        if not self.is_single and (self["trace"] or self["diagram"]):
-            raise usage.UsageError("--trace and --diagram are for one run (example: pfsb simulate --seed 7 --trace t)")
-        without = frozenset(filter(None, self["without"].split(",")))
-        unknown = without - set(ALL_FAMILIES)
-        if unknown:
-            raise usage.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
-        # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
-        first = self["seed"] if self["seed"] is not None else self._first_seed()
-        names = ("profile", "servers", "seconds", "users")
-        self.plan = Plan(first, without=without, faults=self._faults(), **{name: self[name] for name in names})
-
-    def _choose_broken_run(self, name: str) -> None:
-        if name not in DEFECTS:
-            raise usage.UsageError(f"--broken {name}: there is no such defect; {nearest(name, DEFECTS)}")
-        if self["seed"] is None and self["seeds"] is None and self["for"] is None:
-            found = CAUGHT.get(name) or DIRECTED.get(name)
-            if found is None:
-                raise usage.UsageError(f"--broken {name}: no run that shows it is recorded; give --seed or --seeds")
-            self["seed"] = found.seed
-            if found.schedule in PROFILES:
-                self["profile"] = found.schedule
-            else:
-                self.schedule = found.schedule
+    no_shrink: bool
+    shows_defects: bool
 
     @property
     def is_single(self) -> bool:
-        return self["seed"] is not None and self["seeds"] is None and self["for"] is None
+        return self.seed is not None and self.seeds_count is None and self.for_seconds is None
 
     @property
     def is_complete(self) -> bool:
         """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
-        left_out = (self["servers"], self["seconds"], self["users"], self["faults"])
-        as_drawn = self["profile"] == "mixed" and not self["without"] and self["broken"] is None
+        plan = self.plan
+        left_out = (plan.servers, plan.seconds, plan.users, plan.faults)
+        as_drawn = plan.profile == "mixed" and not plan.without and self.broken is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
         """The seeds to run, in order. With --for there is no last one: the caller stops when the time is over."""
-        if self["for"] is not None:
+        if self.for_seconds is not None:
             return count(self.plan.seed)
-        return islice(count(self.plan.seed), self["seeds"] or 1)
+        return islice(count(self.plan.seed), self.seeds_count or 1)
 
-    def _first_seed(self) -> int:
-        return 0 if self["seeds"] else random.SystemRandom().randrange(SEEDS_MAX)
 
-    def _faults(self) -> tuple[int, ...] | None:
-        given = self["faults"]
-        if given is None or given == "none":
-            return None if given is None else ()
-        try:
-            return tuple(map(int, given.split(",")))
-        except ValueError:
-            raise usage.UsageError(f"--faults {given}: takes numbers, such as 3,5, or none") from None
+@subcommand("simulate", epilog=_PROFILES)
+@click.option("--seed", type=Number(0, SEEDS_MAX), help="The first seed, or the only one.")
+@click.option("--seeds", "seeds_count", type=Number(1, SEEDS_MAX), help="How many seeds to run, one after the other.")
+@click.option("--for", "for_seconds", type=Seconds(), help="Run as many seeds as fit into so many seconds.")
+@click.option("--servers", type=Number(1, 9), help="How many servers; otherwise the seed draws it.")
+@click.option("--seconds", type=Seconds(), help="How long things go wrong, in simulated seconds; otherwise drawn.")
+@click.option("--profile", default="mixed", metavar="NAME", help="What goes wrong: a name from the end of this text.")
+@click.option(
+    "--jobs", type=Number(0, 256), default=1, help="Processes that run seeds at the same time; 0: one for each core."
+)
+@click.option(
+    "--trace", type=click.Path(), metavar="FILE", help="Of one seed: write every event to this file, as JSON lines."
+)
+@click.option(
+    "--diagram",
+    type=click.Path(),
+    metavar="FILE",
+    help=f"Of one seed: write the last {DIAGRAM_ROWS} events to this file, as a diagram.",
+)
+@click.option(
+    "--without",
+    default="",
+    metavar="KIND,...",
+    show_default=False,
+    help=f"Kinds of faults to leave out, with commas between ({', '.join(ALL_FAMILIES)}).",
+)
+@click.option("--faults", metavar="N,...", help="Numbers of the faults that happen, or none; otherwise all.")
+@click.option("--users", type=Number(1, 1_000), help="How many of the users take part.")
+@click.option(
+    "--broken",
+    metavar="DEFECT",
+    help="Run servers with this defect; without a seed, the run that is known to find it.",
+)
+@click.option("--no-shrink", is_flag=True, help="Do not look for a smaller run that fails, too.")
+@click.option("--list-broken", "shows_defects", is_flag=True, help="Show the names of the defects that --broken takes.")
+def command(
+    seed: int | None,
+    servers: int | None,
+    seconds: float | None,
+    profile: str,
+    without: str,
+    faults: str | None,
+    users: int | None,
+    **given: Any,
+) -> Options:
+    """Run whole clusters in one process, on a simulated clock, network and disks, while everything goes wrong that the
+    seed draws; check every promise after every event; and shrink what fails.
+
+    The exit status is 1 if anything fails.
+    """
+    broken, seeds_count, for_seconds = given["broken"], given["seeds_count"], given["for_seconds"]
+    schedule = None
+    if broken is not None:
+        known = _known_run(broken, needs_seed=seed is None and seeds_count is None and for_seconds is None)
+        if known is not None:
+            seed = known.seed
+            profile, schedule = (known.schedule, None) if known.schedule in PROFILES else (profile, known.schedule)
+    if profile not in PROFILES:
+        raise click.UsageError(f"there is no profile {profile}; known are {', '.join(PROFILES)}")
+    if seeds_count and for_seconds:
+        raise click.UsageError("--seeds and --for: give one of them")
+    left_out = frozenset(filter(None, without.split(",")))
+    if unknown := left_out - set(ALL_FAMILIES):
+        raise click.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
+    # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
+    first = seed if seed is not None else 0 if seeds_count else random.SystemRandom().randrange(SEEDS_MAX)
+    plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users)
+    options = Options(plan=plan, seed=seed, schedule=schedule, **given)
+    if not options.is_single and (options.trace or options.diagram):
+        raise click.UsageError("--trace and --diagram are for one run (example: pfsb simulate --seed 7 --trace t)")
+    return options
+
+
+def _known_run(broken: str, *, needs_seed: bool) -> Any:
+    """The recorded run that shows a defect, if the command line leaves the seed open, else None."""
+    if broken not in DEFECTS:
+        raise click.UsageError(f"--broken {broken}: there is no such defect; {nearest(broken, DEFECTS)}")
+    if not needs_seed:
+        return None
+    found = CAUGHT.get(broken) or DIRECTED.get(broken)
+    if found is None:
+        raise click.UsageError(f"--broken {broken}: no run that shows it is recorded; give --seed or --seeds")
+    return found
+
+
+def _faults(given: str | None) -> tuple[int, ...] | None:
+    if given is None or given == "none":
+        return None if given is None else ()
+    try:
+        return tuple(map(int, given.split(",")))
+    except ValueError:
+        raise click.UsageError(f"--faults {given}: takes numbers, such as 3,5, or none") from None
 
 
 def run_plan(plan: Plan, broken: str | None = None) -> RunOutcome:
@@ -153,8 +193,8 @@ async def run(reactor: Any, options: Options) -> None:
     Raises `SystemExit` with status 1 if a run or the schedule fails, or if the seeds together miss a mark that they
     must reach.
     """
-    tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options["broken"]))
-    if options["list-broken"]:
+    tool = SimulateTool(reactor, options, sys.stdout, partial(run_plan, broken=options.broken))
+    if options.shows_defects:
         tool.list_broken()
     elif options.schedule is not None:
         tool.run_directed(options.schedule)
@@ -191,7 +231,7 @@ class SimulateTool:
 
     def run_directed(self, schedule: str) -> None:
         """Run a directed schedule, which was made for a situation that random runs rarely reach."""
-        plan, broken = self.options.plan, self.options["broken"]
+        plan, broken = self.options.plan, self.options.broken
         self._say(f"schedule {schedule}, seed {plan.seed}: {(SCHEDULES[schedule].__doc__ or '').partition(chr(10))[0]}")
         failure = attempt(schedule, plan.seed, _patch(broken))
         if failure:
@@ -200,7 +240,7 @@ class SimulateTool:
             self._say("\n".join(story_of_schedule(schedule, plan.seed, _patch(broken), broken)))
 
     def _command(self, plan: Plan) -> str:
-        broken = self.options["broken"]
+        broken = self.options.broken
         return plan.command() + (f" --broken {broken}" if broken is not None else "")
 
     # ------------------------------------------------------------------ one seed
@@ -208,11 +248,11 @@ class SimulateTool:
     async def run_one(self) -> None:
         plan = self.options.plan
         events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
-        if self.options["trace"] or self.options["diagram"]:
+        if self.options.trace or self.options.diagram:
             outcome, servers = self._run_traced(plan, events)
-            if self.options["diagram"]:
+            if self.options.diagram:
                 rows = draw_diagram(events, servers, DIAGRAM_ROWS)
-                with open(self.options["diagram"], "w", encoding="utf-8") as file:
+                with open(self.options.diagram, "w", encoding="utf-8") as file:
                     file.write("\n".join([*rows, ""]))
         else:
             outcome = self.run_plan(plan)
@@ -227,26 +267,26 @@ class SimulateTool:
             await self._shrink(outcome)
 
     def _run_traced(self, plan: Plan, events: deque[dict[str, Any]]) -> tuple[RunOutcome, list[int]]:
-        with closing(open(self.options["trace"] or os.devnull, "w", encoding="utf-8")) as file:
+        with closing(open(self.options.trace or os.devnull, "w", encoding="utf-8")) as file:
             time = 0.0
             tracers: dict[Any, JSONTracer] = {}
 
             def note(event: dict[str, Any]) -> None:
                 nonlocal time
                 events.append(event)
-                if self.options["trace"]:
+                if self.options.trace:
                     time, server = event["t"], event["server"]
                     tracer = tracers.setdefault(server, JSONTracer(file, server, lambda: time))
                     tracer.trace(**{name: value for name, value in event.items() if name not in ("t", "server")})
 
-            simulation = Run(plan, _patch(self.options["broken"]), trace=note)
+            simulation = Run(plan, _patch(self.options.broken), trace=note)
             return simulation.run(), list(simulation.cluster.ids)
 
     # ------------------------------------------------------------------ many seeds
 
     async def run_many(self) -> None:
         to_shrink: list[RunOutcome] = []
-        jobs = self.options["jobs"] or os.cpu_count() or 1
+        jobs = self.options.jobs or os.cpu_count() or 1
         async for outcome in self._outcomes(jobs):
             self._count(outcome)
             if outcome.failure:
@@ -265,7 +305,8 @@ class SimulateTool:
 
     async def _outcomes(self, jobs: int) -> AsyncIterator[RunOutcome]:
         plans = (evolve(self.options.plan, seed=seed) for seed in self.options.seeds())
-        until = None if self.options["for"] is None else self.reactor.seconds() + self.options["for"]
+        limit = self.options.for_seconds
+        until = None if limit is None else self.reactor.seconds() + limit
         if jobs == 1:
             for plan in plans:
                 yield self.run_plan(plan)
@@ -315,7 +356,7 @@ class SimulateTool:
     # ------------------------------------------------------------------ shrinking
 
     async def _shrink(self, outcome: RunOutcome) -> None:
-        if self.options["no-shrink"]:
+        if self.options.no_shrink:
             self._tell_story(outcome.plan)
             return
         shrinking = Shrinking(self.run_plan, outcome)
@@ -344,7 +385,7 @@ class SimulateTool:
         if is_last:
             self._clear_line()
             return
-        total = self.options["seeds"]
+        total = self.options.seeds_count
         bar = "" if total is None else f"[{'#' * (30 * self._done // total):30}] of {total}"
         self.out.write(f"\r{self._done} seeds {bar} {self._failed} failed, {self._events} events ")
         self.out.flush()

@@ -9,10 +9,10 @@ from json import JSONDecoder
 from pathlib import Path
 from typing import Any, get_args
 
+import click
 import yaml
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
-from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from pfsb.client.clerks import calls
@@ -32,10 +32,11 @@ from pfsb.simulator.fuzz.campaign import Campaign, attempt
 from pfsb.simulator.fuzz.cluster_targets import PayloadTarget
 from pfsb.simulator.fuzz.finding import Finding
 from pfsb.simulator.fuzz.frame_targets import EXAMPLES
-from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, run
+from pfsb.simulator.fuzz.fuzz_command import FuzzTool, Options, command, run
 from pfsb.storage import position_note
 from pfsb.storage.log import scan
 from pfsb.storage.log.groups import HEAD_BYTES, Group, size_at
+from pfsb.support.command_line import parse
 from pfsb.transports import notices, wire
 from pfsb.transports.frames import FrameCodec
 from pfsb.transports.wire import encode
@@ -219,8 +220,7 @@ class CommandTests(TestCase):
     timeout = 60
 
     def options(self, *words: str) -> Options:
-        options = Options()
-        options.parseOptions(words)
+        options: Options = parse(command, words)
         return options
 
     async def test_campaign_ends_with_a_line_that_says_how_to_repeat_it(self) -> None:
@@ -250,12 +250,12 @@ class CommandTests(TestCase):
 
     async def test_mistakes_in_the_command_line_are_one_line(self) -> None:
         """Unknown targets, and files that the fuzzer has not written."""
-        self.assertRaises(usage.UsageError, self.options, "--target", "everything")
+        self.assertRaises(click.UsageError, self.options, "--target", "everything")
         path = Path(self.mktemp())
         for content in (None, "", "{}", "[]", '{"target": "everything"}'):
             if content is not None:
                 path.write_text(content)
-            error = self.assertRaises(usage.UsageError, self.options, "--replay", str(path))
+            error = self.assertRaises(click.UsageError, self.options, "--replay", str(path))
             self.assertIn(str(path), str(error))
 
     async def test_list_names_every_target(self) -> None:

@@ -9,9 +9,9 @@ from io import StringIO
 from types import MethodType
 from typing import Any
 
+import click
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.membership import Membership
@@ -23,6 +23,7 @@ from pfsb.simulator.model_checking.explorer import Bounds, Counterexample, Explo
 from pfsb.simulator.model_checking.stepped_environment import SteppedCall
 from pfsb.simulator.model_checking.stepped_server import SteppedServer
 from pfsb.simulator.model_checking.steps import Ask, Crash, Deliver, Fire, Step, Sync
+from pfsb.support.command_line import parse
 from tests.long import long
 
 CHOSEN_BY_0_AND_2 = ((0, "Ask"), (2, "Proposal"), (0, "Accept"))
@@ -321,8 +322,7 @@ class ToolTests(SynchronousTestCase):
     """The command line and the report of `pfsb explore`."""
 
     def options(self, *arguments: str) -> explore_command.Options:
-        options = explore_command.Options()
-        options.parseOptions(list(arguments))
+        options: explore_command.Options = parse(explore_command.command, arguments)
         return options
 
     def run_tool(self, *arguments: str) -> str:
@@ -349,7 +349,7 @@ class ToolTests(SynchronousTestCase):
     def test_lead_in_of_an_unknown_server_is_refused(self) -> None:
         """The error has an example of a right lead-in."""
         for text in ("7:Ask", "Ask", "1:"):
-            error = self.assertRaises(UsageError, self.options, "--lead-in", text)
+            error = self.assertRaises(click.UsageError, self.options, "--lead-in", text)
             self.assertIn("with a server below 3; example: --lead-in 0:Ask,1:Proposal,0:Accept", str(error))
 
     def test_summary_has_the_extent_and_the_result(self) -> None:

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import click
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.python.usage import UsageError
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
@@ -18,12 +18,12 @@ from pfsb.simulator.faults.plan import Fault
 from pfsb.simulator.runs import simulate_command
 from pfsb.simulator.runs.diagram import draw_diagram
 from pfsb.simulator.runs.run import Plan, RunOutcome
+from pfsb.support.command_line import parse
 from tests.long import long
 
 
 def parsed(*words: str) -> simulate_command.Options:
-    options = simulate_command.Options()
-    options.parseOptions(list(words))
+    options: simulate_command.Options = parse(simulate_command.command, words)
     return options
 
 
@@ -48,7 +48,7 @@ class OptionsTests(SynchronousTestCase):
             (("--seeds", "3", "--trace", "file"), "for one run"),
             (("--broken", "accept-erly"), 'did you mean "accept-early"?'),
         ):
-            self.assertIn(text, str(self.assertRaises(UsageError, parsed, *words)))
+            self.assertIn(text, str(self.assertRaises(click.UsageError, parsed, *words)))
 
     def test_command_of_a_plan_is_that_plan(self) -> None:
         """The command that a failure prints gives the same plan."""
@@ -151,7 +151,7 @@ class PlantedDefectTests(SynchronousTestCase):
         """The author of a defect meets this before the first hunt."""
         self.patch(simulate_command, "CAUGHT", {})
         self.patch(simulate_command, "DIRECTED", {})
-        error = self.assertRaises(UsageError, parsed, "--broken", "accept-early")
+        error = self.assertRaises(click.UsageError, parsed, "--broken", "accept-early")
         self.assertIn("give --seed or --seeds", str(error))
         self.assertEqual(parsed("--broken", "accept-early", "--seeds", "60").plan.profile, "mixed")
 

@@ -1,0 +1,16 @@
+"""Lines that `pfsb client` does not send."""
+
+from __future__ import annotations
+
+
+def refusal_of_line(line: str) -> str:
+    """The reason why this client does not send the line; empty if the line may be sent."""
+    if line.startswith("#"):
+        return "this client numbers its commands by itself; write the command without #number"
+    if line.split(None, 1)[0].upper() == "HELLO":
+        return "this client says HELLO by itself; start it with --client-id to choose who it is"
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return "this is not UTF-8; set your terminal, or your shell's LANG, to UTF-8"
+    return "one line at a time" if "\n" in line else ""

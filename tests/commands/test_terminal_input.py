@@ -1,0 +1,95 @@
+"""Completion and history of the interactive `pfsb client`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.client.core.replies import Reply
+from pfsb.commands.terminal_input import HISTORY_LINES_MAX, CommandCompleter, LineHistory, commands_of
+
+HELP = Reply(
+    "OK",
+    (
+        "GET key [read=LEVEL]                      Read a key.",
+        "PUT key value                             Set a key.",
+        "LOCK name [wait=SECONDS] [ttl=SECONDS]    Take a lock.",
+        "SETTINGS                                  Show the settings.",
+        "SETTINGS SET name=value ...  Change settings, all or none.",
+        "FAULT LOSS p | DELAY ms  Disturb this server's own links.",
+    ),
+)
+
+
+class CompleterTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.completer = CommandCompleter()
+
+    def complete(self, text: str) -> list[str]:
+        """The lines that the text can become."""
+        found = self.completer.get_completions(Document(text), CompleteEvent(completion_requested=True))
+        return [text[: len(text) + each.start_position] + each.text for each in found]
+
+    def test_verbs_are_those_that_the_server_tells(self) -> None:
+        """In either case; before a server has told any, there are none."""
+        self.assertEqual(self.complete("G"), [])
+        self.completer.learn(HELP)
+        self.assertEqual(self.complete("g"), ["GET "])
+        self.assertEqual(self.complete("SETT"), ["SETTINGS ", "SETTINGS SET "])
+        self.assertEqual(self.complete("HELP lo"), ["HELP LOCK "])
+
+    def test_options_follow_a_verb_once(self) -> None:
+        """The values of read= are known, too."""
+        self.completer.learn(HELP)
+        self.assertEqual(self.complete("LOCK printer "), ["LOCK printer wait=", "LOCK printer ttl="])
+        self.assertEqual(self.complete("LOCK printer wait=3 "), ["LOCK printer wait=3 ttl="])
+        self.assertEqual(self.complete("get a re"), ["get a read="])
+        self.assertEqual(self.complete("GET a read=st"), ["GET a read=stale"])
+        self.assertEqual(self.complete("PUT a b"), [])
+
+    def test_only_the_line_with_the_cursor_counts(self) -> None:
+        """Several lines may have been pasted."""
+        self.completer.learn(HELP)
+        self.assertEqual(self.complete("PUT a 1\nGE"), ["PUT a 1\nGET "])
+
+    def test_usage_and_help_are_told_apart(self) -> None:
+        """A usage longer than the column ends at two spaces."""
+        found = commands_of(HELP)
+        self.assertEqual((found["SETTINGS SET"].help, found["FAULT LOSS"].verb), (
+            "Change settings, all or none.", "FAULT LOSS"
+        ))  # fmt: skip
+        self.assertEqual(found["LOCK"].usage, "LOCK name [wait=SECONDS] [ttl=SECONDS]")
+
+
+class HistoryTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.path = Path(self.mktemp())
+        self.history = LineHistory(str(self.path))
+
+    def test_lines_come_back_the_last_one_first(self) -> None:
+        """The lines of an earlier version are read, too; pasted lines count one by one."""
+        self.path.write_text("GET a\n")
+        self.history.store_string("PUT a 1\nPUT b 2")
+        self.assertEqual(list(self.history.load_history_strings()), ["PUT b 2", "PUT a 1", "GET a"])
+
+    def test_file_is_for_its_owner_alone(self) -> None:
+        """Values in it may be secret."""
+        self.history.store_string("PUT password x")
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_file_is_cut_when_it_is_long(self) -> None:
+        """The last lines are kept."""
+        self.path.write_text("".join(f"GET {i}\n" for i in range(2 * HISTORY_LINES_MAX + 1)))
+        kept = list(self.history.load_history_strings())
+        self.assertEqual((len(kept), kept[0]), (HISTORY_LINES_MAX, f"GET {2 * HISTORY_LINES_MAX}"))
+        self.assertEqual(len(self.path.read_text().splitlines()), HISTORY_LINES_MAX)
+
+    def test_line_that_cannot_be_saved_is_no_failure(self) -> None:
+        """The reason is kept, for the end of the program."""
+        self.path.mkdir()
+        self.history.store_string("PUT a 1")
+        self.assertIn("directory", self.history.trouble)
+        self.assertEqual(list(self.history.load_history_strings()), [])
