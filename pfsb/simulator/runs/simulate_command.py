@@ -370,7 +370,7 @@ class SimulateTool:
 
     def _tell_story(self, plan: Plan) -> None:
         """Show the rule that the run breaks, and its last steps."""
-        broken = self.options["broken"]
+        broken = self.options.broken
         self._say("\n".join(self.story(plan, _patch(broken), broken)))
 
     # ------------------------------------------------------------------ output
