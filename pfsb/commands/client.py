@@ -22,7 +22,7 @@ from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply, read_fields
 from pfsb.commands.client_batch import Batch
 from pfsb.commands.exit_status import ExitStatus, status_of
-from pfsb.commands.line_client import LineClient
+from pfsb.commands.line_client import FATES, LineClient
 from pfsb.commands.line_refusals import refusal_of_line
 from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import SURVEY_SECONDS, NoAnswer, in_time, survey
@@ -32,7 +32,6 @@ BATCH_MAX: Final = 1_000_000_000
 CLIENTS_MAX: Final = 10_000
 TIMEOUT_SECONDS: Final = 30.0
 """How long, in seconds, to wait for an answer, unless the command line says otherwise."""
-FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
 
 
 @define

@@ -111,7 +111,7 @@ class LineHistory(History):
 
     def store_string(self, string: str) -> None:
         """Add what was typed or pasted, each line for itself."""
-        self._write("".join(f"{line}\n" for line in string.splitlines() if line.strip()), os.O_APPEND)
+        self._write("".join(f"{line.strip()}\n" for line in string.splitlines() if line.strip()), os.O_APPEND)
 
     def _write(self, text: str, flag: int) -> None:
         try:
