@@ -13,7 +13,7 @@ from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
 
 FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
-"""What each fate of a command without an answer means, for a person."""
+"""Fate of a command without an answer -> what that means, for a person."""
 
 
 class ClientStopped(Exception):
