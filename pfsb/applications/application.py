@@ -8,7 +8,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any
 
 from attrs import frozen
@@ -44,6 +44,9 @@ class Application:
     name: str
     version = 1
     commands: Sequence[CommandDescription] = ()
+    answer_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({})
+    """Verb -> function that gives the number of rows that the answer to a question may have, for its normalised form.
+    Front ends let questions with many rows take turns; a verb that is not here counts as one with few rows."""
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
         self.verbs = verbs

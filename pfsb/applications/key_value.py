@@ -30,6 +30,7 @@ from pfsb.applications.arguments import (
     quoted,
     refuse_other_format,
     rows_max,
+    rows_of_limit,
     value_bytes_max,
 )
 from pfsb.applications.interfaces import (
@@ -89,12 +90,15 @@ class KeyValue(Application):
     plain_words: Mapping[str, int] = MappingProxyType(
         {"GET": 1, "PUT": 2, "DEL": 1, "INCR": 1, "APPEND": 2, "PUTHASH": 2}
     )
+    answer_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType(
+        {"RANGE": rows_of_limit, "KEYS": rows_of_limit, "MGET": lambda command: len(command) - 1}
+    )
     commands: Sequence[CommandDescription] = (
         CommandDescription(
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
         ),
         CommandDescription("PUT", "PUT key value", "Set a key to a value."),
-        CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were."),
+        CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were.", shrinks=True),
         CommandDescription("CAS", "CAS key old new", "Set a key if its value is old, or if it is absent: old = nil."),
         CommandDescription("INCR", "INCR key [n]", "Add 1 or n to an integer; an absent key counts as 0."),
         CommandDescription("APPEND", "APPEND key text", "Add text to the end of a value."),

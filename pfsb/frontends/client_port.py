@@ -27,6 +27,7 @@ from pfsb.frontends.stream.protocol import StreamProtocol
 from pfsb.server import Server
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
 
 SILENCE_SECONDS: Final = 0.1
@@ -105,9 +106,10 @@ class ClientPortFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: Server, clock: IReactorTime) -> None:
+    def __init__(self, server: Server, clock: IReactorTime, shared: SharedLimits | None = None) -> None:
+        """`shared` are the limits that hold for other doors, too; None: there are no other doors."""
         self.clock = clock
-        self.line = LineFactory(server, clock)
+        self.line = LineFactory(server, clock, shared)
         self._server = server
         self.undecided: set[ClientPortProtocol] = set()
 

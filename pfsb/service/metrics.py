@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from twisted.internet.interfaces import IReactorTime
 
+from pfsb.frontends.stream.unread import CROWDED, SILENT
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.server_facts import ServerFacts
 from pfsb.storage.counters import StorageCounters
@@ -20,6 +21,7 @@ from pfsb.transports.links import TransportCounters
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
+    from pfsb.frontends.stream.shared_limits import SharedLimits
 
 LAG_SECONDS: Final = 0.1
 """Time, in seconds, between two measurements of how late the reactor makes its calls."""
@@ -54,12 +56,14 @@ class Metrics:
 
     _facts: ServerFacts
     _lag: ReactorLag
+    _shared: SharedLimits | None = None
+    """The limits of the doors; None: their figures are left out."""
     site: HTTPSite | None = None
     """The HTTP port's site. None until the first HTTP client connects; until then the figures of the HTTP port are left
     out."""
 
     def render(self) -> bytes:
-        groups = (self._protocol, self._messages, self._disk, self._clients, self._http)
+        groups = (self._protocol, self._messages, self._disk, self._clients, self._doors, self._http)
         return "".join(line for group in groups for family in group() for line in family).encode()
 
     # ------------------------------------------------------------------ families of figures
@@ -132,6 +136,16 @@ class Metrics:
         )
         yield _gauge("pfsb_connections", "Clients of this server, at all doors.", facts.connections)
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", facts.revision)
+
+    def _doors(self) -> Iterator[Iterator[str]]:
+        if self._shared is None:
+            return
+        unread, addresses = self._shared.unread, self._shared.addresses
+        yield _gauge("pfsb_unread_bytes", "Replies that wait in memory until clients read.", unread.held_bytes)
+        dropped = {CROWDED: 0, SILENT: 0, **unread.dropped}
+        yield _counters("pfsb_dropped_clients_total", "Clients dropped that did not read.", "reason", dropped)
+        refused = {"connection": 0, "session": 0, **addresses.refused}
+        yield _counters("pfsb_address_refusals_total", "Refused: too many of one address.", "what", refused)
 
     def _http(self) -> Iterator[Iterator[str]]:
         site = self.site

@@ -22,11 +22,13 @@ from pfsb.frontends.http.answers import (
     status_of,
 )
 from pfsb.frontends.http.arguments import Body, ClientHeaders, Query
-from pfsb.frontends.http.sessions import HTTPSessions, NamedSession
+from pfsb.frontends.http.sessions import HTTPSessions, NamedSession, SessionOpener
 from pfsb.frontends.http.web_pages import PROBES, OwnNames
-from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
+from pfsb.frontends.stream.large_questions import LargeQuestion, is_large_question, rows_of
+from pfsb.frontends.stream.reply_queue import EndOfIteration, is_large, refusal
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
 
 Shape = Callable[[Done], Mapping[str, Any]]
@@ -55,6 +57,8 @@ class Site(Protocol):
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
+    shared: SharedLimits
+    """Limits that hold for all doors of this server together."""
     own_names: OwnNames
 
     def handle(self, request: PfsbRequest) -> None:
@@ -81,6 +85,8 @@ class PfsbRequest(http.Request):
     _gone = False
     _session: NamedSession | None = None
     _leave_stream: Callable[[], None] | None = None
+    _large: LargeQuestion | None = None
+    """The large question that this request asks; None if it asks none."""
 
     # ------------------------------------------------------------------ called by the channel
 
@@ -104,7 +110,8 @@ class PfsbRequest(http.Request):
         assert self.content is not None
         self.content.seek(0)
         self._data = self.content.read()
-        self.process()
+        channel: Any = self.channel
+        channel.when_client_reads(self.process)
 
     def process(self) -> None:
         try:
@@ -174,7 +181,22 @@ class PfsbRequest(http.Request):
         self.in_session(lambda session: self._submit(session, command, shape))
 
     def ask(self, command: Command, level: str, shape: Shape = done_content) -> None:
-        """Ask a question at one of the read levels, and answer with its result."""
+        """Ask a question at one of the read levels, and answer with its result. A large question waits for its turn."""
+        count = rows_of(self.site.server.catalogue.entry(command[0]).application).get(command[0])
+        if count is None or not is_large_question(rows := count(command)):
+            self._ask_now(command, level, shape)
+            return
+
+        def ask() -> None:
+            try:
+                self._ask_now(command, level, shape)
+            except Exception as error:
+                self.refuse(refusal(error))
+
+        self._large = LargeQuestion(self.site.shared.large_questions, rows, ask, self.refuse)
+        self._large.ask()
+
+    def _ask_now(self, command: Command, level: str, shape: Shape) -> None:
         answer = self.answer_with(shape)
         if level == "stale":
             self.site.sessions.anonymous.ask(command, answer)
@@ -214,7 +236,8 @@ class PfsbRequest(http.Request):
 
         if not self._gone:
             channel: Any = self.channel
-            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, channel.opened, ready, refused)
+            opens = SessionOpener(channel.opened, channel.address)
+            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
         """Make the call-back that takes the result of a command, once, and answers this request with it.
@@ -225,10 +248,19 @@ class PfsbRequest(http.Request):
         def answer(result: Result) -> None:
             if isinstance(result, Refused):
                 self.refuse(result)
+            elif is_large(result):
+                self.site.iteration_end.call_in_turn(lambda: self._shape_and_reply(shape, result))
             else:
                 self.reply(shape(result))
 
         return answer
+
+    def _shape_and_reply(self, shape: Shape, done: Done) -> None:
+        try:
+            if self.is_unanswered:
+                self.reply(shape(done))
+        except Exception as error:
+            self.refuse(refusal(error))
 
     def reply(self, content: Mapping[str, Any], status: int = 200) -> None:
         self.send(encoded(content), JSON_TYPE, status)
@@ -315,7 +347,11 @@ class PfsbRequest(http.Request):
             self.finish()
 
     def _end(self) -> None:
-        """Called when the request is answered or its client is gone: leave its session and its stream of events."""
+        """Called when the request is answered or its client is gone: leave its session and its stream of events, and
+        let other large questions have their turn."""
+        large, self._large = self._large, None
+        if large is not None:
+            large.over()
         session, self._session = self._session, None
         if session is not None:
             session.leave()

@@ -28,11 +28,21 @@ _START_BYTES: Final = 32
 """Number of bytes that are kept of a line that is too long: enough to read its command number."""
 
 
+SKIPPED_BYTES_MAX: Final = 1_048_576
+"""Number of bytes up to which a line that is too long is skipped. A client that goes on sending is not listened to any
+more."""
+
+
 @frozen
 class TooLong:
     """A line of more bytes than allowed, of which only the `start` was kept."""
 
     start: bytes
+
+
+@frozen
+class Endless:
+    """A line that is too long, and goes on for more than `SKIPPED_BYTES_MAX`."""
 
 
 class LineSplitter:
@@ -47,6 +57,8 @@ class LineSplitter:
         self._line_bytes_max = line_bytes_max
         self._partial = b""
         self._skipping = False
+        self._skipped_bytes = 0
+        """Number of bytes of a line that were skipped so far."""
         self._skipped_cr = False
         """Whether the last byte so far of a line that is skipped was a CR."""
         self._telnet = _TelnetFilter()
@@ -62,8 +74,11 @@ class LineSplitter:
         """Whether the next byte begins a line: nothing of an incomplete line or of a telnet command has come."""
         return not (self._partial or self._skipping or self._telnet.inside)
 
-    def feed(self, data: bytes) -> list[bytes | TooLong]:
-        """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
+    def feed(self, data: bytes) -> list[bytes | TooLong | Endless]:
+        """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long.
+
+        After an `Endless` the caller should end the connection.
+        """
         if IAC in data or self._telnet.inside:
             data = self._telnet.feed(data)
             self._answer_telnet()
@@ -73,13 +88,14 @@ class LineSplitter:
         if self._skipping:
             if len(pieces) == 1:
                 self._skipped_cr = data.endswith(b"\r") if data else self._skipped_cr
-                return []
+                self._skipped_bytes += len(data)
+                return [Endless()] if self._skipped_bytes > SKIPPED_BYTES_MAX else []
             del pieces[0]
-            self._skipping = False
+            self._skipping, self._skipped_bytes = False, 0
         elif self._partial:
             pieces[0] = self._partial + pieces[0]
         self._partial = pieces.pop()
-        lines = [self._line(piece) for piece in pieces]
+        lines: list[bytes | TooLong | Endless] = [self._line(piece) for piece in pieces]
         # One byte more than allowed may be the CR of a line end whose LF is still under way.
         if len(self._partial) > self._line_bytes_max + 1:
             lines.append(TooLong(self._partial[:_START_BYTES]))

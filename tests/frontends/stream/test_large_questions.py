@@ -1,0 +1,75 @@
+"""Large questions take turns."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.interfaces import Refused
+from pfsb.frontends.stream.large_questions import ROWS_UNDER_WAY_MAX, LargeQuestion, LargeQuestions
+from pfsb.frontends.stream.reply_queue import EndOfIteration
+
+SECONDS_MAX = 4.0
+
+
+class LargeQuestionsTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.questions = LargeQuestions(EndOfIteration(self.clock), self.clock, SECONDS_MAX)
+        self.started: list[str] = []
+        self.refused: list[str] = []
+
+    def ask(self, name: str, rows: int) -> LargeQuestion:
+        def refuse(refused: Refused) -> None:
+            self.assertEqual(refused.code, "BUSY")
+            self.refused.append(name)
+
+        question = LargeQuestion(self.questions, rows, lambda: self.started.append(name), refuse)
+        question.ask()
+        return question
+
+    def test_first_one_starts_at_once(self) -> None:
+        self.ask("a", ROWS_UNDER_WAY_MAX)
+        self.assertEqual(self.started, ["a"])
+
+    def test_one_starts_in_each_iteration(self) -> None:
+        for name in "abc":
+            self.ask(name, 100)
+        self.assertEqual(self.started, ["a"])
+        self.clock.advance(0)
+        self.assertEqual(self.started, ["a", "b"])
+        self.clock.advance(0)
+        self.assertEqual(self.started, ["a", "b", "c"])
+
+    def test_as_many_are_under_way_as_have_so_many_rows(self) -> None:
+        """In the order in which they came: a small one does not overtake a large one."""
+        first = self.ask("first", ROWS_UNDER_WAY_MAX - 100)
+        self.ask("second", 101)
+        self.ask("third", 100)
+        self.clock.pump([0] * 5)
+        self.assertEqual(self.started, ["first"])
+        first.over()
+        first.over()
+        self.clock.pump([0] * 5)
+        self.assertEqual(self.started, ["first", "second", "third"])
+
+    def test_question_for_more_rows_than_all_may_have_runs_alone(self) -> None:
+        self.ask("a", 10 * ROWS_UNDER_WAY_MAX).over()
+        self.clock.advance(0)
+        self.ask("b", 10 * ROWS_UNDER_WAY_MAX)
+        self.assertEqual(self.started, ["a", "b"])
+
+    def test_question_whose_turn_does_not_come_is_refused(self) -> None:
+        self.ask("a", ROWS_UNDER_WAY_MAX)
+        self.ask("b", 100)
+        self.clock.advance(SECONDS_MAX)
+        self.assertEqual((self.started, self.refused), (["a"], ["b"]))
+
+    def test_client_that_is_gone_gives_its_place_up(self) -> None:
+        first, second = self.ask("a", ROWS_UNDER_WAY_MAX), self.ask("b", 100)
+        self.ask("c", 100)
+        second.over()
+        first.over()
+        self.clock.pump([0] * 3)
+        self.clock.advance(SECONDS_MAX)
+        self.assertEqual((self.started, self.refused), (["a", "c"], []))
