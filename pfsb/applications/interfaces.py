@@ -65,7 +65,7 @@ class DoneGrowing(Done):
     take no memory for their values, of which each of many small APPENDs to a large value has another one.
     """
 
-    __slots__ = ("growing", "name", "size", "others")
+    __slots__ = ("growing", "name", "others", "size")
 
     def __init__(self, fields: Fields, growing: GrowingBytes | None = None) -> None:
         """`growing` has the value of the first field as its beginning; None: it has just that value."""
@@ -87,7 +87,7 @@ class DoneGrowing(Done):
     """All fields but the first."""
 
     @property
-    def fields(self) -> Fields:  # type: ignore[override]
+    def fields(self) -> Fields:
         return ((self.name, self.growing.data[: self.size]), *self.others)
 
 

@@ -85,7 +85,7 @@ class Limits:
         """The maximum number of connections of one address."""
         if self.address_connections is not None:
             return self.address_connections
-        return max(1, self.connections * 9 // 10)
+        return self.connections - self.connections // 10
 
 
 @frozen

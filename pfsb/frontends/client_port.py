@@ -27,8 +27,8 @@ from pfsb.frontends.stream.protocol import StreamProtocol
 from pfsb.server import Server
 
 if TYPE_CHECKING:
-    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
+    from pfsb.frontends.stream.shared_limits import SharedLimits
 
 SILENCE_SECONDS: Final = 0.1
 """How long, in seconds, a new client may send nothing before it is greeted as a client of the line protocol.

@@ -156,7 +156,9 @@ class RequestSplitter:
         """The requests that are complete with `data`, each of them a single line."""
         return self._splitter.feed(data)
 
-    def _feed_parts(self, data: bytes, taken: PlainLines | bytes | None) -> Sequence[bytes | TooLong | Endless | PlainLines]:
+    def _feed_parts(
+        self, data: bytes, taken: PlainLines | bytes | None
+    ) -> Sequence[bytes | TooLong | Endless | PlainLines]:
         """Feed bytes that begin with a line; `taken` is what `_take` has found there.
 
         Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one

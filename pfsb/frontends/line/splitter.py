@@ -59,6 +59,7 @@ class LineSplitter:
         self._skipping = False
         self._skipped_bytes = 0
         """Number of bytes of a line that were skipped so far."""
+        self._is_over = False
         self._skipped_cr = False
         """Whether the last byte so far of a line that is skipped was a CR."""
         self._telnet = _TelnetFilter()
@@ -77,8 +78,10 @@ class LineSplitter:
     def feed(self, data: bytes) -> list[bytes | TooLong | Endless]:
         """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long.
 
-        After an `Endless` the caller should end the connection.
+        After an `Endless` no more are given, whatever bytes come: the caller should end the connection.
         """
+        if self._is_over:
+            return []
         if IAC in data or self._telnet.inside:
             data = self._telnet.feed(data)
             self._answer_telnet()
@@ -89,7 +92,10 @@ class LineSplitter:
             if len(pieces) == 1:
                 self._skipped_cr = data.endswith(b"\r") if data else self._skipped_cr
                 self._skipped_bytes += len(data)
-                return [Endless()] if self._skipped_bytes > SKIPPED_BYTES_MAX else []
+                if self._skipped_bytes <= SKIPPED_BYTES_MAX:
+                    return []
+                self._skipped_bytes, self._is_over = 0, True
+                return [Endless()]
             del pieces[0]
             self._skipping, self._skipped_bytes = False, 0
         elif self._partial:

@@ -75,8 +75,8 @@ class RespConversation:
     def __init__(
         self, factory: RespFactory, replies: RespReplyQueue, on_session_end: Callable[[], None], address: str
     ) -> None:
-        """`address` is where the client is. `on_session_end` is called, once and without arguments, when the client's session has ended: the caller must
-        then end the connection."""
+        """`address` is where the client is. `on_session_end` is called, once and without arguments, when the client's
+        session has ended: the caller must then end the connection."""
         self.conversation = Conversation(
             factory.server,
             factory.verbs,

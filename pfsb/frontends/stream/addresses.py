@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_network
 from typing import Any, Final
 
 from attrs import define, field
@@ -31,6 +30,8 @@ def address_of(transport: Any) -> str:
         return LOCAL
     if ":" not in host:
         return host
+    from ipaddress import IPv6Address, ip_network  # takes some milliseconds, which a start has not to spare
+
     try:
         address = IPv6Address(host.partition("%")[0])
     except ValueError:

@@ -26,8 +26,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
-from pfsb.frontends.stream.admission import AdmissionControl
 from pfsb.frontends.stream.addresses import LOCAL, address_of
+from pfsb.frontends.stream.admission import AdmissionControl
 from pfsb.frontends.stream.hang_ups import (
     PAUSED_LOOK_SECONDS,
     HangUp,
@@ -51,6 +51,8 @@ SMALL_BYTES: Final = 512
 """Number of bytes that are split and handled at once even while others wait for their turns."""
 SLICE_SECONDS: Final = 0.005
 """How long, in seconds, a connection handles requests before others have their turns."""
+COUNTED_SECONDS: Final = 0.0005
+"""How long, in seconds, at least, a connection has handled requests at once if that counts against others."""
 _REQUESTS_PER_LOOK: Final = 8
 """Number of requests of a connection that are handled between two looks at the time."""
 LINGER_SECONDS: Final = 15.0
@@ -124,7 +126,7 @@ class StreamProtocol(Protocol):
         self.address = LOCAL
         """Where the client is (`address_of`)."""
         self._slice_end = 0.0
-        """The time at which the present slice ends; 0 until `_REQUESTS_PER_LOOK` requests of it are handled."""
+        """The time at which the present slice ends; 0 before the first look at the time."""
         self._conversation: IConversation | None = None
         self._window_is_full = False
         self._output_is_full = False
@@ -188,7 +190,9 @@ class StreamProtocol(Protocol):
         clock = self._stream_factory.clock
         begun = clock.seconds()
         self._work()
-        self._admission.worked(clock.seconds() - begun)
+        taken = clock.seconds() - begun
+        if taken >= COUNTED_SECONDS:  # a note of each slice cost 1 % of the byte code at 8 x 32
+            self._admission.worked(taken)
 
     def readConnectionLost(self) -> None:
         """Called by Twisted when the client has closed its sending side. As after QUIT, the client still gets the
@@ -380,19 +384,20 @@ class StreamProtocol(Protocol):
             self._admission.wait(self)
 
     def _handle_requests(self, conversation: IConversation) -> bool:
-        """Handles requests and submits them. Returns False if it stops because the slice is over.
+        """Handles requests and submits them together. Returns False if it stops because the slice is over.
 
         Requests that are refused or answered at once have their replies by then, so more requests may be handled.
         """
-        requests, handled = self._requests, 0
-        while requests and not self._must_wait(conversation):
+        requests, handled, is_in_time = self._requests, 0, True
+        while is_in_time and requests and not self._must_wait(conversation):
             self.handle_request(requests.popleft())
             handled += 1
-            if handled >= _REQUESTS_PER_LOOK:
-                break
+            if not handled % _REQUESTS_PER_LOOK:
+                is_in_time = self._slice_goes_on()
         conversation.submit_pipelined()
-        if not (requests or self._unsplit):
-            return True
+        return is_in_time and (not (requests or self._unsplit) or self._slice_goes_on())
+
+    def _slice_goes_on(self) -> bool:
         now = self._stream_factory.clock.seconds()
         if not self._slice_end:
             self._slice_end = now + SLICE_SECONDS
@@ -480,7 +485,7 @@ class StreamFactory(Factory):
         `shared` are the limits that hold for other doors, too; None: there are no other doors."""
         self.server = server
         self.clock = clock
-        self.shared = beside.shared if beside is not None else shared or SharedLimits.of(server, clock)
+        self.shared: SharedLimits = beside.shared if beside is not None else shared or SharedLimits.of(server, clock)
         self.iteration_end = self.shared.iteration_end
         self.connections: set[StreamProtocol] = set() if beside is None else beside.connections
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission

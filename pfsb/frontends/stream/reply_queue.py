@@ -70,10 +70,17 @@ def memory_of(results: Sequence[Result]) -> int:
     size = _RESULT_BYTES * len(results)
     for result in results:
         if isinstance(result, Done) and not isinstance(result, DoneGrowing):
-            size += _text_bytes(result.fields) + _ROW_BYTES * len(result.rows)
+            size += _text_bytes(result.fields)
             if result.rows:
-                size += sum(map(_text_bytes, result.rows))
+                size += _ROW_BYTES * len(result.rows) + _texts_of_rows(result.rows)
     return size
+
+
+def _texts_of_rows(rows: Sequence[Fields]) -> int:
+    try:
+        return sum(map(_text_bytes, rows))
+    except Exception:
+        return 0  # rows of an application that are none: an error comes in their place when they are rendered
 
 
 def is_large(result: Result) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Refused
 from pfsb.frontends.stream.large_questions import ROWS_UNDER_WAY_MAX, LargeQuestion, LargeQuestions
 from pfsb.frontends.stream.reply_queue import EndOfIteration
+from tests.frontends.stream.test_slices import Iterations
 
 SECONDS_MAX = 4.0
 
@@ -15,7 +18,9 @@ SECONDS_MAX = 4.0
 class LargeQuestionsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
-        self.questions = LargeQuestions(EndOfIteration(self.clock), self.clock, SECONDS_MAX)
+        self.iterations = Iterations()
+        end: Any = EndOfIteration(self.iterations)  # type: ignore[arg-type]
+        self.questions = LargeQuestions(end, self.clock, SECONDS_MAX)
         self.started: list[str] = []
         self.refused: list[str] = []
 
@@ -28,6 +33,10 @@ class LargeQuestionsTests(SynchronousTestCase):
         question.ask()
         return question
 
+    def run_some(self) -> None:
+        for _ in range(5):
+            self.iterations.run_next()
+
     def test_first_one_starts_at_once(self) -> None:
         self.ask("a", ROWS_UNDER_WAY_MAX)
         self.assertEqual(self.started, ["a"])
@@ -36,9 +45,9 @@ class LargeQuestionsTests(SynchronousTestCase):
         for name in "abc":
             self.ask(name, 100)
         self.assertEqual(self.started, ["a"])
-        self.clock.advance(0)
+        self.iterations.run_next()
         self.assertEqual(self.started, ["a", "b"])
-        self.clock.advance(0)
+        self.iterations.run_next()
         self.assertEqual(self.started, ["a", "b", "c"])
 
     def test_as_many_are_under_way_as_have_so_many_rows(self) -> None:
@@ -46,16 +55,16 @@ class LargeQuestionsTests(SynchronousTestCase):
         first = self.ask("first", ROWS_UNDER_WAY_MAX - 100)
         self.ask("second", 101)
         self.ask("third", 100)
-        self.clock.pump([0] * 5)
+        self.run_some()
         self.assertEqual(self.started, ["first"])
         first.over()
         first.over()
-        self.clock.pump([0] * 5)
+        self.run_some()
         self.assertEqual(self.started, ["first", "second", "third"])
 
     def test_question_for_more_rows_than_all_may_have_runs_alone(self) -> None:
         self.ask("a", 10 * ROWS_UNDER_WAY_MAX).over()
-        self.clock.advance(0)
+        self.run_some()
         self.ask("b", 10 * ROWS_UNDER_WAY_MAX)
         self.assertEqual(self.started, ["a", "b"])
 
@@ -70,6 +79,6 @@ class LargeQuestionsTests(SynchronousTestCase):
         self.ask("c", 100)
         second.over()
         first.over()
-        self.clock.pump([0] * 3)
+        self.run_some()
         self.clock.advance(SECONDS_MAX)
         self.assertEqual((self.started, self.refused), (["a", "c"], []))

@@ -71,7 +71,11 @@ class CostlyRequestsTests(HostileCase):
         redis.send(b"*2\r\n$3\r\nGET\r\n$400000000\r\n")
         http = await self.connect(f"tcp:127.0.0.1:{port(cluster, 0)}")
         http.send(b"PUT /v1/kv/k HTTP/1.1\r\nHost: localhost\r\nContent-Length: 400000000\r\n\r\n")
-        for client, reason in ((line, "^ERR TOOLARGE fate=none "), (redis, "^-TOOLARGE fate=none "), (http, "TOOLARGE")):
+        for client, reason in (
+            (line, "^ERR TOOLARGE fate=none "),
+            (redis, "^-TOOLARGE fate=none "),
+            (http, "TOOLARGE"),
+        ):
             client.send(b"x" * (2 * MEGABYTE))
             self.assertRegex(await self.require_closed(client), reason)
 
