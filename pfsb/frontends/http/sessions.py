@@ -344,8 +344,9 @@ class HTTPSessions:
     ) -> None:
         """Open the client's session at this server, unless it is open, and call `ready(session)`.
 
-        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. A connection opens no more than `opened_sessions`, as at the client port: a client that makes up
-        ids would leave a session behind with each.
+        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. A connection opens no
+        more than `opened_sessions`, as at the client port: a client that makes up ids would leave a session behind with
+        each.
         """
         session = self._named.get(client_id)
         if session is None:

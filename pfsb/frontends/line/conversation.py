@@ -119,8 +119,8 @@ class Conversation:
         *,
         has_numbers: bool = True,
     ) -> None:
-        """`shared` are the limits for all clients, `address` is where this one is. `has_numbers` is True if the tag of a
-        request is its command number or None, False if there are no numbers.
+        """`shared` are the limits for all clients, `address` is where this one is. `has_numbers` is True if the tag of
+        a request is its command number or None, False if there are no numbers.
 
         `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
         that tells the reason.

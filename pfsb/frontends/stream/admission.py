@@ -18,7 +18,7 @@ number of requests fills the largest batches several times, so the limit does no
 machine executes that many in less than `request_seconds`: with more, requests would be executed only after they were
 refused for being late."""
 
-WORK_SECONDS: Final = 0.02
+WORK_SECONDS: Final = 0.01
 """How long, in seconds, a server handles the requests of connections that send much in one iteration of the reactor."""
 
 

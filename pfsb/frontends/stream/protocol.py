@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 
 LEAVE_SECONDS: Final = 10.0
 """How long, in seconds, a client may take to read its last replies before the connection is aborted."""
-PIECE_BYTES: Final = 16_384
+PIECE_BYTES: Final = 8_192
 """Number of bytes of a connection that are split into requests together. A server spends some milliseconds on them at
 most, whatever they are."""
 SMALL_BYTES: Final = 512
 """Number of bytes that are split and handled at once even while others wait for their turns."""
-SLICE_SECONDS: Final = 0.005
+SLICE_SECONDS: Final = 0.003
 """How long, in seconds, a connection handles requests before others have their turns."""
 COUNTED_SECONDS: Final = 0.0005
 """How long, in seconds, at least, a connection has handled requests at once if that counts against others."""

@@ -28,7 +28,7 @@ OUTPUT_BYTES_MAX: Final = 65_536
 """Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
 ROWS_AT_ONCE: Final = 16
 """Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
-TURNS_SECONDS: Final = 0.02
+TURNS_SECONDS: Final = 0.01
 """How long, in seconds, the functions of `EndOfIteration.call_in_turn` may take in one iteration of the reactor, before
 those that are left wait for the next one."""
 _RESULT_BYTES: Final = 256

@@ -21,7 +21,7 @@ LOOK_SECONDS = 0.05
 P99_SECONDS = 0.25
 """Time in which 99 of 100 requests of a well-behaved client are answered, whatever others do, on a machine that does
 nothing else."""
-BUSY_FACTOR = 10.0
+BUSY_FACTOR = 20.0
 """How many times as long as without an attack these requests may take on a machine that is busy with other work."""
 
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
