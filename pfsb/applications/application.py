@@ -44,9 +44,10 @@ class Application:
     name: str
     version = 1
     commands: Sequence[CommandDescription] = ()
-    answer_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({})
-    """Verb -> function that gives the number of rows that the answer to a question may have, for its normalised form.
-    Front ends let questions with many rows take turns; a verb that is not here counts as one with few rows."""
+    work_in_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({})
+    """Verb -> function that gives how much work a normalised command is, at present: the number of rows in the answer to
+    a question, or of rows that would take as long. Front ends let commands that are much work take turns; a verb that is
+    not here counts as little work."""
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
         self.verbs = verbs

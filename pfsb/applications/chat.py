@@ -55,7 +55,7 @@ class Chat(Application):
     listen_verb = "LISTEN"
     run_verbs = ("SAY",)
     plain_words: Mapping[str, int] = MappingProxyType({"SAY": 1})
-    answer_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({"LOG": rows_of_limit})
+    work_in_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({"LOG": rows_of_limit})
     commands: Sequence[CommandDescription] = (
         CommandDescription("SAY", "SAY text...", "Say something to all who listen.", rest_of_line=True),
         CommandDescription(

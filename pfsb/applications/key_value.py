@@ -62,6 +62,9 @@ GROWING_FROM_BYTES = 257
 beginning of bytes that all such answers for the key share (`GrowingBytes`). A shorter value is kept whole, which takes
 less memory."""
 
+BYTES_PER_ROW = 2_048
+"""Number of bytes of a value that are as much work as a row of an answer, for a command that makes a new value of it."""
+
 MPUT_BYTES_MAX = 56_000
 """Maximum number of bytes of the keys and values of one MPUT, where each key and each value counts two bytes more than
 it has.
@@ -89,9 +92,6 @@ class KeyValue(Application):
     run_verbs = ("PUT",)
     plain_words: Mapping[str, int] = MappingProxyType(
         {"GET": 1, "PUT": 2, "DEL": 1, "INCR": 1, "APPEND": 2, "PUTHASH": 2}
-    )
-    answer_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType(
-        {"RANGE": rows_of_limit, "KEYS": rows_of_limit, "MGET": lambda command: len(command) - 1}
     )
     commands: Sequence[CommandDescription] = (
         CommandDescription(
@@ -127,6 +127,13 @@ class KeyValue(Application):
         """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
         self._unsorted: list[bytes] = []
         """New keys that are not in `_keys` yet."""
+        self.work_in_rows = {
+            "RANGE": rows_of_limit,
+            "KEYS": rows_of_limit,
+            "MGET": lambda command: len(command) - 1,
+            "APPEND": self._work_with_value,
+            "PUTHASH": self._work_with_value,
+        }
         super().__init__(
             {
                 "GET": Verb(_check_key_only, (str, bytes), self._get),
@@ -323,6 +330,12 @@ class KeyValue(Application):
     def _value(self, key: bytes, default: bytes) -> bytes:
         entry = self.entries.get(key)
         return default if entry is None else entry[0]
+
+    def _work_with_value(self, command: Command) -> int:
+        """How much work it is to make a new value of the present one of a key, and to tell a value of that size: every
+        server copies and hashes it, however short the command is."""
+        entry = self.entries.get(command[1])
+        return 0 if entry is None else len(entry[0]) // BYTES_PER_ROW
 
     def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
         """Set a key. Returns a refusal, and changes nothing, if the state would grow beyond a quota.

@@ -120,7 +120,7 @@ class Lock(Application):
         """Client id -> names of the locks that its session holds or waits for."""
         self.deadlines = Deadlines()
         self._forgotten_token = 0  # the largest token of all forgotten locks
-        self.answer_rows = {"LOCKS": lambda command: max(rows_of_limit(command), len(self.locks))}
+        self.work_in_rows = {"LOCKS": lambda command: max(rows_of_limit(command), len(self.locks))}
         super().__init__(
             {
                 "LOCK": Verb(_check_lock, (str, str, int), self._lock),

@@ -120,7 +120,10 @@ class EventStream:
         if not first:
             # Tell the client its place in the log, in case the stream breaks off before the first line.
             self._request.write(b"id: %d\n\n" % (subscription.next - 1))
-        self._go_on()
+        if first:
+            self._site.iteration_end.call_in_turn(self._begin_page)
+        else:
+            self._go_on()
 
     def pauseProducing(self) -> None:
         self._paused = True

@@ -24,7 +24,7 @@ from pfsb.frontends.http.answers import (
 from pfsb.frontends.http.arguments import Body, ClientHeaders, Query
 from pfsb.frontends.http.sessions import HTTPSessions, NamedSession, SessionOpener
 from pfsb.frontends.http.web_pages import PROBES, OwnNames
-from pfsb.frontends.stream.large_questions import LargeQuestion, is_large_question, rows_of
+from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import EndOfIteration, is_large, refusal
 
 if TYPE_CHECKING:
@@ -85,8 +85,8 @@ class PfsbRequest(http.Request):
     _gone = False
     _session: NamedSession | None = None
     _leave_stream: Callable[[], None] | None = None
-    _large: LargeQuestion | None = None
-    """The large question that this request asks; None if it asks none."""
+    _large: LargeRequest | None = None
+    """The command of this request, if it is much work; else None."""
 
     # ------------------------------------------------------------------ called by the channel
 
@@ -171,6 +171,9 @@ class PfsbRequest(http.Request):
 
         The command runs in the client's session; without a client id, in an anonymous session.
         """
+        self._in_turn(command, lambda: self._change_now(command, shape))
+
+    def _change_now(self, command: Command, shape: Shape) -> None:
         if self.client_headers.client_id is None:
             self.site.sessions.anonymous.submit(command, self.answer_with(shape))
         else:
@@ -181,19 +184,23 @@ class PfsbRequest(http.Request):
         self.in_session(lambda session: self._submit(session, command, shape))
 
     def ask(self, command: Command, level: str, shape: Shape = done_content) -> None:
-        """Ask a question at one of the read levels, and answer with its result. A large question waits for its turn."""
-        count = rows_of(self.site.server.catalogue.entry(command[0]).application).get(command[0])
-        if count is None or not is_large_question(rows := count(command)):
-            self._ask_now(command, level, shape)
+        """Ask a question at one of the read levels, and answer with its result."""
+        self._in_turn(command, lambda: self._ask_now(command, level, shape))
+
+    def _in_turn(self, command: Command, handle: Callable[[], None]) -> None:
+        """Call `handle`, which hands the command on: at once, or when it is its turn if it is much work."""
+        work = work_in_rows(self.site.server.catalogue.entry(command[0]).application).get(command[0])
+        if work is None or not is_large_request(rows := work(command)):
+            handle()
             return
 
-        def ask() -> None:
+        def start() -> None:
             try:
-                self._ask_now(command, level, shape)
+                handle()
             except Exception as error:
                 self.refuse(refusal(error))
 
-        self._large = LargeQuestion(self.site.shared.large_questions, rows, ask, self.refuse)
+        self._large = LargeRequest(self.site.shared.large_requests, rows, start, self.refuse)
         self._large.ask()
 
     def _ask_now(self, command: Command, level: str, shape: Shape) -> None:
@@ -348,7 +355,7 @@ class PfsbRequest(http.Request):
 
     def _end(self) -> None:
         """Called when the request is answered or its client is gone: leave its session and its stream of events, and
-        let other large questions have their turn."""
+        let other large requests have their turn."""
         large, self._large = self._large, None
         if large is not None:
             large.over()

@@ -25,7 +25,7 @@ from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
-from pfsb.frontends.stream.large_questions import LargeQuestion, is_large_question, rows_of
+from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ class Verbs:
         """The verbs that end listening to an event log: one for each verb in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
-        self.rows: dict[str, Callable[[Command], int]] = {}
-        """Verb -> function that gives the number of rows that the answer to a question may have; other verbs have few
-        or none."""
+        self.work: dict[str, Callable[[Command], int]] = {}
+        """Verb -> function that gives how much work a command is, in rows (`Application.work_in_rows`); commands of
+        other verbs are little work."""
         self.plain: dict[bytes, PlainForm] = {}
         """Verb -> the `PlainForm` that recognises its plain lines, which need no parser."""
         self.refresh()
@@ -66,7 +66,7 @@ class Verbs:
     def refresh(self) -> None:
         """Make the tables anew for the applications that the cluster runs now: called at the start, and whenever these
         change."""
-        for table in (self.descriptions, self.listen, self.unlisten, self.submitted, self.rows, self.plain):
+        for table in (self.descriptions, self.listen, self.unlisten, self.submitted, self.work, self.plain):
             table.clear()
         self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})
         for application in self._catalogue.applications:
@@ -74,7 +74,7 @@ class Verbs:
             if IEventLog.providedBy(application):
                 self.listen.add(application.listen_verb)
                 self.unlisten.add(f"UN{application.listen_verb}")
-            self.rows.update(rows_of(application))
+            self.work.update(work_in_rows(application))
         special = {each.verb for each in help_pages.ALWAYS} | self.listen | self.unlisten
         self.submitted.update({verb: each for verb, each in self.descriptions.items() if verb not in special})
         checkers = [each for each in self._catalogue.applications if IPlainChecker.providedBy(each)]
@@ -141,12 +141,12 @@ class Conversation:
         self._session: ClientConnection | None = self._connect()
         self._shared = shared
         self._address = address
-        self._large: LargeQuestion | None = None
-        """The large question that waits for its turn or is under way; None if there is none."""
+        self._large: LargeRequest | None = None
+        """The large request that waits for its turn or is under way; None if there is none."""
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
         self.must_be_alone = False
-        """True while HELLO, BYE or a large question is not answered: no further request may be handled."""
+        """True while HELLO, BYE or a large request is not answered: no further request may be handled."""
         self.finished = False
         """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
         self._handlers = self._make_handlers()
@@ -190,6 +190,11 @@ class Conversation:
         pipelined = self._room_for(characters, is_local)
         pipelined.commands += commands
         pipelined.tags += tags
+
+    def are_small(self, commands: Sequence[Command]) -> bool:
+        """Whether all of these commands, which have the same verb, are little work, so that `collect` may take them."""
+        work = self._verbs.work.get(commands[0][0])
+        return work is None or not is_large_request(max(map(work, commands)))
 
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
@@ -245,8 +250,8 @@ class Conversation:
         command = self._check(parts)
         if level != "linearizable" and self._verbs.submitted[command[0]].changes:
             raise BadRequest(f"{command[0]} changes something: read= goes with questions")
-        rows = self._verbs.rows.get(command[0])
-        if rows is not None and is_large_question(expected := rows(command)):
+        work = self._verbs.work.get(command[0])
+        if work is not None and is_large_request(expected := work(command)):
             self.submit_pipelined()
             self.must_be_alone = True
             ask = partial(self._ask_large, command, level, expected, request.tag)
@@ -310,7 +315,7 @@ class Conversation:
         return together
 
     def _ask_large(self, command: Command, level: str, rows: int, tag: Any, answer: Answer) -> None:
-        """Asks a large question when it is its turn. All earlier requests have their replies, and no later one is
+        """Asks a large request when it is its turn. All earlier requests have their replies, and no later one is
         handled before this one has its answer."""
 
         def answered(result: Result) -> None:
@@ -325,7 +330,7 @@ class Conversation:
             else:
                 self._query_local_one(command, answered)
 
-        question = self._large = LargeQuestion(self._shared.large_questions, rows, ask, answered)
+        question = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered)
         question.ask()
 
     def _submit(self, tag: Any, command: Command, waits: bool) -> None:

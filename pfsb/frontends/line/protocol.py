@@ -115,10 +115,10 @@ class LineProtocol(StreamProtocol):
         return True
 
     def _handle_plain(self, plain: PlainLines) -> None:
-        """Handles lines together, or puts them back one by one if not all of them may be handled now."""
+        """Handles lines together, or puts them back one by one if not all of them may be handled now, and together."""
         conversation = self._line_conversation
         under_way = self.replies.outstanding + conversation.unsubmitted
-        if under_way + len(plain.commands) > self._window:
+        if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):
             self._requests.extendleft(reversed(plain.lines))
         else:
             conversation.collect(plain.commands, plain.tags, len(plain.data), plain.is_local)

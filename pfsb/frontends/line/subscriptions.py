@@ -47,7 +47,9 @@ class Subscriptions:
         if not first:
             # Tell the client the number of its first event, so that it can resume at another server from there.
             answer(Done((("from", subscription.next),)))
-        if not (self._paused or self._page_is_full):
+        if first and not self._page_is_full:
+            self._end_page()
+        elif not (self._paused or self._page_is_full):
             subscription.resume()
 
     def end(self, verb: str) -> None:
@@ -80,10 +82,13 @@ class Subscriptions:
         data = render_event(event)
         self._page_bytes += len(data)
         if (self._page_bytes > PAGE_BYTES or self.replies.is_amid_reply) and not self._page_is_full:
-            self._page_is_full = True
-            self._pause_all()
-            self.replies.call_between_replies(self._begin_page)
+            self._end_page()
         self.replies.write_between_replies(data)
+
+    def _end_page(self) -> None:
+        self._page_is_full = True
+        self._pause_all()
+        self.replies.call_between_replies(self._begin_page)
 
     def _begin_page(self) -> None:
         self._page_is_full, self._page_bytes = False, 0

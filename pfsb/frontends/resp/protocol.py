@@ -225,7 +225,8 @@ class RespProtocol(StreamProtocol):
     def _handle_plain(self, plain: PlainCommands) -> None:
         """Handles commands together, or puts them back one by one if not all of them may be handled now, or at all."""
         under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
-        if self._resp.refuses_all or under_way + len(plain.commands) > self._window:
+        fits = under_way + len(plain.commands) <= self._window
+        if self._resp.refuses_all or not fits or not self._resp.conversation.are_small(plain.commands):
             self._requests.extendleft(reversed(plain.items))
         else:
             self._resp.handle_plain(plain)

@@ -14,7 +14,7 @@ conversation, and a `Render` function turns a result into bytes.
 - `hang_ups`: how a server notices that a client is gone, for HTTP as well.
 - `admission`: AdmissionControl limits the requests under way of all connections, and the time that is spent on those
   that send much, and lets connections take turns.
-- `large_questions`: questions with many rows in their answers take turns, too.
+- `large_requests`: requests that are much work, such as questions for many rows, take turns, too.
 - `unread`: UnreadOutput limits what all clients leave unread together, and for how long a client may read nothing.
 - `addresses`: how many connections and sessions the clients of one address may have.
 - `shared_limits`: the limits that all doors of a server share.

@@ -68,7 +68,7 @@ class IConversation(StructuralType):
     finished: bool
     """True when no further request is handled, and the connection ends with the last reply."""
     must_be_alone: bool
-    """True while a HELLO, a BYE or a large question has no answer yet: no further request may be handled."""
+    """True while a HELLO, a BYE or a large request has no answer yet: no further request may be handled."""
 
     @property
     def unsubmitted(self) -> int:

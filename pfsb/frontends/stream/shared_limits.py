@@ -8,7 +8,7 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 from pfsb.frontends.stream.addresses import Addresses
-from pfsb.frontends.stream.large_questions import LargeQuestions
+from pfsb.frontends.stream.large_requests import LargeRequests
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 from pfsb.frontends.stream.unread import UnreadOutput
 
@@ -23,7 +23,7 @@ class SharedLimits:
     iteration_end: EndOfIteration
     unread: UnreadOutput
     addresses: Addresses
-    large_questions: LargeQuestions
+    large_requests: LargeRequests
 
     @classmethod
     def of(cls, server: Server, clock: IReactorTime) -> SharedLimits:
@@ -34,5 +34,5 @@ class SharedLimits:
             iteration_end,
             UnreadOutput(clock, limits.unread_bytes, limits.unread_seconds),
             Addresses(clock, limits.connections_of_one_address, limits.address_sessions, server.has_session),
-            LargeQuestions(iteration_end, clock, limits.request_seconds),
+            LargeRequests(iteration_end, clock, limits.request_seconds),
         )

@@ -1,4 +1,4 @@
-"""Large questions take turns."""
+"""Large requests take turns."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import Refused
-from pfsb.frontends.stream.large_questions import ROWS_UNDER_WAY_MAX, LargeQuestion, LargeQuestions
+from pfsb.frontends.stream.large_requests import ROWS_UNDER_WAY_MAX, LargeRequest, LargeRequests
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 from tests.frontends.stream.test_slices import Iterations
 
 SECONDS_MAX = 4.0
 
 
-class LargeQuestionsTests(SynchronousTestCase):
+class LargeRequestsTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.iterations = Iterations()
         end: Any = EndOfIteration(self.iterations)  # type: ignore[arg-type]
-        self.questions = LargeQuestions(end, self.clock, SECONDS_MAX)
+        self.requests = LargeRequests(end, self.clock, SECONDS_MAX)
         self.started: list[str] = []
         self.refused: list[str] = []
 
-    def ask(self, name: str, rows: int) -> LargeQuestion:
+    def ask(self, name: str, rows: int) -> LargeRequest:
         def refuse(refused: Refused) -> None:
             self.assertEqual(refused.code, "BUSY")
             self.refused.append(name)
 
-        question = LargeQuestion(self.questions, rows, lambda: self.started.append(name), refuse)
-        question.ask()
-        return question
+        request = LargeRequest(self.requests, rows, lambda: self.started.append(name), refuse)
+        request.ask()
+        return request
 
     def run_some(self) -> None:
         for _ in range(5):
@@ -62,13 +62,13 @@ class LargeQuestionsTests(SynchronousTestCase):
         self.run_some()
         self.assertEqual(self.started, ["first", "second", "third"])
 
-    def test_question_for_more_rows_than_all_may_have_runs_alone(self) -> None:
+    def test_request_for_more_rows_than_all_may_have_runs_alone(self) -> None:
         self.ask("a", 10 * ROWS_UNDER_WAY_MAX).over()
         self.run_some()
         self.ask("b", 10 * ROWS_UNDER_WAY_MAX)
         self.assertEqual(self.started, ["a", "b"])
 
-    def test_question_whose_turn_does_not_come_is_refused(self) -> None:
+    def test_request_whose_turn_does_not_come_is_refused(self) -> None:
         self.ask("a", ROWS_UNDER_WAY_MAX)
         self.ask("b", 100)
         self.clock.advance(SECONDS_MAX)
