@@ -200,7 +200,9 @@ class PfsbRequest(http.Request):
             except Exception as error:
                 self.refuse(refusal(error))
 
-        self._large = LargeRequest(self.site.shared.large_requests, rows, start, self.refuse)
+        is_new = self.client_headers.number is None or self.method in (b"GET", b"HEAD")
+        fate = "none" if is_new else "unknown"
+        self._large = LargeRequest(self.site.shared.large_requests, rows, start, self.refuse, fate)
         self._large.ask()
 
     def _ask_now(self, command: Command, level: str, shape: Shape) -> None:

@@ -315,12 +315,12 @@ class Conversation:
         return together
 
     def _ask_large(self, command: Command, level: str, rows: int, tag: Any, answer: Answer) -> None:
-        """Asks a large request when it is its turn. All earlier requests have their replies, and no later one is
+        """Submits a large request when it is its turn. All earlier requests have their replies, and no later one is
         handled before this one has its answer."""
 
         def answered(result: Result) -> None:
             self.must_be_alone = False
-            question.over()
+            request.over()
             self._large = None
             answer(result)
 
@@ -330,8 +330,10 @@ class Conversation:
             else:
                 self._query_local_one(command, answered)
 
-        question = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered)
-        question.ask()
+        may_be_known = self._has_numbers and tag is not None and self._submitted_verbs[command[0]].changes
+        fate = "unknown" if may_be_known else "none"
+        request = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered, fate)
+        request.ask()
 
     def _submit(self, tag: Any, command: Command, waits: bool) -> None:
         self._submit_for(tag, command, self.replies.place_waiting(tag) if waits else self.replies.place(tag))

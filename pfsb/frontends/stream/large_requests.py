@@ -93,6 +93,8 @@ class LargeRequest:
     """Handles the request: called once, when it is its turn."""
     _refuse: Callable[[Refused], None]
     """Called, once, instead of `_start`, if its turn does not come in time."""
+    _fate: str = "none"
+    """The fate that the refusal tells: "unknown" if the client may have sent the request before."""
     is_under_way: bool = field(init=False, default=False)
     _timeout: IDelayedCall | None = field(init=False, default=None)
 
@@ -122,6 +124,5 @@ class LargeRequest:
 
     def _too_late(self) -> None:
         self.over()
-        self._refuse(
-            Refused("BUSY", "this server answers too many requests that are much work; ask for fewer rows, or later")
-        )
+        text = "too many requests that are much work wait at this server; ask for fewer rows, or later"
+        self._refuse(Refused("BUSY", text, fate=self._fate))

@@ -254,7 +254,7 @@ class StreamProtocol(Protocol):
         """Ends the connection, since its client does not read. Unless it ends `at_once`, the client still has
         `LEAVE_SECONDS` to read what is written, and the reason if that may stand behind it."""
         if not at_once:
-            if not self.replies.is_amid_reply:
+            if not self._leaving and not self.replies.is_amid_reply:
                 self.write_farewell(reason)
             self.leave()
             return

@@ -28,6 +28,9 @@ OUTPUT_BYTES_MAX: Final = 65_536
 """Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
 ROWS_AT_ONCE: Final = 16
 """Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
+FINISHED_BYTES_MAX: Final = 1_048_576
+"""Size in memory, in bytes, of results that are still rendered when the connection of a client ends that does not
+read."""
 TURNS_SECONDS: Final = 0.01
 """How long, in seconds, the functions of `EndOfIteration.call_in_turn` may take in one iteration of the reactor, before
 those that are left wait for the next one."""
@@ -305,10 +308,10 @@ class ReplyQueue:
     def finish(self) -> None:
         """Called when the connection ends: writes all output at once, the rest of a large reply included.
 
-        A client that does not read gets no more of a large reply than is written already, and nothing behind it.
+        A client that does not read gets no more of a very large reply than is written already, and nothing behind it.
         """
         stream, self._stream = self._stream, None
-        if stream is None or not self._paused:
+        if stream is None or not self._paused or self.held_bytes <= FINISHED_BYTES_MAX:
             self._out.extend(stream or ())
             self._out.extend(self._delayed)
         self._delayed.clear()
