@@ -88,8 +88,8 @@ class UnreadOutput:
         """Takes the number of bytes that are held in memory for a client from now on; 0 if there are none. May drop
         clients, `reader` among them."""
         self._set(reader, held_bytes)
-        while self.held_bytes > self.bytes_max and self._held_of:
-            self._drop(self._victim(), CROWDED)
+        while self.held_bytes > self.bytes_max and (victim := self._victim()) is not None:
+            self._drop(victim, CROWDED)
 
     def _set(self, reader: Reader, held_bytes: int) -> None:
         address = reader.address
@@ -121,12 +121,17 @@ class UnreadOutput:
         self.reads(reader)
         self._set(reader, 0)
 
-    def _victim(self) -> Reader:
-        """The client to be dropped first: of the address with the most unread bytes, one that does not read; the one
-        whose bytes have waited for the longest time."""
-        address = max(self._held_of, key=self._held_of.__getitem__)
-        held = self._held[address]
-        return next((reader for reader in held if reader in self._unread), None) or next(iter(held))
+    def _victim(self) -> Reader | None:
+        """The client to be dropped first: of the address with the most bytes, one that does not read, and has waited
+        for the longest time. Clients that read are spared until twice as much is held as may be: what they are about to
+        take is a matter of moments. None: there is none to be dropped."""
+        for address in sorted(self._held_of, key=self._held_of.__getitem__, reverse=True):
+            for reader in self._held[address]:
+                if reader in self._unread:
+                    return reader
+        if self.held_bytes <= 2 * self.bytes_max:
+            return None
+        return next(iter(self._held[max(self._held_of, key=self._held_of.__getitem__)]))
 
     def _look(self) -> None:
         """Drops the clients that have read nothing for too long."""

@@ -102,7 +102,9 @@ class SlicesOfRequestsTests(SharesTestCase):
         self.assertLess(len(handled), 100)
         for _ in range(1_000):
             self.iterate()
-        self.assertEqual(self.transport.value().count(b"\nOK"), 1_000 - 1 + (not self.transport.value().startswith(b"OK")))
+        self.assertEqual(
+            self.transport.value().count(b"\nOK"), 1_000 - 1 + (not self.transport.value().startswith(b"OK"))
+        )
 
     def test_connections_take_turns(self) -> None:
         """Two connections with much to do have their slices one after the other."""
@@ -167,7 +169,9 @@ class LargeRequestTests(SharesTestCase):
             other.dataReceived(line.encode() + b"\n")
         self.clock.advance(self.limits.request_seconds)
         said = [transport.value().decode()[:26] for _, transport in others]
-        self.assertEqual(said, ["ERR BUSY fate=none too man", "#7 ERR BUSY fate=unknown t", "ERR BUSY fate=none too man"])
+        self.assertEqual(
+            said, ["ERR BUSY fate=none too man", "#7 ERR BUSY fate=unknown t", "ERR BUSY fate=none too man"]
+        )
         others[0][0].dataReceived(b"PING\n")
         self.assertTrue(others[0][1].value().endswith(b"\nOK\n"), "the connection goes on")
 

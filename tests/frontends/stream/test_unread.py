@@ -50,16 +50,18 @@ class UnreadTests(SynchronousTestCase):
         self.assertEqual(self.unread.dropped, {unread.CROWDED: 1})
 
     def test_client_that_reads_is_dropped_last(self) -> None:
-        reading, waiting = self.reader("a", 600, reads=True), self.reader("a", 300)
+        reading, waiting = self.reader("a", 600, reads=True), self.reader("b", 300)
         self.unread.hold(reading, 701)
         self.assertEqual((reading.dropped, waiting.dropped), ([], [True]))
-        self.unread.hold(reading, 1_001)
+        self.unread.hold(reading, 2_000)
+        self.assertEqual(reading.dropped, [])
+        self.unread.hold(reading, 2_001)
         self.assertEqual(reading.dropped, [True])
         self.assertEqual(self.unread.held_bytes, 0)
 
     def test_thousands_are_dropped_at_once(self) -> None:
         """Of many clients with small bytes each, as many as the new one needs."""
-        many = [self.reader("a", 1, reads=True) for _ in range(1_000)]
+        many = [self.reader("a", 1) for _ in range(1_000)]
         self.reader("b", 400)
         self.assertEqual(sum(bool(each.dropped) for each in many), 400)
 
