@@ -63,7 +63,8 @@ beginning of bytes that all such answers for the key share (`GrowingBytes`). A s
 less memory."""
 
 BYTES_PER_ROW = 2_048
-"""Number of bytes of a value that are as much work as a row of an answer, for a command that makes a new value of it."""
+"""Number of bytes of a value that are as much work as a row of an answer, for a command that makes a new value of
+it."""
 
 MPUT_BYTES_MAX = 56_000
 """Maximum number of bytes of the keys and values of one MPUT, where each key and each value counts two bytes more than

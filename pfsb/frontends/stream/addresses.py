@@ -51,7 +51,7 @@ class Addresses:
     _is_open: Callable[[str], bool]
     """Whether the cluster has an open session with this client id."""
     refused: Counter[str] = field(init=False, factory=Counter)
-    """What was refused ("connection" or "session") -> how often, since the address had too many."""
+    """("connection" or "session") -> how often one was refused since its address had too many."""
     _connections: Counter[str] = field(init=False, factory=Counter)
     _sessions: dict[str, dict[str, None]] = field(init=False, factory=dict)
     """Address -> client ids of the sessions that its clients have opened. Some may have ended since then."""

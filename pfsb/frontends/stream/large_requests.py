@@ -1,9 +1,9 @@
 """LargeRequests: lets requests that are much work take turns, over all clients of a server.
 
-A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory; so
-does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as many
-as its window holds, a few clients would keep the servers from everything else for seconds. So a connection has one large
-request under way, and all connections together have as many as `ROWS_UNDER_WAY_MAX` rows are.
+A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory;
+so does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as
+many as its window holds, a few clients would keep the servers from everything else for seconds. So a connection has one
+large request under way, and all connections together have as many as `ROWS_UNDER_WAY_MAX` rows are.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from pfsb.applications.interfaces import Command, Refused
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE, EndOfIteration
 
 ROWS_UNDER_WAY_MAX: Final = 10_000
-"""How much work, in rows, all large requests may be that are under way together; one may be more, alone. A reading of so
-many rows from the state takes some ten milliseconds."""
+"""How much work, in rows, all large requests may be that are under way together; one may be more, alone. A reading of
+so many rows from the state takes some ten milliseconds."""
 
 
 def work_in_rows(application: Any) -> Mapping[str, Callable[[Command], int]]:

@@ -200,7 +200,7 @@ class ReplyQueue:
     _render_run: RenderRun | None = None
     """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
     _holds: Callable[[], None] | None = None
-    """Called whenever `held_bytes` has become more, or 0; None: nobody wants to know."""
+    """Called whenever `held_bytes` has become more, or 0; None: it is not needed."""
     held_bytes: int = field(init=False, default=0)
     """The size in memory, in bytes, of all results that wait to be rendered."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)

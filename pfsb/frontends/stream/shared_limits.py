@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen
 class SharedLimits:
-    """What the doors of one server share: the ends of iterations, and limits."""
+    """The ends of iterations, and the limits, that the doors of one server share."""
 
     iteration_end: EndOfIteration
     unread: UnreadOutput

@@ -58,7 +58,7 @@ class _Unread:
     """A client that does not read."""
 
     bytes_left: int
-    """What `Reader.bytes_to_read` was at the last look."""
+    """The value of `Reader.bytes_to_read` at the last look."""
     since: float
     """The time of the last look at which that number had changed."""
 

@@ -527,7 +527,7 @@ class BadInputTests(LineTestCase):
         self.assertEqual(self.ask("b"), ["OK revision=1"])
 
     def test_telnet_that_negotiates_on_and_on_has_bounded_answers(self) -> None:
-        """The same wish is answered once for all bytes that are split into lines together."""
+        """A wish that is repeated is answered once for all bytes that are split into lines together."""
         sent = b"\xff\xfd\x06\xff\xfb\x01" * 10_000
         self.protocol.dataReceived(sent)
         self.clock.advance(0)

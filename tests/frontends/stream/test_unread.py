@@ -60,7 +60,7 @@ class UnreadTests(SynchronousTestCase):
         self.assertEqual(self.unread.held_bytes, 0)
 
     def test_thousands_are_dropped_at_once(self) -> None:
-        """Of many clients with small bytes each, as many as the new one needs."""
+        """As many clients with few bytes are dropped as the new one needs room."""
         many = [self.reader("a", 1) for _ in range(1_000)]
         self.reader("b", 400)
         self.assertEqual(sum(bool(each.dropped) for each in many), 400)

@@ -1,4 +1,4 @@
-"""Clients that do not read what they have asked for cost a bounded sum, and nobody else waits (real processes)."""
+"""Clients that do not read what they have asked for cost a bounded sum, and no other client waits (real processes)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UnreadTests(HostileCase):
         return cluster
 
     async def attack(self, cluster: ProcessCluster, request: bytes, count: int, endpoint: str | None = None) -> None:
-        """So many clients send a request and never read. The server's memory and another client's waits are bounded."""
+        """Have `count` clients send a request and never read. The server's memory and another client's waits are bounded."""
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)
         for client in await self.connect_many(cluster, count, endpoint):
