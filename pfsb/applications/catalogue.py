@@ -158,7 +158,7 @@ class Catalogue:
 
     A setting of the cluster says which applications run. Until slot 1 is executed, the catalogue has the applications
     of the configuration, so that commands can be checked; `switch` replaces them. A reader that keeps something made of
-    a catalogue is told of each switch (`watch`), or compares `edition` when it needs what it keeps.
+    a catalogue is told of each switch (`watch`), or compares `edition` when it needs that thing.
     """
 
     def __init__(

@@ -141,7 +141,9 @@ class Chat(Application):
         return (("index", first),)
 
     def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
-        """Check texts: of plain ones only the length is left to see."""
+        """Check the texts of several SAYs together (`IPlainChecker.check_plain`); None if one is too long. The texts
+        are of printable ASCII, so nothing but their lengths can be wrong.
+        """
         (texts,) = columns
         if max(map(len, texts)) > value_bytes_max:
             return None

@@ -118,7 +118,9 @@ class Instances(Application):
         )
 
     def snapshot(self) -> bytes:
-        """The state as msgpack: (format, least, peers, [(peer, seq)], [(seq, value)], unfinished values), in order."""
+        """The state as msgpack, in order: (format, the lowest instance that is not forgotten, number of peers, [(peer,
+        the instance in its last DONE)], [(decided instance, value)], unfinished values).
+        """
         decided = sorted(self.decided.items())
         state = (self.least, self._peers, sorted(self._done.items()), decided, self.unfinished.state())
         data: bytes = msgpack.packb((_snapshot_format, *state))

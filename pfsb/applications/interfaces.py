@@ -111,7 +111,8 @@ Counters = tuple[tuple[str, int], ...]
 """Fields of the results of a run whose values count up: the name of each, and its value for the first command."""
 
 Columns = tuple[tuple[str, range], ...]
-"""(name, values) of fields whose values count up: the value of each command of a run."""
+"""The fields of the results of a run, field by field: (name, values), with one value for each command of the run, in
+order. The values of a field count up by one from each command to the next."""
 
 
 class RunResults(Sequence[Done]):
@@ -124,10 +125,12 @@ class RunResults(Sequence[Done]):
     __slots__ = ("counted", "revisions")
 
     def __init__(self, revisions: range, counted: Columns = ()) -> None:
-        """`revisions` has the revision of each command, and the step 1; `counted` has such values of other fields."""
+        """`revisions` has the revision of each command, in order: they follow each other. `counted` has the other
+        fields, in order: (name, the values of this field for the commands), where the values count up by one, too.
+        """
         self.revisions = revisions
         self.counted = counted
-        """The columns of all fields but the revision; empty for almost every run."""
+        """The columns (`Columns`) of all fields but the revision; empty for almost every run."""
 
     @classmethod
     def of(cls, revisions: range, counters: Counters) -> RunResults:
@@ -136,11 +139,13 @@ class RunResults(Sequence[Done]):
 
     @property
     def columns(self) -> Columns:
-        """(name, the value for each command) of each field."""
+        """The fields of all results, field by field, the revision last: pairs (name of the field, its values: one for
+        each command, in order).
+        """
         return (*self.counted, ("revision", self.revisions))
 
     def fields(self) -> Iterator[Fields]:
-        """The fields of each result."""
+        """Yield the fields of each result, in the order of the commands."""
         return zip(*[zip(repeat(name), values) for name, values in self.columns], strict=False)
 
     def __len__(self) -> int:
@@ -167,7 +172,9 @@ class RunResults(Sequence[Done]):
 
 
 class _Pending:
-    """The type of `PENDING`: what `execute` returns for a command whose answer comes later, by `IContext.complete`."""
+    """The type of `PENDING`, the object that `execute` returns for a command whose answer comes later, by
+    `IContext.complete`.
+    """
 
     def __repr__(self) -> str:
         return "PENDING"
@@ -332,8 +339,8 @@ class IReplicatedApplication(Interface):
 class IRunExecutor(Interface):
     """An application that can execute a run of commands together: consecutive commands of one verb.
 
-    The commands may come from several sessions. An application may do without. It must come to the same state and
-    results as if it executed the commands one by one.
+    The commands may come from several sessions. An application need not provide this interface. It must come to the
+    same state and results as if it executed the commands one by one.
     """
 
     run_verbs = Attribute("Collection[str]: the verbs whose commands come in runs; none of them is one that waits")
@@ -353,7 +360,9 @@ class IRunExecutor(Interface):
 
 
 class IPlainChecker(Interface):
-    """An application that can check many command lines of one verb together. An application may do without."""
+    """An application that can check many command lines of one verb together. An application need not provide this
+    interface.
+    """
 
     plain_words = Attribute(
         "Mapping[str, int]: verb -> the number of words, 1 or more, of the commands that are checked together"
@@ -401,7 +410,12 @@ def _as_a_name(_instance: object, _attribute: object, value: str) -> None:
 
 @frozen
 class ApplicationMaker:
-    """An `IApplicationMaker` that calls the attribute `factory` of `module`; the plugin file declares the interface."""
+    """Makes one application for `IApplicationMaker`, by calling a function of the application's module, which is
+    imported only then.
+
+    `module` is the name of the module, and `factory` that of the function. The class does not declare that it provides
+    `IApplicationMaker`: the plugin file does.
+    """
 
     name: str = field(validator=_as_a_name)
     help: str

@@ -174,7 +174,7 @@ class KeyValue(Application):
 
     def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
         """Check commands of one verb together: `columns` has all their keys, and if the verb takes a value, all their
-        values (`IPlainChecker.check_plain`).
+        values (`IPlainChecker.check_plain`). None if one of them is too long.
 
         Words of ASCII have the same bytes in UTF-8, so that only their lengths need a check.
         """
@@ -339,7 +339,7 @@ class KeyValue(Application):
         return 0 if entry is None else len(entry[0]) // BYTES_PER_ROW
 
     def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
-        """Set a key. Returns a refusal, and changes nothing, if the state would grow beyond a quota.
+        """Set a key, and return None. If the state would grow beyond a quota, return a refusal, and change nothing.
 
         This method runs for each PUT, so it is written without calls of other methods where nothing is new or refused.
         """

@@ -74,7 +74,8 @@ class Deadlines:
         self.live: set[_Deadline] = set()
         """The time limits of the LOCKs that wait now."""
         self.heap: list[_Deadline] = []
-        """The time limits in `live`, and some of LOCKs that wait no more."""
+        """A heap of all time limits in `live`; it may also have time limits of LOCKs that wait no more, which are
+        removed later."""
 
     def add(self, deadline: _Deadline) -> None:
         self.live.add(deadline)
@@ -91,7 +92,9 @@ class Deadlines:
         return self.heap[0] if self.heap else None
 
     def take_due(self, time_ms: int) -> Iterator[_Deadline]:
-        """Remove and yield the deadlines up to and including `time_ms`."""
+        """Remove and yield, the earliest first, the time limits in `live` that are not after `time_ms`, in milliseconds
+        of the state machine's time.
+        """
         while (earliest := self.earliest()) is not None and earliest[0] <= time_ms:
             self.discard(earliest)
             yield earliest
@@ -225,7 +228,9 @@ class Lock(Application):
         return Done((("count", len(rows)), ("held", len(self.locks))), rows)
 
     def _hold(self, name: str, lock: HeldLock | None, context: IContext) -> Result:
-        """Grant a free lock, with a new token, or a lock that this session holds already, with its present token."""
+        """Grant the lock `name` to the session of the call: with a new token if it is free (`lock` is None), or, if
+        this session holds it already, with its present token. Refuses a free lock beyond the quota of the session.
+        """
         if lock is None:
             names = self.locks_of.get(context.session)
             if names is None:

@@ -61,7 +61,7 @@ class UnfinishedValues:
     def begin(self, key: Key, size: int, now_ms: int) -> Refused | None:
         """Begin an unfinished value of `size` bytes, in place of one that the session has for the same instance.
 
-        Returns the refusal if there is no room for it.
+        Returns None, or the refusal if there is no room for it.
         """
         self.drop(key)
         of_session = self._instances.get(key[0], {})

@@ -73,7 +73,7 @@ def compiler() -> str | None:
 def build(directory: Path | None = None) -> Path:
     """Compile `load.c`, unless that was done before; returns the program's path. Raises `LoadFailed`.
 
-    The program is kept below `directory`, by default in the cache directory.
+    The program is kept below `directory`; None: in the cache directory.
     """
     cc = compiler()
     if cc is None:

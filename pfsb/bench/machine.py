@@ -15,7 +15,7 @@ _SYNCS: Final = 50
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process since its start.
+    """User and system time of a process since its start, in seconds.
 
     Raises FileNotFoundError or ProcessLookupError if the process has ended.
     """
@@ -24,12 +24,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def cpu_seconds_of_all(pids: Iterable[int]) -> float:
-    """User and system time of several processes since their starts, added up."""
+    """User and system time of several processes since their starts, added up, in seconds."""
     return sum(cpu_seconds(pid) for pid in pids)
 
 
 def busy_seconds() -> float:
-    """CPU time that all programs and the kernel of this machine have used since it was started."""
+    """CPU time, in seconds, that all programs and the kernel of this machine have used since it was started."""
     user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(
         int, (PROC / "stat").read_text().split("\n", 1)[0].split()[1:8]
     )

@@ -43,13 +43,15 @@ class Measurement:
     """How many cores everything but servers and load client kept busy on this machine, including the kernel's own
     threads; None if not all servers are on this machine."""
     disk_writes_per_second: float | None
-    """How many groups of records a server has forced to disk each second, averaged over the servers."""
+    """How many groups of records a server has forced to disk each second, averaged over the servers; None: not known.
+    """
     records_per_disk_write: float | None
     commands_per_proposal: float | None
     updates_per_proposal: float | None
     commands_per_update: float | None
     bytes_per_proposal: float | None
-    """Mean encoded size, in bytes, of the batch in a proposal that was made during the measured time."""
+    """Mean encoded size, in bytes, of the batch in a proposal that was made during the measured time; None: there was
+    none, or it is not known."""
 
     def as_json(self) -> dict[str, Any]:
         """The measurement as a dictionary that JSON can represent."""
@@ -131,7 +133,8 @@ class _Growth:
 
     def mean(self, *path: str) -> float | None:
         """The growth of one counter, averaged over the servers; `path` has the names that lead to it in the JSON object
-        of STATUS."""
+        of STATUS. None: no server's STATUS has the counter.
+        """
         grown = self._all(path).values()
         return sum(grown) / len(grown) if grown else None
 

@@ -66,9 +66,11 @@ class Moment:
 
     statuses: Mapping[int, Status]
     cpu_seconds: float | None
-    """User and system time of all servers together, since their starts; None if not all are on this machine."""
+    """User and system time, in seconds, of all servers together, since their starts; None if not all are on this
+    machine."""
     busy_seconds: float | None = None
-    """CPU time of all programs and the kernel of this machine; None if not all servers are on this machine."""
+    """CPU time, in seconds, of all programs and the kernel of this machine; None if not all servers are on this
+    machine."""
 
 
 @frozen

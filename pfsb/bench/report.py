@@ -19,19 +19,19 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number as text, with commas between groups of three digits."""
+    """A number as text, rounded to a whole one, with commas between groups of three digits; `ABSENT` for None."""
     return ABSENT if value is None else f"{value:,.0f}"
 
 
 def short(value: float | None) -> str:
-    """A number as text: with three significant digits below 100, else as a whole number."""
+    """A number as text: with three significant digits below 100, else as a whole number; `ABSENT` for None."""
     if value is None:
         return ABSENT
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def milliseconds(microseconds: float | None) -> str:
-    """A time that is given in microseconds, as text in milliseconds with three significant digits."""
+    """A time in microseconds as text in milliseconds, with three significant digits; `ABSENT` for None."""
     return ABSENT if microseconds is None else f"{microseconds / 1000:.3g}"
 
 

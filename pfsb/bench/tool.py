@@ -182,7 +182,7 @@ def measure_all(
 ) -> tuple[list[Measurement], dict[str, str | int | float]]:
     """Measure all workloads, one after the other. Blocks until the last has ended.
 
-    Returns the measurements, and what they have in common (number of servers, mix and so on).
+    Returns the measurements, and the values that are the same for all of them (number of servers, mix and so on).
     """
     targets = probe.towards(options["to"])
     if any(step.startswith("GET ") for step in _steps(options.workloads[0])):

@@ -50,7 +50,9 @@ _LOG_LINES_SHOWN: Final = 8
 
 
 class ClusterTrouble(Exception):
-    """Raised if the cluster did not do what was expected in time, or did what it never may; the text tells details."""
+    """Raised if the cluster did not come to an expected state in time, or did something that it never may; the text
+    tells details.
+    """
 
 
 def free_ports(count: int, dice: Random) -> list[int]:
@@ -222,7 +224,7 @@ class ProcessCluster:
             await self.ended(server_id)
 
     async def terminate(self, server_id: int) -> int | None:
-        """Send SIGTERM to a server; returns its exit status when it has ended."""
+        """Send SIGTERM to a server; returns its exit status, negative for a signal, when it has ended."""
         self.signal(server_id, signal.SIGTERM)
         return await self.ended(server_id)
 

@@ -29,7 +29,9 @@ Then the other servers learn at once that no process listens there, and do not w
 
 @frozen
 class Size:
-    """The size of a scenario. Tests play the scenarios with smaller sizes."""
+    """The numbers and time limits with which a scenario is played: `lines` lines of chat are said, by `clients` clients
+    together. Tests play the scenarios with smaller numbers.
+    """
 
     lines: int = 20_000
     clients: int = 40

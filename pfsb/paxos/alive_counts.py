@@ -10,15 +10,17 @@ from pfsb.paxos.peers import NEVER
 from pfsb.paxos.settings import Settings
 
 ALIVES_BELIEVED: Final = 2
-"""Number of ALIVEs of a server, one after the other, that must say that it is in a view before this server gives up an
-election (Departure 51) or forgets a vote (Departure 52) for it. One may be older than a vote of its sender."""
+"""Number of ALIVEs, one after the other, by which a server must say that it is in a view before this server believes
+it, and gives up an election (Departure 51) or forgets the vote of that server (Departure 52). More than one, since a
+single ALIVE may be older than the last vote of its sender, and arrive after it."""
 
 
 class AliveCounts:
-    """Counts, for each server, the ALIVEs that say a certain thing. `ALIVES_BELIEVED` of them are believed.
+    """Counts, for each server, the ALIVEs that say one thing, which the owner of the counts has chosen. If
+    `ALIVES_BELIEVED` of them have come, the server is believed.
 
     An ALIVE has no number, and a network may deliver a frame twice. So an ALIVE that comes less than half of
-    `alive_seconds` after the last one that counted does not count: it may be the same one, and tells of no other time.
+    `alive_seconds` after the last one that counted does not count: it may be a second copy of that one.
     """
 
     def __init__(self, clock: IReactorTime, settings: Settings) -> None:

@@ -19,7 +19,7 @@ SERVED_BYTES_AT_ONCE: Final = 8_000_000
 
 @define
 class Allowance:
-    """The bytes that one peer may still be sent; below zero after a burst that was larger than what was left."""
+    """The bytes that one peer may still be sent; below zero after a burst that was larger than the rest of them."""
 
     _left: float = SERVED_BYTES_AT_ONCE
     _counted_at: float = 0.0

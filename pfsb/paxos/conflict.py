@@ -13,10 +13,10 @@ from pfsb.paxos.messages import Accept, Ordered, Prepare, PrepareOK, Proposal, S
 
 
 def view_change(data: DataStructures, message: ViewChange, *, progress_timer_set: bool) -> str | None:
-    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled: otherwise the
-    timer is set (`progress_timer_set`).
+    """Figure 4, Block A: a VIEW_CHANGE is handled only in an election in which no view is preinstalled.
 
-    So a vote for another view interrupts neither a view that works nor a view that is being prepared.
+    `progress_timer_set` says whether the Progress_Timer runs: in an election it does so only once a view is
+    preinstalled. So a vote for another view interrupts neither a view that works nor a view that is being prepared.
     """
     if message.server_id == data.server.server_id:
         return "4 A2"
@@ -110,7 +110,8 @@ def ordered(data: DataStructures, membership: Membership, message: Ordered) -> s
     """Departure 55: an ORDERED is handled only if it comes from the leader of its view, in a cluster whose leader tells
     what is ordered.
 
-    The line for a view before the installed one is that of an ACCEPT, since an ORDERED stands for ACCEPTs.
+    If its view is before the installed one, the line that is returned is that for an ACCEPT, since an ORDERED stands
+    for ACCEPTs.
     """
     if message.view < data.views.last_installed:
         return "4 F4"

@@ -35,7 +35,7 @@ class ContestedSlots(Handler):
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._contests: dict[int, Contest] = {}
-        """Slot -> the batches of it that differ."""
+        """Slot -> the different batches that are held or reported for it."""
         self._has_told = False
         """Whether the text log already says, for this view, that this server waits for a further promise."""
 
@@ -60,7 +60,7 @@ class ContestedSlots(Handler):
     def settle(self) -> bool:
         """Make each contested slot hold the batch that can have been chosen; called when the view is prepared.
 
-        Returns False if that cannot be told of some slot before a further server has promised.
+        Returns False if several batches of some slot can have been chosen: then a further server must promise first.
         """
         for seq, contest in list(self._contests.items()):
             slot = self._data.ordering.global_history.get(seq)
@@ -90,9 +90,10 @@ class ContestedSlots(Handler):
     def _accepted_by(self, server_id: int, seq: int, view: int, slot: Slot) -> bytes | None:
         """The digest of the batch that a server has accepted last in a slot; b"" if it has accepted none.
 
-        None if that is not known. The server's promise tells it, whatever the view of the report is: the batch may have
-        been chosen in an earlier view than that of the contest. If the server has not promised, its vote in `view` may
-        tell it. For this server itself the batch on its disk counts: it has not accepted what it learned from reports.
+        None if that is not known. A complete promise of the server tells it; the batch that is reported there counts
+        also if its view is not that of the contest, since it may have been chosen in an earlier view. If the server has
+        not promised, its vote in `view`, the view of the contest, may tell it. For this server itself the batch on its
+        disk counts: it has not accepted what it learned from reports.
         """
         data = self._data
         if server_id == data.server.server_id:

@@ -39,7 +39,8 @@ class Slot:
     ACCEPTs may precede the PROPOSAL (G17).
     """
     told: tuple[int, bytes] | None = None
-    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 55).
+    """(view, digest of the batch) of the latest ORDERED for this slot, until the slot is ordered (Departure 55); None:
+    there is none.
 
     It may precede the PROPOSAL.
     """
@@ -51,8 +52,8 @@ class Slot:
     """Time, by the clock in seconds, at which this server, as leader, last sent the slot's PROPOSAL (section 5.9), or,
     as a follower, accepted it."""
     written_at: int = 0
-    """Number of disk writes after which the record of this server's own proposal is on disk (`Turn.durable_position`),
-    if this server leads and tells what is ordered (Departure 55)."""
+    """Only at a leader that tells what is ordered (Departure 55): the record of its own proposal is on disk when
+    `Turn.durable_position`, the number of disk writes that are done, has reached this number."""
     first_sent_at: float = 0.0
     """Time, by the clock in seconds, at which the first copy of the slot's PROPOSAL was sent or accepted (Departure
     49)."""
@@ -305,8 +306,9 @@ class DataStructures:
     def apply_ordered(self, view: int, slot: Slot, digest: bytes) -> None:
         """Departure 55: store that the leader of `view` has told that this batch is ordered in this slot.
 
-        Of several views the lowest one from Last_Installed on is kept (Departure 37): a server in error may tell of
-        views that there never are. What is not kept does the same harm as a lost message.
+        One ORDERED is kept for each slot: of those whose views are not below Last_Installed, the one with the lowest
+        view (Departure 37), since a server in error may tell of views that there never are. To drop the others is safe,
+        as if the network had lost them.
         """
         told = slot.told
         if told is None or told[0] < self.views.last_installed or view <= told[0]:
@@ -317,7 +319,7 @@ class DataStructures:
         of the highest one.
 
         The votes of the highest view stay if it is not above `view`. Returns whether the slot has room for votes of one
-        more view. A vote that is forgotten does the same harm as a lost one: the leader repeats its proposal.
+        more view. To forget a vote is safe, as if the network had lost it: the leader repeats its proposal.
         """
         for old in [voted for voted in voters if voted < self.views.last_installed]:
             del voters[old]
@@ -326,7 +328,9 @@ class DataStructures:
         return len(voters) < VOTED_VIEWS_MAX
 
     def apply_globally_ordered_update(self, message: GloballyOrderedUpdate) -> Slot | None:
-        """Figure 5, Block F: store the ordered batch of a slot (G12); return the slot if it had none before."""
+        """Figure 5, Block F: store the ordered batch of a slot (G12). Returns the slot; None if its ordered batch was
+        known before.
+        """
         history, seq = self.ordering.global_history, message.seq
         if seq <= self.ordering.local_aru:
             return None

@@ -74,9 +74,9 @@ class Demand(Handler):
     def note_foreign_update(self, update: ClientUpdate) -> None:
         """Record that an update of another server's client waits: an ALIVE of the leader is then no progress.
 
-        This server remembers it for the longest time between two copies of the update, and for the length of the
-        Progress_Timer, which is longer after elections that came to nothing. Otherwise copies that are lost would let
-        an ALIVE restart that timer, again and again, while the leader orders nothing.
+        This server remembers it for the longer one of two times: the longest time between two copies of an update, and
+        the present length of the Progress_Timer, which grows with elections that come to nothing. Otherwise, when
+        copies are lost, each ALIVE would restart that timer again while the leader orders nothing.
         """
         known = update.client_id in self.foreign_updates or len(self.foreign_updates) < FOREIGN_UPDATES_MAX
         if known and update.timestamp > self._data.clients.last_executed.of(update.client_id):
@@ -106,7 +106,8 @@ class Demand(Handler):
                 del self.foreign_updates[client_id]
 
     def _an_accepted_update_waits(self) -> bool:
-        """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered behind a gap.
+        """Whether a slot above Local_Aru holds a proposal of the installed view, or is ordered while an earlier slot is
+        not.
 
         A proposal of an older view does not count: if it was chosen, the leader proposes it again in this view.
         """

@@ -76,7 +76,7 @@ class DiskWatch(Handler):
         self._durable_position = 0
         self._waited = 0.0
         """For how long, in seconds, the looks at the disk have found one and the same write under way; 0 if the last
-        look has found none, or another one than the look before it."""
+        two looks did not both find the same write."""
         self._since = 0.0
         """Time by the clock at which the present trouble was noticed."""
 
@@ -101,16 +101,18 @@ class DiskWatch(Handler):
             self._turn.run(self._change, trouble)
 
     def find_trouble(self) -> DiskTrouble | None:
-        """The trouble that the disk is in, by the last `note_waiting` and by the storage's report; None: it works."""
+        """The trouble that the disk is in; None: it works. The disk hangs if the looks (`note_waiting`) have found one
+        write under way for longer than `disk_seconds`, and it is full if the storage says so.
+        """
         if self._waited > self._settings.disk_seconds:
             return DiskTrouble.HANGS
         return DiskTrouble.FULL if self._storage.is_full else None
 
     def note_waiting(self) -> None:
-        """Add the time since the last look to the time that the write under way has taken.
+        """Look whether the write that the last look found under way still is, and note for how long that has been so.
 
-        At most two periods of ALIVE are added, so that a process that stood still does not take its disk for a hanging
-        one.
+        Between two looks at most two periods of ALIVE are counted, so that a process that stood still does not take its
+        disk for a hanging one.
         """
         now = self._clock.seconds()
         passed, self._looked_at = min(now - self._looked_at, 2 * self._settings.alive_seconds), now

@@ -99,10 +99,11 @@ class GlobalOrderingHandler(Handler):
             self.on_gap(seq)
 
     def _measure(self, slot: Slot) -> None:
-        """Take the time of a slot that is ordered now (Departure 48).
+        """Measure how long a slot took that is ordered now (Departure 48).
 
-        Servers may have kept the votes, or the ORDERED, that a server without waiting clients gets (Departure 25): that
-        is no part of the time. A leader gets votes at once.
+        While no client of a follower waits, the other servers may send it their votes, or the leader its ORDERED, up to
+        `lazy_seconds` late (Departure 25); a follower leaves `lazy_seconds` out of the measured time then. A leader
+        gets all votes at once.
         """
         now = self._clock.seconds()
         if self._data.server.state is not State.REG_LEADER and not self._demand.has_clients():
@@ -149,7 +150,8 @@ class GlobalOrderingHandler(Handler):
             )
 
     def _execute(self, executed: list[Executed], ordered_in_this_view: bool) -> None:
-        """Do what follows the execution of slots: Figure 10, Block D for each, then restart the Progress_Timer.
+        """Take the steps that follow the execution of slots: Figure 10, Block D for each, then the restart of the
+        Progress_Timer.
 
         The restart is Figure 10, lines D8-D12, and happens only if the execution is progress. The timer's length comes
         down only if the slots were ordered in the installed view (`ordered_in_this_view`; G8, Departure 48).

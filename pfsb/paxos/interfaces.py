@@ -132,8 +132,8 @@ class IStateMachine(Interface):
     def execute(seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         """Execute, in order, the updates of slot `seq` that have not been executed before (Figure 11 C).
 
-        `time_ms` is the state machine's time; it never goes back. Returns bytes that stand for what the executions
-        came to: equal on every server whose state machine agrees, also after a restart (Departure 40).
+        `time_ms` is the state machine's time; it never goes back. Returns bytes that stand for the results of the
+        executions: equal on every server whose state machine agrees, also after a restart (Departure 40).
         """
 
     def too_old(update: ClientUpdate) -> None:

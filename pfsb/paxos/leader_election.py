@@ -60,12 +60,12 @@ class LeaderElectionHandler(Handler):
         """(installed view, later view): the leader of the installed view, perhaps this server, has last voted for the
         later view."""
         self._denials = AliveCounts(core.clock, core.settings)
-        """Counts, for each server, the ALIVEs since its last VIEW_CHANGE that deny this vote, without an ALIVE between
-        them that does not (`forget_denied_vote`)."""
+        """For each other server: the number of its latest ALIVEs, one after the other, that deny its last VIEW_CHANGE,
+        since they say that it leads or follows an earlier view (`forget_denied_vote`)."""
         self._in_installed_view = AliveCounts(core.clock, core.settings)
-        """Counts, for each server, the ALIVEs since this server voted for the attempted view by which the other one has
-        said that it leads or follows the installed view, without having said or voted anything else between or
-        after."""
+        """For each other server: the number of its latest ALIVEs, one after the other, by which it has said that it
+        leads or follows the installed view. The count begins anew when this server votes for another view, and when the
+        other server says otherwise or votes."""
 
     def suspect(self) -> None:
         """Figure 6, line A1: attempt the next view, since the leader of the attempted view brings no progress.
@@ -77,7 +77,8 @@ class LeaderElectionHandler(Handler):
 
     def raise_view(self, view: int) -> None:
         """Departure 50: leave the view that this server leads, and attempt `view`, a later view that this server leads,
-        too. Servers that have installed a view in between can then follow it again."""
+        too. Servers that have installed a view between the two can then follow this server again.
+        """
         self.just_recovered = False
         self._leader_attempts = self._data.views.last_installed, view
         self.shift_to_leader_election(view)
@@ -196,7 +197,8 @@ class LeaderElectionHandler(Handler):
         )
 
     def present_in_installed_view(self) -> set[int]:
-        """The ids of the servers that lead or follow the installed view, by what they have said during this attempt.
+        """The ids of the servers that lead or follow the installed view, by the ALIVEs that they have sent during this
+        attempt.
 
         A server that was not heard within the last `progress_seconds` is left out, since it may have died.
         """
@@ -319,7 +321,8 @@ class LeaderElectionHandler(Handler):
         self._prepare.shift_to_reg_nonleader()
 
     def _led_it_before(self, view: int) -> None:
-        """G10: attempt a later view, since another server has installed `view`, which this server led and forgot.
+        """G10: attempt a later view, since another server has installed `view`, which this server led: its disk does
+        not say so, and may be an old copy.
 
         If this server led the view again, it could bind another batch to a slot for which the view has chosen one.
         """

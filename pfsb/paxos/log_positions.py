@@ -12,10 +12,11 @@ one that asks, since it waits to be admitted after its start (`StorageIdentityHa
 frames are refused. That server alone knows for certain whether it lacks something, since a frame may also be late; so
 it keeps what it was told (`Opinion`), and decides whether it takes part, waits or stops.
 
-Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk; and
-before anything leaves that rests on the first vote in it that counts here, so is the log position of that vote. Later
-positions are not: what they protect is on this server's own disk by then, or, if an ORDERED overtakes this server's own
-record, on those of a majority of others (Departure 43, "What is kept when"; Departure 55).
+Before anything leaves that rests on frames of a later incarnation of a peer, that incarnation is noted on disk. Before
+anything leaves that rests on the first vote of that incarnation that counts here, the log position that came with the
+vote is noted on disk, too. Later log positions are not waited for: the batches that their votes are for are on this
+server's own disk by then, or, if an ORDERED overtakes this server's own record, on the disks of a majority of others
+(Departure 43, "What is kept when"; Departure 55).
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ class Opinion:
 
 
 class StorageWentBack(Exception):
-    """Raised if this server may not vote: its storage was in a later state before, and lacks what it promised then."""
+    """Raised if this server may not vote: its storage was in a later state before, and lacks votes or promises that the
+    server has given since.
+    """
 
 
 class LogPositionHandler(Handler):
@@ -113,10 +116,10 @@ class LogPositionHandler(Handler):
         self._told_at: dict[int, float] = {}
         """Server id -> the time by the clock at which that server was last sent a KNOWN_POSITION."""
         self._opinions: dict[int, Opinion] = {}
-        """Server id -> what that server has told about this server's storage (KNOWN_POSITION)."""
+        """Server id -> the state in which that server knows this server's storage, as its KNOWN_POSITIONs say."""
 
     def begin(self, found: Recovered) -> None:
-        """Take over, at the start, what the disk of this server says about its own storage and those of the others."""
+        """Take over, at the start, the records on this server's disk about its own storage and those of the others."""
         self._identity, self._incarnation = found.identity, found.incarnation
         self.start = start_number(found.incarnation, found.start_mark)
         own = found.peers.pop(self._data.server.server_id, None)
@@ -184,10 +187,11 @@ class LogPositionHandler(Handler):
         """Departure 54: force to this server's disk the log position `position` of server `server_id`, since a vote
         that came with it counts, the first one of that server's present start.
 
-        Otherwise this server would know no more of that start, after a restart of its own, than how far the storage
-        was when it began; and a copy from before would pass for a later start of it. So this server refuses such a
-        copy, however often the copy is started. Nothing is written while the disk is in trouble, or if the position is
-        not believed (`Peers.believe`); then the next vote is taken for the first one.
+        The record makes this server refuse, also after a restart of its own, any copy of that storage that was made
+        before the vote, however often the copy is started. Without it this server would remember of that start only the
+        log position at its beginning, and would take a start of such a copy for a later start of the storage itself.
+        Nothing is written while the disk is in trouble, or if the position is not believed (`Peers.believe`); then the
+        next vote is taken for the first one.
         """
         peer = self._peers.by_id[server_id]
         if self._turn.trouble is None and position <= peer.position:

@@ -132,7 +132,7 @@ class NamedBatches:
     """The digests of the batches, one after the other in the order of `seqs`."""
 
     def votes(self) -> Iterator[tuple[int, bytes]]:
-        """Yield a pair (seq, digest of the batch) for each slot that this ACCEPT votes for."""
+        """Yield a pair (seq, digest of the batch) for each slot that this message names."""
         digests = self.digests
         for index, seq in enumerate(self.seqs):
             at = index * DIGEST_BYTES

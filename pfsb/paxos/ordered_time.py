@@ -22,7 +22,8 @@ class OrderedTime:
         self.time_ms = 0
         """The time of the last executed slot. It never goes back."""
         self.has_begun = False
-        """Whether a slot was executed. The first slot sets the time to that of its batch, whatever that is."""
+        """Whether any slot was executed here since this server's start, its stored history included. The first slot
+        sets the time to that of its batch, however far ahead that is."""
         self._ahead_ms = 0
         """How far the state machine's time is ahead of this server's clock."""
         self._told_ms = 0
@@ -34,8 +35,8 @@ class OrderedTime:
         `leads`: this server leads, so it has proposed the batch itself. Its time goes on from the proposal and not from
         the execution; otherwise each slot would cost the time that ordering it takes.
 
-        Departure 35: one slot moves the time by at most `TIME_STEP_MS_MAX`, except for the first slot, before which it
-        is 0. All servers compute the same time, since it depends on nothing but the batches.
+        Departure 35: one slot moves the time by at most `TIME_STEP_MS_MAX`, except for the first slot, before which the
+        time is 0. All servers compute the same time, since it depends on nothing but the batches.
         """
         before = self.time_ms
         begins = not self.has_begun

@@ -9,8 +9,8 @@ passed.
 Why safe: a vote that leaves late is the same as a vote that the network has delayed, and a vote leaves the server only
 after it has passed the gate.
 
-Departure 55: in a cluster of five servers or more, votes go to the leader alone, at once. What is kept then is the
-ORDERED of the leader, which stands for the votes.
+Departure 55: in a cluster of five servers or more, votes go to the leader alone, at once. Then the ORDERED of the
+leader, which stands for the votes, is kept in their place.
 
 Departure 27: there is no multicast. A message to all servers is one frame to each of them.
 """

@@ -6,7 +6,8 @@ first, more after each answer, half as many after a loss. This is the scheme of 
 segments. How long an answer may take follows from how long answers have taken, and is doubled while none arrives (RFC
 6298).
 
-Nothing here has an effect on safety: what a promise is, and when it counts, does not depend on who asked for its parts.
+Nothing here has an effect on safety: the content of a promise, and the moment from which it counts, do not depend on
+who asked for its parts.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Request:
     at: float
     """Time, by the clock in seconds, at which the request left."""
     first_at: float
-    """Time at which the part was asked for first."""
+    """Time, by the clock in seconds, at which the part was asked for first."""
     overtaken: int = 0
     """Number of later requests to the same server that were answered."""
 

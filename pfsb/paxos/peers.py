@@ -52,14 +52,15 @@ class Peer:
     """The highest log position in that incarnation that counts as certain: two frames of the peer have told this
     position or higher ones, or one with a vote that counts, or this server had it on its own disk."""
     told_twice: int = 0
-    """The highest log position in that incarnation that two frames have told, or the disk of this server. It shows how
-    much the peer has written between two frames, whether or not they carry votes."""
+    """The highest log position in that incarnation that at least two frames have told, or that stood on this server's
+    disk at its start. Unlike `position`, it never rises by a single frame, even one with a vote."""
     claimed_position: int = 0
     """A log position in that incarnation that one frame has told. It becomes `position` when another frame tells this
     position or a higher one."""
     voted_in: int = 0
-    """The start number of the peer in which a vote of it has counted here, and the log position of that vote was given
-    to the disk of this server; 0: none since this server's start."""
+    """The start number of the peer in which a vote of the peer has first counted here, once a record of the log
+    position that came with the vote was given to the storage here; 0: there was no such vote since this server's start.
+    """
     next_start: int = 0
     """A later start number that one frame has told; 0: none. It becomes `start` when another frame tells it."""
     next_position: int = 0
@@ -95,7 +96,7 @@ class Peers:
         peer.refused_at = NEVER
 
     def remember(self, record: PeerRecord) -> None:
-        """Take over what is on this server's disk about a peer's storage."""
+        """Take over, at the start, the record on this server's disk about a peer's storage."""
         peer = self.by_id[record.server_id]
         peer.start = start_on_disk(record.incarnation)
         peer.position = peer.told_twice = peer.claimed_position = record.position
@@ -108,8 +109,8 @@ class Peers:
         a late vote of a former incarnation could count although its storage has lost it, and the present one has voted
         otherwise.
 
-        A state is noted when two frames have told it or more, so that a single forged frame does not silence a server;
-        or one, if a vote in it counts (`believe`).
+        A log position is noted when two frames have told it or a higher one, so that a single forged frame does not
+        silence a server. One frame is enough if a vote in it counts (`believe`).
         """
         peer = self.by_id[server_id]
         now = self._clock.seconds()
@@ -136,9 +137,10 @@ class Peers:
         """Departure 54: note the log position that was told by a frame in which a vote counts. Called in a turn, when
         the vote has been stored.
 
-        No second frame need tell it, if it is a small step above what two frames have told (`STEP_BELIEVED`): a forged
-        vote that counts does more harm than to silence a server. So a storage that comes back without that vote is
-        refused, even if no later frame was sent.
+        The position is noted at once, without a second frame that tells it, if it is at most `STEP_BELIEVED` above the
+        highest one that two frames have told. So a storage that comes back without that vote is refused, even if no
+        later frame was sent. A forged frame might silence its supposed sender in this way, but a forged vote that
+        counts does more harm than that.
         """
         peer = self.by_id[server_id]
         if peer.position < position <= peer.told_twice + STEP_BELIEVED:
@@ -174,8 +176,8 @@ class Peers:
 
         If the frame tells less than `told_twice`, too, it is handled only while the peer runs in its latest state: then
         later frames have overtaken it. If it tells at least `told_twice`, it is handled in any case: only one frame has
-        told more, and that one may be forged. `position` does not matter here: frames of one start come from one copy
-        of the storage (Departure 53), so a lower number only shows that a frame is late.
+        told more, and that one may be forged. `Peer.position` does not matter here: frames of one start come from one
+        copy of the storage (Departure 53), so a lower number only shows that a frame is late.
         """
         is_running = now - peer.reached_at <= self._overtaken_seconds
         if position < peer.told_twice:

@@ -7,7 +7,7 @@ walked through or allocated. A message with a number that cannot be is discarded
 
 Why safe: a discarded message is the same as a lost one. Why live: the bounds are far above all that a server in its
 right mind can say, whatever it has missed. A server that was away for long learns slots in bursts, each of which begins
-at its own Local_Aru; and views that a majority has left it behind with are believed however far they are.
+at its own Local_Aru; and views far above its own are believed if a majority claims such views.
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ REACH_SLOTS_MAX: Final = 4 * (BURST_SLOTS_MAX + WINDOW_MAX)
 """How far above Local_Aru an ordered slot may be told, in slots: four bursts, since two are under way at once, and may
 be late; and four of the largest windows, since a PREPARE_OK tells ordered slots, too."""
 PROPOSED_SLOTS_MAX: Final = 16 * WINDOW_MAX
-"""How far above Local_Aru a PREPARE_OK may tell a proposal, in slots. Proposals lie within four windows (Invariant 10);
-a follower that has accepted proposals of several former leaders may hold some further above. The windows are the
-largest ones that a cluster may have: its window may be larger than the one in this server's configuration, and may have
-shrunk since the proposals were made."""
+"""Maximum distance, in slots, between Local_Aru and a proposal in a PREPARE_OK. Proposals lie within four windows above
+Local_Aru (Invariant 10), and a follower that has accepted proposals of several former leaders may hold some further
+above. `WINDOW_MAX`, the largest window that a cluster may have, is used here, since the cluster's window may be larger
+than the one in this server's configuration, and may have been larger when the proposals were made."""
 HELD_BYTES_MAX: Final = 32_000_000
-"""Number of bytes of ordered batches in memory above which no batch of a slot above a gap is taken."""
+"""Total size, in bytes, of the ordered batches in memory. While they have more, this server takes no ordered batch but
+that of the slot after Local_Aru, which can be executed at once."""
 
 
 class Plausibility:
@@ -121,7 +122,9 @@ class Plausibility:
         return seq <= self._ordering.local_aru + REACH_SLOTS_MAX
 
     def _alive(self, message: Alive) -> bool:
-        """Whether the state of an ALIVE goes with its view: only a view that was installed is followed or led."""
+        """Whether the state and the view of an ALIVE can be true together: only a view that was installed is followed
+        or led.
+        """
         if message.local_aru > SLOT_MAX or message.view > VIEW_MAX:
             return False
         if message.state is State.LEADER_ELECTION:
@@ -144,6 +147,8 @@ class Plausibility:
         return self.ordered(last) and message.burst_end < first + BURST_SLOTS_MAX and not self._holds_too_much(first)
 
     def _holds_too_much(self, seq: int) -> bool:
-        """Whether slot `seq` lies above a gap, and memory has no room for more batches of slots above the gap."""
+        """Whether the batch of slot `seq` must be refused because it would have to wait: an earlier slot is not
+        executed here yet, and the ordered batches in memory have more than `HELD_BYTES_MAX` bytes.
+        """
         ordering = self._ordering
         return seq > ordering.local_aru + 1 and ordering.global_history.batch_bytes > HELD_BYTES_MAX

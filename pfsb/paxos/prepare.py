@@ -170,8 +170,8 @@ class PrepareHandler(Handler):
     def next_part(self, parts: list[PrepareOK]) -> PrepareOK:
         """Departure 47: the part of this server's promise that answers a PREPARE: each time the next one, in turn.
 
-        One part fits any socket buffer, and a leader that asks for no single parts gets all of them by repeating its
-        PREPARE, whichever are lost.
+        A single part fits any socket buffer. A leader that does not ask for single parts gets all of them, whichever
+        are lost, by repeating its PREPARE.
         """
         part = parts[self._next_part % len(parts)]
         self._next_part = part.part + 1
@@ -227,8 +227,9 @@ class PrepareHandler(Handler):
         return [own.arrived[part] for part in range(own.parts)]
 
     def give_time(self) -> None:
-        """Departure 47: start the Progress_Timer again, since a part of a long promise has come, or is asked for, that
-        was not before."""
+        """Departure 47: start the Progress_Timer again, since a part of a long promise has come for the first time, or
+        is asked for for the first time.
+        """
         self._progress_timer.start()
 
     # ------------------------------------------------------------------ Figure 8
@@ -311,8 +312,9 @@ class PrepareHandler(Handler):
         return Prepare(data.server.server_id, data.views.last_installed, data.ordering.local_aru)
 
     def _compare_with_held(self, entry: DataEntry, server_id: int) -> None:
-        """Departure 39: note what a data list reports of a slot, and whether this server holds another batch there as
-        the proposal of the same view."""
+        """Departure 39: note the batch that a data list reports for a slot, and whether this server holds another batch
+        there as the proposal of the same view.
+        """
         if isinstance(entry, Proposal):
             self._data.preparing.prepare_oks[server_id].reported[entry.seq] = entry.batch.digest
             slot = self._data.ordering.global_history.get(entry.seq)

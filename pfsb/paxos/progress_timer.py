@@ -142,8 +142,9 @@ class ProgressTimer(Handler):
         of the timer.
 
         If so, the vote of this server may be the one that is missing. Its VIEW_CHANGE would wait at the gate for the
-        same write, so to suspect the leader now would bring no other one any sooner. After the write the timer runs
-        once more, and as much longer as it has waited, since the disks of the other servers may be as slow.
+        same write, so this server would bring about no new leader sooner by suspecting the present one now. After the
+        write the timer runs once more, and as much longer as it has waited, since the disks of the other servers may be
+        as slow.
 
         A write that was under way when the timer was started does not count, even if it has ended: it tells nothing of
         the next one, which may be the first slow one.

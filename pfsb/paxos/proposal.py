@@ -54,7 +54,7 @@ class ProposalHandler(Handler):
         self._on_hole = on_hole
         self._leader_tells = core.membership.leader_tells
         self.birth = birth
-        """The first update of the cluster (Departure 34)."""
+        """Makes the first update of the cluster (Departure 34); None: the state machine needs none."""
         self.on_sent: Callable[[float], None] = lambda now: None
         """Called with the time by the clock each time that this server, as leader, sends a new PROPOSAL."""
         self.skipped: set[int] = set()
@@ -157,9 +157,9 @@ class ProposalHandler(Handler):
     def now_ms(self) -> int:
         """The time that a proposal carries, in milliseconds (Departure 35).
 
-        Only the proposal of the first slot carries the time of the wall clock. Until that slot is executed, this server
-        does not know from which time the state machine goes on, and further proposals carry 0, which does not move its
-        time.
+        The proposal of slot 1 carries the time of the wall clock. Proposals that this server makes after it, while slot
+        1 is not executed here, carry 0, which does not move the state machine's time: this server does not know yet
+        where that time begins. Later ones go on from the time of the last executed slot (`OrderedTime.now_ms`).
         """
         if self._data.ordering.last_proposed and not self._ordered_queue.time.has_begun:
             return 0
@@ -168,7 +168,7 @@ class ProposalHandler(Handler):
     def resend(self, seq: int, to: int | None = None) -> None:
         """Send the PROPOSAL of a slot that is not ordered yet once more, with the leader's ACCEPT (section 5.9).
 
-        Departure 49: they go to the servers whose ACCEPT is missing here, or to server `to` alone.
+        Departure 49: they go to the servers whose ACCEPT is missing here, or to server `to` alone if that is not None.
         """
         slot = self._data.ordering.global_history.get(seq)
         if slot is None or slot.proposal is None or slot.ordered is not None:
@@ -233,7 +233,7 @@ class ProposalHandler(Handler):
         slot.on_disk = message.batch
 
     def _accept(self, message: Proposal, to: int | None = None) -> None:
-        """Send this server's vote for a proposal to all servers, or to server `to`.
+        """Send this server's vote for a proposal to all servers, or to server `to` alone if that is not None.
 
         Departure 55: in a cluster whose leader tells what is ordered, the vote goes to the leader of the proposal's
         view alone, and the leader sends none.

@@ -88,7 +88,8 @@ class ReconciliationHandler(Handler):
         self._target = 0
         """The highest slot that this server knows to be ordered at some server."""
         self._told = 0
-        """The highest slot that the leader has told of while its proposal was not here (Departure 55)."""
+        """The highest slot that the leader has told to be ordered while the proposal of that slot was not here
+        (Departure 55)."""
         self._peer: int | None = None
         """The peer that was asked last; None once this server is no longer behind."""
         self._first = 0
@@ -105,7 +106,8 @@ class ReconciliationHandler(Handler):
         self._awaits_reply = False
         """Whether the last request has had no reply yet, and was not given up."""
         self._peers_asked: dict[int, float] = {}
-        """Peers that were asked for slots from `_first` on -> time by the clock at which each was asked first."""
+        """Peer -> time by the clock at which it was first asked for the slots from the one on with which the last
+        request began; without the peers that were asked only for slots from another one on."""
         self._asked: dict[int, tuple[int, int]] = {}
         """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
         request)."""
@@ -188,10 +190,10 @@ class ReconciliationHandler(Handler):
             self._rearm(self.round_trip.seconds)
 
     def _nothing_came(self, message: ReconciliationReply) -> None:
-        """Take a reply without slots: doubt its sender if it had said that it has such slots (Departure 37).
+        """Take a reply without slots: doubt its sender if its Local_Aru said that it has them (Departure 37).
 
-        A peer that was asked for more slots than it had told of has done nothing wrong. Then what this server has heard
-        of those slots from others was wrong, or the peer is as far behind as this server.
+        A peer that was asked for more slots than it had told of has done nothing wrong. Then other servers have told
+        this server wrongly that those slots are ordered, or the peer is as far behind as this server.
         """
         if self.was_asked_in_vain(message):
             self._peers.doubt(message.server_id, message.local_aru)
@@ -223,7 +225,7 @@ class ReconciliationHandler(Handler):
         """Whether slots are missing that this server can take.
 
         A leader with a prepared view re-sends its own proposals and never reconciles, and a server whose disk is in
-        trouble could not store what it gets (Departures 44 and 45).
+        trouble could not store the slots that it gets (Departures 44 and 45).
         """
         is_behind = self._target > self._data.ordering.local_aru and self._data.server.state is not State.REG_LEADER
         return is_behind and self._turn.trouble is None
@@ -239,7 +241,7 @@ class ReconciliationHandler(Handler):
 
         That is so if at least one message of the present burst has arrived, this server has every slot before the
         present burst, and the present burst does not reach the last slot that is wanted. So at most two bursts are
-        under way, which bounds the number of slots that are held above a gap.
+        under way, which bounds the number of slots that are held while an earlier slot is missing.
         """
         is_here = self._burst_end >= self._first and self._data.ordering.local_aru >= self._first - 1
         return is_here and self._burst_end < self._target
@@ -273,7 +275,9 @@ class ReconciliationHandler(Handler):
         self._turn.send(ReconciliationRequest(self._data.server.server_id, first, last), peer)
 
     def _choose_peer(self) -> int | None:
-        """A random peer that was heard lately and is ahead; if possible neither the peer asked last nor the leader."""
+        """A random peer that was heard lately and is ahead, if possible neither the peer asked last nor the leader;
+        None: there is none.
+        """
         aru = self._data.ordering.local_aru
         peers = self._peers.by_id
         able = [i for i in peers if self._peers.is_ahead(i, aru) and self._peers.heard_lately(i)]

@@ -247,7 +247,8 @@ class Replica:
         self.retransmission.gap_seen()
 
     def _path_is_back(self) -> None:
-        """A server is heard again after a silence: what was sent meanwhile is repeated soon, and not measured.
+        """Called when a server is heard again after a silence: messages whose answers are missing are repeated soon,
+        and the times of their answers are not measured.
 
         Departures 48 and 49.
         """

@@ -69,8 +69,9 @@ class Retransmission(Handler):
         slot_time: RoundTrip,
         update_time: RoundTrip,
     ) -> None:
-        """`slot_time` tells how long to wait for a slot to be ordered, `update_time` how long for the PROPOSAL with an
-        update."""
+        """`slot_time` tells how long to wait for a slot to be ordered, and `update_time` how long to wait for the
+        PROPOSAL that carries an update.
+        """
         super().__init__(core)
         self._reconciliation = reconciliation
         self._election = election
@@ -221,8 +222,8 @@ class Retransmission(Handler):
         """Whether a message of the present election is to be sent again now. If so, its next wait is about twice as
         long, but at most `longest` seconds.
 
-        A message is not due while a disk write is under way: a copy of it waits at the gate already, or this one would
-        have to wait there.
+        A message is not due while a disk write is under way: either an earlier copy of it still waits at the gate for
+        that write, or a new copy would have to wait there.
         """
         now, view = self._clock.seconds(), self._data.views.last_attempted
         if repetition.view != view:

@@ -59,7 +59,8 @@ class RoundTrip:
         """Take the time of an answer that came `now` to a request.
 
         The first copy of the request was sent at `first_at`, and the last one at `last_at`, all by the clock. If there
-        is one copy, the answer tells the true time, and what `back_off` has done is taken back.
+        is one copy, the answer tells the true time, and the wait is no longer made longer by earlier calls of
+        `back_off`.
         """
         self.last_answer_at = now
         if first_at < self._valid_from:
@@ -125,7 +126,9 @@ class RoundTrip:
         self._set()
 
     def relax(self) -> None:
-        """Make waits that have grown beyond the first one a little shorter: what was slow may be quick by now."""
+        """Make waits that have grown beyond the first one a little shorter: the disks or links that were slow may be
+        quick by now.
+        """
         if self._backoff > 1.0:
             self._backoff = max(1.0, self._backoff * RELAXATION)
             self._set()

@@ -10,25 +10,30 @@ class Settings:
     """The constants of the protocol at one server: not the settings of the cluster, which are ordered."""
 
     progress_seconds: float = 1.0
-    """How long a server waits for global progress before it suspects the leader: the Progress_Timer's default."""
+    """How long, in seconds, a server waits for global progress before it suspects the leader: the Progress_Timer's
+    default."""
     progress_doublings_max: int = 3
     """Maximum number of doublings of the Progress_Timer, up to progress_seconds * 2**progress_doublings_max
     (Departure 28)."""
     update_seconds: float = 0.5
-    """How long an update may wait to be executed before it is sent again, while no times are measured: the
+    """How long, in seconds, an update may wait to be executed before it is sent again, while no times are measured: the
     Update_Timer's length at first (Departure 49)."""
     alive_seconds: float = 0.2
-    """Time from one ALIVE of a server to its next; a VC_PROOF goes with each."""
+    """Time, in seconds, from one ALIVE of a server to its next; a VC_PROOF goes with each."""
     resend_seconds: float = 0.1
-    """How long a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again, while no times are
-    measured (Departure 49)."""
+    """How long, in seconds, a PREPARE, a PROPOSAL or a VIEW_CHANGE may have no effect before it is sent again, while no
+    times are measured (Departure 49)."""
     lazy_seconds: float = 0.01
-    """How long an ACCEPT may wait for another frame to travel in (Departure 25); with 0 no ACCEPT waits."""
+    """How long, in seconds, an ACCEPT may wait for another frame to travel in (Departure 25); with 0 no ACCEPT
+    waits.
+    """
     disk_seconds: float = 8.0
-    """How long a write to disk may be under way before the disk counts as one that hangs (Departure 44)."""
+    """How long, in seconds, a write to disk may be under way before the disk counts as one that hangs (Departure
+    44).
+    """
     reconciliation_seconds: float = 0.25
-    """How long one peer may take to answer a reconciliation request before another is asked, while no times are
-    measured (Departure 49)."""
+    """How long, in seconds, one peer may take to answer a reconciliation request before another is asked, while no
+    times are measured (Departure 49)."""
     window_slots: int = 16
     """Maximum number of proposals under way at once (section 5.10, Departure 20)."""
     batch_bytes_max: int = 48_000

@@ -32,9 +32,9 @@ def mark_of(start: int) -> int:
 def start_on_disk(number: int) -> int:
     """The start number that a record on disk about another server's storage tells with `number`; 0: none.
 
-    Records of versions before start numbers hold the incarnation alone, which is less than any start number. Its mark
-    is not known. It counts as the highest one: a start with that incarnation is another one, or of a copy, and the next
-    start is a later one.
+    Records of versions before start numbers hold the incarnation alone, which is less than any start number. The mark
+    of such a start is not known, and the highest possible one is taken for it. So frames with that incarnation count as
+    those of another copy, and only a start with a higher incarnation counts as later.
     """
     return start_number(number, HIGHEST_MARK) if 0 < number <= HIGHEST_MARK else number
 

@@ -148,9 +148,9 @@ class StorageIdentityHandler(Handler):
     def _counts(self, server_id: int) -> bool:
         """Whether another server counts for the admission of this one.
 
-        A server that comes back counts one that it meets for the first time only if that one was admitted, which its
-        log position shows (Departure 43). Before, that one has voted for nothing, and cannot know whether this storage
-        was further.
+        If this server comes back, another server that its storage does not know yet counts only once that server was
+        admitted, which its log position shows (Departure 43). A server that was never admitted has voted for nothing,
+        and cannot know whether this storage was in a later state.
         """
         knows = server_id in self._acquainted and self._positions.is_known_by(server_id)
         was_admitted = self._peers.by_id[server_id].position > 0

@@ -7,7 +7,7 @@ majority has accepted.
 Why safe: an ORDERED leaves when the votes of a majority are on the disks of their servers. The vote of another server
 has left that server only after it was on disk. The leader's own vote counts for this when it is on the leader's disk;
 if a majority of others has voted before, the ORDERED does not wait for it. So the slots are chosen, and a server that
-holds one of these proposals, by view and digest, holds what was chosen.
+holds one of these proposals, by view and digest, holds the chosen batch.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from pfsb.paxos.window import Window
 
 @define
 class Untold:
-    """The ORDERED of a slot that this leader has ordered in memory, and that is not yet on the disks of a majority for
-    certain."""
+    """The ORDERED of a slot that this leader has ordered in memory, while it is not certain yet that a majority has the
+    batch on disk.
+    """
 
     message: Ordered
     written_at: int
@@ -36,7 +37,9 @@ class Untold:
 
 
 class TellingHandler(Handler):
-    """Tells the followers, as leader, which slots are ordered (ORDERED); orders, as follower, what it is told."""
+    """Tells the followers, as leader, which slots are ordered (ORDERED); orders, as follower, the slots that the leader
+    tells.
+    """
 
     def __init__(
         self,
@@ -96,14 +99,15 @@ class TellingHandler(Handler):
             self.untold[untold.message.seqs[0]] = untold
 
     def _is_safe(self, untold: Untold) -> bool:
-        """Whether what an ORDERED tells is on the disks of a majority: this server's own vote is on its disk, or the
-        others that have voted are a majority without it."""
+        """Whether the votes that an ORDERED stands for are on the disks of a majority: this server's own vote is on its
+        disk, or the others that have voted are a majority without it.
+        """
         return untold.written_at <= self._turn.durable_position or len(untold.voters) >= self.quorum
 
     def on_ordered(self, message: Ordered) -> None:
         """Order the slots of an ORDERED whose proposals are held here, of exactly its view and with its batches.
 
-        An ORDERED may overtake its PROPOSAL, so what it says is stored while the slot holds no proposal of its view
+        An ORDERED may overtake its PROPOSAL, so its content is stored while the slot holds no proposal of its view
         (`ProposalHandler.on_proposal` looks there). As the PROPOSAL may be lost, reconciliation brings the slot if it
         does not come soon. A slot beyond the window is left out, as for an ACCEPT.
         """

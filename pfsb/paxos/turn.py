@@ -9,10 +9,11 @@ the gate after the vote's record. If the server crashes before that, no other se
 anything of the turn, so the turn has not happened.
 
 Three kinds of messages may leave early, without waiting at the gate. ALIVE carries only values that are on disk. An
-ORDERED leaves as soon as what it tells is on the disks of a majority (Departure 55). The leader's PROPOSAL is no vote
-(Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL ever has its view and
-sequence number. What is noted about the sender of a vote must be on disk, too, before an ORDERED leaves that rests on
-the vote (`hold_ordered`), or a PROPOSAL that rests on the promise (`hold_proposals`).
+ORDERED leaves as soon as the votes that it stands for are on the disks of a majority (Departure 55). The leader's
+PROPOSAL is no vote (Departure 2), so it need not be on disk; only Last_Installed must be, so that no other PROPOSAL
+ever has its view and sequence number. A record that notes the incarnation or log position of the sender of a vote must
+be on disk, too, before an ORDERED leaves that rests on the vote (`hold_ordered`); and if the vote is a promise, before
+a PROPOSAL leaves that rests on it (`hold_proposals`).
 
 While the disk hangs (`set_trouble`, Departure 44) nothing new waits at the gate: messages are dropped, and answers
 become refusals, which rest on no record and so need not wait.
@@ -125,6 +126,7 @@ class Turn:
         self._outbox = Outbox()
         self._early: list[tuple[Message, int | None]] = []
         self._refusals: list[Call] = []
+        self._refusing = False
         self._behind_the_gate: deque[tuple[int, Outbox]] = deque()
         self._position = 0
         """Number of `sync` calls made so far. A turn's outbox may leave when the records of as many calls are on disk
@@ -137,16 +139,16 @@ class Turn:
         (`pfsb.paxos.log_positions`). Called before one `sync` in `SYNCS_PER_NOTE`, and before lazy records are written
         without a forced one."""
         self.due_messages: Callable[[], Sequence[Message]] = tuple
-        """Function that returns messages to all other servers that have waited for a write which has ended now, and not
-        for those that were asked for since (`TellingHandler`). Called when a write has ended, unless `hold_ordered`
-        keeps messages back."""
+        """Function that returns the messages, to all other servers, which have waited for the write that has ended now.
+        They need not wait for later writes that were asked for meanwhile (`TellingHandler`). Called when a write has
+        ended, unless `hold_ordered` keeps messages back."""
         self._position_in_trouble = 0
         """Number of `sync` calls that had been made when the present trouble began."""
         self._ordered_held_until = 0
         """Number of `sync` calls whose records must be on disk before an ORDERED leaves early (`hold_ordered`)."""
         self._proposals_held_until = 0
         """Number of `sync` calls whose records must be on disk before a PROPOSAL leaves early (`hold_proposals`); never
-        more than holds an ORDERED."""
+        more than the number for ORDERED."""
 
     # ------------------------------------------------------------------ what a handler may do in a turn
 
@@ -165,15 +167,17 @@ class Turn:
     def hold_ordered(self) -> None:
         """Let no ORDERED leave early, of this turn or a later one, until all records forced so far are on disk.
 
-        Called when something is noted about the sender of a vote, since an ORDERED rests on votes (Departure 54).
+        Called when a record notes the incarnation or log position of the sender of a vote (`pfsb.paxos.log_positions`),
+        since an ORDERED rests on votes (Departure 54).
         """
         self._ordered_held_until = self._position + self._must_sync
 
     def hold_proposals(self) -> None:
-        """Let no PROPOSAL leave early, of this turn or a later one, until the records are on disk that hold ORDEREDs.
+        """Let no PROPOSAL leave early, of this turn or a later one, until the records are on disk for which ORDEREDs
+        wait now (`hold_ordered`).
 
-        Called when a promise counts, since a PROPOSAL rests on promises, and so on what was noted about their senders
-        (Departure 54). It rests on no other vote.
+        Called when a promise counts, since a PROPOSAL rests on promises, and so on the records about their senders
+        (Departure 54), and on no other vote.
         """
         self._proposals_held_until = self._ordered_held_until
 
@@ -315,7 +319,9 @@ class Turn:
 
     @property
     def position(self) -> int:
-        """Number of disk writes asked for so far. What is sent now leaves when this number of writes is done."""
+        """Number of disk writes asked for so far. A message that is sent through the gate now leaves when this number
+        of writes is done.
+        """
         return self._position
 
     @property
@@ -353,18 +359,36 @@ class Turn:
             self._sync()
         if self.trouble is not None:
             self._let_nothing_wait(self.trouble)
-        if self._refusals:
-            refusals, self._refusals = self._refusals, []
-            self._make(refusals)
+        if self._refusals and not self._refusing:
+            self._refuse()
         outbox = self._outbox
         if outbox.messages or outbox.calls or outbox.has_executed or outbox.first:
             self._outbox = Outbox()
             self._behind_the_gate.append((self._position, outbox))
             self._release()
 
+    def _refuse(self) -> None:
+        """Make the refusals of this turn, and those of all turns that they lead to.
+
+        A client that is refused may have sent further requests, which are handled at once, in turns of their own. The
+        refusals of such a turn are made by this loop, not inside of that turn: with many clients that wait behind each
+        other, the calls would be nested deeper than Python allows.
+        """
+        self._refusing = True
+        try:
+            while self._refusals:
+                refusals, self._refusals = self._refusals, []
+                self._make(refusals)
+        finally:
+            self._refusing = False
+
     def _hold_back(self, early: list[tuple[Message, int | None]]) -> list[tuple[Message, int | None]]:
-        """Put the messages in `early` that rest on a note which is not on disk into the outbox of this turn instead.
-        Returns the others."""
+        """Put those messages of `early` into the outbox of this turn that must wait for the disk: ORDERED, and PROPOSAL
+        if `hold_proposals` says so. Returns the others, which may leave now.
+
+        They wait because a record which notes the log position or the incarnation of a peer, on whose vote they rest,
+        is not on disk yet. Each pair is (message, the server that it goes to; None: all other servers).
+        """
         held = Ordered if self._proposals_held_until <= self.durable_position else (Ordered, Proposal)
         self._outbox.messages[:0] = [each for each in early if isinstance(each[0], held)]
         return [each for each in early if not isinstance(each[0], held)]

@@ -204,7 +204,7 @@ class UpdateTimers(Handler):
         """(client id, timestamp) -> slot, of the updates that are known to be on their way (Departure 49).
 
         Such an update is in a PROPOSAL of the installed view, which the leader repeats until its slot is ordered; or it
-        is in a slot that is ordered above a gap. In an election no update is known to be on its way.
+        is in a slot that is ordered, and waits for an earlier slot. In an election no update is known to be on its way.
         """
         if self._data.server.state is State.LEADER_ELECTION:
             return {}

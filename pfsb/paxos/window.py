@@ -13,8 +13,9 @@ class Window:
     """The slots that a leader may propose in, and that a follower accepts proposals for."""
 
     def __init__(self, ordering: OrderingData, slots: int, *, is_born: bool) -> None:
-        """`slots` is the size of the window, which the settings of the cluster replace at their birth (`adopt`);
-        `is_born` says whether they are in force already."""
+        """`slots` is the size of the window, in slots. `is_born` says whether the settings of the cluster are in force
+        already: if not, they will replace the size at the birth (`adopt`).
+        """
         self._ordering = ordering
         self.slots = slots
         """Size of the window."""

@@ -50,7 +50,7 @@ as it likes."""
 
 
 def check_result(result: Any) -> None:
-    """Raise an exception, equally on every server, if an application has answered with what no client can be told.
+    """Raise an exception, equally on every server, if no client can be told the answer of an application.
 
     A result is a `Done` or a `Refused`. The names of its fields, its code and each `Word` are printed as they are, so
     they must be words (`pfsb.applications.names`); each value is an int, a str or bytes.
@@ -113,7 +113,7 @@ def depends_on_machine(error: BaseException) -> bool:
     """Whether an exception may happen at this server alone.
 
     The causes of an exception count, too, since an application may raise its own exception when it runs out of memory.
-    What is no `Exception`, such as SystemExit, is never taken for a fault of the program.
+    An error that is no `Exception`, such as SystemExit, is never taken for a fault of the program.
     """
     return any(isinstance(each, MACHINE_FAULTS) or not isinstance(each, Exception) for each in _with_causes(error))
 

@@ -19,11 +19,9 @@ from pfsb.support.limits import IDENTITY_BYTES, SERVER_ID_MAX, WINDOW_MAX
 from pfsb.support.spelling import nearest
 
 RULES_KNOWN: Final = 1
-"""The latest version of the rules of execution that this server can follow; it can follow all earlier ones, too.
-
-A change of execution raises it only if a released version follows other rules: the former ones must stay then, for
-clusters that have them.
-"""
+"""The latest version of the rules by which commands are executed that this server can follow; it can follow all earlier
+versions, too. A change of how commands are executed raises this number if pfsb was released with the former rules: then
+the code for the former rules must stay, for clusters whose setting `rules` names them."""
 
 APPLICATIONS_MAX: Final = 64
 VERSION_MAX: Final = 1_000_000
@@ -154,8 +152,8 @@ def parse(name: str, text: str) -> Any:
 def _check_number(name: str, value: object, least: int) -> None:
     """Raises `WrongSetting` unless `value` is an integer from `least` to the maximum of the setting `name`.
 
-    The setting `rules` may be higher than `RULES_KNOWN`, the version that this server knows: only a server that has to
-    execute commands by these rules must know them.
+    The setting `rules` may be higher than `RULES_KNOWN`, the latest version that this server can follow: only a server
+    that has to execute commands by these rules must be able to follow them.
     """
     most = VERSION_MAX if name == "rules" else RANGES[name].most
     if type(value) is not int or not least <= value <= most:

@@ -20,7 +20,7 @@ class CommandCounts:
     _done: Counter[str] = field(factory=Counter)
     """Verb -> number of commands whose result was `Done`."""
     _others: Counter[tuple[str, str]] = field(factory=Counter)
-    """(verb, result) -> number of commands that were refused, or were PENDING when they had run (LOCK)."""
+    """(verb, result) -> number of commands that were refused, or, such as a LOCK, were PENDING when they had run."""
 
     def note_run(self, verb: str, results: Sequence[Any]) -> None:
         """Counts a run: commands of one verb that were executed together."""
@@ -42,5 +42,7 @@ class CommandCounts:
                 self._done[verb] += 1
 
     def by_verb_and_result(self) -> Counter[tuple[str, str]]:
-        """(verb, result) -> number of commands; the result is OK, PENDING (LOCK), or the code of a refusal."""
+        """(verb, result) -> number of commands; the result is OK, the code of a refusal, or PENDING for a command, such
+        as a LOCK, whose result comes later.
+        """
         return Counter({(verb, "OK"): count for verb, count in self._done.items()}) + self._others

@@ -194,7 +194,8 @@ class ClientConnection:
     def submit_all(
         self, numbers: Sequence[int | None], commands: Sequence[Command], place: Callable[[], AnswerAll]
     ) -> bool:
-        """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost.
+        """Does for several commands of a pipelining client what `submit` does for each, at a third of the cost. A None
+        in `numbers` stands for the next number.
 
         Returns False, without any effect, if a command would be refused or repeats a number: then the caller must call
         `submit` for each command. Otherwise this method calls `place`, once, which returns the call-back that takes the
@@ -262,8 +263,9 @@ class ClientConnection:
     def completed(self, number: int, result: Result) -> None:
         """Takes, in a turn, the result of a command that was PENDING, and answers the client.
 
-        If another command of the same bundle has completed it, the command is still in `submitted`: the results of the
-        bundle, with PENDING among them, have not come to this connection yet.
+        Usually the command is in `pending`. It is still in `submitted` if another command of its own bundle has
+        completed it, as an UNLOCK completes a LOCK: then this connection has not got the results of that bundle yet, in
+        which the command is PENDING.
         """
         submitted = self.pending.pop(number, None) or self.submitted.pop(number, None)
         if submitted is not None:

@@ -28,7 +28,7 @@ _FIELDS: Final = attrgetter("fields")
 _ROWS: Final = attrgetter("rows")
 
 Noted = tuple[Any, int | str | tuple[str, int]]
-"""(result, about): a result that is more than a revision, and what tells its command from others.
+"""(result, about): a result that is more than a revision, and a value that tells its command from others.
 
 `about` is the revision after the command, the client id of a session that could not be opened, or the ticket of a
 command that was PENDING. A `RunResults` stands for the result of each command of a run; each comes with its own

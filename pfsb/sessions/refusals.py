@@ -56,8 +56,8 @@ class TroubleRefusals:
 def _refusals(why: str, change: Refused, question: str, not_sent: str) -> TroubleRefusals:
     """Make the refusals for one trouble of the disk; `why` says what the trouble is.
 
-    `change` is the refusal of a command that is no question. `question` is what the refusal of a question adds to
-    `why`, and `not_sent` is the code of the refusal of a command that was not sent.
+    `change` is the refusal of a command that is no question. `question` is the text that the refusal of a question adds
+    to `why`, and `not_sent` is the code of the refusal of a command that was not sent.
     """
     repeated = f"{why}; repeat the same number at another server to learn its result"
     under_way = f"{why}; the command may have happened, or may still: repeat the same number at another server to learn"

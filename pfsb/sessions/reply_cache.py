@@ -93,8 +93,8 @@ class Page:
     in_ranges: int = 0
     """Number of results that are in ranges, without the first one of each range."""
     size: int = 0
-    """Number of bytes by which the results of the page have increased what is kept; it counts for the limit of the
-    session."""
+    """Number of bytes by which the results of the page have increased the number of bytes that the session keeps, which
+    has a limit."""
     shared: int = 0
     """The part of `size` that belongs to values that grow. Other pages may keep beginnings of the same values: then
     these bytes are still occupied when this page is dropped."""

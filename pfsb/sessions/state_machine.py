@@ -68,7 +68,7 @@ _entries = attrgetter("entries")
 _command = itemgetter(1)
 _ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
-"""Beginnings of client ids under which no client opens a session."""
+"""Beginnings that a client id must not have if a client is to open a session under it."""
 
 
 class CannotRun(ImportError):
@@ -111,7 +111,7 @@ def is_birth(update: ClientUpdate) -> bool:
 
 RUN_MIN = 3
 """Minimum number of commands of one verb, in a bundle of several verbs, that are executed together. Two take 3 % more
-byte code together than one by one, in bundles with verbs by chance."""
+byte code together than one by one, in bundles whose verbs are drawn at random."""
 
 ANONYMOUS_TTL_MS = 10_000
 """How long, in milliseconds, an anonymous session stays open when the server of its connection is silent.
@@ -240,7 +240,9 @@ def _keep_single(sessions: Sequence[Session], numbers: Sequence[int], results: S
 def _keep_runs(
     sessions: Sequence[Session], lengths: Sequence[int], numbers: Sequence[int], results: Sequence[Result]
 ) -> None:
-    """Keeps the results of a run that consists of a run of each session; `lengths` has their lengths."""
+    """Keeps the results of commands of several sessions that were executed together: `lengths` says how many of them
+    each session has, and its commands follow each other in `numbers` and `results`.
+    """
     for session, (start, end) in zip(sessions, pairwise(accumulate(lengths, initial=0)), strict=True):
         session.last_number = numbers[end - 1]
         session.answers.keep_run(numbers[start], results[start:end])
@@ -711,7 +713,9 @@ class SessionStateMachine:
         return self._counted_results(commands[0][0], revisions, counters)
 
     def _counted_results(self, verb: str, revisions: range, counters: Counters) -> Sequence[Result]:
-        """The results of a run that are more than their revisions, noted for the digest of the history."""
+        """Makes the results of a run that have further fields besides the revision (`counters`), and notes them in
+        `outcomes` for the digest of the history. If no client can be told such a result, each result is INTERNAL.
+        """
         results: Sequence[Result]
         try:
             results = RunResults.of(revisions, counters)

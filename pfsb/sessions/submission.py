@@ -2,8 +2,8 @@
 
 Commands go down: a connection puts them into the bundler of its session and calls `mark_ready`. In the reactor's next
 iteration the bundles of all bundlers that are ready are introduced together, in as few updates as possible. If several
-sessions have a connection here, the reactor reads once more before that what has arrived in its sockets. Results come
-back up: the state machine calls `executed` for each bundle that has run, the bundler hands the results to the
+sessions have a connection here, the reactor first reads once more the data that has arrived in its sockets. Results
+come back up: the state machine calls `executed` for each bundle that has run, the bundler hands the results to the
 call-backs of its parts, and the session's next bundle is introduced at the end of the turn.
 """
 
@@ -162,7 +162,8 @@ class Submission:
         """Introduces the bundler's next bundle soon, together with those of all other bundlers that are ready by then.
 
         If no other session has a connection here, that is in the reactor's next iteration, and else in the one after
-        it. No timer is waited for: while a call is due, the reactor only looks what has arrived, and does not sleep.
+        it. No timer is waited for: while a call is due, the reactor only reads the data that has arrived, and does not
+        sleep.
 
         A bundler with an outstanding bundle is not marked: its next bundle follows when that bundle has its results.
         """

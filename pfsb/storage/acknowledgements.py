@@ -33,7 +33,7 @@ class Acknowledgements:
 
     @property
     def all_reached(self) -> bool:
-        """True if no write is under way."""
+        """Whether all writes that were handed to the disk are on it."""
         return self._durable == self._newest
 
     def wait(self, durable: Callable[[], None]) -> bool:

@@ -75,7 +75,7 @@ class MemoryDisk:
         return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
 
     def has(self, seq: int) -> bool:
-        """Whether this slot is stored, or was until every server had executed it."""
+        """Whether this slot is stored, or was stored and then forgotten because every server had executed it."""
         return seq <= self.forgotten or seq in self.contents.slots
 
     def forget_up_to(self, seq: int) -> None:

@@ -6,9 +6,9 @@ files of the engine. After each group the note is told the storage's position (`
 that is found with a lower position is refused.
 
 The note is never ahead of the storage, because it is written when a group is on disk. It may be behind. After the death
-of the process it lags by the group that was written last, at most: the kernel has what was told. After power loss it
-may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with each group would double the work of
-the disk. If records of that last second are cut off, the other servers find out (Departure 43).
+of the process it lags by the group that was written last, at most: the kernel keeps the bytes that were written before.
+After power loss it may lag by the groups of about a second (`FORCE_SECONDS`): forcing it to disk with each group would
+double the work of the disk. If records of that last second are cut off, the other servers find out (Departure 43).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pfsb.storage.durable import lacks_room, sync_data
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 LINES: Final = 2
-"""Number of lines in the file. They are written in turn, so a line that was torn leaves the other one whole."""
+"""Number of lines in the file. They are written alternately, so if one is torn, the other is whole."""
 LINE_BYTES: Final = 64
 FORCE_SECONDS: Final = 1.0
 """Minimum pause, in seconds, after the note was forced to disk, until it is forced again."""

@@ -28,10 +28,11 @@ class Room:
     is_full: bool = field(default=False, init=False)
 
     def look(self) -> bool:
-        """Look at the file system, and return whether its free space is at or below the reserve.
+        """Look at the file system, and return whether the disk counts as full: its free space is at or below the
+        reserve.
 
-        A disk that was full counts as full until there is some more room than the reserve (`AGAIN_SHARE`). If the file
-        system cannot be asked, nothing changes: the next write shows what is wrong.
+        A disk that was full before counts as full until its free space exceeds the reserve by a margin (`AGAIN_SHARE`).
+        If the file system cannot be asked, the last result is returned: the next write shows what is wrong.
         """
         try:
             free, total = self._look(self._directory)
@@ -44,7 +45,7 @@ class Room:
     def has(self, size: int) -> bool:
         """Whether the reserve, and a margin above it (`AGAIN_SHARE`), would still be free if `size` bytes were taken.
 
-        Callable from any thread.
+        True if the file system cannot be asked. Callable from any thread.
         """
         try:
             free, total = self._look(self._directory)

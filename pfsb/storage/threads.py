@@ -49,11 +49,12 @@ class IHistory(Protocol):
 
 
 class WrittenGroup(NamedTuple):
-    """A group that was written."""
+    """A group that the writer has just put on disk: the last sync in it, its number of records, the bytes of their
+    batches, how many seconds the write took, and the position of the storage.
+    """
 
     write: int
-    """The number of the last write in the group. A write is the records of one `sync`; `Acknowledgements` numbers
-    writes."""
+    """The number of the last `sync` whose records are in the group, as `Acknowledgements` counts them."""
     records: int
     batch_bytes: int
     seconds: float
@@ -73,15 +74,15 @@ class _Write(NamedTuple):
 
 @define(eq=False)
 class GroupWriter(StorageThread):
-    """The thread that writes: it takes the records of all syncs that wait, and writes them as one group, again and
-    again.
+    """The thread that writes groups of records, one after the other: each group has the records of all syncs that
+    waited when it was begun.
 
-    The syncs that come in while a group is being written form the next group, so group commit needs no timer. The first
-    exception ends the thread. After a failed write the content of the disk is unknown, and a second attempt could
-    report as durable data that the kernel has already dropped.
+    The syncs that come in while a group is being written form the next group, so group commit needs no timer.
 
-    A write that was refused for want of room is another matter: all of it is written again when there is room, so that
-    nothing depends on what has become of the first attempt (Departure 45).
+    The first exception ends the thread: after a failed write the content of the disk is unknown, and a second attempt
+    could report data as durable that the kernel has already dropped. A write that is refused because the disk is full
+    does not end it: the whole group is written again when there is room, so that nothing depends on what has become of
+    the first attempt (Departure 45).
     """
 
     thread_name: ClassVar[str] = "pfsb storage writer"
@@ -93,12 +94,13 @@ class GroupWriter(StorageThread):
     """Called with True if the disk is full, else with False: after each look at its room, and when a write was
     refused."""
     _ended: Callable[[], None] = lambda: None
-    """Called in the thread when the thread has ended in order: the function may wait for the disk."""
+    """Called in the thread, as the last thing, when the thread ends without a failure. The function may wait for the
+    disk."""
     _queue: SimpleQueue[_Write | _Look | None] = field(factory=SimpleQueue, init=False)
     _ends: Event = field(factory=Event, init=False)
     _busy_since: float | None = field(default=None, init=False)
-    """Time, by `_seconds`, at which the write under way began, calls of functions behind it included; None: the thread
-    waits for work."""
+    """Time, by `_seconds`, at which the thread began with its present write or its present look at the room of the
+    disk; None: the thread waits for work."""
 
     def start(self) -> None:
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS_MAX))
@@ -108,13 +110,16 @@ class GroupWriter(StorageThread):
         self._queue.put(_Write(number, records))
 
     def look(self) -> None:
-        """Look at the room of the disk, in the thread, behind the writes that wait."""
+        """Let the thread look at the room of the disk, once it has written all that waits, and report it
+        (`_room_seen`).
+        """
         self._queue.put(_Look())
 
     @property
     def busy_seconds(self) -> float:
-        """How long, in seconds, the write under way has taken so far, with what is called behind it, which may wait for
-        the disk as well; 0.0: the thread waits for work."""
+        """How long, in seconds, the thread has been busy with the present write, the call of the function that is told
+        of it included, since that function may wait for the disk, too; 0.0: the thread waits for work.
+        """
         since = self._busy_since
         return 0.0 if since is None else self._seconds() - since
 

@@ -58,6 +58,8 @@ class _Frame:
 
 @frozen
 class _Log:
+    """The write-ahead log of a SQLite database, as read from its file: header and frames."""
+
     data: bytes
     word_order: str
     page_bytes: int
@@ -82,7 +84,9 @@ class _Log:
         return cls(data, word_order, page_bytes, (salt_1, salt_2), checksum)
 
     def commits_behind_damage(self) -> int:
-        """Number of commits in the first damaged frame of this log and in the frames behind it."""
+        """Number of commits in the first damaged frame of this log and in the frames after it; 0 if no frame is
+        damaged.
+        """
         damaged = False
         commits = 0
         for frame in self._frames():

@@ -13,7 +13,8 @@ from twisted.python.failure import Failure
 
 @define(eq=False)
 class StorageThread:
-    """A thread of a storage. The first exception ends it, and `_failed` is called with it, in the thread.
+    """A thread of a storage. The first exception ends it, and is passed, in the thread, to the function that its owner
+    has given for failures.
 
     The thread does not keep the process alive, since its disk may never answer.
     """

@@ -379,7 +379,8 @@ class FrameCodec:
         return FrameRefused("tag", f"server {sender} does not key its frames; a secret is configured here")
 
     def check_shared(self, shared: bytes, sender: int) -> None:
-        """Check what all servers of a cluster share in their frames' headers (`shared`, as in the header).
+        """Compare `shared`, the part of a header that is the same for all servers (`FrameIdentity.shared`), with this
+        server's own.
 
         Raises `FrameRefused` if the sender is of another membership or cluster, or passes other slots.
         """

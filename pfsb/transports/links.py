@@ -53,15 +53,15 @@ The call is a hint that the peer is down; more frequent hints would cost work an
 UNSENDABLE: Final = (ValueError, OverflowError)
 """Exceptions that mean that a message cannot be sent: `FrameTooLarge`, which is a ValueError, and the exceptions that
 msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits. `OtherFrame`, a ValueError, too,
-means that the message needs a frame of its own.
-"""
+means that the message needs a frame of another type."""
 
 
 @define
 class TransportCounters:
     """Counts of the traffic over the links of one server since its start, and the addresses of the servers.
 
-    `frames_out` and `bytes_out` count what was given to the network, `frames_in` and `bytes_in` what came from it.
+    `frames_out` and `bytes_out` count the frames that were given to the network, `frames_in` and `bytes_in` those that
+    came from it.
     """
 
     frames_out: int = 0
@@ -93,8 +93,9 @@ class TransportCounters:
 
 @define(eq=False)
 class Seldom:
-    """A rate limit: admits at most one event of each kind in `_seconds` seconds, and counts those that it does not
-    admit."""
+    """A rate limit: admits at most one event of each kind in a certain number of seconds, and counts those that it does
+    not admit.
+    """
 
     _clock: IReactorTime
     _seconds: float
@@ -102,7 +103,9 @@ class Seldom:
     _suppressed: Counter[Hashable] = field(init=False, factory=Counter)
 
     def admits(self, kind: Hashable) -> bool:
-        """Ask whether an event of this kind is admitted now. An event that is not is counted (see `suppressed`)."""
+        """Whether an event of this kind, which happens now, is admitted. If not, the event is counted (see
+        `suppressed`).
+        """
         now = self._clock.seconds()
         if now < self._next.get(kind, now):
             self._suppressed[kind] += 1

@@ -150,7 +150,8 @@ class AddressBook:
             yield name.server_id, None if address is None else address.shown
 
     def accepts(self, peer: int, source: object) -> bool:
-        """Whether a frame of server `peer` may come from `source`, the address that a socket gives with a datagram.
+        """Whether to take a frame of server `peer` that came from `source`, the address that a socket gives with a
+        datagram.
 
         The frame has passed all other checks. Called for each frame.
         """
@@ -210,7 +211,7 @@ class AddressBook:
             self._changed(name.server_id)
 
     def doubt(self, server_id: int) -> None:
-        """Look a name up again soon, since its address does not fit what happens.
+        """Look a name up again soon, since its address seems to be wrong.
 
         Called when a peer sends from an address that its name does not have (yet), or when this server cannot listen at
         its own address.
@@ -343,8 +344,9 @@ def _name(server_id: int, host: str, port: int) -> ServerName:
 
 
 def _after(chosen: SocketAddress | None, addresses: tuple[SocketAddress, ...]) -> SocketAddress | None:
-    """The address that follows `chosen` in `addresses`, the first one after the last; `chosen` itself if it is not
-    there."""
+    """The address that follows `chosen` in `addresses`; the first one if `chosen` is the last; `chosen` itself, which
+    may be None, if it is not among them.
+    """
     if chosen not in addresses:
         return chosen
     return addresses[(addresses.index(chosen) + 1) % len(addresses)]

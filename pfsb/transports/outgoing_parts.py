@@ -34,7 +34,8 @@ ARRIVED_MAX: Final = 64
 TRIES_MAX: Final = 7
 """Number of times that a frame on its way is repeated, in part or whole, without any progress, before it is given up.
 
-With the doubled waits between them this takes some seconds. The protocol sends again what it still needs.
+With the doubled waits between them this takes some seconds. If the messages are still needed, the protocol sends them
+again.
 """
 
 
@@ -47,8 +48,8 @@ class Transfer:
     """Size, in bytes, of the datagrams in which the parts were sent first."""
     sent_at: float
     due: float
-    """Time at which a piece of the frame is sent again to make the peer report, if no report on this frame comes
-    before."""
+    """Time by the clock, in seconds, at which a piece of the frame is sent again to make the peer report, if no report
+    on this frame comes before."""
     missing: int
     """Lowest number of missing bytes that the peer has reported; before the first report, the size of the frame."""
     tries: int = 0
@@ -74,7 +75,7 @@ class OutgoingParts:
     """Called for each frame that is given up: because the peer does not report the frame as complete, or because too
     many bytes wait for the peer already."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do; infinite: no frame is on its way."""
+    """Time by the clock, in seconds, at which `tick` has something to do; infinite: no frame is on its way."""
     _transfers: dict[bytes, Transfer] = field(init=False, factory=dict)
     """Tag of a frame -> the frame on its way."""
     _waiting: deque[bytes] = field(init=False, factory=deque)
@@ -87,7 +88,7 @@ class OutgoingParts:
     """Maximum number of bytes of frames that are on their way at the same time; a single frame may have more."""
     _has_lost: bool = field(init=False, default=False)
     _shut_at: float = field(init=False, default=-inf)
-    """Time at which the window was last made smaller."""
+    """Time by the clock, in seconds, at which the window was last made smaller."""
 
     @property
     def is_idle(self) -> bool:

@@ -128,7 +128,7 @@ class Path:
         self._set_timer()
 
     def peer_is_down(self) -> None:
-        """Forget what was to be sent: no process listens at the peer's address."""
+        """Forget all frames and probes that were to be sent: no process listens at the peer's address."""
         self.outgoing.clear()
 
     def refused(self, size: int, limit: int) -> None:

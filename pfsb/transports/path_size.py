@@ -81,13 +81,13 @@ class PathSize:
     size: int = field(init=False, default=BASE_BYTES)
     """Maximum size, in bytes, of a datagram."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do."""
+    """Time by the clock, in seconds, at which `tick` has something to do."""
     ceiling: int = field(init=False)
     """Size, in bytes, of the largest datagram that the path may carry: none that is larger is tried."""
     _is_ceiling_untried: bool = field(init=False, default=True)
     _probing: _Probing | None = field(init=False, default=None)
     _search_at: float = field(init=False, default=0.0)
-    """Time before which no search begins."""
+    """Time by the clock, in seconds, before which no search begins."""
     _proved_at: float = field(init=False, default=-inf)
 
     @ceiling.default
@@ -117,8 +117,8 @@ class PathSize:
     def refused(self, size: int, limit: int) -> None:
         """Take in that this machine has refused to send a datagram of `size` bytes; it sends at most `limit` bytes.
 
-        The limit may rest on a message of a router, which can be forged. It ends a search early, but the size of the
-        path is reduced only if the refused datagram was no larger than it.
+        The limit may rest on a message of a router, which can be forged. It ends a search early, but `size` is reduced
+        only if the refused datagram was no larger than `size`.
         """
         limit = max(min(limit, size - 1), FLOOR_BYTES)
         self.ceiling, self._is_ceiling_untried = limit, True

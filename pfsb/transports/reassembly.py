@@ -15,10 +15,9 @@ from pfsb.transports.path_round_trip import LONGEST_SECONDS, PathRoundTrip
 from pfsb.transports.wire import Malformed
 
 KEPT_BYTES_MAX: Final = 2 * 1024 * 1024
-"""Maximum number of bytes of incomplete frames that are kept for one peer, counted as if they were complete.
-
-More than the largest window of a sender (`outgoing_parts.WINDOW_BYTES_MAX`), so that an honest sender loses nothing.
-"""
+"""Maximum number of bytes in memory for the incomplete frames of one peer, each counted with the size that it has when
+complete. A sender has at most `outgoing_parts.WINDOW_BYTES_MAX` bytes on their way in parts, which is less, so that no
+frame of an honest sender is dropped for want of room."""
 HOLES_MAX: Final = 200
 """Maximum number of ranges that may be missing from one frame; with more it is dropped. An honest sender cuts a frame
 into fewer parts."""
@@ -41,19 +40,19 @@ class Assembly:
     content: bytearray
     missing: list[tuple[int, int]]
     arrived_at: float
-    """Time at which the latest part has come."""
+    """Time by the clock, in seconds, at which the latest part has come."""
     due: float
-    """Time at which missing bytes are asked for, if no part comes before; after the last report, the time at which the
-    frame is dropped."""
+    """Time by the clock, in seconds, at which missing bytes are asked for, if no part comes before; after the last
+    report, the time at which the frame is dropped."""
     gap: float = 0.0
     """Longest time, in seconds, from the arrival of one part to that of the next, where the next was sent for the first
     time."""
     reports: int = 0
     """Number of reports of the missing parts that were sent to the peer since its latest part came."""
     number: int = 0
-    """Number of the latest report; 0: there was none."""
+    """The number that the latest report about this frame carries (`Report.number`); 0: there was none."""
     asked_at: float = inf
-    """Time of the latest report; infinity if a part has answered it."""
+    """Time by the clock at which the latest report was sent; infinity if a part has answered it."""
 
 
 @define(eq=False)
@@ -65,7 +64,7 @@ class Reassembly:
     _send_report: Callable[[Report], object]
     """Sends the peer a report about one frame."""
     due: float = field(init=False, default=inf)
-    """Time at which `tick` has something to do."""
+    """Time by the clock, in seconds, at which `tick` has something to do."""
     kept_bytes: int = field(init=False, default=0)
     _assemblies: dict[bytes, Assembly] = field(init=False, factory=dict)
     """Tag of an incomplete frame -> its parts so far."""
@@ -73,7 +72,7 @@ class Reassembly:
     """Tag of a complete frame -> time at which the peer was last told that it is complete."""
 
     def arrived(self, part: Part) -> bytes | None:
-        """Take in a part. Returns the whole frame, once, when its last missing part has come.
+        """Take in a part. Returns the whole frame, once, when its last missing part has come, and otherwise None.
 
         Raises `Malformed` if the part cannot belong to a frame.
         """
@@ -135,10 +134,12 @@ class Reassembly:
         assembly.due = now + min(max(4 * assembly.gap, REPORT_SECONDS), LONGEST_SECONDS)
 
     def ask(self, tag: bytes, assembly: Assembly, now: float) -> None:
-        """Ask for the missing bytes of a frame that is due, and set the time at which it is due again.
+        """Send the peer a report of the bytes that are missing from an incomplete frame, and set the time at which the
+        frame is due again.
 
-        `tag` is that of the frame, `now` the time by the clock. After `REPORTS_MAX` reports without a further part
-        nothing is asked for; the frame is dropped `KEPT_SECONDS` after its latest part.
+        `tag` is the tag in the header of the whole frame, which its parts and reports carry to name it; `now` is the
+        time by the clock, in seconds. If `REPORTS_MAX` reports have brought no further part, no report is sent: the
+        frame is then due, and dropped, `KEPT_SECONDS` after its latest part.
         """
         if assembly.reports >= REPORTS_MAX:
             if now - assembly.arrived_at >= KEPT_SECONDS:

@@ -69,7 +69,8 @@ class ReplayGuard:
     """
 
     _windows: dict[int, dict[bytes, OrderedDict[int, ReplayWindow]]] = field(factory=dict)
-    """Server id -> storage identity -> start number -> window, the start of the last frame last."""
+    """Server id -> storage identity -> start number -> the window of that start. The starts of a storage are in the
+    order in which their last frames were admitted."""
 
     def admit(self, sender: int, identity: bytes, start: int, counter: int) -> bool:
         """Decide whether a frame is new, and remember that it has come.

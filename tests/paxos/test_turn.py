@@ -166,8 +166,8 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 1))
 
     def test_proposal_and_ordered_wait_for_what_is_noted_about_voters(self) -> None:
-        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and what is sent after the note is on
-        disk need not wait."""
+        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and messages that are sent when the
+        note is on disk need not wait."""
         self.turn.durable.last_installed = self.data.views.last_installed = 1
 
         def event() -> None:
@@ -206,6 +206,22 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 2), proposal(2, 1, 3))
         self.storage.finish_sync()
         self.assertLeft(proposal(2, 1, 2), proposal(2, 1, 3), ordered)
+
+
+class RefusalTests(TurnTestCase):
+    def test_refusals_that_lead_to_further_ones_are_not_nested(self) -> None:
+        """Each refused client may have a next request, which is refused in a turn of its own. Were these turns nested,
+        the last clients of many would never be answered, since Python's stack is limited."""
+        refused: list[int] = []
+
+        def tell(number: int) -> None:
+            refused.append(number)
+            if number < 3_000:
+                self.turn.run(self.turn.refuse, tell, number + 1)
+
+        self.turn.run(self.turn.refuse, tell, 1)
+        self.assertEqual(refused, [*range(1, 3_001)])
+        self.assertTrue(self.turn.idle)
 
 
 class LazyTests(TurnTestCase):

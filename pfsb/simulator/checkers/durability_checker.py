@@ -89,7 +89,8 @@ class DurabilityChecker:
             raise Violation(f"server {server_id} has view {installed} on disk, but sends {message}")
 
     def _accepted(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Require that the disk of a server holds what an ACCEPT that it sends relies on, if anything is needed (G18).
+        """Require that the disk of a server holds the record that an ACCEPT which it sends relies on, if one is needed
+        (G18).
 
         The disk must hold the slot as ordered, with the batch that the ACCEPT names and this view (Departure 39), or
         with a proposal of a later view. The same batch with an earlier view is not enough for a vote in this view:
@@ -112,7 +113,8 @@ class DurabilityChecker:
         return slot.view == ORDERED_VIEW or slot.view > view or (slot.view == view and slot.batch.digest == digest)
 
     def _told(self, server_id: int, view: int, seq: int, digest: bytes) -> None:
-        """Require that a majority has voted for what an ORDERED says of this slot, and has it on disk (Departure 55).
+        """Require that a majority has voted for the batch that an ORDERED names for this slot, and has it on disk
+        (Departure 55).
 
         Another server counts if its ACCEPT has left it. The sender, the leader of the view, counts if its disk has its
         vote in this view. If it has not, the others must be a majority without the sender.

@@ -30,6 +30,8 @@ from pfsb.simulator.checkers.violation import Violation
 
 @define
 class _CheckedLock:
+    """One lock, as the `LockChecker` expects it to be: its holder, its token and its queue."""
+
     holder: str | None = None
     token: int = 0
     """The token of the latest grant; 0 if the lock was never granted."""

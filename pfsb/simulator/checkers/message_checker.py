@@ -32,7 +32,7 @@ class Advertised:
     _before: dict[int, int] = field(factory=dict)
     """Server -> the highest number of this kind that it advertised in earlier incarnations; 0: none.
 
-    `what` names the kind: view or Local_Aru.
+    The attribute `what` names the kind: view or Local_Aru.
     """
 
     def started(self, server_id: int) -> None:
@@ -57,7 +57,7 @@ class MessageChecker:
     """(view, seq) -> the encoded batch that the leader of the view has proposed for this slot."""
     altered: set[tuple[int, int]] = field(factory=set)
     """(view, seq) of each proposal that the network has altered on its way, so that servers hold different batches: for
-    these it is not checked what servers report of that view."""
+    these, the batches that servers report of that view are not compared."""
     ordered: dict[int, bytes] = field(factory=dict)
     """Seq -> the encoded batch that the first server to report this slot as ordered has named."""
     views: Advertised = field(factory=lambda: Advertised("view"))

@@ -204,7 +204,8 @@ class SimulatedCluster:
         raise Violation(f"server {server_id} was asked to stop, and has not after {DRAIN_SECONDS:g} s")
 
     def lose_disk(self, server_id: int, instead: MemoryDisk | None = None) -> None:
-        """Give a server that is down an empty disk, or the disk `instead`: an older copy of the server's disk.
+        """Give a server that is down an empty disk, or the disk `instead`, an older copy of its own disk, if that is
+        not None.
 
         Such a copy can also stand for a disk whose log was cut at the end of a group. `bring_back` gives the server
         the disk back that it has lost here.
@@ -475,6 +476,8 @@ class SimulatedCluster:
             self.clock.callLater(0, self._end, server_id, self.servers[server_id].running)
 
     def _end(self, server_id: int, failed: RunningServer | None) -> None:
-        """Crash the incarnation that has failed, unless it has ended since by other means."""
+        """Crash the incarnation `failed`, which has failed, unless it has ended since by other means; None: there was
+        none any more.
+        """
         if failed is not None and self.servers[server_id].running is failed:
             self.crash(server_id)

@@ -172,9 +172,10 @@ class Watcher:
                 self.marks.counts["PREPARE tabled"] += aru < oldest
 
     def executed(self, server_id: int, seq: int, fresh: int) -> None:
-        """Count the marks of a slot's batch, when the first server has executed the slot.
+        """Count two marks about the batch of slot `seq`, at its first execution by any server: whether it has several
+        updates, and whether some of its updates were filtered, since they had run in an earlier slot.
 
-        `fresh` is the number of updates of the batch that ran there; the others were filtered.
+        `fresh` is the number of its updates that have run in this slot; the others were filtered.
         """
         if seq in self._executed:
             return

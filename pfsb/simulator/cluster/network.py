@@ -35,7 +35,8 @@ class LinkQuality:
     """
 
     delay_seconds: tuple[float, float] = (0.0002, 0.001)
-    """Shortest and longest delay of a frame. Frames that suffer no further delay do not overtake each other."""
+    """Shortest and longest delay of a frame, in seconds. Frames that suffer no further delay do not overtake each
+    other."""
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
@@ -234,7 +235,9 @@ class SimulatedNetwork:
     _links: dict[tuple[int, int], Link] = field(init=False)
     _endpoints: dict[int, Endpoint] = field(factory=dict, init=False)
     _frames_lost_before: float = field(default=-1.0, init=False)
-    """Time of the latest `lose_frames_under_way`: frames that were sent before it do not arrive."""
+    """Simulated time, in seconds, of the latest `lose_frames_under_way`: frames that were sent before it do not
+    arrive.
+    """
     _hash: blake2b = field(factory=lambda: blake2b(digest_size=16), init=False)
 
     @_links.default
@@ -361,7 +364,8 @@ class SimulatedNetwork:
     ) -> None:
         """Take a frame that a server sends. The frame arrives later: once, several times or never.
 
-        `route` has the frame's addresses, if servers have any.
+        `fault` is that of the messages in the frame; None: they have none. `route` has the frame's addresses; None:
+        servers have no addresses.
         """
         link = self._links[sender, receiver]
         if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
@@ -489,5 +493,5 @@ class SimulatedNetwork:
 
 
 def _source(route: Route | None) -> object:
-    """The address that a socket would give with a datagram on this route."""
+    """The address that a socket would give with a datagram on this route; a text if there are no addresses (None)."""
     return "the network" if route is None else (route.source, PORT)

@@ -22,7 +22,7 @@ from pfsb.simulator.linearizability.texts import command_in_text, ordered_form, 
 class QuotaChecker:
     """Checks the quotas of one incarnation of one server, command by command.
 
-    The first violation is kept until the run calls `raise_violation`, as by `WatchedLock`.
+    The first violation is kept until the run calls `raise_violation`, as `WatchedLock` does.
     """
 
     def __init__(self, machine: SessionStateMachine, kv: Any, chat: Any, marks: Counter[str]) -> None:
@@ -96,9 +96,9 @@ class QuotaChecker:
     def _check_run(self, commands: Sequence[Command]) -> None:
         """Check a run of commands of the key-value store, which was executed at once and without a refusal.
 
-        The checker carries out the commands one by one, by the specification of one key. None that adds bytes may then
-        end beyond a quota. At the end each key must have the value that the checker has computed for it: the values in
-        between cannot be asked for.
+        The checker carries out the commands one by one, by the specification of one key. After a command that adds
+        bytes, the value and the bytes of all keys must be within their quotas. After the last command, each key must
+        have the value that the checker has computed for it; the values after the other commands cannot be asked for.
         """
         quotas = self._machine.settings.values
         for command in commands:
@@ -123,7 +123,9 @@ class QuotaChecker:
         _require(isinstance(result, Done) == fits, f"{command} came to {result} with {self._chat_bytes} bytes in use")
 
     def _check_lines(self, client_ids: Sequence[str], commands: Sequence[Command]) -> None:
-        """Check a run of lines that were said: none of them may go beyond a quota, and the chat ends with them."""
+        """Check a run of SAYs, which were executed together: none of their lines may go beyond a quota, and they must
+        be the last lines of the chat.
+        """
         quotas = self._machine.settings.values
         said = [(client_id, text) for client_id, (_, text) in zip(client_ids, commands, strict=True)]
         for client_id, text in said:

@@ -107,7 +107,9 @@ class ServerProcess:
         self.server.stop()
 
     def _watch_executions(self, parts: ServerParts, checks: SessionChecker, watch_reads: WatchReads | None) -> None:
-        """Put the watchers between the ordered update queue and the sessions."""
+        """Put the watchers between the ordered update queue and the sessions: one for `checks`, the one that
+        `watch_reads` makes (None: no reads are checked), and the one that `parts` give.
+        """
         machine = self.server.machine
         self.quotas = QuotaChecker(machine, self.applications["kv"], self.applications["chat"], checks.marks)
         watched: IStateMachine = WatchedSessions(parts.server_id, machine, checks, parts.settle)

@@ -12,10 +12,12 @@ DELIVERY_SECONDS = 0.01
 
 
 def strand(cluster: SimulatedCluster, away: Sequence[int], view: int) -> None:
-    """Let the servers `away` install a view that no server leads, by a VC_PROOF that a server in error has sent.
+    """Let the servers `away` install a view in which they have no leader: a VC_PROOF, such as a server in error may
+    send, makes them believe that others have installed it.
 
-    The view is the first one from `view` on whose leader is not in `away`. The servers `away` are cut off from all
-    others until they suspect their leader; then they get the VC_PROOF, and all links of the cluster are mended.
+    The view is the first one from `view` on whose leader is not in `away`; no server leads it. The servers `away` are
+    cut off from all others until they suspect their leader; then they get the VC_PROOF, and all links of the cluster
+    are mended.
     """
     wrong = next(i for i in cluster.ids if i not in away)
     for server_id in away:

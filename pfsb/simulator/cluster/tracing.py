@@ -27,9 +27,10 @@ class Tracers:
 
     _clock: SimulatedClock
     _trace: Trace | None
-    """Called with every event of the cluster itself and of all its servers."""
+    """Called with every event of the cluster itself and of all its servers; None: nothing is called."""
     _tracer: Callable[[int], ITracer] | None
-    """Called with a server's id at each of its starts; makes the tracer that receives the events of that server."""
+    """Called with a server's id at each of its starts; makes the tracer that receives the events of that server. None:
+    there is no such tracer."""
 
     def tell(self, server_id: int | None, event: str, **fields: Any) -> None:
         """Trace an event that no server traces itself, such as a crash.
@@ -64,7 +65,7 @@ class ClusterTracer:
 @implementer(ITracer)
 @define
 class BothTracers:
-    """Passes each event of one server on to two tracers: first to `_one`, then to `_other`."""
+    """Passes each event of one server on to two tracers, in the order in which they were given."""
 
     _one: ITracer
     _other: ITracer

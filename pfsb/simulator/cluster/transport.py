@@ -78,8 +78,8 @@ class SimulatedTransport:
     def after_frames(self, frames: int | None, act: Callable[[], None] = lambda: None) -> None:
         """Call `act` once, right after this server has sent `frames` more frames, perhaps in the middle of a turn.
 
-        A call of this method replaces what the call before it has asked for, if that has not happened yet. With None
-        for `frames`, nothing is to be called any more.
+        A call of this method cancels the call of `act` for which an earlier call of it has asked, if that has not
+        happened yet. With None for `frames`, nothing is to be called any more.
         """
         self._frames_left, self._on_last_frame = frames, act
 

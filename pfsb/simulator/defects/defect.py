@@ -51,7 +51,8 @@ class Defects:
 
 
 def override(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace the method `name` of the object `owner` by what `make(method)` returns; `make` is called once, now.
+    """Replace the method `name` of the object `owner` by the function that `make(method)` returns; `make` is called
+    once, now.
 
     Raises AttributeError if there is no such method, so that a defect cannot lose its effect when a method is renamed.
     """

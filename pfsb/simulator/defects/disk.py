@@ -411,8 +411,9 @@ def _copy_does_not_notice(process: Any) -> None:
 
 
 def _drop_frames(process: Any, unless: Callable[[int, int, int], bool]) -> None:
-    """Drop keyed frames of a lower start than the highest one of which a frame has come from the same storage, unless
-    `unless(sender, start, highest)`."""
+    """Drop each keyed frame whose start number is lower than the highest one in any frame of the same storage so far,
+    unless `unless(sender, start, highest)` is true: `start` is the number in the frame, and `highest` that highest one.
+    """
     highest: dict[bytes, int] = {}
 
     def broken(links: Links, frame: bytes, source: object = "") -> None:

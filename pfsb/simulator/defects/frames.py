@@ -15,6 +15,8 @@ DEFECTS = Defects()
 
 
 class _TrustingCodec(FrameCodec):
+    """A codec that takes frames whose tags are wrong."""
+
     __slots__ = ()
 
     def check_tag(self, *_arguments: object) -> None:
@@ -42,6 +44,8 @@ def _checksum_ignored(process: Any) -> None:
 
 
 class _HastyStorage(MemoryStorage):
+    """A storage that tells its log position too early."""
+
     __slots__ = ()
 
     @property

@@ -19,6 +19,8 @@ def _give(process: Any, kind: type[AddressBook]) -> None:
 
 
 class _LookingOnce(AddressBook):
+    """An address book that looks each name up only once."""
+
     __slots__ = ()
 
     def begin_look_up(self, name: ServerName) -> None:
@@ -33,6 +35,8 @@ def _name_looked_up_once(process: Any) -> None:
 
 
 class _WaitingForAnswers(AddressBook):
+    """An address book that waits for the answer to a look-up for ever."""
+
     __slots__ = ()
 
     def begin_unless_waiting(self, name: ServerName) -> None:
@@ -50,6 +54,8 @@ def _name_waited_for(process: Any) -> None:
 
 
 class _Trusting(AddressBook):
+    """An address book that takes frames from any source."""
+
     __slots__ = ()
 
     def accepts_source(self, name: ServerName, host: str) -> bool:

@@ -37,6 +37,8 @@ class _DefectiveLinks(Links):
 
 
 class _LinksWithFragments(Links):
+    """Links that measure no path, and let IP fragments carry large frames."""
+
     __slots__ = ()
 
     def measure(self, peer: int, most: int = FRAME_BYTES_MAX) -> None:
@@ -49,6 +51,8 @@ def _fragments(process: Any) -> None:
 
 
 class _HopefulSize(PathSize):
+    """A size of datagrams that becomes the largest one without a probe."""
+
     __slots__ = ()
 
     def larger_wanted(self) -> None:
@@ -73,6 +77,8 @@ def _black_hole_unnoticed(process: Any) -> None:
 
 
 class _RashSize(PathSize):
+    """A size of datagrams that is never proved anew when its proof is old."""
+
     __slots__ = ()
 
     def used(self) -> None:
@@ -85,6 +91,8 @@ def _proof_never_renewed(process: Any) -> None:
 
 
 class _SilentReassembly(Reassembly):
+    """A reassembly that never asks for missing parts."""
+
     __slots__ = ()
 
     def ask(self, tag: bytes, assembly: Assembly, now: float) -> None:
@@ -121,6 +129,8 @@ def _copies_in_parts(process: Any) -> None:
 
 
 class _OneQueue(Path):
+    """A path on which small frames wait for the parts of large ones."""
+
     __slots__ = ()
 
     def send(self, frame: bytes) -> None:

@@ -14,7 +14,9 @@ DEFECTS = Defects()
 
 
 def _connect(process: Any) -> None:
-    """Let global ordering call the changed `tell`, if the leader of this cluster tells what is ordered."""
+    """Let the ordering of slots call `TellingHandler.tell` as a defect has changed it, if the leader of this cluster
+    tells what is ordered.
+    """
     replica = process.replica
     if replica.membership.leader_tells:
         replica.ordering.on_majority = replica.telling.tell

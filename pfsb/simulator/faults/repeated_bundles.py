@@ -22,10 +22,10 @@ class RepeatedBundles(FaultInjector):
     def order_again(self) -> None:
         """Let a running server introduce the bundles of clients that have run lately, in one new update.
 
-        The latest bundles are taken, as many as an update has room for: bundles that were repeated before are among
-        those that have run, and an update with all of them would be valid at no server, and wait without end.
-        No correct server does so: its connections answer repeated numbers themselves. Only bundles of sessions with
-        names are taken, since the first bundle of an anonymous session opens the session again when it has ended.
+        The latest bundles are taken, as many as an update has room for: there may be more of them, since those that
+        were ordered again stand in the log several times, and no server would take a larger update. No correct server
+        orders bundles again: its connections answer repeated numbers themselves. Only bundles of sessions with names
+        are taken, since the first bundle of an anonymous session opens the session again when it has ended.
         """
         server_id = self._any_server()
         if server_id is None:

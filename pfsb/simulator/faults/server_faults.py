@@ -87,7 +87,9 @@ class ServerFaults(FaultInjector):
             self._later(LOOK_SECONDS, self._crash_in_write, server_id, looks - 1)
 
     def _least_advanced(self) -> int | None:
-        """The running server that has executed the fewest slots. It writes many records at once when it catches up."""
+        """The running server that has executed the fewest slots, which writes many records at once when it catches up;
+        None: no server runs.
+        """
         return min(self._cluster.running_ids, key=self._cluster.aru, default=None)
 
     def drain(self) -> None:
@@ -290,7 +292,8 @@ class ServerFaults(FaultInjector):
             self._cluster.lose_disk(server_id)
 
     def put_back_old_copy(self) -> None:
-        """Copy a server's disk. Later crash the server, and restart it with the copy, as if its log had been cut there.
+        """Copy a server's disk. Later crash the server, and restart it with the copy, as if its log had been cut where
+        the copy ends.
 
         This happens only if the other servers have written down by then that the server's log was longer than the copy.
         Otherwise they could not tell the copy from the server's last disk.
@@ -319,22 +322,24 @@ class ServerFaults(FaultInjector):
         return all(peer is not None and peer.position > position_of(copy, server_id) for peer in known)
 
     def put_back_copy_of_start(self) -> None:
-        """Copy the disk of a server that is down. Start the server, crash it later, and start it with the copy, several
-        times.
+        """Crash a server, copy its disk and start it. Later crash it again, give it the copy in place of its disk, and
+        start it with the copy `COPY_STARTS` times.
 
-        So the server has an incarnation a second time. This happens only if all other servers have counted a vote of
-        the first start with that incarnation: otherwise the copy lacks nothing that they know, and may be admitted.
-        Those that have lost their own disks are left out.
+        So the first start with the copy repeats the incarnation of the start before. The copy is put back only if all
+        other servers, except those that have lost their own disks, have counted a vote of that start before: otherwise
+        the copy would lack nothing that the others know, and they might admit it.
         """
         server_id = self._any_server()
         if server_id is not None and self._may_be_given_a_copy(server_id):
             self._copy_and_start(server_id, loses_power=False)
 
     def lose_power_before_copy(self) -> None:
-        """As `put_back_copy_of_start`, but all servers lose power at once, before the server is started with the copy.
+        """Do the same as `put_back_copy_of_start`, except that all servers lose power at once before the server is
+        started with the copy of its disk.
 
         The others then know the last start of the server, and that it has voted, from their disks alone. This happens
-        only while no server has lost a part of its disk: what the others know of such a one may be in memory only.
+        only while no server has lost a part of its disk: the others may know in memory only what such a server had
+        before.
         """
         server_id = self._any_server()
         if server_id is not None and not self._cluster.amnesiacs and self._may_be_given_a_copy(server_id):
@@ -353,8 +358,12 @@ class ServerFaults(FaultInjector):
     def _start_copy(
         self, server_id: int, copy: MemoryDisk, seconds: list[float], loses_power: bool, looks: int
     ) -> None:
-        """Start a server with the copy of its disk after each of these `seconds`, as soon as all others have counted a
-        vote of the start after the one of the copy."""
+        """Give a server the copy of its disk as soon as all others have counted a vote of its present start, the first
+        one after the copy was made, and start it once after each of these `seconds` from then.
+
+        `loses_power` says that all servers are crashed first. If the others have not counted a vote yet, they are
+        looked at again later, `looks` times in all.
+        """
         cluster = self._cluster
         is_next = cluster.disk(server_id).incarnation == copy.incarnation + 1
         is_able = cluster.is_running(server_id) and self._may_be_given_a_copy(server_id)

@@ -149,8 +149,9 @@ class WrongMessages:
         """An ORDERED that must have no effect: of a server that does not lead its view, of a view that is over, with a
         digest that no batch has, or for views that are never attempted and slots far away.
 
-        It names what the receiver holds, if it holds a proposal. A leader that tells of a batch of its own view which
-        is not ordered lies, like a false vote, and nothing is safe from that.
+        If the receiver holds a proposal, the ORDERED names the slot of it, and often its batch. An ORDERED in the name
+        of the leader of a view that is not over, for a batch of that view, is never drawn: if the batch is not ordered,
+        it would be a lie on which safety rests, as a false vote is.
         """
         data, membership = self._receiver.data, self._receiver.membership
         installed = data.views.last_installed

@@ -37,8 +37,9 @@ FILES_PER_PLACE: Final = 3
 
 @define(eq=False)
 class TargetRecord:
-    """A target, the inputs that are kept to be changed into further ones (`kept`, `Target.seeds` at first), and what
-    the campaign has done with the target so far."""
+    """A target, the inputs that are kept to be changed into further ones (`kept`, `Target.seeds` at first), and figures
+    about the rounds that the campaign has run with the target so far.
+    """
 
     target: Target
     coverage: LineCoverage

@@ -30,7 +30,8 @@ TALKS: Final = (
     b"OK client=alice last=9 opened=4 resumed=yes\n"
     b"#10 OK name=door token=17\nOK from=5\n#11 ERR NOSESSION fate=unknown x\n",
 )
-"""Bytes that servers send to clients in the form of docs/protocol.rst; each item is what one connection gets."""
+"""Bytes that servers send to clients in the form of docs/protocol.rst; each item has the bytes that one connection
+gets."""
 
 
 def _in_pieces(data: bytes) -> list[bytes]:

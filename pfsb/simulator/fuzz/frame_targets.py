@@ -102,7 +102,9 @@ def captured(secret: bytes | None) -> list[CapturedFrame]:
 
 @cache
 def captured_bodies() -> list[bytes]:
-    """Bodies of captured frames, each once, and then one body for each message of `EXAMPLES`."""
+    """The different bodies of the frames that `captured` gives, and after them, for each message of `EXAMPLES`, a body
+    with that message alone.
+    """
     bodies = [each.frame[OVERHEAD_BYTES:] for each in captured(None)]
     return [*dict.fromkeys(bodies), *(join_encoded([encode_any(message)]) for message in EXAMPLES)]
 
@@ -141,8 +143,10 @@ class FrameTarget(Target):
 
 
 class HeaderTarget(Target):
-    """Changes the headers of frames, whose tags stay right, and checks that a frame is refused unless its sender is a
-    peer and the rest of its header is as this server expects it."""
+    """Changes the headers of frames, with tags that are computed anew so that they fit, and checks that a server takes
+    such a frame only if its sender is a peer and all other fields of its header have the values that this server
+    expects.
+    """
 
     name = "headers"
     help = "headers of frames, changed by their sender: the tag is right"

@@ -30,7 +30,7 @@ _TEXTS: Final = (
 )
 _NESTED_DEEPLY: Final = 600
 INPUT_BYTES_MAX: Final = 60_000
-"""Maximum size, in bytes, of a changed input; what is longer is cut off."""
+"""Maximum size, in bytes, of a changed input; a longer one is cut to this size."""
 
 
 @define

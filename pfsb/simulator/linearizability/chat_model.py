@@ -47,7 +47,7 @@ class ChatSpecification:
 
         It is twice the index of the line for a SAY. It is twice the index of the last shown line, plus 1, for a LOG
         that has shown the chat to its end: such a LOG comes behind the SAY of that line, and before the SAY of the next
-        line.
+        line. None: the answer shows no position.
         """
         if operation.command[0] == "SAY":
             index = number_in(operation.answer, "index")

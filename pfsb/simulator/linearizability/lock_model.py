@@ -50,7 +50,8 @@ class LockSpecification:
         """The place of an operation in every right order (`Specification.position`), as its answer shows it.
 
         It is twice the token for a grant of the lock, and twice the token, plus 1, for an UNLOCK with a token: the
-        UNLOCK comes behind all grants with its token, and before those with the next token.
+        UNLOCK comes behind all grants with its token, and before those with the next token. None: the answer shows no
+        token.
         """
         match operation.command, operation.answer:
             case ("UNLOCK", _, token), Done():

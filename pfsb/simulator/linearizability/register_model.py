@@ -90,7 +90,9 @@ class RegisterSpecification:
 
 
 def effect_of(command: Command, value: str | None) -> _CommandEffect:
-    """The effect of a command on a key with this value, and the answer to it, if no quota stands in its way."""
+    """The effect of a command on a key with this value (None: the key is absent), and the answer to it, if no quota
+    stands in its way.
+    """
     match command:
         case ("GET", _):
             return _refused(value, "NOTFOUND") if value is None else _CommandEffect(False, value, (("value", value),))
@@ -116,7 +118,9 @@ def effect_of(command: Command, value: str | None) -> _CommandEffect:
 
 
 def _grows(outcome: _CommandEffect, value: str | None) -> bool:
-    """Whether a command would make the key larger: only then a quota may refuse it (`QuotaChecker` says if it must)."""
+    """Whether a command with this `outcome` makes the key larger, whose value was `value` before (None: absent). Only
+    then a quota may refuse the command (`QuotaChecker` says if it must).
+    """
     if outcome.value is None or outcome.refusal is not None:
         return False
     return value is None or len(outcome.value.encode()) > len(value.encode())

@@ -196,8 +196,9 @@ class Exploration:
             self._add(key, place.number, move[0])
 
     def _after(self, place: _Place, server: int, move: Move) -> _Place:
-        """The state after the step `move` of `server` in the state `place`, and after what follows at once: answers to
-        messages and, if no further crash is allowed, the ends of disk writes."""
+        """The state after the step `move` of `server` in the state `place`, and after the steps that follow at once:
+        answers to messages and, if no further crash is allowed, the ends of disk writes.
+        """
         step, target, more = move
         nodes = list(place.nodes)
         nodes[server] = self.nodes[target]

@@ -217,7 +217,9 @@ class Freezer:
         return freeze
 
     def _freeze_dict(self, value: dict[Any, Any]) -> Frozen:
-        """Freeze a dict. If its keys are integers, their order means nothing and they are sorted; else it is kept."""
+        """Freeze a dict. If its keys are integers, their order means nothing, and they are sorted; otherwise their
+        order is kept.
+        """
         same = self.same
         items = [(key, item if type(item) in same else self.freeze(item)) for key, item in value.items()]
         if items and type(items[0][0]) is int:
@@ -274,8 +276,9 @@ class Snapshots:
         self._present = frozen
 
     def moved_parts(self) -> list[str]:
-        """Names of the attributes that refer to another part now, an object with an identity of its own, than when the
-        snapshots were set up. Snapshots would lack the state of that part."""
+        """Names of the attributes that now refer to another part (an object with an identity of its own) than they did
+        when this object was made. Snapshots would lack the state of that part.
+        """
         return [f"{type(o).__name__}.{name}" for o, name, part in self._wiring if getattr(o, name) is not part]
 
     def place(self, kind: type, name: str) -> int:

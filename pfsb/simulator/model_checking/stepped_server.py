@@ -277,7 +277,7 @@ class SteppedServer:
         The PREPARE `message` has just arrived, and the server has made the promise for it. All accepted proposals of
         older views, on disk or on their way there, must be in the data list of the PREPARE_OK. Later PREPAREs of the
         view get the same promise and are not checked. Even one with a lower Local_Aru, which was sent before `message`,
-        needs no longer data list: the leader has executed all slots up to the Local_Aru in `message`.
+        needs no data list with more slots: the leader has executed all slots up to the Local_Aru in `message`.
         """
         promise = self._own_promise()
         if promise is None or promise.view != message.view:

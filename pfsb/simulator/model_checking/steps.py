@@ -108,7 +108,8 @@ Step = Deliver | Ask | Fire | Sync | Crash
 class Executed:
     """The fact that a server has executed slot `seq`, and may tell its clients the result.
 
-    `value` is what was executed: the clock that the batch brings, and (client id, timestamp, payload) of each update.
+    `value` has the content of the slot: the clock that the batch brings, and (client id, timestamp, payload) of each
+    update.
     """
 
     seq: int

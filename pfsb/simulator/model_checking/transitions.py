@@ -123,12 +123,11 @@ class Nodes:
                 self._add_message(node, number)
 
     def settled(self, node: Node) -> tuple[int, int]:
-        """End all disk writes of a node, those of lazy records included.
+        """Compute the effect of letting all disk writes of a node end, those of its lazy records included.
 
-        Returns a pair: the number of the node after the last of them, and the messages and claims that were added, as
-        an integer with a bit for each of them.
-
-        Raises AssertionError if a promise is broken on the way.
+        Returns a pair: the number of the node that the server is in after the last of these writes, and the messages
+        and claims that they add, as an integer with a bit for each of them (`MessageSet`). Raises AssertionError if a
+        promise is broken on the way.
         """
         if node.settled is None:
             messages, state = 0, None

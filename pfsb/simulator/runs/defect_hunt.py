@@ -29,7 +29,8 @@ SLIPS = ("AttributeError", "TypeError", "NameError")
 
 
 def attempt(schedule: str, seed: int, patch: Plant | None) -> str:
-    """Make a random run of the profile `schedule`, or run the directed schedule of that name, with one seed.
+    """Make a random run of the profile `schedule`, or run the directed schedule of that name, with one seed, and with
+    the planted defect `patch` (None: without a defect).
 
     Returns the text of the failure, or "" if nothing fails.
     """
@@ -66,7 +67,9 @@ def hunt_directed(defect: Defect) -> Catch | None:
 
 
 def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
-    """The first attempt that fails with the defect and passes without it."""
+    """The first of `attempts`, pairs (schedule, seed), that fails with the defect and passes without it; None if none
+    does.
+    """
     for schedule, seed in attempts:
         failure = attempt(schedule, seed, defect.apply)
         if failure.startswith(SLIPS):

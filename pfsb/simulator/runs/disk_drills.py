@@ -109,7 +109,8 @@ class DiskDrills(LivenessDrills):
     # ------------------------------------------------------------------ requirements
 
     def _only_reads(self, client: DrillClient) -> None:
-        """Require that a change is refused, and a question answered if the server has executed what others have.
+        """Require that a change is refused, and that a question is answered if the server has executed all slots that
+        others have.
 
         The question is not asked at another server: one that notices that its own disk is full sooner than the others
         notice theirs may miss a slot that they order meanwhile.
@@ -122,7 +123,9 @@ class DiskDrills(LivenessDrills):
         self._wait(lambda: client.is_served, self.times.resend + ROUND_SECONDS, "disks are full, and a question waits")
 
     def _election(self) -> float:
-        """Maximum time in which servers suspect a leader and elect another leader; see `failover`."""
+        """Maximum time, in simulated seconds, in which servers suspect a leader and elect another leader; see
+        `failover`.
+        """
         times = self.times
         return 2 * times.alive + times.progress + 2 * times.resend + times.catching_up + 5 * ROUND_SECONDS
 

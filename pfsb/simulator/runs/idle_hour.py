@@ -109,9 +109,10 @@ class IdleHour(LivenessDrills):
     # ------------------------------------------------------------------ requirements
 
     def _require_waited(self, client: ConnectedClient, began: float) -> None:
-        """Require that the client, which has begun to wait at `began`, was refused the lock after SHORT_WAIT_SECONDS.
+        """Require that the LOCK of this client, which was sent at the simulated time `began`, was refused
+        `SHORT_WAIT_SECONDS` later, and neither earlier nor much later.
 
-        The clock of any server may have measured these seconds.
+        Any server's clock may have measured these seconds, so the time may differ as much as the rates of the clocks.
         """
         is_refused = isinstance(client.result, Refused)
         require(is_refused, f"{client.name} waits for a lock that is held, and is told {client.result}")

@@ -127,8 +127,9 @@ class DrillRequest:
     _local_clients: LocalClients
     _result: Result | None = None
     _held: tuple[BundlePart, ...] = ()
-    """The parts of the own session's outstanding bundle when the answer came: the update is one of them, or waits for
-    them, if it was refused and may still run."""
+    """The parts of the bundle that the server's own session had outstanding when the answer came. If the answer was a
+    refusal, and the update may still run, it is one of these parts, or waits until they have ended. Empty before the
+    answer."""
 
     def ask(self) -> None:
         self._local_clients.submission.submit_operation(("EXPIRE", "nobody", 0), self._told)
@@ -138,8 +139,8 @@ class DrillRequest:
         """Whether the update has run.
 
         After a refusal such as UNAVAILABLE the update may run later, and no further answer tells so. Then the update
-        counts as run when nothing is outstanding any more that was outstanding at the refusal. What the server's own
-        session has submitted since, such as EXPIRE for other sessions, does not count.
+        counts as run when all operations that were outstanding at the refusal have ended. Operations that the server's
+        own session has submitted since, such as EXPIRE for other sessions, do not matter.
         """
         if isinstance(self._result, Refused):
             outstanding = self._local_clients.submission.own_bundler.outstanding

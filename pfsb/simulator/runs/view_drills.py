@@ -27,7 +27,9 @@ class ViewDrills(LivenessDrills):
         return [self.later_view, self.later_view, self.untrue_views, self.later_view]
 
     def run_drills(self, drills: int) -> None:
-        """As the base class does; then `stillness` follows, if any drill is possible."""
+        """Let the cluster settle, and run `drills` of the drills that are possible in it, as `LivenessDrills` does;
+        then run `stillness`, if any drill is possible.
+        """
         super().run_drills(drills)
         if self.possible_drills():
             self.marks.counts["drill: stillness"] += 1

@@ -109,12 +109,11 @@ def old_copy_is_put_back(seed: int, patch: Plant | None) -> None:
 
 
 def old_copy_votes(seed: int, patch: Plant | None) -> None:
-    """Departure 43: a server that comes back with an older copy must not vote before the others have told what they
-    know.
+    """Departure 43: a server with an older copy of its disk must not vote before the others have answered.
 
     Servers 1 and 2 have ordered a slot without server 0. Then server 2 is started with a copy of its disk that was made
     before. Servers 0 and 2 are a majority, and would vote for another batch in that slot. Server 1 knows that server 2
-    has an older copy, but its messages are slow.
+    has an older copy, but its messages, which say so, are slow.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -227,7 +226,8 @@ def start_number_is_repeated(seed: int, patch: Plant | None) -> None:
     """Departure 43: a server is not admitted with an older copy of its disk, even if its incarnation repeats a number.
 
     The disk of a server is copied, and the server is started. Later it crashes, and is started with the copy. Its
-    incarnation then has the same number as the one before, so its first frames could be taken for late ones of that.
+    incarnation then has the same number as the one before, so its first frames could be taken for late ones of that
+    incarnation.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -279,8 +279,7 @@ def old_copy_is_started_again_and_again(seed: int, patch: Plant | None) -> None:
 
 
 def words_arrive_late(seed: int, patch: Plant | None) -> None:
-    """Departure 43: messages that would admit a server, and were sent before its storage went back, do not admit the
-    server.
+    """Departure 43: messages that would admit a server do not, if they were sent before its storage went back.
 
     Copies of the messages (ACQUAINTED and KNOWN_POSITION) by which the others have admitted one start of the server
     arrive once more, after it was started with a copy of its disk from that time. New messages of these kinds are lost
@@ -290,10 +289,11 @@ def words_arrive_late(seed: int, patch: Plant | None) -> None:
 
 
 def late_words_name_the_same_incarnation(seed: int, patch: Plant | None) -> None:
-    """Departure 53: words about another start with the same incarnation do not admit an older copy.
+    """Departure 53: messages about another start with the same incarnation do not admit an older copy of a disk.
 
     The disk of a server is copied, and the server is started and admitted. Later it is started with the copy, and so
-    with that incarnation again. Then the words by which it was admitted arrive once more.
+    with the same incarnation again. Then the messages ACQUAINTED and KNOWN_POSITION by which it was admitted arrive
+    once more.
     """
     _late_words_admit_nobody(Scenario(seed, patch), copied_before_start=True)
 
@@ -333,11 +333,11 @@ def _late_words_admit_nobody(scene: Scenario, *, copied_before_start: bool) -> N
 
 
 def late_word_follows_a_refusal(seed: int, patch: Plant | None) -> None:
-    """Departure 53: a word about another start with the same incarnation takes no doubt back.
+    """Departure 53: a KNOWN_POSITION about another start with the same incarnation takes no doubt back.
 
-    A server has ordered slots with one other server while the third one was down. Then it is started with a copy of its
-    disk from before its last start, and the third one runs, too. The other server says once that it knows a later
-    state, and is cut off. Then a copy of its word about the former start arrives.
+    A server has ordered slots with a second one while the third one was down. Then it is started with a copy of its
+    disk from before its last start, and the third one runs, too. The second server says once that it knows a later
+    state, and is cut off. Then a copy of the KNOWN_POSITION arrives that it has sent about the former start.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -373,19 +373,20 @@ def late_word_follows_a_refusal(seed: int, patch: Plant | None) -> None:
 
 
 def copy_repeats_the_last_start(seed: int, patch: Plant | None) -> None:
-    """Departure 53: an older copy is refused even if the others know no more than that its last start has begun.
+    """Departure 53: an older copy of a disk is refused even if the others know only that the server's last start began.
 
-    All servers crash soon after a server was admitted, so the others have that start on disk, and not how far it has
-    come. Then that server is started with a copy from before that start.
+    All servers crash soon after one of them was started and admitted. So the others have that start on disk, but not
+    the log positions that it has come to. Then the server is started with a copy of its disk from before that start.
     """
     _copy_repeats_the_last_start(Scenario(seed, patch, clients=0), marks_are_known=True)
 
 
 def copy_repeats_a_start_without_a_mark(seed: int, patch: Plant | None) -> None:
-    """Departure 53: an older copy is refused even if the others know its last start from an earlier version.
+    """Departure 53: an older copy of a disk is refused even if the others know the last start without its mark.
 
-    As above, but the records of the others tell the incarnation of that start alone, as those of versions before start
-    numbers do.
+    All servers crash soon after one of them was started and admitted. The disks of the others tell only the incarnation
+    of that start, as those of versions before start numbers do. Then the server is started with a copy of its disk from
+    before that start.
     """
     _copy_repeats_the_last_start(Scenario(seed, patch, clients=0), marks_are_known=False)
 
@@ -472,11 +473,11 @@ def right_storage_is_back(seed: int, patch: Plant | None) -> None:
 
 
 def copy_is_started_after_loss_of_power(seed: int, patch: Plant | None) -> None:
-    """Departure 54: an older copy is refused at each of its starts by a server that has counted a vote, and was started
-    again since.
+    """Departure 54: a server that has counted a vote, and was started anew, refuses each start of an older copy.
 
-    A server votes with one other server, both lose power, and it comes back with a copy from before the start in which
-    it has voted. The first start of the copy has the same incarnation as that one, the next one has a higher one.
+    A server votes, one other server counts the vote, and both lose power. Then the first one comes back with a copy of
+    its disk from before the start in which it has voted. The first start of the copy has the same incarnation as that
+    start, the next one a higher one.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -509,9 +510,10 @@ def copy_is_started_after_loss_of_power(seed: int, patch: Plant | None) -> None:
 
 
 def promise_is_noted_first(seed: int, patch: Plant | None) -> None:
-    """Departure 54: before a PROPOSAL leaves that rests on a server's promise, the log position of it is on disk.
+    """Departure 54: before a PROPOSAL leaves that rests on a server's promise, that server's log position is on disk.
 
-    The promise is the first vote of a start of that server which the new leader counts.
+    It is on the disk of the new leader. The promise is the first vote of the server's present start that the new leader
+    counts.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster
@@ -554,8 +556,8 @@ def promise_is_noted_first(seed: int, patch: Plant | None) -> None:
 def dropped_votes_tell_nothing(seed: int, patch: Plant | None) -> None:
     """Departure 54: one forged frame with a vote that is dropped, or that tells a position far away, stops no server.
 
-    It is in the name of a server that has not lost anything, and comes to all others. Then these start again, and that
-    server does so, too.
+    The frame names a sender that has not lost anything, and comes to all other servers. Then these start again, and so
+    does the named one.
     """
     scene = Scenario(seed, patch)
     scene.begin()
@@ -630,8 +632,10 @@ def _accuse(cluster: SimulatedCluster, accuser: int, accused: int) -> None:
 
 
 def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
-    """Departure 43: one message that its receiver's storage was in a later state before (KNOWN_POSITION), which may be
-    forged, stops no server."""
+    """Departure 43: a single KNOWN_POSITION with a later state of its receiver's storage stops no server.
+
+    Such a message may be forged.
+    """
     scene = Scenario(seed, patch)
     scene.begin()
     cluster = scene.cluster
@@ -646,8 +650,9 @@ def one_word_is_wrong(seed: int, patch: Plant | None) -> None:
 def doubter_is_gone(seed: int, patch: Plant | None) -> None:
     """Departure 43: a doubt that its server cannot take back, as it is down, keeps no majority from going on.
 
-    One server is told, in the name of a second one that has crashed, that its storage went back. It does not take part
-    at once, but does so after a while, so that the two servers that run have a leader.
+    One server gets a KNOWN_POSITION, in the name of a second one that has crashed, by which its storage was in a later
+    state before. It does not take part at once, but does so after a while, so that the two servers that run have a
+    leader.
     """
     scene = Scenario(seed, patch, clients=0)
     cluster = scene.cluster

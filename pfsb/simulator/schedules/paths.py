@@ -54,8 +54,10 @@ def large_updates_with_loss(seed: int, patch: Plant | None) -> None:
 
 
 def black_hole(seed: int, patch: Plant | None) -> None:
-    """The paths lose large datagrams from some moment on, without an error. Servers notice that, send small datagrams,
-    and then find a size that passes again. There is no election."""
+    """Servers notice that paths lose large datagrams from some moment on, without an error, and no election follows.
+
+    They send small datagrams, and then find a larger size that passes.
+    """
     scene = _scene(seed, patch, PathLimits(interface_bytes=8_972, path_bytes=8_972))
     cluster, view = scene.cluster, scene.view()
     _execute(scene, 1, LARGE_BYTES, 0.5)

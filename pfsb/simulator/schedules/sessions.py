@@ -113,8 +113,10 @@ def client_is_served_by_relays(seed: int, patch: Plant | None) -> None:
 
 
 def silent_client_of_an_unheard_server(seed: int, patch: Plant | None) -> None:
-    """Departure 36: an idle client keeps its session if its server, which the leader does not hear, answers the
-    leader's question through the log (ASK)."""
+    """Departure 36: an idle client keeps its session if its server answers the leader's question through the log.
+
+    The leader does not hear that server, and asks it by the update ASK whether it still serves its clients.
+    """
     servers = Servers(seed, patch)
     leader = servers.present_leader()
     at = next(i for i in servers.cluster.ids if i != leader)

@@ -1,4 +1,4 @@
-"""Schedules on slow disks: what the timers make of writes that take seconds (Departures 48 and 49)."""
+"""Schedules on slow disks: how the timers take account of writes that take seconds (Departures 48 and 49)."""
 
 from __future__ import annotations
 

@@ -130,8 +130,7 @@ def leader_hears_nobody(seed: int, patch: Plant | None) -> None:
 
 
 def minority_in_a_later_view(seed: int, patch: Plant | None) -> None:
-    """Departure 50: a minority that has installed a later view, which no server leads, comes back, and the server that
-    led before leads all of them.
+    """Departure 50: a minority that has installed a later view, which no server leads, follows the former leader again.
 
     With and without load, in clusters of three to seven servers, and twice one after the other.
     """
@@ -298,11 +297,11 @@ def leader_is_heard_once_more(seed: int, patch: Plant | None) -> None:
 
 
 def dead_follower_is_remembered(seed: int, patch: Plant | None) -> None:
-    """Departure 51: what a server that has died since said of a view keeps no server out of an election.
+    """Departure 51: the ALIVE of a server that has died since keeps no other server out of an election.
 
     After a time without a prepared view the timers are long. Of five servers, two do not hear the leader, and vote;
-    then the leader dies, and one of its two followers. Late ALIVEs of the leader reach one of the two that vote. If it
-    went back, the last follower would soon ask for its vote in vain.
+    then the leader dies, and one of its two followers. Late ALIVEs of the leader reach one of the two that vote. If
+    that one went back to the old view, the last follower would soon ask for its vote in vain.
     """
     scene = Scenario(seed, patch, servers=5, clients=0)
     cluster = scene.cluster

@@ -66,9 +66,11 @@ class Vocabulary:
     """Share of sequential and stale reads in all commands of a user; one server answers them without the log."""
 
     share_of_puts: float = 0.0
-    """Share of the changes that become a PUT, whatever was drawn for them: many in a row are executed together."""
+    """Share of the changes that are replaced by a PUT after they were drawn: many PUTs in a row are executed together.
+    """
     share_of_lines: float = 0.0
-    """Share of the changes that become a SAY after that, with a text of up to 40 characters."""
+    """Share of the changes, among them those that became a PUT, that are replaced by a SAY, with a text of up to 40
+    characters."""
     long_values_bytes: int = 0
     """Maximum size, in bytes, of the values of PUT; 0: all of them are short."""
 

@@ -38,8 +38,8 @@ class SimulatedConnection:
     """Called with this connection and a code, such as REPLACED, when the user hears that its session here is over; not
     called if the server stops."""
     batching_seconds: float = 0.0
-    """Length of the periods at whose ends requests reach the server, all requests of one period together; 0: requests
-    do not wait for others."""
+    """Length, in seconds, of the periods at whose ends requests reach the server, all requests of one period together;
+    0: requests do not wait for others."""
     client_id: str = ""
     """The client id of the session that this connection has; "" until the server has accepted the connection."""
     epoch: int = 0

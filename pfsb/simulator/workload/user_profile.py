@@ -19,9 +19,11 @@ class UserProfile:
     """Maximum number of commands that a user has under way at once."""
     ttl_seconds: int = 3
     batching_seconds: float = 0.0
-    """Length of the periods whose requests reach a server together, as they reach a busy server; 0: one by one."""
+    """Length, in seconds, of the periods whose requests reach a server together, as they reach a busy server; 0: one by
+    one."""
     rhythm_seconds: float = 0.0
-    """Length of the periods in whose second halves no user begins a new command; 0: there are no such periods."""
+    """Length, in seconds, of the periods in whose second halves no user begins a new command; 0: there are no such
+    periods."""
     leaves: float = 0.0
     """Chance, per action, that the user disconnects, and comes back after a while."""
     vanishes: float = 0.0

@@ -52,14 +52,14 @@ class Content:
     """
 
     incarnation: int | None = None
-    """Number of starts of the storage. It is set by the group that each start writes, and by the first group of each
-    segment."""
+    """Number of starts of the storage; None: not set by this group. It is set by the group that each start writes, and
+    by the first group of each segment."""
     effect: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
 
     def apply(self, later: Content) -> None:
-        """Change this content by what a later group sets, except for the slots of that group."""
+        """Take over the values that a later group sets, except for its slots."""
         if later.incarnation is not None:
             self.incarnation = later.incarnation
         if later.effect.views is not None:
@@ -74,7 +74,8 @@ class Content:
     def opening(self, later: Content) -> Content:
         """The content of the first group of a segment: the whole state after the group, and the slots of the group.
 
-        This content is the state before the group; `later` is what the group would hold anywhere else.
+        This content is the state before the group; `later` is the content that the group would have in any other place
+        of a segment.
         """
         effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
         opening = Content(self.incarnation, effect, dict(self.passes))

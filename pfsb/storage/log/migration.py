@@ -145,7 +145,7 @@ def state_of(database: OldDatabase, groups: int) -> Content:
 
 
 def compare(database: OldDatabase, directory: Path, state: Content) -> None:
-    """Raise `StorageRefused` unless the log holds what the database holds."""
+    """Raise `StorageRefused` unless the log has the same content as the database."""
     log = scan(directory)
     with closing(LogReader(log)) as reader:
         slots = database.history(state.local_aru)

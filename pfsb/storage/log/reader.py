@@ -102,8 +102,8 @@ class LogReader:
         return Batch(self._window[start : start + length])
 
     def _read_group(self, entry: int) -> dict[int, SlotPlace]:
-        """Have the group whose place is `entry` (`Place.entry`) in the window, the bytes that were read last. Returns
-        slot -> its place in the window.
+        """Make sure that the group whose place is `entry` (`Place.entry`) is in the window, the bytes that were read
+        last. Returns slot -> its place in the window.
 
         Raises `StorageRefused` if the group is damaged.
         """

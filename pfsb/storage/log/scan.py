@@ -66,7 +66,7 @@ class Log:
     def read_last(self) -> bytes:
         """Read the last group once more, as a whole; empty if it does not stand in the segment `segment`.
 
-        Raises `StorageRefused` if it is not what was read before.
+        Raises `StorageRefused` if its bytes are not those that were read before.
         """
         last, path = self.last, self.path(self.segment)
         if last is None or last.segment != self.segment:
@@ -158,8 +158,8 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
     """Read and check the end of the log in `directory`, from the beginning of the last segment that has a group.
 
     Position and state are those of the whole log, since each segment opens with the state; the index holds only slots
-    of this end. Raises `StorageRefused` for the same faults as `scan`, if they show in this end or in the head of any
-    segment.
+    of this end. `owner` is the server that the log must be of; None: any. Raises `StorageRefused` for the same faults
+    as `scan`, if they show in this end or in the head of any segment.
     """
     log = Log(directory, read_heads(directory, owner))
     log.end = log.head.size
@@ -177,7 +177,8 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
 def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, SegmentHead]:
     """Number of a segment -> its head, for all segments of the log in `directory`.
 
-    Raises `StorageRefused` if a segment is missing, damaged, cut short, of another storage, or not made for `owner`.
+    Raises `StorageRefused` if a segment is missing, damaged, cut short, of another storage, or not made for `owner`
+    (None: for any server).
     """
     heads: dict[int, SegmentHead] = {}
     for expected, number in enumerate(numbers_in(directory), start=1):

@@ -28,8 +28,9 @@ CHECK_BYTES: Final = 16
 ROOM_BYTES_MAX: Final = 16 * 1_048_576
 ROOM_BYTES_MIN: Final = 1_048_576
 _FIXED: Final = Struct(">8sIIQQ8s16sHBHH")
-"""The first part of a head: magic, format, size of the head, number, room, identity, salt and server id; and the
-lengths of what follows: of the cluster digest and of the cluster's name, in bytes, and the number of members."""
+"""The first part of a head: magic, format, size of the head, number, room, identity, salt and server id; then the sizes
+of the parts that follow it: those of the cluster digest and of the cluster's name, in bytes, and the number of members.
+"""
 UNFINISHED: Final = "next.new"
 """Name of the file of a segment that is still being made."""
 
@@ -141,7 +142,7 @@ def make_segment(directory: Path, head: SegmentHead, pause: Callable[[], None] =
 
     Zeros are written, and not only reserved: a group is then written over bytes of the file, which takes half as long
     as one that makes the file grow, since the journal of the file system has no part in it. `pause` is called before
-    each megabyte. Raises OSError; what was made until then has the name `UNFINISHED`, and no meaning.
+    each megabyte. Raises OSError; the unfinished file then has the name `UNFINISHED`, and no meaning.
     """
     unfinished = directory / UNFINISHED
     descriptor = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)

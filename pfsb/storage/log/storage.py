@@ -160,8 +160,8 @@ class LogStorage:
         """Make a log of a database of format 3, as the first start would, and return it; a log that is there is
         checked.
 
-        The server must not be running. Raises `StorageRefused` if a start would, or the directory holds neither; then
-        the database stays.
+        The server must not be running. Raises `StorageRefused` if a start would, or if the directory holds neither a
+        log nor a database; a database that is there stays then.
         """
         self._refuse_empty()
         with self._locked():
@@ -314,7 +314,9 @@ class LogStorage:
         sync_directory(self._directory.parent)
 
     def _refuse_leftovers(self) -> None:
-        """Raise `StorageRefused` if files are there that belong to a storage which is not there any more."""
+        """Raise `StorageRefused` if the directory, which has no storage, holds files that were beside one: then a
+        storage was there, and is lost.
+        """
         old_log = migration.old_files(self._directory)[1]
         for left, name, lost in (
             (old_log, "log", self.old_path),
@@ -350,7 +352,7 @@ class LogStorage:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
     def _begin(self, log: Log, writer: LogWriter) -> Recovered:
-        """Count the incarnation, and return what the log holds.
+        """Count the incarnation, and return the content of the log.
 
         The incarnation is on disk before the server sends anything, so no two incarnations ever have the same number. A
         start counts as a group, so the log of a server that was started is never empty.
@@ -431,7 +433,8 @@ class LogStorage:
     # In the writer's thread
 
     def _written(self, group: WrittenGroup) -> None:
-        """Called in the writer's thread: tell the reactor of a group that is on disk, and then the position note.
+        """Called in the writer's thread: tell the reactor that a group is on disk, and then write its position into the
+        position note.
 
         Only the next start needs the note, so the reactor does not wait until it is written.
         """
@@ -485,7 +488,7 @@ class LogStorage:
             found(batches)
 
     def _fail_from_thread(self, failure: Failure) -> None:
-        """Called by the threads with what has ended them: let the reactor stop the storage."""
+        """Called by a thread with the failure that has ended it: let the reactor stop the storage."""
         self._reactor.callFromThread(self._fail, failure)
 
     def _fail(self, failure: Failure) -> None:

@@ -56,7 +56,7 @@ class LogWriter:
         The process that wrote that group may have died before the group was on disk, or may have been told that the
         write failed: then the group may be in the memory of the kernel only. So it is written once more, before
         anything rests on it. Bytes that a torn group has left behind it are overwritten with zeros. Raises OSError, or
-        `NoRoom`; `StorageRefused` if the group is not what was read before.
+        `NoRoom`; `StorageRefused` if the bytes of the group are not those that were read before.
         """
         file = DurableFile.open(log.path(log.segment))
         try:
