@@ -23,7 +23,7 @@ from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, hang_up_of, notice_vanished_machine
 from pfsb.frontends.stream.protocol import too_many_connections, too_many_of_one_address
 from pfsb.frontends.stream.shared_limits import SharedLimits
-from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, unsent_bytes
+from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -90,6 +90,7 @@ class Channel(http.HTTPChannel):
             self._next_look = None
         self._waiting = None
         self.factory.shared.unread.forget(self)
+        forget_unsent_bytes(self.transport)
         if self._counted:
             del self.factory.channels[self]
             self.factory.shared.addresses.disconnects(self.address)

@@ -36,7 +36,7 @@ from pfsb.frontends.stream.hang_ups import (
 )
 from pfsb.frontends.stream.reply_queue import ReplyQueue
 from pfsb.frontends.stream.shared_limits import SharedLimits
-from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, unsent_bytes
+from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
 
 if TYPE_CHECKING:
     from pfsb.config.config import Limits
@@ -218,6 +218,7 @@ class StreamProtocol(Protocol):
         self._cancel_deadline()
         self._look_no_more()
         self._stream_factory.forget(self)
+        forget_unsent_bytes(self.transport)
 
     def pauseProducing(self) -> None:
         """Called by the transport when the client does not read its replies: deliver no more events, and handle no more

@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from attrs import define, field
+from twisted.internet.abstract import FileDescriptor
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -189,3 +190,14 @@ def unsent_bytes(transport: Any) -> int:
     """Number of bytes that a transport of Twisted holds itself, since the kernel did not take them yet."""
     buffer = getattr(transport, "dataBuffer", b"")
     return len(buffer) - getattr(transport, "offset", 0) + getattr(transport, "_tempDataLen", 0)
+
+
+def forget_unsent_bytes(transport: Any) -> None:
+    """Frees the bytes that a transport of Twisted holds whose connection has ended.
+
+    Transport and protocol refer to each other, and a server collects such garbage seldom: until then, thousands of
+    dropped clients would cost more than `UnreadOutput` lets them hold.
+    """
+    if isinstance(transport, FileDescriptor) and transport.disconnected:
+        transport.dataBuffer, transport.offset = b"", 0
+        transport._tempDataBuffer, transport._tempDataLen = [], 0
