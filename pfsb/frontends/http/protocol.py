@@ -53,12 +53,11 @@ class Channel(http.HTTPChannel):
         self.address = address_of(self.transport)
         self.opened: set[str] = set()
         """Client ids for which requests of this connection have opened sessions; see `HTTPSessions.enter`."""
-        limits = self.factory.server.config.limits
         if len(self.factory.channels) >= self.factory.connections_max:
-            self.cut_off(too_many_connections(limits), 503)
+            self.cut_off(too_many_connections(self.factory.server), 503)
             return
         if not self.factory.shared.addresses.connects(self.address):
-            self.cut_off(too_many_of_one_address(limits), 503)
+            self.cut_off(too_many_of_one_address(self.factory.server), 503)
             return
         self._counted = True
         self.factory.channels[self] = None

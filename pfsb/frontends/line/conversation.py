@@ -142,7 +142,8 @@ class Conversation:
         self._shared = shared
         self._address = address
         self._large: LargeRequest | None = None
-        """The large request that waits for its turn or is under way; None if there is none."""
+        """The last large request, which may be over; None if there was none."""
+        self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
         self.must_be_alone = False
@@ -214,9 +215,13 @@ class Conversation:
 
     def pause(self) -> None:
         """Called when the client does not read: delivers no events until `resume`."""
+        self._is_paused = True
         self._subscriptions.pause()
+        if self._large is not None and not self.must_be_alone:
+            self._large.over()  # others need not wait until this client reads
 
     def resume(self) -> None:
+        self._is_paused = False
         self._subscriptions.resume()
 
     def end_subscriptions(self) -> None:
@@ -320,9 +325,12 @@ class Conversation:
 
         def answered(result: Result) -> None:
             self.must_be_alone = False
-            request.over()
-            self._large = None
             answer(result)
+            # It is over when its reply is written: many large replies that are being written would fill the memory.
+            if self._is_paused:
+                request.over()
+            else:
+                self.replies.call_between_replies(request.over)
 
         def ask() -> None:
             if level == "linearizable":

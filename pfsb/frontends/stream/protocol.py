@@ -39,7 +39,6 @@ from pfsb.frontends.stream.shared_limits import SharedLimits
 from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
 
 if TYPE_CHECKING:
-    from pfsb.config.config import Limits
     from pfsb.server import Server
 
 LEAVE_SECONDS: Final = 10.0
@@ -498,11 +497,10 @@ class StreamFactory(Factory):
 
     def admit(self, connection: StreamProtocol) -> Refused | None:
         """Counts a new connection; or returns the reason, without counting it, why there are too many already."""
-        limits = self.server.config.limits
-        if len(self.connections) >= limits.connections:
-            return too_many_connections(limits)
+        if len(self.connections) >= self.server.config.limits.connections:
+            return too_many_connections(self.server)
         if not self.shared.addresses.connects(connection.address):
-            return too_many_of_one_address(limits)
+            return too_many_of_one_address(self.server)
         self.connections.add(connection)
         return None
 
@@ -512,13 +510,15 @@ class StreamFactory(Factory):
             self.shared.addresses.disconnects(connection.address)
 
 
-def too_many_connections(limits: Limits) -> Refused:
+def too_many_connections(server: Server) -> Refused:
     """The refusal for a connection beyond the limit of `limits.connections`."""
+    limits = server.config.limits
     return Refused("BUSY", f"this server has {limits.connections} connections and takes no more; try another one")
 
 
-def too_many_of_one_address(limits: Limits) -> Refused:
+def too_many_of_one_address(server: Server) -> Refused:
     """The refusal for a connection beyond the limit of `limits.address_connections`."""
+    limits = server.config.limits
     text = f"this server has {limits.connections_of_one_address} connections of your address and takes no more of it"
     return Refused("BUSY", f"{text}; close some, or try another server")
 
