@@ -140,6 +140,7 @@ class ProfileTests(SynchronousTestCase):
             ("keyholes", "two leaders at once"),
             ("late-answers", "fault: crash_loop"),
             ("echoes", "bundle ordered beyond its horizon"),
+            ("settings", "settings changed"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
         ):
