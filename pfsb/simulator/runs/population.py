@@ -148,12 +148,18 @@ class UserPopulation:
         return evolve(config, limits=limits, window=values.pop("window"), drawn_quotas=values)
 
     def begin(self) -> None:
-        for actor in (*self.users, *self.listeners, *self.operators):
-            actor.start()
+        for user in self.users:
+            user.start()
+        for listener in self.listeners:
+            listener.start()
+        for operator in self.operators:
+            operator.start()
 
     def finish(self) -> None:
-        for actor in (*self.users, *self.operators):
-            actor.finish()
+        for user in self.users:
+            user.finish()
+        for operator in self.operators:
+            operator.finish()
 
     def waiting(self) -> Iterator[str]:
         return (user.describe() for user in self.users if not user.is_satisfied)
