@@ -166,8 +166,8 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(proposal(2, 1, 1))
 
     def test_proposal_and_ordered_wait_for_what_is_noted_about_voters(self) -> None:
-        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and what is sent after the note is on
-        disk need not wait."""
+        """Departure 54: they rest on promises and votes. An ALIVE rests on neither, and messages that are sent when the
+        note is on disk need not wait."""
         self.turn.durable.last_installed = self.data.views.last_installed = 1
 
         def event() -> None:

@@ -30,11 +30,11 @@ from pfsb.simulator.runs.simulate_command import run_plan
 from tests.long import long
 
 SEED = 3
-SEEDS = 8
+SEEDS = 6
 """Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
-SEEDS_OF_ALL = 360
+SEEDS_OF_ALL = 280
 
 
 def digest_of(seed: int) -> str:
