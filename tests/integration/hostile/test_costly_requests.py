@@ -11,8 +11,8 @@ MEGABYTE = 1_048_576
 
 class CostlyRequestsTests(HostileCase):
     async def attack(self, data: bytes, before: bytes = b"", count: int = ATTACKERS) -> None:
-        """Have `count` clients send these bytes, `before` once in front of them, and read all replies. Another client has
-        its answers in time, and the server takes no more than a bounded sum for it."""
+        """Have `count` clients send these bytes, `before` once in front of them, and read all replies. Another client
+        has its answers in time, and the server takes no more than a bounded sum for it."""
         cluster = await self.start_cluster(1)
         visitor = await self.visit(cluster, 0)
         for part in range(8):
