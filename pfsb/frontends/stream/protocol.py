@@ -374,26 +374,28 @@ class StreamProtocol(Protocol):
     def _handle_slice(self, conversation: IConversation) -> None:
         """Handles requests until there are no more, until they must wait, or until the slice is over."""
         is_in_time = True
-        while is_in_time and not self._must_wait(conversation):
-            if not self._requests and self._unsplit:
+        while is_in_time and (self._requests or self._unsplit) and not self._must_wait(conversation):
+            if self._requests:
+                is_in_time = self._handle_requests(conversation)
+            else:
                 self._requests.extend(self.split_requests(self._unsplit.popleft()))
-            elif not self._requests:
-                return
-            is_in_time = self._handle_requests(conversation)
         if not is_in_time and (self._requests or self._unsplit):
             self._admission.wait(self)
 
     def _handle_requests(self, conversation: IConversation) -> bool:
-        """Handles requests and submits them together. Returns False if it stops because the slice is over.
+        """Handles the first request, and further ones as long as they need not wait, and submits them together. Returns
+        False if it stops because the slice is over.
 
         Requests that are refused or answered at once have their replies by then, so more requests may be handled.
         """
         requests, handled, is_in_time = self._requests, 0, True
-        while is_in_time and requests and not self._must_wait(conversation):
+        while True:
             self.handle_request(requests.popleft())
             handled += 1
             if not handled % _REQUESTS_PER_LOOK:
                 is_in_time = self._slice_goes_on()
+            if not (requests and is_in_time) or self._must_wait(conversation):
+                break
         conversation.submit_pipelined()
         return is_in_time and (not (requests or self._unsplit) or self._slice_goes_on())
 

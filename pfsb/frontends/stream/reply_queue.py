@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
 OUTPUT_BYTES_MAX: Final = 65_536
 """Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
+REPLIES_AT_ONCE: Final = 16
+"""Maximum number of replies that are rendered together without counting their bytes: none of them is large."""
 ROWS_AT_ONCE: Final = 16
 """Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
 FINISHED_BYTES_MAX: Final = 1_048_576
@@ -88,17 +89,14 @@ def _texts_of_rows(rows: Sequence[Fields]) -> int:
 
 def is_large(result: Result) -> bool:
     """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
+    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply
+        fields = result.fields
+        return bool(fields) and isinstance(value := fields[0][1], _SIZED) and len(value) > OUTPUT_BYTES_MAX
     if isinstance(result, DoneGrowing):
         return result.size > OUTPUT_BYTES_MAX
-    if not isinstance(result, Done):
+    if isinstance(result, Refused):
         return False
-    rows, fields = result.rows, result.fields
-    if rows:
-        return len(rows) > ROWS_AT_ONCE or memory_of((result,)) > OUTPUT_BYTES_MAX
-    if not fields:
-        return False
-    value = fields[0][1]
-    return isinstance(value, _SIZED) and len(value) > OUTPUT_BYTES_MAX
+    return len(result.rows) > ROWS_AT_ONCE or memory_of((result,)) > OUTPUT_BYTES_MAX
 
 
 def _text_bytes(fields: Fields) -> int:
@@ -416,19 +414,17 @@ class ReplyQueue:
         """Writes the replies at the head of the queue, or begins to write them in slices: those that are large, and all
         that come while the client does not read."""
         place = self._places[0]
-        pieces: list[bytes] = []
         try:
-            is_whole = not self._paused and self._render_at_once(place, pieces)
+            data = None if self._paused else self._rendered_at_once(place)
         except Exception:
             # A reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
-            is_whole = False
-        if not is_whole:
-            self._stream = chain(pieces, self._slices(place, len(pieces)))
+            data = None
+        if data is None:
+            self._stream = self._slices(place)
             self._hold(place)
             if not self._paused:
                 self._slice_soon()
             return
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         self._pop()
         if self._places or self._out or self.is_collecting:
             self.write_between_replies(data)
@@ -436,26 +432,27 @@ class ReplyQueue:
             # A delayed call for each such reply cost 2 % of the byte code of a command at 64 x 1.
             self._write(data)
 
-    def _render_at_once(self, place: _ReplyPlace, pieces: list[bytes]) -> bool:
-        """Renders the replies of a place, and adds them to `pieces`. Returns False, or raises any exception, if not all
-        of them are in `pieces` then, since together they are large."""
-        results, size = place.results, 0
+    def _rendered_at_once(self, place: _ReplyPlace) -> bytes | None:
+        """The replies of a place; None if they are many and large together. Raises any exception if one is large."""
+        results = place.results
         assert results is not None
         if type(results) is RunResults and self._render_run is not None:
-            pieces.append(self._render_run(place.tags, results))
-            return True
+            return self._render_run(place.tags, results)
+        render: Any = self._render
+        if len(results) <= REPLIES_AT_ONCE:  # counting bytes for each reply cost 4 % of a read at 8 x 8
+            return b"".join(map(render, place.tags, results))
+        size, pieces = 0, []
         for tag, result in zip(place.tags, results, strict=True):
             if size > OUTPUT_BYTES_MAX:
-                return False
-            rendered: Any = self._render(tag, result)
-            size += len(rendered)
-            pieces.append(rendered)
-        return True
+                return None
+            pieces.append(render(tag, result))
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
-    def _slices(self, place: _ReplyPlace, first: int = 0) -> Iterator[bytes]:
-        """The replies of a place in pieces, from the one at index `first` on."""
+    def _slices(self, place: _ReplyPlace) -> Iterator[bytes]:
+        """The replies of a place in pieces."""
         assert place.results is not None
-        for tag, result in zip(place.tags[first:], place.results[first:], strict=True):
+        for tag, result in zip(place.tags, place.results, strict=True):
             try:
                 rendered = self._render(tag, result)
                 if isinstance(rendered, bytes):
