@@ -239,15 +239,31 @@ class Server:
         session = self.machine.sessions.get(client_id)
         return [] if session is None else sorted(session.waiting)
 
+    def has_session(self, client_id: str) -> bool:
+        """Whether the cluster has an open session of this client, as far as this server has executed."""
+        return self.machine.has_session(client_id)
+
+    def memory_is_short(self, is_short: bool) -> None:
+        """Called when the process has come near the limit of its memory, or has gone away from it: refuse commands that
+        may make the state larger, or take them again."""
+        self.local_clients.submission.is_short_of_memory = is_short
+
     def subscribe(
-        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
+        self,
+        verb: str,
+        first: int,
+        deliver: Callable[[Event], None],
+        *,
+        is_patient: bool = False,
+        is_paused: bool = False,
     ) -> Subscription:
         """Call `deliver` with each event of the application that has the verb `verb` for following its event log.
 
         Begins with event number `first`; 0: with the next new one. If `is_patient`, the events may come some
-        milliseconds later than they could. See `EventFeed.subscribe`.
+        milliseconds later than they could. If `is_paused`, none comes before `resume` is called. See
+        `EventFeed.subscribe`.
         """
-        return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient)
+        return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
     def deadline(self) -> float:
         """The time, by the server's clock in seconds, at which a request that comes now must have its answer."""

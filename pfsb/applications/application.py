@@ -8,7 +8,7 @@ compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import EllipsisType
+from types import EllipsisType, MappingProxyType
 from typing import Any
 
 from attrs import frozen
@@ -55,6 +55,10 @@ class Application:
     name: str
     version = 1
     commands: Sequence[CommandDescription] = ()
+    work_in_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({})
+    """Verb -> function that gives how much work a normalised command is, at present: the number of rows in the answer
+    to a question, or of rows that would take as long. Front ends let commands that are much work take turns; a verb
+    that is not here counts as little work."""
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
         self.verbs = verbs

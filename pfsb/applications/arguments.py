@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Final
 
-from pfsb.applications.interfaces import BadRequest, Done, Fields, Refused, Result, Value
+from pfsb.applications.interfaces import BadRequest, Command, Done, Fields, Refused, Result, Value
 
 key_bytes_max: Final = 1_024
 """Maximum number of bytes of a key, and of UTF-8 bytes of the name of a lock."""
@@ -214,6 +214,12 @@ def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
 def row_limit(limit: int) -> int:
     """Maximum number of rows for a normalised `limit`, which may be too high if another version has checked it."""
     return rows_default if limit < 0 else min(limit, rows_max)
+
+
+def rows_of_limit(command: Command) -> int:
+    """Maximum number of rows of the answer to a normalised question whose last part is its limit."""
+    limit = command[-1]
+    return row_limit(limit if isinstance(limit, int) else absent)
 
 
 def parse_integer(text: str | bytes) -> int | None:

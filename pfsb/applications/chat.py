@@ -6,7 +6,7 @@ since a client may LISTEN or LOG from any line on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from types import MappingProxyType
 
@@ -19,6 +19,7 @@ from pfsb.applications.arguments import (
     bounded_rows,
     refuse_other_format,
     row_limit,
+    rows_of_limit,
     utf8_length,
     value_bytes_max,
 )
@@ -54,6 +55,7 @@ class Chat(Application):
     listen_verb = "LISTEN"
     run_verbs = ("SAY",)
     plain_words: Mapping[str, int] = MappingProxyType({"SAY": 1})
+    work_in_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({"LOG": rows_of_limit})
     commands: Sequence[CommandDescription] = (
         CommandDescription("SAY", "SAY text...", "Say something to all who listen.", rest_of_line=True),
         CommandDescription(

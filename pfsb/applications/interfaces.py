@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from typing import Any, Final, Protocol, overload
 
@@ -58,11 +59,38 @@ class GrowingBytes:
     """Number of bytes of the value that are counted as occupied by kept answers."""
 
 
-@value
 class DoneGrowing(Done):
-    """A result whose first field is a value that may grow: the whole of `growing`, as it is when the result is made."""
+    """A result whose first field is a value that may grow: the beginning of `growing`, as long as it was when the
+    result was made.
 
-    growing: GrowingBytes = field(factory=GrowingBytes, eq=False, repr=False)
+    The first field is made anew whenever a caller looks at `fields`. So results that wait for a disk or for a client
+    take no memory for their values, of which each of many small APPENDs to a large value has another one.
+    """
+
+    __slots__ = ("growing", "name", "others", "size")
+
+    def __init__(self, fields: Fields, growing: GrowingBytes | None = None) -> None:
+        """`growing` has the value of the first field as its beginning; None: it has just that value."""
+        (name, first), *others = fields
+        assert isinstance(first, bytes), "the value that grows is the first field"
+        set_once = partial(object.__setattr__, self)
+        set_once("growing", GrowingBytes(first) if growing is None else growing)
+        set_once("name", name)
+        set_once("size", len(first))
+        set_once("others", tuple(others))
+        set_once("rows", ())
+
+    growing: GrowingBytes
+    name: str
+    """The name of the first field."""
+    size: int
+    """Number of bytes of the value of the first field."""
+    others: Fields
+    """All fields but the first."""
+
+    @property
+    def fields(self) -> Fields:
+        return ((self.name, self.growing.data[: self.size]), *self.others)
 
 
 @frozen
@@ -199,6 +227,9 @@ class CommandDescription:
     """True if the answer may come much later, after answers to later commands (LOCK)."""
     example: str = ""
     """A whole command, as HELP shows it; empty: HELP shows the usage without its optional parts."""
+    shrinks: bool = False
+    """True if the command makes the state smaller, or leaves it as large as it is (DEL): a server that is short of
+    memory still takes it."""
 
 
 @frozen

@@ -31,6 +31,7 @@ from pfsb.applications.arguments import (
     quoted,
     refuse_other_format,
     rows_max,
+    rows_of_limit,
     value_bytes_max,
 )
 from pfsb.applications.interfaces import (
@@ -61,6 +62,10 @@ GROWING_FROM_BYTES = 257
 """Minimum size of a value, in bytes, at which the reply cache keeps an answer to APPEND as a length only: as the
 beginning of bytes that all such answers for the key share (`GrowingBytes`). A shorter value is kept whole, which takes
 less memory."""
+
+BYTES_PER_ROW = 2_048
+"""Number of bytes of a value that are as much work as a row of an answer, for a command that makes a new value of
+it."""
 
 MPUT_BYTES_MAX = 56_000
 """Maximum number of bytes of the keys and values of one MPUT, where each key and each value counts two bytes more than
@@ -98,7 +103,7 @@ class KeyValue(Application):
             "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
         ),
         CommandDescription("PUT", "PUT key value", "Set a key to a value."),
-        CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were."),
+        CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were.", shrinks=True),
         CommandDescription("CAS", "CAS key old new", "Set a key if its value is old, or if it is absent: old = nil."),
         CommandDescription("INCR", "INCR key [n]", "Add 1 or n to an integer; an absent key counts as 0."),
         CommandDescription("APPEND", "APPEND key text", "Add text to the end of a value."),
@@ -133,6 +138,13 @@ class KeyValue(Application):
         """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
         self._unsorted: list[bytes] = []
         """New keys that are not in `_keys` yet."""
+        self.work_in_rows = {
+            "RANGE": rows_of_limit,
+            "KEYS": rows_of_limit,
+            "MGET": lambda command: len(command) - 1,
+            "APPEND": self._work_with_value,
+            "PUTHASH": self._work_with_value,
+        }
         super().__init__(
             {
                 "GET": Verb(_check_key_only, (str, bytes), self._get),
@@ -357,6 +369,12 @@ class KeyValue(Application):
     def _value(self, key: bytes, default: bytes) -> bytes:
         entry = self.entries.get(key)
         return default if entry is None else entry[0]
+
+    def _work_with_value(self, command: Command) -> int:
+        """How much work it is to make a new value of the present one of a key, and to tell a value of that size: every
+        server copies and hashes it, however short the command is."""
+        entry = self.entries.get(command[1])
+        return 0 if entry is None else len(entry[0]) // BYTES_PER_ROW
 
     def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
         """Set a key, and return None. If the state would grow beyond a quota, return a refusal, and change nothing.

@@ -79,9 +79,27 @@ class Limits:
     opened_sessions: int = 100
     """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other, and
     one connection to the HTTP port with requests of so many clients."""
+    address_connections: int | None = None
+    """Maximum number of connections of one address, at all doors together; None: nine tenths of `connections`."""
+    address_sessions: int = 10_000
+    """Maximum number of open sessions with names that the clients of one address have opened at a server."""
+    unread_bytes: int = 67_108_864
+    """Maximum size, in bytes, of what all clients of a server together leave unread; more drops clients."""
+    unread_seconds: float = 20.0
+    """How long a client may read nothing of what was written to it before it is dropped."""
+    memory_bytes: int | None = None
+    """Maximum memory of a server's process, in bytes, near which the server refuses changes; None: the limit of its
+    control group, if that has one."""
     batch_bytes: int = 48_000
     """Maximum size, in bytes, of a batch of several updates; a proposal always takes at least one update. With 1, each
     update has a proposal of its own (section 7.3), which is only good for measuring what batches gain."""
+
+    @property
+    def connections_of_one_address(self) -> int:
+        """The maximum number of connections of one address."""
+        if self.address_connections is not None:
+            return self.address_connections
+        return self.connections - self.connections // 10
 
 
 @frozen
@@ -354,6 +372,11 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
     "batch_bytes": Integers(1, 48_000),
     "opened_sessions": Integers(1, 10_000),
     "reserve_bytes": Integers(0, 1_000_000_000_000),
+    "address_connections": Integers(1, 1_000_000),
+    "address_sessions": Integers(1, 100_000_000),
+    "memory_bytes": Integers(67_108_864, 2**50),
+    "unread_bytes": Integers(1_048_576, 1_000_000_000_000),
+    "unread_seconds": Place.seconds,
 }
 
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {

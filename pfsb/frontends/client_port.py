@@ -28,6 +28,7 @@ from pfsb.server import Server
 
 if TYPE_CHECKING:
     from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
+    from pfsb.frontends.stream.shared_limits import SharedLimits
 
 SILENCE_SECONDS: Final = 0.1
 """How long, in seconds, a new client may send nothing before it is greeted as a client of the line protocol.
@@ -105,9 +106,10 @@ class ClientPortFactory(Factory):
 
     noisy = False
 
-    def __init__(self, server: Server, clock: IReactorTime) -> None:
+    def __init__(self, server: Server, clock: IReactorTime, shared: SharedLimits | None = None) -> None:
+        """`shared` are the limits that hold for other doors, too; None: there are no other doors."""
         self.clock = clock
-        self.line = LineFactory(server, clock)
+        self.line = LineFactory(server, clock, shared)
         self._server = server
         self.undecided: set[ClientPortProtocol] = set()
 

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 import twisted
 from pfsb import __version__
+from pfsb.frontends.stream.unread import CROWDED, SILENT
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.server_facts import ServerFacts
@@ -28,6 +29,7 @@ from pfsb.transports.links import TransportCounters
 
 if TYPE_CHECKING:
     from pfsb.frontends.http.protocol import HTTPSite
+    from pfsb.frontends.stream.shared_limits import SharedLimits
 
 ROLES = {
     State.REG_LEADER: "leader",
@@ -46,6 +48,8 @@ class Metrics(Collector):
 
     _facts: ServerFacts
     _lag: ReactorLag
+    _shared: SharedLimits | None = None
+    """The limits of the doors; None: their figures are left out."""
     site: HTTPSite | None = None
     """The HTTP port's site. None until the first HTTP client connects; until then the figures of the HTTP port are left
     out."""
@@ -73,7 +77,7 @@ class Metrics(Collector):
         """Yield each family of figures of the server, always in the same order; later ones are added at the end."""
         groups = (
             *(self._protocol, self._messages, self._disk, self._clients, self._http),
-            *(self._build, self._role, self._peers, self._queues, self._times),
+            *(self._build, self._role, self._peers, self._queues, self._times, self._doors),
         )
         for group in groups:
             yield from group()
@@ -148,6 +152,16 @@ class Metrics(Collector):
         yield _with_samples(GaugeMetricFamily("pfsb_quota_used_ratio", text), ratios)
         yield _gauge("pfsb_connections", "Clients of this server, at all doors.", facts.connections)
         yield _gauge("pfsb_revision_commands", "Commands executed by the cluster, as far as known.", facts.revision)
+
+    def _doors(self) -> Iterator[Metric]:
+        if self._shared is None:
+            return
+        unread, addresses = self._shared.unread, self._shared.addresses
+        yield _gauge("pfsb_unread_bytes", "Replies that wait in memory until clients read.", unread.held_bytes)
+        dropped = {CROWDED: 0, SILENT: 0, **unread.dropped}
+        yield _counters("pfsb_dropped_clients_total", "Clients dropped that did not read.", "reason", dropped)
+        refused = {"connection": 0, "session": 0, **addresses.refused}
+        yield _counters("pfsb_address_refusals_total", "Refused: too many of one address.", "what", refused)
 
     def _http(self) -> Iterator[Metric]:
         site = self.site

@@ -30,6 +30,7 @@ from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory, RedisPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
+from pfsb.frontends.stream.shared_limits import SharedLimits
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
@@ -39,6 +40,7 @@ from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
 from pfsb.service.log_lines import FORMATS, LEVELS
+from pfsb.service.memory_watch import MemoryWatch, found_limit_bytes, used_bytes
 from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
 from pfsb.service.preflight import PortInUse, refuse_used_ports
@@ -245,6 +247,7 @@ class ServerService(Service):
         """The reason why the process ends, for standard error; it is written behind the last line of the log."""
         self._server: Server | None = None
         self._http: LazyHTTPSite | None = None
+        self._memory_watch: MemoryWatch | None = None
 
     def startService(self) -> None:
         """Start the server. Raises SystemExit with one line that tells the reason if it cannot run here."""
@@ -303,13 +306,15 @@ class ServerService(Service):
             server.machine.on_executed = tell_executed
         self._keep_chat_log(server)
         self._allow_connections(config.limits.connections)
-        factory = ClientPortFactory(server, clock)
+        self._watch_memory(server)
+        shared = SharedLimits.of(server, clock)
+        factory = ClientPortFactory(server, clock, shared)
         self._factory = factory
         strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._ports)
         redis = config.server(server_id).redis
         if redis is not None:
             strports.service(with_backlog(redis), RedisPortFactory(factory)).setServiceParent(self._ports)
-        self._open_http_port(server)
+        self._open_http_port(server, shared)
         self._ports.privilegedStartService()
         self._ports.startService()
         clock.callWhenRunning(self._take_signals)
@@ -337,7 +342,15 @@ class ServerService(Service):
                 files=files,
             )
 
-    def _open_http_port(self, server: Server) -> None:
+    def _watch_memory(self, server: Server) -> None:
+        """Have the server refuse changes before its process is killed for want of memory."""
+        configured = server.config.limits.memory_bytes
+        limit = found_limit_bytes() if configured is None else configured
+        if limit is not None:
+            self._memory_watch = MemoryWatch(reactor, limit, server.memory_is_short, used_bytes)
+            self._memory_watch.start()
+
+    def _open_http_port(self, server: Server, shared: SharedLimits) -> None:
         endpoint = server.config.server(server.server_id).http
         if endpoint is None:
             return
@@ -349,8 +362,8 @@ class ServerService(Service):
             from pfsb.frontends.http.protocol import HTTPSite
             from pfsb.service.metrics import Metrics
 
-            metrics = Metrics(server.facts, lag)
-            metrics.site = HTTPSite(server, clock, metrics.render)
+            metrics = Metrics(server.facts, lag, shared)
+            metrics.site = HTTPSite(server, clock, metrics.render, shared)
             return metrics.site
 
         self._http = LazyHTTPSite(make)
@@ -417,6 +430,8 @@ class ServerService(Service):
             self._factory.leave()
             if self._http is not None:
                 self._http.leave()
+            if self._memory_watch is not None:
+                self._memory_watch.stop()
             server.stop()
             self._log.info("the server has stopped, as it was asked to")
             if server.disk_is_stuck:

@@ -38,6 +38,9 @@ SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer
 DIVERGED = Refused(
     "DIVERGED", "servers have executed equal commands with different results, and no majority agrees: see STATUS"
 )
+SHORT_OF_MEMORY = Refused(
+    "READONLY", "this server is short of memory, and takes no command that adds something; delete what is not needed"
+)
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 _verb = itemgetter(0)
@@ -175,7 +178,7 @@ class ClientConnection:
         Raises, without any effect, if the command cannot be sent to the servers (`bundle.encode_checked`).
         """
         is_question = not self._machine.changes(command)
-        refusal = self._refusal(number, is_question)
+        refusal = self._refusal(number, is_question, may_grow=not (is_question or self._machine.shrinks(command)))
         number = self._highest + 1 if number is None else number
         entry_number = 0 if is_question else number
         encoded = bundle.encode_checked([(entry_number, command)])
@@ -207,7 +210,7 @@ class ClientConnection:
         submission = self._submission
         if submission.draining or self._session_end is not None or submission.is_busy or submission.has_diverged:
             return False
-        if self._turn.trouble is not None:
+        if self._turn.trouble is not None or submission.is_short_of_memory:
             return False
         entry_numbers = self._entry_numbers(numbers, commands)
         if entry_numbers is None:
@@ -297,8 +300,9 @@ class ClientConnection:
         for submitted in self.pending.values():
             self._refuse_submitted(submitted, [refusal])
 
-    def _refusal(self, number: int | None, is_question: bool) -> Refused | None:
+    def _refusal(self, number: int | None, is_question: bool, may_grow: bool) -> Refused | None:
         """The refusal, at present, of a command or question (`is_question`) with this number; None if it is accepted.
+        `may_grow` says whether it may make the state larger.
 
         If the number was used before, the command may have run, so the refusal has the fate unknown.
         """
@@ -306,6 +310,8 @@ class ClientConnection:
         refusal = SHUTDOWN if self._submission.draining else self._session_end
         if refusal is None and self._submission.is_busy and not is_used:
             return BUSY
+        if refusal is None and self._submission.is_short_of_memory and may_grow and not is_used:
+            return SHORT_OF_MEMORY
         if refusal is None and self._submission.has_diverged and not is_used and not is_question:
             return DIVERGED
         if refusal is None and self._turn.trouble is not None:
@@ -486,6 +492,8 @@ class ClientConnection:
             answer(DIVERGED)
         elif self._turn.trouble is not None:
             answer(TROUBLE_REFUSALS[self._turn.trouble].change)
+        elif self._submission.is_short_of_memory and not self._machine.has_session(client_id):
+            answer(SHORT_OF_MEMORY)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
         else:

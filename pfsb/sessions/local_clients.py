@@ -111,10 +111,16 @@ class LocalClients:
         return connection
 
     def subscribe(
-        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_patient: bool = False
+        self,
+        verb: str,
+        first: int,
+        deliver: Callable[[Event], None],
+        *,
+        is_patient: bool = False,
+        is_paused: bool = False,
     ) -> Subscription:
         """Subscribes to the events of an application: see `EventFeed.subscribe`."""
-        return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient)
+        return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
     def answers_in_wait(self) -> list[int]:
         """For each connection, the oldest first: the number of answers that its client waits for

@@ -67,9 +67,7 @@ class Beginning:
 
     @classmethod
     def of(cls, result: DoneGrowing) -> Beginning:
-        (name, value), *fields = result.fields
-        assert isinstance(value, bytes), "the value that grows is the first field"
-        return cls(result.growing, name, len(value), tuple(fields))
+        return cls(result.growing, result.name, result.size, result.others)
 
     def result(self) -> DoneGrowing:
         value = self.growing.data[: self.size]

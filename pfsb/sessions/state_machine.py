@@ -322,6 +322,7 @@ class SessionStateMachine:
         catalogue = self._catalogue
         self.applications = catalogue.applications
         self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
+        self._shrinking = {verb for verb, entry in catalogue.verbs.items() if entry.description.shrinks}
         self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
         self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
         self._run_executors: dict[str, Any] = {
@@ -464,6 +465,14 @@ class SessionStateMachine:
         """Whether a command changes something, and so runs at most once. Otherwise it is a question, which may be asked
         any number of times."""
         return self._changes.get(command[0], True)
+
+    def has_session(self, client_id: str) -> bool:
+        """Whether there is an open session of this client."""
+        return client_id in self.sessions
+
+    def shrinks(self, command: Command) -> bool:
+        """Whether a command makes the state of its application smaller, or leaves it as large as it is."""
+        return command[0] in self._shrinking
 
     def is_open(self, client_id: str, epoch: int) -> bool:
         session = self.sessions.get(client_id)

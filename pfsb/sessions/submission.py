@@ -64,6 +64,9 @@ class Submission:
         self._abandoned_max = abandoned_max
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
+        self.is_short_of_memory = False
+        """True while the server uses almost all of the memory that it may have: no new command is accepted that may
+        make the state larger."""
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""

@@ -87,7 +87,7 @@ class FailoverTests(LoopbackTestCase):
         self.assertEqual(client.core.server.id, 2)
 
     async def test_full_server_is_passed_over(self) -> None:
-        self.cluster.members[0].factory.admit = lambda connection: False  # type: ignore[method-assign]
+        self.cluster.members[0].factory.admit = lambda connection: Refused("BUSY", "full")  # type: ignore[method-assign]
         client = self.client()
         self.assertTrue((await client.command("PUT a 1")).ok)
         self.assertEqual(client.core.server.id, 1)

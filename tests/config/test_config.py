@@ -290,7 +290,8 @@ class RefusalTests(ConfigTestCase):
             "zzz",
             value=1,
             says="unknown key, known are command_bytes, connections, session_window, request_seconds, batch_bytes, "
-            "opened_sessions, reserve_bytes",
+            "opened_sessions, reserve_bytes, address_connections, address_sessions, memory_bytes, unread_bytes, "
+            "unread_seconds",
         )
 
     def test_a_missing_key(self) -> None:
@@ -423,6 +424,10 @@ class RefusalTests(ConfigTestCase):
             (("limits", "batch_bytes"), 1, 48_000),
             (("limits", "opened_sessions"), 1, 10_000),
             (("limits", "reserve_bytes"), 0, 1_000_000_000_000),
+            (("limits", "address_connections"), 1, 1_000_000),
+            (("limits", "address_sessions"), 1, 100_000_000),
+            (("limits", "memory_bytes"), 67_108_864, 2**50),
+            (("limits", "unread_bytes"), 1_048_576, 1_000_000_000_000),
         ):
             for allowed in (low, high):
                 content = four()

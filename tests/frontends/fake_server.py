@@ -384,9 +384,14 @@ class FakeServer:
         digest = hashlib.sha256(str(number).encode()).hexdigest()
         self.local_clients.later(lambda: answer(Done((("seq", number), ("digest", Word(digest))))), answer)
 
-    def subscribe(self, verb: str, first: int, deliver: Callable[[Event], None]) -> FakeSubscription:
+    def has_session(self, client_id: str) -> bool:
+        return client_id in self.cluster.sessions
+
+    def subscribe(
+        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_paused: bool = False
+    ) -> FakeSubscription:
         log = self.catalogue.entry(verb).application
-        subscription = FakeSubscription(log, first or log.length() + 1, deliver)
+        subscription = FakeSubscription(log, first or log.length() + 1, deliver, paused=is_paused)
         self.cluster.subscriptions.append(subscription)
         subscription.go_on()
         return subscription

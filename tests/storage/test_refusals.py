@@ -148,6 +148,12 @@ class RefusalTests(SynchronousTestCase):
         segment_path(self.path, 2).unlink()
         self.assertRefused(f"{segment_path(self.path, 2)}: missing, although other segments of this log are there")
 
+    def test_directory_without_any_segment(self) -> None:
+        """A log is made under another name, so a directory of this name has had segments."""
+        self.make()
+        self.first.unlink()
+        self.assertRefused(f"{self.first}: missing, and so are all segments of this log; a server that has lost part")
+
     def test_segment_that_lost_its_end(self) -> None:
         """The last groups of segment 1 have become zeros, and segment 2 does not go on where it ends."""
         self.make_three()

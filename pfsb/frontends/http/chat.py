@@ -24,6 +24,8 @@ HEARTBEAT_SECONDS: Final = 15.0
 
 They keep proxies from closing a stream in which nothing happens, and show whether the client is still there.
 """
+PAGE_BYTES: Final = 65_536
+"""Number of bytes of chat lines that are written to a stream before other connections have their turn."""
 HELD_BACK_MAX: Final = 128
 """Maximum number of session events (locks granted, session ended) that one stream keeps while its client does not read.
 One more ends the stream."""
@@ -105,6 +107,7 @@ class EventStream:
         self._paused = False
         self._held_back: deque[bytes] = deque()
         self._heartbeat: IDelayedCall | None = None
+        self._page_bytes = 0
 
     def start(self, first: int) -> None:
         self._request.begin_stream(EVENTS_TYPE, self, self._left)
@@ -112,12 +115,15 @@ class EventStream:
         if self._client_id is not None:
             self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
-        self._subscription = subscription = self._site.server.subscribe(CHAT, first or 0, self._tell)
-        if self._paused:
-            subscription.pause()
+        # Paused at first, since all lines from `first` on may be a large part of the memory.
+        self._subscription = subscription = self._site.server.subscribe(CHAT, first or 0, self._tell, is_paused=True)
         if not first:
             # Tell the client its place in the log, in case the stream breaks off before the first line.
             self._request.write(b"id: %d\n\n" % (subscription.next - 1))
+        if first:
+            self._site.iteration_end.call_in_turn(self._begin_page)
+        else:
+            self._go_on()
 
     def pauseProducing(self) -> None:
         self._paused = True
@@ -128,15 +134,29 @@ class EventStream:
         self._paused = False
         while self._held_back and not self._paused:
             self._request.write(self._held_back.popleft())
-        if self._subscription is not None and not self._paused:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Tells the chat lines that have come, if the client reads, and if it is not the turn of others."""
+        if self._subscription is not None and not self._paused and self._page_bytes <= PAGE_BYTES:
             self._subscription.resume()
+
+    def _begin_page(self) -> None:
+        self._page_bytes = 0
+        self._go_on()
 
     def stopProducing(self) -> None:
         """Called by Twisted when the connection is gone. Does nothing, since the request calls `_left`."""
 
     def _tell(self, event: Event) -> None:
         fields = object_of(event.fields)
-        self._request.write(b"id: %d\n%s" % (fields["index"], _block("chat", fields)))
+        data = b"id: %d\n%s" % (fields["index"], _block("chat", fields))
+        was_full = self._page_bytes > PAGE_BYTES
+        self._page_bytes += len(data)
+        if self._page_bytes > PAGE_BYTES and not was_full and self._subscription is not None:
+            self._subscription.pause()
+            self._site.iteration_end.call_in_turn(self._begin_page)
+        self._request.write(data)
 
     def _granted(self, name: str, token: int) -> None:
         self._tell_session_event(_block("lock", {"name": name, "token": token}))
@@ -162,6 +182,7 @@ class EventStream:
             self._heartbeat.cancel()
         if self._subscription is not None:
             self._subscription.stop()
+            self._subscription = None
         if self._client_id is not None:
             self._site.sessions.stop_listening(self._client_id, self._listener)
         self._site.streams.pop(self._request.end_stream, None)

@@ -20,8 +20,12 @@ from pfsb.frontends.http.request import PfsbRequest
 from pfsb.frontends.http.routes import find_handler, refuse_conditions
 from pfsb.frontends.http.sessions import HTTPSessions
 from pfsb.frontends.http.web_pages import OwnNames
+from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
-from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
+from pfsb.frontends.stream.protocol import too_many_connections, too_many_of_one_address
+from pfsb.frontends.stream.reply_queue import refusal
+from pfsb.frontends.stream.shared_limits import SharedLimits
+from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -47,21 +51,31 @@ class Channel(http.HTTPChannel):
     """True once the client has closed its side, and all that it has sent was read."""
     _end_of_answers: IDelayedCall | None = None
     """The delayed call that ends the connection of a client that has closed its side; None for all others."""
+    address = LOCAL
+    """Where the client is (`address_of`)."""
+    _output_is_full = False
+    _waiting: Callable[[], None] | None = None
+    """Handles the request that waits until the client reads; None if none waits."""
     _next_look: IDelayedCall | None = None
     """The delayed call that looks next whether the client is still there; None while nothing has come that Twisted may
     have left unread."""
 
     def connectionMade(self) -> None:
         super().connectionMade()
+        self.address = address_of(self.transport)
         self.opened: set[str] = set()
         """Client ids for which requests of this connection have opened sessions; see `HTTPSessions.enter`."""
         if len(self.factory.channels) >= self.factory.connections_max:
-            self.cut_off(self.factory.full(), 503)
+            self.cut_off(too_many_connections(self.factory.server), 503)
+            return
+        if not self.factory.shared.addresses.connects(self.address):
+            self.cut_off(too_many_of_one_address(self.factory.server), 503)
             return
         self._counted = True
         self.factory.channels[self] = None
         if ITCPTransport.providedBy(self.transport):
             notice_vanished_machine(self.transport)
+            bound_unsent_bytes(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         """Called by Twisted with bytes of the client.
@@ -123,9 +137,51 @@ class Channel(http.HTTPChannel):
             if call is not None and call.active():
                 call.cancel()
         self._next_look = None
+        self._waiting = None
+        self.factory.shared.unread.forget(self)
+        forget_unsent_bytes(self.transport)
         if self._counted:
             del self.factory.channels[self]
+            self.factory.shared.addresses.disconnects(self.address)
         super().connectionLost(reason)
+
+    # ------------------------------------------------------------------ clients that do not read
+
+    def pauseProducing(self) -> None:
+        """Called by the transport when the client does not read: no further request is handled until it does."""
+        self._output_is_full = True
+        super().pauseProducing()
+        self.factory.shared.unread.stops_reading(self)
+        self.factory.shared.unread.hold(self, unsent_bytes(self.transport))
+
+    def resumeProducing(self) -> None:
+        self._output_is_full = False
+        self.factory.shared.unread.reads(self)
+        self.factory.shared.unread.hold(self, 0)
+        super().resumeProducing()
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting()
+
+    def when_client_reads(self, handle: Callable[[], None]) -> None:
+        """Calls `handle`, which handles a request: now, or when the client has read the answers to earlier ones.
+
+        Twisted handles pipelined requests whether or not their answers can be sent, and keeps all answers in memory.
+        """
+        if self._output_is_full:
+            self._waiting = handle
+        else:
+            handle()
+
+    def bytes_to_read(self) -> int:
+        return bytes_under_way(self.transport)
+
+    def drop(self, reason: str, *, at_once: bool) -> None:
+        """Ends the connection, since its client does not read. The reason is in the log alone: nothing may stand amid
+        an answer."""
+        _abort(self.transport)
+
+    # ------------------------------------------------------------------ requests
 
     def requestFactory(self, *_: object) -> PfsbRequest:  # type: ignore[override]
         request = PfsbRequest(self)
@@ -202,14 +258,18 @@ class HTTPSite(http.HTTPFactory):
     protocol = Channel  # type: ignore[assignment]
     noisy = False
 
-    def __init__(self, server: Server, clock: IReactorTime, metrics: Callable[[], bytes]) -> None:
-        """`metrics` renders the resource /metrics."""
+    def __init__(
+        self, server: Server, clock: IReactorTime, metrics: Callable[[], bytes], shared: SharedLimits | None = None
+    ) -> None:
+        """`metrics` renders the resource /metrics. `shared` are the limits that hold for other doors, too; None: there
+        are no other doors."""
         super().__init__(timeout=IDLE_SECONDS, reactor=clock)
         self.server = server
         self.clock = clock
         self.metrics = metrics
-        self.iteration_end = EndOfIteration(clock)
-        self.sessions = HTTPSessions(server, clock)
+        self.shared = shared or SharedLimits.of(server, clock)
+        self.iteration_end = self.shared.iteration_end
+        self.sessions = HTTPSessions(server, clock, self.shared.addresses)
         self.channels: dict[Channel, None] = {}
         self.streams: dict[Callable[[], None], None] = {}
         """The functions that end the open streams of events, one for each stream; see `Site.streams`."""
@@ -244,11 +304,6 @@ class HTTPSite(http.HTTPFactory):
         for channel in tuple(self.channels):
             channel.loseConnection()
             channel.callLater(LEAVE_SECONDS, partial(_abort, channel.transport))
-
-    def full(self) -> Refused:
-        """The refusal of a connection beyond `connections_max`."""
-        text = f"this server has {self.connections_max} connections and takes no more; try another one"
-        return Refused("BUSY", text)
 
     def too_large(self) -> Refused:
         """The refusal of a body with more than `body_bytes_max` bytes."""

@@ -28,11 +28,13 @@ from pfsb.frontends.http.answers import (
     status_of,
 )
 from pfsb.frontends.http.arguments import Body, ClientHeaders, Query, authority_of
-from pfsb.frontends.http.sessions import HTTPSessions, NamedSession
+from pfsb.frontends.http.sessions import HTTPSessions, NamedSession, SessionOpener
 from pfsb.frontends.http.web_pages import PROBES, OwnNames, refuse_wrong_host
-from pfsb.frontends.stream.reply_queue import EndOfIteration, refusal
+from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
+from pfsb.frontends.stream.reply_queue import EndOfIteration, is_large, refusal
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
 
 Shape = Callable[[Done], Content]
@@ -61,6 +63,8 @@ class Site(Protocol):
     metrics: Callable[[], bytes]
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
+    shared: SharedLimits
+    """Limits that hold for all doors of this server together."""
     own_names: OwnNames
 
     def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
@@ -91,6 +95,8 @@ class PfsbRequest(http.Request):
     _gone = False
     _session: NamedSession | None = None
     _leave_stream: Callable[[], None] | None = None
+    _large: LargeRequest | None = None
+    """The command of this request, if it is much work; else None."""
 
     # ------------------------------------------------------------------ called by the channel
 
@@ -114,7 +120,8 @@ class PfsbRequest(http.Request):
         assert self.content is not None
         self.content.seek(0)
         self._data = self.content.read()
-        self.process()
+        channel: Any = self.channel
+        channel.when_client_reads(self.process)
 
     def process(self) -> None:
         try:
@@ -213,6 +220,9 @@ class PfsbRequest(http.Request):
 
         The command runs in the client's session; without a client id, in an anonymous session.
         """
+        self._in_turn(command, lambda: self._change_now(command, shape))
+
+    def _change_now(self, command: Command, shape: Shape) -> None:
         if self.client_headers.client_id is None:
             self.site.sessions.anonymous.submit(command, self.answer_with(shape))
         else:
@@ -224,6 +234,27 @@ class PfsbRequest(http.Request):
 
     def ask(self, command: Command, level: str, shape: Shape = done_content) -> None:
         """Ask a question at one of the read levels, and answer with its result."""
+        self._in_turn(command, lambda: self._ask_now(command, level, shape))
+
+    def _in_turn(self, command: Command, handle: Callable[[], None]) -> None:
+        """Call `handle`, which hands the command on: at once, or when it is its turn if it is much work."""
+        work = work_in_rows(self.site.server.catalogue.entry(command[0]).application).get(command[0])
+        if work is None or not is_large_request(rows := work(command)):
+            handle()
+            return
+
+        def start() -> None:
+            try:
+                handle()
+            except Exception as error:
+                self.refuse(refusal(error))
+
+        is_new = self.client_headers.number is None or self.method in (b"GET", b"HEAD")
+        fate = "none" if is_new else "unknown"
+        self._large = LargeRequest(self.site.shared.large_requests, rows, start, self.refuse, fate)
+        self._large.ask()
+
+    def _ask_now(self, command: Command, level: str, shape: Shape) -> None:
         answer = self.answer_with(shape)
         if level == "stale":
             self.site.sessions.anonymous.ask(command, answer)
@@ -263,7 +294,8 @@ class PfsbRequest(http.Request):
 
         if not self._gone:
             channel: Any = self.channel
-            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, channel.opened, ready, refused)
+            opens = SessionOpener(channel.opened, channel.address)
+            self.site.sessions.enter(headers.client_id, headers.ttl_seconds, opens, ready, refused)
 
     def answer_with(self, shape: Shape = done_content) -> Answer:
         """Make the call-back that takes the result of a command, once, and answers this request with it.
@@ -272,17 +304,31 @@ class PfsbRequest(http.Request):
         """
 
         def answer(result: Result) -> None:
-            content = result if isinstance(result, Refused) else shape(result)
-            if isinstance(content, Refused):
-                self.refuse(content)
-            elif isinstance(content, RawValue):
-                self.send(content.data, RAW_TYPE)
-            elif isinstance(content, NotModified):
-                self._answer(304, b"")
+            if isinstance(result, Refused):
+                self.refuse(result)
+            elif is_large(result):
+                self.site.iteration_end.call_in_turn(lambda: self._shape_and_reply(shape, result))
             else:
-                self.reply(content)
+                self._reply_with(shape(result))
 
         return answer
+
+    def _reply_with(self, content: Content | Refused) -> None:
+        if isinstance(content, Refused):
+            self.refuse(content)
+        elif isinstance(content, RawValue):
+            self.send(content.data, RAW_TYPE)
+        elif isinstance(content, NotModified):
+            self._answer(304, b"")
+        else:
+            self.reply(content)
+
+    def _shape_and_reply(self, shape: Shape, done: Done) -> None:
+        try:
+            if self.is_unanswered:
+                self._reply_with(shape(done))
+        except Exception as error:
+            self.refuse(refusal(error))
 
     def reply(self, content: Mapping[str, Any], status: int = 200) -> None:
         self.send(encoded(content), JSON_TYPE, status)
@@ -380,7 +426,11 @@ class PfsbRequest(http.Request):
             session.leave()
 
     def _end(self) -> None:
-        """Called when the request is answered or its client is gone: leave its session and its stream of events."""
+        """Called when the request is answered or its client is gone: leave its session and its stream of events, and
+        let other large requests have their turn."""
+        large, self._large = self._large, None
+        if large is not None:
+            large.over()
         self._leave_session()
         leave, self._leave_stream = self._leave_stream, None
         if leave is not None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.applications.interfaces import Answer, Command, Done, Refused, Result
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, refusal
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.addresses import Addresses
     from pfsb.server import Server
     from pfsb.sessions.connection import ClientConnection
 
@@ -310,13 +311,24 @@ class NamedSession:
             self.close(lambda _result: self._connection.disconnected())
 
 
+@frozen
+class SessionOpener:
+    """The connection of a request that opens a session."""
+
+    opened: set[str]
+    """Client ids for which the connection has opened sessions, or has tried to; an id is added when it opens one."""
+    address: str
+    """Where the client is."""
+
+
 class HTTPSessions:
     """Holds the sessions that clients use over HTTP at this server, and tells a client's streams of events (`listen`)
     when its session gets a lock or ends."""
 
-    def __init__(self, server: Server, clock: IReactorTime) -> None:
+    def __init__(self, server: Server, clock: IReactorTime, addresses: Addresses) -> None:
         self.server = server
         self.clock = clock
+        self._addresses = addresses
         self.anonymous = AnonymousSessionPool(server)
         self._named: dict[str, NamedSession] = {}
         self._listeners: dict[str, dict[SessionListener, None]] = {}
@@ -328,16 +340,15 @@ class HTTPSessions:
         self,
         client_id: str,
         ttl_seconds: int,
-        opened: set[str],
+        opener: SessionOpener,
         ready: Callable[[NamedSession], None],
         refused: Answer,
     ) -> None:
         """Open the client's session at this server, unless it is open, and call `ready(session)`.
 
-        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. `opened` are the client
-        ids for which the connection of the request has opened sessions, or has tried to, so far; an id is added when
-        it opens one. A connection opens no more than `opened_sessions`, as at the client port: a client that makes up
-        ids would leave a session behind with each.
+        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. A connection opens no
+        more than `opened_sessions`, as at the client port: a client that makes up ids would leave a session behind with
+        each.
         """
         session = self._named.get(client_id)
         if session is None:
@@ -349,10 +360,14 @@ class HTTPSessions:
                 refused(Refused("BUSY", f"{limit} sessions are open here and no more may be; try another server"))
                 return
             opened_max = self.server.config.limits.opened_sessions
-            if client_id not in opened and len(opened) >= opened_max:
+            if client_id not in opener.opened and len(opener.opened) >= opened_max:
                 refused(Refused("BUSY", f"this connection has opened {opened_max} sessions; open a new connection"))
                 return
-            opened.add(client_id)
+            too_many = self._addresses.refusal(opener.address, client_id)
+            if too_many is not None:
+                refused(too_many)
+                return
+            opener.opened.add(client_id)
             session = self._named[client_id] = NamedSession(self, client_id, ttl_seconds)
             session.enter(ready, refused)
             session.open()

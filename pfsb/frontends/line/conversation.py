@@ -25,9 +25,11 @@ from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
 from pfsb.frontends.line.subscriptions import Subscriptions
+from pfsb.frontends.stream.large_requests import LargeRequest, is_large_request, work_in_rows
 from pfsb.frontends.stream.reply_queue import SHUTDOWN, ReplyQueue, refusal
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
     from pfsb.sessions.connection import AnswerAll, ClientConnection
 
@@ -53,6 +55,9 @@ class Verbs:
         """The verbs that end listening to an event log: one for each verb in `listen`."""
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
+        self.work: dict[str, Callable[[Command], int]] = {}
+        """Verb -> function that gives how much work a command is, in rows (`Application.work_in_rows`); commands of
+        other verbs are little work."""
         self.plain: dict[bytes, PlainForm] = {}
         """Verb -> the `PlainForm` that recognises its plain lines, which need no parser."""
         self.refresh()
@@ -61,7 +66,7 @@ class Verbs:
     def refresh(self) -> None:
         """Make the tables anew for the applications that the cluster runs now: called at the start, and whenever these
         change."""
-        for table in (self.descriptions, self.listen, self.unlisten, self.submitted, self.plain):
+        for table in (self.descriptions, self.listen, self.unlisten, self.submitted, self.work, self.plain):
             table.clear()
         self.descriptions.update({each.verb: each for each in help_pages.ALWAYS})
         for application in self._catalogue.applications:
@@ -69,6 +74,7 @@ class Verbs:
             if IEventLog.providedBy(application):
                 self.listen.add(application.listen_verb)
                 self.unlisten.add(f"UN{application.listen_verb}")
+            self.work.update(work_in_rows(application))
         special = {each.verb for each in help_pages.ALWAYS} | self.listen | self.unlisten
         self.submitted.update({verb: each for verb, each in self.descriptions.items() if verb not in special})
         checkers = [each for each in self._catalogue.applications if IPlainChecker.providedBy(each)]
@@ -108,10 +114,13 @@ class Conversation:
         verbs: Verbs,
         replies: ReplyQueue,
         on_session_end: Callable[[Refused], None],
+        shared: SharedLimits,
+        address: str,
         *,
         has_numbers: bool = True,
     ) -> None:
-        """`has_numbers` is True if the tag of a request is its command number or None, False if there are no numbers.
+        """`shared` are the limits for all clients, `address` is where this one is. `has_numbers` is True if the tag of
+        a request is its command number or None, False if there are no numbers.
 
         `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
         that tells the reason.
@@ -130,10 +139,15 @@ class Conversation:
         """The answer to all commands after a refused HELLO, until the next HELLO; None if the last HELLO was not
         refused."""
         self._session: ClientConnection | None = self._connect()
+        self._shared = shared
+        self._address = address
+        self._large: LargeRequest | None = None
+        """The last large request, which may be over; None if there was none."""
+        self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
-        self.is_changing_session = False
-        """True while HELLO or BYE is not answered: no further request may be handled."""
+        self.must_be_alone = False
+        """True while HELLO, BYE or a large request is not answered: no further request may be handled."""
         self.finished = False
         """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
         self._handlers = self._make_handlers()
@@ -178,6 +192,11 @@ class Conversation:
         pipelined.commands += commands
         pipelined.tags += tags
 
+    def are_small(self, commands: Sequence[Command]) -> bool:
+        """Whether all of these commands, which have the same verb, are little work, so that `collect` may take them."""
+        work = self._verbs.work.get(commands[0][0])
+        return work is None or not is_large_request(max(map(work, commands)))
+
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
             return self._listen
@@ -196,9 +215,13 @@ class Conversation:
 
     def pause(self) -> None:
         """Called when the client does not read: delivers no events until `resume`."""
+        self._is_paused = True
         self._subscriptions.pause()
+        if self._large is not None and not self.must_be_alone:
+            self._large.over()  # others need not wait until this client reads
 
     def resume(self) -> None:
+        self._is_paused = False
         self._subscriptions.resume()
 
     def end_subscriptions(self) -> None:
@@ -209,6 +232,8 @@ class Conversation:
         """Called when the connection is gone: lets go of the session, which lives on for its ttl, for a later
         connection."""
         self.end_subscriptions()
+        if self._large is not None:
+            self._large.over()
         session, self._session = self._session, None
         if session is not None:
             session.disconnected()
@@ -230,7 +255,13 @@ class Conversation:
         command = self._check(parts)
         if level != "linearizable" and self._verbs.submitted[command[0]].changes:
             raise BadRequest(f"{command[0]} changes something: read= goes with questions")
-        if description.waits:
+        work = self._verbs.work.get(command[0])
+        if work is not None and is_large_request(expected := work(command)):
+            self.submit_pipelined()
+            self.must_be_alone = True
+            ask = partial(self._ask_large, command, level, expected, request.tag)
+            self.replies.handle_when_first(request.tag, ask)
+        elif description.waits:
             self.submit_pipelined()
             self._submit(request.tag, command, waits=True)
         elif level == "linearizable":
@@ -288,8 +319,35 @@ class Conversation:
         self._session_is_used = self._session_is_used or together
         return together
 
+    def _ask_large(self, command: Command, level: str, rows: int, tag: Any, answer: Answer) -> None:
+        """Submits a large request when it is its turn. All earlier requests have their replies, and no later one is
+        handled before this one has its answer."""
+
+        def answered(result: Result) -> None:
+            self.must_be_alone = False
+            answer(result)
+            # It is over when its reply is written: many large replies that are being written would fill the memory.
+            if self._is_paused:
+                request.over()
+            else:
+                self.replies.call_between_replies(request.over)
+
+        def ask() -> None:
+            if level == "linearizable":
+                self._submit_for(tag, command, answered)
+            else:
+                self._query_local_one(command, answered)
+
+        may_be_known = self._has_numbers and tag is not None and self._submitted_verbs[command[0]].changes
+        fate = "unknown" if may_be_known else "none"
+        request = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered, fate)
+        request.ask()
+
     def _submit(self, tag: Any, command: Command, waits: bool) -> None:
-        answer = self.replies.place_waiting(tag) if waits else self.replies.place(tag)
+        self._submit_for(tag, command, self.replies.place_waiting(tag) if waits else self.replies.place(tag))
+
+    def _submit_for(self, tag: Any, command: Command, answer: Answer) -> None:
+        """Submits a command, whose result `answer` takes."""
         if self._hello_refusal is not None:
             answer(self._hello_refusal)
             return
@@ -334,12 +392,13 @@ class Conversation:
 
     def _hello(self, request: Request) -> None:
         client_id, ttl_seconds = hello_arguments(request)
-        self.is_changing_session = True
+        self.must_be_alone = True
         self.replies.handle_when_first(request.tag, partial(self._open_session, client_id, ttl_seconds))
 
     def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
-        if self._local_clients.draining:
-            self._hello_answered(answer, SHUTDOWN)
+        refused = SHUTDOWN if self._local_clients.draining else self._shared.addresses.refusal(self._address, client_id)
+        if refused is not None:
+            self._hello_answered(answer, refused)
             return
         if self._session_is_used or self._session_end is not None:
             self._leave_session()
@@ -364,14 +423,14 @@ class Conversation:
 
         They must not run in the connection's anonymous session, since the client means them for its own.
         """
-        self.is_changing_session = False
+        self.must_be_alone = False
         if isinstance(result, Refused):
             self._hello_refusal = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
         answer(result)
 
     def _bye(self, request: Request) -> None:
         without_arguments(request)
-        self.is_changing_session = True
+        self.must_be_alone = True
         self.replies.handle_when_first(request.tag, self._close_session)
 
     def _close_session(self, answer: Answer) -> None:
@@ -382,7 +441,7 @@ class Conversation:
             self._bye_answered(answer, refusal(error))
 
     def _bye_answered(self, answer: Answer, result: Result) -> None:
-        self.is_changing_session = False
+        self.must_be_alone = False
         if isinstance(result, Done) or self._session_end is not None:
             self.finished = True
         answer(result)

@@ -16,7 +16,7 @@ from attrs import define
 
 from pfsb.applications.arguments import Quoted, argument_of, text_of
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, RunResults, Word
-from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE
+from pfsb.frontends.stream.reply_queue import is_large
 
 NUMBER_MAX: Final = 2**63 - 1
 """The highest command number; the lowest is 1."""
@@ -161,8 +161,9 @@ def _template(results: RunResults) -> bytes:
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
-    """Does what `render` does; but a reply of many rows is rendered line by line, while the reply is written."""
-    if isinstance(result, Done) and len(result.rows) > ROWS_AT_ONCE:
+    """Does what `render` does; but a large reply is rendered line by line, while it is written."""
+    if is_large(result):
+        assert isinstance(result, Done)
         return _lines(number, result)
     return render(number, result)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 from attrs import define
 
 from pfsb.applications.interfaces import Command, CommandDescription
-from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
 
 _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
@@ -138,7 +138,7 @@ class RequestSplitter:
         self._plain_bytes_max = min(line_bytes_max, plain_bytes_max)
         self._splitter = LineSplitter(line_bytes_max, answer)
 
-    def feed(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
+    def feed(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
         """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.
 
         Lines of one verb that follow each other are taken together.
@@ -152,17 +152,19 @@ class RequestSplitter:
             return self._splitter.feed(data)
         return self._feed_parts(data, taken)
 
-    def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong]:
+    def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong | Endless]:
         """The requests that are complete with `data`, each of them a single line."""
         return self._splitter.feed(data)
 
-    def _feed_parts(self, data: bytes, taken: PlainLines | bytes | None) -> Sequence[bytes | TooLong | PlainLines]:
+    def _feed_parts(
+        self, data: bytes, taken: PlainLines | bytes | None
+    ) -> Sequence[bytes | TooLong | Endless | PlainLines]:
         """Feed bytes that begin with a line; `taken` is what `_take` has found there.
 
         Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
         is found to be plain: so a client that sends no plain lines pays for few looks.
         """
-        found: list[bytes | TooLong | PlainLines] = []
+        found: list[bytes | TooLong | Endless | PlainLines] = []
         start, unseen = 0, 0
         while True:
             if type(taken) is PlainLines:
@@ -180,7 +182,7 @@ class RequestSplitter:
                 return [*found, *self._feed_from_within(data[start:])]
             taken = self._take(data, start)
 
-    def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | PlainLines]:
+    def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
         """Does what `feed` does, for bytes that do not begin at the beginning of a line."""
         start = data.find(b"\n") + 1 or len(data)
         found = self._splitter.feed(data[:start])

@@ -23,11 +23,12 @@ from pfsb.frontends.line.grammar import (
     render_run,
 )
 from pfsb.frontends.line.plain_lines import PlainLines, RequestSplitter
-from pfsb.frontends.line.splitter import TooLong
+from pfsb.frontends.line.splitter import Endless, TooLong
 from pfsb.frontends.stream.protocol import StreamFactory, StreamProtocol
 from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
 
 if TYPE_CHECKING:
+    from pfsb.frontends.stream.shared_limits import SharedLimits
     from pfsb.server import Server
 
 
@@ -38,19 +39,23 @@ class LineProtocol(StreamProtocol):
         super().__init__(factory)
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
-        self.replies = ReplyQueue(self._write, render_in_slices, factory.iteration_end, self._relieved, render_run)
+        self.replies = ReplyQueue(
+            self._write, render_in_slices, factory.iteration_end, self._relieved, render_run, self._tell_held
+        )
         telnet = self.replies.write_between_replies
         self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)
         self._has_had_a_line = False
 
-    def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | PlainLines]:
+    def split_requests(self, data: bytes) -> Iterable[bytes | TooLong | Endless | PlainLines]:
         # The first line is looked at by itself; and before its admission, a connection handles its first request and no
         # more. So the lines must come one by one then.
-        together = self._has_had_a_line and self._admission.is_open
+        together = self._has_had_a_line and (self._is_admitted or self._admission.is_open)
         return self._splitter.feed(data) if together else self._splitter.feed_lines(data)
 
     def begin_conversation(self) -> Conversation:
-        conversation = Conversation(self.factory.server, self.factory.verbs, self.replies, self._tell_session_end)
+        conversation = Conversation(
+            self.factory.server, self.factory.verbs, self.replies, self._tell_session_end, self._shared, self.address
+        )
         self._line_conversation = conversation
         self.replies.write_between_replies(self.factory.welcome())
         return conversation
@@ -58,10 +63,17 @@ class LineProtocol(StreamProtocol):
     def write_refusal(self, refused: Refused) -> None:
         self.replies.write_between_replies(render(None, refused))
 
-    def handle_request(self, request: bytes | TooLong | PlainLines) -> None:
+    def write_farewell(self, reason: str) -> None:
+        self.replies.write_between_replies(render_event(Event("DROPPED", (("text", reason),))))
+        self.replies.flush()
+
+    def handle_request(self, request: bytes | TooLong | Endless | PlainLines) -> None:
         conversation = self._line_conversation
         if isinstance(request, PlainLines):
             self._handle_plain(request)
+            return
+        if isinstance(request, Endless):
+            self._close_if(self.factory.endless(), "TOOLARGE")
             return
         if not self._has_had_a_line and self._is_foreign_beginning(request):
             return
@@ -91,22 +103,22 @@ class LineProtocol(StreamProtocol):
         self._has_had_a_line = bool(request) and not request.isspace()
         return self._has_had_a_line and self._close_if(foreign_first_line(request))
 
-    def _close_if(self, reason: str | None) -> bool:
+    def _close_if(self, reason: str | None, code: str = "BADREQUEST") -> bool:
         """Ends the connection with this reason, behind the replies to earlier requests. Returns False, without any
         effect, if there is none."""
         if reason is None:
             return False
         conversation = self._line_conversation
         conversation.submit_pipelined()
-        self.replies.place(None)(Refused("BADREQUEST", reason))
+        self.replies.place(None)(Refused(code, reason))
         conversation.finished = True
         return True
 
     def _handle_plain(self, plain: PlainLines) -> None:
-        """Handles lines together, or puts them back one by one if not all of them may be handled now."""
+        """Handles lines together, or puts them back one by one if not all of them may be handled now, and together."""
         conversation = self._line_conversation
         under_way = self.replies.outstanding + conversation.unsubmitted
-        if under_way + len(plain.commands) > self._window:
+        if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):
             self._requests.extendleft(reversed(plain.lines))
         else:
             conversation.collect(plain.commands, plain.tags, len(plain.data), plain.is_local)
@@ -119,8 +131,8 @@ class LineProtocol(StreamProtocol):
 class LineFactory(StreamFactory):
     """Makes connections that speak the line protocol from their first byte on."""
 
-    def __init__(self, server: Server, clock: IReactorTime) -> None:
-        super().__init__(server, clock)
+    def __init__(self, server: Server, clock: IReactorTime, shared: SharedLimits | None = None) -> None:
+        super().__init__(server, clock, shared=shared)
         self.verbs = Verbs(server)
 
     def buildProtocol(self, addr: IAddress | None) -> LineProtocol:
@@ -138,6 +150,11 @@ class LineFactory(StreamFactory):
             ("help", Word("HELP")),
         )
         return render_event(Event("WELCOME", fields))
+
+    def endless(self) -> str:
+        """The reason for ending the connection of a client whose line does not end."""
+        limit = self.server.config.limits.command_bytes
+        return f"a line has at most {limit} bytes, and this one goes on and on; the connection is closed"
 
     def too_long(self) -> BadRequest:
         limit = self.server.config.limits.command_bytes

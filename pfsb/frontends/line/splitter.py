@@ -7,6 +7,7 @@ shows nothing after Ctrl-C until it has the answer to the timing mark that it as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,9 @@ _REFUSALS: Final = {0xFB: 0xFE, 0xFD: 0xFC}
 """Telnet command -> the command that refuses it: WILL, an offer of the client, by DONT, and DO, a wish, by WONT."""
 _FIRST_WITH_OPTION: Final = 0xFB
 """The lowest of the telnet commands that have one more byte, an option: WILL, WONT, DO and DONT, 0xFB to 0xFE."""
+_COMMAND: Final = re.compile(rb"\xff[\xfb-\xfe].", re.DOTALL)
+_COMMANDS: Final = re.compile(rb"(?:\xff[\xfb-\xfe].)+", re.DOTALL)
+"""Regular expression of whole commands with an option that follow each other."""
 _SUBNEGOTIATION_BYTES_MAX: Final = 1_024
 """Maximum length of telnet's subnegotiation, in bytes. After that many, the bytes are taken for text again.
 
@@ -28,11 +32,21 @@ _START_BYTES: Final = 32
 """Number of bytes that are kept of a line that is too long: enough to read its command number."""
 
 
+SKIPPED_BYTES_MAX: Final = 1_048_576
+"""Number of bytes up to which a line that is too long is skipped. A client that goes on sending is not listened to any
+more."""
+
+
 @frozen
 class TooLong:
     """A line of more bytes than allowed, of which only the `start` was kept."""
 
     start: bytes
+
+
+@frozen
+class Endless:
+    """A line that is too long, and goes on for more than `SKIPPED_BYTES_MAX`."""
 
 
 class LineSplitter:
@@ -47,6 +61,9 @@ class LineSplitter:
         self._line_bytes_max = line_bytes_max
         self._partial = b""
         self._skipping = False
+        self._skipped_bytes = 0
+        """Number of bytes of a line that were skipped so far."""
+        self._is_over = False
         self._skipped_cr = False
         """Whether the last byte so far of a line that is skipped was a CR."""
         self._telnet = _TelnetFilter()
@@ -62,8 +79,13 @@ class LineSplitter:
         """Whether the next byte begins a line: nothing of an incomplete line or of a telnet command has come."""
         return not (self._partial or self._skipping or self._telnet.inside)
 
-    def feed(self, data: bytes) -> list[bytes | TooLong]:
-        """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long."""
+    def feed(self, data: bytes) -> list[bytes | TooLong | Endless]:
+        """The lines that are complete with `data`; and a `TooLong` for a line as soon as it is known to be too long.
+
+        After an `Endless` no more are given, whatever bytes come: the caller should end the connection.
+        """
+        if self._is_over:
+            return []
         if IAC in data or self._telnet.inside:
             data = self._telnet.feed(data)
             self._answer_telnet()
@@ -73,13 +95,17 @@ class LineSplitter:
         if self._skipping:
             if len(pieces) == 1:
                 self._skipped_cr = data.endswith(b"\r") if data else self._skipped_cr
-                return []
+                self._skipped_bytes += len(data)
+                if self._skipped_bytes <= SKIPPED_BYTES_MAX:
+                    return []
+                self._skipped_bytes, self._is_over = 0, True
+                return [Endless()]
             del pieces[0]
-            self._skipping = False
+            self._skipping, self._skipped_bytes = False, 0
         elif self._partial:
             pieces[0] = self._partial + pieces[0]
         self._partial = pieces.pop()
-        lines = [self._line(piece) for piece in pieces]
+        lines: list[bytes | TooLong | Endless] = [self._line(piece) for piece in pieces]
         # One byte more than allowed may be the CR of a line end whose LF is still under way.
         if len(self._partial) > self._line_bytes_max + 1:
             lines.append(TooLong(self._partial[:_START_BYTES]))
@@ -130,17 +156,46 @@ class _TelnetFilter:
         return bool(self._command or self._subnegotiated)
 
     def feed(self, data: bytes) -> bytes:
-        for byte in data:
+        position, end = 0, len(data)
+        while position < end:
             if self._command:
-                self._continue_command(byte)
-            elif byte == IAC:
-                self._command = bytes([IAC])
-            elif self._subnegotiated:
-                self._count_subnegotiation()
+                self._continue_command(data[position])
+                position += 1
+            elif data[position] == IAC:
+                position = self._begin_command(data, position)
             else:
-                self._out.append(byte)
+                stop = data.find(IAC, position)
+                position = self._take_text(data, position, end if stop < 0 else stop)
         out, self._out = bytes(self._out), bytearray()
         return out
+
+    def _begin_command(self, data: bytes, position: int) -> int:
+        """Begins with the command at `position`, or does with all the whole commands that follow each other there.
+        Returns the position behind them."""
+        commands = None if self._subnegotiated else _COMMANDS.match(data, position)
+        if commands is None:
+            self._command = data[position : position + 1]
+            return position + 1
+        for command in dict.fromkeys(_COMMAND.findall(commands[0])):
+            self._refuse(command)
+        return commands.end()
+
+    def _take_text(self, data: bytes, position: int, stop: int) -> int:
+        """Takes bytes without a command, up to `stop` at most: they are text, or of a subnegotiation. Returns the
+        position behind them."""
+        if not self._subnegotiated:
+            self._out += data[position:stop]
+            return stop
+        taken = min(stop - position, _SUBNEGOTIATION_BYTES_MAX + 1 - self._subnegotiated)
+        self._subnegotiated += taken
+        if self._subnegotiated > _SUBNEGOTIATION_BYTES_MAX:
+            self._subnegotiated = 0
+        return position + taken
+
+    def _refuse(self, command: bytes) -> None:
+        """Answers a command of three bytes, if it needs an answer."""
+        if command[1] in _REFUSALS:
+            self.answers[bytes([IAC, _REFUSALS[command[1]], command[2]])] = None
 
     def _continue_command(self, byte: int) -> None:
         if len(self._command) == 1 and byte >= _FIRST_WITH_OPTION and byte != IAC:
@@ -148,8 +203,8 @@ class _TelnetFilter:
             return
         if len(self._command) == 1:
             self._end_command(byte)
-        elif self._command[1] in _REFUSALS:
-            self.answers[bytes([IAC, _REFUSALS[self._command[1]], byte])] = None
+        else:
+            self._refuse(self._command + bytes([byte]))
         self._command = b""
 
     def _end_command(self, byte: int) -> None:
@@ -159,8 +214,3 @@ class _TelnetFilter:
             self._subnegotiated = 1
         elif byte == IAC:
             self._out.append(IAC)
-
-    def _count_subnegotiation(self) -> None:
-        self._subnegotiated += 1
-        if self._subnegotiated > _SUBNEGOTIATION_BYTES_MAX:
-            self._subnegotiated = 0

@@ -27,6 +27,9 @@ LINE_BYTES_MAX: Final = 1_024
 _HEADER_BYTES_MAX: Final = 32
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,9}")
 _NEGATIVE: Final = re.compile(rb"-[1-9][0-9]{0,18}")
+SKIPPED_BYTES_MAX: Final = 1_048_576
+"""Number of bytes up to which a command that is too large is skipped. A client that goes on sending is not listened to
+any more."""
 ARGUMENT_OVERHEAD_BYTES: Final = 1
 """Number of bytes that each argument adds to the length of its command beside its own, like the space in a line.
 
@@ -43,13 +46,18 @@ class TooLarge:
 
 
 @frozen
+class Endless:
+    """A command that is too large and goes on for more than `SKIPPED_BYTES_MAX`. The parser gives nothing after it."""
+
+
+@frozen
 class Malformed:
     """Bytes that are no command. It is unknown where the next command begins, so the parser gives nothing after it."""
 
     text: str
 
 
-Item = list[bytes] | TooLarge | Malformed
+Item = list[bytes] | TooLarge | Endless | Malformed
 
 
 class _Unreadable(Exception):
@@ -77,6 +85,8 @@ class CommandParser:
         self._arguments: list[bytes] = []
         self._command_bytes = 0
         self._is_too_large = False
+        self._skipped_bytes = 0
+        """Number of bytes that were skipped of a command that is too large."""
         self._is_over = False
 
     @property
@@ -112,16 +122,24 @@ class CommandParser:
     def _read(self, data: bytes, items: list[Item]) -> None:
         position, end = min(self._to_skip, len(data)), len(data)
         self._to_skip -= position
+        self._skipped_bytes += position
         self._missing = 0
         while position < end:
+            if self._skipped_bytes > SKIPPED_BYTES_MAX:
+                break
             next_position = self._argument(data, position) if self._left else self._command(data, position)
             if self._missing:
                 self._beginning.append(data[position:])
                 return
+            if self._is_too_large:
+                self._skipped_bytes += min(next_position, end) - position
             if not self._left and (self._arguments or self._is_too_large):
                 items.append(TooLarge() if self._is_too_large else self._arguments)
-                self._arguments, self._is_too_large = [], False
+                self._arguments, self._is_too_large, self._skipped_bytes = [], False, 0
             position = next_position
+        if self._skipped_bytes > SKIPPED_BYTES_MAX:
+            self._is_over = True
+            items.append(Endless())
 
     def _command(self, data: bytes, position: int) -> int:
         """Reads `*COUNT`, or a command that is typed as a line, at `position`. Returns the position after it, or sets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count
 from typing import Any, Final
 
@@ -16,12 +16,12 @@ from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.resp import application_commands, replies
 from pfsb.frontends.resp.commands import Client, TranslatedCommand, wrong_number_of_arguments
 from pfsb.frontends.resp.connection_commands import COMMANDS, NAME_CHARACTERS_MAX, ConnectionCommands
-from pfsb.frontends.resp.parser import Item, Malformed, TooLarge
+from pfsb.frontends.resp.parser import Endless, Item, Malformed, TooLarge
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import CommandSplitter, PlainCommands, PlainForm, plain_forms
 from pfsb.frontends.resp.replies import Form
 from pfsb.frontends.stream.protocol import IConversation, StreamFactory, StreamProtocol
-from pfsb.frontends.stream.reply_queue import ReplyQueue, refusal
+from pfsb.frontends.stream.reply_queue import ReplyQueue, is_large, refusal
 from pfsb.server import Server
 from pfsb.support.spelling import nearest
 
@@ -79,11 +79,19 @@ class RespConversation:
         replies: RespReplyQueue,
         addresses: Mapping[str, str],
         on_session_end: Callable[[], None],
+        address: str,
     ) -> None:
         """`addresses` are those of the connection, as CLIENT INFO shows them. `on_session_end` is called, once and
-        without arguments, when the client's session has ended: the caller must then end the connection."""
+        without arguments, when the client's session has ended: the caller must then end the connection. `address` is
+        where the client is (`address_of`)."""
         self.conversation = Conversation(
-            factory.server, factory.verbs, replies, self._end_with_session, has_numbers=False
+            factory.server,
+            factory.verbs,
+            replies,
+            self._end_with_session,
+            factory.shared,
+            address,
+            has_numbers=False,
         )
         self.replies = replies
         self._connection_commands = ConnectionCommands(
@@ -188,13 +196,13 @@ class RespProtocol(StreamProtocol):
         limit = factory.server.config.limits.command_bytes
         self._splitter = CommandSplitter(factory.plain, limit, PIPELINED_CHARACTERS_MAX)
         self.replies = self._resp_replies = RespReplyQueue(
-            self._write, _render, factory.iteration_end, self._relieved, replies.render_run
+            self._write, _render, factory.iteration_end, self._relieved, replies.render_run, self._tell_held
         )
 
     def split_requests(self, data: bytes) -> Iterable[Item | PlainCommands]:
         # Before its admission, a connection handles its first request and no more; behind a LOCK that waits, requests
         # are counted: so they must come one by one.
-        if self._resp_replies.blocked or not self._admission.is_open:
+        if self._resp_replies.blocked or not (self._is_admitted or self._admission.is_open):
             return self._splitter.parser.feed(data)
         return self._splitter.feed(data)
 
@@ -203,7 +211,7 @@ class RespProtocol(StreamProtocol):
         transport: Any = self._transport()
         addresses = {"addr": _shown(transport.getPeer()), "laddr": _shown(transport.getHost())}
         self._resp = RespConversation(
-            self.factory, self._resp_replies, addresses, lambda: iteration_end.call(self._work)
+            self.factory, self._resp_replies, addresses, lambda: iteration_end.call(self._work), self.address
         )
         return self._resp.conversation
 
@@ -218,6 +226,11 @@ class RespProtocol(StreamProtocol):
                 limit = self.factory.server.config.limits.command_bytes
                 text = f"a command has at most {limit} bytes; this one was skipped to its end"
                 self._resp.reply(Refused("TOOLARGE", text))
+            case Endless():
+                limit = self.factory.server.config.limits.command_bytes
+                text = f"a command has at most {limit} bytes, and this one goes on and on; this connection ends here"
+                self._resp.reply(Refused("TOOLARGE", text))
+                self._resp.conversation.finished = True
             case Malformed(text):
                 self._resp.reply(Done(), replies.constant(replies.protocol_error(text)))
                 self._resp.conversation.finished = True
@@ -227,7 +240,8 @@ class RespProtocol(StreamProtocol):
     def _handle_plain(self, plain: PlainCommands) -> None:
         """Handles commands together, or puts them back one by one if not all of them may be handled now, or at all."""
         under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
-        if self._resp.refuses_all or under_way + len(plain.commands) > self._window:
+        fits = under_way + len(plain.commands) <= self._window
+        if self._resp.refuses_all or not fits or not self._resp.conversation.are_small(plain.commands):
             self._requests.extendleft(reversed(plain.items))
         else:
             self._resp.handle_plain(plain)
@@ -268,8 +282,17 @@ class RespFactory(StreamFactory):
         return RespProtocol(self)
 
 
-def _render(form: Form, result: Result) -> Any:
-    return form(result)
+def _render(form: Form, result: Result) -> bytes | Iterator[bytes]:
+    return _parts(form, result) if is_large(result) else form(result)
+
+
+def _parts(form: Form, result: Result) -> Iterator[bytes]:
+    """The parts of a large reply, each made when the part before it is written."""
+    rendered = form(result)
+    if isinstance(rendered, bytes):
+        yield rendered
+    else:
+        yield from rendered
 
 
 def _shown(address: Any) -> str:

@@ -1,4 +1,5 @@
-"""AdmissionControl: limits how many requests a server has under way, and lets further connections wait in a queue."""
+"""AdmissionControl: limits how many requests a server has under way, and for how long it works for many clients in one
+iteration of the reactor; lets further connections wait in a queue."""
 
 from __future__ import annotations
 
@@ -17,6 +18,9 @@ number of requests fills the largest batches several times, so the limit does no
 machine executes that many in less than `request_seconds`: with more, requests would be executed only after they were
 refused for being late."""
 
+WORK_SECONDS: Final = 0.01
+"""How long, in seconds, a server handles the requests of connections that send much in one iteration of the reactor."""
+
 
 class Member(Protocol):
     """A connection of a client, as `AdmissionControl` sees it while the connection waits in the queue."""
@@ -27,9 +31,10 @@ class Member(Protocol):
 
 @define(eq=False)
 class AdmissionControl:
-    """Limits the requests under way of all connections together to about `requests_max`.
+    """Limits the requests under way of all connections together to about `requests_max`, and the time that an iteration
+    of the reactor takes for those that send much to about `WORK_SECONDS`.
 
-    At the limit, connections are no longer read; they wait in a queue until they are admitted. An admitted connection
+    At a limit, connections are no longer read; they wait in a queue until they are admitted. An admitted connection
     handles requests until `session_window` of them are under way, since few large bundles are several times cheaper
     than many small ones; but no more than its `share`. No connection waits for ever, since each request that is counted
     is answered or refused within `request_seconds`. And a connection without requests under way may handle a single
@@ -44,6 +49,8 @@ class AdmissionControl:
     _queue: dict[Member, None] = field(init=False, factory=dict)
     """The connections that wait, in the order in which they came."""
     _admission_is_due: bool = field(init=False, default=False)
+    _worked_seconds: float = field(init=False, default=0.0)
+    """For how long requests were handled in this iteration of the reactor."""
 
     @property
     def share(self) -> int:
@@ -67,6 +74,13 @@ class AdmissionControl:
         self.under_way += change
         self._update()
 
+    def worked(self, seconds: float) -> None:
+        """Notes that requests were handled for so long in this iteration of the reactor."""
+        if not self._worked_seconds:
+            self._iteration_end.call(self._iteration_is_over)
+        self._worked_seconds += max(seconds, 1e-9)
+        self._update()
+
     def forget(self, member: Member) -> None:
         """Called when a connection has ended: takes it out of the queue, if it waits there."""
         self._queue.pop(member, None)
@@ -74,15 +88,21 @@ class AdmissionControl:
 
     def _update(self) -> None:
         has_room = self.under_way < self.requests_max
-        self.is_open = has_room and not self._queue
+        self.is_open = has_room and not self._queue and self._worked_seconds < WORK_SECONDS
         if has_room and self._queue and not self._admission_is_due:
             self._admission_is_due = True
             self._iteration_end.call(self._admit_next)
 
     def _admit_next(self) -> None:
-        while self._queue and self.under_way < self.requests_max:
-            member = next(iter(self._queue))
-            del self._queue[member]
-            member.on_admitted()
+        left = list(self._queue)
+        for member in left:
+            if self.under_way >= self.requests_max or self._worked_seconds >= WORK_SECONDS:
+                break
+            if self._queue.pop(member, False) is None:
+                member.on_admitted()
         self._admission_is_due = False
+        self._update()
+
+    def _iteration_is_over(self) -> None:
+        self._worked_seconds = 0.0
         self._update()

@@ -26,15 +26,34 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import Refused
+from pfsb.frontends.stream.addresses import LOCAL, address_of
 from pfsb.frontends.stream.admission import AdmissionControl
-from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp, hang_up_of, notice_vanished_machine
-from pfsb.frontends.stream.reply_queue import EndOfIteration, ReplyQueue
+from pfsb.frontends.stream.hang_ups import (
+    PAUSED_LOOK_SECONDS,
+    HangUp,
+    hang_up_of,
+    notice_vanished_machine,
+)
+from pfsb.frontends.stream.reply_queue import ReplyQueue
+from pfsb.frontends.stream.shared_limits import SharedLimits
+from pfsb.frontends.stream.unread import bound_unsent_bytes, bytes_under_way, forget_unsent_bytes, unsent_bytes
 
 if TYPE_CHECKING:
     from pfsb.server import Server
 
 LEAVE_SECONDS: Final = 10.0
 """How long, in seconds, a client may take to read its last replies before the connection is aborted."""
+PIECE_BYTES: Final = 8_192
+"""Number of bytes of a connection that are split into requests together. A server spends some milliseconds on them at
+most, whatever they are."""
+SMALL_BYTES: Final = 512
+"""Number of bytes that are split and handled at once even while others wait for their turns."""
+SLICE_SECONDS: Final = 0.003
+"""How long, in seconds, a connection handles requests before others have their turns."""
+COUNTED_SECONDS: Final = 0.0005
+"""How long, in seconds, at least, a connection has handled requests at once if that counts against others."""
+_REQUESTS_PER_LOOK: Final = 8
+"""Number of requests of a connection that are handled between two looks at the time."""
 LINGER_SECONDS: Final = 15.0
 """How long, in seconds, a client still gets replies after it has closed its sending side of the connection.
 
@@ -47,8 +66,8 @@ class IConversation(StructuralType):
 
     finished: bool
     """True when no further request is handled, and the connection ends with the last reply."""
-    is_changing_session: bool
-    """True while a HELLO or BYE has no answer yet: no further request may be handled."""
+    must_be_alone: bool
+    """True while a HELLO, a BYE or a large request has no answer yet: no further request may be handled."""
 
     @property
     def unsubmitted(self) -> int:
@@ -80,6 +99,10 @@ class StreamProtocol(Protocol):
     requests have no reply, while all connections together have too many requests under way, and while the client does
     not read its replies. Requests that have arrived by then, one read of the transport at most, wait in memory.
 
+    Requests are handled in slices: after `SLICE_SECONDS`, a connection that has more of them waits for its next turn.
+    Bytes are split into requests piece by piece, when it is their turn. Clients that do not read, or leave too much
+    unread together, are dropped (`UnreadOutput`).
+
     The end of a connection that is not read is not told by the transport. So such a connection is looked at again and
     again: a client that has died with as many LOCKs as it may have must not hold its locks for ever.
     """
@@ -90,12 +113,19 @@ class StreamProtocol(Protocol):
     def __init__(self, factory: StreamFactory) -> None:
         self._stream_factory = factory
         self._admission = factory.admission
+        self._shared = factory.shared
         self._counted = 0
         """Number of requests of this connection that `AdmissionControl` counts as under way."""
         self._has_handled_requests = False
         self._is_admitted = False
         self._window = factory.server.session_window
         self._requests: deque[Any] = deque()
+        self._unsplit: deque[bytes] = deque()
+        """Bytes that have come and are not split into requests yet."""
+        self.address = LOCAL
+        """Where the client is (`address_of`)."""
+        self._slice_end = 0.0
+        """The time at which the present slice ends; 0 before the first look at the time."""
         self._conversation: IConversation | None = None
         self._window_is_full = False
         self._output_is_full = False
@@ -129,20 +159,39 @@ class StreamProtocol(Protocol):
 
     def connectionMade(self) -> None:
         transport = self._transport()
+        self.address = address_of(transport)
         if ITCPTransport.providedBy(transport):
             transport.setTcpNoDelay(True)
             notice_vanished_machine(transport)
+            bound_unsent_bytes(transport)
         IConsumer(transport).registerProducer(self, True)
-        if not self._stream_factory.admit(self):
-            self.write_refusal(self._stream_factory.full())
+        refused = self._stream_factory.admit(self)
+        if refused is not None:
+            self.write_refusal(refused)
             self.leave()
             return
         self._conversation = self.begin_conversation()
         self.replies.flush()
 
     def dataReceived(self, data: bytes) -> None:
-        self._requests.extend(self.split_requests(data))
+        if len(data) <= SMALL_BYTES and not self._unsplit:
+            self._requests.extend(self.split_requests(data))
+            self._work()
+            return
+        self._unsplit.extend(data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
+        if self._admission.is_open:
+            self._work_for_a_slice()
+        else:
+            self._work()
+
+    def _work_for_a_slice(self) -> None:
+        """Handles requests for `SLICE_SECONDS` at most, and tells `AdmissionControl` how long it has taken."""
+        clock = self._stream_factory.clock
+        begun = clock.seconds()
         self._work()
+        taken = clock.seconds() - begun
+        if taken >= COUNTED_SECONDS:  # a note of each slice cost 1 % of the byte code at 8 x 32
+            self._admission.worked(taken)
 
     def readConnectionLost(self) -> None:
         """Called by Twisted when the client has closed its sending side. As after QUIT, the client still gets the
@@ -158,7 +207,9 @@ class StreamProtocol(Protocol):
     def connectionLost(self, reason: Failure = Failure(ConnectionDone())) -> None:  # noqa: B008 (Twisted's signature)
         self._leaving = True
         self._requests.clear()
+        self._unsplit.clear()
         self.replies.close()
+        self._shared.unread.forget(self)
         self._count()
         self._admission.forget(self)
         if self._conversation is not None:
@@ -166,12 +217,16 @@ class StreamProtocol(Protocol):
         self._cancel_deadline()
         self._look_no_more()
         self._stream_factory.forget(self)
+        forget_unsent_bytes(self.transport)
 
     def pauseProducing(self) -> None:
         """Called by the transport when the client does not read its replies: deliver no more events, and handle no more
         requests."""
         self._output_is_full = True
         self.replies.pause()
+        if not self._leaving:
+            self._shared.unread.stops_reading(self)
+            self._tell_held()
         if self._conversation is not None:
             self._conversation.pause()
         self._count()
@@ -179,6 +234,8 @@ class StreamProtocol(Protocol):
 
     def resumeProducing(self) -> None:
         self._output_is_full = False
+        self._shared.unread.reads(self)
+        self._tell_held()
         self.replies.resume()
         if self._conversation is not None:
             self._conversation.resume()
@@ -188,6 +245,35 @@ class StreamProtocol(Protocol):
         """Called by the transport when the connection is gone. Does nothing, since the transport calls `connectionLost`
         as well."""
 
+    # ------------------------------------------------------------------ clients that do not read
+
+    def bytes_to_read(self) -> int:
+        return bytes_under_way(self.transport)
+
+    def drop(self, reason: str, *, at_once: bool) -> None:
+        """Ends the connection, since its client does not read. Unless it ends `at_once`, the client still has
+        `LEAVE_SECONDS` to read what is written, and the reason if that may stand behind it."""
+        if not at_once:
+            if not self._leaving and not self.replies.is_amid_reply:
+                self.write_farewell(reason)
+            self.leave()
+            return
+        self._leaving = True
+        self._requests.clear()
+        self._unsplit.clear()
+        if self._conversation is not None:
+            self._conversation.end_subscriptions()
+        self.replies.close()
+        self._abort()
+
+    def write_farewell(self, reason: str) -> None:
+        """Writes the reason why the server ends the connection, if the protocol has a form for it."""
+
+    def _tell_held(self) -> None:
+        """Tells `UnreadOutput` how many bytes are held in memory for this client."""
+        unsent = unsent_bytes(self.transport) if self._output_is_full else 0
+        self._shared.unread.hold(self, unsent + self.replies.held_bytes)
+
     # ------------------------------------------------------------------ the end of the connection
 
     def leave(self) -> None:
@@ -196,6 +282,7 @@ class StreamProtocol(Protocol):
             return
         self._leaving = True
         self._requests.clear()
+        self._unsplit.clear()
         if self._conversation is not None:
             self._conversation.end_subscriptions()
         self.replies.finish()
@@ -231,21 +318,20 @@ class StreamProtocol(Protocol):
         if self._working or self._leaving or conversation is None:
             return
         self._working = self.replies.is_collecting = True
+        self._slice_end = 0.0
         if self._admission.is_open or self._is_admitted:
-            self._handle_requests(conversation)
-            # Requests that were refused at once have their replies already, so more requests may be handled.
-            while self._requests and not self._must_wait(conversation):
-                self._handle_requests(conversation)
+            self._handle_slice(conversation)
             self._has_handled_requests = True
-        elif self._requests and not self._must_wait(conversation):
+        elif (self._requests or self._unsplit) and not self._must_wait(conversation):
             self._wait_for_admission(conversation)
         self._working = self.replies.is_collecting = False
         self._count()
         self.replies.flush()
         if conversation.finished:
             self._requests.clear()
+            self._unsplit.clear()
         ending = conversation.finished or self._end_of_input
-        if ending and not self._requests and not self.replies.in_order:
+        if ending and not (self._requests or self._unsplit or self.replies.in_order):
             self.leave()
         else:
             self._regulate()
@@ -255,7 +341,7 @@ class StreamProtocol(Protocol):
         its share is under way."""
         window, self._window = self._window, min(self._window, self._admission.share)
         self._is_admitted = True
-        self._work()
+        self._work_for_a_slice()
         self._is_admitted, self._window = False, window
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
@@ -265,11 +351,12 @@ class StreamProtocol(Protocol):
         is slow. And it is the only request of a client that has had all its replies: clients that ask one thing after
         the other are not kept from it by those that ask much at once.
         """
-        if not self._has_handled_requests or (len(self._requests) == 1 and not self.replies.in_order):
+        is_alone = len(self._requests) == 1 and not (self._unsplit or self.replies.in_order)
+        if self._requests and (is_alone or not self._has_handled_requests):
             self._has_handled_requests = True
             self.handle_request(self._requests.popleft())
             conversation.submit_pipelined()
-        if self._requests:
+        if self._requests or self._unsplit:
             self._admission.wait(self)
 
     def _count(self) -> None:
@@ -284,10 +371,39 @@ class StreamProtocol(Protocol):
             change, self._counted = under_way - self._counted, under_way
             self._admission.count(change)
 
-    def _handle_requests(self, conversation: IConversation) -> None:
-        while self._requests and not self._must_wait(conversation):
-            self.handle_request(self._requests.popleft())
+    def _handle_slice(self, conversation: IConversation) -> None:
+        """Handles requests until there are no more, until they must wait, or until the slice is over."""
+        is_in_time = True
+        while is_in_time and (self._requests or self._unsplit) and not self._must_wait(conversation):
+            if self._requests:
+                is_in_time = self._handle_requests(conversation)
+            else:
+                self._requests.extend(self.split_requests(self._unsplit.popleft()))
+        if not is_in_time and (self._requests or self._unsplit):
+            self._admission.wait(self)
+
+    def _handle_requests(self, conversation: IConversation) -> bool:
+        """Handles the first request, and further ones as long as they need not wait, and submits them together. Returns
+        False if it stops because the slice is over.
+
+        Requests that are refused or answered at once have their replies by then, so more requests may be handled.
+        """
+        requests, handled, is_in_time = self._requests, 0, True
+        while True:
+            self.handle_request(requests.popleft())
+            handled += 1
+            if not handled % _REQUESTS_PER_LOOK:
+                is_in_time = self._slice_goes_on()
+            if not (requests and is_in_time) or self._must_wait(conversation):
+                break
         conversation.submit_pipelined()
+        return is_in_time and (not (requests or self._unsplit) or self._slice_goes_on())
+
+    def _slice_goes_on(self) -> bool:
+        now = self._stream_factory.clock.seconds()
+        if not self._slice_end:
+            self._slice_end = now + SLICE_SECONDS
+        return now < self._slice_end
 
     def _must_wait(self, conversation: IConversation) -> bool:
         outstanding = self.replies.outstanding + conversation.unsubmitted
@@ -295,7 +411,7 @@ class StreamProtocol(Protocol):
             self._window_is_full = True
         elif self._window_is_full and outstanding <= self._window // 2:
             self._window_is_full = False
-        return self._window_is_full or self._output_is_full or conversation.is_changing_session or conversation.finished
+        return self._window_is_full or self._output_is_full or conversation.must_be_alone or conversation.finished
 
     def _may_read(self, conversation: IConversation) -> bool:
         return not self._must_wait(conversation)
@@ -307,14 +423,15 @@ class StreamProtocol(Protocol):
             return
         self._count()
         ending = self._end_of_input or conversation.finished
-        if ending or ((self._requests or not self._reading) and not self._must_wait(conversation)):
+        if ending or ((self._requests or self._unsplit or not self._reading) and not self._must_wait(conversation)):
             self._work()
 
     def _regulate(self) -> None:
         """Starts or stops reading: the transport is read only while the requests that arrive may be handled."""
         if self._leaving or self._end_of_input or self._conversation is None:
             return
-        reading = self._may_read(self._conversation) and not (self._requests and self._admission.is_waiting(self))
+        has_more = bool(self._unsplit) or (bool(self._requests) and self._admission.is_waiting(self))
+        reading = not has_more and self._may_read(self._conversation)
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()
@@ -354,15 +471,24 @@ class StreamProtocol(Protocol):
 
 
 class StreamFactory(Factory):
-    """Makes the connections of one server that speak one protocol, within the limit of `limits.connections`."""
+    """Makes the connections of one server that speak one protocol, within the limits of `limits.connections` and
+    `limits.address_connections`."""
 
     noisy = False
 
-    def __init__(self, server: Server, clock: IReactorTime, beside: StreamFactory | None = None) -> None:
-        """`beside` is the factory for the other protocol of the same port: limits hold for both factories together."""
+    def __init__(
+        self,
+        server: Server,
+        clock: IReactorTime,
+        beside: StreamFactory | None = None,
+        shared: SharedLimits | None = None,
+    ) -> None:
+        """`beside` is the factory for the other protocol of the same port: limits hold for both factories together.
+        `shared` are the limits that hold for other doors, too; None: there are no other doors."""
         self.server = server
         self.clock = clock
-        self.iteration_end = EndOfIteration(clock)
+        self.shared: SharedLimits = beside.shared if beside is not None else shared or SharedLimits.of(server, clock)
+        self.iteration_end = self.shared.iteration_end
         self.connections: set[StreamProtocol] = set() if beside is None else beside.connections
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
@@ -371,20 +497,32 @@ class StreamFactory(Factory):
         for connection in list(self.connections):
             connection.leave()
 
-    def admit(self, connection: StreamProtocol) -> bool:
-        """Counts a new connection. Returns False, without counting it, if `limits.connections` are open already."""
+    def admit(self, connection: StreamProtocol) -> Refused | None:
+        """Counts a new connection; or returns the reason, without counting it, why there are too many already."""
         if len(self.connections) >= self.server.config.limits.connections:
-            return False
+            return too_many_connections(self.server)
+        if not self.shared.addresses.connects(connection.address):
+            return too_many_of_one_address(self.server)
         self.connections.add(connection)
-        return True
+        return None
 
     def forget(self, connection: StreamProtocol) -> None:
-        self.connections.discard(connection)
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.shared.addresses.disconnects(connection.address)
 
-    def full(self) -> Refused:
-        """The refusal for a connection beyond the limit of `limits.connections`."""
-        limit = self.server.config.limits.connections
-        return Refused("BUSY", f"this server has {limit} connections and takes no more; try another one")
+
+def too_many_connections(server: Server) -> Refused:
+    """The refusal for a connection beyond the limit of `limits.connections`."""
+    limits = server.config.limits
+    return Refused("BUSY", f"this server has {limits.connections} connections and takes no more; try another one")
+
+
+def too_many_of_one_address(server: Server) -> Refused:
+    """The refusal for a connection beyond the limit of `limits.address_connections`."""
+    limits = server.config.limits
+    text = f"this server has {limits.connections_of_one_address} connections of your address and takes no more of it"
+    return Refused("BUSY", f"{text}; close some, or try another server")
 
 
 def write_now(transport: Any, data: bytes) -> None:

@@ -1,8 +1,9 @@
 """ReplyQueue: the replies of one connection, in the order of its requests, whatever order the answers come in.
 
 A reply behind which no request waits is written at once. Other replies of one iteration of the reactor are written
-together. A large reply is rendered and written in slices: between them the reactor serves other connections, and slices
-are made no faster than the client reads them.
+together. What is large, one reply or many that come together, is rendered and written in slices: between them the
+reactor serves other connections, and slices are made no faster than the client reads them. Results that wait to be
+rendered are counted (`ReplyQueue.held_bytes`), since clients that do not read must not fill the memory with them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from pfsb.applications.interfaces import Answer, BadRequest, Refused, Result, RunResults
+from pfsb.applications.interfaces import Answer, BadRequest, Done, DoneGrowing, Fields, Refused, Result, RunResults
 from pfsb.applications.names import is_word
 
 if TYPE_CHECKING:
@@ -24,8 +25,21 @@ if TYPE_CHECKING:
 
 OUTPUT_BYTES_MAX: Final = 65_536
 """Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
+REPLIES_AT_ONCE: Final = 16
+"""Maximum number of replies that are rendered together without counting their bytes: none of them is large."""
 ROWS_AT_ONCE: Final = 16
 """Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
+FINISHED_BYTES_MAX: Final = 1_048_576
+"""Size in memory, in bytes, of results that are still rendered when the connection of a client ends that does not
+read."""
+TURNS_SECONDS: Final = 0.01
+"""How long, in seconds, the functions of `EndOfIteration.call_in_turn` may take in one iteration of the reactor, before
+those that are left wait for the next one."""
+_RESULT_BYTES: Final = 256
+"""Estimated size, in bytes, of a result in memory, without the texts in its fields and rows."""
+_ROW_BYTES: Final = 512
+"""Estimated size, in bytes, of a row of a result in memory, without its texts."""
+_SIZED: Final = (bytes, str)
 
 SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
 """The refusal that a front end gives while the server stops, where it does not ask the sessions."""
@@ -53,12 +67,50 @@ def refusal(error: Exception) -> Refused:
     return Refused("INTERNAL", "the server made a mistake with this request and noted it in its log", fate="unknown")
 
 
+def memory_of(results: Sequence[Result]) -> int:
+    """The estimated size of results in memory, in bytes."""
+    if type(results) is RunResults:
+        return _RESULT_BYTES
+    size = _RESULT_BYTES * len(results)
+    for result in results:
+        if isinstance(result, Done) and not isinstance(result, DoneGrowing):
+            size += _text_bytes(result.fields)
+            if result.rows:
+                size += _ROW_BYTES * len(result.rows) + _texts_of_rows(result.rows)
+    return size
+
+
+def _texts_of_rows(rows: Sequence[Fields]) -> int:
+    try:
+        return sum(map(_text_bytes, rows))
+    except Exception:
+        return 0  # rows of an application that are none: an error comes in their place when they are rendered
+
+
+def is_large(result: Result) -> bool:
+    """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
+    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply
+        fields = result.fields
+        return bool(fields) and isinstance(value := fields[0][1], _SIZED) and len(value) > OUTPUT_BYTES_MAX
+    if isinstance(result, DoneGrowing):
+        return result.size > OUTPUT_BYTES_MAX
+    if isinstance(result, Refused):
+        return False
+    return len(result.rows) > ROWS_AT_ONCE or memory_of((result,)) > OUTPUT_BYTES_MAX
+
+
+def _text_bytes(fields: Fields) -> int:
+    return sum([len(value) for _, value in fields if isinstance(value, _SIZED)])
+
+
 class EndOfIteration:
     """Calls functions at the end of the reactor's present iteration, each once, with one timer for all of them."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._due: list[Callable[[], None]] = []
+        self._turns: deque[Callable[[], None]] = deque()
+        self._turns_are_due = False
 
     def call(self, function: Callable[[], None]) -> None:
         """Calls `function`, which must not raise, once this iteration is over."""
@@ -66,9 +118,36 @@ class EndOfIteration:
             self._clock.callLater(0, self._call_due)
         self._due.append(function)
 
+    def call_in_turn(self, function: Callable[[], None]) -> None:
+        """Calls `function`, which must not raise, once this iteration is over; later, if many functions are before it.
+
+        For work that is done in slices: however many clients cause such work, an iteration spends `TURNS_SECONDS` on
+        it, and the slices of all clients come in the order in which they were asked for.
+        """
+        self._turns.append(function)
+        if not self._turns_are_due:
+            self._turns_are_due = True
+            self.call(self._take_turns)
+
     def hurry(self) -> None:
         """Called when the server stops: calls all due functions now, since this iteration may be the last."""
         self._call_due()
+
+    def _take_turns(self) -> None:
+        """Calls the functions that wait now, one after the other until their time is up. The rest keep their places,
+        in front of those that come meanwhile."""
+        self._turns_are_due = False
+        turns, self._turns = self._turns, deque()
+        end = self._clock.seconds() + TURNS_SECONDS
+        while turns:
+            turns.popleft()()
+            if turns and self._clock.seconds() >= end:
+                break
+        if turns:
+            self._turns.extendleft(reversed(turns))
+        if self._turns and not self._turns_are_due:
+            self._turns_are_due = True
+            self.call(self._take_turns)
 
     def _call_due(self) -> None:
         due, self._due = self._due, []
@@ -90,6 +169,8 @@ class _ReplyPlace:
     """The results of the requests, one for each tag; None: they have not come yet."""
     out_of_order: bool = False
     """True if the reply is written when its result comes, even before the replies to earlier requests."""
+    held_bytes: int = 0
+    """The size in memory of results that wait to be rendered (`memory_of`); 0 if these are rendered at once."""
 
     def answer(self, result: Result) -> None:
         self.answer_all((result,))
@@ -116,6 +197,10 @@ class ReplyQueue:
     _relieved: Callable[[], None]
     _render_run: RenderRun | None = None
     """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
+    _holds: Callable[[], None] | None = None
+    """Called whenever `held_bytes` has become more, or 0; None: it is not needed."""
+    held_bytes: int = field(init=False, default=0)
+    """The size in memory, in bytes, of all results that wait to be rendered."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
     _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
@@ -124,6 +209,8 @@ class ReplyQueue:
     _slice_is_due: bool = field(init=False, default=False)
     _delayed: list[bytes] = field(init=False, factory=list)
     """Output that waits for the end of a reply that is written in slices, and must not be written amid that reply."""
+    _after_stream: list[Callable[[], None]] = field(init=False, factory=list)
+    """Functions that wait for the end of that reply (`call_between_replies`)."""
     _paused: bool = field(init=False, default=False)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
@@ -195,6 +282,21 @@ class ReplyQueue:
             self._flush_is_due = True
             self._iteration_end.call(self._iteration_is_over)
 
+    @property
+    def is_amid_reply(self) -> bool:
+        """True while a large reply is written in slices: what is written between replies then waits in memory."""
+        return self._stream is not None
+
+    def call_between_replies(self, function: Callable[[], None]) -> None:
+        """Calls `function`, once, in a later iteration of the reactor, when no large reply is being written.
+
+        For the next page of many events: they wait where they are until there is room for them.
+        """
+        if self._stream is None:
+            self._iteration_end.call_in_turn(function)
+        else:
+            self._after_stream.append(function)
+
     def flush(self) -> None:
         """Hands the output that was collected in this iteration of the reactor to the transport now."""
         if self._out:
@@ -202,11 +304,14 @@ class ReplyQueue:
             self._write(data)
 
     def finish(self) -> None:
-        """Called when the connection ends: writes all output at once, the rest of a large reply included."""
+        """Called when the connection ends: writes all output at once, the rest of a large reply included.
+
+        A client that does not read gets no more of a very large reply than is written already, and nothing behind it.
+        """
         stream, self._stream = self._stream, None
-        if stream is not None:
-            self._out.extend(stream)
-        self._out.extend(self._delayed)
+        if stream is None or not self._paused or self.held_bytes <= FINISHED_BYTES_MAX:
+            self._out.extend(stream or ())
+            self._out.extend(self._delayed)
         self._delayed.clear()
         self.flush()
 
@@ -237,7 +342,9 @@ class ReplyQueue:
         self._waiting.clear()
         self._stream = None
         self._delayed.clear()
+        self._after_stream.clear()
         self._out.clear()
+        self.held_bytes = 0
 
     def _iteration_is_over(self) -> None:
         self._flush_is_due = False
@@ -250,6 +357,7 @@ class ReplyQueue:
             self._waiting.discard(place)
             self.write_between_replies(b"".join(self._slices(place)))
         elif self._places[0] is not place:
+            self._hold(place)
             return
         elif self._handling:
             self._emit()
@@ -288,29 +396,61 @@ class ReplyQueue:
     def _pop(self) -> None:
         place = self._places.popleft()
         self._in_order -= len(place.tags)
+        if place.held_bytes:
+            self.held_bytes -= place.held_bytes
+            if not self.held_bytes and self._holds is not None:
+                self._holds()
+
+    def _hold(self, place: _ReplyPlace) -> None:
+        """Counts the results of a place that are not rendered at once."""
+        if not place.held_bytes:
+            assert place.results is not None
+            place.held_bytes = memory_of(place.results)
+            self.held_bytes += place.held_bytes
+            if self._holds is not None:
+                self._holds()
 
     def _emit(self) -> None:
-        """Writes the reply at the head of the queue, or begins to write it in slices."""
+        """Writes the replies at the head of the queue, or begins to write them in slices: those that are large, and all
+        that come while the client does not read."""
         place = self._places[0]
-        assert place.results is not None
         try:
-            if self._render_run is not None and type(place.results) is RunResults:
-                data = self._render_run(place.tags, place.results)
-            else:
-                data = b"".join(map(self._render, place.tags, place.results))  # type: ignore[arg-type]
+            data = None if self._paused else self._rendered_at_once(place)
         except Exception:
-            # The reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
+            # A reply is an iterator, because it is large, or `_render` has raised: `_slices` deals with both.
+            data = None
+        if data is None:
             self._stream = self._slices(place)
-            self._slice_soon()
+            self._hold(place)
+            if not self._paused:
+                self._slice_soon()
+            return
+        self._pop()
+        if self._places or self._out or self.is_collecting:
+            self.write_between_replies(data)
         else:
-            self._pop()
-            if self._places or self._out or self.is_collecting:
-                self.write_between_replies(data)
-            else:
-                # A delayed call for each such reply cost 2 % of the byte code of a command at 64 x 1.
-                self._write(data)
+            # A delayed call for each such reply cost 2 % of the byte code of a command at 64 x 1.
+            self._write(data)
+
+    def _rendered_at_once(self, place: _ReplyPlace) -> bytes | None:
+        """The replies of a place; None if they are many and large together. Raises any exception if one is large."""
+        results = place.results
+        assert results is not None
+        if type(results) is RunResults and self._render_run is not None:
+            return self._render_run(place.tags, results)
+        render: Any = self._render
+        if len(results) <= REPLIES_AT_ONCE:  # counting bytes for each reply cost 4 % of a read at 8 x 8
+            return b"".join(map(render, place.tags, results))
+        size, pieces = 0, []
+        for tag, result in zip(place.tags, results, strict=True):
+            if size > OUTPUT_BYTES_MAX:
+                return None
+            pieces.append(render(tag, result))
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def _slices(self, place: _ReplyPlace) -> Iterator[bytes]:
+        """The replies of a place in pieces."""
         assert place.results is not None
         for tag, result in zip(place.tags, place.results, strict=True):
             try:
@@ -327,7 +467,7 @@ class ReplyQueue:
     def _slice_soon(self) -> None:
         if not self._slice_is_due:
             self._slice_is_due = True
-            self._iteration_end.call(self._write_slice)
+            self._iteration_end.call_in_turn(self._write_slice)
 
     def _write_slice(self) -> None:
         """Writes the next slice of a large reply. Further slices follow in later iterations of the reactor.
@@ -353,6 +493,9 @@ class ReplyQueue:
         delayed, self._delayed = self._delayed, []
         for data in delayed:
             self.write_between_replies(data)
+        after, self._after_stream = self._after_stream, []
+        for function in after:
+            self.call_between_replies(function)
         self._advance()
         self.flush()
         self._relieved()

@@ -64,7 +64,8 @@ class SessionModel:
     revision: int = 0
     sessions: dict[str, ModelSession] = field(factory=dict)
     sessions_max: int | None = None
-    """The quota of open sessions, as BIRTH or the last change says it; None before BIRTH. No random run changes it."""
+    """The quota of open sessions, as BIRTH or the last change says it; None before BIRTH. No random run changes this
+    setting."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
     """Client id of a session that has ended, and was not anonymous -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)

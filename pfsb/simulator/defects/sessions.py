@@ -562,6 +562,20 @@ def _sessions_of_this_server(process: Any) -> None:
         return refusal_if_full() if 2 * len(own) >= machine.settings.values.sessions else None
 
 
+@DEFECTS.add(
+    "file-rules",
+    "Departure 34",
+    "a server takes session_window from its own configuration file, and not from the cluster's settings",
+)
+def _file_rules(process: Any) -> None:
+    own = process.server.config.limits.session_window
+    override(
+        process.server.machine.settings,
+        "on_change",
+        lambda on_change: lambda values: on_change(evolve(values, session_window=own)),
+    )
+
+
 @DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")
 def _ended_replies_counted(process: Any) -> None:
     machine = process.server.machine

@@ -65,6 +65,9 @@ class Parameters:
     """The servers that execute all commands one by one; the others execute runs of them together."""
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
+    changing_settings: Mapping[str, tuple[int, ...]] = field(factory=dict)
+    """Name of each setting that changes in this run -> the values that it may get, in the configuration file of one
+    server at one of its starts, or by an operator. Empty: all files are alike, and no setting changes."""
     path_limits: PathLimits | None = None
     """The limits of each link: how large a datagram may be that passes, and how many bytes may be under way. None:
     every frame travels whole, as on one machine."""
@@ -144,6 +147,28 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
     }
     is_small = profile.has_small_quotas or (rng.random() < 0.2 and not profile.has_idle_hour)
     return evolve(parameters, quotas=drawn if is_small else {})
+
+
+def with_changing_settings(profile: Profile, parameters: Parameters) -> Parameters:
+    """Add the settings that change in the run, if the profile has any.
+
+    There is always room for the replies to all commands that a user has under way. The quota `sessions` is not changed:
+    the end of a run needs a session for each user.
+    """
+    if not profile.has_changing_settings:
+        return parameters
+    fewest = parameters.user_profile.pipeline
+    changing = {
+        "session_window": (fewest, fewest + 1, 2 * fewest, 128),
+        "window": (1, 2, 5, 16),
+        "value_bytes": (30, 320, 1_048_576),
+        "kv_bytes": (340, 700, 2**30),
+        "chat_bytes": (1_000, 2**28),
+        "session_locks": (1, 2, 10_000),
+        "session_waits": (1, 2, 10_000),
+        "reply_cache_bytes": (60, 1_000, 2**20),
+    }
+    return evolve(parameters, changing_settings=changing)
 
 
 def with_path_limits(rng: random.Random, parameters: Parameters) -> Parameters:

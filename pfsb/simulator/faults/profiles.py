@@ -133,6 +133,9 @@ class Profile:
     """Number of liveness drills at the end of a run (`pfsb.simulator.runs.liveness_drills`)."""
     has_small_quotas: bool = False
     """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
+    has_changing_settings: bool = False
+    """Whether the configuration file of a server may have other values at each start and differ from those of the other
+    servers, and operators change the settings of the cluster."""
     has_idle_hour: bool = False
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_pace_drills: bool = False
@@ -432,6 +435,14 @@ PROFILES: Final[Mapping[str, Profile]] = {
         vocabulary={"keys": 1, "locks": 1, "share_of_locks": 0.8, "share_of_reads": 0.05, "share_of_local_reads": 0.05},
         settings={"progress_seconds": (1.0,), "update_seconds": (1.0,), "alive_seconds": (0.1, 0.2)},
         faults_per_second=(0.3,),
+    ),
+    "settings": Profile(
+        "servers with different configuration files, settings that are changed while users work, and crashes",
+        ("crashes", "clients"),
+        servers=(3, 3, 4, 5),
+        users=(2, 4, 6),
+        vocabulary={"keys": 2, "locks": 2, "share_of_locks": 0.4},
+        has_changing_settings=True,
     ),
     "slips": Profile(
         "a server executes a slot otherwise than the others, again and again, while servers die",

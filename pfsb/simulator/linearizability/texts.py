@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import evolve
-
 from pfsb.applications.arguments import decoded
 from pfsb.applications.interfaces import Command, Done, Fields, Result
 from pfsb.simulator.linearizability.models import KEY_VALUE_VERBS
@@ -36,7 +34,7 @@ def result_in_text(result: Result) -> Result:
     """Convert a result as servers give it: the keys and values, which are bytes there, become text."""
     if not isinstance(result, Done):
         return result
-    return evolve(result, fields=_in_text(result.fields), rows=tuple(map(_in_text, result.rows)))
+    return Done(_in_text(result.fields), tuple(map(_in_text, result.rows)))
 
 
 def _in_text(fields: Fields) -> Fields:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.server import Server
@@ -23,16 +23,18 @@ TIMERS_MAX = 16
 """Maximum number of pending delayed calls of one server, without those of its links and client connections."""
 
 
-def check_bounds(cluster: SimulatedCluster, users: int) -> None:
+def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, Sequence[int]]) -> None:
     """Check the tables, sessions, connections and timers of all running servers of a cluster with `users` users.
 
-    Raises `Violation`.
+    `changing` has the settings of the cluster that change in the run, with the values that they may get: a limit that
+    was lowered may be exceeded by what was there before. Raises `Violation`.
     """
+    windows, slots = changing.get("session_window", ()), changing.get("window", ())
     for server_id in cluster.running_ids:
         server: Server = cluster.process(server_id).server
         for sentence in (
-            *_wrong_tables(server, users),
-            *_wrong_sessions(server),
+            *_wrong_tables(server, users, max((server.replica.window.slots, *slots))),
+            *_wrong_sessions(server, max((server.session_window, *windows))),
             *_wrong_connections(server),
             *_wrong_waits(server),
             *_wrong_progress_timer(server),
@@ -44,11 +46,11 @@ def check_bounds(cluster: SimulatedCluster, users: int) -> None:
         cluster.process(server_id).quotas.raise_violation()
 
 
-def _wrong_tables(server: Server, users: int) -> Iterator[str]:
+def _wrong_tables(server: Server, users: int, window: int) -> Iterator[str]:
     data, settings = server.replica.data, server.replica.settings
     ordering, clients = data.ordering, data.clients
     aru, slots = ordering.local_aru, len(ordering.global_history.slots)
-    if slots > settings.history_slots_kept + 8 * server.replica.window.slots + _ordered_above(server):
+    if slots > settings.history_slots_kept + 8 * window + _ordered_above(server):
         yield f"{slots} slots are in memory, with {settings.history_slots_kept} to be kept"
     oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
     if oldest < aru - settings.horizon_slots:
@@ -64,8 +66,8 @@ def _ordered_above(server: Server) -> int:
     return sum(slot.ordered is not None for _, slot in ordering.global_history.above(ordering.local_aru))
 
 
-def _wrong_sessions(server: Server) -> Iterator[str]:
-    machine, window = server.machine, server.config.limits.session_window
+def _wrong_sessions(server: Server, window: int) -> Iterator[str]:
+    machine = server.machine
     for session in machine.sessions.values():
         if len(session.answers) > window + window // 4 + 1:
             yield f"session {session.client_id} keeps {len(session.answers)} answers of a window of {window}"

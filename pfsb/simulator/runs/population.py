@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Protocol
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from pfsb.sessions.state_machine import Session
 from pfsb.simulator.checkers.session_checker import SessionChecker
@@ -21,6 +22,7 @@ from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.linearizability.search import Verdict
 from pfsb.simulator.runs.bounds_checker import check_bounds
 from pfsb.simulator.workload.listeners import SimulatedListener
+from pfsb.simulator.workload.operators import SimulatedOperator
 from pfsb.simulator.workload.paper_clients import PaperClient
 from pfsb.simulator.workload.read_checker import ReadHistory, WatchedReads
 from pfsb.simulator.workload.users import User
@@ -80,7 +82,10 @@ class UserPopulation:
     log: ReadHistory = field(init=False)
     users: list[User] = field(init=False)
     listeners: list[SimulatedListener] = field(init=False)
+    operators: list[SimulatedOperator] = field(init=False)
     _config: SimulatedConfig = field(init=False)
+    _starts: Counter[int] = field(factory=Counter, init=False)
+    """Server -> how often it was started."""
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
@@ -100,6 +105,11 @@ class UserPopulation:
         self.listeners = [
             SimulatedListener(cluster, self.log, random.Random(f"{self.seed}/listener/{number}"))
             for number in range(parameters.listeners)
+        ]
+        changing = parameters.changing_settings
+        self.operators = [
+            SimulatedOperator(cluster, self.checks, random.Random(f"{self.seed}/operator"), changing)
+            for _ in range(bool(changing))
         ]
 
     def _user(self, number: int, unique: Callable[[], int]) -> User:
@@ -124,23 +134,38 @@ class UserPopulation:
 
     def build(self, parts: ServerParts) -> ServerProcess:
         watch = WatchedReads.of(parts, self.log)
-        return ServerProcess(parts, self._config, self.checks, watch)
+        return ServerProcess(parts, self._config_of(parts.server_id), self.checks, watch)
+
+    def _config_of(self, server_id: int) -> SimulatedConfig:
+        """The configuration of a server at its next start: that of all servers, or one with settings of its own."""
+        config, changing = self._config, self.parameters.changing_settings
+        if not changing:
+            return config
+        self._starts[server_id] += 1
+        rng = random.Random(f"{self.seed}/file/{server_id}/{self._starts[server_id]}")
+        values = {name: rng.choice(choices) for name, choices in changing.items()}
+        limits = evolve(config.limits, session_window=values.pop("session_window"))
+        return evolve(config, limits=limits, window=values.pop("window"), drawn_quotas=values)
 
     def begin(self) -> None:
         for user in self.users:
             user.start()
         for listener in self.listeners:
             listener.start()
+        for operator in self.operators:
+            operator.start()
 
     def finish(self) -> None:
         for user in self.users:
             user.finish()
+        for operator in self.operators:
+            operator.finish()
 
     def waiting(self) -> Iterator[str]:
         return (user.describe() for user in self.users if not user.is_satisfied)
 
     def check_bounds(self) -> None:
-        check_bounds(self.cluster, len(self.users))
+        check_bounds(self.cluster, len(self.users), self.parameters.changing_settings)
 
     def state(self, server_id: int) -> dict[str, object]:
         process: ServerProcess = self.cluster.process(server_id)
@@ -153,6 +178,7 @@ class UserPopulation:
             "table of sessions": {client_id: _contents(session) for client_id, session in machine.sessions.items()},
             "table of closed sessions": dict(machine.closed_sessions),
             "quotas": machine.quotas(),
+            "settings": machine.settings.snapshot() if machine.settings.is_born else None,
         }
         return state | {f"state of {name}": app.snapshot() for name, app in process.applications.items()}
 
@@ -168,6 +194,7 @@ class UserPopulation:
             marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
             marks.counts["lock not free in time"] += lock.timeouts
         marks.counts["operations"] += len(self.history.entries)
+        marks.counts["settings changed"] += sum(operator.changes for operator in self.operators)
 
 
 def _contents(session: Session) -> Sequence[object]:

@@ -33,6 +33,7 @@ from pfsb.simulator.faults.parameters import (
     draw_parameters,
     with_batching,
     with_buffers,
+    with_changing_settings,
     with_path_limits,
     with_quotas,
 )
@@ -120,7 +121,7 @@ class Run:
         )
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
-        drawn = with_buffers(rng, self.profile, drawn)
+        drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
         self.parameters = parameters = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pfsb.applications.interfaces import Done, Result
@@ -99,14 +99,24 @@ class Scenario:
 class Servers:
     """A cluster of whole servers, to which clients connect and open sessions."""
 
-    def __init__(self, seed: int, patch: Plant | None, **parameters: Any) -> None:
-        """`parameters` are fields of the `Settings` that have other values than usual."""
+    def __init__(
+        self, seed: int, patch: Plant | None, limits: Mapping[int, Limits] | None = None, **parameters: Any
+    ) -> None:
+        """`limits` has the limits in the configuration files of those servers whose files have other limits than usual.
+
+        `parameters` are fields of the `Settings` that have other values than usual.
+        """
         settings = Settings(**parameters)
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(
-            seed, settings=settings, patch=patch, start=False, build=lambda parts: builder(config, self.checks)(parts)
+            seed,
+            settings=settings,
+            patch=patch,
+            start=False,
+            build=lambda parts: builder(configs[parts.server_id], self.checks)(parts),
         )
-        config = configuration(self.cluster.ids, settings, Limits())
+        ids, limits = self.cluster.ids, limits or {}
+        configs = {i: configuration(ids, settings, limits.get(i, Limits())) for i in ids}
         self.checks = SessionChecker(
             self.cluster.checks.durability.disks,
             settings.horizon_slots,

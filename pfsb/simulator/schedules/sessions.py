@@ -10,6 +10,7 @@ from attrs import evolve
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Command, Done, IContext, Refused, Result
+from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.simulator.checkers.violation import Violation
@@ -249,6 +250,22 @@ def all_sessions_are_in_use(seed: int, patch: Plant | None) -> None:
         raise Violation(f"all sessions are in use, and the number of sessions cannot be raised: {answer}")
 
 
+def configuration_files_differ(seed: int, patch: Plant | None) -> None:
+    """Departure 34: who gets a lock does not depend on `session_window` in the file of a server that was not the first
+    leader."""
+    servers = Servers(seed, patch, {2: Limits(session_window=1)})
+    holder, other = servers.hello(0, "holder"), servers.hello(1, "other")
+    for number, name in enumerate(("front", "back"), start=1):
+        servers.wait_for(lambda told, n=number, name=name: holder.submit(n, ("LOCK", name, absent), told))  # type: ignore[misc]
+        other.submit(number, ("LOCK", name, absent), lambda result: None)
+    servers.cluster.run(0.5)
+    servers.wait_for(lambda told: holder.submit(3, ("UNLOCK", "back", absent), told))
+    servers.cluster.run(0.5)
+    answer = servers.wait_for(lambda told: servers.hello(2, "third").submit(1, ("TRYLOCK", "back"), told))
+    if not isinstance(answer, Refused) or answer.code != "HELD":
+        raise Violation(f"another client waited for this lock and has it now, and TRYLOCK is answered {answer}")
+
+
 def server_hears_nothing(seed: int, patch: Plant | None) -> None:
     """Departure 36: the sessions of a server that is heard, and learns of nothing, come to an end like others."""
     servers = Servers(seed, patch)
@@ -401,6 +418,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     application_breaks_a_line,
     name_is_used_by_another,
     all_sessions_are_in_use,
+    configuration_files_differ,
     server_hears_nothing,
     memory_at_one_server,
     clocks_a_day_apart,

@@ -180,19 +180,19 @@ def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, 
     Raises `StorageRefused` if a segment is missing, damaged, cut short, of another storage, or not made for `owner`
     (None: for any server).
     """
+    numbers = list(numbers_in(directory))
     heads: dict[int, SegmentHead] = {}
-    for expected, number in enumerate(numbers_in(directory), start=1):
+    for expected, number in enumerate(numbers, start=1):
         if number != expected:
             break
         path = segment_path(directory, number)
         head = _read_head(path)
         _refuse_strange(path, head, heads.get(1, head), number, owner)
         heads[number] = head
-    if len(heads) < max(numbers_in(directory), default=1):
+    if len(heads) < max(numbers, default=1):
         missing = segment_path(directory, len(heads) + 1)
-        raise StorageRefused(
-            f"{missing}: missing, although other segments of this log are there; {MUST_NOT_VOTE_AGAIN}"
-        )
+        found = "although other segments of this log are there" if numbers else "and so are all segments of this log"
+        raise StorageRefused(f"{missing}: missing, {found}; {MUST_NOT_VOTE_AGAIN}")
     return heads
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
 
 NEGOTIATIONS = [b"\xff\xfd\x01", b"\xff\xfb\x18", b"\xff\xfa\x1f\x00\x0a\x00\xff\xff\xff\xf0", b"\xff\xf1", b"\xff\xf4"]
 
@@ -70,7 +70,11 @@ class TooLongTests(SynchronousTestCase):
 
     def test_ten_megabytes_without_end_are_not_kept(self) -> None:
         splitter = LineSplitter(32_768)
-        found = [line for _ in range(160) for line in splitter.feed(b"x" * 65_536)]
+        found = [line for _ in range(15) for line in splitter.feed(b"x" * 65_536)]
         self.assertEqual(found, [TooLong(b"x" * 32)])
         self.assertEqual(splitter.bytes_kept, 0)
         self.assertEqual(splitter.feed(b"\nPING\n"), [b"PING"])
+        found = [line for _ in range(160) for line in splitter.feed(b"x" * 65_536)]
+        self.assertEqual(found, [TooLong(b"x" * 32), Endless()])
+        self.assertEqual(splitter.bytes_kept, 0)
+        self.assertEqual(splitter.feed(b"\nPING\n"), [])

@@ -288,12 +288,12 @@ class BoundsTests(SynchronousTestCase):
 
     def test_healthy_servers_pass(self) -> None:
         """Servers of a calm run are within all bounds."""
-        check_bounds(self.run_.cluster, 6)
+        check_bounds(self.run_.cluster, 6, {})
 
     def test_stopped_heartbeat_is_found(self) -> None:
         """A periodic timer that was not set again is reported."""
         self.server.replica.retransmission.stop()
-        error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)
+        error = self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})
         self.assertIn("resend_due has stopped", str(error))
 
     def test_calls_of_a_server_that_pile_up_are_found(self) -> None:
@@ -301,7 +301,7 @@ class BoundsTests(SynchronousTestCase):
         clock = self.run_.cluster.server_clock(1)
         for _ in range(TIMERS_MAX):
             clock.callLater(100, self.server.replica.reconciliation.ask_again)
-        self.assertIn("calls wait", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
+        self.assertIn("calls wait", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))
 
     def test_visits_of_clients_at_a_paused_server_are_no_calls_of_the_server(self) -> None:
         """A listener comes back to a server that is paused for good any number of times, and nothing is wrong."""
@@ -311,23 +311,23 @@ class BoundsTests(SynchronousTestCase):
         with_visits = len(cluster.server_clock(1).calls) + 2 * TIMERS_MAX
         while len(cluster.server_clock(1).calls) < with_visits:
             listener.move()
-        check_bounds(cluster, 6)
+        check_bounds(cluster, 6, {})
 
     def test_progress_timer_beyond_its_limits_is_found(self) -> None:
         """The Progress_Timer is between its default and eight times that (docs/departures.rst)."""
         self.server.replica.data.timers.progress_seconds *= 16
-        self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
+        self.assertIn("Progress_Timer", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))
 
     def test_closed_session_that_is_never_forgotten_is_found(self) -> None:
         """The last number of a closed session is kept for the horizon."""
         ordering, horizon = self.server.replica.data.ordering, self.server.replica.settings.horizon_slots
         self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon, 1)
-        check_bounds(self.run_.cluster, 6)
+        check_bounds(self.run_.cluster, 6, {})
         self.server.machine.closed_sessions["user"] = (7, ordering.local_aru - horizon - 1, 1)
-        self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
+        self.assertIn("not forgotten", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))
 
     def test_table_that_grows_is_found(self) -> None:
         """Updates that stay in Pending_Updates are reported."""
         clients = self.server.replica.data.clients
         clients.pending_updates.update((str(i), object()) for i in range(500))
-        self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6)))
+        self.assertIn("pending", str(self.assertRaises(Violation, check_bounds, self.run_.cluster, 6, {})))

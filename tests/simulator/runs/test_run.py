@@ -141,6 +141,7 @@ class ProfileTests(SynchronousTestCase):
             ("late-answers", "fault: crash_loop"),
             ("conditions", "condition on a revision held"),
             ("echoes", "bundle ordered beyond its horizon"),
+            ("settings", "settings changed"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
         ):

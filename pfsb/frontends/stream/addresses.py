@@ -1,0 +1,105 @@
+"""Addresses: how many connections and sessions the clients of one address may have at this server.
+
+An address is all that a server knows of who a client is. Without these limits the clients at one address could take
+all connections of a server, and all sessions of the cluster.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
+
+from pfsb.applications.interfaces import Refused
+
+LOCAL: Final = "local"
+"""The address of all clients that connect by a Unix socket."""
+_NETWORK_BITS: Final = 64
+"""Number of bits of an IPv6 address that count: one client usually has a network of that size for itself."""
+CLEAN_SECONDS: Final = 1.0
+"""Time, in seconds, at least, between two searches for sessions that have ended."""
+
+
+def address_of(transport: Any) -> str:
+    """Where the client of this connection is: its IPv4 address, the /64 network of its IPv6 address, or `LOCAL`."""
+    host = getattr(transport.getPeer(), "host", None)
+    if not isinstance(host, str):
+        return LOCAL
+    if ":" not in host:
+        return host
+    from ipaddress import IPv6Address, ip_network  # takes some milliseconds, which a start has not to spare
+
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or ip_network((address, _NETWORK_BITS), strict=False))
+
+
+@define(eq=False)
+class Addresses:
+    """Connections and sessions at one server, by address."""
+
+    _clock: IReactorTime
+    connections_max: int
+    """Maximum number of connections of one address, at all doors together."""
+    sessions_max: int
+    """Maximum number of open sessions with a name that clients of one address have opened at this server."""
+    _is_open: Callable[[str], bool]
+    """Whether the cluster has an open session with this client id."""
+    refused: Counter[str] = field(init=False, factory=Counter)
+    """("connection" or "session") -> how often one was refused since its address had too many."""
+    _connections: Counter[str] = field(init=False, factory=Counter)
+    _sessions: dict[str, dict[str, None]] = field(init=False, factory=dict)
+    """Address -> client ids of the sessions that its clients have opened. Some may have ended since then."""
+    _cleaned_at: float = field(init=False, default=float("-inf"))
+
+    def connects(self, address: str) -> bool:
+        """Counts a connection. Returns False, without counting it, if the address has as many as it may have."""
+        if self._connections[address] >= self.connections_max:
+            self.refused["connection"] += 1
+            return False
+        self._connections[address] += 1
+        return True
+
+    def disconnects(self, address: str) -> None:
+        """Called when a connection has ended that was counted."""
+        self._connections[address] -= 1
+        if not self._connections[address]:
+            del self._connections[address]
+
+    def refusal(self, address: str, client_id: str) -> Refused | None:
+        """The refusal for a client that opens the session of this client id; None, and the session is counted, if its
+        address has not too many."""
+        if self._may_open(address, client_id):
+            return None
+        text = f"clients of your address have opened {self.sessions_max} sessions that are still open, and may not more"
+        return Refused("BUSY", text)
+
+    def _may_open(self, address: str, client_id: str) -> bool:
+        opened = self._sessions.setdefault(address, {})
+        if client_id not in opened:
+            if len(opened) >= self.sessions_max:
+                self._clean()
+                opened = self._sessions.setdefault(address, {})
+            if len(opened) >= self.sessions_max:
+                self.refused["session"] += 1
+                return False
+            opened[client_id] = None
+        return True
+
+    def _clean(self) -> None:
+        """Forgets the sessions that have ended. Seldom, since it looks at all sessions that were opened here."""
+        now = self._clock.seconds()
+        if now - self._cleaned_at < CLEAN_SECONDS:
+            return
+        self._cleaned_at = now
+        for address, opened in list(self._sessions.items()):
+            still_open = {client_id: None for client_id in opened if self._is_open(client_id)}
+            if still_open:
+                self._sessions[address] = still_open
+            else:
+                del self._sessions[address]

@@ -1,0 +1,128 @@
+"""LargeRequests: lets requests that are much work take turns, over all clients of a server.
+
+A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory;
+so does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as
+many as its window holds, a few clients would keep the servers from everything else for seconds. So a connection has one
+large request under way, and all connections together have as many as `ROWS_UNDER_WAY_MAX` rows are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from pfsb.applications.interfaces import Command, Refused
+from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE, EndOfIteration
+
+ROWS_UNDER_WAY_MAX: Final = 10_000
+"""How much work, in rows, all large requests may be that are under way together; one may be more, alone. A reading of
+so many rows from the state takes some ten milliseconds."""
+
+
+def work_in_rows(application: Any) -> Mapping[str, Callable[[Command], int]]:
+    """Verb -> function that gives how much work a command of this application is (`Application.work_in_rows`).
+
+    An application that has no `work_in_rows` says nothing about its commands, and they count as small.
+    """
+    found: Mapping[str, Callable[[Command], int]] = getattr(application, "work_in_rows", {})
+    return found
+
+
+def is_large_request(rows: int) -> bool:
+    """Whether a request is large that is as much work as so many rows of an answer."""
+    return rows > ROWS_AT_ONCE
+
+
+@define(eq=False)
+class LargeRequests:
+    """The large requests of all clients of one server, in the order in which they came."""
+
+    _iteration_end: EndOfIteration
+    _clock: IReactorTime
+    _seconds_max: float
+    """How long, in seconds, a request waits for its turn before it is refused."""
+    _rows_under_way: int = field(init=False, default=0)
+    """How much work, in rows, all requests are that are under way."""
+    _waiting: dict[LargeRequest, None] = field(init=False, factory=dict)
+    _start_is_due: bool = field(init=False, default=False)
+    """True from the start of a request until the end of the reactor's iteration: one is started in each."""
+
+    def ask(self, request: LargeRequest) -> None:
+        """Starts a request when it is its turn: perhaps at once."""
+        self._waiting[request] = None
+        if not self._start_is_due:
+            self._start_next()
+        if request in self._waiting:
+            request.wait(self._clock, self._seconds_max)
+
+    def over(self, request: LargeRequest) -> None:
+        """Called when a request has its answer, or its client is gone."""
+        if request.is_under_way:
+            self._rows_under_way -= request.rows
+            self._start_later()
+        self._waiting.pop(request, None)
+
+    def _start_next(self) -> None:
+        """Starts the first request that waits, if its rows fit beside those that are under way."""
+        self._start_is_due = False
+        request = next(iter(self._waiting), None)
+        if request is None or (self._rows_under_way and self._rows_under_way + request.rows > ROWS_UNDER_WAY_MAX):
+            return
+        del self._waiting[request]
+        self._rows_under_way += request.rows
+        self._start_later()
+        request.start()
+
+    def _start_later(self) -> None:
+        if not self._start_is_due:
+            self._start_is_due = True
+            self._iteration_end.call_in_turn(self._start_next)
+
+
+@define(eq=False)
+class LargeRequest:
+    """One large request: it waits for its turn, then it is under way, then it is over."""
+
+    _requests: LargeRequests
+    rows: int
+    """How much work it is, in rows."""
+    _start: Callable[[], None]
+    """Handles the request: called once, when it is its turn."""
+    _refuse: Callable[[Refused], None]
+    """Called, once, instead of `_start`, if its turn does not come in time."""
+    _fate: str = "none"
+    """The fate that the refusal tells: "unknown" if the client may have sent the request before."""
+    is_under_way: bool = field(init=False, default=False)
+    _timeout: IDelayedCall | None = field(init=False, default=None)
+
+    def ask(self) -> None:
+        """Waits for the turn of this request. `over` must be called when it has its answer, or its client is gone."""
+        self._requests.ask(self)
+
+    def over(self) -> None:
+        """Lets other requests have their turn. A second call has no effect."""
+        self._end_wait()
+        self._requests.over(self)
+        self.is_under_way = False
+
+    def wait(self, clock: IReactorTime, seconds: float) -> None:
+        """Refuses the request if its turn has not come within so many seconds."""
+        self._timeout = clock.callLater(seconds, self._too_late)
+
+    def start(self) -> None:
+        self._end_wait()
+        self.is_under_way = True
+        self._start()
+
+    def _end_wait(self) -> None:
+        timeout, self._timeout = self._timeout, None
+        if timeout is not None and timeout.active():
+            timeout.cancel()
+
+    def _too_late(self) -> None:
+        self.over()
+        text = "too many requests that are much work wait at this server; ask for fewer rows, or later"
+        self._refuse(Refused("BUSY", text, fate=self._fate))

@@ -1,0 +1,204 @@
+"""One client's share: events page by page, slices of many requests, large requests, and replies that are not read."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+from unittest import mock
+
+from pfsb.config.config import Limits
+from pfsb.frontends.line.protocol import LineProtocol
+from pfsb.frontends.line.subscriptions import PAGE_BYTES
+from pfsb.frontends.stream.protocol import SLICE_SECONDS
+from tests.frontends.line.test_protocol import LineTestCase, Transport
+
+TEXT = "x" * 1_000
+LINES = 300
+UNREAD_BYTES = 1_048_576
+
+
+class SharesTestCase(LineTestCase):
+    limits = Limits(request_seconds=5.0)
+
+    def fill_chat(self) -> None:
+        for _ in range(LINES):
+            self.server.cluster.catalogue.entry("SAY").application.lines.append(("a", TEXT))
+
+    def fill_keys(self) -> None:
+        entries: Any = self.server.cluster.catalogue.entry("PUT").application
+        for number in range(1_000):
+            self.ask(f"PUT key{number:04} {TEXT}")
+        self.assertEqual(len(entries.entries), 1_000)
+
+    def iterate(self) -> int:
+        """One iteration of the reactor. Returns the number of bytes that were written in it."""
+        before = len(self.transport.value())
+        for call in [each for each in self.clock.getDelayedCalls() if each.getTime() <= self.clock.seconds()]:
+            call.cancelled = 1
+            self.clock.calls.remove(call)
+            call.func(*call.args, **call.kw)
+        return len(self.transport.value()) - before
+
+
+class EventPagesTests(SharesTestCase):
+    def test_old_events_are_told_page_by_page(self) -> None:
+        """No iteration writes more than a page, and all are told in the end."""
+        self.fill_chat()
+        self.protocol.dataReceived(b"LISTEN from=1\n")
+        pages = [self.iterate() for _ in range(40)]
+        self.assertLess(max(pages), PAGE_BYTES + 2_000)
+        self.assertEqual(self.transport.value().count(b"\n* CHAT "), LINES)
+
+    def test_client_that_does_not_read_is_told_no_more(self) -> None:
+        self.fill_chat()
+        self.protocol.dataReceived(b"LISTEN from=1\n")
+        self.iterate()
+        self.iterate()
+        self.protocol.pauseProducing()
+        told = len(self.transport.value())
+        for _ in range(10):
+            self.iterate()
+        self.assertEqual(len(self.transport.value()), told)
+        self.protocol.resumeProducing()
+        for _ in range(40):
+            self.iterate()
+        self.assertEqual(self.transport.value().count(b"\n* CHAT "), LINES)
+
+    def test_events_wait_in_their_log_while_a_large_reply_is_written(self) -> None:
+        """A client that reads again amid a reply is told what it has missed behind the reply, page by page."""
+        self.fill_keys()
+        self.ask("LISTEN")
+        self.protocol.dataReceived(b'RANGE "" "" limit=1000\n')
+        self.iterate()
+        self.iterate()
+        self.assertTrue(self.protocol.replies.is_amid_reply)
+        self.protocol.pauseProducing()
+        self.fill_chat()
+        self.protocol.resumeProducing()
+        pages = [self.iterate() for _ in range(60)]
+        self.assertLess(max(pages), 2 * PAGE_BYTES)
+        said = self.transport.value()
+        self.assertLess(said.index(b"OK count=1000"), said.index(b"* CHAT "))
+        self.assertEqual(said.count(b"* CHAT "), LINES)
+
+
+class SlicesOfRequestsTests(SharesTestCase):
+    def test_many_costly_requests_are_handled_in_slices(self) -> None:
+        """Each takes a millisecond. Others have their turns between slices; all are answered in the end."""
+        handled: list[float] = []
+
+        def status() -> dict[str, object]:
+            handled.append(self.clock.seconds())
+            self.clock.rightNow += 0.001
+            return {}
+
+        mock.patch.object(self.server, "status", status).start()
+        self.addCleanup(mock.patch.stopall)
+        begun = self.clock.seconds()
+        self.protocol.dataReceived(b"STATUS\n" * 1_000)
+        self.assertLess(self.clock.seconds() - begun, SLICE_SECONDS + 0.02)
+        other, transport = self.connect()
+        other.dataReceived(b"PING\n")
+        self.assertEqual(transport.value(), b"OK\n")
+        self.assertLess(len(handled), 100)
+        for _ in range(1_000):
+            self.iterate()
+        self.assertEqual(self.transport.value().count(b"OK\n"), 1_000)
+
+    def test_connections_take_turns(self) -> None:
+        """Two connections with much to do have their slices one after the other."""
+        order: list[int] = []
+
+        def status() -> dict[str, object]:
+            self.clock.rightNow += 0.001
+            return {}
+
+        mock.patch.object(self.server, "status", status).start()
+        self.addCleanup(mock.patch.stopall)
+        other, _ = self.connect()
+        for number, each in enumerate((self.protocol, other)):
+            handle = each.handle_request
+            each.handle_request = lambda request, n=number, h=handle: (order.append(n), h(request))[1]  # type: ignore
+        for each in (self.protocol, other):
+            each.dataReceived(b"STATUS\n" * 300)
+        for _ in range(200):
+            self.iterate()
+        self.assertEqual((order.count(0), order.count(1)), (300, 300))
+        changes = sum(a != b for a, b in pairwise(order))
+        self.assertGreater(changes, 20)
+
+
+class LargeRequestTests(SharesTestCase):
+    def test_one_is_under_way_and_later_requests_wait_for_it(self) -> None:
+        self.fill_keys()
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b'RANGE "" "" limit=1000\nRANGE "" "" limit=1000\nGET key0001\n')
+        self.iterate()
+        self.assertEqual((len(self.local_clients.held), self.transport.producerState), (1, "paused"))
+        for _ in range(3):
+            self.local_clients.release(1)
+            for _ in range(60):
+                self.iterate()
+        lines = [line[:14] for line in self.transport.value().splitlines() if line.startswith(b"OK")]
+        self.assertEqual(lines, [b"OK count=1000"] * 2 + [b'OK value="xxxx'])
+
+    def test_client_that_hangs_up_lets_others_have_their_turn(self) -> None:
+        self.fill_keys()
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b'RANGE "" "" limit=10000\n')
+        other, transport = self.connect()
+        other.dataReceived(b'RANGE "" "" limit=10000\n')
+        self.iterate()
+        self.assertEqual(len(self.local_clients.held), 1)
+        self.protocol.connectionLost()
+        self.iterate()
+        self.iterate()
+        self.assertEqual(len(self.local_clients.held), 2)
+        self.assertEqual(transport.value(), b"")
+
+    def test_turn_that_does_not_come_is_a_refusal(self) -> None:
+        """A command with a number may have been sent before, so its fate is unknown."""
+        self.fill_keys()
+        self.ask(f"APPEND big {'x' * 20_000}")
+        self.ask(f"APPEND big {'x' * 20_000}")
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b'RANGE "" "" limit=10000\n')
+        others = [self.connect() for _ in range(3)]
+        for (other, _), line in zip(others, ('KEYS "" "" limit=100', "#7 APPEND big x", "APPEND big x"), strict=True):
+            other.dataReceived(line.encode() + b"\n")
+        self.clock.advance(self.limits.request_seconds)
+        said = [transport.value().decode().partition(" too ")[0] for _, transport in others]
+        self.assertEqual(said, ["ERR BUSY fate=none", "#7 ERR BUSY fate=unknown", "ERR BUSY fate=none"])
+        others[0][0].dataReceived(b"PING\n")
+        self.assertTrue(others[0][1].value().endswith(b"\nOK\n"), "the connection goes on")
+
+
+class UnreadTests(SharesTestCase):
+    limits = Limits(unread_bytes=UNREAD_BYTES)
+
+    def test_results_that_wait_for_a_reader_count_for_all(self) -> None:
+        """Beyond the limit, the client is dropped that has read nothing for the longest time."""
+        self.ask(f"PUT big {'x' * 30_000}")
+        self.local_clients.hold = True
+        clients: list[tuple[LineProtocol, Transport]] = [self.connect() for _ in range(4)]
+        for protocol, _ in clients:
+            protocol.dataReceived(b"GET big\n" * 10)
+            self.clock.advance(0)
+            protocol.pauseProducing()
+        self.local_clients.release()
+        self.clock.advance(0)
+        self.assertEqual([transport.aborted for _, transport in clients], [True, False, False, False])
+        self.assertLess(self.factory.shared.unread.held_bytes, UNREAD_BYTES)
+        self.assertEqual([len(transport.value()) for _, transport in clients], [0, 0, 0, 0])
+        protocol, transport = clients[1]
+        protocol.resumeProducing()
+        self.clock.advance(0)
+        self.assertEqual(transport.value().count(b"OK value="), 10)
+
+    def test_client_that_reads_nothing_for_long_is_told_why_it_is_dropped(self) -> None:
+        self.protocol.pauseProducing()
+        for _ in range(30):
+            self.clock.advance(1.0)
+        self.assertRegex(self.transport.value(), b'^\\* DROPPED text=".*limits.unread_seconds.*"\n$')
+        self.assertTrue(self.transport.disconnecting)
+        self.assertFalse(self.protocol in self.factory.connections and not self.transport.aborted)
