@@ -28,11 +28,10 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
-from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.quota_watch import QuotaWatch
 from pfsb.sessions.refusals import HANGING
 from pfsb.sessions.revision_waiters import RevisionWaiters
-from pfsb.sessions.settings_follower import SettingsFollower, values_of_file
+from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
 from pfsb.sessions.subscription import Subscription
 from pfsb.storage.counters import StorageCounters
@@ -90,7 +89,7 @@ class Server:
             server_id,
             self.machine,
             values_of_file(config, catalogue),
-            Abilities.of(catalogue.installed.versions),
+            abilities_of(catalogue.installed),
             rng.randbytes,
             self._follow_settings,
         )

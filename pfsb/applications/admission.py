@@ -2,8 +2,10 @@
 
 A plugin is code of others. Whatever can be found without a client is found here: members that are missing, methods that
 take other arguments, and values of a wrong type. For the latter, an example of each command is executed on a copy of
-the application that is thrown away. Exceptions are no reason to refuse: a cluster runs on after them, too
-(`pfsb.applications.failures`).
+the application that is thrown away. Exceptions of methods that answer, or tell of time and sessions, are no reason to
+refuse: a cluster runs on after them, too (`pfsb.applications.failures`). Servers have no answer in the
+place of those of `snapshot`, `restore`, `used`, `length` and `events`: an application in which one of these fails is
+refused.
 """
 
 from __future__ import annotations
@@ -60,8 +62,16 @@ def refuse_wrong_application(application: Any, make: Callable[[], IReplicatedApp
         _check_members(application)
         _try(make)
     except WrongApplication as error:
-        name = quoted(str(getattr(application, "name", "")))
-        raise BadRequest(f"the application {name} cannot run: {' '.join(str(error).split())}") from None
+        raise _refusal(application, str(error)) from None
+    except Exception as error:
+        if depends_on_machine(error):
+            raise
+        raise _refusal(application, f"{type(error).__name__}: {error}") from error
+
+
+def _refusal(application: Any, why: str) -> BadRequest:
+    name = quoted(str(getattr(application, "name", "")))
+    return BadRequest(f"the application {name} cannot run: {' '.join(why.split())}")
 
 
 def _check_members(application: Any) -> None:
@@ -114,19 +124,12 @@ def _try(make: Callable[[], IReplicatedApplication]) -> None:
         _try_command(application, description, context)
         _check_snapshot(application, make)
     _tolerant(lambda: application.session_ended("example", context))
-    right_deadline(application)
+    _tolerant(lambda: right_deadline(application))
     _check_more(application, {description.verb for description in application.commands})
 
 
 def _check_snapshot(application: IReplicatedApplication, make: Callable[[], IReplicatedApplication]) -> None:
-    try:
-        restored(make, right_snapshot(application))
-    except WrongApplication:
-        raise
-    except Exception as error:
-        if depends_on_machine(error):
-            raise
-        raise WrongApplication(f"snapshot() or restore() fails: {type(error).__name__}: {error}") from error
+    _needed("snapshot() or restore()", lambda: restored(make, right_snapshot(application)))
 
 
 def _try_command(application: IReplicatedApplication, description: CommandDescription, context: TrialContext) -> None:
@@ -162,6 +165,19 @@ def _tolerant(act: Callable[[], Any]) -> Any:
         return None
 
 
+def _needed(what: str, act: Callable[[], Any]) -> Any:
+    """The result of `act`, without which no server can go on. Raises `WrongApplication` if it raises, and passes a
+    fault of this machine on."""
+    try:
+        return act()
+    except WrongApplication:
+        raise
+    except Exception as error:
+        if depends_on_machine(error):
+            raise
+        raise WrongApplication(f"{what} fails: {type(error).__name__}: {error}") from error
+
+
 def _words(description: CommandDescription) -> tuple[str, ...]:
     """An example of the command as `check` takes it: (verb, word, ...)."""
     line = description.example or re.sub(r" *\[[^\]]*\]", "", description.usage)
@@ -183,7 +199,7 @@ def _check_more(application: Any, verbs: Collection[str]) -> None:
                 raise WrongApplication(f"it provides IEventLog, and does not describe its verb {verb}")
         _check_log(application)
     if IQuotaUser.providedBy(application):
-        used = application.used()
+        used = _needed("used()", application.used)
         if not isinstance(application.quota, str) or type(used) is not int:
             raise WrongApplication(f"quota is a str and used() an int, not {application.quota!r:.40} and {used!r:.40}")
     if IRunExecutor.providedBy(application):
@@ -198,10 +214,10 @@ def _check_more(application: Any, verbs: Collection[str]) -> None:
 
 
 def _check_log(application: Any) -> None:
-    length = application.length()
+    length = _needed("length()", application.length)
     if type(length) is not int or length < 0:
         raise WrongApplication(f"length() returns {length!r:.40}; it is the number of events")
-    found: Sequence[Any] = application.events(1, 1)
+    found: Sequence[Any] = _needed("events()", lambda: [*application.events(1, 1)])
     for event in found:
         if not isinstance(event, Event):
             raise WrongApplication(f"events() returns {event!r:.40}; each is an Event")

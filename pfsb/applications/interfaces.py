@@ -230,6 +230,9 @@ class CommandDescription:
     shrinks: bool = False
     """True if the command makes the state smaller, or leaves it as large as it is (DEL): a server that is short of
     memory still takes it."""
+    inner_at: int = 0
+    """Index in the normalised command at which the verb of another command stands that this one runs (IF); 0: it runs
+    none. If that other command `shrinks`, so does this one."""
 
 
 @frozen

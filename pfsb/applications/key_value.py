@@ -114,6 +114,7 @@ class KeyValue(Application):
             "IF key revision command...",
             "Run a command that changes keys if this key was last written at the revision; 0: if it is absent, any: if "
             "it is there.",
+            inner_at=3,
         ),
         CommandDescription("MGET", "MGET key [key ...]", "Show several keys, as of one moment.", changes=False),
         CommandDescription(
@@ -144,6 +145,7 @@ class KeyValue(Application):
             "MGET": lambda command: len(command) - 1,
             "APPEND": self._work_with_value,
             "PUTHASH": self._work_with_value,
+            "IF": self._work_of_inner,
         }
         super().__init__(
             {
@@ -375,6 +377,12 @@ class KeyValue(Application):
         server copies and hashes it, however short the command is."""
         entry = self.entries.get(command[1])
         return 0 if entry is None else len(entry[0]) // BYTES_PER_ROW
+
+    def _work_of_inner(self, command: Command) -> int:
+        """How much work the command is that IF runs. Whether IF will run it is not known yet."""
+        inner = command[3:]
+        work = self.work_in_rows.get(inner[0])
+        return 0 if work is None else work(inner)
 
     def _write(self, key: bytes, value: bytes, context: IContext) -> Refused | None:
         """Set a key, and return None. If the state would grow beyond a quota, return a refusal, and change nothing.

@@ -359,8 +359,6 @@ class Asking:
     _addresses: Sequence[ServerAddress]
     client: LineClient = field(init=False)
     _under_way: list[Deferred[Reply]] = field(init=False, factory=list)
-    _gave_up: bool = field(init=False, default=False)
-    """Whether a command had no answer in time."""
 
     @client.default
     def _make_client(self) -> LineClient:
@@ -369,10 +367,12 @@ class Asking:
         return client
 
     async def stop(self) -> None:
-        """Stop the client. A cluster that has not answered in time is not waited for once more."""
-        stopped = self.client.stop()
-        if not self._gave_up:
-            await stopped
+        """Stop the client: it says BYE if it has a session, and waits at most a second (`BYE_SECONDS`) for the answer.
+
+        It says BYE also after a command that had no answer in time. A LOCK that waits would otherwise live on until the
+        session expires, and might be granted to a client that is gone.
+        """
+        await self.client.stop()
 
     async def answer(self, line: str) -> ExitStatus:
         """Get the reply to a line, and show it."""
@@ -393,7 +393,6 @@ class Asking:
         except NoServer as error:
             return Answer(line, ExitStatus.UNREACHABLE, why=str(error), fate="none")
         except NoAnswer as error:
-            self._gave_up = True
             fate = self.client.core.give_up(command)
             status = ExitStatus.UNAVAILABLE if error.found.up else ExitStatus.UNREACHABLE
             return Answer(line, status, why=f"no answer within {limit:g} s; {error}", fate=fate)

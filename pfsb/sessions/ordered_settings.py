@@ -102,7 +102,7 @@ class OrderedSettings(Application):
     version = 1
     commands: Sequence[CommandDescription] = (
         CommandDescription(SHOW, "SETTINGS", "Show the settings that all servers share.", changes=False),
-        CommandDescription(SET, "SETTINGS SET name=value...", "Change settings that all servers share."),
+        CommandDescription(SET, "SETTINGS SET name=value...", "Change settings that all servers share.", shrinks=True),
     )
 
     def __init__(self, values: ClusterSettings | None = None) -> None:

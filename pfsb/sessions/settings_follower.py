@@ -12,10 +12,10 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.logger import Logger
 
-from pfsb.applications.catalogue import Catalogue, version_of
+from pfsb.applications.catalogue import Catalogue, InstalledApplications, refuse_wrong_names, version_of
 from pfsb.config.config import Config
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions.cluster_settings import IN_FILES, ClusterSettings
+from pfsb.sessions.cluster_settings import IN_FILES, ClusterSettings, show_app
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.state_machine import ANNOUNCE, SessionStateMachine, birth
 from pfsb.sessions.submission import Submission
@@ -33,6 +33,30 @@ def values_of_file(config: Config, catalogue: Catalogue) -> ClusterSettings:
         horizon=config.settings().horizon_slots,
         **quotas,
     )
+
+
+def abilities_of(installed: InstalledApplications) -> Abilities:
+    """The abilities of a server that has these applications installed: the versions that it can make and that are right
+    (`pfsb.applications.admission`). Each is made once, and logged in one line if it is not right.
+
+    A change of settings to an application that a server cannot make would stop that server at its slot, at each start
+    again. So such an application is not announced, and the change is refused.
+    """
+    found: dict[str, list[int]] = {}
+    for name, versions in installed.versions.items():
+        for version in versions:
+            try:
+                refuse_wrong_names(installed.make(name, version))
+            except Exception as error:
+                why = " ".join(f"{type(error).__name__}: {error}".split())
+                SettingsFollower.log.warn(
+                    "{app} is not announced as installed here, so SETTINGS SET refuses it: {why}",
+                    app=show_app(name, version),
+                    why=why,
+                )
+            else:
+                found.setdefault(name, []).append(version)
+    return Abilities.of(found)
 
 
 @define(eq=False)

@@ -323,6 +323,9 @@ class SessionStateMachine:
         self.applications = catalogue.applications
         self._changes = {verb: entry.description.changes for verb, entry in catalogue.verbs.items()}
         self._shrinking = {verb for verb, entry in catalogue.verbs.items() if entry.description.shrinks}
+        inner_at = {verb: entry.description.inner_at for verb, entry in catalogue.verbs.items()}
+        self._inner_at = {verb: at for verb, at in inner_at.items() if at}
+        """Verb of a command that runs another one -> the index at which the verb of that other one stands."""
         self._waits = frozenset(verb for verb, entry in catalogue.verbs.items() if entry.description.waits)
         self._application_of = {verb: entry.application for verb, entry in catalogue.verbs.items()}
         self._run_executors: dict[str, Any] = {
@@ -471,8 +474,12 @@ class SessionStateMachine:
         return client_id in self.sessions
 
     def shrinks(self, command: Command) -> bool:
-        """Whether a command makes the state of its application smaller, or leaves it as large as it is."""
-        return command[0] in self._shrinking
+        """Whether a command makes the state of its application smaller, or leaves it as large as it is. A command that
+        runs another one (IF) does what that one does."""
+        if command[0] in self._shrinking:
+            return True
+        at = self._inner_at.get(command[0])
+        return at is not None and len(command) > at and command[at] in self._shrinking
 
     def is_open(self, client_id: str, epoch: int) -> bool:
         session = self.sessions.get(client_id)

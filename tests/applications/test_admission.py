@@ -139,7 +139,7 @@ class AdmissionTests(SynchronousTestCase):
         def fail(self: Any, *_: Any) -> Any:
             raise ZeroDivisionError
 
-        for name in ("check", "execute", "query", "session_ended"):
+        for name in ("check", "execute", "query", "session_ended", "time_passed", "next_deadline"):
             make = changed(**{name: fail})
             refuse_wrong_application(make(), make)
 
@@ -149,9 +149,26 @@ class AdmissionTests(SynchronousTestCase):
         def fail(self: Any, *_: Any) -> Any:
             raise MemoryError
 
-        for name in ("check", "execute", "query", "session_ended", "snapshot", "restore"):
+        for name in ("check", "execute", "query", "session_ended", "next_deadline", "snapshot", "restore"):
             make = changed(**{name: fail})
             self.assertRaises(MemoryError, refuse_wrong_application, make(), make)
+
+    def test_exception_after_which_no_server_goes_on_is_told(self) -> None:
+        """It once left this check as it was, so that a change of the settings stopped every server."""
+
+        def fail(self: Any, *_: Any) -> Any:
+            raise ZeroDivisionError("no\nnumber")
+
+        verbs = [CommandDescription(verb, verb, "Follow.", changes=False) for verb in ("FOLLOW", "UNFOLLOW")]
+        log = {"commands": (*Counter.commands, *verbs), "listen_verb": "FOLLOW", "length": lambda self: 0}
+        for interface, members, told in (
+            (IQuotaUser, {"quota": "kv_bytes", "used": fail}, "used() fails: ZeroDivisionError: no number"),
+            (IEventLog, {**log, "length": fail, "events": fail}, "length() fails: ZeroDivisionError"),
+            (IEventLog, {**log, "events": fail}, "events() fails: ZeroDivisionError"),
+            (IEventLog, {}, "AttributeError: "),
+            (IRunExecutor, {}, "AttributeError: "),
+        ):
+            self.assertIn(told, self.refusal(implementer(interface)(changed(**members))))
 
     def test_optional_interfaces_are_checked(self) -> None:
         log = implementer(IEventLog)(changed(listen_verb="FOLLOW", length=lambda self: 0, events=lambda self, a, b: ()))

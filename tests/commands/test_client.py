@@ -110,6 +110,19 @@ class OneCommandTests(ToolTestCase):
         self.assertIn("no answer within 0.5 s; 1 of 3 servers up (0), 2 needed; servers 1 (127.0.0.1:", told)
         self.assertIn("): connection refused; fate=", told)
 
+    async def test_lock_that_was_waited_for_in_vain_waits_no_more(self) -> None:
+        """A server has the client's BYE before the process may end. Otherwise the lock would be granted to a client
+        that is gone."""
+        await self.client().command("LOCK x")
+        self.assertIs(await self.one("--timeout", "0.3", "LOCK", "x"), ExitStatus.UNAVAILABLE)
+        calls = [
+            call
+            for member in self.cluster.members
+            for each in member.server.local_clients.connections
+            for call in each.calls
+        ]
+        self.assertEqual(calls.count("bye"), 1)
+
     async def test_reply_is_shown_as_json(self) -> None:
         """A line for each command, for scripts."""
         await self.one("PUT", "a", "1")

@@ -11,6 +11,7 @@ import msgpack
 from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue
@@ -23,7 +24,9 @@ from pfsb.sessions import bundle
 from pfsb.sessions.cluster_settings import RANGES, ClusterSettings, WrongSetting
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
+from pfsb.sessions.settings_follower import abilities_of
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
+from tests.sessions import support
 from tests.sessions.support import ClusterTestCase, encoded
 
 VALUES = ClusterSettings((0, 1, 2), (("kv", 1), ("lock", 1)), bytes(range(8)), session_window=7)
@@ -189,6 +192,8 @@ class TwoVersions:
         """Names of applications that are not installed any more."""
         self.broken: Exception | None = None
         """The error of an installation with a mistake in it."""
+        self.unfit: tuple[tuple[str, int], ...] = ()
+        """Applications, with their versions, that are refused when they are made."""
         self.rival = False
         """Whether the application lock has the verbs of kv."""
         self.help = ""
@@ -203,6 +208,8 @@ class TwoVersions:
         self.made.append((name, version))
         if self.broken is not None:
             raise self.broken
+        if (name, version) in self.unfit:
+            raise BadRequest("it cannot run:\nno snapshot")
         application: KeyValue | Lock = KeyValue() if name == "kv" or self.rival else Lock()
         application.name = name
         application.version = version
@@ -234,8 +241,8 @@ class ExecutionTests(SynchronousTestCase):
         result: Result = self.machine.answer_of(self.machine.sessions["~1.1.1"], number)
         return result
 
-    def announce_all(self) -> None:
-        data = Abilities.of(self.installed.versions).encode()
+    def announce_all(self, abilities: Abilities | None = None) -> None:
+        data = (abilities or Abilities.of(self.installed.versions)).encode()
         for server_id in VALUES.members:
             own = bundle.Bundle(bundle.SERVER, 0, False, ((0, (ANNOUNCE, data)),))
             self.execute(ClientUpdate(f"{server_id}.1.1", server_id, 1, 0, encoded(own)))
@@ -343,6 +350,27 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.settings.values, before)
         self.installed.help = ""
         self.assertIsInstance(self.run_command("SETTINGS SET", "apps=kv,lock"), Done)
+
+    def test_application_that_is_not_right_here_is_not_announced(self) -> None:
+        """The change is refused. Otherwise it would stop this server at its slot, at each start again."""
+        self.execute(birth(0, evolve(VALUES, apps=(("kv", 1),))))
+        self.installed.unfit = ("kv", 2), ("lock", 1)
+        logged: list[Any] = []
+        globalLogPublisher.addObserver(logged.append)
+        self.addCleanup(globalLogPublisher.removeObserver, logged.append)
+        abilities = abilities_of(self.installed)
+        lines = [line for event in logged if (line := formatEvent(event)) and "announced" in line]
+        self.assertEqual(len(lines), 2)
+        self.assertTrue(lines[0].startswith("kv:2 is not announced"), lines)
+        self.assertTrue(lines[1].startswith("lock is not announced"), lines)
+        self.assertTrue(all("it cannot run" in line and line.isprintable() for line in lines), lines)
+        self.assertEqual(abilities, Abilities.of({"kv": [1]}))
+        self.announce_all(abilities)
+        for apps in ("kv,lock", "kv:2"):
+            result = self.run_command("SETTINGS SET", f"apps={apps}")
+            assert isinstance(result, Refused)
+            self.assertEqual((result.code, result.fate), ("CONFLICT", "none"))
+            self.assertIn("server 0 cannot run", result.text)
 
     def test_wait_for_an_application_that_is_removed_ends(self) -> None:
         """Otherwise it would never be answered: neither the lock nor its time limit is there any more."""
@@ -452,6 +480,24 @@ class EventFeedTests(SynchronousTestCase):
         self.say()
         self.pass_gate()
         self.assertEqual(self.heard, [1, 2])
+
+
+class AnnouncementTests(ClusterTestCase):
+    def test_server_announces_only_what_it_can_make(self) -> None:
+        """All servers go on after a change of settings to an application that is installed, and wrong."""
+        installed = TwoVersions()
+        installed.unfit = (("kv", 2),)
+        self.patch(support, "applications", lambda: Catalogue([KeyValue(), Lock()], installed))
+        self.begin(3)
+        self.assertEqual(self.server().machine.settings.announced[1], Abilities.of({"kv": [1], "lock": [1]}))
+        client = self.connect()
+        refused = self.do(client, "SETTINGS", "SET", "apps=lock,kv:2")
+        assert isinstance(refused, Refused)
+        self.assertEqual(refused.code, "CONFLICT")
+        self.assertIsInstance(self.do(client, "SETTINGS", "SET", "apps=lock,kv:1"), Done)
+        self.cluster.run(1.0)
+        for server_id in range(3):
+            self.assertEqual(self.server(server_id).machine.settings.values.shown()["apps"], "lock,kv")
 
 
 class IdentityTests(ClusterTestCase):

@@ -16,6 +16,19 @@ class CommandTests(ClusterTestCase):
     def setUp(self) -> None:
         self.begin()
 
+    def test_server_short_of_memory_takes_commands_by_which_the_state_does_not_grow(self) -> None:
+        """Among them are those that make room: DEL, also inside of IF, and the change of a quota."""
+        client = self.connect()
+        self.do(client, "PUT", "k", "1")
+        self.server().memory_is_short(True)
+        for grows in (("PUT", "k", "2"), ("IF", "k", "any", "PUT", "k", "2"), ("APPEND", "k", "2")):
+            self.assertEqual(code(self.do(client, *grows)), ("READONLY", "none"))
+        self.assertIsInstance(self.do(client, "SETTINGS", "SET", "value_bytes=2000"), Done)
+        self.assertEqual(value(self.do(client, "IF", "k", "any", "DEL", "k"), "deleted"), 1)
+        self.assertEqual(value(self.do(client, "DEL", "k"), "deleted"), 0)
+        self.server().memory_is_short(False)
+        self.assertIsInstance(self.do(client, "PUT", "k", "2"), Done)
+
     def test_pipelined_commands_make_few_bundles(self) -> None:
         """Commands that come while an update is under way go into the next bundle."""
         client = self.open("alice")

@@ -196,12 +196,15 @@ class AsyncClerk:
     async def acquire(self, name: str, wait: float | None = None) -> HeldLock:
         """Get a lock, hold it until `release`, and return it.
 
-        Raises `LockTimeout` if the clerk does not get the lock within `wait` seconds; None: it waits for ever.
+        Raises `LockTimeout` if the clerk does not get the lock within `wait` seconds; None: it waits for ever. If the
+        task is cancelled, the lock is given back, even if a server has granted it in the same moment.
         """
         granted: asyncio.Future[HeldLock] = asyncio.get_running_loop().create_future()
 
         def told(result: HeldLock | ClerkError) -> None:
             if granted.cancelled():
+                if isinstance(result, HeldLock):  # granted between the cancellation and the task's notice of it
+                    self._core.release(result, lambda _reply: None, self._driver.now, None)
                 return
             if isinstance(result, HeldLock):
                 granted.set_result(result)
@@ -255,6 +258,13 @@ class AsyncClerk:
 
     @property
     def _driver(self) -> AsyncioDriver:
+        """The driver, started at the first call.
+
+        Raises `BadCall` in another process than the clerk's own, where its connection must not be used. A child of
+        `fork` may go on with the loop of its parent, so the loop alone does not tell.
+        """
+        if os.getpid() != self._pid:
+            raise forked(self._pid)
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._begin_in(loop)
@@ -262,10 +272,8 @@ class AsyncClerk:
         return self._started
 
     def _begin_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start in the loop of the first call. Raises `BadCall` in another process than the clerk's own, where its
-        connection must not be used, and in a second loop, where no call would ever be answered."""
-        if os.getpid() != self._pid:
-            raise forked(self._pid)
+        """Start in the loop of the first call. Raises `BadCall` in a second loop, where no call would ever be
+        answered."""
         if self._started is not None:
             text = "this clerk was used in another event loop before; make a clerk inside of each asyncio.run"
             raise BadCall(text, "OTHERLOOP", "none")

@@ -29,6 +29,7 @@ from pfsb.client import (
     Unavailable,
 )
 from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks.clerk_core import ClerkCore
 from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
 from tests.long import long
@@ -307,6 +308,33 @@ class LockTests(ClerkTestCase):
 
         self.assertIs(await self.asynchronous(program), True)
         self.assertEqual(self.cluster.shared.executed[-1][2][0], "UNLOCK")
+
+    async def test_lock_is_given_back_if_it_is_granted_when_the_task_was_just_cancelled(self) -> None:
+        """The task learns of its cancellation one iteration of the loop later. The reply is read in between."""
+        cancelled: list[asyncio.Task[Any]] = []
+        lock_of_core = ClerkCore.lock
+
+        def lock(core: ClerkCore, name: str, wait: Any, told: Callable[[Any], None], *rest: Any) -> Any:
+            def cancel_and_tell(result: Any) -> None:
+                if cancelled:
+                    cancelled.pop().cancel()
+                told(result)
+
+            return lock_of_core(core, name, wait, cancel_and_tell, *rest)
+
+        self.patch(ClerkCore, "lock", lock)
+
+        async def program(clerk: AsyncClerk) -> bool:
+            task = asyncio.create_task(clerk.acquire("door"))
+            cancelled.append(task)
+            await asyncio.wait([task])
+            await clerk.incr("n")  # UNLOCK is answered before
+            async with clerk.lock("door", wait=0):
+                return task.cancelled()
+
+        self.assertIs(await self.asynchronous(program), True)
+        verbs = [command[0] for _, _, command in self.cluster.shared.executed]
+        self.assertEqual(verbs, ["LOCK", "UNLOCK", "INCR", "LOCK", "UNLOCK"])
 
     async def test_second_clerk_waits_for_a_held_lock(self) -> None:
         first, second = self.twisted(), self.twisted()

@@ -80,6 +80,33 @@ try:
 except BadCall as error:
     print(error.code, error.fate)
 """
+SAME_LOOP = """
+import asyncio, os, sys
+from pfsb.client import AsyncClerk, BadCall
+
+loop = asyncio.new_event_loop()
+
+async def call(clerk):
+    return await asyncio.wait_for(clerk.incr("n"), 5)
+
+async def make():
+    return AsyncClerk(sys.argv[1:])
+
+clerk = loop.run_until_complete(make())
+loop.run_until_complete(call(clerk))
+child = os.fork()
+if child == 0:
+    try:
+        loop.run_until_complete(call(clerk))
+    except BadCall as error:
+        print(error.code, error.fate, flush=True)
+    except BaseException as error:
+        print(repr(error), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+print(loop.run_until_complete(call(clerk)))
+loop.run_until_complete(clerk.close())
+"""
 OUTLIVED = """
 import os, signal, sys, time
 from pfsb.client import Clerk
@@ -120,6 +147,10 @@ class ForkTests(LoopbackTestCase):
     async def test_asyncio_clerk_belongs_to_its_process_and_to_its_loop(self) -> None:
         """Two children that were given one client id would take the session from each other."""
         self.assertEqual(await self.run_program(ASYNCIO), "FORKED\n1\nOTHERLOOP none\n")
+
+    async def test_asyncio_clerk_fails_in_a_child_that_goes_on_with_the_same_loop(self) -> None:
+        """The child once sent its call nowhere: its copy of the connection leads to the null device."""
+        self.assertEqual(await self.run_program(SAME_LOOP), "FORKED none\n2\n")
 
     async def test_child_does_not_keep_the_connection_of_a_parent_that_was_killed(self) -> None:
         """Otherwise the servers would see the client as long as the child lives, and its locks would never be free."""
