@@ -84,8 +84,9 @@ class ConnectionCommands:
     (RESP 2 or 3), and the client library."""
 
     def __init__(self, server: Server, number: int, addresses: Mapping[str, str], seconds: Callable[[], float]) -> None:
-        """`addresses` are those of the connection, as CLIENT INFO shows them (`addr`, `laddr`). `seconds` is the clock,
-        of which the age of the connection is told."""
+        """`number` is the number of this connection at this server, which CLIENT ID shows. `addresses` are the
+        addresses of its two ends, as CLIENT INFO shows them (`addr`, `laddr`). `seconds` tells the time, in seconds, by
+        which the age of the connection is measured."""
         self._server = server
         self._number = number
         self._addresses = addresses
