@@ -12,8 +12,8 @@ from pfsb.client.clerks.errors import Closed
 from pfsb.client.clerks.line_buffer import LineBuffer
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that a stream keeps until the program reads them. Lines beyond it are dropped, and the clerk
-asks a server to repeat them when the program has read those that are kept."""
+"""Maximum number of lines that a stream keeps until the program reads them. Further lines are dropped; when the program
+has read those that are kept, the clerk asks a server to repeat the dropped ones."""
 
 
 class ChatStream:

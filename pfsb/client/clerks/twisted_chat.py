@@ -13,13 +13,13 @@ from pfsb.client.clerks.errors import Closed
 from pfsb.client.clerks.line_buffer import LineBuffer
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that an iterator keeps until the program reads them, as `pfsb.client.clerks.chat_stream`
-does."""
+"""Maximum number of lines that an iterator keeps until the program reads them. Further lines are dropped, and repeated
+by a server when the program has read those that are kept."""
 
 
 @define(eq=False)
 class _Waiters:
-    """The Deferreds that wait for news."""
+    """The Deferreds of those coroutines that wait until a line has come, or the listening has begun or ended."""
 
     _all: list[Deferred[None]] = field(factory=list)
 
