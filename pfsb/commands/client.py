@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
@@ -22,9 +23,9 @@ from pfsb.client.core.command import LOCAL_VERBS, WAITING_VERBS, verb_of
 from pfsb.client.core.replies import EventLine, Reply, read_fields
 from pfsb.commands.client_batch import Batch
 from pfsb.commands.exit_status import ExitStatus, status_of
-from pfsb.commands.line_client import LineClient
+from pfsb.commands.line_client import FATES, LineClient
 from pfsb.commands.line_refusals import refusal_of_line
-from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.commands.options import HERE, ConfigOptions, config_argument
 from pfsb.commands.survey import SURVEY_SECONDS, NoAnswer, in_time, survey
 from pfsb.support.command_line import SETTINGS, Number, Seconds, Subcommand, subcommand
 
@@ -32,7 +33,6 @@ BATCH_MAX: Final = 1_000_000_000
 CLIENTS_MAX: Final = 10_000
 TIMEOUT_SECONDS: Final = 30.0
 """How long, in seconds, to wait for an answer, unless the command line says otherwise."""
-FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
 
 
 @define
@@ -84,6 +84,11 @@ class ClientCommand(Subcommand):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         before, rest = self._split(ctx, args)
         between, words = self._split(ctx, rest[1:])
+        if rest and rest[0].isalpha() and not Path(rest[0]).exists():
+            raise click.UsageError(
+                f"{rest[0]}: there is no such file; the configuration stands before the command, for example "
+                f"pfsb client {HERE} {' '.join(rest)}"
+            )
         return super().parse_args(ctx, [*before, *between, "--", *rest[:1], *words])
 
     def _split(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:

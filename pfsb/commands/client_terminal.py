@@ -27,9 +27,9 @@ from twisted.internet.interfaces import IDelayedCall
 
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.client.core.command import WAITING_VERBS, verb_of
+from pfsb.client.core.command import WAITING_VERBS, Command, verb_of
 from pfsb.client.core.replies import EventLine, Reply
-from pfsb.commands.line_client import LineClient
+from pfsb.commands.line_client import FATES, LineClient
 from pfsb.commands.line_refusals import refusal_of_line
 from pfsb.commands.survey import survey
 from pfsb.commands.terminal_input import CommandCompleter
@@ -54,6 +54,7 @@ class Waiting:
     """A command that a person has typed and that has no answer yet."""
 
     line: str
+    command: Command
     sent: float
     """The time at which the command was typed, in seconds by the reactor's clock."""
     number: int
@@ -93,12 +94,14 @@ class Terminal:
         self._waiting: list[Waiting] = []
         self._typed = 0
         self._was_greeted = False
+        self._named: ServerAddress | None = None
+        """The server that the person was told last that the client is connected to; None: none can be reached."""
 
     def run(self) -> Deferred[None]:
         """Start to read lines. The Deferred fires at the end of input, or when the user types QUIT, EXIT or BYE."""
         core = self._client.core
         core.on_event, core.on_server, core.on_session_end = self.show_event, self.show_server, self.show_session_end
-        core.on_unreachable = lambda text: self.show(f"{text}; trying again")
+        core.on_unreachable = self._show_unreachable
         threading.Thread(target=self._run_loop, daemon=True).start()
         self._loop_runs.wait()
         self._trigger = self._reactor.addSystemEventTrigger("before", "shutdown", self._interrupt)
@@ -113,9 +116,11 @@ class Terminal:
 
     def show_server(self, address: ServerAddress) -> None:
         """Called when the client has connected to a server: prints which one. Prints nothing before the greeting, which
-        names the server itself."""
-        if self._was_greeted:
+        names the server itself; and nothing for the server that was named last: without a majority the client tries the
+        same servers again and again."""
+        if self._was_greeted and address != self._named:
             self.show(f"connected to server {address.id} at {address.shown}")
+        self._named = address
         if not self.completer.commands:
             self._client.command("HELP").addCallbacks(self.completer.learn, lambda _: None)
         self._connected.set()
@@ -128,6 +133,10 @@ class Terminal:
     def show_session_end(self, end: SessionEnd) -> None:
         """Print why the session has ended, and which locks are lost with it."""
         self.show(f"{end.text}; locks lost: {', '.join(end.locks)}" if end.locks else end.text)
+
+    def _show_unreachable(self, text: str) -> None:
+        self._named = None
+        self.show(f"{text}; trying again")
 
     # ------------------------------------------------------------------ in the thread of the prompt
 
@@ -204,7 +213,10 @@ class Terminal:
 
     def _right_prompt(self) -> str:
         """The text at the right edge of the prompt's line: the commands that have waited for some seconds, and for how
-        long; empty if there are none."""
+        long; empty if there are none. It is also empty beside a line that was sent or dropped, whose prompt stays on
+        the screen as it is."""
+        if self._session.app.is_done:
+            return ""
         now = self._reactor.seconds()
         waits = [f"{each.line} ({now - each.sent:.0f} s)" for each in tuple(self._waiting) if each.is_shown]
         return f"waiting: {', '.join(waits)}" if waits else ""
@@ -221,13 +233,13 @@ class Terminal:
             self.show(why_not)
             return
         self._typed += 1
-        waiting = Waiting(line, self._reactor.seconds(), self._typed)
+        asked, command = self._client.send(line)
+        waiting = Waiting(line, command, self._reactor.seconds(), self._typed)
         self._waiting.append(waiting)
         waiting.calls += [
             self._reactor.callLater(WAITING_AFTER_SECONDS, self._tell_waiting, waiting),
             self._reactor.callLater(OUTAGE_AFTER_SECONDS, self._tell_outage, line),
         ]
-        asked = self._client.command(line)
         asked.addBoth(self._answered, waiting)
         asked.addCallbacks(self._heard, self._failed, callbackArgs=(waiting,), errbackArgs=(waiting,))
 
@@ -254,7 +266,7 @@ class Terminal:
         For a LOCK, also prints that it waits until the lock is free."""
         waiting.is_shown = True
         if verb_of(waiting.line) == "LOCK":
-            self.show(f"{waiting.line}: waits until the lock is free; other commands can be typed meanwhile")
+            self.show(f"{waiting.line}: waits until the lock is free; other commands can be typed")
 
     def _tell_outage(self, line: str) -> None:
         """Called when a command has had no answer for `OUTAGE_AFTER_SECONDS`: asks all servers for their state, and
@@ -285,12 +297,20 @@ class Terminal:
 
     def _end(self) -> None:
         """Called when the prompt has ended: waits up to `LAST_ANSWERS_SECONDS` for the answers to the last commands,
-        which may have been pasted together with a QUIT."""
+        which may have been pasted together with a QUIT. Prints the fate of those that have no answer then."""
         with contextlib.suppress(ValueError):  # the shutdown has begun
             self._reactor.removeSystemEventTrigger(self._trigger)
-        last = [each.answered for each in self._waiting if verb_of(each.line) not in WAITING_VERBS]
-        answered = gatherResults(last).addTimeout(LAST_ANSWERS_SECONDS, self._reactor)
+        last = [each for each in self._waiting if verb_of(each.line) not in WAITING_VERBS]
+        answered = gatherResults([each.answered for each in last], consumeErrors=True)
+        answered.addTimeout(LAST_ANSWERS_SECONDS, self._reactor)
+        answered.addErrback(lambda _: self._tell_fates())
         answered.addBoth(lambda _: self._ended.callback(None))
+
+    def _tell_fates(self) -> None:
+        for each in self._waiting:
+            if verb_of(each.line) not in WAITING_VERBS:
+                fate = each.command.fate
+                self.show(f"{each.line}: no answer yet; fate={fate}: {FATES[fate]}")
 
 
 def greeting(cluster: str, servers: int, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
@@ -11,6 +11,9 @@ from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.twisted import TwistedDriver
+
+FATES: Final = {"none": "it did not happen", "unknown": "it may have happened, or may still happen"}
+"""Fate of a command without an answer -> what that means, for a person."""
 
 
 class ClientStopped(Exception):

@@ -290,6 +290,12 @@ class CommandLineTests(SynchronousTestCase):
             with self.assertRaises(click.UsageError):
                 self.parse(*arguments)
 
+    def test_command_in_place_of_the_configuration_is_told_where_that_stands(self) -> None:
+        """Without COMMAND the configuration may be left out, with it not."""
+        with self.assertRaises(click.UsageError) as caught:
+            self.parse("--json", "GET", "a")
+        self.assertIn("the configuration stands before the command, for example pfsb client", str(caught.exception))
+
     def test_addresses_follow_the_endpoints(self) -> None:
         """A client connects to the interface of the endpoint, or else to the host that the other servers use."""
         clients = ["tcp:9400", "tcp:port=9401:interface=127.0.0.2", "tcp:9402:interface=0.0.0.0", "unix:/tmp/s"]

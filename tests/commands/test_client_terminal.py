@@ -23,6 +23,7 @@ from pfsb.commands.client_terminal import Terminal, friendly_name, greeting
 from pfsb.commands.line_client import LineClient
 from pfsb.frontends.line.arguments import CLIENT_ID_CHARACTERS_MAX
 from tests.client.cluster import LoopbackTestCase, reactor
+from tests.frontends.fake_server import FakeCluster
 
 PASTE = "\x1b[200~{}\x1b[201~"
 """A text as a terminal sends it when it is pasted."""
@@ -165,9 +166,20 @@ class PromptTests(TerminalCase):
         await self.says("LOCK printer: waits until the lock is free")
         await self.shows("waiting: LOCK printer (")
         self.keys.send_text("PUT a 1\r")
-        await self.says("OK revision=")
+        await self.shows("\nserver 0> PUT a 1\nOK revision=")  # without what waited beside it
         await holder.command("UNLOCK printer")
         await self.says('LOCK printer: OK name="printer"')
+
+    async def test_return_to_the_same_server_is_not_announced(self) -> None:
+        """Without a majority the client goes round all servers for as long as that lasts."""
+        await self.start(is_drawn=True)
+        first, other = self.cluster.addresses[:2]
+        for address in (first, other, other):
+            self.terminal.show_server(address)
+        await self.says(f"connected to server 1 at {other.shown}")
+        self.terminal.show("the end")
+        await self.says("the end")
+        self.assertEqual(self.said.count("connected to server"), 1)
 
     async def test_tab_completes_what_the_server_knows(self) -> None:
         """Verbs, and behind them options."""
@@ -177,6 +189,21 @@ class PromptTests(TerminalCase):
         await self.shows("PING")
         self.keys.send_text("\r")
         await self.shows("\nserver 0> PING\nOK\nserver 0>")
+
+    async def test_commands_without_an_answer_have_a_fate_at_the_end(self) -> None:
+        """A person who leaves knows which of them may still happen; a lock is given up."""
+        self.patch(client_terminal, "LAST_ANSWERS_SECONDS", 0.1)
+        ended = await self.start()
+        self.patch(FakeCluster, "run", lambda *_: None)
+        self.keys.send_text("PUT a 1\rGET a\rLOCK b\r" + CTRL_D)
+        await ended
+        self.assertEqual(
+            self.said.splitlines()[3:],
+            [
+                "PUT a 1: no answer yet; fate=unknown: it may have happened, or may still happen",
+                "GET a: no answer yet; fate=none: it did not happen",
+            ],
+        )
 
     async def test_end_of_the_terminal_ends_the_program(self) -> None:
         """Like Ctrl-D."""

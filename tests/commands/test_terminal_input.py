@@ -72,7 +72,7 @@ class HistoryTests(SynchronousTestCase):
     def test_lines_come_back_the_last_one_first(self) -> None:
         """The lines of an earlier version are read, too; pasted lines count one by one."""
         self.path.write_text("GET a\n")
-        self.history.store_string("PUT a 1\nPUT b 2")
+        self.history.store_string("PUT a 1 \n\nPUT b 2")
         self.assertEqual(list(self.history.load_history_strings()), ["PUT b 2", "PUT a 1", "GET a"])
 
     def test_file_is_for_its_owner_alone(self) -> None:
