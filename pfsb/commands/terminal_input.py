@@ -113,7 +113,8 @@ class LineHistory(History):
         return reversed(kept)
 
     def store_string(self, string: str) -> None:
-        """Add what was typed or pasted, each line for itself."""
+        """Add what was typed or pasted to the file, each line of it as a line of its own, without spaces at its
+        ends."""
         self._write("".join(f"{line.strip()}\n" for line in string.splitlines() if line.strip()), os.O_APPEND)
 
     def _write(self, text: str, flag: int) -> None:

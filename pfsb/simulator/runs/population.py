@@ -137,7 +137,8 @@ class UserPopulation:
         return ServerProcess(parts, self._config_of(parts.server_id), self.checks, watch)
 
     def _config_of(self, server_id: int) -> SimulatedConfig:
-        """The configuration of a server at its next start: that of all servers, or one with settings of its own."""
+        """The configuration with which a server starts next: the one that all servers have, or one with values of its
+        own for the settings that change in the run."""
         config, changing = self._config, self.parameters.changing_settings
         if not changing:
             return config
