@@ -200,8 +200,8 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """"sent" or "received" -> number of bytes of batches that this server has sent to other servers, or received
-        from them, by reconciliation since it started."""
+        """Way, "sent" or "received" -> number of bytes of batches that this server has sent to other servers, or
+        received from them, by reconciliation since it started."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
@@ -284,8 +284,8 @@ class ServerFacts:
 
     @property
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
-        """Name of each quota of the replicated state -> (use, limit). The use is None while nothing counts it
-        (`SessionStateMachine.quotas`)."""
+        """Name of each quota of the replicated state -> (how much of it is in use, how much there may be). The use is
+        None for a quota that holds for each value or for each session by itself."""
         return self._machine.quotas()
 
     @property

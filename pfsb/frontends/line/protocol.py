@@ -115,8 +115,8 @@ class LineProtocol(StreamProtocol):
         return True
 
     def _handle_plain(self, plain: PlainLines) -> None:
-        """Hands the commands of plain lines to the conversation together. If the window has no room for all of them, or
-        one is a large request, puts the lines back into the queue instead, to be handled one by one."""
+        """Hands the commands of plain lines to the conversation together. If `session_window` leaves no room for all of
+        them, or one is a large request, puts the lines back into the queue instead, to be handled one by one."""
         conversation = self._line_conversation
         under_way = self.replies.outstanding + conversation.unsubmitted
         if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):

@@ -245,9 +245,9 @@ class RespProtocol(StreamProtocol):
                 self._resp.handle_words(words)
 
     def _handle_plain(self, plain: PlainCommands) -> None:
-        """Hands plain commands to the conversation together. If the window has no room for all of them, one is a large
-        request, or all commands are refused after a MULTI, puts them back into the queue instead, to be handled one by
-        one."""
+        """Hands plain commands to the conversation together. If `session_window` leaves no room for all of them, one is
+        a large request, or all commands are refused after a MULTI, puts them back into the queue instead, to be handled
+        one by one."""
         under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
         fits = under_way + len(plain.commands) <= self._window
         if self._resp.refuses_all or not fits or not self._resp.conversation.are_small(plain.commands):

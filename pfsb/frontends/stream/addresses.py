@@ -52,7 +52,7 @@ class Addresses:
     _is_open: Callable[[str], bool]
     """Function that returns whether the cluster has an open session with this client id."""
     refused: Counter[str] = field(init=False, factory=Counter)
-    """"connection" or "session" -> how many of them were refused because their address had too many."""
+    """Kind, "connection" or "session" -> how many of this kind were refused because their address had too many."""
     _connections: Counter[str] = field(init=False, factory=Counter)
     _sessions: dict[str, dict[str, None]] = field(init=False, factory=dict)
     """Address -> client ids of the sessions that its clients have opened. Some may have ended since then."""

@@ -2,9 +2,9 @@
 
 A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory; so
 does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as many
-of them as its window holds, a few clients would keep the servers from everything else for seconds. So a connection has
-one large request under way, and the large requests that are under way on all connections together are no more work than
-`ROWS_UNDER_WAY_MAX` rows.
+of them as `session_window` allows, a few clients would keep the servers from everything else for seconds. So a
+connection has one large request under way, and the large requests that are under way on all connections together are no
+more work than `ROWS_UNDER_WAY_MAX` rows.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ class UserPopulation:
     operators: list[SimulatedOperator] = field(init=False)
     _config: SimulatedConfig = field(init=False)
     _starts: Counter[int] = field(factory=Counter, init=False)
-    """Server -> how often it was started."""
+    """Server -> how many times it was started in this run."""
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters

@@ -158,8 +158,8 @@ def command(
 
 
 def _known_run(broken: str, *, needs_seed: bool) -> Any:
-    """The recorded run that shows the defect `broken`; None if the command line names a seed (`needs_seed` is False),
-    so that this is not wanted."""
+    """The recorded run that shows the defect `broken`; None if `needs_seed` is False, since the command line says which
+    seeds to run. Raises `click.UsageError` if there is no such defect, or no such run."""
     if broken not in DEFECTS:
         raise click.UsageError(f"--broken {broken}: there is no such defect; {nearest(broken, DEFECTS)}")
     if not needs_seed:
