@@ -23,7 +23,7 @@ chat."""
 rows_default: Final = 1_000
 """Maximum number of rows of a reply if no `limit=` is given."""
 rows_max: Final = 10_000
-"""Maximum value of `limit=`."""
+"""Maximum number that a client may give as the option `limit=`."""
 reply_characters_max: Final = 4_194_304
 """Maximum number of characters of users' text, or of users' bytes, in the rows of one reply, so that no reply takes too
 much memory."""

@@ -130,7 +130,8 @@ class KeyValue(Application):
 
     def __init__(self) -> None:
         self.entries: dict[bytes, _Entry] = {}
-        """Key -> its value, the revision that has set it, and the `GrowingBytes` of its answers to APPEND, or None."""
+        """Key -> (value, revision at which it was set, the `GrowingBytes` that its answers to APPEND share, or None if
+        there is none)."""
         self.used_bytes = 0
         """Number of bytes of all keys and values, which the quota `kv_bytes` bounds. It is a running sum, so a command
         looks at no more keys than it changes."""

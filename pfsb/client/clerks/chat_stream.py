@@ -19,9 +19,9 @@ has read those that are kept, the clerk asks a server to repeat the dropped ones
 class ChatStream:
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
-    It ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that the program
-    has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A task that is
-    cancelled while it waits for a line loses none: the next one who asks gets the line.
+    The iteration ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that
+    the program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A task
+    that is cancelled while it waits for a line loses none: the next task that asks gets the line.
     """
 
     def __init__(self, buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:

@@ -38,9 +38,10 @@ class _Waiters:
 class TwistedChat:
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
-    It ends when the clerk is closed, after `stop`, and at the end of an `async with` block. An iterator that the
-    program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A coroutine
-    whose Deferred is cancelled while it waits for a line loses none: the next one who asks gets the line.
+    The iteration ends when the clerk is closed, after `stop`, and at the end of an `async with` block. An iterator that
+    the program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A
+    coroutine whose Deferred is cancelled while it waits for a line loses none: the next coroutine that asks gets the
+    line.
     """
 
     def __init__(self, buffer: LineBuffer, reactor: Any) -> None:

@@ -201,9 +201,9 @@ class PfsbRequest(http.Request):
         return Body.parse(self._data)
 
     def raw_body(self) -> Quoted | None:
-        """The body, if it says by its Content-Type that it consists of bytes without a meaning; else None.
+        """The body, if its Content-Type (application/octet-stream) says that it is just bytes; else None.
 
-        A browser lets no form of a foreign web page send this type, as it does not let it send JSON.
+        As with JSON, a browser lets no form of a foreign web page send a body of this type.
         """
         return Data(self._data) if self._media_type() == RAW_TYPE else None
 

@@ -1,4 +1,5 @@
-"""How a server notices that a client is gone: of connections that it does not read, and of machines that vanish."""
+"""How a server notices that a client is gone, also if it does not read the client's connection, or if the client's
+machine vanishes."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def is_large_request(rows: int) -> bool:
 
 @define(eq=False)
 class LargeRequests:
-    """The large requests of all clients of one server, in the order in which they came."""
+    """The large requests of all clients of one server. They start in the order in which they came."""
 
     _iteration_end: EndOfIteration
     _clock: IReactorTime

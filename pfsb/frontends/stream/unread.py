@@ -124,7 +124,7 @@ class UnreadOutput:
         self._unread.pop(reader, None)
 
     def forget(self, reader: Reader) -> None:
-        """Called when the connection of a client has ended."""
+        """Called when the connection of a client has ended: nothing is counted for it any more."""
         self.reads(reader)
         self._set(reader, 0)
 
@@ -179,7 +179,8 @@ class UnreadOutput:
 
 
 def bound_unsent_bytes(transport: Any) -> None:
-    """Lets the kernel keep no more than `UNSENT_BYTES_MAX` of what it cannot send yet on a TCP connection."""
+    """Lets the kernel keep no more than `UNSENT_BYTES_MAX` bytes of output that it cannot send yet on a TCP connection.
+    Does nothing for other connections."""
     with suppress(OSError):
         transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOT_SENT, UNSENT_BYTES_MAX)
 
