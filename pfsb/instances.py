@@ -44,8 +44,9 @@ _TEXT: Final = "tag:yaml.org,2002:str"
 
 
 class _Wanted(Protocol):
-    """One thing that a peer wants of its server: to propose a value for an instance, or to say DONE, that its program
-    needs the values up to an instance no more. It takes one command, or several commands one after the other."""
+    """One thing that a peer wants of its server: to propose a value for an instance; or to say DONE, which tells that
+    the peer's program needs the values up to an instance no more. It takes one command, or several commands one after
+    the other."""
 
     number: int
     """The number under which the present command was submitted to the server; 0: the command waits to be submitted."""
@@ -54,12 +55,13 @@ class _Wanted(Protocol):
     values, so this peer has one large value under way at a time."""
 
     def command(self) -> Command:
-        """The command that is to be submitted next, or again."""
+        """The command that is to be submitted now: the next one, or the one before, if that must be repeated."""
 
     def is_settled_by(self, result: Result) -> bool:
-        """Take a result of the present command. Returns whether nothing is left to be done.
+        """Called with a result of the present command. Returns True if this thing is done, so that no further command
+        is needed.
 
-        If a part of a value was taken, the next part becomes the present command.
+        If the result says that a part of a value was taken, the next part becomes the present command.
         """
 
     def begin_anew(self) -> None:
@@ -69,9 +71,9 @@ class _Wanted(Protocol):
 
 @define(eq=False)
 class _OneCommand:
-    """A command that does all that is wanted: PROPOSE, with a value of at most `part_bytes_max` bytes for an instance,
-    or DONE, which says that the peer's program needs the values up to an instance no more. Either has no effect when it
-    runs a second time."""
+    """A thing that is wanted and takes a single command: PROPOSE, with a value of at most `part_bytes_max` bytes for an
+    instance; or DONE, which says that the peer's program needs the values up to an instance no more. Either command has
+    no effect when it runs a second time."""
 
     _command: Command
     number: int = 0
@@ -273,8 +275,8 @@ class Peer:
             self._ask()
 
     def _ask_later(self, key: tuple[object, ...], wanted: _Wanted, *, is_unknown: bool) -> None:
-        """Send a refused command again after a pause: under its old number if it may have run (`is_unknown`), else
-        under a new one. `key` is the key of `wanted` in `Peer.wanted`."""
+        """Send a refused command again after `RETRY_SECONDS`: under its old number if it may have run (`is_unknown`),
+        else under a new one. `key` is the key of `wanted` in `Peer.wanted`."""
         if is_unknown:
             self._clock.callLater(RETRY_SECONDS, self._repeat, self._connection, key, wanted)
             return

@@ -41,7 +41,7 @@ from pfsb.transports.links import TransportCounters
 DRAIN_SECONDS = 5.0
 """How long, in seconds, a stopping server waits for the answers to commands that are under way."""
 DRAIN_LOOK_SECONDS = 0.05
-"""Time, in seconds, between two looks of a stopping server to see if all commands under way are answered."""
+"""Time, in seconds, between two looks of a stopping server whether all commands under way are answered."""
 DIGESTS_ASKED_MAX = 1_000
 """Maximum number of DIGEST questions that may wait for slots which this server has not executed yet."""
 
@@ -51,7 +51,8 @@ class _DigestAsked:
     seq: int
     answer: Answer
     until: float
-    """Time by the clock at which the question is refused, if the slot is not executed by then."""
+    """The time, by the server's clock in seconds, at which the question is refused if the slot is not executed by
+    then."""
 
 
 class Server:
@@ -131,9 +132,9 @@ class Server:
     # ------------------------------------------------------------------ start and stop
 
     def start(self) -> None:
-        """Recover from disk and join the cluster. Clients may connect once this has returned.
+        """Recover the state from disk and join the cluster. When this returns, clients may connect.
 
-        Raises `StorageRefused`, or the exception of a transport that cannot listen.
+        Raises `StorageRefused` if the storage cannot be used, or the exception of a transport that cannot listen.
         """
         self.replica.start()
         self.local_clients = LocalClients(
@@ -179,10 +180,10 @@ class Server:
         look()
 
     def _is_drained(self) -> bool:
-        """Whether no client waits for an answer that may come soon.
+        """Whether no client waits for an answer that may come soon, so that the server may stop.
 
-        The commands under way were refused when the disk got into trouble. A disk that hangs is not waited for; with a
-        full disk, questions are still answered.
+        While the disk hangs, none is waited for: no answer can come. While it is full, only answers to questions are
+        waited for, since the commands under way were refused when the disk became full.
         """
         turn = self.replica.turn
         if turn.trouble is DiskTrouble.HANGS:
@@ -206,8 +207,8 @@ class Server:
 
     @property
     def skip(self) -> set[int]:
-        """The numbers of the slots that this server, as leader, leaves out, since an operator has said so (FAULT
-        SKIP)."""
+        """The numbers of the slots that this server leaves out when it leads, because an operator has said so (FAULT
+        SKIP). The caller may change the set."""
         return self.replica.proposals.skipped
 
     @property
@@ -224,8 +225,8 @@ class Server:
 
     @property
     def differs_from(self) -> list[int]:
-        """Ids of the servers with other results than this one, while this server refuses changes because of that
-        (Departure 40); else empty."""
+        """Ids of the servers that have executed equal slots with other results than this one, while this server refuses
+        changes because of that (Departure 40); empty while it does not refuse changes for this reason."""
         return self.facts.differing if self.facts.is_undecided else []
 
     @property
@@ -243,8 +244,8 @@ class Server:
         return self.machine.has_session(client_id)
 
     def memory_is_short(self, is_short: bool) -> None:
-        """Called when the process has come near the limit of its memory, or has gone away from it: refuse commands that
-        may make the state larger, or take them again."""
+        """Called with True when the process has come near the limit of its memory: from then on commands that may make
+        the state larger are refused. Called with False when enough memory is free again."""
         self.local_clients.submission.is_short_of_memory = is_short
 
     def subscribe(
@@ -256,11 +257,11 @@ class Server:
         is_patient: bool = False,
         is_paused: bool = False,
     ) -> Subscription:
-        """Call `deliver` with each event of the application that has the verb `verb` for following its event log.
+        """Call `deliver` with each event of the event log that clients follow by the verb `verb`.
 
         Begins with event number `first`; 0: with the next new one. If `is_patient`, the events may come some
-        milliseconds later than they could. If `is_paused`, none comes before `resume` is called. See
-        `EventFeed.subscribe`.
+        milliseconds later than they could. If `is_paused`, no event comes before `resume` of the returned subscription
+        is called. See `EventFeed.subscribe`.
         """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
@@ -269,11 +270,12 @@ class Server:
         return self._clock.seconds() + self.config.limits.request_seconds
 
     def digest(self, seq: int | None, answer: Answer, until: float | None = None) -> None:
-        """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot.
+        """Answer DIGEST: the digest of the history up to slot `seq`, when this server has executed that slot; `seq`
+        None stands for the last slot that is executed now.
 
-        None stands for the last slot that is executed now. The question is refused if the slot is not executed at the
-        time `until`, the `deadline` of a question that has come before now: requests that are never answered would keep
-        other clients from being served.
+        The question is refused if the slot is not executed at the time `until`; None: at the time that `deadline`
+        returns now. A caller that has kept a question waiting passes the `deadline` of the moment at which it came.
+        Questions that are never answered would keep other clients from being served.
         """
         self.replica.perform(self._ask_digest, seq, self.deadline() if until is None else until, answer)
 
@@ -287,8 +289,8 @@ class Server:
     def _after_answers(self) -> None:
         """Called at the end of each turn, when all answers of that turn are in the outbox.
 
-        Sees to clients that wait for a revision, announces this server's abilities if need be, and answers DIGEST
-        questions.
+        Notes which revision this server has come to, for the clients that wait for one; orders this server's abilities
+        if they are not ordered yet (ANNOUNCE); and answers the DIGEST questions whose slots are executed.
         """
         self.revisions.note()
         if not self.settings.is_announced:

@@ -136,8 +136,8 @@ class ServerFacts:
 
     @property
     def discarded(self) -> Mapping[str, int]:
-        """Line of Figure 4, or another reason -> number of messages that this server has discarded for it since it
-        started."""
+        """Reason -> number of messages that this server has discarded for it since it started. A reason is a line of
+        Figure 4, or another name."""
         return self._replica.discarded
 
     @property
@@ -200,7 +200,8 @@ class ServerFacts:
 
     @property
     def catch_up_bytes(self) -> Mapping[str, int]:
-        """Bytes of batches, since this server started, that it has "sent" and "received" by reconciliation."""
+        """Way, "sent" or "received" -> number of bytes of batches that this server has sent to other servers, or
+        received from them, by reconciliation since it started."""
         reconciliation = self._replica.reconciliation
         return {"sent": reconciliation.bytes_sent, "received": reconciliation.bytes_received}
 
@@ -219,15 +220,15 @@ class ServerFacts:
 
     @property
     def command_seconds(self) -> Mapping[tuple[str, str], Histogram]:
-        """(verb, outcome) -> how long, in seconds, this server's clients waited for their answers since it started; see
-        `CommandTimes`."""
+        """(verb, outcome) -> distribution of the times, in seconds, for which this server's clients have waited for
+        their answers since it started; see `CommandTimes`."""
         return self._clients().times.histograms()
 
     # ------------------------------------------------------------------ what waits
 
     @property
     def queue_lengths(self) -> Mapping[str, int]:
-        """Kind -> number of what waits at this server at present.
+        """Kind of things that wait at this server -> number of them at present.
 
         "commands": commands and questions without an answer. "reads": groups of questions that wait for the leader or
         for a slot. "disk_writes": writes that are under way. "messages", "answers": messages and groups of answers that
@@ -283,7 +284,8 @@ class ServerFacts:
 
     @property
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
-        """Name of each quota of the replicated state -> (use, limit), as `SessionStateMachine.quotas` gives them."""
+        """Name of each quota of the replicated state -> (how much of it is in use, how much there may be). The use is
+        None for a quota that holds for each value or for each session by itself."""
         return self._machine.quotas()
 
     @property

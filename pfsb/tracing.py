@@ -20,12 +20,12 @@ _LONG = 80
 
 
 def type_name(message: Message) -> str:
-    """Return the type of a message as the paper writes it: PREPARE_OK, VC_PROOF."""
+    """The type of a message in capitals, as the paper writes it, such as PREPARE_OK or VC_PROOF."""
     return _WORDS.sub("_", type(message).__name__).upper()
 
 
 def describe(message: Message) -> dict[str, Any]:
-    """Return a message as a trace shows it: its type and fields, with the size of long data in place of its bytes."""
+    """A message as a trace shows it: its type and its fields. Long data is shown by its size in place of its bytes."""
     described: dict[str, Any] = {"type": type_name(message)}
     for attribute in fields(type(message)):
         described[attribute.name] = _plain(getattr(message, attribute.name))

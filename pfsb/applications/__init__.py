@@ -1,8 +1,8 @@
 """Applications: the replicated state machines chat, lock, kv and instances (docs/internals/applications.rst).
 
-What comes in: at the server that a client has asked, command lines to `check` and questions to `query`; at every
-server, in the same order, normalised commands to `execute`, ends of sessions, and the time. What goes out: a result, or
-`PENDING` and the result later by `IContext.complete`. The interface is `IReplicatedApplication`.
+In: at the server that a client has asked, command lines to `check` and questions to `query`; at every server, in the
+same order, normalised commands to `execute`, ends of sessions, and the time. Out: a result, or `PENDING` and the result
+later by `IContext.complete`. The interface is `IReplicatedApplication`.
 
 Rules that all of them keep:
 
@@ -18,6 +18,8 @@ application of a third party is a plugin of the same kind: `catalogue` finds it 
 
 * `interfaces`: the interfaces, and the values that cross them (`Done`, `Refused`, `Command`, `Event`, ...);
 * `application`: the table of verbs that the applications share; `arguments`: how a command line is taken apart;
-* `catalogue`: which applications and verbs a server has;
-* `chat`, `lock`, `key_value`, `instances`: the applications.
+* `catalogue`: which applications and verbs a server has; `admission`: which applications are refused;
+* `results`, `names`: which answers can be told to a client; `failures`: exceptions of applications;
+* `testing`: tests of an application without servers;
+* `chat`, `lock`, `key_value`, `instances` (with `unfinished`): the applications.
 """

@@ -95,7 +95,8 @@ def _check_members(application: Any) -> None:
 
 
 def _check_functions(application: Application) -> None:
-    """Check the functions in the table of an application that is derived from `Application`."""
+    """Check that the functions in the table of verbs take the right arguments. Only an application that is derived from
+    `Application` has this table."""
     for description in application.commands:
         verb = application.verbs[description.verb]
         if verb.run is not None and not _takes(verb.run, 1 + description.changes):
@@ -118,7 +119,8 @@ def _takes(method: Callable[..., Any], arguments: int) -> bool:
 
 
 def _try(make: Callable[[], IReplicatedApplication]) -> None:
-    """Try everything on a copy of the application. Raises `WrongApplication`."""
+    """Execute an example of each command of a copy of the application, which `make` makes, and check the answers and
+    snapshots. Raises `WrongApplication` if one is wrong."""
     application, context = make(), TrialContext(session="example", ticket=("example", 1))
     for description in application.commands:
         _try_command(application, description, context)
@@ -153,8 +155,8 @@ def _try_command(application: IReplicatedApplication, description: CommandDescri
 
 
 def _tolerant(act: Callable[[], Any]) -> Any:
-    """The result of `act`; None if it raises. A fault of this machine is passed on, as in execution: a server that went
-    on would come to another decision than the others."""
+    """The result of `act`; None if it raises an exception that is a fault of the program. A fault of this machine
+    (`pfsb.applications.failures`) is raised again: if this server decided by it, the others could decide otherwise."""
     try:
         return act()
     except WrongApplication:
@@ -192,7 +194,8 @@ def _log_verbs(application: Any) -> tuple[str, str]:
 
 
 def _check_more(application: Any, verbs: Collection[str]) -> None:
-    """Check what the optional interfaces promise."""
+    """Check the members that an application must have for the optional interfaces which it says it provides. `verbs`
+    are its verbs."""
     if IEventLog.providedBy(application):
         for verb in _log_verbs(application):
             if verb not in verbs:

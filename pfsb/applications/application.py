@@ -56,9 +56,9 @@ class Application:
     version = 1
     commands: Sequence[CommandDescription] = ()
     work_in_rows: Mapping[str, Callable[[Command], int]] = MappingProxyType({})
-    """Verb -> function that gives how much work a normalised command is, at present: the number of rows in the answer
-    to a question, or of rows that would take as long. Front ends let commands that are much work take turns; a verb
-    that is not here counts as little work."""
+    """Verb -> function that gives how much work a normalised command is, with the present state: the number of rows in
+    the answer to a question, or of rows that would take as long. By these numbers front ends recognise large requests,
+    and let them take turns. A verb that is missing here has only commands that are little work."""
 
     def __init__(self, verbs: Mapping[str, Verb]) -> None:
         self.verbs = verbs

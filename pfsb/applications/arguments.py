@@ -23,7 +23,7 @@ chat."""
 rows_default: Final = 1_000
 """Maximum number of rows of a reply if no `limit=` is given."""
 rows_max: Final = 10_000
-"""Maximum value of `limit=`."""
+"""Maximum number that a client may give as the option `limit=`."""
 reply_characters_max: Final = 4_194_304
 """Maximum number of characters of users' text, or of users' bytes, in the rows of one reply, so that no reply takes too
 much memory."""
@@ -88,24 +88,30 @@ class Arguments:
         return words
 
     def key(self, word: str, what: str = "key") -> str:
-        """A key or the name of a lock, as text. Raises `BadRequest`, which calls the text `what`, if it is empty, has
-        more than `key_bytes_max` bytes, or is refused by `text`."""
+        """Return `word`, a key or the name of a lock. Raises `BadRequest`, whose text calls it `what`, if it is empty,
+        has more than `key_bytes_max` bytes, or is refused by the method `text`."""
         self._refuse_empty(word, what)
         return self.text(word, what, key_bytes_max)
 
     def key_bytes(self, word: str, what: str = "key") -> bytes:
-        """A key as bytes: those of `Data`, or those of UTF-8. Raises `BadRequest`, which calls the key `what`, if it is
-        empty, has more than `key_bytes_max` bytes, or is refused by `utf8`."""
+        """The bytes of `word`, a key: those of `Data`, or those of a text in UTF-8. Raises `BadRequest`, whose text
+        calls the key `what`, if it is empty, has more than `key_bytes_max` bytes, or is refused by the method
+        `utf8`."""
         self._refuse_empty(word, what)
         return self.utf8(word, what, key_bytes_max)
 
     def value(self, word: str, what: str = "value") -> str:
-        """The text `word`, which may be empty. Raises `BadRequest`, which calls the text `what`, as `utf8` does."""
+        """Return `word`, a text that may be empty. Raises `BadRequest`, whose text calls it `what`, if it is refused by
+        the method `utf8`."""
         return self.text(word, what, value_bytes_max)
 
     def text(self, word: str, what: str, bytes_max: int) -> str:
-        """The text `word`, of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop reading.
-        Raises `BadRequest`, which calls the text `what`, as `utf8` does, and for `Data` that is not UTF-8."""
+        """Return `word`, a text of at most `bytes_max` bytes of UTF-8, without NUL, at which programs in C stop
+        reading.
+
+        Raises `BadRequest`, whose text calls it `what`, for `Data` that is not UTF-8, and for all that the method
+        `utf8` refuses.
+        """
         if isinstance(word, Data):
             try:
                 word = word.data.decode()
@@ -135,7 +141,8 @@ class Arguments:
             raise self.refused(f"a {what} cannot be empty")
 
     def integer(self, word: str, what: str) -> int:
-        """The signed 64-bit integer that `word` is in decimal digits. Errors call it `what`."""
+        """The signed 64-bit integer that `word` is in decimal digits. Raises `BadRequest`, whose text calls it `what`,
+        for any other word."""
         number = parse_integer(word)
         if number is None:
             raise self.refused(f"{what} is {quoted(word)}, which is no integer of 64 bits (example: 12)")
@@ -153,11 +160,14 @@ class Arguments:
         return number
 
     def limit(self) -> int:
-        """The number of the option `limit=N`; the constant `absent` if the option was not given."""
+        """The number of the option `limit=N`; the constant `absent` if the option was not given, for an answer with
+        `rows_default` rows at most."""
         return self.option("limit", absent, most=rows_max)
 
     def milliseconds(self, name: str) -> int:
-        """The option `name=SECONDS` in milliseconds, rounded up so that only 0 means no wait; `absent` if not given."""
+        """The time that the option `name=SECONDS` gives, as a whole number of milliseconds, such as 2500 for
+        `wait=2.5`. A part of a millisecond is rounded up, so the result is 0 only for 0 seconds. The constant `absent`
+        if the option was not given."""
         word = self._options.get(name)
         if word is None:
             return absent
@@ -169,7 +179,8 @@ class Arguments:
         return milliseconds
 
     def refused(self, problem: str, code: str = "BADREQUEST") -> BadRequest:
-        """Make the exception for the caller to raise: its text is the problem, and then how to write the command."""
+        """Make the exception that the caller is to raise. Its code is `code`, and its text is `problem`, followed by
+        how the command is written."""
         return BadRequest(f"{problem}; usage: {self.usage}", code)
 
     def _without_options(self, names: Sequence[str]) -> list[str]:
@@ -212,7 +223,8 @@ def paged_rows(rows: Iterable[Fields], limit: int) -> Done:
 
 
 def row_limit(limit: int) -> int:
-    """Maximum number of rows for a normalised `limit`, which may be too high if another version has checked it."""
+    """Maximum number of rows that an answer has for a normalised `limit`: the number itself, but at most `rows_max`,
+    since another version may have let a higher one through; `rows_default` for `absent`."""
     return rows_default if limit < 0 else min(limit, rows_max)
 
 
@@ -268,8 +280,9 @@ def text_of(data: bytes) -> str:
 
 
 def argument_of(text: str) -> Quoted:
-    """The argument that a client has written as a JSON string: a text, or `Data` if it is the `text_of` other bytes, or
-    has a NUL, which no text may have, but which a key or a value may.
+    """The argument that a client has written as the JSON string `text`. It is a text; but it is `Data` if the string
+    has escapes for bytes that are not UTF-8, as `text_of` writes them, or a NUL, which a key or a value may have and a
+    text may not.
 
     Raises `UnicodeEncodeError` for half of a surrogate pair that stands for no byte.
     """
@@ -281,7 +294,7 @@ def argument_of(text: str) -> Quoted:
 
 
 def as_text(value: Value) -> str:
-    """A value of a result as text: bytes as `text_of` has them, and a number in decimal digits."""
+    """A value of a result as text: bytes as `text_of` writes them, and a number in decimal digits."""
     return text_of(value) if isinstance(value, bytes) else str(value)
 
 
@@ -295,8 +308,8 @@ def quoted(text: str | bytes, characters_max: int = 60) -> str:
 
 
 def refuse_other_format(application: str, found: object, known: int) -> None:
-    """Raise `ValueError` unless a snapshot of `application` has the format `known`: another version of the server has
-    made it."""
+    """Raise `ValueError` if `found`, the format of a snapshot of `application`, is not `known`: then another version of
+    the server has made the snapshot."""
     if found != known:
         raise ValueError(f"the snapshot of {application} has format {found!r}, this version of pfsb reads {known}")
 

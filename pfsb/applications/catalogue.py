@@ -33,7 +33,8 @@ class InstalledApplications(Protocol):
 
 
 def version_of(application: IReplicatedApplication) -> int:
-    """The version of an application; 1 if it does not tell, as an application that never had another version."""
+    """The version of an application. An application without the attribute `version` never had another version than
+    1."""
     version: int = getattr(application, "version", 1)
     return version
 
@@ -199,9 +200,9 @@ class Catalogue:
         self._watchers.append(switched)
 
     def switch(self, applications: Iterable[IReplicatedApplication]) -> None:
-        """Run these applications from now on, and those that always run (`include`).
+        """Run these applications from now on, beside those that always run (`include`).
 
-        Raises `BadRequest` if two of them have a verb in common; then the applications of before go on.
+        Raises `BadRequest` if two of them have a verb in common; then the applications that ran before go on.
         """
         self._fill(tuple(applications))
         for switched in self._watchers:
@@ -225,7 +226,7 @@ class Catalogue:
 
     @property
     def chosen(self) -> Sequence[IReplicatedApplication]:
-        """The applications that were switched to, without those that always run (`include`)."""
+        """The applications that run since the last `switch`, without those that always run (`include`)."""
         return self.applications[: len(self.applications) - len(self._built_in)]
 
     def entry(self, verb: str) -> CatalogueEntry:

@@ -160,8 +160,8 @@ class Chat(Application):
 
 
 def _refused(size: int, used: int, quotas: Quotas) -> Refused | None:
-    """The refusal of a text of `size` bytes after which all lines of the chat would have `used` bytes; None if the
-    quotas allow both."""
+    """The refusal (TOOLARGE) of a text of `size` bytes after which all lines of the chat would have `used` bytes, if
+    one of the two numbers is above its quota; None if the quotas allow both."""
     if size > quotas.value_bytes:
         return Refused("TOOLARGE", f"the text has {size} bytes, {quotas.value_bytes} are allowed (value_bytes)")
     if used <= quotas.chat_bytes:

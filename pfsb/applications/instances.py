@@ -53,8 +53,8 @@ class InstanceLimits:
     value_bytes: int = 1_048_576
     """Maximum number of bytes of one value."""
     unfinished_bytes: int = 67_108_864
-    """Maximum number of bytes that all unfinished values occupy together: the values of which parts are still missing
-    (`UnfinishedValues`)."""
+    """Maximum number of bytes that all unfinished values occupy together. A value is unfinished while some of its parts
+    have not come (`UnfinishedValues`)."""
     unfinished_of_session: int = 4
     """Maximum number of unfinished values of one session."""
     unfinished_idle_ms: int = 30_000
@@ -189,7 +189,8 @@ class Instances(Application):
         return self._decide(key[1], whole, context)
 
     def _misplaced(self, offset: int, size: int, part: bytes) -> Refused | None:
-        """The refusal of a PART whose value would be too large, or that does not lie within its value; else None."""
+        """The refusal of a PART if its value of `size` bytes would be too large, or if the bytes `part` at `offset` do
+        not lie within the value; None if the PART is right."""
         if size > self.limits.value_bytes:
             return Refused("TOOLARGE", _too_large(size, self.limits.value_bytes))
         if not part or offset < 0 or offset + len(part) > size:
@@ -197,7 +198,8 @@ class Instances(Application):
         return None
 
     def _beyond_quota(self, size: int, context: IContext) -> Refused | None:
-        """The refusal of a value of `size` bytes if a quota does not allow to decide it; else None."""
+        """The refusal of a command that decides a value of `size` bytes, if a quota does not allow it; None if it
+        does."""
         quotas = context.quotas
         if size > quotas.value_bytes:
             return Refused("TOOLARGE", f"{_too_large(size, quotas.value_bytes)} (value_bytes)")
@@ -307,7 +309,7 @@ def _no_part(offset: int, size: int, length: int) -> str:
 
 
 def encoded(value: bytes) -> str:
-    """A value, or a part of one, as text."""
+    """A value, or a part of one, as text in base64."""
     return base64.b64encode(value).decode()
 
 
@@ -354,8 +356,9 @@ _done_names = ("peer", "peers", "seq")
 
 
 def _are_in_range(peer: int, peers: int, seq: int) -> bool:
-    """Whether the numbers of a DONE, by which a peer says which values it needs no longer, can be right. They may be
-    wrong although a server has checked them before, since that may have been one of another version of pfsb."""
+    """Whether the numbers of a DONE are possible: peer number `peer` of `peers` peers needs the values up to instance
+    `seq` no more. They may be impossible although a server has checked the DONE, since that may have been a server of
+    another version of pfsb."""
     return 1 <= peers <= peers_max and 0 <= peer < peers and seq >= 0
 
 

@@ -54,9 +54,9 @@ class GrowingBytes:
     data: bytes = b""
     """The value as it is now. It is only replaced by a longer one, which begins with it."""
     kept: int = 0
-    """Number of kept answers that are beginnings of this value."""
+    """Number of answers kept in reply caches whose value is the beginning of this value."""
     counted: int = 0
-    """Number of bytes of the value that are counted as occupied by kept answers."""
+    """Number of bytes at the beginning of this value that are counted as memory which the kept answers occupy."""
 
 
 class DoneGrowing(Done):
@@ -70,7 +70,8 @@ class DoneGrowing(Done):
     __slots__ = ("growing", "name", "others", "size")
 
     def __init__(self, fields: Fields, growing: GrowingBytes | None = None) -> None:
-        """`growing` has the value of the first field as its beginning; None: it has just that value."""
+        """`fields` are the fields of the result. The value of the first one is the beginning of the value in `growing`.
+        None: `growing` is made here, and has just that value."""
         (name, first), *others = fields
         assert isinstance(first, bytes), "the value that grows is the first field"
         set_once = partial(object.__setattr__, self)
@@ -118,10 +119,11 @@ order. The values of a field count up by one from each command to the next."""
 
 
 class RunResults(Sequence[Done]):
-    """The results of a run of commands that were executed together: fields whose values count up, the revision last.
+    """The results of a run, whose commands were executed together: the values of each field count up by one from each
+    command to the next, and the revision is the last field.
 
-    A result is only made when a caller asks for it; the callers on the way of a usual command take `columns`, and so
-    handle the results of all commands with one step.
+    A single result is only made when a caller asks for it. Callers on the way of usual commands take `columns` instead,
+    and so handle the results of all commands in one step.
     """
 
     __slots__ = ("counted", "revisions")
@@ -278,8 +280,8 @@ class IQuotaUser(Interface):
     quota = Attribute("str: the name of the quota, as the settings have it")
 
     def used() -> int:
-        """How much of the quota is in use, in the unit of the quota. A function of the state, like the results of
-        commands."""
+        """How much of the quota is in use, in the unit of the quota. The number depends on the state alone, so it is
+        equal at all servers that have executed the same commands."""
 
 
 class IContext(Interface):

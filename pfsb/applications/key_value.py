@@ -64,8 +64,8 @@ beginning of bytes that all such answers for the key share (`GrowingBytes`). A s
 less memory."""
 
 BYTES_PER_ROW = 2_048
-"""Number of bytes of a value that are as much work as a row of an answer, for a command that makes a new value of
-it."""
+"""Number of bytes of a value that count as one row, when the work of a command that makes a new value of a key's
+present one is told in rows (`work_in_rows`)."""
 
 MPUT_BYTES_MAX = 56_000
 """Maximum number of bytes of the keys and values of one MPUT, where each key and each value counts two bytes more than
@@ -131,12 +131,14 @@ class KeyValue(Application):
 
     def __init__(self) -> None:
         self.entries: dict[bytes, _Entry] = {}
-        """Key -> its value, the revision that has set it, and the `GrowingBytes` of its answers to APPEND, or None."""
+        """Key -> (value, revision at which it was set, the `GrowingBytes` that its answers to APPEND share, or None if
+        there is none)."""
         self.used_bytes = 0
         """Number of bytes of all keys and values, which the quota `kv_bytes` bounds. It is a running sum, so a command
         looks at no more keys than it changes."""
         self._keys: SortedList[bytes] = SortedList()
-        """Keys in order, without those in `_unsorted`; `_in_order` returns them all."""
+        """The keys in order, except the new ones in `_unsorted`. The method `_in_order` puts those in their places
+        first."""
         self._unsorted: list[bytes] = []
         """New keys that are not in `_keys` yet."""
         self.work_in_rows = {
@@ -329,7 +331,9 @@ class KeyValue(Application):
         return ("IF", asked.key_bytes(key), number, *self.check((verb.upper(), *rest)))
 
     def _if(self, command: Command, context: IContext) -> Result:
-        """Run the command at the end of `command` if the key was last written at the revision."""
+        """Run the command at the end of `command`, if its condition holds: the key was last written at the revision
+        that `command` names; for the revision 0 the key is absent, for -1 it is there. Otherwise refuse it
+        (PRECONDITION)."""
         _, key, revision, *inner = command
         if inner[0] not in _CONDITIONAL:
             return not_understood(tuple(inner))
@@ -373,8 +377,8 @@ class KeyValue(Application):
         return default if entry is None else entry[0]
 
     def _work_with_value(self, command: Command) -> int:
-        """How much work it is to make a new value of the present one of a key, and to tell a value of that size: every
-        server copies and hashes it, however short the command is."""
+        """How much work, in rows, a command that changes the value of its key on the base of the present one is: every
+        server copies the present value, however short the command is."""
         entry = self.entries.get(command[1])
         return 0 if entry is None else len(entry[0]) // BYTES_PER_ROW
 
@@ -400,10 +404,10 @@ class KeyValue(Application):
         return self._store(key, (value, context.revision, None), growth, context.quotas)
 
     def _store(self, key: bytes, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
-        """Set a key to an entry by which the state grows by `growth` bytes, and return None; or refuse.
+        """Give a key the entry `entry`, by which the state grows by `growth` bytes, and return None.
 
-        Returns a refusal, and changes nothing, if the state would grow and the value or the state would exceed its
-        quota.
+        If the state would grow, and the value or the state would exceed its quota, return a refusal instead, and change
+        nothing.
         """
         if growth > 0 and (len(entry[0]) > quotas.value_bytes or self.used_bytes + growth > quotas.kv_bytes):
             return self._refused(key, len(entry[0]), growth, quotas)
@@ -423,7 +427,7 @@ class KeyValue(Application):
 
     def _refused(self, key: bytes, size: int, growth: int, quotas: Quotas) -> Refused:
         """The refusal of a command that would give `key` a value of `size` bytes and let the state grow by `growth`
-        bytes. It names the quota that one of the two exceeds."""
+        bytes. Its text names the quota that would be exceeded: that of one value or that of the state."""
         if size > quotas.value_bytes:
             text = f"key {quoted(key)} would have {size} bytes, {quotas.value_bytes} are allowed (value_bytes)"
             return Refused("TOOLARGE", text)

@@ -158,10 +158,11 @@ class Lock(Application):
         return None if earliest is None else earliest[0]
 
     def snapshot(self) -> bytes:
-        """The state, msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number, deadline)])])]).
+        """The state as msgpack: (format, forgotten token, [(name, holder, token, [(client id, [(number,
+        deadline)])])]).
 
-        Locks are sorted by name; the waiting sessions and their command numbers keep their order, which is part of the
-        state.
+        Locks are sorted by name. The waiting sessions, and the command numbers of each, stand in the order in which
+        they wait, which is part of the state.
         """
         locks = [
             (name, lock.holder, lock.token, [(who, list(numbers.items())) for who, numbers in lock.places.items()])
@@ -219,7 +220,8 @@ class Lock(Application):
         return Done((("name", name),))
 
     def _list(self, command: Command) -> Result:
-        """Answer LOCKS. It looks at the names of all locks, however few it shows, so no step is taken for each."""
+        """Answer LOCKS. Finding the first names takes a look at the names of all locks, however few are shown, but no
+        step of the interpreter for each."""
         shown = ((name, self.locks[name]) for name in heapq.nsmallest(row_limit(command[1]), self.locks))
         rows = tuple(
             (("name", name), ("holder", lock.holder), ("token", lock.token), ("waiting", len(lock.places)))
@@ -228,8 +230,10 @@ class Lock(Application):
         return Done((("count", len(rows)), ("held", len(self.locks))), rows)
 
     def _hold(self, name: str, lock: HeldLock | None, context: IContext) -> Result:
-        """Grant the lock `name` to the session of the call: with a new token if it is free (`lock` is None), or, if
-        this session holds it already, with its present token. Refuses a free lock beyond the quota of the session.
+        """Grant the lock `name` to the session whose command is executed. If the lock is free (`lock` is None), it gets
+        a new token; if this session holds it already, the present token stays.
+
+        Returns a refusal for a free lock that would exceed the session's quota of locks.
         """
         if lock is None:
             names = self.locks_of.get(context.session)
@@ -243,14 +247,16 @@ class Lock(Application):
         return _granted(name, lock)
 
     def begin_wait(self, name: str, lock: HeldLock, client_id: str, number: int, deadline: int) -> None:
-        """Let command `number` of a session wait for a lock until `deadline`, at the end of the queue."""
+        """Let the command `number` of a session wait for a lock, at the end of the lock's queue, until `deadline`, in
+        milliseconds of the state machine's time; `absent`: without end."""
         lock.places.setdefault(client_id, {})[number] = deadline
         self.locks_of.setdefault(client_id, set()).add(name)
         if deadline != absent:
             self.deadlines.add((deadline, name, client_id, number))
 
     def pass_on(self, name: str, lock: HeldLock, context: IContext) -> None:
-        """Grant a lock that its holder has released to the session that waits longest, or forget it if none waits."""
+        """Grant a lock whose holder has let go of it to the session that has waited longest; forget the lock if no
+        session waits."""
         if not lock.places:
             self._forgotten_token = max(self._forgotten_token, lock.token)
             del self.locks[name]

@@ -11,11 +11,9 @@ from pfsb.applications.names import is_field_name, is_word
 
 _FATES: Final = ("none", "unknown", "done")
 right_fields: Final[set[tuple[str, type]]] = set()
-"""(name, type of value) of fields that were found to be right, whatever their value is (`check_field` adds them).
-
-A field that is found here is not looked at again. So checking fields takes 3 % of the byte code of a SAY; without this
-set it would take 10 %.
-"""
+"""Pairs (name, type of value) of fields in which both were found to be right. `check_field` adds them, and does not
+look again at a field whose pair is found here, whatever its value. So checking fields takes 3 % of the byte code of a
+SAY; without this set it would take 10 %."""
 RIGHT_FIELDS_MAX: Final = 1_024
 """Maximum number of entries in `right_fields`, the set of (name, type) pairs of fields that were found right; when one
 more is found, the set is emptied first. Without a maximum it could grow for ever, since an application may name fields
@@ -41,7 +39,8 @@ def check_result(result: Any) -> None:
 
 
 def check_event(event: Event) -> None:
-    """Raise an exception if an application has made an event that no client can be told, as `check_result` does."""
+    """Raise an exception if an application has made an event that no client can be told. The fields of an event must be
+    like those of an answer (`check_result`)."""
     if (event.name, Event) not in right_fields:
         if not is_field_name(event.name):
             raise ValueError(f"an event is named {event.name!r:.80}, which is no word")

@@ -1,8 +1,8 @@
 """Tests of an application without servers: `Machine` executes its commands as a cluster does, and compares.
 
 An application is right only if every server that executes the same commands comes to the same answers and the same
-state, also a server that has been started again from a snapshot. `Machine` holds the application twice, so that a test
-of a single command finds what would part two servers.
+state; so does a server that has been started again from a snapshot. `Machine` holds the application twice, so that a
+test of a single command shows if two servers would come to different states.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SCALARS: Final = (str, int, bytes)
 
 @frozen
 class _Raised:
-    """The refusal of a command by an exception."""
+    """A refusal that the application has made by raising `BadRequest`, in place of a result."""
 
     code: str
     text: str
@@ -56,7 +56,8 @@ class LargeQuotas:
 @implementer(IContext)
 @define(eq=False)
 class TrialContext:
-    """The facts that an application is given, and the answers that it has given to commands which waited."""
+    """The context of a call in a test (`IContext`): the facts that the application may use, and the answers that it has
+    given to earlier commands, which were PENDING."""
 
     revision: int = 0
     time_ms: int = 1_000_000
@@ -169,8 +170,8 @@ class Machine:
 
 
 def as_ordered(application: IReplicatedApplication, command: Any) -> Command:
-    """A command that `check` has returned, as every server gets it from the order. Raises `WrongApplication` if it is
-    none."""
+    """Return `command`, which `check` of the application has returned, in the form in which servers get it from the
+    log. Raises `WrongApplication` if it is no command that can be encoded."""
     verbs = {each.verb for each in application.commands}
     if not isinstance(command, tuple) or not command or command[0] not in verbs:
         raise WrongApplication(
@@ -209,7 +210,8 @@ def right_snapshot(application: IReplicatedApplication) -> bytes:
 
 
 def restored(make: Callable[[], IReplicatedApplication], snapshot: bytes) -> IReplicatedApplication:
-    """A new application with the state of a snapshot. Raises `WrongApplication` if its own snapshot is another one."""
+    """A new application, which `make` makes, with the state of a snapshot. Raises `WrongApplication` if the snapshot of
+    the new application differs from it."""
     application = make()
     application.restore(snapshot)
     if right_snapshot(application) != snapshot:
@@ -218,7 +220,7 @@ def restored(make: Callable[[], IReplicatedApplication], snapshot: bytes) -> IRe
 
 
 def right_deadline(application: IReplicatedApplication) -> int | None:
-    """The next deadline of an application. Raises `WrongApplication` if it is neither an int nor None."""
+    """The `next_deadline` of an application. Raises `WrongApplication` if it is neither an int nor None."""
     deadline: Any = application.next_deadline()
     if deadline is not None and type(deadline) is not int:
         raise WrongApplication(f"next_deadline() returns {deadline!r:.40}; it is an int in milliseconds, or None")

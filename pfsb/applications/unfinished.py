@@ -76,8 +76,8 @@ class UnfinishedValues:
         return None
 
     def next_offset(self, key: Key, size: int) -> int:
-        """The offset in bytes at which the next part of this value begins; 0 if no value of this size is unfinished
-        here."""
+        """The offset, in bytes, at which the next part of a value of `size` bytes must begin: the number of bytes that
+        have come; 0 if no value of this key and size is unfinished here."""
         value = self._values.get(key)
         return 0 if value is None or value.size != size else value.received
 
@@ -137,10 +137,8 @@ class UnfinishedValues:
             self._add((session, seq), Unfinished(size, touched_ms, [so_far], len(so_far)))
 
     def _make_room(self, size: int, now_ms: int) -> None:
-        """Drop the values whose latest part is `idle_ms` old, the oldest first, until one of `size` bytes has room.
-
-        There may be no room even then.
-        """
+        """Make room for a value of `size` bytes: while there is none, drop the value whose latest part is oldest, if
+        that part came at least `idle_ms` ago. There may be no room even then."""
         while self._values and self.bytes_used + _charge(size) > self.bytes_max:
             key, oldest = next(iter(self._values.items()))
             if oldest.touched_ms > now_ms - self.idle_ms:

@@ -39,7 +39,8 @@ else:
     }
 
     def __getattr__(name):
-        """Called by Python on the first use of such a name (PEP 562): import that class from its module."""
+        """Called by Python when the program first uses a name that this module does not have yet (PEP 562): imports the
+        clerk of that name from its module and returns it. Raises `AttributeError` for any other name."""
         if name not in _LATER:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from importlib import import_module
@@ -49,7 +50,7 @@ else:
         return found
 
     def __dir__():
-        """List the names of this module for `dir`, including the clerks that were not imported yet."""
+        """List the names of this module for `dir`, including the clerks that have not been imported yet."""
         return sorted({*globals(), *__all__})
 
 

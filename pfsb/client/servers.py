@@ -19,7 +19,8 @@ as "127.0.0.1:9400"."""
 
 
 def addresses_of(servers: object) -> list[ServerAddress]:
-    """The servers' addresses in a configuration, in a configuration file, or in a list such as ["127.0.0.1:9400"].
+    """The servers' addresses in `servers`: a configuration, the path of a configuration file, or a list of addresses
+    such as ["127.0.0.1:9400"].
 
     An address in a list is `host:port`, the path of a unix socket, or a `ServerAddress`. Raises `ConfigError` for an
     address that a client cannot reach.
@@ -34,7 +35,7 @@ def addresses_of(servers: object) -> list[ServerAddress]:
 
 
 def server_addresses(config: Config) -> list[ServerAddress]:
-    """The address of each server in a configuration, in the order of their ids.
+    """The client address of each server in a configuration, in the order of their ids.
 
     Raises `ConfigError` for a kind of endpoint that a client cannot reach.
     """

@@ -105,7 +105,8 @@ def summary(config: Config) -> str:
 
 
 def plain(config: Config, found: Found) -> dict[str, Any]:
-    """The summary and the notes as a value for JSON."""
+    """The summary and the notes as a value for JSON. `found` has the addresses of the peer hosts, as `look_up_hosts`
+    returns them."""
     servers = {
         str(server.id): {
             "peer": shown(*server.peer),
@@ -129,8 +130,9 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
 
 
 def notes(config: Config, found: Found) -> str:
-    """A line for each name in the configuration: its addresses on this machine. Then a warning for each server that
-    other machines could not reach, and for each data directory nearby that a start in this directory would not use."""
+    """A line for each name in the configuration: its addresses on this machine, from `found`. Then a warning for each
+    server that other machines could not reach, and for each data directory nearby that a start in this directory would
+    not use."""
     lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config))
     return "".join(f"  {line}\n" for line in lines)
 
@@ -157,7 +159,7 @@ def _names(config: Config, found: Found) -> Iterator[str]:
 
 def _unreachable(config: Config, found: Found) -> Iterator[str]:
     """A warning for each server that only its own machine can reach, if other machines can reach at least one server.
-    `found` has the addresses."""
+    `found` has the addresses of the peer hosts."""
     addresses = {server_id: answer for server_id, answer in found.items() if not isinstance(answer, str)}
     far = next((server_id for server_id, answer in addresses.items() if is_far(answer)), None)
     if far is None:

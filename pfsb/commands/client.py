@@ -40,7 +40,7 @@ class Options(ConfigOptions):
     """Command line of `pfsb client`."""
 
     words: tuple[str, ...]
-    """The words of COMMAND; empty: there is none."""
+    """The words of COMMAND in the command line; empty: no command was given."""
     server_id: int | None
     client_id: str | None
     timeout: float | None
@@ -65,12 +65,13 @@ class Options(ConfigOptions):
 
     @property
     def timeout_seconds(self) -> float:
-        """How long, in seconds, to wait for an answer."""
+        """How long, in seconds, a command may be without an answer before it is given up."""
         return TIMEOUT_SECONDS if self.timeout is None else self.timeout
 
     @property
     def first(self) -> int | None:
-        """Position in `addresses` of the server that the option --id names; None: the option was not given."""
+        """Position, in the list of the servers' addresses, of the server that the option --id names; None: the option
+        was not given."""
         return None if self.server_id is None else [address.id for address in self.addresses].index(self.server_id)
 
 
@@ -91,7 +92,7 @@ class ClientCommand(Subcommand):
         return super().parse_args(ctx, [*before, *between, "--", *rest[:1], *words])
 
     def _split(self, ctx: click.Context, args: list[str]) -> tuple[list[str], list[str]]:
-        """The options at the beginning of the arguments, without a "--" that ends them, and the rest."""
+        """`args` in two parts: the options with which it begins, without a "--" that ends them, and the rest."""
         options: list[click.Parameter] = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
         try:
             _, rest, _ = click.Command(None, params=options, add_help_option=False).make_parser(ctx).parse_args([*args])
@@ -190,7 +191,8 @@ def _argument(word: str) -> str:
 
 
 async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: TextIO) -> ExitStatus:
-    """Send one command and print its reply, and after LISTEN the events, until the program is interrupted.
+    """Send one command and print its reply on `out`, and after LISTEN the events, until the program is interrupted. A
+    command without an answer is told on `err`.
 
     Returns `OK` if the reply is OK.
     """
@@ -209,9 +211,10 @@ async def run_one(reactor: Any, options: Options, line: str, out: TextIO, err: T
 
 
 async def run_lines(reactor: Any, options: Options, lines: AsyncIterator[str], out: TextIO, err: TextIO) -> ExitStatus:
-    """Send a command for each line, and print the replies in the order of the lines.
+    """Send a command for each of `lines`, and print the replies on `out`, in the order of the lines. Commands without
+    an answer are told on `err`.
 
-    Lines after a LOCK or a DIGEST wait for its reply. Returns `OK` if all replies are OK.
+    Lines behind a LOCK or a DIGEST are sent when that has its reply. Returns `OK` if all replies are OK.
     """
     asking = Asking(reactor, options, out, err, options.addresses)
     asking.client.start()
@@ -284,7 +287,8 @@ async def run_terminal(reactor: Any, options: Options) -> ExitStatus:
 
 
 async def run_batch(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
-    """Run a batch and print its summary, also after an interrupt. `OK` if all requests were acknowledged."""
+    """Run a batch and print its summary on `out`, also after an interrupt. Returns `OK` if all requests were
+    acknowledged."""
     assert options.batch is not None
     with contextlib.ExitStack() as stack:
         record = None
@@ -348,8 +352,8 @@ def _client(reactor: Any, options: Options, out: TextIO, **given: Any) -> LineCl
 class Asking:
     """Sends commands by one client, and tells what became of those that get no answer.
 
-    While no server has ever accepted a connection, and the command line names no timeout, a command ends as soon as all
-    have been tried: nothing was sent, so a script can decide at once what to do.
+    If no server has ever accepted a connection, and the command line names no timeout, a command ends as soon as all
+    servers have been tried: nothing was sent, so a script can decide at once what to do.
     """
 
     _reactor: Any
@@ -375,13 +379,14 @@ class Asking:
         await self.client.stop()
 
     async def answer(self, line: str) -> ExitStatus:
-        """Get the reply to a line, and show it."""
+        """Send a line, wait for the reply, and print it. Returns the exit status that it stands for."""
         return self.show(await self.ask(line))
 
     async def ask(self, line: str) -> Answer:
-        """Get the reply to a line, or how the command has ended without one.
+        """Send a line, and wait for the reply. Returns an `Answer`, which has the reply, or the reason why there is
+        none.
 
-        A LOCK waits for as long as it takes, unless the command line sets a limit.
+        A LOCK is waited for without a limit, unless the command line sets one.
         """
         answered, command = self.client.send(line)
         limit = self._options.timeout_seconds
@@ -400,7 +405,8 @@ class Asking:
             self._under_way.remove(answered)
 
     def show(self, answer: Answer) -> ExitStatus:
-        """Print a reply, or on standard error what became of the command without one; returns the exit status."""
+        """Print a reply; or, on standard error, what became of a command without a reply. Returns the exit status of
+        the answer."""
         if self._options.json:
             self._out.write(json.dumps(answer.plain(), ensure_ascii=False) + "\n")
         elif answer.reply is not None:
@@ -419,7 +425,8 @@ class Asking:
 
 
 class NoServer(Exception):
-    """Raised for a command when no server has accepted a connection; the text says which were tried, and why not."""
+    """Raised for a command when no server has accepted a connection; the text says which servers were tried, and why
+    each of them cannot be reached."""
 
 
 @frozen
@@ -433,7 +440,8 @@ class Answer:
     fate: str = ""
 
     def plain(self) -> dict[str, Any]:
-        """The answer as a value for JSON."""
+        """The answer as a value for JSON: for an OK reply its fields and its rows, for a refusal or a command without a
+        reply the error, the fate and the text."""
         reply = self.reply
         if reply is None:
             code = self.status.name
@@ -444,7 +452,8 @@ class Answer:
 
 
 def _plain_row(row: str) -> Any:
-    """A row as a value for JSON: the object that it is, or its fields, or else its text."""
+    """One row of a reply as a value for JSON. For a row that is a JSON object, as that of STATUS, it is this object;
+    for a row of name=value pairs, an object with their names and values; for any other row, its text."""
     if row.startswith("{"):
         with contextlib.suppress(ValueError):
             return json.loads(row)

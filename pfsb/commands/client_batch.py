@@ -72,7 +72,8 @@ def _ms(seconds: float) -> str:
 
 @define(eq=False)
 class Batch:
-    """Sends `wanted` requests in all by `clients` clients; each sends its next request when its last is answered.
+    """Sends `wanted` requests in all by `clients` clients; each client sends its next request when its last one is
+    answered.
 
     `line` is the request. In it, {client} stands for the number of the client and {n} for the number of the request,
     both counted from 1.
@@ -84,23 +85,26 @@ class Batch:
     clients: int
     line: str
     first_server: int | None = None
-    """Position in `addresses` of the server where all clients begin; None: they are spread over the servers."""
+    """Position, in the list of addresses, of the server where all clients begin; None: the clients begin at different
+    servers."""
     record: TextIO | None = None
     timeout_seconds: float = 60.0
-    """Maximum time, in seconds, in which no client gets an answer. After that the batch is given up."""
+    """How long, in seconds, the clients may be without any answer: if none of them has got one for longer than this,
+    the batch is given up."""
     progress: Callable[[str], None] | None = None
     on_unreachable: Callable[[str], None] = field(default=lambda text: None)
     """Called once, with a text for people, when no server has accepted a connection."""
     account: Account = field(init=False)
     trouble: str = field(init=False, default="")
-    """The reason why the batch was given up; "" until then, and if it is not given up."""
+    """The reason why the batch was given up; "" if it was not given up."""
     _next: int = field(init=False, default=1)
     _running: list[LineClient] = field(init=False, factory=list)
 
     def run(self) -> Deferred[None]:
         """Start the clients.
 
-        Returns a Deferred that fires when all requests are answered or the batch is given up. See `account` then.
+        Returns a Deferred that fires when all requests are answered or the batch is given up. `account` and `trouble`
+        tell the outcome then.
         """
         self.account = Account(self.wanted, self._reactor.seconds())
         self._running = [self._client(index) for index in range(min(self.clients, self.wanted))]
@@ -118,7 +122,8 @@ class Batch:
         return done.addBoth(ended)
 
     def give_up(self, why: str) -> None:
-        """End the batch now, without waiting for the missing replies; `trouble` becomes `why`, unless it is set."""
+        """End the batch now, without waiting for the missing replies. `why` is the reason; it is noted in `trouble` if
+        no reason is noted there yet."""
         self.trouble = self.trouble or why
         for client in self._running:
             client.stop()

@@ -39,11 +39,11 @@ CONNECT_SECONDS: Final = 1.0
 WAITING_AFTER_SECONDS: Final = 1.0
 """How long, in seconds, a command may be without an answer before it is shown as waiting."""
 LAST_ANSWERS_SECONDS: Final = 1.0
-"""How long, in seconds, the end waits for the answers to the lines before it."""
+"""How long, in seconds, the program waits at its end for the answers to commands that were sent before."""
 OUTAGE_AFTER_SECONDS: Final = 5.0
 """How long, in seconds, a command may be without an answer before the person is told which servers are up."""
 REFRESH_SECONDS: Final = 0.5
-"""How often, in seconds, it is looked at whether the server or the waiting commands in the prompt have changed."""
+"""Time, in seconds, between two looks whether the server or the waiting commands in the prompt have changed."""
 MENU_LINES: Final = 6
 """Number of lines below the prompt that are kept free for the menu of completions."""
 _SYLLABLES: Final = [consonant + vowel for consonant in "bdfgjklmnprstv" for vowel in "aeiou"]
@@ -51,18 +51,18 @@ _SYLLABLES: Final = [consonant + vowel for consonant in "bdfgjklmnprstv" for vow
 
 @define(eq=False)
 class Waiting:
-    """A command without an answer."""
+    """A command that a person has typed and that has no answer yet."""
 
     line: str
     command: Command
     sent: float
-    """The time at which it was typed, in seconds of the reactor's clock."""
+    """The time at which the command was typed, in seconds by the reactor's clock."""
     number: int
-    """How many commands were typed up to this one."""
+    """The number of the command: 1 for the first that was typed, and so on."""
     answered: Deferred[None] = field(factory=Deferred)
     calls: list[IDelayedCall] = field(factory=list)
     is_shown: bool = False
-    """Whether the person was told that it waits."""
+    """Whether the command is shown beside the prompt as one that waits."""
 
 
 class Terminal:
@@ -115,8 +115,9 @@ class Terminal:
             sys.stdout.write(f"{text}\n")
 
     def show_server(self, address: ServerAddress) -> None:
-        """Called when the client has connected to a server: print which one, unless the greeting will, or it is the one
-        before: without a majority the client tries the same servers again and again."""
+        """Called when the client has connected to a server: prints which one. Prints nothing before the greeting, which
+        names the server itself; and nothing for the server that was named last: without a majority the client tries the
+        same servers again and again."""
         if self._was_greeted and address != self._named:
             self.show(f"connected to server {address.id} at {address.shown}")
         self._named = address
@@ -125,7 +126,7 @@ class Terminal:
         self._connected.set()
 
     def show_event(self, event: EventLine) -> None:
-        """Print an event, but for a server's welcome, in whose place the greeting is."""
+        """Print an event of a server; but not its welcome, since the program prints a greeting of its own."""
         if event.name != "WELCOME":
             self.show(event.line)
 
@@ -179,8 +180,8 @@ class Terminal:
                 self._session.app.invalidate()
 
     async def _read_lines(self) -> bool:
-        """Read what a person types up to the return key, or pastes: one line or several. Returns False if one of them
-        ends the program."""
+        """Read one input of a person: a line that was typed, or several that were pasted; and send each as a command.
+        Returns False if one of the lines ends the program, else True."""
         try:
             text = await self._session.prompt_async(handle_sigint=False)
         except KeyboardInterrupt:  # Ctrl-C: the line is dropped
@@ -211,8 +212,9 @@ class Terminal:
         return f"server {core.server.id}> " if core.is_connected else "no server> "
 
     def _right_prompt(self) -> str:
-        """The commands that wait, for the right edge of the prompt's line. Beside a line that was sent or dropped there
-        is nothing, since its prompt stays on the screen as it is."""
+        """The text at the right edge of the prompt's line: the commands that have waited for some seconds, and for how
+        long; empty if there are none. It is also empty beside a line that was sent or dropped, whose prompt stays on
+        the screen as it is."""
         if self._session.app.is_done:
             return ""
         now = self._reactor.seconds()
@@ -260,21 +262,23 @@ class Terminal:
             self.show(f"{waiting.line}: not answered: {reason.getErrorMessage()}")
 
     def _tell_waiting(self, waiting: Waiting) -> None:
-        """Called when a command has no answer yet: show it beside the prompt, and say why if that is plain."""
+        """Called when a command has had no answer for `WAITING_AFTER_SECONDS`: shows it beside the prompt from now on.
+        For a LOCK, also prints that it waits until the lock is free."""
         waiting.is_shown = True
         if verb_of(waiting.line) == "LOCK":
             self.show(f"{waiting.line}: waits until the lock is free; other commands can be typed")
 
     def _tell_outage(self, line: str) -> None:
-        """Called when a command has no answer for long: say how it stands with the servers."""
+        """Called when a command has had no answer for `OUTAGE_AFTER_SECONDS`: asks all servers for their state, and
+        prints which of them are up. Does nothing for a verb that may wait long, such as LOCK."""
         if verb_of(line) not in WAITING_VERBS:
             asked = Deferred.fromCoroutine(survey(self._reactor, self._client.core.addresses))
             asked.addCallback(lambda found: self.show(f"{line}: no answer yet; {found.outage}; it is tried on"))
 
     def _interrupt(self) -> Deferred[None]:
-        """Called at the reactor's shutdown, as after SIGTERM: end the prompt.
+        """Called when the reactor stops, as after SIGTERM: ends the prompt.
 
-        The Deferred fires when the terminal has its settings again, which the prompt has changed.
+        The Deferred fires when the prompt has ended and has set the terminal back to the settings that it had before.
         """
 
         def leave() -> None:
@@ -292,8 +296,8 @@ class Terminal:
         return over
 
     def _end(self) -> None:
-        """Called when the prompt is gone: wait a moment for the answers to the last lines, which may have been pasted
-        together with QUIT, and say what becomes of those that have none."""
+        """Called when the prompt has ended: waits up to `LAST_ANSWERS_SECONDS` for the answers to the last commands,
+        which may have been pasted together with a QUIT. Prints the fate of those that have no answer then."""
         with contextlib.suppress(ValueError):  # the shutdown has begun
             self._reactor.removeSystemEventTrigger(self._trigger)
         last = [each for each in self._waiting if verb_of(each.line) not in WAITING_VERBS]
@@ -310,7 +314,10 @@ class Terminal:
 
 
 def greeting(cluster: str, servers: int, name: str) -> str:
-    """Three lines for the beginning; "{server}" in them stands for the server that the client is connected to."""
+    """The three lines that are printed first; "{server}" in them stands for the server that the client is connected to.
+
+    `cluster` is the name of the cluster, `servers` the number of its servers, and `name` the client id.
+    """
     quoted = cluster.replace("{", "{{").replace("}", "}}")
     return (
         f"you are {name}, at {{server}}; cluster {quoted} has {servers} server{'s' * (servers > 1)}\n"
@@ -330,7 +337,8 @@ def friendly_name() -> str:
 
 
 def _output() -> Output | None:
-    """The terminal, unless it cannot move its cursor: prompt_toolkit knows what to do with such a one."""
+    """The terminal as prompt_toolkit writes to it. None for a terminal that cannot move its cursor: prompt_toolkit then
+    chooses the output itself."""
     if is_dumb_terminal():
         return None
     output = create_output()

@@ -91,7 +91,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _stop_at_signals(reactor: Any) -> None:
-    """Stop at SIGINT and SIGTERM, however many come, and when the terminal is closed."""
+    """Let SIGINT and SIGTERM, however many come, and the closing of the terminal stop the reactor."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda *_: reactor.callFromThread(_stop, reactor))
@@ -120,7 +120,7 @@ class Cluster:
     addresses: Sequence[ServerAddress]
     _out: TextIO
     _has_marks: bool = field(kw_only=True, default=True)
-    """Whether the id of its server stands before each line of output."""
+    """Whether each line of a server's output is printed with the server's id in front."""
     _children: dict[int, _Child] = field(init=False, factory=dict)
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)

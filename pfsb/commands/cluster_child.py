@@ -1,4 +1,5 @@
-"""One server of `pfsb cluster`: `twistd`, which stops when that command has ended, however it has."""
+"""One server of `pfsb cluster`: a process of `twistd` that also stops when `pfsb cluster` has ended, however that
+came."""
 
 from __future__ import annotations
 
@@ -10,14 +11,15 @@ from threading import Thread
 from typing import Final
 
 STOP_SECONDS: Final = 15.0
-"""How long, in seconds, the server may take to stop when the command is gone, before the process ends at once."""
+"""How long, in seconds, the server may take to stop when `pfsb cluster` has ended; then its process is ended at
+once."""
 
 
 def main() -> None:
     """Run `twistd` with the arguments of this process, in a process group of its own.
 
-    So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop. Standard input is a pipe from there: its
-    end tells that the command was killed.
+    So Ctrl-C reaches only `pfsb cluster`, which then asks its servers to stop. Standard input is a pipe from `pfsb
+    cluster`: when it ends, `pfsb cluster` has ended, perhaps because it was killed, and the server stops.
     """
     os.setpgrp()
     Thread(target=_stop_at_end_of_input, name="pfsb cluster", daemon=True).start()

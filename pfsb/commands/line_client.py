@@ -50,7 +50,8 @@ class LineClient:
         return self.send(line)[0]
 
     def send(self, line: str) -> tuple[Deferred[Reply], Command]:
-        """Send a command as `command` does; returns the Deferred and the command itself, whose fate it tells."""
+        """Send a command as `command` does. Returns the Deferred of the reply, and the command, whose `fate` says
+        whether it may have run if there is no reply."""
         answered: Deferred[Reply] = Deferred()
 
         def heard(reply: Reply) -> None:

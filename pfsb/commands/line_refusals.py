@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def refusal_of_line(line: str) -> str:
-    """The reason why this client does not send the line; empty if the line may be sent."""
+    """The reason why `pfsb client` does not send this line, as a text for people; empty if the line may be sent."""
     if line.startswith("#"):
         return "this client numbers its commands by itself; write the command without #number"
     if line.split(None, 1)[0].upper() == "HELLO":

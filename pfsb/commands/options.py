@@ -25,12 +25,13 @@ class ConfigOptions:
 
     @property
     def addresses(self) -> list[ServerAddress]:
-        """Where the servers take clients."""
+        """The addresses at which the servers of the configuration accept clients, in the order of the servers' ids."""
         return server_addresses(self.config)
 
 
 class ConfigFile(click.Path):
-    """The name of a configuration file; the value is what the file says, with addresses that a client can reach."""
+    """The type of a command line argument that names a configuration file. Its value is the configuration in the file,
+    whose servers must have addresses that a client can reach."""
 
     name = "config"
 
@@ -42,7 +43,8 @@ class ConfigFile(click.Path):
 
 
 def read_config(file: str) -> Config:
-    """Read a configuration. Raises `click.UsageError` with the mistake in it, if there is one."""
+    """Read the configuration in `file`. Raises `click.UsageError`, whose text names the mistake, if the file is
+    wrong."""
     try:
         config = load(file)
         server_addresses(config)
@@ -65,7 +67,8 @@ def config_here() -> Config:
 
 
 def config_argument(missing: Callable[[], Config] = config_here) -> Callable[..., Any]:
-    """Decorator: adds the argument CONFIG to a subcommand. `missing` gives its value if the command line does not."""
+    """Decorator: adds the argument CONFIG to a subcommand. If the command line does not give it, `missing` is called
+    for its value."""
 
     def chosen(ctx: click.Context, _param: click.Parameter, value: Config | None) -> Config | None:
         return missing() if value is None and not ctx.resilient_parsing else value

@@ -143,7 +143,7 @@ def as_json(reply: Reply) -> str:
 
 
 def table(reply: Reply) -> str:
-    """The text of a table with the settings in a reply to SETTINGS, and the meaning of each of them."""
+    """The text of a table with the settings in a reply to SETTINGS: name, value, and meaning."""
     values = calls.settings().read(reply)
     rows = [("setting", "value", "meaning"), *((name, _shown(value), _meaning(name)) for name, value in values.items())]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]

@@ -57,7 +57,8 @@ async def show_status(reactor: Any, addresses: Sequence[ServerAddress], out: Tex
 
 
 def _plain(found: Survey) -> dict[str, Any]:
-    """A survey as a value for JSON: `servers` has the STATUS of each server by its id as text, or its `error`."""
+    """A survey as a value for JSON. Its member `servers` has, for each server by its id as text, the object of STATUS,
+    or an object whose member `error` is the reason why the server did not answer."""
     servers = {i: found.up.get(i) or {"error": found.down[i]} for i in (address.id for address in found.addresses)}
     return {
         "summary": found.summary,
@@ -79,9 +80,10 @@ def _cells(address: ServerAddress, status: Status | str) -> list[str]:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """The text of a table, with aligned columns under their names.
+    """The text of a table with aligned columns: a line with their names, and a line for each of `rows`.
 
-    A row that is shorter ends in the reason why a server did not answer; this cell does not make its column wider.
+    The last cell of a row with too few cells is the reason why a server did not answer, and does not make its column
+    wider.
     """
     names = ["id", "address", *(name.replace("_", "-") for name in _COLUMNS), "uptime"]
     full = [row for row in rows if len(row) == len(names)]

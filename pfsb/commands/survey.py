@@ -20,7 +20,7 @@ STATUS_SECONDS: Final = 2.0
 """How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
 
 SURVEY_SECONDS: Final = 1.0
-"""How long, in seconds, servers may take to tell their state while a command has no answer."""
+"""How long, in seconds, the servers may take to tell their state when a command has had no answer."""
 
 Status = dict[str, Any]
 """The JSON object of a STATUS reply; docs/operating.rst describes it."""
@@ -66,13 +66,14 @@ class Survey:
 
     @property
     def quorum(self) -> int:
-        """How many servers are a majority: as the servers say, or else as many as of the addresses."""
+        """How many servers are a majority: as the servers say, or, if none answers, of the number of addresses."""
         said = [status["quorum"] for status in self.up.values() if isinstance(status.get("quorum"), int)]
         return max(said, default=len(self.addresses) // 2 + 1)
 
     @property
     def leader(self) -> int | None:
-        """The server that leads, as a majority sees it in one view; None: there is none."""
+        """The id of the leader: the server that a majority of the servers names as the leader of the same view. None:
+        there is none."""
         following: dict[tuple[int, int], int] = {}
         for status in self.up.values():
             if isinstance(status.get("leader"), int) and isinstance(status.get("view"), int):
@@ -83,8 +84,8 @@ class Survey:
 
     @property
     def count(self) -> str:
-        """How many servers are up, which, and how many are needed if these are too few: "2 of 4 servers up (0, 3), 3
-        needed"."""
+        """A text that says how many servers are up, which if not all are, and how many are needed if these are no
+        majority: "2 of 4 servers up (0, 3), 3 needed"."""
         if not self.up:
             return "no server can be reached"
         text = f"{len(self.up)} of {len(self.addresses)} servers up"
@@ -94,7 +95,8 @@ class Survey:
 
     @property
     def outage(self) -> str:
-        """The reason why the cluster does not answer, as far as the answers tell."""
+        """A text with all that may keep the cluster from answering: how many servers are up, that there is no leader,
+        and why servers do not answer."""
         text = self.count
         if len(self.up) >= self.quorum and self.leader is None:
             text += ", and no leader"
@@ -102,7 +104,8 @@ class Survey:
 
     @property
     def summary(self) -> str:
-        """One line: who leads, how many are up, and how many more may fail."""
+        """One line of text: who leads, how many servers are up, and how many more may fail before there is no
+        majority."""
         more = len(self.up) - self.quorum
         if more < 0:
             return f"leads: none, {self.count}"
@@ -116,7 +119,7 @@ async def survey(reactor: Any, addresses: Sequence[ServerAddress], seconds: floa
 
 
 class NoAnswer(Exception):
-    """Raised for a command that was not answered in time; `found` says how it stands with the servers."""
+    """Raised for a command that was not answered in time; `found` is the survey of the servers that was made then."""
 
     def __init__(self, found: Survey) -> None:
         super().__init__(found.outage)
@@ -124,9 +127,11 @@ class NoAnswer(Exception):
 
 
 async def in_time(reactor: Any, addresses: Sequence[ServerAddress], answered: Deferred[Reply], seconds: float) -> Reply:
-    """Wait for a reply, `seconds` in all; the servers are asked for their state shortly before this time is over.
+    """Wait for the reply that `answered` brings, `seconds` in all. Shortly before this time is over, the servers are
+    asked for their state.
 
-    Raises `NoAnswer`, after `answered` was cancelled, and everything that `answered` fails with.
+    Raises `NoAnswer` if there is no reply in time, after `answered` was cancelled. If `answered` fails, raises its
+    exception.
     """
     spare = min(SURVEY_SECONDS, seconds / 2)
     found: Deferred[Survey] | None = None

@@ -26,13 +26,13 @@ class KnownCommand:
     """A command as HELP shows it."""
 
     verb: str
-    """The words in capital letters at the beginning, such as "SETTINGS SET"."""
+    """The words in capital letters at the beginning of the usage, such as "SETTINGS SET"."""
     usage: str
     help: str
 
     @property
     def options(self) -> list[str]:
-        """The options, each with the sign at its end, such as "token="."""
+        """The names of the options that the usage shows, each with the equals sign behind it, such as "token="."""
         return [f"{name}=" for name in dict.fromkeys(_OPTION.findall(self.usage))]
 
 
@@ -52,7 +52,7 @@ class CommandCompleter(Completer):
 
     def __init__(self) -> None:
         self.commands: dict[str, KnownCommand] = {}
-        """Verb -> command, as a server has told; empty until then."""
+        """Verb -> command, as a server has told in its reply to HELP; empty until then."""
 
     def learn(self, help_reply: Reply) -> None:
         """Take the commands of a reply to HELP."""
@@ -66,14 +66,15 @@ class CommandCompleter(Completer):
             yield from self._options(command, line)
 
     def _verbs(self, line: str) -> Iterator[Completion]:
-        """Completions of a line that is the beginning of a verb, or of HELP and that."""
+        """Completions for a line that is the beginning of a verb; or is HELP, a space and the beginning of a verb."""
         begin = line[5:] if line.upper().startswith("HELP ") else line
         for verb, command in self.commands.items():
             if verb.startswith(begin.upper()) and verb != begin.upper():
                 yield Completion(f"{verb} ", -len(begin), display=command.usage, display_meta=command.help)
 
     def _command(self, line: str) -> KnownCommand | None:
-        """The command with the longest verb at the beginning of the line."""
+        """The known command with whose verb, and a space, the line begins: the one with the longest verb if there are
+        several; None if there is none."""
         upper = line.upper()
         found = [verb for verb in self.commands if upper.startswith(f"{verb} ")]
         return self.commands[max(found, key=len)] if found else None
@@ -90,16 +91,18 @@ class CommandCompleter(Completer):
 
 
 class LineHistory(History):
-    """Lines that were typed, in a file with one of them in each line, which only its owner may read."""
+    """The history of the lines that were typed, in a file that only its owner may read: one typed line in each line of
+    the file."""
 
     def __init__(self, path: str = HISTORY_FILE) -> None:
         super().__init__()
         self._path = Path(path).expanduser()
         self.trouble = ""
-        """Why a line could not be saved; empty: all were."""
+        """Why the last line that could not be saved was not, as a text for people; empty: all lines were saved."""
 
     def load_history_strings(self) -> Iterable[str]:
-        """The lines of the file, the last one first; those beyond `HISTORY_LINES_MAX` are deleted."""
+        """The latest lines of the file, `HISTORY_LINES_MAX` at most, the last one first. If the file has more than
+        twice as many lines, the older ones are deleted from it."""
         try:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -110,7 +113,8 @@ class LineHistory(History):
         return reversed(kept)
 
     def store_string(self, string: str) -> None:
-        """Add what was typed or pasted, each line for itself."""
+        """Add what was typed or pasted to the file, each line of it as a line of its own, without spaces at its
+        ends."""
         self._write("".join(f"{line.strip()}\n" for line in string.splitlines() if line.strip()), os.O_APPEND)
 
     def _write(self, text: str, flag: int) -> None:

@@ -19,7 +19,8 @@ from pfsb.commands.survey import Status, Survey, ask_status
 from pfsb.support.command_line import subcommand
 
 CLOCK_SECONDS: Final = 1.0
-"""Difference of two clocks, in seconds, from which on it is told; beyond it expiries and waits end early or late."""
+"""Difference, in seconds, between the clocks of a server and of this machine, above which it is told: the times at
+which sessions expire and waits end are then wrong by as much."""
 _REFUSED: Final = {
     "cluster": "frames of another cluster come to its port",
     "membership": "another server has other ids in its configuration, or another name of the cluster",
@@ -29,7 +30,7 @@ _REFUSED: Final = {
     "version": "another server runs another version of pfsb",
     "checksum": "datagrams are damaged on their way",
 }
-"""Reason for which a server refuses frames -> a likely cause, for people."""
+"""Reason for which a server refuses frames, as STATUS names it -> a likely cause, as a text for people."""
 
 
 @define
@@ -53,20 +54,23 @@ def command(**given: Any) -> Options:
 
 @frozen
 class ClockReading:
-    """How far the clock of a server may be from that of this machine, in seconds: from `least` to `most`."""
+    """A range in which the difference between a server's clock and that of this machine lies, in seconds: from `least`
+    to `most`. A positive difference means that the server's clock is ahead."""
 
     least: float
     most: float
 
 
 async def run(reactor: Any, options: Options) -> None:
-    """Ask all servers at once, and print what is in the way. Raises `SystemExit` if the cluster has no leader."""
+    """Ask all servers at once, and print what keeps the cluster from working. Raises `SystemExit` with status 1 if it
+    cannot take commands."""
     if not await explain(reactor, options.addresses, sys.stdout, as_json=options.json):
         raise SystemExit(ExitStatus.REFUSED)
 
 
 async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO, *, as_json: bool = False) -> bool:
-    """Ask all servers, and write what is in the way to `out`; returns whether the cluster can take commands."""
+    """Ask all servers, and write to `out` what each of them does, and what keeps the cluster from working. Returns
+    whether the cluster can take commands."""
     clocks: dict[int, ClockReading] = {}
 
     def asked(address: ServerAddress) -> Deferred[Status | str]:
@@ -90,12 +94,14 @@ async def explain(reactor: Any, addresses: Sequence[ServerAddress], out: TextIO,
 
 
 def can_take_commands(found: Survey) -> bool:
-    """Whether a majority follows one leader, and takes changes."""
+    """Whether a majority of the servers names one leader, and no server refuses changes because servers have
+    diverged."""
     return found.leader is not None and not any(status.get("diverged") for status in found.up.values())
 
 
 def servers(found: Survey) -> Iterator[str]:
-    """A line for each server: what it does."""
+    """Yield a line of text for each server: whether it is up, whether it leads, follows or seeks a leader, and how far
+    it has executed."""
     for address in found.addresses:
         status = found.up.get(address.id)
         doing = f"down, {found.down[address.id]}" if status is None else _doing(status)
@@ -113,7 +119,8 @@ def _doing(status: Status) -> str:
 
 
 def findings(found: Survey, clocks: dict[int, ClockReading]) -> list[str]:
-    """The causes that are in the way of a leader or of progress, a line each; if there are none, one line says so."""
+    """A line for each cause that keeps the cluster from having a leader or making progress; if there is none, one line
+    says so. `clocks` has a reading of each server's clock by the server's id."""
     parts = (_majority, _admission, _votes, _hearing, _disks, _divergence, _progress, _settings, _frames)
     lines = [line for part in parts for line in part(found)]
     lines += _clocks(clocks)
@@ -135,7 +142,8 @@ def _admission(found: Survey) -> Iterator[str]:
 
 
 def _votes(found: Survey) -> Iterator[str]:
-    """If enough servers are up and none leads: which views have votes, and which votes are missing."""
+    """Yield a line for each view that servers vote for, with the votes that it has and the servers whose votes are
+    missing; none if there is a leader, or too few servers are up."""
     if found.leader is not None or len(found.up) < found.quorum:
         return
     ids = sorted(address.id for address in found.addresses)
@@ -218,7 +226,8 @@ def _frames(found: Survey) -> Iterator[str]:
 
 
 def _clocks(clocks: dict[int, ClockReading]) -> Iterator[str]:
-    """Clocks that are certainly `CLOCK_SECONDS` or more from that of this machine."""
+    """Yield a line for each server whose clock certainly differs by more than `CLOCK_SECONDS` from that of this
+    machine."""
     for server_id, reading in sorted(clocks.items()):
         if reading.least > CLOCK_SECONDS:
             yield f"the clock of server {server_id} is {reading.least:.1f} s ahead of that of this machine"

@@ -106,10 +106,11 @@ def with_backlog(endpoint: str) -> str:
 
 
 def listening_place(endpoint: str, host: str) -> Address | str:
-    """The place where a server on `host` listens with this endpoint; two endpoints with equal places collide.
+    """The place at which the endpoint string `endpoint` of the server on `host` listens: (host, port), or a text if the
+    endpoint has no port. Two endpoints with equal places collide.
 
-    An endpoint on all interfaces, or on the loopback interface of a host that is known by another address, is treated
-    as an endpoint on `host`: servers on two different hosts may both use such a port.
+    For an endpoint on all interfaces of the machine, the host of the place is `host`; so it is for one on the loopback
+    interface, if `host` is another address. For servers on two different hosts may both use such a port.
     """
     address = listens_at(endpoint)
     if address is None:

@@ -252,9 +252,11 @@ def load(path: str | PathLike[str]) -> Config:
 
 
 def keys_of_file() -> Mapping[str, Callable[[Place], Any]]:
-    """Path of each key of the file, such as `limits.connections`, except the name of the cluster -> its reader.
+    """Path of each key of the file, such as `limits.connections`, except the name of the cluster -> the reader of its
+    value.
 
-    A reader takes the place of a value in the file and returns the value. It raises `ConfigError` if that is wrong.
+    A reader takes the place of a value in the file and returns the value. It raises `ConfigError` if the value is
+    wrong.
     """
     keys: dict[str, Callable[[Place], Any]] = {f"servers.ID.{key}": reader for key, reader in _SERVER_KEYS.items()}
     keys |= {key: reader for key, reader in _READERS.items() if key not in ("timers", "limits")}

@@ -24,9 +24,10 @@ servers:
 
 
 def sample_configuration(servers: int, cluster: str, file: str) -> str:
-    """The text of a configuration of so many servers, on ports of this machine that are the same each time.
+    """The text of a configuration of `servers` servers for a cluster named `cluster`, on ports of this machine that are
+    the same each time.
 
-    `file` is the name that commands in its comments carry.
+    `file` is the name of the configuration file in the commands that its comments show.
     """
     rows = (
         f'  {i}: {{peer: "127.0.0.1:{7400 + i}", client: "tcp:{9400 + i}:interface=127.0.0.1", '

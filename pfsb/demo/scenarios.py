@@ -86,9 +86,10 @@ class Stage:
 
     async def succeeded(self, view: int) -> int:
         """Wait for the leader of a view after `view`, and check that it is the server whose turn it is in that view;
-        returns its view.
+        returns the new view.
 
-        On a busy machine elections may pass over servers, so that the new view is not the next one: a figure.
+        On a busy machine elections may pass over servers, so the new view need not be the next one. How many views were
+        passed is shown, and is no failure of the scenario.
         """
         new_view, new_leader = await self.cluster.wait_leader(above=view)
         self.tell(f"server {new_leader} leads view {new_view}")
@@ -149,10 +150,10 @@ class Stage:
         self.verdict.check("all servers have executed the same", len(digests) == 1, figure)
 
     def judge_outage(self, acknowledged: list[Acknowledged], killed_at: float, what: str = "the kill") -> None:
-        """Check that a command which was sent after the kill at the time `killed_at` was answered.
+        """Check that a command which was sent after `killed_at`, the time at which a server was killed, was answered.
 
-        How long that took is a figure and no verdict: on a busy machine, a correct cluster takes longer. `what` is the
-        name of the kill in the text of the check.
+        How long that took is shown, and is no failure of the scenario: on a busy machine, a correct cluster takes
+        longer. `what` is the name of the kill in the text of the check.
         """
         lasted = outage(acknowledged, killed_at)
         figure = "none came" if lasted is None else "the first answer has come"

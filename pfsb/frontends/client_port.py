@@ -1,14 +1,16 @@
 """ClientPortFactory: two protocols on one port, told apart by the first byte that a client sends.
 
 A command of Redis begins with `*`, and no request of the line protocol does. A client of Redis sends first, and would
-take a greeting for a broken reply; people at a terminal wait for a greeting. So the server greets a client only when
-the client's first byte is not `*`, or when the client has sent nothing for `SILENCE_SECONDS`. Ends of lines in front of
-the first byte do not count, as in Redis.
+take a greeting for a broken reply; people at a terminal wait for a greeting. So the server decides for the Redis
+protocol, and sends no greeting, if the client's first byte is `*`. It decides for the line protocol, and greets the
+client, if the first byte is another one, or if the client has sent nothing for `SILENCE_SECONDS`. Ends of lines in
+front of the first byte do not count, as in Redis.
 
 A connection never changes its protocol. A client of Redis that sends its first command after the greeting would take
-the greeting for the reply to that command, and each reply for that of the next one. So the line protocol runs none of
-its bytes, and closes the connection (`pfsb.frontends.line.foreign`). Clients that connect long before their first
-command use a port of their own, which greets none of them (`RedisPortFactory`).
+the greeting for the reply to that command, and each reply for that of the next one. So when a command of Redis comes to
+a connection that was greeted, none of its bytes is run, and the connection is closed (`pfsb.frontends.line.foreign`).
+Clients that connect long before their first command use a port of their own, at which no client is greeted
+(`RedisPortFactory`).
 """
 
 from __future__ import annotations
@@ -74,7 +76,8 @@ class ClientPortProtocol(Protocol):
             self._inner.connectionLost(reason)
 
     def leave(self) -> None:
-        """Called when the server stops before the client has sent anything: closes the connection."""
+        """Called when the server stops while the protocol of this connection is still unknown: closes the
+        connection."""
         transport: Any = self.transport
         transport.loseConnection()
 
@@ -102,12 +105,14 @@ class ClientPortProtocol(Protocol):
 
 
 class ClientPortFactory(Factory):
-    """Makes the connections of one server's client port. `limits.connections` holds for both protocols together."""
+    """Makes the connections of one server's client port. The maximum `limits.connections` of the configuration holds
+    for the connections of both protocols together."""
 
     noisy = False
 
     def __init__(self, server: Server, clock: IReactorTime, shared: SharedLimits | None = None) -> None:
-        """`shared` are the limits that hold for other doors, too; None: there are no other doors."""
+        """`shared` are the limits that this port shares with the other doors of the server; None: the port is the only
+        door, and makes limits of its own."""
         self.clock = clock
         self.line = LineFactory(server, clock, shared)
         self._server = server
@@ -127,7 +132,8 @@ class ClientPortFactory(Factory):
         return ClientPortProtocol(self)
 
     def leave(self) -> None:
-        """Called when the server stops: closes every connection, once it has written its output so far."""
+        """Called when the server stops: closes the connections of both protocols, each once the output that is ready
+        for it was written."""
         for connection in list(self.undecided):
             connection.leave()
         self.line.leave()
@@ -136,7 +142,8 @@ class ClientPortFactory(Factory):
 class RedisPortFactory(Factory):
     """Makes the connections of a port that speaks the Redis protocol alone, and greets no client.
 
-    The limits of the client port hold for both ports together, and its `leave` closes the connections of both.
+    The limits of the client port (`ClientPortFactory`) hold for the connections of both ports together. When the server
+    stops, `ClientPortFactory.leave` closes the connections of both ports.
     """
 
     noisy = False

@@ -1,8 +1,8 @@
 """The chat of a server as a file, `chat.log`: the same bytes on every server (docs/internals/applications.rst).
 
-The state has all lines, so the file can always be made right. `ChatLog` compares the file with the lines that it is
-given, and writes from the first byte that differs. `ChatLogWriter` gives it the lines, page by page: from the first one
-after a start and after trouble, and else those that are new.
+The replicated state has all lines, so the file can always be made right. `ChatLog` compares the file with the lines
+that it is given, and writes from the first byte that differs. `ChatLogWriter` gives it the lines, page by page: all
+lines from the first one on after a start, and after another program has changed the file; otherwise only new lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pfsb.applications.interfaces import Event
 from pfsb.service.background import Background
 
 PAGE_LINES: Final = 256
-"""Maximum number of lines that the thread is given at once: to make them takes the reactor less than a millisecond."""
+"""Maximum number of lines in the page that the thread is given at once. Making their events takes the reactor less than
+a millisecond."""
 PACE_SECONDS: Final = 0.004
 """Pause, in seconds, between two pages while lines of the past are compared or written again, so that clients hardly
 notice: a million lines take some twenty seconds."""
@@ -55,7 +56,7 @@ def index_of(event: Event) -> int:
 
 @define(eq=False)
 class ChatLog:
-    """The file, and how much of it is known to be right.
+    """The file `chat.log`, and the size of its beginning that is known to be right.
 
     Lines are not forced to disk: those that are missing after a crash are written again at the next start.
     """
@@ -71,14 +72,15 @@ class ChatLog:
     _size: int = field(init=False, default=0)
     """Size, in bytes, that the file had when it was last opened or written by this object."""
     _time: int = field(init=False, default=0)
-    """The time, in nanoseconds, of the last change of the file, as the file system gave it at that moment."""
+    """The time at which the file was last changed, in nanoseconds since 1970, as the file system told it when this
+    object last opened or wrote the file."""
 
     def take(self, events: Sequence[Event]) -> None:
-        """Make the file right up to the end of these chat events, which follow each other.
+        """Make the file right up to the end of these chat events, whose lines follow each other without a gap.
 
-        Events that the file has are skipped, and so is a page behind a gap. If another program has changed the file,
-        `next_index` becomes 1, and this page is skipped unless it begins there. Raises OSError if the disk does not
-        take a line, and leaves no part of it in the file.
+        Events whose lines the file has are skipped; so are all of them if the file lacks lines before them. If another
+        program has changed the file, `next_index` becomes 1, and the events are skipped unless they begin with line 1.
+        Raises OSError if the disk does not take a line, and leaves no part of it in the file.
         """
         self.look()
         events = [event for event in events if index_of(event) >= self.next_index]
@@ -87,7 +89,8 @@ class ChatLog:
             self.next_index += len(events)
 
     def look(self) -> None:
-        """Open the file, if that is to be done, and begin anew at line 1 if another program has changed it.
+        """Open the file if it is not open. If another program has changed it, open it anew, and compare it from line 1
+        on.
 
         Raises OSError if it cannot be opened.
         """
@@ -99,10 +102,10 @@ class ChatLog:
         self._note_state()
 
     def end_at(self, length: int) -> None:
-        """If the file has all `length` lines of the state, cut off what stands behind them.
+        """If the file has all of the `length` lines of the state, cut off what stands behind them in the file.
 
-        A server that has just started may know less than it knew before. Whole lines that can follow therefore stay,
-        until their own events come.
+        Whole lines with the next numbers are left there until their own events come: a server that has just started may
+        not have executed all yet that it had executed before.
         """
         self.look()
         if self.next_index == length + 1:
@@ -111,14 +114,15 @@ class ChatLog:
                 self._cut(keep)
 
     def close(self) -> None:
-        """Close the file. The next call opens it, and begins at its first line."""
+        """Close the file. When it is used again, it is opened and compared from line 1 on."""
         file, self._file = self._file, None
         self.next_index, self._right = 1, 0
         if file is not None:
             file.close()
 
     def put_aside(self) -> None:
-        """Close the file and give it the name `chat.log.1`, or the next number that is free: this chat has ended."""
+        """Close the file, and rename it to `chat.log.1`, or to the next such name that is free. Called when the cluster
+        stops running the chat."""
         self.close()
         number = 1
         while (aside := self.path.with_name(f"{self.path.name}.{number}")).exists():
@@ -126,7 +130,7 @@ class ChatLog:
         self.path.rename(aside)
 
     def agreeing_bytes(self, data: bytes) -> int:
-        """How many bytes behind the right part of the file are as at the beginning of `data`."""
+        """Number of bytes at the beginning of `data` that the file already has behind its right part."""
         assert self._file is not None
         there = os.pread(self._file.fileno(), len(data), self._right)
         if there == data:
@@ -135,7 +139,8 @@ class ChatLog:
         return next((at for at, (found, wanted) in both if found != wanted), min(len(there), len(data)))
 
     def _make_right(self, data: bytes) -> None:
-        """Let `data` stand behind the right part of the file."""
+        """Make the bytes `data` stand in the file directly behind the part that is right, and count them to it. Bytes
+        that stand there and differ are cut off, with everything behind them."""
         if self._right < self._size:
             agreeing = self.agreeing_bytes(data)
             if agreeing == len(data):
@@ -172,7 +177,7 @@ class ChatLog:
         self._size, self._time = found.st_size, found.st_mtime_ns
 
     def _is_as_left(self) -> bool:
-        """Whether the file has its name still, and no other program has written to it."""
+        """Whether the path `chat.log` still leads to the open file, and no other program has written to it."""
         assert self._file is not None
         mine = os.fstat(self._file.fileno())
         try:
@@ -187,7 +192,8 @@ class ChatLog:
         return mine.st_mtime_ns == self._time
 
     def _likely_lines(self) -> int:
-        """Number of bytes, behind the right part, that are whole lines with the numbers that follow, as it seems."""
+        """Number of bytes, directly behind the right part of the file, that look like whole lines with the next line
+        numbers."""
         assert self._file is not None
         likely, index, rest = 0, self.next_index, b""
         at = self._right
@@ -205,44 +211,48 @@ class ChatLog:
 class ChatLogWriter:
     """Keeps a `ChatLog` right, in a thread, so that the reactor does not wait for its disk.
 
-    The reactor gives the thread one page of lines at a time, as the state has them, and the next one when the thread
-    is done with it. So few lines wait in memory, and a disk that hangs or is full is waited for.
+    The reactor gives the thread one page of lines, which it takes from the replicated state, and the next page when the
+    thread has written that one. So few lines wait in memory while a disk hangs or is full.
     """
 
     _log: ClassVar[Logger] = Logger()
 
     _reactor: Any
-    """`IReactorTime` and `IReactorFromThreads`."""
+    """The reactor; it provides `IReactorTime` and `IReactorFromThreads`."""
     _chat_log: ChatLog
     _events: Callable[[int, int], Sequence[Event]]
-    """`events(first, limit)`: lines of the state as events; see `pfsb.applications.interfaces.IEventLog`."""
+    """Function of (first, limit) that returns lines of the state as events; see
+    `pfsb.applications.interfaces.IEventLog`."""
     _length: int = 0
-    """Number of lines that may be written: what tells of them is on disk."""
+    """Number of the last line that may be written to the file: the slots whose execution made the lines up to it are on
+    this server's disk."""
     _next: int = field(init=False, default=1)
     """Number of the line with which the next page begins."""
     _past: int = field(init=False, default=0)
-    """Number of the last line of the past: up to there pages come slowly."""
+    """Number of the last line that was there at the start, or when the file was last found changed. Pages up to this
+    line are written with pauses (`PACE_SECONDS`), since there may be many."""
     _is_busy: bool = field(init=False, default=False)
-    """Whether the thread has a page, or looks at the file."""
+    """Whether the thread writes a page, or looks whether the file is right."""
     _ends: bool = field(init=False, default=False)
     _trouble: str = field(init=False, default="")
-    """Why the last write failed, as the log has told it; empty: it did not fail."""
+    """The reason why the last write failed, which the server's log was told; empty: the last write did not fail."""
     _call: IDelayedCall | None = field(init=False, default=None)
     _background: Background = field(init=False, factory=lambda: Background("pfsb chat log"))
 
     def start(self) -> None:
-        """Compare the file with the lines so far, and write what it lacks."""
+        """Begin to compare the file with the lines that the state has, and to write those that the file lacks."""
         self._past = self._length
         self._go_on()
 
     def append(self, event: Event) -> None:
-        """Called with each new line, in their order: have it written."""
+        """Called with the event of each new line, in order: the line may be written to the file from now on."""
         self._length = index_of(event)
         if not self._is_busy and not self._trouble and self._next > self._past:
             self._go_on()
 
     def close(self) -> bool:
-        """Write what waits, and close the file; returns False if the disk does not answer within `CLOSE_SECONDS`."""
+        """Write the lines that are not written yet, `CLOSE_LINES_MAX` at most, and close the file. Returns False if the
+        disk does not answer within `CLOSE_SECONDS`, else True."""
         self._end()
         if self._length - self._next < CLOSE_LINES_MAX:
             for first in range(self._next, self._length + 1, PAGE_LINES):
@@ -269,7 +279,8 @@ class ChatLogWriter:
         return self._events(first, count) if count > 0 else ()
 
     def _go_on(self) -> None:
-        """Give the thread the next page, or let it look at the file if there is none."""
+        """Give the thread the next page of lines. If there is no line to write, let the thread look whether the file is
+        still right."""
         if self._ends:
             return
         if self._call is not None and self._call.active():
@@ -279,7 +290,8 @@ class ChatLogWriter:
         self._background.call(lambda: self._reactor.callFromThread(self._taken, self._take(page, length)))
 
     def _take(self, page: Sequence[Event], length: int) -> OSError | None:
-        """Called in the thread: have the file take a page, or look at it. Returns the error if the disk has not."""
+        """Called in the thread: writes the lines of `page` to the file; if the page is empty, looks whether the file is
+        right and ends behind line `length`. Returns the error of the disk, or None."""
         try:
             if page:
                 self._chat_log.take(page)
@@ -290,7 +302,8 @@ class ChatLogWriter:
         return None
 
     def _write_last(self, page: Sequence[Event]) -> None:
-        """Called in the thread when the server stops: have the file take a page, if the disk does."""
+        """Called in the thread when the server stops: writes the lines of `page` to the file. An error of the disk is
+        ignored."""
         self._take(page, self._length)
 
     def _taken(self, error: OSError | None) -> None:
@@ -313,7 +326,8 @@ class ChatLogWriter:
             self._call = self._reactor.callLater(seconds, self._go_on)
 
     def _tell(self, error: OSError | None) -> None:
-        """Log that the file cannot be written, once for each reason, and that it can be again."""
+        """Write to the server's log that `chat.log` cannot be written, if `error` is another one than before; and that
+        it can be written again, if `error` is None after an error."""
         why = "" if error is None else error.strerror or str(error)
         if why != self._trouble:
             path = str(self._chat_log.path)

@@ -27,7 +27,8 @@ class Daemon:
     _is_up: bool = field(init=False, default=False)
 
     def report_up(self) -> None:
-        """Let the command in the terminal end with exit status 0, and leave the terminal for good."""
+        """Called when the server is up: lets the command in the terminal end with exit status 0. From now on, standard
+        error is thrown away."""
         if self._is_up:
             return
         self._is_up = True
@@ -37,11 +38,12 @@ class Daemon:
 
 
 def go_into_background(log_name: str) -> Daemon:
-    """Return in a new process, which is in a session of its own. The process that has called this function waits.
+    """Fork, and return in the new process, which has no terminal. The calling process does not return: it waits for the
+    new one, and ends.
 
-    It ends with exit status 0 when the new one has called `report_up`. If that one ends before, it ends with exit
-    status 1, and has shown what the new process wrote to standard error; if that was nothing, it names the log
-    `log_name`.
+    It ends with exit status 0 when the new process has called `report_up`. If the new process ends before that, the
+    calling process ends with exit status 1; it has then shown all that the new process wrote to standard error, or, if
+    that was nothing, names the log `log_name`.
     """
     report, report_end = os.pipe()
     text, text_end = os.pipe()
@@ -62,7 +64,9 @@ def go_into_background(log_name: str) -> Daemon:
 
 
 def _wait(report: int, text: int, log_name: str) -> NoReturn:
-    """Show what comes from the pipe `text`, and end the process with the exit status that `report` tells."""
+    """Copy everything that comes from the pipe `text` to standard error, until the pipe ends. Then end the process:
+    with exit status 0 if the pipe `report` tells that the server is up, else with 1. `log_name` is named if nothing
+    came."""
     said = False
     while data := os.read(text, READ_BYTES):
         said = True

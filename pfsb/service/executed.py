@@ -25,7 +25,8 @@ def tell_executed(seq: int, updates: Sequence[ClientUpdate]) -> None:
 
 
 def commands_of(update: ClientUpdate) -> Iterator[str]:
-    """A line for each command in an update, with its session and its number, and for each operation of a server."""
+    """A line of text for each command in an update, with the command's session and number, and for each operation of a
+    server's own session."""
     for content in bundle.decode(update.payload) or ():
         for number, command in content.entries:
             if content.client_id == bundle.SERVER:

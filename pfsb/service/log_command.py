@@ -35,7 +35,8 @@ class Options:
 
     @property
     def log(self) -> Path:
-        """The directory of the log, whether it or the data directory around it was named."""
+        """The directory of the log. The command line may name this directory itself, or the data directory in which it
+        lies."""
         inner = self.directory / "log"
         return inner if inner.is_dir() or self.directory.name != "log" else self.directory
 
@@ -71,8 +72,8 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _check(log: Log) -> None:
-    """Raise `StorageRefused` if a start would refuse a log that is right in itself: since it lacks a slot, or holds
-    fewer groups than its position note says."""
+    """Raise `StorageRefused` if a start of the server would refuse this log, although all that is in it is right: a
+    slot is missing, or there are fewer groups than the position note says."""
     log.refuse_gap()
     note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
     if log.state.incarnation is not None or note.path.exists():

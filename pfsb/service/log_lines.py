@@ -20,7 +20,7 @@ _OF_TWISTED: Final = ("twisted.", "log_legacy")
 
 
 class Output(Protocol):
-    """A stream of text."""
+    """A stream of text, as a `LineObserver` writes to it."""
 
     def write(self, text: str) -> object: ...
 
@@ -32,9 +32,9 @@ class LineObserver:
 
     _out: Output
     _about: Callable[[], tuple[int | None, int | None]]
-    """Returns (server, view) for the line: None where that is not known yet."""
+    """Function that returns (server id, view), which each line tells; an element is None where it is not known yet."""
     _format: str = "text"
-    """One of `FORMATS`."""
+    """The form of the lines, one of `FORMATS`."""
     _least: str = "info"
     """The lowest level that is written, one of `LEVELS`."""
 

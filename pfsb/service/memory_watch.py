@@ -19,9 +19,9 @@ from twisted.logger import Logger
 LOOK_SECONDS: Final = 0.5
 """Time, in seconds, between two looks at the memory that is used."""
 SHORT_RATIO: Final = 0.9
-"""Part of the limit from which on the server refuses changes."""
+"""Part of the memory limit that the process must use for the server to begin to refuse changes."""
 ENOUGH_RATIO: Final = 0.85
-"""Part of the limit below which it takes changes again."""
+"""Part of the memory limit below which the process must come for the server to take changes again."""
 
 _STATM: Final = Path("/proc/self/statm")
 _CGROUP: Final = Path("/proc/self/cgroup")
@@ -38,9 +38,10 @@ class MemoryWatch:
     _limit_bytes: int
     """Maximum memory of the process, in bytes."""
     _tell: Callable[[bool], None]
-    """Called, with whether memory is short, whenever that has changed."""
+    """Function that is called whenever the memory has become short, with True, and whenever it is short no more, with
+    False."""
     _used: Callable[[], int]
-    """Gives the bytes of memory that the process uses."""
+    """Function that returns how many bytes of memory the process uses."""
     _is_short: bool = field(init=False, default=False)
     _next_look: IDelayedCall | None = field(init=False, default=None)
     _log = Logger()
@@ -75,7 +76,11 @@ def used_bytes() -> int:
 
 
 def found_limit_bytes(groups: Path = _CGROUP, root: Path = _CGROUP_ROOT) -> int | None:
-    """The least limit of memory, in bytes, of the control groups (cgroups) that this process is in; None: no limit."""
+    """The lowest memory limit, in bytes, of the control groups (cgroups) that this process is in; None: they set no
+    limit.
+
+    `groups` is the file that names the groups of the process, and `root` the directory with all control groups.
+    """
     try:
         lines = groups.read_text().splitlines()
     except OSError:
@@ -85,7 +90,8 @@ def found_limit_bytes(groups: Path = _CGROUP, root: Path = _CGROUP_ROOT) -> int 
 
 
 def _limits_of(line: str, root: Path) -> list[int]:
-    """The limits of the group in a line of /proc/self/cgroup, and of the groups around it."""
+    """The memory limits, in bytes, of the control group that `line` of /proc/self/cgroup names, and of the groups that
+    it is part of. `root` is the directory with all control groups."""
     _, controllers, path = line.split(":", 2)
     if not controllers:  # version 2
         base, name = root, "memory.max"

@@ -49,7 +49,7 @@ class Metrics(Collector):
     _facts: ServerFacts
     _lag: ReactorLag
     _shared: SharedLimits | None = None
-    """The limits of the doors; None: their figures are left out."""
+    """The limits that the doors share, whose figures are shown; None: these figures are left out."""
     site: HTTPSite | None = None
     """The HTTP port's site. None until the first HTTP client connects; until then the figures of the HTTP port are left
     out."""
@@ -66,15 +66,18 @@ class Metrics(Collector):
         return generate_latest(self._registry)
 
     def families(self) -> Iterable[Metric]:
-        """All families of figures: those of `collect`, and of the process."""
+        """All families of figures: those that `collect` yields for the server, and those of the process and its
+        interpreter."""
         return self._registry.collect()
 
     def describe(self) -> Iterable[Metric]:
-        """No names in advance: the registry would otherwise collect everything once to learn them."""
+        """Return nothing, though Prometheus's library asks here for the names of all figures: without this method the
+        registry would read all figures once to learn the names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield each family of figures of the server, always in the same order; later ones are added at the end."""
+        """Yield each family of figures of the server, always in the same order. A family that a later version adds
+        comes at the end."""
         groups = (
             *(self._protocol, self._messages, self._disk, self._clients, self._http),
             *(self._build, self._role, self._peers, self._queues, self._times, self._doors),

@@ -1,4 +1,5 @@
-"""Where the data of a server is, and whether it may be somewhere else: a relative path is easily another one.
+"""Tells where the data of a server is, and whether there is a storage of it elsewhere: a relative path leads to another
+directory when the server is started in another one.
 
 A server that is started in another directory would begin with an empty storage. It would have forgotten its promises,
 and the others would refuse it.
@@ -23,7 +24,7 @@ ENTRIES_MAX: Final = 200
 
 
 def data_place(directory: Path | None) -> str:
-    """Where a server keeps its data, as the end of a sentence for people; None: in memory."""
+    """The end of a sentence for people that tells where a server keeps its data: in `directory`; None: in memory."""
     return "its data is only in memory" if directory is None else f"its data is in {directory.absolute()}"
 
 
@@ -58,7 +59,8 @@ def storages_elsewhere(config: Config, server_id: int, directory: Path) -> list[
 
 
 def warnings_of_start(config: Config, server_id: int, directory: Path) -> Iterator[str]:
-    """A line for each storage of this server elsewhere, if it would begin with an empty one in `directory`."""
+    """Yield a warning for each other place with a storage of this server, if a start in `directory` would begin with an
+    empty storage."""
     if not holds_storage(directory):
         for other in storages_elsewhere(config, server_id, directory):
             yield (

@@ -113,7 +113,8 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _whole(text: str, name: str, least: int, most: int) -> int:
-    """The number that `text` is. Raises `click.UsageError` unless it is a whole number from `least` to `most`."""
+    """The number that `text` is, which errors call `name`. Raises `click.UsageError` unless it is a whole number from
+    `least` to `most`."""
     if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
         raise click.UsageError(f"{name} takes a whole number from {least} to {most}, not {text}")
     return int(text)

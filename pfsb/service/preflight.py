@@ -40,9 +40,10 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
 
 
 def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False) -> None:
-    """Bind the address for a moment. Raises `PortInUse`, whose text begins with `place`, if that fails.
+    """Bind the address for a moment, to see whether it is free. Raises `PortInUse`, whose text begins with `place`, if
+    that fails.
 
-    If `may_come` is True, the host need not have an address of this machine yet.
+    If `may_come` is True, it is no failure that the host has no address of this machine: it may get one later.
     """
     host, port = address
     try:

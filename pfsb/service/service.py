@@ -106,7 +106,8 @@ class Options(usage.Options):
     server_id: int
     catalogue: Catalogue
     daemon: Daemon | None = None
-    """The process in the background; None: this one is in the foreground."""
+    """The report of this process to the command in the terminal, if this process has gone into the background; None: it
+    is in the foreground."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,13 +157,15 @@ class Options(usage.Options):
                 tell_terminal(f"warning: {line}")
 
     def _refuse_wrong_log(self) -> None:
-        """twistd would find this mistake when the server has left the terminal already."""
+        """Raise `UsageError` if a server that goes into the background shall write its log to standard output
+        (`--logfile -`), which it does not have. twistd itself would find this out only after the server has left the
+        terminal."""
         if not self.stays and self._twistd["logfile"] == "-":
             raise usage.UsageError("--logfile - needs -n: a server in the background has no standard output")
 
     @property
     def stays(self) -> bool:
-        """Whether twistd leaves the process in the foreground."""
+        """Whether the process stays in the foreground, as the options of twistd say."""
         return self.parent is None or bool(self._twistd["nodaemon"] or self._twistd["debug"])
 
     @property
@@ -271,7 +274,8 @@ class ServerService(Service):
             self._options.daemon.report_up()
 
     def _give_up(self, why: str) -> NoReturn:
-        """End the process, whose server could not start. twistd removes its pid file only for other ends."""
+        """End the process, since its server could not start; `why` is the reason. Also removes the pid file, as twistd
+        does only when a process ends otherwise."""
         self._last_words = why
         self._pid_file.remove()
         sys.exit(1)

@@ -35,8 +35,8 @@ class TextLog:
         """Number of texts that were left out, and of which the log does not tell yet."""
 
     def begin(self) -> None:
-        """Write in the thread from now on. Threads end in a fork, so a process that goes into the background must have
-        done so before."""
+        """Write in a thread from now on. Called after the process has gone into the background, since a fork ends all
+        threads."""
         self._in_background = True
 
     def write(self, text: str) -> None:
@@ -86,11 +86,12 @@ class TextLog:
             before.close()
 
     def _was_moved(self) -> bool:
-        """Whether the log is a file, and another file or none has its name now."""
+        """Whether the log is a file, and its path no longer leads to that file, since another program has moved or
+        deleted it."""
         return isinstance(self._file, NamedLogFile) and not self._file.has_its_name
 
     def finish(self, timeout_seconds: float) -> bool:
-        """Write what waits, if that takes no longer than `timeout_seconds`; returns whether it was written."""
+        """Write the text that waits. Returns True when it is written, or False after `timeout_seconds`."""
         return self._background.finish(timeout_seconds)
 
     def _write_given(self, text: str) -> None:
@@ -121,21 +122,22 @@ class NamedLogFile(LogFile):
 
 @define
 class ProcessLog:
-    """The text log of this process. twistd takes the factory of its log observer by name, so the log is global."""
+    """The text log of this process. There is one object of this class, since twistd can only call a global function for
+    the log."""
 
     options: Mapping[str, Any] = field(factory=dict)
-    """The options of twistd; set before it makes its log observer."""
+    """The options of twistd. They are set before twistd makes its log observer."""
     line_format: str = "text"
     """The form of the lines, one of `pfsb.service.log_lines.FORMATS`."""
     least_level: str = "info"
     """The lowest level that is written."""
     server_id: int | None = None
     view: Callable[[], int] | None = None
-    """Tells the view that the server has installed; None: the server is not made yet."""
+    """Function that returns the view that the server has installed; None: the server is not made yet."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
     _terminals: list[int] = field(factory=list, init=False)
-    """The file descriptors, of 0 to 2, that are a terminal."""
+    """File descriptors, out of 0, 1 and 2, that were a terminal when `take_signals` was called."""
     _hung_up: Callable[[], None] | None = field(default=None, init=False)
 
     def begin(self) -> None:
@@ -144,15 +146,15 @@ class ProcessLog:
             self.log.begin()
 
     def about(self) -> tuple[int | None, int | None]:
-        """(server, view) for a line of the log."""
+        """(server id, view), which a line of the log tells; an element is None where it is not known yet."""
         return self.server_id, None if self.view is None else self.view()
 
     def take_signals(self, hung_up: Callable[[], None]) -> None:
-        """Let SIGHUP and SIGUSR1 reopen the log from now on, where they would end the process.
+        """From now on, let SIGHUP and SIGUSR1 reopen the log, instead of ending the process.
 
-        SIGUSR1 also renames the file of the log, unless another program has done so. A server that has lost its
-        terminal cannot be stopped from there: `hung_up` is called then, unless SIGHUP was ignored before, as under
-        `nohup`.
+        SIGUSR1 renames the file of the log first, unless another program has done so. A server whose terminal was
+        closed gets SIGHUP, too, and nothing can stop it from there any more: so `hung_up` is called then, unless SIGHUP
+        was ignored before, as under `nohup`.
         """
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             self._terminals = [number for number in range(3) if os.isatty(number)]
@@ -173,7 +175,7 @@ class ProcessLog:
             self.log.rotate()
 
     def finish(self, timeout_seconds: float) -> bool:
-        """Write what waits; returns False if that takes longer than `timeout_seconds`."""
+        """Write the text that waits. Returns True when it is written, or False after `timeout_seconds`."""
         return self.log is None or self.log.finish(timeout_seconds)
 
 

@@ -11,10 +11,10 @@ from pfsb.applications.interfaces import PENDING, Command, Done, Refused, RunRes
 from pfsb.support.histogram import SECONDS, Histogram
 
 NOTED_MAX: Final = 64
-"""Maximum number of groups of answers that are noted and not yet counted."""
+"""Maximum number of groups of commands that are noted and not counted yet."""
 
 DONE: Final = "OK"
-"""The outcome of a command that was neither refused nor is PENDING."""
+"""The outcome, in the metrics, of a command with a `Done`: one that was neither refused nor is PENDING."""
 
 Noted = tuple[float, float, Sequence[Command], Sequence[Any]]
 """(since, until, commands, results) of commands that came together and were answered together: when they were
@@ -28,27 +28,29 @@ _verb = itemgetter(0)
 class CommandTimes:
     """The times from the submission of each command to its answer, in one histogram for each verb and outcome.
 
-    A group of commands that came together is only noted when it is answered: that takes some 40 instructions of byte
-    code, without a lock and with no new object but the note. `NOTED_MAX` groups are counted together later, which takes
-    some 3 instructions for each.
+    The commands that were submitted together form a group. When a group is answered, it is only noted, which takes some
+    40 instructions of byte code. Up to `NOTED_MAX` groups are counted together later, which takes some 3 instructions
+    for each.
     """
 
     def __init__(self, seconds: Callable[[], float]) -> None:
-        """`seconds` tells the server's time."""
+        """`seconds` tells the server's time, in seconds."""
         self._seconds = seconds
         self.noted: list[Noted] = []
-        """Groups that are not counted yet."""
+        """Groups of answered commands that were noted and are not in the histograms yet."""
         self._histograms: dict[tuple[str, str], Histogram] = {}
 
     def note(self, since: float, commands: Sequence[Command], results: Sequence[Any]) -> None:
-        """Called when the front end has the results of commands that were submitted at the time `since`."""
+        """Called when the front end has the results of `commands`, which were submitted together at the time `since`,
+        in seconds by the server's clock."""
         noted = self.noted
         noted.append((since, self._seconds(), commands, results))
         if len(noted) >= NOTED_MAX:
             self.count_noted()
 
     def count_noted(self) -> None:
-        """Counts all that was noted. Called now and then, so that no results are held for long."""
+        """Counts all noted groups in the histograms, and forgets the notes. Called now and then, too, so that the
+        results in the notes do not stay in memory for long."""
         noted, self.noted = self.noted, []
         if not noted:
             return
@@ -68,7 +70,8 @@ class CommandTimes:
         return self._histograms
 
     def _count(self, noted: Sequence[Noted], *, are_runs: bool) -> None:
-        """Counts groups; `are_runs` says that the results of all of them are `RunResults`, so that none was refused."""
+        """Counts these groups in the histograms. `are_runs` is True if the results of each group are `RunResults`, so
+        that no command was refused."""
         sinces, untils, commands, results = zip(*noted, strict=True)
         seconds = [*map(sub, untils, sinces)]
         if min(seconds) < 0.0:  # the clock was set back

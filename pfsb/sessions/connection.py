@@ -109,13 +109,13 @@ class ClientConnection:
         names_max: int,
         times: CommandTimes,
     ) -> None:
-        """`client_id` is the id of the anonymous session.
+        """`client_id` is the id of the anonymous session with which the connection begins.
 
-        `on_session_end(code, text)` is called, behind the durability gate, when another connection takes over the
-        session for which this connection speaks at that time, or the session ends otherwise. `on_disconnected` is
-        called once, when this connection was lost. `names_max` is the number of sessions that it may open: a client
-        that says HELLO again and again, each time with another id, leaves a session behind each time. `times` counts
-        how long the client waits for its answers.
+        `on_session_end(code, text)` is called, behind the durability gate, when the session for which this connection
+        speaks at that time is taken over by another connection, or ends otherwise. `on_disconnected` is called once,
+        when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO: a
+        client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
+        counts how long the client waits for its answers.
         """
         self._submission = submission
         self._machine = machine
@@ -301,10 +301,10 @@ class ClientConnection:
             self._refuse_submitted(submitted, [refusal])
 
     def _refusal(self, number: int | None, is_question: bool, may_grow: bool) -> Refused | None:
-        """The refusal, at present, of a command or question (`is_question`) with this number; None if it is accepted.
-        `may_grow` says whether it may make the state larger.
+        """The refusal of a command, or of a question if `is_question`, that comes now with this number; None if it is
+        accepted. `may_grow` says whether it may make the state larger.
 
-        If the number was used before, the command may have run, so the refusal has the fate unknown.
+        If the number was used before, the command may have run already, so the refusal has the fate unknown.
         """
         is_used = number is not None and number <= max(self._highest, self._machine.last_number(self.client_id))
         refusal = SHUTDOWN if self._submission.draining else self._session_end

@@ -64,13 +64,15 @@ class EventFeed:
         is_patient: bool = False,
         is_paused: bool = False,
     ) -> Subscription:
-        """Calls `deliver` with each event of the application with listen verb `verb`, from number `first` on.
+        """Calls `deliver` with each event of the event log that clients follow by the verb `verb`, from number `first`
+        on; 0 stands for the next new event.
 
-        `first` 0 stands for the next new event. Each event is delivered once, in order, until the returned subscription
-        is stopped. A subscriber that `is_patient` does not count as a client that waits: for its sake the other servers
-        need not send ACCEPTs to this server at once, so its events may come some milliseconds later (Departure 25).
-        If `is_paused`, no event is delivered before `Subscription.resume` is called: many that are there already may be
-        more than the subscriber can take at once.
+        Each event is delivered once, in order, until the returned subscription is stopped. A subscriber that
+        `is_patient` does not count as a client that waits: for its sake the other servers need not send ACCEPTs to this
+        server at once, so its events may come some milliseconds later (Departure 25). If `is_paused`, no event is
+        delivered before `Subscription.resume` is called: the log may have more events already than the subscriber can
+        take at once.
+
         Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         log = self._logs.get(verb)

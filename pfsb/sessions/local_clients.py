@@ -54,7 +54,7 @@ class LocalClients:
         self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
         self.event_feed = EventFeed(catalogue, replica.turn)
         self.times = CommandTimes(clock.seconds)
-        """How long clients have waited for their answers since this server started."""
+        """Counts how long clients have waited for their answers since this server started."""
         self._incarnation_name = incarnation_name
         self._connection_numbers = count(1)
         self._connections: dict[ClientConnection, None] = {}

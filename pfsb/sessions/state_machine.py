@@ -470,7 +470,7 @@ class SessionStateMachine:
         return self._changes.get(command[0], True)
 
     def has_session(self, client_id: str) -> bool:
-        """Whether there is an open session of this client."""
+        """Whether a session of this client is open, in the state after the slots that this server has executed."""
         return client_id in self.sessions
 
     def shrinks(self, command: Command) -> bool:

@@ -22,7 +22,7 @@ class Subcommand(click.Command):
     """A subcommand of `pfsb`. Its callback returns the checked options, with which the subcommand is then run."""
 
     settings: ClassVar[Mapping[str, Any]] = SETTINGS
-    """Settings of click for such a subcommand."""
+    """Settings of click for each subcommand of this class."""
 
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **given)
@@ -36,8 +36,11 @@ class Subcommand(click.Command):
 
 
 def subcommand(name: str, cls: type[Subcommand] = Subcommand, epilog: str | None = None) -> Callable[..., Subcommand]:
-    """Decorator: makes a function, which takes what the words of the command line say and returns the checked options,
-    a subcommand of `pfsb`. The docstring of the function is the text of the help, and `epilog` its end."""
+    """Decorator: makes a function a subcommand of `pfsb`. The function takes the values that the words of the command
+    line give, and returns the checked options.
+
+    The docstring of the function is the text of the help, and `epilog` stands at its end; None: nothing does.
+    """
     return click.command(name, cls=cls, context_settings=dict(cls.settings), epilog=epilog)
 
 
@@ -74,22 +77,23 @@ def version_option() -> click.Option:
 
 
 def parse(command: click.Command, words: Iterable[str]) -> Any:
-    """The options that the words of a command line name.
+    """The checked options that `command` makes of the words of a command line.
 
-    Raises `click.UsageError` if the words are wrong, and `SystemExit` behind --help and --version.
+    Raises `click.UsageError` if the words are wrong, and `SystemExit` after --help or --version, whose text has been
+    printed then.
     """
     with command.make_context(f"pfsb {command.name}", list(words)) as ctx:
         return command.invoke(ctx)
 
 
 def one_line(error: click.ClickException) -> str:
-    """The text of an error, in one line that begins in lower case unless it begins with a name."""
+    """The text of an error as one line, which begins in lower case unless its first word is a name."""
     text = " ".join(error.format_message().split()).rstrip(".")
     return text[0].lower() + text[1:] if re.match("[A-Z][a-z]+ ", text) else text
 
 
 def no_such_option(error: click.NoSuchOption, command: click.Command, ctx: click.Context) -> str:
-    """The text for an option that a command does not have; it proposes one with a similar name."""
+    """The text of the error for an option that `command` does not have; it proposes an option with a similar name."""
     known = [name for param in command.get_params(ctx) for name in param.opts if name.startswith("--")]
     near = nearest(error.option_name, known)
     return f"there is no option {error.option_name}; " + (

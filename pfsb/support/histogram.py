@@ -41,7 +41,8 @@ class Histogram:
         self.sum += value
 
     def observe_all(self, values: Sequence[float], times: Sequence[int]) -> None:
-        """Observe each value as often as `times` says at its place; with hardly more byte code than for one value."""
+        """Observe each of `values` as many times as the number at the same place in `times` says. This takes hardly
+        more byte code than to observe one value."""
         repeated = chain.from_iterable(map(repeat, values, times))
         for bucket, count in Counter(map(bisect_left, repeat(self.bounds), repeated)).items():
             self._buckets[bucket] += count

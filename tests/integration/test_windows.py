@@ -96,12 +96,20 @@ class BadInputTests(ClusterCase):
         self.assertRegex(await visitor.ask("#7 PUT colour"), "^#7 ERR BADREQUEST fate=none ")
         await self.assertGoesOn(visitor)
 
-    async def test_line_of_ten_megabytes_is_refused_once_and_skipped(self) -> None:
+    async def test_line_that_is_too_long_is_refused_once_and_skipped(self) -> None:
         """The line is refused with TOOLARGE, and the connection goes on (docs/protocol.rst)."""
+        visitor = await self.visit_lone_server()
+        visitor.send(b"PUT big " + b"x" * 1_000_000 + b"\n")
+        self.assertRefused(await visitor.reply(), "TOOLARGE")
+        await self.assertGoesOn(visitor)
+
+    async def test_line_of_ten_megabytes_ends_the_connection(self) -> None:
+        """A client that goes on for more than a megabyte is not listened to any more, and is told so."""
         visitor = await self.visit_lone_server()
         visitor.send(b"PUT big " + b"x" * 10_000_000 + b"\n")
         self.assertRefused(await visitor.reply(), "TOOLARGE")
-        await self.assertGoesOn(visitor)
+        self.assertRefused(await visitor.reply(), "TOOLARGE")
+        await visitor.gone.addTimeout(HEAR_SECONDS, reactor)
 
     async def test_binary_noise_gets_errors_and_does_no_harm(self) -> None:
         """100,000 random bytes with a line end every few hundred, behind a first line that is text.

@@ -122,7 +122,8 @@ class AsyncClerk:
         return await self.run(calls.delete(key))
 
     async def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> bool:
-        """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
+        """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent;
+        returns whether the key was set."""
         return await self.run(calls.cas(key, old, new))
 
     async def incr(self, key: str | bytes, by: int = 1) -> int:
@@ -272,8 +273,8 @@ class AsyncClerk:
         return self._started
 
     def _begin_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Start in the loop of the first call. Raises `BadCall` in a second loop, where no call would ever be
-        answered."""
+        """Connect the clerk to the event loop of its first call. Raises `BadCall` in a second loop, where no call would
+        ever be answered."""
         if self._started is not None:
             text = "this clerk was used in another event loop before; make a clerk inside of each asyncio.run"
             raise BadCall(text, "OTHERLOOP", "none")

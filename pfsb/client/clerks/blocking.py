@@ -54,8 +54,8 @@ class Clerk:
         self._timeout = timeout_seconds
         self._loop = asyncio.new_event_loop()
         self._gate = threading.Lock()
-        """Held while a call is handed to the clerk's thread, and while the clerk becomes closed: a call that comes
-        later would never be looked at."""
+        """A lock, held while a call is handed to the clerk's thread, and while the clerk is closed. So no call is
+        handed over after the close: it would never be answered."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="pfsb clerk", daemon=True)
         self._thread.start()
@@ -128,7 +128,8 @@ class Clerk:
         return self.run(calls.delete(key))
 
     def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> bool:
-        """Set a key if its value is `old`, or for `old` None if the key is absent; returns whether it was set."""
+        """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent;
+        returns whether the key was set."""
         return self.run(calls.cas(key, old, new))
 
     def incr(self, key: str | bytes, by: int = 1) -> int:
@@ -258,8 +259,8 @@ class Clerk:
 class Chat:
     """An iterator over lines of the chat, which gives each line once, in order.
 
-    It ends when the clerk is closed, after `close`, which another thread may call while this one waits for a line, and
-    at the end of a `with` block. One that the program has dropped stops listening, too.
+    The iteration ends when the clerk is closed, at the end of a `with` block, and after `close`, which another thread
+    may call while this one waits for a line. An iterator that the program has dropped stops listening, too.
     """
 
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:

@@ -1,4 +1,5 @@
-"""Several calls that are carried out together: which values may be calls, and what comes of the replies."""
+"""Several calls that are carried out together: the check of the calls before they are sent, and the list of their
+results."""
 
 from __future__ import annotations
 

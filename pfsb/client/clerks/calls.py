@@ -37,17 +37,19 @@ class Call(Generic[T]):
 
     line: str = field(validator=_as_one_line)
     _read: Callable[[Reply], T]
-    """Makes the result of a reply that is OK, or a refusal whose code is in `forgiven`. Called by `read`."""
+    """Function that makes the result of a reply that is OK, or of a refusal whose code is in `forgiven`. Called by
+    `read`."""
     forgiven: frozenset[str] = frozenset()
     """Codes of those refusals that give a result of this call (as NOTFOUND gives None) instead of an error."""
     is_question: bool = False
-    """True for a question of an application that the client library does not know. The verbs of pfsb's own questions
-    are known to be questions."""
+    """True if the program says that this command of another application changes nothing. For commands of pfsb's own
+    applications it is False: the client library knows from the verb which of them are questions."""
 
     def read(self, reply: Reply) -> T:
-        """The result in a reply. Raises a `ClerkError` for a refusal whose code is not among `forgiven`.
+        """The result that the reply to this call stands for. Raises a `ClerkError` for a refusal whose code is not
+        among `forgiven`.
 
-        Also raises one for an OK reply that lacks what every pfsb server sends with it.
+        Also raises one for an OK reply without the fields that every pfsb server sends with it.
         """
         if not reply.ok and reply.code not in self.forgiven:
             raise error_of(reply)
@@ -128,7 +130,8 @@ def delete(key: str | bytes) -> Call[bool]:
 
 
 def cas(key: str | bytes, old: str | bytes | None, new: str | bytes) -> Call[bool]:
-    """Set a key if its value is `old`, or for `old` None if the key is absent; the result says whether it was set."""
+    """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent; the
+    result says whether the key was set."""
     expected = "nil" if old is None else _quoted(old)
     return Call(f"CAS {_quoted(key)} {expected} {_quoted(new)}", lambda reply: reply.ok, frozenset({"CONFLICT"}))
 
@@ -203,7 +206,8 @@ def unlock(name: str, token: int) -> Call[None]:
 
 
 def listen(first: int | None) -> Call[int | None]:
-    """Follow the chat from line `first` on; None: from now on. The result is the index of the first line to come."""
+    """Follow the chat from line number `first` on; None: from now on. The result is the number of the first line that
+    will come, or `first` if the server does not tell it."""
 
     def made(reply: Reply) -> int | None:
         return int(reply.fields["from"]) if "from" in reply.fields else first
@@ -265,7 +269,8 @@ def _line(verb: str, *words: str | bytes) -> str:
 
 
 def _wrong(what: str, value: object, right: str) -> BadCall:
-    """The error for an argument of the wrong type: it names the argument, its value and type, and what is right."""
+    """The error for an argument of the wrong type. Its text names the argument by `what`, the type and value that were
+    given, and, by `right`, what would be right."""
     return BadCall(f"{what} is {value!r:.60}, of type {type(value).__name__}; it must be {right}", "BADREQUEST", "none")
 
 
@@ -274,28 +279,32 @@ def _is_whole(value: object) -> bool:
 
 
 def _whole(what: str, value: int) -> int:
-    """Return `value`. Raises `BadCall` for anything but an int, which would not be a number in the line."""
+    """Return `value`, the argument that errors call `what`. Raises `BadCall` if it is no int: it would not be sent as a
+    number."""
     if not _is_whole(value):
         raise _wrong(what, value, "an int")
     return value
 
 
 def _seconds(what: str, value: float) -> float:
-    """Return `value`, a time in seconds. Raises `BadCall` for anything but a finite number from 0 on."""
+    """Return `value`, a time in seconds that errors call `what`. Raises `BadCall` for anything but a finite number from
+    0 on."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
         raise _wrong(what, value, "a number of seconds from 0 on, or None for no end")
     return value
 
 
 def _pairs(what: str, values: Any) -> list[tuple[Any, Any]]:
-    """The pairs of a mapping. Raises `BadCall` for anything else."""
+    """The (key, value) pairs of the mapping `values`, which errors call `what`. Raises `BadCall` if it is no
+    mapping."""
     if not isinstance(values, Mapping):
         raise _wrong(f"the argument of {what}", values, "a dict")
     return list(values.items())
 
 
 def _quoted(text: Any) -> str:
-    """A JSON string of the line protocol, in which half of a surrogate pair stands for a byte that is not UTF-8."""
+    """`text` as a JSON string of the line protocol, in which half of a surrogate pair stands for a byte that is not
+    UTF-8."""
     if not isinstance(text, str | bytes):
         hint = f" (here: {str(text)!r:.60})" if _is_whole(text) or isinstance(text, float) else ""
         raise _wrong("a key, value, name or text", text, f"a str or bytes{hint}")
@@ -310,7 +319,8 @@ def _quoted(text: Any) -> str:
 
 
 _ESCAPED: Final = re.compile("[\x7f-\x9f\udc80-\udcff]")
-"""Characters that a line of the line protocol does not have outside of escapes, and that JSON does not escape."""
+"""Regular expression of the characters that must be escaped in a line of the line protocol, and that JSON does not
+escape."""
 
 
 def _text_of(data: str | bytes) -> str:

@@ -12,16 +12,16 @@ from pfsb.client.clerks.errors import Closed
 from pfsb.client.clerks.line_buffer import LineBuffer
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that a stream keeps until the program reads them. Lines beyond it are dropped, and the clerk
-asks a server to repeat them when the program has read those that are kept."""
+"""Maximum number of lines that a stream keeps until the program reads them. Further lines are dropped; when the program
+has read those that are kept, the clerk asks a server to repeat the dropped ones."""
 
 
 class ChatStream:
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
-    It ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that the program
-    has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A task that is
-    cancelled while it waits for a line loses none: the next one who asks gets the line.
+    The iteration ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that
+    the program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A task
+    that is cancelled while it waits for a line loses none: the next task that asks gets the line.
     """
 
     def __init__(self, buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:

@@ -30,7 +30,7 @@ def _ignore(_what: object) -> None:
 
 
 def log_failure(text: str) -> None:
-    """Log the exception that is being handled: a callback of the program has raised it."""
+    """Log the exception that is being handled, with `text`, which says which callback of the program has raised it."""
     _log.exception(text)
 
 
@@ -60,8 +60,8 @@ class HeldLock:
     def on_doubt(self, tell: Callable[[HeldLock], None]) -> None:
         """Have `tell` called with this lock each time that `may_be_lost` becomes true; at once, if it is true already.
 
-        From this moment on, another client may get the lock. Earlier it cannot, as long as the clocks of servers and
-        client run equally fast.
+        While `may_be_lost` is false, no other client can have the lock, as long as the clocks of servers and client run
+        equally fast. When it becomes true, another client may get the lock from then on.
         """
         self._doubters.append(tell)
         if self.may_be_lost:
@@ -75,7 +75,8 @@ class HeldLock:
     def lose(self, failed: Callable[[str], None] = log_failure) -> None:
         """Called by the clerk when its session has ended: the lock is lost, and the `on_lost` callbacks are called.
 
-        `failed` is called with a text inside of the handler of each exception that a callback has raised.
+        If a callback raises an exception, `failed` is called inside of the exception's handler, with a text that says
+        so.
         """
         self.is_lost, self.may_be_lost = True, False
         watchers, self._watchers = self._watchers, []
@@ -83,16 +84,16 @@ class HeldLock:
             call_safely(tell, self, failed)
 
     def doubt(self, failed: Callable[[str], None] = log_failure) -> None:
-        """Called by the clerk when the lock may be lost: the `on_doubt` callbacks are called. `failed` is that of
-        `lose`."""
+        """Called by the clerk when the lock may be lost: the `on_doubt` callbacks are called. If a callback raises an
+        exception, `failed` is called inside of the exception's handler, with a text that says so."""
         self.may_be_lost = True
         for tell in list(self._doubters):
             call_safely(tell, self, failed)
 
 
 def call_safely(tell: Callable[[T], object], what: T, failed: Callable[[str], None]) -> None:
-    """Call a callback of the program. If it raises, `failed` is called with a text, and the clerk goes on: otherwise
-    the connection would end, and calls that wait would never be answered."""
+    """Call `tell`, a callback of the program, with `what`. If it raises an exception, `failed` is called with a text,
+    and the clerk goes on: otherwise the connection would end, and calls that wait would never be answered."""
     try:
         tell(what)
     except Exception:
@@ -100,7 +101,8 @@ def call_safely(tell: Callable[[T], object], what: T, failed: Callable[[str], No
 
 
 def lock_lost(name: str) -> Reply:
-    """The refusal that answers every call of a clerk from the loss of a lock until the program releases that lock."""
+    """The refusal (LOCKLOST) for every call of a clerk that has lost the lock `name`, until the program releases that
+    lock."""
     return refusal("LOCKLOST", "none", f'lock "{name}" is lost: its session has ended')
 
 
@@ -120,7 +122,7 @@ class ClerkCore:
     """The locks of this clerk, by name; None: the lock was asked for, or is being given back."""
     _is_closed: bool = field(init=False, default=False)
     _is_in_doubt: bool = field(init=False, default=False)
-    """Whether the locks may be lost, and the program was told so."""
+    """True if the locks may be lost, and the program was told so."""
 
     @listeners.default
     def _make_listeners(self) -> Listeners:
@@ -144,9 +146,9 @@ class ClerkCore:
     ) -> Command | None:
         """Carry out a command line; `answered` is called with the reply, once, perhaps before this method returns.
 
-        Returns the command, or None if it was refused without being sent. If there is no reply after `timeout_seconds`,
-        `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it still arrives. `asks`
-        is that of `ClientCore.submit`.
+        Returns the command, or None if it was refused without being sent. If there is no reply within `timeout_seconds`
+        (None: for ever), `answered` is called with the refusal UNAVAILABLE, and later `late` with the reply, if it
+        still arrives. `asks` says that the line is a question, for a verb that the client library does not know.
         """
         self._now = now
         lost = next((each.name for each in self._locks.values() if each is not None and each.is_lost), None)
@@ -203,8 +205,9 @@ class ClerkCore:
     ) -> Callable[[], None]:
         """Get a lock; `told` is called, once, with the lock, or with the error if the session does not get it.
 
-        `told` may be called before this method returns. Returns a function without arguments and result, which the
-        caller must call if the program does not wait for the lock any more.
+        The session waits for the lock for `wait` seconds, and the clerk for the answer `timeout_seconds` longer; if one
+        of the two is None, there is no limit. `told` may be called before this method returns. Returns a function
+        without arguments and result, which the caller must call if the program does not wait for the lock any more.
         """
         line = calls.lock(name, wait).line
         if name in self._locks:
@@ -251,10 +254,11 @@ class ClerkCore:
             self._locks.pop(name, None)
 
     def _granted_too_late(self, name: str, reply: Reply) -> None:
-        """Called with the reply to a LOCK that the program has stopped waiting for: if granted, give the lock back.
+        """Called with the reply to a LOCK that the program has stopped waiting for: gives the lock back if it was
+        granted.
 
-        Until UNLOCK is answered, the lock stays in `_locks`, so that no other call of this clerk can ask for it: the
-        servers would grant it to the same session at once, and UNLOCK would then take it away from that caller.
+        Until UNLOCK is answered, the clerk refuses further calls for this lock: the servers would grant it to the same
+        session at once, and this UNLOCK would then take it away again.
         """
         if reply.ok:
             line = calls.unlock(name, int(reply.fields["token"])).line

@@ -124,7 +124,8 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
 
 
 def error_of(reply: Reply) -> ClerkError:
-    """The exception for an ERR reply."""
+    """The exception that stands for an ERR reply: the class that belongs to its code, with the reply's code, fate and
+    text."""
     if reply.code == "BADREQUEST" and reply.fate != "none":
         return AnswerLost(reply.text, reply.code, reply.fate)
     return _KINDS.get(reply.code, ServerFault)(reply.text, reply.code, reply.fate)

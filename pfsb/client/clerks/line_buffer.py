@@ -20,18 +20,19 @@ def _ignore() -> None:
 class LineBuffer:
     """Keeps the lines of one listener, and the error that has ended its listening.
 
-    An iterator of an event loop stands before it. The buffer does not refer to the iterator, so that an iterator which
-    the program has dropped can end the listening.
+    An iterator takes the lines out of the buffer. The buffer does not refer to the iterator: so Python frees an
+    iterator that the program has dropped, and the iterator ends the listening then.
     """
 
     first: int | None
     lines_max: Callable[[], int]
-    """Returns the maximum number of lines to keep. Lines beyond it are dropped; a server repeats them when there is
-    room again."""
+    """Function that returns the maximum number of lines to keep. Further lines are refused; a server repeats them when
+    there is room again."""
     _catch_up: Callable[[Listener], None]
-    """Called with the listener when it has room again."""
+    """Function that is called with the listener when the buffer is empty: if it has refused a line, it has room
+    again."""
     _stop: Callable[[Listener], None]
-    """Called with the listener when it is to get no more lines."""
+    """Function that is called with the listener when no more lines are wanted."""
     on_news: Callable[[], None] = _ignore
     """Called when a line has come, or the listening has ended."""
     on_begun: Callable[[], None] = _ignore
@@ -45,8 +46,8 @@ class LineBuffer:
         return Listener(self.first, self._deliver, self._fail, self._begin)
 
     def take(self) -> ChatLine | None:
-        """The next line; None if there is none at present. Raises the error that has ended the listening, if no line is
-        left before it."""
+        """The next line; None if there is none at present. If no line is left and the listening has ended, raises the
+        error that has ended it."""
         if self._lines:
             return self._lines.popleft()
         if self.error is not None:

@@ -13,7 +13,8 @@ from pfsb.client.clerks.errors import ClerkError
 
 @define(eq=False)
 class Listener:
-    """A receiver of lines of the chat; `next` is the number of the line that it needs next, None: the next new line."""
+    """A receiver of lines of the chat. `next` is the number of the line that it needs next; None: the next line that is
+    added."""
 
     next: int | None
     deliver: Callable[[ChatLine], bool]

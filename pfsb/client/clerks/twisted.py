@@ -135,7 +135,7 @@ class TwistedClerk:
         return self.run(calls.delete(key))
 
     def cas(self, key: str | bytes, old: str | bytes | None, new: str | bytes) -> Deferred[bool]:
-        """Set a key if its value is `old`, or for `old` None if the key is absent.
+        """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent.
 
         The Deferred fires with whether the key was set.
         """

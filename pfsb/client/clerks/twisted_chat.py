@@ -13,13 +13,13 @@ from pfsb.client.clerks.errors import Closed
 from pfsb.client.clerks.line_buffer import LineBuffer
 
 LINES_MAX: Final = 1_000
-"""Maximum number of lines that an iterator keeps until the program reads them, as `pfsb.client.clerks.chat_stream`
-does."""
+"""Maximum number of lines that an iterator keeps until the program reads them. Further lines are dropped, and repeated
+by a server when the program has read those that are kept."""
 
 
 @define(eq=False)
 class _Waiters:
-    """The Deferreds that wait for news."""
+    """The Deferreds of those coroutines that wait until a line has come, or the listening has begun or ended."""
 
     _all: list[Deferred[None]] = field(factory=list)
 
@@ -38,9 +38,10 @@ class _Waiters:
 class TwistedChat:
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
-    It ends when the clerk is closed, after `stop`, and at the end of an `async with` block. An iterator that the
-    program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A coroutine
-    whose Deferred is cancelled while it waits for a line loses none: the next one who asks gets the line.
+    The iteration ends when the clerk is closed, after `stop`, and at the end of an `async with` block. An iterator that
+    the program has dropped, as after a `break` out of `async for line in clerk.listen()`, stops listening, too. A
+    coroutine whose Deferred is cancelled while it waits for a line loses none: the next coroutine that asks gets the
+    line.
     """
 
     def __init__(self, buffer: LineBuffer, reactor: Any) -> None:

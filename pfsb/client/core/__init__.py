@@ -8,8 +8,8 @@ only, so a test can take the place of clock, network and servers.
 No module here may import Twisted or asyncio, directly or through its imports; tests/client/core/test_imports.py proves
 it in a fresh interpreter. Configurations are therefore read by `pfsb.client.servers`, outside of this package.
 
-Each command runs exactly once as long as the session lasts: a command keeps its number until it is answered, and when
-a server does not answer, the client repeats the command with the same number at the next server.
+Each command runs exactly once as long as the session lasts: a command keeps its number until it is answered, and when a
+server does not answer, the client repeats the command with the same number at the next server.
 
 * `client_core`: `ClientCore`, which puts the parts below together; the driver sees it as `actions.Driven`.
 * `actions`: the actions, and the interface between core and driver.
@@ -21,5 +21,6 @@ a server does not answer, the client repeats the command with the same number at
 * `held_locks`: `HeldLocks`, the locks of the session as far as the client knows.
 * `chat_cursor`: `ChatCursor`, the position in the chat that the client follows.
 * `addresses`, `server_rotation`: addresses of servers, and the order in which they are tried.
+* `outage`: texts for people about the servers that do not serve.
 * `timeouts`: `ResponseTimeout`, how long a server may leave a request unanswered.
 """

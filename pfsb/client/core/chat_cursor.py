@@ -27,7 +27,7 @@ class ChatCursor:
             self.listen_line = None
 
     def heard(self, event: EventLine) -> None:
-        """Called for every event that a server has sent. After a CHAT event, a client that follows the chat needs the
-        next line."""
+        """Called for every event that a server has sent. If it is a CHAT event and the client follows the chat, the
+        line behind that of the event is the one that is needed next."""
         if event.name == "CHAT" and self.listen_line is not None:
             self.listen_line = f"LISTEN from={int(event.fields['index']) + 1}"

@@ -72,7 +72,8 @@ class ClientCore:
     """Called once for each session of this client that is lost, with the reason and the session's locks, before the
     commands that cannot go on without this session are refused."""
     on_unreachable: Callable[[str], None] = _ignore
-    """Called with a text for people when no server has accepted a connection; once, until one has."""
+    """Called with a text for people when none of the servers has accepted a connection. It is not called again before a
+    server has accepted one."""
     dice: Random = field(factory=Random)
     index: int = 0
     """Position in `addresses` of the server that is tried first."""
@@ -100,7 +101,8 @@ class ClientCore:
     _probed_at: float = field(init=False, default=0.0)
     """The time at which the client last sent a probe."""
     _seen_at: int = field(init=False, default=0)
-    """The number of the connection on which a sequential read was answered outside of a session; 0: none was."""
+    """The number of the connection, counted from 1, on which a sequential read was answered outside of a session; 0:
+    none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
     _final_refusal: Reply | None = field(init=False, default=None)
@@ -251,7 +253,7 @@ class ClientCore:
 
     @property
     def outage(self) -> str:
-        """How it stands with the servers, as this client has found them, as a text for people."""
+        """A text for people: which servers this client could reach, and, for each that does not serve, the reason."""
         return outage_text(self.addresses, self._rotation.troubles)
 
     @property
@@ -266,7 +268,7 @@ class ClientCore:
     @property
     def sure_until(self) -> float:
         """The time up to which the session, and with it every lock, is certainly alive, since servers end a session
-        only `ttl_seconds` after they have last heard of its client. Later it may have ended."""
+        only `ttl_seconds` after they have last heard from its client. After this time the session may have ended."""
         return self._sure_at + self.ttl_seconds
 
     @property
@@ -295,9 +297,9 @@ class ClientCore:
             self.on_unreachable(self.outage)
 
     def _take_back(self) -> None:
-        """Put the unanswered commands back into the queue, and refuse FAULT commands that were sent.
+        """Put the unanswered commands back into the queue, and refuse those FAULT commands that were sent.
 
-        FAULT changes only the server that it was sent to, so that it must not be repeated at another server.
+        FAULT changes only the server that it was sent to, and so must not be repeated at another server.
         """
         self.response_timeout.expected = 0
         self.retries += sum(1 for command in self._commands.take_back() if command.verb != "FAULT")
@@ -326,11 +328,12 @@ class ClientCore:
             self._send(command)
 
     def _needs_no_session(self, command: Command) -> bool:
-        """Whether this connection may carry the question although it has no session, for which a majority is needed.
+        """Whether `command`, a question, may be sent on this connection without a session, which only a majority can
+        open.
 
-        A stale read promises nothing. A sequential read must not be older than what this client has seen; as long as it
-        had no session, it has seen nothing but the answers to such reads. Those of the same connection come from a
-        server that never goes back.
+        A stale read may always be sent so, since it promises nothing. A sequential read must not be older than the
+        state that this client has seen before. As long as the client had no session, it has seen only the answers to
+        such reads; so it may be sent if those came on this connection, from a server whose state never goes back.
         """
         if command.read_level != "sequential":
             return command.read_level == "stale"

@@ -62,7 +62,7 @@ class Command:
 
     @property
     def is_local(self) -> bool:
-        """Whether the command concerns one server, and needs neither session nor number."""
+        """Whether the command concerns one server (`LOCAL_VERBS`), and so needs neither session nor number."""
         return self.verb in LOCAL_VERBS
 
     @property
@@ -90,8 +90,8 @@ class Command:
 
     @property
     def fate(self) -> str:
-        """The fate of the command if nothing more is heard of it: "none" or "unknown". A question changes nothing,
-        and neither does a command about one server, but for FAULT."""
+        """The fate of the command if it is given up now: "unknown" if it was sent and may change something, else
+        "none". A question changes nothing; of the commands about one server only FAULT changes something."""
         changes = not self.is_question and (not self.is_local or self.verb == "FAULT")
         return "unknown" if self.may_have_run and changes else "none"
 
@@ -102,6 +102,6 @@ class Command:
         answered(reply)
 
     def hand_over(self, answered: Answered) -> None:
-        """Have the answer passed to the callback `answered`, in place of the first one, which does not wait any
-        longer."""
+        """Have the answer passed to the callback `answered` instead of to the callback that the command was submitted
+        with, whose caller no longer waits for it."""
         self._answered = answered

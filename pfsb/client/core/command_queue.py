@@ -29,16 +29,17 @@ class CommandQueue:
         self._waiting.appendleft(command)
 
     def next(self) -> Command | None:
-        """The command that may be sent now, which stays in the queue.
+        """The first command that waits, if it may be sent now. It stays in the queue.
 
-        None: no command waits, or `window` commands are under way.
+        None: no command waits, or as many commands as `window` allows are under way.
         """
         while self._waiting and self._waiting[0].is_over:
             self._waiting.popleft()
         return self._waiting[0] if self._waiting and len(self._sent) < self.window else None
 
     def next_stale(self) -> Command | None:
-        """The first question with read=stale that waits, and may be sent now before all that stands before it."""
+        """The first waiting question with read=stale, which may be sent before all commands that wait in front of it;
+        None if there is none, or as many commands as `window` allows are under way."""
         if len(self._sent) >= self.window:
             return None
         return next((each for each in self._waiting if not each.is_over and each.read_level == "stale"), None)

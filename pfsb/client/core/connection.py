@@ -21,7 +21,8 @@ Heard = Callable[[Reply], None]
 
 @define(eq=False)
 class LineConnection:
-    """Matches replies to requests: a reply with a number by the number, a reply without one by the order."""
+    """Matches replies to requests: a reply with a number belongs to the request with that number, a reply without one
+    to the oldest request without a number."""
 
     on_event: Callable[[EventLine], None]
     on_refused: Callable[[str], None]

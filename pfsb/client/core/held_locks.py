@@ -38,8 +38,8 @@ class HeldLocks:
             self.tokens.pop(name_of(command.line), None)
 
     def answered(self, command: Command, reply: Reply) -> None:
-        """Called when a server has given its final answer to a command: stores a lock that it has granted, and forgets
-        one that was given back."""
+        """Called when a server has given its final answer to a command: notes a lock that the server has granted, and
+        forgets a lock that was given back."""
         if command.verb in _TAKING:
             self._asked -= 1
             if reply.ok:

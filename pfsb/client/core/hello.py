@@ -15,9 +15,9 @@ class Hello:
     client_id: str
     ttl_seconds: int
     done: bool = False
-    """True: HELLO was answered, and this connection speaks for the session."""
+    """True: HELLO was answered on the present connection, which speaks for the session since then."""
     under_way: bool = False
-    """True: HELLO was sent on this connection and is unanswered."""
+    """True: HELLO was sent on the present connection and is unanswered."""
     next_number: int = 1
     """The number for the next new command."""
     unanswered: int = 0
@@ -55,11 +55,13 @@ class Hello:
         self.under_way = self.done = False
 
     def was_own_hello(self) -> bool:
-        """Called when another connection has taken the session: whether that may be due to a late HELLO of this client.
+        """Called when a server says that another connection has taken the session. Returns True if that may have been a
+        HELLO of this client, which was sent on an earlier connection and has come late; False if it must have been one
+        of another program.
 
-        The client cannot tell its own late HELLO from a HELLO of another program. As long as HELLOs of this client are
-        unanswered, it supposes that one of these has arrived late, once for each of them. If that is wrong, the client
-        takes the session back once for each unanswered HELLO at most, and then leaves it to the other program.
+        The client cannot tell the two apart. So for each of its HELLOs that are unanswered it returns True once, and
+        forgets that HELLO (`unanswered` becomes less). If it was wrong, and takes the session back from another
+        program, that happens no more often than there were unanswered HELLOs.
         """
         if self.unanswered:
             self.unanswered -= 1
@@ -67,13 +69,13 @@ class Hello:
         return False
 
     def accept(self, reply: Reply) -> int | None:
-        """Called when HELLO was answered OK. Returns None if the session is the client's first one, or the one that it
-        had before.
+        """Called when HELLO was answered OK. Returns None if no command is lost: the session is the first one of this
+        client, or the one that it had before.
 
-        If the client had another session before, returns the highest number of a command that may have run in the
-        former session. A session is recognised by the revision at which it began. `resumed=yes` does not prove that the
-        session is the former one: an earlier HELLO whose answer was lost may have begun a new session, which is resumed
-        now.
+        If the session is another one than before, returns a number: commands of the former session up to this number
+        may have run, and no others. A session is recognised by the revision at which it began. `resumed=yes` in the
+        reply does not prove that it is the former one: an earlier HELLO whose answer was lost may have begun a new
+        session, which is resumed now.
         """
         self.under_way, self.done = False, True
         fields = reply.fields

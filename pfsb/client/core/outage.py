@@ -1,4 +1,5 @@
-"""Texts for people about servers that do not serve: none of them is blamed alone, and all that are known are named."""
+"""Texts for people about the servers of a cluster that do not serve a client: each of these servers is named, with the
+reason."""
 
 from __future__ import annotations
 
@@ -11,15 +12,17 @@ from pfsb.client.core.addresses import ServerAddress
 
 @frozen
 class Trouble:
-    """Why a client has left a server, or could not reach it."""
+    """The reason `why` a client has left a server, or could not reach it."""
 
     why: str
     is_unreachable: bool
-    """Whether the server did not even accept a connection."""
+    """True if the server accepted no connection; False if it did, and was left for another reason."""
 
 
 def servers_text(addresses: Sequence[ServerAddress], reasons: Mapping[int, str]) -> str:
-    """The servers with a reason, each by its id and address; neighbours with the same reason share it."""
+    """One line of text with the servers for which `reasons` (server -> reason) has an entry, each by its id and
+    address: "servers 0 (127.0.0.1:9400), 1 (127.0.0.1:9401): connection refused". Servers that follow each other in
+    `addresses` and have the same reason are named together; groups are separated by semicolons."""
     groups: list[tuple[str, list[str]]] = []
     for address in addresses:
         reason = reasons.get(address.id)
@@ -31,7 +34,8 @@ def servers_text(addresses: Sequence[ServerAddress], reasons: Mapping[int, str])
 
 
 def outage_text(addresses: Sequence[ServerAddress], troubles: Mapping[int, Trouble]) -> str:
-    """How it stands with the servers, as a client has found them."""
+    """One line of text: how many of the servers can be reached, and for each server in `troubles` (server -> the
+    trouble that a client had with it) the reason why it does not serve."""
     if not troubles:
         return "no server was tried yet"
     unreachable = [address.id for address in addresses if _is_unreachable(troubles.get(address.id))]
@@ -49,7 +53,8 @@ def _is_unreachable(trouble: Trouble | None) -> bool:
 
 
 def short_reason(why: str) -> str:
-    """The reason of an operating system or of Twisted, as a few words."""
+    """The text `why`, as an operating system or Twisted gives it, cut to its first line; "connection refused" for all
+    texts that say so, and "unknown" for an empty one."""
     text = why.strip().rstrip(".")
     if "refused" in text.lower() and not text.startswith("ERR"):
         return "connection refused"

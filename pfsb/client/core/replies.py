@@ -47,7 +47,7 @@ class Reply:
 
 @frozen
 class EventLine:
-    """An event that a server has sent without being asked: the line `* NAME name=value ...`."""
+    """An event, which a server has sent without being asked: the line `* NAME name=value ...`."""
 
     name: str
     line: str

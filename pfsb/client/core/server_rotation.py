@@ -25,7 +25,8 @@ class ServerRotation:
     last_trouble: str = field(init=False, default="no server was tried yet")
     """Why the client has left the server before the present one, or could not reach it, as a text for people."""
     troubles: dict[int, Trouble] = field(init=False, factory=dict)
-    """Server -> why the client has left it, or could not reach it; those that have served since are left out."""
+    """Server -> why the client has last left it, or could not reach it. A server is taken out when it has served the
+    client again."""
     _failures: int = field(init=False, default=0)
     """How many times the client has left a server since a server last answered."""
 
@@ -40,13 +41,14 @@ class ServerRotation:
         self.troubles.pop(self.server.id, None)
 
     def note_trouble(self, why: str, *, is_unreachable: bool = False) -> None:
-        """Remember why the client leaves the present server, which is unreachable if it accepted no connection."""
+        """Remember `why` the client leaves the present server. `is_unreachable` is True if the server accepted no
+        connection."""
         self.last_trouble = f"server {self.server.id} ({self.server.shown}): {why.rstrip('.')}"
         self.troubles[self.server.id] = Trouble(short_reason(why), is_unreachable)
 
     @property
     def none_is_reachable(self) -> bool:
-        """Whether no server has accepted a connection when it was last tried."""
+        """Whether every server was tried, and none accepted a connection the last time."""
         found = self.troubles.values()
         return len(found) == len(self._addresses) and all(trouble.is_unreachable for trouble in found)
 

@@ -24,7 +24,7 @@ class ResponseTimeout:
 
     seconds: float = RESPONSE_SECONDS
     expected: int = field(init=False, default=0)
-    """Number of requests under way whose answers are due without a wait, unlike those of LOCK and DIGEST."""
+    """Number of requests under way that a healthy server answers at once; those of LOCK and DIGEST are not counted."""
     quiet_since: float = field(init=False, default=0.0)
     """The time from which on the timeout runs. This is when the server last answered, or when the client sent HELLO, or
     a request while no other was under way: whichever came last."""
@@ -44,22 +44,22 @@ class ResponseTimeout:
         self.quiet_since = now
 
     def expect(self, verb: str, now: float) -> None:
-        """Called when a request with this verb is sent: its answer is expected from now on, unless the verb is one that
-        may wait."""
+        """Called when a request with this verb is sent: the server must answer it in time from now on. Verbs whose
+        answers may take long, such as LOCK, are not counted."""
         if verb not in WAITING_VERBS:
             if not self.expected:
                 self.quiet_since = now
             self.expected += 1
 
     def answered(self, verb: str, now: float) -> None:
-        """Called when the server has answered a request with this verb: its answer is expected no longer, and the
-        timeout begins anew."""
+        """Called when the server has answered a request with this verb: the answer is no longer awaited, and the
+        timeout begins anew, without any doubling."""
         if verb not in WAITING_VERBS:
             self.expected -= 1
         self.heard(now)
 
     def heard(self, now: float) -> None:
-        """Called when the server has answered any request: the timeout begins anew, without any doubling."""
+        """Called when the server has answered any request: the timeout begins anew, with its first length."""
         self._doublings = 0
         self.quiet_since = now
 

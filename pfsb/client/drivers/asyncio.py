@@ -27,8 +27,8 @@ class AsyncioDriver:
     _wire: _Wire | None = field(init=False, default=None)
     _connecting: asyncio.Task[None] | None = field(init=False, default=None)
     _attempt: int = field(init=False, default=0)
-    """A count that goes up when an attempt to connect begins, and when the core hangs up. A connection that was begun
-    at another count is not wanted any more."""
+    """A count that goes up when an attempt to connect begins, and when the core hangs up. A connection whose attempt
+    began at a lower count is not wanted any more."""
     _timer: asyncio.TimerHandle | None = field(init=False, default=None)
 
     @property
@@ -96,8 +96,9 @@ class AsyncioDriver:
         self._connecting = self.loop.create_task(self._try(address, self._attempt))
 
     async def _try(self, address: ServerAddress, attempt: int) -> None:
-        """Connect to a server; `attempt` is the value of `_attempt` at the beginning. The new connection calls `made`,
-        before its first bytes arrive."""
+        """Connect to a server. `attempt` is the count `_attempt` when this attempt began: if the count has gone up
+        meanwhile, the connection is not wanted any more. A new connection calls `made`, before its first bytes
+        arrive."""
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:
@@ -124,10 +125,10 @@ class AsyncioDriver:
                 wire.transport.close()
 
     def _set_timer(self) -> None:
-        """Make the timer fire at `wake_at` or earlier.
+        """Make the timer fire at the core's `wake_at` or earlier.
 
-        An early call of `woken` does nothing, and most deadlines move before they come: keeping an early timer saves
-        setting a new one for each command.
+        An early call of the core's `woken` does nothing, and most deadlines are put off before they come: keeping a
+        timer that fires early saves setting a new one for each command.
         """
         at, timer = self._core.wake_at, self._timer
         if timer is not None and (at is None or timer.when() > at):
@@ -164,11 +165,11 @@ class _Wire(asyncio.Protocol):
 
 
 def _leave_connections_to_parent() -> None:
-    """Called in a child of `fork`: let go of its copies of the connections of the parent.
+    """Called in a child of `fork`: closes the child's copies of its parent's connections.
 
     A server sees a connection as long as any process has it open. So a child would keep the session, and the locks, of
-    a parent that was killed. The numbers of the files stay taken, by the null device: objects of the parent that Python
-    collects in the child close them, and must not close a file of the child.
+    a parent that was killed. The file descriptors of the connections are not freed, but opened on the null device:
+    objects of the parent that Python collects in the child close these numbers, and must not close a file of the child.
     """
     nothing = os.open(os.devnull, os.O_RDWR)
     for wire in list(_wires):

@@ -110,10 +110,10 @@ class TwistedDriver:
                 transport.abortConnection()
 
     def _set_timer(self) -> None:
-        """Make the timer fire at `wake_at` or earlier.
+        """Make the timer fire at the core's `wake_at` or earlier.
 
-        An early call of `woken` does nothing, and most deadlines move before they come: keeping an early timer saves
-        setting a new one for each command.
+        An early call of the core's `woken` does nothing, and most deadlines are put off before they come: keeping a
+        timer that fires early saves setting a new one for each command.
         """
         at, timer = self._core.wake_at, self._timer
         if timer is not None and (at is None or timer.getTime() > at):

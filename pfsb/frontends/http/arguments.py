@@ -101,7 +101,7 @@ class Query:
     """The parameters after a URI's question mark. Handlers take those that they know; `refuse_more` refuses others."""
 
     _values: dict[str, list[str]]
-    """Name -> values, as `text_of` makes texts of bytes."""
+    """Name of a parameter -> its values, in which bytes that are not UTF-8 are written as `text_of` writes them."""
 
     @classmethod
     def parse(cls, uri: bytes) -> Query:
@@ -135,7 +135,8 @@ class Query:
         return values[0] if values else None
 
     def take_all(self, name: str) -> list[Quoted]:
-        """All values of a parameter that may have any bytes."""
+        """All values of a parameter that may have any bytes, in the order of the query; an empty list if it is not
+        given."""
         return [argument_of(value) for value in self._values.pop(name, [])]
 
     def take_read_level(self) -> str:
@@ -170,7 +171,7 @@ class ClientHeaders:
 
     @classmethod
     def parse(cls, headers: Headers) -> ClientHeaders:
-        """Parse the headers. Raises `BadRequest`."""
+        """Parse the headers of a request. Raises `BadRequest` if one of these headers has a wrong value."""
         client_id = _header(headers, "Pfsb-Client")
         if client_id is not None:
             check_client_id(client_id, "Pfsb-Client: alice")

@@ -50,9 +50,10 @@ def say(request: PfsbRequest) -> None:
 def follow(request: PfsbRequest) -> None:
     """Begin a stream of events (WHATWG HTML, 9.2) to the client: the lines of the chat.
 
-    A client with a client id is also told which locks its session is granted, and when its session ends. A stream of
-    the header `Pfsb-Client` opens the session and keeps it open, as every request with the header does. A stream of
-    `?client=` only tells: every web page can let a browser ask for a URL, but not with this header.
+    A request that names a client id also gets told which locks the session of that client is granted, and when the
+    session ends. If the id is in the header `Pfsb-Client`, the stream opens the session and keeps it open, as every
+    request with this header does. If the id is in the query (`?client=`), the stream only tells: every web page can let
+    a browser ask for a URL, but not with this header.
     """
     first = _first_line(request)
     watched = request.query.take("client")
@@ -97,8 +98,8 @@ class EventStream:
     """
 
     def __init__(self, request: PfsbRequest, client_id: str | None, *, keeps_session: bool) -> None:
-        """`client_id` is the client whose session the stream tells about, None if there is none. `keeps_session` is
-        True if the session is kept open as long as the stream is."""
+        """`client_id` is the client about whose session the stream tells; None: it tells about no session.
+        `keeps_session` is True if that session is kept open as long as the stream is."""
         self._request = request
         self._site = request.site
         self._client_id = client_id
@@ -137,7 +138,8 @@ class EventStream:
         self._go_on()
 
     def _go_on(self) -> None:
-        """Tells the chat lines that have come, if the client reads, and if it is not the turn of others."""
+        """Lets the application's chat lines come again, if the client reads and the present page has room
+        (`PAGE_BYTES`). After a full page other connections are served before the next page begins."""
         if self._subscription is not None and not self._paused and self._page_bytes <= PAGE_BYTES:
             self._subscription.resume()
 

@@ -27,7 +27,8 @@ def tag_of(revision: int, is_raw: bool) -> str:
 
 @frozen
 class Conditions:
-    """The conditions of one request. A header that is not given is None; one that is `*` is (`ANY`,)."""
+    """The values of the headers If-Match and If-None-Match in one request. A header that is not given is None; one that
+    is `*` is the tuple (`ANY`,); any other one is the tuple of its ETags."""
 
     match: tuple[str, ...] | None = None
     none_match: tuple[str, ...] | None = None
@@ -47,14 +48,16 @@ class Conditions:
         return ANY in none_match or tag in {each.removeprefix("W/") for each in none_match}
 
     def check_answer(self, tag: str) -> Refused | None:
-        """A refusal if If-Match says that a client wants no answer but another one; `tag` is the ETag of the answer."""
+        """The refusal (PRECONDITION) of a request whose If-Match does not name the ETag `tag` of the present answer.
+        None if it names that ETag, is `*`, or is not given."""
         if self.match is None or ANY in self.match or tag in self.match:
             return None
         return Refused("PRECONDITION", f"the ETag is {tag}, which If-Match does not have")
 
     def revision_needed(self) -> str | None:
-        """The word of the command IF for the conditions of a change: the revision of the key, 0 if the key must be
-        absent, or `any` if it must be there. None if there are no conditions.
+        """The revision that the command IF is to ask for, so that it runs a change only under these conditions: the
+        revision of the key as a number, 0 if the key must be absent, or `any` if it must be there. None if there are no
+        conditions.
 
         Raises `BadRequest`: PRECONDITION for an ETag that no key can have, and BADREQUEST for conditions that a change
         cannot have.

@@ -54,7 +54,8 @@ def delete_key(request: PfsbRequest, key: Quoted) -> None:
 
 
 def _change_key(request: PfsbRequest, key: Quoted, *words: str) -> None:
-    """Order a command that changes a key, if the conditions of the request hold when it is executed."""
+    """Order the command `words`, which changes `key`. If the request has conditions (If-Match, If-None-Match), the
+    command runs only if they hold when it is executed."""
     revision = Conditions.parse(request.requestHeaders).revision_needed()
     request.change(request.check(*(words if revision is None else ("IF", key, revision, *words))))
 

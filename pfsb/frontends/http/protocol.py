@@ -40,9 +40,9 @@ LEAVE_SECONDS: Final = 2.0
 class Channel(http.HTTPChannel):
     """One HTTP connection of a client, whose requests are `PfsbRequest`.
 
-    A client that has closed its side may still read, so it gets the answers to its requests (`readConnectionLost`). But
-    the side of a client that is gone looks the same: such a connection ends when an answer takes longer than any may
-    that is no grant of a lock.
+    A client that has closed its sending side may still read, so it gets the answers to its requests. But the server
+    cannot tell such a client from one that is gone. So the connection is ended when an answer takes longer than any
+    answer may, except that to a request which waits for a lock.
     """
 
     factory: HTTPSite
@@ -55,10 +55,11 @@ class Channel(http.HTTPChannel):
     """Where the client is (`address_of`)."""
     _output_is_full = False
     _waiting: Callable[[], None] | None = None
-    """Handles the request that waits until the client reads; None if none waits."""
+    """The function that handles the next request when the client reads again (`when_client_reads`); None if no request
+    waits for that."""
     _next_look: IDelayedCall | None = None
-    """The delayed call that looks next whether the client is still there; None while nothing has come that Twisted may
-    have left unread."""
+    """The next delayed call that looks whether the client is still there; None while Twisted reads everything that
+    arrives."""
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -80,8 +81,9 @@ class Channel(http.HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         """Called by Twisted with bytes of the client.
 
-        Twisted stops reading when much arrives while a request is unanswered, and is not told then when the client
-        hangs up: a request that waits for a lock would keep the client's session.
+        While a request is unanswered and more bytes arrive, Twisted may stop reading, and then does not notice when the
+        client hangs up. A request that waits for a lock would keep the session of a client that is gone, as long as it
+        waits. So from then on the connection is looked at every `PAUSED_LOOK_SECONDS`.
         """
         if self.requests and self._next_look is None:
             self._next_look = self.callLater(PAUSED_LOOK_SECONDS, self._look)
@@ -107,11 +109,13 @@ class Channel(http.HTTPChannel):
             self.loseConnection()
 
     def writeConnectionLost(self) -> None:
-        """Called by Twisted when this side of the connection is closed, which happens with both sides only."""
+        """Called by Twisted when this side of the connection is closed. Does nothing: this side is never closed
+        alone."""
 
     def _await_last_answers(self) -> None:
-        """Called when the client has closed its side: end the connection when the time for its answers is over, or at
-        once if it follows a stream of events, which has no last one."""
+        """Called when the client has closed its sending side. Ends the connection when the time for the answers to its
+        requests is over (`_answer_seconds`). Ends it at once if the client follows a stream of events, since a stream
+        has no last event."""
         if any(request.is_stream for request in self.requests):
             _abort(self.transport)
         elif self._end_of_answers is None:
@@ -121,7 +125,8 @@ class Channel(http.HTTPChannel):
 
     @property
     def _answer_seconds(self) -> float:
-        """How long any answer takes at most, but those to requests that wait for a lock."""
+        """How long, in seconds, an answer takes at most, and the client to read it. An answer that waits for a lock may
+        take longer."""
         return self.factory.server.config.limits.request_seconds + LEAVE_SECONDS
 
     def requestDone(self, request: http.Request) -> None:
@@ -164,9 +169,11 @@ class Channel(http.HTTPChannel):
             waiting()
 
     def when_client_reads(self, handle: Callable[[], None]) -> None:
-        """Calls `handle`, which handles a request: now, or when the client has read the answers to earlier ones.
+        """Calls `handle`, a function without arguments that handles a request: at once if the client reads, else when
+        it reads again.
 
-        Twisted handles pipelined requests whether or not their answers can be sent, and keeps all answers in memory.
+        Twisted would handle pipelined requests whether or not their answers can be sent, and keep all answers in
+        memory.
         """
         if self._output_is_full:
             self._waiting = handle
@@ -177,8 +184,8 @@ class Channel(http.HTTPChannel):
         return bytes_under_way(self.transport)
 
     def drop(self, reason: str, *, at_once: bool) -> None:
-        """Ends the connection, since its client does not read. The reason is in the log alone: nothing may stand amid
-        an answer."""
+        """Ends the connection at once, whatever `at_once` says, since its client does not read. The client is not told
+        the reason, which is in the server's log: there is no place for it amid an answer."""
         _abort(self.transport)
 
     # ------------------------------------------------------------------ requests
@@ -261,8 +268,8 @@ class HTTPSite(http.HTTPFactory):
     def __init__(
         self, server: Server, clock: IReactorTime, metrics: Callable[[], bytes], shared: SharedLimits | None = None
     ) -> None:
-        """`metrics` renders the resource /metrics. `shared` are the limits that hold for other doors, too; None: there
-        are no other doors."""
+        """`metrics` renders the resource /metrics. `shared` are the limits that the HTTP port shares with the other
+        doors of the server; None: it is the only door, and makes limits of its own."""
         super().__init__(timeout=IDLE_SECONDS, reactor=clock)
         self.server = server
         self.clock = clock

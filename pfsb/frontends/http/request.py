@@ -64,7 +64,7 @@ class Site(Protocol):
     """Function that renders the content of the resource /metrics."""
     body_bytes_max: int
     shared: SharedLimits
-    """Limits that hold for all doors of this server together."""
+    """The limits that hold for the clients of all doors of this server together."""
     own_names: OwnNames
 
     def find_handler(self, request: PfsbRequest) -> Callable[[], None]:
@@ -88,7 +88,8 @@ class PfsbRequest(http.Request):
     waits_for_lock = False
     """True if the answer may take as long as the client wants to wait for a lock. The handler sets it."""
     _handle: Callable[[], None] | None = None
-    """The handler of the request, with its arguments; None until the head of the request is found to be right."""
+    """The handler of the request, with its arguments; None until the request line and the headers were found to be
+    right."""
     _data: bytes = b""
     _body_bytes = 0
     _answered = False
@@ -96,7 +97,8 @@ class PfsbRequest(http.Request):
     _session: NamedSession | None = None
     _leave_stream: Callable[[], None] | None = None
     _large: LargeRequest | None = None
-    """The command of this request, if it is much work; else None."""
+    """The large request that this request is, from when it is submitted until it is answered; None: it is no large
+    request."""
 
     # ------------------------------------------------------------------ called by the channel
 
@@ -139,9 +141,10 @@ class PfsbRequest(http.Request):
             self.refuse(refusal(error))
 
     def check_head(self, method: bytes, uri: bytes, version: bytes) -> None:
-        """Raises `BadRequest` if the request line and the headers are wrong, whatever the body is.
+        """Raises `BadRequest` if the request line or the headers are wrong.
 
-        A client that waits for `100 Continue` before it sends its body is told so before.
+        The body is not looked at, and may not have come yet: a client that waits for `100 Continue` before it sends the
+        body thus learns about the mistake first.
         """
         self.method, self.uri = method, uri
         headers = self.requestHeaders
@@ -154,7 +157,8 @@ class PfsbRequest(http.Request):
         self._handle = self.site.find_handler(self)
 
     def _refuse_hosts(self, version: bytes) -> None:
-        """Raises `BadRequest` if no host is asked, or the request may come from a web page of a third party."""
+        """Raises `BadRequest` if the request names no host or a wrong one (`Host`), or may come from a web page of a
+        third party (`Origin`)."""
         headers = self.requestHeaders
         hosts = [*authority_of(self.uri), *(headers.getRawHeaders(b"Host") or [])]
         refuse_wrong_host(headers.getRawHeaders(b"Host") or [], is_needed=version == b"HTTP/1.1")
@@ -197,9 +201,9 @@ class PfsbRequest(http.Request):
         return Body.parse(self._data)
 
     def raw_body(self) -> Quoted | None:
-        """The body, if it says by its Content-Type that it consists of bytes without a meaning; else None.
+        """The body, if its Content-Type (application/octet-stream) says that it is just bytes; else None.
 
-        A browser lets no form of a foreign web page send this type, as it does not let it send JSON.
+        As with JSON, a browser lets no form of a foreign web page send a body of this type.
         """
         return Data(self._data) if self._media_type() == RAW_TYPE else None
 
@@ -237,7 +241,8 @@ class PfsbRequest(http.Request):
         self._in_turn(command, lambda: self._ask_now(command, level, shape))
 
     def _in_turn(self, command: Command, handle: Callable[[], None]) -> None:
-        """Call `handle`, which hands the command on: at once, or when it is its turn if it is much work."""
+        """Call `handle`, a function without arguments that submits `command`: at once, or, if the command makes this a
+        large request, when `LargeRequests` lets it start."""
         work = work_in_rows(self.site.server.catalogue.entry(command[0]).application).get(command[0])
         if work is None or not is_large_request(rows := work(command)):
             handle()
@@ -426,8 +431,8 @@ class PfsbRequest(http.Request):
             session.leave()
 
     def _end(self) -> None:
-        """Called when the request is answered or its client is gone: leave its session and its stream of events, and
-        let other large requests have their turn."""
+        """Called when the request is answered or its client is gone: leave the client's session and the stream of
+        events, and tell `LargeRequests` that a large request is over."""
         large, self._large = self._large, None
         if large is not None:
             large.over()

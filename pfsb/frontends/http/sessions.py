@@ -39,7 +39,8 @@ token of the lock."""
 
 
 def ask(server: Server, connection: ClientConnection, command: Command, answer: Answer) -> None:
-    """Ask a question; `answer` is called at once, with a result from this server's own state or with a refusal."""
+    """Ask a question at this server, in the session of `connection`. `answer` is called at once, with a result from
+    this server's own state or with a refusal."""
     if server.local_clients.draining:
         answer(SHUTDOWN)
         return
@@ -50,7 +51,8 @@ def ask(server: Server, connection: ClientConnection, command: Command, answer: 
 
 
 def submit(connection: ClientConnection, number: int | None, command: Command, answer: Answer) -> None:
-    """Order a command; `answer` is called with the result, or with a refusal if the command cannot be encoded."""
+    """Order a command in the session of `connection`, under the command number `number`; None: under the next number.
+    `answer` is called with the result, or with a refusal if the command cannot be encoded."""
     try:
         connection.submit(number, command, answer)
     except Exception as error:
@@ -68,8 +70,8 @@ class AnonymousSession:
     def counted(self, answer: Answer) -> Answer:
         """Count one more unanswered request of this session. Returns the call-back that must be called with its result.
 
-        The call-back counts the request as answered, and passes the result on to `answer`. If the session is over, the
-        answer to its last request also ends its connection.
+        The call-back counts the request as answered, and passes the result on to `answer`. If the session has ended and
+        has no other unanswered request, the call-back also ends the session's connection to the server.
         """
         self.unanswered += 1
 
@@ -139,7 +141,7 @@ class NamedSession:
     """The highest command number that has been used in the session."""
     _unanswered: int = field(init=False, default=0)
     _users: int = field(init=False, default=0)
-    """Number of requests that use the session and are not answered yet."""
+    """Number of requests that have entered the session and have not left it (`enter`, `leave`)."""
     _entering: list[tuple[Callable[[NamedSession], None], Answer]] = field(init=False, factory=list)
     _idle: IDelayedCall | None = field(init=False, default=None)
     over: bool = field(init=False, default=False)
@@ -153,9 +155,10 @@ class NamedSession:
             self._opened(refusal(error))
 
     def enter(self, ready: Callable[[NamedSession], None], refused: Answer) -> None:
-        """Call `ready(session)` when the session is open, or `refused(Refused)` if opening fails: one of them, once.
+        """Call `ready(session)` when the session is open, or `refused(Refused)` if opening it fails: one of them, once.
 
-        The call may come before this method returns. After `ready` the caller must call `leave`, once.
+        The call may come before this method returns. If `ready` is called, the request has entered the session, and the
+        caller must call `leave` once, when the request is answered or its client is gone.
         """
         self._users += 1
         if self._idle is not None:
@@ -167,7 +170,12 @@ class NamedSession:
             self._entering.append((ready, refused))
 
     def leave(self) -> None:
-        """Must be called when a request that has entered the session is answered, or its client is gone."""
+        """Called once for each request that has entered the session (`enter`), when it is answered or its client is
+        gone.
+
+        When no request is left in the session, the time `ttl` begins after which the session is closed. If the session
+        is over already, its connection to the server is ended instead.
+        """
         self._users -= 1
         if self._users:
             return
@@ -177,8 +185,8 @@ class NamedSession:
             self._start_idle_timer()
 
     def heard(self) -> None:
-        """Begin the time `ttl` of silence anew: a stream of events of the client has ended, so the client was alive
-        although it sent no request."""
+        """Begin the time `ttl` anew, after which the session is closed. Called when a stream of events of the client
+        has ended: the client was alive until then, although it sent no request."""
         if self._idle is not None:
             self._idle.reset(self.ttl_seconds)
 
@@ -195,10 +203,12 @@ class NamedSession:
     # ------------------------------------------------------------------ commands
 
     def submit(self, number: int | None, command: Command, answer: Answer) -> int:
-        """Order a command; `number` None stands for the next command number. Returns the number.
+        """Order a command under the command number `number`, which runs at most once; None: under the next number.
+        Returns the number.
 
-        A number runs at most once. The next number is chosen here, and not by the `ClientConnection`, so that the
-        client can be told which one its command has.
+        `answer` is called with the result, or with BUSY if too many commands of the session are unanswered. The next
+        number is chosen here, and not by the `ClientConnection`, so that the client can be told which number its
+        command has.
         """
         is_used = number is not None and number <= self.highest
         number = self.highest + 1 if number is None else number
@@ -273,8 +283,8 @@ class NamedSession:
         self._is_new_here = False
 
     def _take_up_waits(self) -> None:
-        """Repeat the numbers of those LOCKs that were sent while the session was at another server, and that still
-        wait: their results then come here.
+        """Repeat the command numbers of those LOCKs that were sent while the session was at another server, and that
+        still wait for their locks. So their results come to this server.
 
         A repeated number does not run again, so the arguments of LOCK do not matter.
         """
@@ -313,12 +323,12 @@ class NamedSession:
 
 @frozen
 class SessionOpener:
-    """The connection of a request that opens a session."""
+    """The HTTP connection whose request opens a session, as far as the sessions must know it."""
 
     opened: set[str]
     """Client ids for which the connection has opened sessions, or has tried to; an id is added when it opens one."""
     address: str
-    """Where the client is."""
+    """Where the client is (`pfsb.frontends.stream.addresses.address_of`)."""
 
 
 class HTTPSessions:
@@ -344,11 +354,10 @@ class HTTPSessions:
         ready: Callable[[NamedSession], None],
         refused: Answer,
     ) -> None:
-        """Open the client's session at this server, unless it is open, and call `ready(session)`.
+        """Call `ready(session)` when the client's session is open at this server; open it first if it is not.
 
-        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. A connection opens no
-        more than `opened_sessions`, as at the client port: a client that makes up ids would leave a session behind with
-        each.
+        If opening fails, `refused(Refused)` is called instead. One of the two is called, once. One connection opens no
+        more than `limits.opened_sessions` sessions: a client that makes up ids would leave a session behind with each.
         """
         session = self._named.get(client_id)
         if session is None:

@@ -56,8 +56,8 @@ class Verbs:
         self.submitted: dict[str, CommandDescription] = {}
         """Verb -> its description, for the commands and questions that are submitted to an application."""
         self.work: dict[str, Callable[[Command], int]] = {}
-        """Verb -> function that gives how much work a command is, in rows (`Application.work_in_rows`); commands of
-        other verbs are little work."""
+        """Verb -> function that gives how much work a command is, in rows (`Application.work_in_rows`). Commands of
+        other verbs are no large requests."""
         self.plain: dict[bytes, PlainForm] = {}
         """Verb -> the `PlainForm` that recognises its plain lines, which need no parser."""
         self.refresh()
@@ -119,8 +119,10 @@ class Conversation:
         *,
         has_numbers: bool = True,
     ) -> None:
-        """`shared` are the limits for all clients, `address` is where this one is. `has_numbers` is True if the tag of
-        a request is its command number or None, False if there are no numbers.
+        """`replies` is the queue of replies of this client's connection, and `address` is where the client is
+        (`address_of`). `shared` are the limits that hold for all clients of the server together. `has_numbers` is True
+        if the tag of each request is its command number or None (the line protocol), and False if requests have no
+        numbers (Redis).
 
         `on_session_end` is called, once for each session of the client that is taken over or expires, with a refusal
         that tells the reason.
@@ -142,7 +144,7 @@ class Conversation:
         self._shared = shared
         self._address = address
         self._large: LargeRequest | None = None
-        """The last large request, which may be over; None if there was none."""
+        """The last large request of this client, which may be answered already; None if there was none."""
         self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
@@ -186,14 +188,18 @@ class Conversation:
         handle(request)
 
     def collect(self, commands: Sequence[Command], tags: Sequence[Any], characters: int, is_local: bool) -> None:
-        """Collects checked commands, of so many characters, for `submit_pipelined`, as `handle_request` does with each
-        of them. `is_local` is True for questions to this server's own state."""
+        """Collects checked commands for `submit_pipelined`, as `handle_request` does with each of them.
+
+        `tags` has the tag of each command, `characters` is the length of all of them together, and `is_local` is True
+        for questions to this server's own state.
+        """
         pipelined = self._room_for(characters, is_local)
         pipelined.commands += commands
         pipelined.tags += tags
 
     def are_small(self, commands: Sequence[Command]) -> bool:
-        """Whether all of these commands, which have the same verb, are little work, so that `collect` may take them."""
+        """Whether none of these commands, which have the same verb, is a large request, so that `collect` may take
+        them."""
         work = self._verbs.work.get(commands[0][0])
         return work is None or not is_large_request(max(map(work, commands)))
 
@@ -214,7 +220,7 @@ class Conversation:
                 self._submit(tag, command, waits=False)
 
     def pause(self) -> None:
-        """Called when the client does not read: delivers no events until `resume`."""
+        """Called when the client does not read: delivers no events until `resume` is called."""
         self._is_paused = True
         self._subscriptions.pause()
         if self._large is not None and not self.must_be_alone:
@@ -279,11 +285,11 @@ class Conversation:
         pipelined.tags.append(request.tag)
 
     def _room_for(self, characters: int, is_local: bool) -> _Pipelined:
-        """The pipelined commands, to which commands of so many characters are added next. `is_local` says of which kind
-        the new ones are (`_Pipelined.is_local`).
+        """The list of pipelined commands, to which the caller then adds commands of `characters` characters in all.
+        `is_local` is True if these are questions to this server's own state.
 
-        The pipelined commands that are there are submitted first, if they are of the other kind, or all together would
-        be too long.
+        The list holds commands of one kind only, and not too many characters. So the commands that it holds are
+        submitted first if they are of the other kind, or if the new ones would make it too long.
         """
         pipelined = self._pipelined
         if is_local != pipelined.is_local or pipelined.characters + characters > PIPELINED_CHARACTERS_MAX:
@@ -320,8 +326,11 @@ class Conversation:
         return together
 
     def _ask_large(self, command: Command, level: str, rows: int, tag: Any, answer: Answer) -> None:
-        """Submits a large request when it is its turn. All earlier requests have their replies, and no later one is
-        handled before this one has its answer."""
+        """Submits a large request when `LargeRequests` lets it start. All earlier requests of this client have their
+        replies by then, and no later one is handled before this one has its answer.
+
+        `level` is the read level, `rows` is how much work the request is, and `answer` is called with the result.
+        """
 
         def answered(result: Result) -> None:
             self.must_be_alone = False
@@ -347,7 +356,7 @@ class Conversation:
         self._submit_for(tag, command, self.replies.place_waiting(tag) if waits else self.replies.place(tag))
 
     def _submit_for(self, tag: Any, command: Command, answer: Answer) -> None:
-        """Submits a command, whose result `answer` takes."""
+        """Submits a command to the session. `answer` is called, once, with the result."""
         if self._hello_refusal is not None:
             answer(self._hello_refusal)
             return
@@ -377,7 +386,8 @@ class Conversation:
     # ---------------------------------------------------------------------------------------------
 
     def _connect(self) -> ClientConnection:
-        """Begins an anonymous session. If a session that this client has left ends later, the client is not told."""
+        """Begins an anonymous session at this server, as the session of this client; returns the connection to it. The
+        client is told when its present session ends, but not when one ends that it has left before."""
         connected: list[ClientConnection] = []
 
         def ended(code: str, text: str) -> None:

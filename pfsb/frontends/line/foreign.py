@@ -1,8 +1,8 @@
 """Recognises lines of other protocols, which come to the client port by mistake or by malice.
 
-Of such a connection nothing more may be taken for a command: the bytes behind the line are values to their sender. A
-web page can let a browser send an HTTP request to any port, with a body that the page chooses; and a client of Redis
-sends a key or a value as a line of its own.
+After such a line, nothing more that comes on its connection may be taken for a command: the bytes behind the line are
+values to their sender. A web page can let a browser send an HTTP request to any port, with a body that the page
+chooses; and a client of Redis sends a key or a value as a line of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ _BYTES: Final = f"the first line is no text, so this is no client of the line pr
 
 
 def foreign_first_line(line: bytes) -> str | None:
-    """Why the connection with this first line must be closed, in a sentence for a person; None: it may go on.
+    """The reason, as a sentence for a person, why the connection that begins with this line must be closed; None if it
+    may go on.
 
     Some of these lines would be requests of the line protocol if another line had come before: `PUT / HTTP/1.1`.
     """
@@ -39,9 +40,11 @@ def foreign_first_line(line: bytes) -> str | None:
 
 
 def foreign_line(line: bytes) -> str | None:
-    """Why a connection must be closed on which this line has come, in a sentence for a person; None: it may go on.
+    """The reason, as a sentence for a person, why the connection on which this line has come must be closed; None if it
+    may go on.
 
-    No such line is a request of the line protocol, whose verbs hold neither colons nor asterisks.
+    A line for which there is a reason is no request of the line protocol, whose verbs hold neither colons nor
+    asterisks.
     """
     if _HEADER.match(line):
         return _HTTP

@@ -138,7 +138,8 @@ def render(number: int | None, result: Result) -> bytes:
 
 
 def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
-    """The bytes that `render` makes of the results of commands that were executed together, without a step for each."""
+    """The bytes of the replies to commands that were executed together: the same bytes that `render` makes of each
+    number and its result, but made in one step for all."""
     revisions = results.revisions
     columns: list[Sequence[Any]]
     if results.counted:
@@ -155,13 +156,14 @@ def render_run(numbers: Sequence[int | None], results: RunResults) -> bytes:
 
 
 def _template(results: RunResults) -> bytes:
-    """The line of each of these results, with %d in place of each value."""
+    """A pattern for `%`: the lines of the replies to these results, with %d in place of each value."""
     names = [name.replace("%", "%%") for name, _ in results.columns]
     return f"OK{''.join([f' {name}=%d' if name else ' %d' for name in names])}\n".encode()
 
 
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
-    """Does what `render` does; but a large reply is rendered line by line, while it is written."""
+    """The bytes of a reply, as `render` makes them; or, for a large reply, an iterator that makes one line after the
+    other, while the reply is written."""
     if is_large(result):
         assert isinstance(result, Done)
         return _lines(number, result)

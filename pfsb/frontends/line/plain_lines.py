@@ -1,4 +1,4 @@
-"""PlainLines: lines of one verb that arrive together, and that one expression recognises without the parser.
+"""PlainLines: lines of one verb that arrive together, and that one regular expression recognises without the parser.
 
 A line is plain if it is a verb in capitals and as many words as the verb's application says, each behind one space, of
 printable ASCII without quotes; before the verb there may be a command number, and at the end of a question read=stale.
@@ -31,10 +31,11 @@ _STALE: Final = b" read=stale"
 _STALE_END: Final = b" read=stale\n"
 _HASH: Final = b"#"[0]
 _UNSEEN_BYTES: Final = 256
-"""After two lines that are not plain, so many bytes are left to the parser without a look, and four times as many
-after each further one."""
+"""Number of bytes that are left to the parser, without a search for plain lines, after two lines that are not plain.
+Each further line that is not plain makes the number four times as large, until a plain line is found."""
 _VERB_BYTES_MAX: Final = 34
-"""Within so many bytes a space follows a verb, which has at most 32, or a command number."""
+"""Number of bytes from the beginning of a verb, or of a command number, within which the space behind it must be found;
+a verb has at most 32 characters."""
 _without_hash: Final = itemgetter(slice(1, None))
 
 
@@ -47,7 +48,7 @@ class PlainLines:
     """The command number of each line; None for all of them if there are no numbers."""
     commands: Sequence[Command]
     is_local: bool
-    """True for questions with the option read=stale, False for all others and for commands."""
+    """True if the lines are questions with the option read=stale; False if they are other questions, or commands."""
 
     @property
     def lines(self) -> list[bytes]:
@@ -60,11 +61,13 @@ Check = Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
 
 
 class PlainForm:
-    """Recognises the plain lines of one verb, and has their commands checked by the verb's application."""
+    """Recognises the plain lines of one verb by a regular expression, and has their commands checked by the verb's
+    application."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
-        """`words` is the number of words behind the verb in a plain line; a verb that takes the rest of the line has
-        one, the text. `check` is `check_plain` of the verb's application."""
+        """`description` describes the verb, and `words` is the number of words behind it in a plain line; if the verb
+        takes the rest of the line, the text there counts as one. `check` is the method `check_plain` of the verb's
+        application."""
         verb = description.verb.encode()
         self._verb = description.verb
         self._check = check
@@ -81,14 +84,15 @@ class PlainForm:
             for is_numbered in (False, True)
             for is_local in (False, True)
         }
-        """(whether the lines have numbers, whether they have the option read=stale) -> the regular expression that
-        matches one or more plain lines of this kind, and the places of the words of each column among the words of all
-        lines, after those of the first words."""
+        """(whether the lines have command numbers, whether they have the option read=stale) -> a regular expression
+        that matches one or more plain lines of this kind; and slices, which pick words out of the list of all words of
+        these lines: the first slice picks the first word of each line, and each other one the words of one argument."""
 
     def take(self, data: bytes, start: int, end: int) -> PlainLines | bytes | None:
-        """The commands of the plain lines of this form at the beginning of `data[start:end]`, which are whole lines.
+        """The commands of the plain lines of this verb with which `data[start:end]`, a number of whole lines, begins.
 
-        Returns None if the first line is not plain, and the lines themselves if a command in them would be refused.
+        Returns None if the first line is not plain. Returns the bytes of the plain lines, and no commands, if the
+        application would refuse one of them: then the parser must take the lines one by one.
         """
         is_numbered = data[start] == _HASH
         is_local = self._has_levels and data.endswith(_STALE_END, start, end)
@@ -117,7 +121,9 @@ class PlainForm:
 
 
 def _columns(first: int, words: int, width: int) -> Sequence[slice]:
-    """The places of the first words of lines with `width` words each, and of their `words` words from `first` on."""
+    """Slices of the list of all words of several lines, each of which has `width` words. The first slice picks the
+    first word of each line; then come `words` slices, which pick the word at position `first` of each line, and those
+    at the positions behind it."""
     return [slice(place, None, width) for place in (0, *range(first, first + words))]
 
 
@@ -133,16 +139,16 @@ class RequestSplitter:
     ) -> None:
         """`forms`: verb -> the `PlainForm` that recognises its plain lines; other verbs have no plain lines.
         `line_bytes_max` is the maximum length of a line, and `plain_bytes_max` that of all lines of one `PlainLines`
-        together, in bytes. `answer` is called with the answers to commands of telnet (`LineSplitter`)."""
+        together, in bytes. `answer` is called with bytes that must be sent to the client, the answers to its telnet
+        commands (`LineSplitter`); None: these get no answer."""
         self._forms = forms
         self._plain_bytes_max = min(line_bytes_max, plain_bytes_max)
         self._splitter = LineSplitter(line_bytes_max, answer)
 
     def feed(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
-        """The requests that are complete with `data`, in their order; what `LineSplitter.feed` returns is among them.
-
-        Lines of one verb that follow each other are taken together.
-        """
+        """The requests that are complete with `data`, in their order: plain lines, of which those of one verb that
+        follow each other are in one `PlainLines`, and for all other lines the values that `LineSplitter.feed`
+        returns."""
         if not (data and self._splitter.is_between_lines):
             return self._feed_from_within(data)
         taken = self._take(data, 0)
@@ -153,7 +159,8 @@ class RequestSplitter:
         return self._feed_parts(data, taken)
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong | Endless]:
-        """The requests that are complete with `data`, each of them a single line."""
+        """The requests that are complete with `data`, in their order, each of them a single line: no line is taken for
+        a plain one."""
         return self._splitter.feed(data)
 
     def _feed_parts(
@@ -192,7 +199,8 @@ class RequestSplitter:
         return [*found, *(self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest))]
 
     def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
-        """The plain lines of one verb that begin at `start`, as `PlainForm.take` returns them."""
+        """The plain lines of one verb that begin at position `start` of `data`, which is the beginning of a line;
+        returned as by `PlainForm.take`. None, too, if the verb has no plain lines."""
         space = data.find(b" ", start, start + _VERB_BYTES_MAX)
         if data[start] == _HASH:
             start_of_verb = space + 1
@@ -208,8 +216,8 @@ class RequestSplitter:
 def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Sequence[Any]) -> dict[bytes, PlainForm]:
     """Verb -> the `PlainForm` that recognises its plain lines.
 
-    The result has those verbs of `descriptions` of which one of `applications` can check many commands in one call
-    (`IPlainChecker`). Verbs are left out whose commands may be PENDING or take the rest of the line as it is.
+    The result has those verbs of `descriptions` whose commands one of `applications` can check many at a time
+    (`IPlainChecker`). Verbs whose commands may be PENDING are left out.
     """
     return {
         verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)

@@ -104,8 +104,8 @@ class LineProtocol(StreamProtocol):
         return self._has_had_a_line and self._close_if(foreign_first_line(request))
 
     def _close_if(self, reason: str | None, code: str = "BADREQUEST") -> bool:
-        """Ends the connection with this reason, behind the replies to earlier requests. Returns False, without any
-        effect, if there is none."""
+        """Ends the connection if there is a reason. Its last reply, behind those to earlier requests, is a refusal with
+        the code `code` and the text `reason`. Returns True; or False, without any effect, if `reason` is None."""
         if reason is None:
             return False
         conversation = self._line_conversation
@@ -115,7 +115,8 @@ class LineProtocol(StreamProtocol):
         return True
 
     def _handle_plain(self, plain: PlainLines) -> None:
-        """Handles lines together, or puts them back one by one if not all of them may be handled now, and together."""
+        """Hands the commands of plain lines to the conversation together. If `session_window` leaves no room for all of
+        them, or one is a large request, puts the lines back into the queue instead, to be handled one by one."""
         conversation = self._line_conversation
         under_way = self.replies.outstanding + conversation.unsubmitted
         if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):

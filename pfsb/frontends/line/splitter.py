@@ -57,7 +57,8 @@ class LineSplitter:
     """
 
     def __init__(self, line_bytes_max: int, answer: Callable[[bytes], object] | None = None) -> None:
-        """`answer` is called with the answers to commands of telnet, which are to be sent to the client."""
+        """`line_bytes_max` is the maximum length of a line, in bytes. `answer` is called with bytes that must be sent
+        to the client, the answers to its telnet commands; None: these get no answer."""
         self._line_bytes_max = line_bytes_max
         self._partial = b""
         self._skipping = False
@@ -115,7 +116,8 @@ class LineSplitter:
         return lines
 
     def _with_line_ends(self, data: bytes) -> bytes:
-        """The data with LF in place of CR NUL, also where the CR was the last byte that came before."""
+        """The data with LF in place of each CR NUL. The CR of the first one may have been the last byte of the data
+        before."""
         if data.startswith(b"\0"):
             if self._partial.endswith(b"\r"):
                 self._partial, data = self._partial[:-1], b"\n" + data[1:]
@@ -170,8 +172,9 @@ class _TelnetFilter:
         return out
 
     def _begin_command(self, data: bytes, position: int) -> int:
-        """Begins with the command at `position`, or does with all the whole commands that follow each other there.
-        Returns the position behind them."""
+        """Handles telnet commands from `position` on, where a command begins. Whole commands that follow each other are
+        all refused at once. Otherwise only the first byte is taken, as the beginning of a command of which more bytes
+        must be read. Returns the position after the last byte that was taken."""
         commands = None if self._subnegotiated else _COMMANDS.match(data, position)
         if commands is None:
             self._command = data[position : position + 1]
@@ -181,8 +184,9 @@ class _TelnetFilter:
         return commands.end()
 
     def _take_text(self, data: bytes, position: int, stop: int) -> int:
-        """Takes bytes without a command, up to `stop` at most: they are text, or of a subnegotiation. Returns the
-        position behind them."""
+        """Takes the bytes from `position` on, up to `stop` at most, which hold no telnet command. They are kept as
+        text, or left out if they are part of a subnegotiation. Returns the position behind the last byte that was
+        taken."""
         if not self._subnegotiated:
             self._out += data[position:stop]
             return stop

@@ -1,7 +1,7 @@
 """Subscriptions: the event logs that one connection listens to (LISTEN).
 
-Events are told page by page. Between two pages the reactor serves other connections, and none is told while a large
-reply is being written: until it is their turn, events stay in their log, where they cost nothing.
+Events are written page by page. Between two pages the reactor serves other connections, and no event is written while a
+large reply is being written. Events that must wait stay in their event log, where they cost nothing.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from pfsb.frontends.resp.replies import Dialect
 
 
 def translate(catalogue: Catalogue, name: str, args: Sequence[bytes], dialect: Dialect) -> TranslatedCommand | None:
-    """The command of an application with this verb; None if no application has it, or it needs the line protocol.
+    """The command of the application that has the verb `name`, in the line protocol; None if no application has this
+    verb, or if its command can only be given over the line protocol.
 
     Every argument is a value, and never an option. The arguments of a verb that takes the rest of the line are joined
-    by spaces, as Redis's own clients split what a person types.
+    by spaces, as Redis's own clients split a text that a person types.
     """
     entry = catalogue.verbs.get(name)
     if entry is None:

@@ -16,7 +16,8 @@ _FLAG_CATEGORIES: Final = {"write": "write", "readonly": "read", "blocking": "bl
 
 
 def every_command(commands: Mapping[str, RedisCommand]) -> Iterator[tuple[str, RedisCommand]]:
-    """(name, command) of these commands and all of their subcommands, with names as Redis shows them: `client|id`."""
+    """(name, command) of these commands and all of their subcommands. The names are written as Redis shows them:
+    `client|id`."""
     for name, command in commands.items():
         yield name.lower(), command
         yield from _subcommands(name, command)
@@ -66,13 +67,15 @@ def _words(words: Sequence[str], dialect: Dialect) -> bytes:
 
 
 def _entries(name: str, command: RedisCommand, dialect: Dialect) -> bytes:
-    """The entries of all subcommands. If there are none, Redis 7 answers with an empty set."""
+    """The array of the entries (`entry_of`) of all subcommands of a command. If it has none, the result is an empty
+    set, as in Redis 7."""
     entries = [entry_of(part, each, dialect) for part, each in _subcommands(name, command)]
     return replies.array(entries) if entries else dialect.collection(())
 
 
 def _key_specification(keys: Keys, dialect: Dialect) -> bytes:
-    """Where the keys of a command are: from the first argument on, up to one that is counted from there."""
+    """The part of a command's entry that says, in the terms of Redis, which of its words are keys: the first one is at
+    index 1, and the last one is given by its distance from the first, or counted from the end if negative."""
     last = keys.last if keys.last < 0 else keys.last - 1
     begin = dialect.mapping((("index", replies.integer(1)),))
     places = (("lastkey", last), ("keystep", keys.step), ("limit", 0))

@@ -25,7 +25,8 @@ SCAN_COUNT_DEFAULT: Final = 10
 
 @frozen
 class TranslatedCommand:
-    """The command of the line protocol that a command of Redis becomes, and the form of its reply (`replies`)."""
+    """The command of the line protocol that a command of Redis becomes, and the form of its reply
+    (`pfsb.frontends.resp.replies`)."""
 
     verb: str
     args: tuple[str, ...]

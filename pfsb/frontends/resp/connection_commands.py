@@ -80,12 +80,13 @@ _CONFIG: Final = {"save": "", "appendonly": "yes"}
 
 
 class ConnectionCommands:
-    """Answers the commands in `OWN` for one connection, and holds what the client has told of it: its name and dialect
-    (RESP 2 or 3), and the client library."""
+    """Answers the commands in `OWN` for one connection. Holds what the client has told of itself: the name of the
+    connection, its dialect (RESP 2 or 3), and the client's library."""
 
     def __init__(self, server: Server, number: int, addresses: Mapping[str, str], seconds: Callable[[], float]) -> None:
-        """`addresses` are those of the connection, as CLIENT INFO shows them (`addr`, `laddr`). `seconds` is the clock,
-        of which the age of the connection is told."""
+        """`number` is the number of this connection at this server, which CLIENT ID shows. `addresses` are the
+        addresses of its two ends, as CLIENT INFO shows them (`addr`, `laddr`). `seconds` tells the time, in seconds, by
+        which the age of the connection is measured."""
         self._server = server
         self._number = number
         self._addresses = addresses
@@ -167,7 +168,7 @@ class ConnectionCommands:
         return replies.OK
 
     def _client_info(self) -> bytes:
-        """One line about the connection, with the facts of Redis's line that exist here."""
+        """The line about this connection in the reply to CLIENT INFO: those facts of Redis's line that exist here."""
         facts: dict[str, object] = {
             "id": self._number,
             **self._addresses,

@@ -23,7 +23,7 @@ BULK_BYTES_MAX: Final = 536_870_912
 LINE_COMMANDS: Final = frozenset((b"PING", b"INFO", b"QUIT"))
 """Names of the commands that may be typed as a line, as health checks of load balancers and `redis-benchmark` do."""
 LINE_BYTES_MAX: Final = 1_024
-"""Maximum length of such a line, in bytes, with its end."""
+"""Maximum length, in bytes, of a command that is typed as a line, with the end of the line."""
 _HEADER_BYTES_MAX: Final = 32
 _LENGTH: Final = re.compile(rb"0|[1-9][0-9]{0,9}")
 _NEGATIVE: Final = re.compile(rb"-[1-9][0-9]{0,18}")
@@ -96,11 +96,13 @@ class CommandParser:
 
     @property
     def is_between_commands(self) -> bool:
-        """Whether the next byte begins a command: nothing of an incomplete one has come, and no bytes that are none."""
+        """Whether the next byte begins a command: False if a part of a command has come, or after bytes that are no
+        command."""
         return not (self._left or self._to_skip or self._missing or self._is_over)
 
     def feed(self, data: bytes) -> list[Item]:
-        """The commands that are complete with `data`. After a `Malformed` no more are given, whatever bytes come."""
+        """The commands that are complete with `data`, and a `TooLarge`, `Endless` or `Malformed` for each that is none.
+        After an `Endless` or a `Malformed`, an empty list is returned whatever bytes come."""
         if self._is_over:
             return []
         if len(data) < self._missing:
@@ -142,10 +144,10 @@ class CommandParser:
             items.append(Endless())
 
     def _command(self, data: bytes, position: int) -> int:
-        """Reads `*COUNT`, or a command that is typed as a line, at `position`. Returns the position after it, or sets
-        `_missing` if it is incomplete.
+        """Reads the header `*COUNT`, or a command that is typed as a line, at `position`. Returns the position after
+        it. If it is incomplete, notes instead how many bytes must come at least before it can be complete.
 
-        Empty arrays and lines are skipped, as in Redis.
+        Empty arrays and empty lines are skipped, as in Redis.
         """
         if data[position] in b"\r\n":
             return position + 1
@@ -159,7 +161,8 @@ class CommandParser:
         return next_position
 
     def _line_command(self, data: bytes, position: int) -> int:
-        """Reads a command that is typed as a line. Returns the position after it, or sets `_missing`."""
+        """Reads a command that is typed as a line, at `position`. Returns the position after it. If the line is
+        incomplete, notes instead that more bytes must come."""
         end = data.find(b"\n", position, position + self._line_bytes_max)
         if end < 0 and len(data) - position < self._line_bytes_max:
             self._missing = 1
@@ -172,9 +175,10 @@ class CommandParser:
         return end + 1
 
     def _argument(self, data: bytes, position: int) -> int:
-        """Reads `$LENGTH` at `position`, and the argument.
+        """Reads the header `$LENGTH` at `position`, and the argument behind it.
 
-        Returns the position after it, or sets `_missing` if it is incomplete.
+        Returns the position after the argument, or after the bytes of it that are still to come if it is too large and
+        skipped. If it is incomplete, notes how many bytes must come at least before it can be complete.
         """
         length, start = self.read_header(data, position, b"$")
         if self._missing:
@@ -199,9 +203,11 @@ class CommandParser:
         return stop + 2
 
     def read_header(self, data: bytes, position: int, kind: bytes) -> tuple[int, int]:
-        """The number in the header at `position`, and where the header ends; `kind` is its first byte.
+        """The number in the header that begins at `position` with the byte `kind`, `*` or `$`; and the position after
+        the header.
 
-        Sets `_missing` if the header is incomplete, and raises `_Unreadable` if it is none.
+        If the header is incomplete, notes that more bytes must come, and returns two numbers without meaning. Raises
+        `_Unreadable` if there is no such header.
         """
         if data[position : position + 1] != kind:
             found = quoted(chr(data[position]))

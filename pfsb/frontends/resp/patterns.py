@@ -13,7 +13,7 @@ from pfsb.applications.interfaces import BadRequest
 CURSORS_MAX: Final = 10_000
 """Maximum number of cursors that a server remembers, for all of its clients together."""
 NO_KEYS: Final = (b"\0", b"\0")
-"""A range that holds no key."""
+"""A range (first key, end) in which no key lies."""
 _PREFIX: Final = re.compile(rb"((?:[^*?\[\\]|\\.|\\\Z)*)(\**)", re.DOTALL)
 
 

@@ -1,9 +1,10 @@
-"""PlainCommands: commands of Redis of one name that arrive together, and that one expression recognises.
+"""PlainCommands: commands of Redis of one name that arrive together, and that one regular expression recognises.
 
 A command is plain if its name is in capitals, it has as many arguments as a row of `PLAIN` says, and each of them is of
 printable ASCII without spaces and quotes. Such a command means the same to `CommandParser` and to the translation of
-its name (`pfsb.frontends.resp.commands`), which take all other commands, one by one. With 256
-SETs under way on eight connections, each takes a quarter of the byte code, over all servers.
+its name (`pfsb.frontends.resp.commands`), which take all other commands, one by one. When plain commands are used, each
+of 256 SETs that are under way on eight connections takes a quarter of the byte code that it takes without, counted over
+all servers.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class PlainMeaning:
     arguments: int
     verb: str
     form: Callable[[Client], Form]
-    """The form of the reply, given the client."""
+    """Function that gives the form of the reply to a client, of the facts about this client."""
 
 
 PLAIN: Final = (
@@ -49,13 +50,15 @@ PLAIN: Final = (
 
 @define
 class PlainCommands:
-    """Commands of one name, checked by their application."""
+    """Plain commands of one name that have arrived together, and the commands of the line protocol that they become,
+    checked by their application."""
 
     data: bytes
     form: Callable[[Client], Form]
     commands: Sequence[Command]
     words: Sequence[Sequence[bytes]]
-    """A sequence for each place in a command, of the words that the commands have there; the name is the first."""
+    """The words of the commands, place by place: first the name of each command, then the first argument of each, and
+    so on."""
 
     @property
     def items(self) -> Sequence[list[bytes]]:
@@ -64,12 +67,13 @@ class PlainCommands:
 
 
 class PlainForm:
-    """The form of the plain commands of one name."""
+    """Recognises the plain commands of one name by a regular expression, and has them checked by their application."""
 
     def __init__(
         self, meaning: PlainMeaning, check: Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
     ) -> None:
-        """`check` is `check_plain` of the application that has the verb (`IPlainChecker`)."""
+        """`meaning` has the name of the commands, and the verb of the line protocol that they become. `check` is the
+        method `check_plain` of the application that has this verb (`IPlainChecker`)."""
         self._meaning = meaning
         self._check = check
         name, words = meaning.name.encode(), 1 + meaning.arguments
@@ -80,10 +84,12 @@ class PlainForm:
         self._words = [slice(place, None, width) for place in range(2, width, 2)]
 
     def take(self, data: bytes, start: int, end: int, command_bytes_max: int) -> PlainCommands | None:
-        """The plain commands of this form at the beginning of `data[start:end]`.
+        """The plain commands of this name with which `data[start:end]` begins. `command_bytes_max` is the maximum
+        length of one command, in bytes.
 
-        Returns None if the first command is not plain, if the length of an argument is not the one that is written
-        before it, or if a command is too large or would be refused.
+        Returns None, so that `CommandParser` must take them one by one, if the first command is not plain, if an
+        argument has another length than the number before it says, if a command is too large, or if the application
+        would refuse one.
         """
         found = self._expression.match(data, start, end)
         if found is None:
@@ -104,16 +110,18 @@ class CommandSplitter:
     """Splits the bytes of a connection into plain commands where it can, and into single commands elsewhere."""
 
     def __init__(self, forms: Mapping[bytes, PlainForm], command_bytes_max: int, plain_bytes_max: int) -> None:
-        """`forms` are those of `plain_forms`. `plain_bytes_max` is the maximum length of `PlainCommands`."""
+        """`forms` is the result of `plain_forms`. `command_bytes_max` is the maximum length of one command, and
+        `plain_bytes_max` that of all commands of one `PlainCommands` together, in bytes."""
         self._forms = forms
         self._command_bytes_max = command_bytes_max
         self._plain_bytes_max = plain_bytes_max
         self.parser = CommandParser(command_bytes_max)
 
     def feed(self, data: bytes) -> Sequence[Item | PlainCommands]:
-        """The commands that are complete with `data`, in their order; what `CommandParser.feed` returns is among them.
+        """The commands that are complete with `data`, in their order: plain commands as `PlainCommands`, and for all
+        others the values that `CommandParser.feed` returns.
 
-        As soon as one part of `data` is not plain, all of its rest is split into single commands.
+        From the first command in `data` that is not plain, all of the rest is split into single commands.
         """
         found: list[Item | PlainCommands] = []
         start = 0
@@ -131,13 +139,18 @@ class CommandSplitter:
 
 
 _NAME_AT: Final = 8
-"""Where the name of a command begins, which has at most nine words, and a name of at most nine letters."""
+"""Position of the name in a plain command, counted in bytes: behind `*2 CRLF $3 CRLF`, where both numbers have one
+digit, since a plain command has at most nine words, and its name at most nine letters."""
 _NAME_BYTES_MAX: Final = 20
 
 
 def plain_forms(applications: Sequence[Any]) -> dict[bytes, PlainForm]:
-    """The first bytes of plain commands -> their form, for the verbs that one of these applications checks in
-    columns."""
+    """The bytes with which the plain commands of a name begin, up to the end of the name -> the `PlainForm` that
+    recognises them.
+
+    The result has those names of `PLAIN` whose verbs one of `applications` can check many commands at a time of
+    (`IPlainChecker`).
+    """
     checkers = filter(IPlainChecker.providedBy, applications)
     checks = {verb: each.check_plain for each in checkers for verb in each.plain_words}
     forms = [PlainForm(meaning, checks[meaning.verb]) for meaning in PLAIN if meaning.verb in checks]

@@ -35,7 +35,8 @@ class RespReplyQueue(ReplyQueue):
     which request it is for."""
 
     blocked: bool = field(init=False, default=False)
-    """True while a LOCK has no answer. As in Redis, no command behind a blocking one is handled meanwhile."""
+    """True while a LOCK of this connection has no answer. As behind a blocking command of Redis, no command behind the
+    LOCK is handled meanwhile."""
 
     def place_waiting(self, tag: Any) -> Answer:
         answer = self.place(tag)
@@ -50,7 +51,8 @@ class RespReplyQueue(ReplyQueue):
 
 @define
 class RespRequest(Request):
-    """A request that was a command of Redis: its arguments came already split, and `tag` is the form of the reply."""
+    """A request of a Conversation that was made of a command of Redis: its arguments came already split, and `tag` is
+    the form of the reply."""
 
     words: tuple[str, ...]
 
@@ -128,7 +130,11 @@ class RespConversation:
             self.reply(refusal(error), form)
 
     def _handle_transaction(self, name: bytes, words: int) -> None:
-        """Handles MULTI, EXEC and DISCARD, and refuses what comes between. Raises `BadRequest`."""
+        """Handles MULTI, EXEC and DISCARD, and each command from a MULTI up to the next EXEC or DISCARD. `name` is the
+        name of the command, and `words` the number of its words.
+
+        Answers DISCARD and QUIT. Raises `BadRequest`, the refusal, for all others.
+        """
         if name == b"QUIT":
             self.refuses_all = False
             self.reply(Done(), replies.constant(replies.OK))
@@ -148,13 +154,14 @@ class RespConversation:
             raise BadRequest("MULTI was refused, so no command runs until EXEC or DISCARD has come", "EXECABORT")
 
     def handle_plain(self, plain: PlainCommands) -> None:
-        """Collects plain commands for `submit_pipelined`, as `handle_words` does with each of them."""
+        """Collects plain commands for `submit_pipelined` of the `Conversation`, as `handle_words` would collect each of
+        them."""
         tags = [plain.form(self._client)] * len(plain.commands)
         self.conversation.collect(plain.commands, tags, len(plain.data), is_local=False)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
-        """Takes the next place in the queue of replies, and fills it: `form` makes the reply of `result`, which is
-        known at once."""
+        """Replies to a command whose `result` is known at once: takes the next place in the queue of replies, and gives
+        it the result, of which `form` makes the reply."""
         self.conversation.submit_pipelined()
         self.replies.place(form)(result)
 
@@ -238,7 +245,9 @@ class RespProtocol(StreamProtocol):
                 self._resp.handle_words(words)
 
     def _handle_plain(self, plain: PlainCommands) -> None:
-        """Handles commands together, or puts them back one by one if not all of them may be handled now, or at all."""
+        """Hands plain commands to the conversation together. If `session_window` leaves no room for all of them, one is
+        a large request, or all commands are refused after a MULTI, puts them back into the queue instead, to be handled
+        one by one."""
         under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
         fits = under_way + len(plain.commands) <= self._window
         if self._resp.refuses_all or not fits or not self._resp.conversation.are_small(plain.commands):
@@ -267,14 +276,16 @@ class RespFactory(StreamFactory):
         super().__init__(server, clock, beside)
         self.verbs = verbs
         self.plain: dict[bytes, PlainForm] = {}
-        """The first bytes of plain commands -> their form. It is changed in place, as the tables of `Verbs` are."""
+        """The bytes with which the plain commands of a name begin -> the `PlainForm` that recognises them. The dict is
+        emptied and filled again when the cluster runs other applications, so each connection can keep it."""
         self._refresh()
         server.catalogue.watch(self._refresh)
         self.cursors = Cursors()
         self.numbers = count(1)
 
     def _refresh(self) -> None:
-        """Makes the table of plain commands anew for the applications that the cluster runs now."""
+        """Fills `plain`, the table of the commands of Redis that are recognised many at a time, for the applications
+        that the cluster runs now. Called at the start, and whenever these change."""
         self.plain.clear()
         self.plain.update(plain_forms(self.server.catalogue.applications))
 
@@ -296,6 +307,6 @@ def _parts(form: Form, result: Result) -> Iterator[bytes]:
 
 
 def _shown(address: Any) -> str:
-    """An address as Redis shows it; for a socket that is a file, as Redis shows these."""
+    """The text for an address of a connection, as Redis shows it: host and port; for a Unix socket `/unixsocket:0`."""
     host, port = getattr(address, "host", None), getattr(address, "port", 0)
     return "/unixsocket:0" if host is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

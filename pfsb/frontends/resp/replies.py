@@ -75,12 +75,12 @@ INDEX: Final = integer_field("index")
 VALUE: Final = integer_field("value")
 """The form for INCR: the new value."""
 DELETED: Final = integer_field("deleted")
-"""The form for DEL: how many keys there were."""
+"""The form for DEL: the number of keys that were removed."""
 
 
 def render_run(forms: Sequence[Form], results: RunResults) -> bytes:
-    """The bytes that `forms` make of the results of commands that were executed together. Commands of one form, as
-    SET and SAY are, take no step for each."""
+    """The bytes of the replies to commands that were executed together: the same bytes that each of `forms` makes of
+    its result. If all commands have the same form, as several SETs have, the replies are made in one step."""
     if {*forms} == _ONLY_OK:
         return OK * len(results)
     columns = dict(results.columns)
@@ -134,8 +134,8 @@ def how_many_of(keys: Sequence[bytes]) -> Form:
 
 
 def keys(result: Result) -> bytes | Iterator[bytes]:
-    """The form for KEYS: all keys of the result; or an error if the result does not have all keys, since no reply of
-    Redis could say so."""
+    """The form for KEYS: all keys of the result; an error if more keys match than the result has, since a reply of
+    Redis cannot say that keys are left out."""
     if isinstance(result, Refused):
         return error(result)
     if _next(result) is not None:
@@ -162,7 +162,7 @@ def page_of_keys(cursor_to: Callable[[bytes], int]) -> Form:
 
 
 class Dialect:
-    """The forms of reply that differ between RESP 2 and RESP 3, for one of the two."""
+    """Makes the replies that differ between RESP 2 and RESP 3, for one of the two versions."""
 
     def __init__(self, protocol: int) -> None:
         self.protocol = protocol
@@ -228,7 +228,8 @@ def _next(result: Done) -> bytes | None:
 
 
 def data_of(value: Value) -> bytes:
-    """The bytes of a value of a result, as a client has sent them; a text of another application as UTF-8."""
+    """The bytes of a value of a result: those that a client has sent; for a value that an application has made as text,
+    its UTF-8."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 

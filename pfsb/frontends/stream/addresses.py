@@ -18,7 +18,8 @@ from pfsb.applications.interfaces import Refused
 LOCAL: Final = "local"
 """The address of all clients that connect by a Unix socket."""
 _NETWORK_BITS: Final = 64
-"""Number of bits of an IPv6 address that count: one client usually has a network of that size for itself."""
+"""Number of leading bits of an IPv6 address that count as the client's address: one client usually has all addresses of
+a network of that size."""
 CLEAN_SECONDS: Final = 1.0
 """Time, in seconds, at least, between two searches for sessions that have ended."""
 
@@ -49,9 +50,9 @@ class Addresses:
     sessions_max: int
     """Maximum number of open sessions with a name that clients of one address have opened at this server."""
     _is_open: Callable[[str], bool]
-    """Whether the cluster has an open session with this client id."""
+    """Function that returns whether the cluster has an open session with this client id."""
     refused: Counter[str] = field(init=False, factory=Counter)
-    """("connection" or "session") -> how often one was refused since its address had too many."""
+    """Kind, "connection" or "session" -> how many of this kind were refused because their address had too many."""
     _connections: Counter[str] = field(init=False, factory=Counter)
     _sessions: dict[str, dict[str, None]] = field(init=False, factory=dict)
     """Address -> client ids of the sessions that its clients have opened. Some may have ended since then."""
@@ -66,14 +67,14 @@ class Addresses:
         return True
 
     def disconnects(self, address: str) -> None:
-        """Called when a connection has ended that was counted."""
+        """Called when a connection of this address has ended that `connects` has counted."""
         self._connections[address] -= 1
         if not self._connections[address]:
             del self._connections[address]
 
     def refusal(self, address: str, client_id: str) -> Refused | None:
-        """The refusal for a client that opens the session of this client id; None, and the session is counted, if its
-        address has not too many."""
+        """Counts the session of this client id, which a client at `address` opens, and returns None; or returns the
+        refusal, without counting it, if clients of this address have too many open sessions."""
         if self._may_open(address, client_id):
             return None
         text = f"clients of your address have opened {self.sessions_max} sessions that are still open, and may not more"
@@ -92,7 +93,8 @@ class Addresses:
         return True
 
     def _clean(self) -> None:
-        """Forgets the sessions that have ended. Seldom, since it looks at all sessions that were opened here."""
+        """Forgets the sessions that have ended, unless it has done so within the last `CLEAN_SECONDS`: it looks at all
+        sessions that clients of any address have opened here, which takes long."""
         now = self._clock.seconds()
         if now - self._cleaned_at < CLEAN_SECONDS:
             return

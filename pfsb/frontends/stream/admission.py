@@ -32,30 +32,33 @@ class Member(Protocol):
 @define(eq=False)
 class AdmissionControl:
     """Limits the requests under way of all connections together to about `requests_max`, and the time that an iteration
-    of the reactor takes for those that send much to about `WORK_SECONDS`.
+    of the reactor takes for the connections that send much to about `WORK_SECONDS`.
 
-    At a limit, connections are no longer read; they wait in a queue until they are admitted. An admitted connection
-    handles requests until `session_window` of them are under way, since few large bundles are several times cheaper
-    than many small ones; but no more than its `share`. No connection waits for ever, since each request that is counted
-    is answered or refused within `request_seconds`. And a connection without requests under way may handle a single
-    request without a turn: so clients that ask one thing after the other do not wait for those that ask much at once.
+    While a limit is reached, connections are no longer read; they wait in a queue until they are admitted, first come
+    first served. An admitted connection handles requests until `session_window` of them are under way, but no more than
+    its `share`: few large bundles are several times cheaper than many small ones. No connection waits for ever, since
+    each request that is counted is answered or refused within `request_seconds`. A connection without requests under
+    way may handle a single request without waiting in the queue: so clients that ask one thing after the other do not
+    wait for clients that ask much at once.
     """
 
     _iteration_end: EndOfIteration
     requests_max: int = REQUESTS_MAX
     under_way: int = field(init=False, default=0)
     is_open: bool = field(init=False, default=True)
-    """True if no connection waits and the limit is not reached. An attribute for speed: every request looks at it."""
+    """True if a connection may handle requests without waiting: no limit is reached, and no connection waits. An
+    attribute and no property, for speed: it is looked at for every request."""
     _queue: dict[Member, None] = field(init=False, factory=dict)
     """The connections that wait, in the order in which they came."""
     _admission_is_due: bool = field(init=False, default=False)
     _worked_seconds: float = field(init=False, default=0.0)
-    """For how long requests were handled in this iteration of the reactor."""
+    """How long, in seconds, requests were handled in this iteration of the reactor, by all connections that send
+    much."""
 
     @property
     def share(self) -> int:
-        """The number of requests that a connection may have under way after its turn: an equal part of all, where all
-        are those that wait and the connection itself; but at least `SHARE_MIN`."""
+        """The number of requests that an admitted connection may have under way: `requests_max`, divided by the number
+        of connections that wait and this one; but at least `SHARE_MIN`."""
         return max(SHARE_MIN, self.requests_max // (len(self._queue) + 1))
 
     def wait(self, member: Member) -> None:
@@ -75,7 +78,7 @@ class AdmissionControl:
         self._update()
 
     def worked(self, seconds: float) -> None:
-        """Notes that requests were handled for so long in this iteration of the reactor."""
+        """Notes that a connection has handled requests for `seconds` in this iteration of the reactor."""
         if not self._worked_seconds:
             self._iteration_end.call(self._iteration_is_over)
         self._worked_seconds += max(seconds, 1e-9)

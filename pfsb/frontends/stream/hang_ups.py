@@ -1,4 +1,5 @@
-"""How a server notices that a client is gone: of connections that it does not read, and of machines that vanish."""
+"""How a server notices that a client is gone, also if it does not read the client's connection, or if the client's
+machine vanishes."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ PAUSED_LOOK_SECONDS: Final = 2.0
 """Time, in seconds, between two looks whether the client of a connection that is not read is still there."""
 
 SILENCE_MS_MAX: Final = 25_000
-"""How long, in milliseconds, data may be unacknowledged, and a client with full buffers may read nothing, before the
-kernel ends the connection."""
+"""How long, in milliseconds, sent data may stay unacknowledged by the client's machine, or the client with full buffers
+may read nothing, before the kernel ends the connection."""
 _OPTIONS: Final = (
     ("TCP_KEEPIDLE", 10),
     ("TCP_KEEPINTVL", 5),
@@ -50,10 +51,9 @@ def notice_vanished_machine(transport: Any) -> None:
 
 
 def hang_up_of(transport: Any) -> HangUp | None:
-    """How the client has left this connection, whether the transport is read or not; None if it has not.
-
-    None, too, where it cannot be told: if the transport is no socket, or closed here.
-    """
+    """The way in which the client has left this connection, found also while the transport is not read. None if the
+    client has not left it, and where that cannot be told: if the transport is no socket, or was closed by this
+    server."""
     try:
         poll = select.poll()
         poll.register(transport.getHandle().fileno(), _READ_HANG_UP)

@@ -1,9 +1,10 @@
 """LargeRequests: lets requests that are much work take turns, over all clients of a server.
 
-A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory;
-so does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as
-many as its window holds, a few clients would keep the servers from everything else for seconds. So a connection has one
-large request under way, and all connections together have as many as `ROWS_UNDER_WAY_MAX` rows are.
+A question with many rows in its answer takes a thousand times as long as a usual one, and its answer as much memory; so
+does a short command that makes a new value of a large one (APPEND), at every server. If each client could send as many
+of them as `session_window` allows, a few clients would keep the servers from everything else for seconds. So a
+connection has one large request under way, and the large requests that are under way on all connections together are no
+more work than `ROWS_UNDER_WAY_MAX` rows.
 """
 
 from __future__ import annotations
@@ -18,40 +19,44 @@ from pfsb.applications.interfaces import Command, Refused
 from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE, EndOfIteration
 
 ROWS_UNDER_WAY_MAX: Final = 10_000
-"""How much work, in rows, all large requests may be that are under way together; one may be more, alone. A reading of
-so many rows from the state takes some ten milliseconds."""
+"""Maximum work, in rows, of all large requests that are under way together. A single request that is more work runs
+alone. Reading so many rows from the state takes some ten milliseconds."""
 
 
 def work_in_rows(application: Any) -> Mapping[str, Callable[[Command], int]]:
-    """Verb -> function that gives how much work a command of this application is (`Application.work_in_rows`).
+    """Verb -> function that gives how much work a command of this application is, in rows (`Application.work_in_rows`).
 
-    An application that has no `work_in_rows` says nothing about its commands, and they count as small.
+    The result is empty for an application without the attribute `work_in_rows`: none of its commands is a large
+    request.
     """
     found: Mapping[str, Callable[[Command], int]] = getattr(application, "work_in_rows", {})
     return found
 
 
 def is_large_request(rows: int) -> bool:
-    """Whether a request is large that is as much work as so many rows of an answer."""
+    """Whether a request that is as much work as `rows` rows of an answer is a large request: if they are more than
+    `ROWS_AT_ONCE`."""
     return rows > ROWS_AT_ONCE
 
 
 @define(eq=False)
 class LargeRequests:
-    """The large requests of all clients of one server, in the order in which they came."""
+    """The large requests of all clients of one server. They start in the order in which they came."""
 
     _iteration_end: EndOfIteration
     _clock: IReactorTime
     _seconds_max: float
     """How long, in seconds, a request waits for its turn before it is refused."""
     _rows_under_way: int = field(init=False, default=0)
-    """How much work, in rows, all requests are that are under way."""
+    """How much work, in rows, the requests under way are together."""
     _waiting: dict[LargeRequest, None] = field(init=False, factory=dict)
     _start_is_due: bool = field(init=False, default=False)
-    """True from the start of a request until the end of the reactor's iteration: one is started in each."""
+    """True while a look for the next request to start is due at the end of the reactor's iteration: no more than one is
+    started in each iteration."""
 
     def ask(self, request: LargeRequest) -> None:
-        """Starts a request when it is its turn: perhaps at once."""
+        """Starts a request when it is its turn, perhaps before this method returns: requests start in the order in
+        which they came. A request whose turn does not come in time is refused."""
         self._waiting[request] = None
         if not self._start_is_due:
             self._start_next()
@@ -59,14 +64,15 @@ class LargeRequests:
             request.wait(self._clock, self._seconds_max)
 
     def over(self, request: LargeRequest) -> None:
-        """Called when a request has its answer, or its client is gone."""
+        """Called when a request is over: it has its answer, or its client is gone. Those that wait may start then."""
         if request.is_under_way:
             self._rows_under_way -= request.rows
             self._start_later()
         self._waiting.pop(request, None)
 
     def _start_next(self) -> None:
-        """Starts the first request that waits, if its rows fit beside those that are under way."""
+        """Starts the request that has waited longest, if it fits: with those that are under way it is no more work than
+        `ROWS_UNDER_WAY_MAX` rows, or none is under way."""
         self._start_is_due = False
         request = next(iter(self._waiting), None)
         if request is None or (self._rows_under_way and self._rows_under_way + request.rows > ROWS_UNDER_WAY_MAX):
@@ -88,28 +94,32 @@ class LargeRequest:
 
     _requests: LargeRequests
     rows: int
-    """How much work it is, in rows."""
+    """How much work the request is: as much as so many rows of an answer."""
     _start: Callable[[], None]
-    """Handles the request: called once, when it is its turn."""
+    """Function that handles the request. It is called once, when it is the request's turn."""
     _refuse: Callable[[Refused], None]
-    """Called, once, instead of `_start`, if its turn does not come in time."""
+    """Function that is called with a refusal, once, if the request's turn does not come in time; the request is not
+    handled then."""
     _fate: str = "none"
-    """The fate that the refusal tells: "unknown" if the client may have sent the request before."""
+    """The fate in the refusal of this request: "unknown" if it may be the repetition of a request that was executed,
+    else "none"."""
     is_under_way: bool = field(init=False, default=False)
     _timeout: IDelayedCall | None = field(init=False, default=None)
 
     def ask(self) -> None:
-        """Waits for the turn of this request. `over` must be called when it has its answer, or its client is gone."""
+        """Lets the request start when it is its turn. The caller must call `over` when the request has its answer, or
+        its client is gone."""
         self._requests.ask(self)
 
     def over(self) -> None:
-        """Lets other requests have their turn. A second call has no effect."""
+        """Ends the request, so that others may start. A second call has no effect."""
         self._end_wait()
         self._requests.over(self)
         self.is_under_way = False
 
     def wait(self, clock: IReactorTime, seconds: float) -> None:
-        """Refuses the request if its turn has not come within so many seconds."""
+        """Called by `LargeRequests` when the request must wait: refuses it if its turn has not come within
+        `seconds`."""
         self._timeout = clock.callLater(seconds, self._too_late)
 
     def start(self) -> None:

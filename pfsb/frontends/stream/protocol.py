@@ -44,16 +44,16 @@ if TYPE_CHECKING:
 LEAVE_SECONDS: Final = 10.0
 """How long, in seconds, a client may take to read its last replies before the connection is aborted."""
 PIECE_BYTES: Final = 8_192
-"""Number of bytes of a connection that are split into requests together. A server spends some milliseconds on them at
-most, whatever they are."""
+"""Number of bytes of a connection that are split into requests together, which takes a few milliseconds at most,
+whatever the bytes are."""
 SMALL_BYTES: Final = 512
-"""Number of bytes that are split and handled at once even while others wait for their turns."""
+"""Maximum number of bytes of one read of the transport that are split into requests without waiting for a turn."""
 SLICE_SECONDS: Final = 0.003
-"""How long, in seconds, a connection handles requests before others have their turns."""
+"""How long, in seconds, the requests of one connection are handled before other connections have their turns."""
 COUNTED_SECONDS: Final = 0.0005
-"""How long, in seconds, at least, a connection has handled requests at once if that counts against others."""
+"""Least time, in seconds, that a connection's requests take in one slice for `AdmissionControl` to be told of it."""
 _REQUESTS_PER_LOOK: Final = 8
-"""Number of requests of a connection that are handled between two looks at the time."""
+"""Number of requests of a connection that are handled before the clock is read again, to see if the slice is over."""
 LINGER_SECONDS: Final = 15.0
 """How long, in seconds, a client still gets replies after it has closed its sending side of the connection.
 
@@ -67,7 +67,8 @@ class IConversation(StructuralType):
     finished: bool
     """True when no further request is handled, and the connection ends with the last reply."""
     must_be_alone: bool
-    """True while a HELLO, a BYE or a large request has no answer yet: no further request may be handled."""
+    """True while a HELLO, a BYE or a large request has no answer yet: no other request of the connection may be
+    handled."""
 
     @property
     def unsubmitted(self) -> int:
@@ -79,7 +80,7 @@ class IConversation(StructuralType):
         moment."""
 
     def pause(self) -> None:
-        """Called when the client does not read: delivers no events until `resume`."""
+        """Called when the client does not read: delivers no events until `resume` is called."""
 
     def resume(self) -> None:
         """Called when the client reads again: delivers events again."""
@@ -99,12 +100,13 @@ class StreamProtocol(Protocol):
     requests have no reply, while all connections together have too many requests under way, and while the client does
     not read its replies. Requests that have arrived by then, one read of the transport at most, wait in memory.
 
-    Requests are handled in slices: after `SLICE_SECONDS`, a connection that has more of them waits for its next turn.
-    Bytes are split into requests piece by piece, when it is their turn. Clients that do not read, or leave too much
-    unread together, are dropped (`UnreadOutput`).
+    Requests are handled in slices: after `SLICE_SECONDS`, a connection that has more of them lets other connections
+    have their turns. Its bytes are split into requests piece by piece, when the connection has its turn. Clients that
+    do not read, or leave too much unread together, are dropped (`UnreadOutput`).
 
-    The end of a connection that is not read is not told by the transport. So such a connection is looked at again and
-    again: a client that has died with as many LOCKs as it may have must not hold its locks for ever.
+    The transport does not tell the end of a connection that is not read. So the server looks again and again whether
+    the client of such a connection is still there: a client that has died with as many LOCKs as it may have must not
+    hold its locks for ever.
     """
 
     replies: ReplyQueue
@@ -121,11 +123,12 @@ class StreamProtocol(Protocol):
         self._window = factory.server.session_window
         self._requests: deque[Any] = deque()
         self._unsplit: deque[bytes] = deque()
-        """Bytes that have come and are not split into requests yet."""
+        """Pieces of the bytes that have come and are not split into requests yet."""
         self.address = LOCAL
         """Where the client is (`address_of`)."""
         self._slice_end = 0.0
-        """The time at which the present slice ends; 0 before the first look at the time."""
+        """The time, by the reactor's clock, at which the present slice of requests ends; 0 from the beginning of a
+        slice until the clock is read for the first time."""
         self._conversation: IConversation | None = None
         self._window_is_full = False
         self._output_is_full = False
@@ -135,7 +138,8 @@ class StreamProtocol(Protocol):
         self._reading = True
         self._deadline: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
-        """The delayed call that looks next whether the client is still there; None while the connection is read."""
+        """The next delayed call that looks whether the client is still there; None while the connection is read, since
+        the transport tells then."""
 
     # ------------------------------------------------------------------ implemented by each protocol
 
@@ -185,7 +189,8 @@ class StreamProtocol(Protocol):
             self._work()
 
     def _work_for_a_slice(self) -> None:
-        """Handles requests for `SLICE_SECONDS` at most, and tells `AdmissionControl` how long it has taken."""
+        """Handles requests for `SLICE_SECONDS` at most. Tells `AdmissionControl` how long that has taken, if it was
+        `COUNTED_SECONDS` or more."""
         clock = self._stream_factory.clock
         begun = clock.seconds()
         self._work()
@@ -251,8 +256,9 @@ class StreamProtocol(Protocol):
         return bytes_under_way(self.transport)
 
     def drop(self, reason: str, *, at_once: bool) -> None:
-        """Ends the connection, since its client does not read. Unless it ends `at_once`, the client still has
-        `LEAVE_SECONDS` to read what is written, and the reason if that may stand behind it."""
+        """Ends the connection, since its client does not read. If `at_once`, all output is forgotten. Otherwise the
+        client still has `LEAVE_SECONDS` to read the output, with `reason` at its end unless a large reply is being
+        written."""
         if not at_once:
             if not self._leaving and not self.replies.is_amid_reply:
                 self.write_farewell(reason)
@@ -267,17 +273,19 @@ class StreamProtocol(Protocol):
         self._abort()
 
     def write_farewell(self, reason: str) -> None:
-        """Writes the reason why the server ends the connection, if the protocol has a form for it."""
+        """Writes the reason why the server ends the connection. Does nothing here: a protocol that has a form for the
+        reason overrides this method."""
 
     def _tell_held(self) -> None:
-        """Tells `UnreadOutput` how many bytes are held in memory for this client."""
+        """Tells `UnreadOutput` how many bytes are held in memory for this client: results that wait to be rendered,
+        and, while the client does not read, the output that the kernel has not taken."""
         unsent = unsent_bytes(self.transport) if self._output_is_full else 0
         self._shared.unread.hold(self, unsent + self.replies.held_bytes)
 
     # ------------------------------------------------------------------ the end of the connection
 
     def leave(self) -> None:
-        """Writes the output so far, and closes the connection; requests without a reply get none."""
+        """Ends the connection when the output that is ready now was written. Requests without a reply get none."""
         if self._leaving:
             return
         self._leaving = True
@@ -338,18 +346,19 @@ class StreamProtocol(Protocol):
 
     def on_admitted(self) -> None:
         """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited, until
-        its share is under way."""
+        as many are under way as `AdmissionControl.share` says."""
         window, self._window = self._window, min(self._window, self._admission.share)
         self._is_admitted = True
         self._work_for_a_slice()
         self._is_admitted, self._window = False, window
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
-        """Lets the requests wait for admission, except one, which is handled at once.
+        """Puts this connection into the queue of `AdmissionControl`, so that its requests wait. Handles one of them
+        before, in two cases.
 
-        It is the first request of a connection: an operator may have connected to find out, by a STATUS, why the server
-        is slow. And it is the only request of a client that has had all its replies: clients that ask one thing after
-        the other are not kept from it by those that ask much at once.
+        The first request of a connection does not wait: an operator may have connected to find out, by a STATUS, why
+        the server is slow. Neither does the only request of a client that has had all its replies: clients that ask one
+        thing after the other are not kept from it by those that ask much at once.
         """
         is_alone = len(self._requests) == 1 and not (self._unsplit or self.replies.in_order)
         if self._requests and (is_alone or not self._has_handled_requests):
@@ -372,7 +381,7 @@ class StreamProtocol(Protocol):
             self._admission.count(change)
 
     def _handle_slice(self, conversation: IConversation) -> None:
-        """Handles requests until there are no more, until they must wait, or until the slice is over."""
+        """Handles requests until there are no more, until the next one must wait, or until `SLICE_SECONDS` are over."""
         is_in_time = True
         while is_in_time and (self._requests or self._unsplit) and not self._must_wait(conversation):
             if self._requests:
@@ -383,10 +392,11 @@ class StreamProtocol(Protocol):
             self._admission.wait(self)
 
     def _handle_requests(self, conversation: IConversation) -> bool:
-        """Handles the first request, and further ones as long as they need not wait, and submits them together. Returns
-        False if it stops because the slice is over.
+        """Handles the first request that waits, and further ones as long as they need not wait, and submits together
+        those that are for the log. Returns False if it stops because `SLICE_SECONDS` are over, else True.
 
-        Requests that are refused or answered at once have their replies by then, so more requests may be handled.
+        Requests that are refused or answered at once have their replies when this method returns, so the caller may
+        find room for more requests.
         """
         requests, handled, is_in_time = self._requests, 0, True
         while True:
@@ -453,10 +463,11 @@ class StreamProtocol(Protocol):
             self._next_look = None
 
     def _look(self) -> None:
-        """Ends the connection if it is gone. Called again and again while the connection is not read.
+        """Looks whether the client is still there, and ends the connection if it is not. Called again and again while
+        the connection is not read.
 
-        If the client has closed its side, it still gets replies for a while, as if the end of its requests had been
-        read.
+        A client that has only closed its sending side still gets replies for `LINGER_SECONDS`, as it does on a
+        connection that is read.
         """
         self._next_look = None
         if self._leaving:
@@ -483,8 +494,9 @@ class StreamFactory(Factory):
         beside: StreamFactory | None = None,
         shared: SharedLimits | None = None,
     ) -> None:
-        """`beside` is the factory for the other protocol of the same port: limits hold for both factories together.
-        `shared` are the limits that hold for other doors, too; None: there are no other doors."""
+        """`beside` is the factory for the other protocol of the same port, with which this one shares its limits and
+        connections; None: there is none. `shared` are the limits that this port shares with the other doors of the
+        server; None: the port is the only door."""
         self.server = server
         self.clock = clock
         self.shared: SharedLimits = beside.shared if beside is not None else shared or SharedLimits.of(server, clock)
@@ -493,12 +505,14 @@ class StreamFactory(Factory):
         self.admission: AdmissionControl = AdmissionControl(self.iteration_end) if beside is None else beside.admission
 
     def leave(self) -> None:
-        """Called when the server stops: closes every connection, once it has written its output so far."""
+        """Called when the server stops: closes every connection, each once the output that is ready for it was
+        written."""
         for connection in list(self.connections):
             connection.leave()
 
     def admit(self, connection: StreamProtocol) -> Refused | None:
-        """Counts a new connection; or returns the reason, without counting it, why there are too many already."""
+        """Counts a new connection, and returns None. If there are too many already, returns the refusal that tells so,
+        and does not count the connection."""
         if len(self.connections) >= self.server.config.limits.connections:
             return too_many_connections(self.server)
         if not self.shared.addresses.connects(connection.address):

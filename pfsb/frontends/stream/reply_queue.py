@@ -1,8 +1,8 @@
 """ReplyQueue: the replies of one connection, in the order of its requests, whatever order the answers come in.
 
 A reply behind which no request waits is written at once. Other replies of one iteration of the reactor are written
-together. What is large, one reply or many that come together, is rendered and written in slices: between them the
-reactor serves other connections, and slices are made no faster than the client reads them. Results that wait to be
+together. A large reply, or many replies that are large together, are rendered and written in slices: between two slices
+the reactor serves other connections, and slices are made no faster than the client reads them. Results that wait to be
 rendered are counted (`ReplyQueue.held_bytes`), since clients that do not read must not fill the memory with them.
 """
 
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 OUTPUT_BYTES_MAX: Final = 65_536
 """Number of bytes of collected output beyond which it is written at once, so that the transport can ask for a pause."""
 REPLIES_AT_ONCE: Final = 16
-"""Maximum number of replies that are rendered together without counting their bytes: none of them is large."""
+"""Maximum number of replies of one place that are rendered together without counting their bytes. Replies that are not
+large alone are not too large together if they are so few."""
 ROWS_AT_ONCE: Final = 16
 """Maximum number of rows in a reply that is rendered as a whole; a reply of more rows is rendered row by row."""
 FINISHED_BYTES_MAX: Final = 1_048_576
-"""Size in memory, in bytes, of results that are still rendered when the connection of a client ends that does not
-read."""
+"""Maximum size in memory, in bytes, of results that are still rendered when the connection of a client that does not
+read is ended."""
 TURNS_SECONDS: Final = 0.01
 """How long, in seconds, the functions of `EndOfIteration.call_in_turn` may take in one iteration of the reactor, before
 those that are left wait for the next one."""
@@ -42,7 +43,8 @@ _ROW_BYTES: Final = 512
 _SIZED: Final = (bytes, str)
 
 SHUTDOWN: Final = Refused("SHUTDOWN", "this server is stopping; go on at another one, with the same number")
-"""The refusal that a front end gives while the server stops, where it does not ask the sessions."""
+"""The refusal that a front end gives by itself, without submitting the request to the sessions, while the server
+stops."""
 
 Tag = Any
 """A mark of a request that tells `Render` how to render its reply.
@@ -119,10 +121,11 @@ class EndOfIteration:
         self._due.append(function)
 
     def call_in_turn(self, function: Callable[[], None]) -> None:
-        """Calls `function`, which must not raise, once this iteration is over; later, if many functions are before it.
+        """Calls `function`, which must not raise, once, after this iteration: at its end, or in a later one if many
+        functions wait before it.
 
-        For work that is done in slices: however many clients cause such work, an iteration spends `TURNS_SECONDS` on
-        it, and the slices of all clients come in the order in which they were asked for.
+        For work that is done in slices: however many clients cause such work, an iteration spends about `TURNS_SECONDS`
+        on it, and the slices of all clients come in the order in which they were asked for.
         """
         self._turns.append(function)
         if not self._turns_are_due:
@@ -130,12 +133,13 @@ class EndOfIteration:
             self.call(self._take_turns)
 
     def hurry(self) -> None:
-        """Called when the server stops: calls all due functions now, since this iteration may be the last."""
+        """Called when the server stops: makes all calls that are due at the end of this iteration now, since it may be
+        the last one."""
         self._call_due()
 
     def _take_turns(self) -> None:
-        """Calls the functions that wait now, one after the other until their time is up. The rest keep their places,
-        in front of those that come meanwhile."""
+        """Calls the functions that `call_in_turn` was given before now, one after the other, until `TURNS_SECONDS` are
+        over. Those that are left stay in front of those that come meanwhile."""
         self._turns_are_due = False
         turns, self._turns = self._turns, deque()
         end = self._clock.seconds() + TURNS_SECONDS
@@ -170,7 +174,8 @@ class _ReplyPlace:
     out_of_order: bool = False
     """True if the reply is written when its result comes, even before the replies to earlier requests."""
     held_bytes: int = 0
-    """The size in memory of results that wait to be rendered (`memory_of`); 0 if these are rendered at once."""
+    """The size in memory, in bytes, of this place's results while they wait to be rendered (`memory_of`); 0 if they do
+    not wait."""
 
     def answer(self, result: Result) -> None:
         self.answer_all((result,))
@@ -186,9 +191,9 @@ class ReplyQueue:
     """The replies of one connection.
 
     Each request takes a place when it is handled, and the reply at the head of the queue is written when its answer is
-    there. Only the places of `place_waiting` are outside of this order. The number of places has no limit here: the
-    owner of the queue must handle no more requests while `outstanding` is too large. The queue calls the function
-    `_relieved`, which the owner has given to it, whenever `outstanding` has become less.
+    there. Only the requests of `place_waiting` are outside of this order. The number of places has no limit here: the
+    owner of the queue must handle no more requests while `outstanding` is too large. Whenever `outstanding` has become
+    less, the queue calls the function `relieved`, which the owner has given to it.
     """
 
     _write: Callable[[bytes], object]
@@ -198,7 +203,8 @@ class ReplyQueue:
     _render_run: RenderRun | None = None
     """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
     _holds: Callable[[], None] | None = None
-    """Called whenever `held_bytes` has become more, or 0; None: it is not needed."""
+    """Function that is called, without arguments, whenever `held_bytes` has grown, and when it has become 0; None: the
+    owner need not know."""
     held_bytes: int = field(init=False, default=0)
     """The size in memory, in bytes, of all results that wait to be rendered."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
@@ -210,7 +216,7 @@ class ReplyQueue:
     _delayed: list[bytes] = field(init=False, factory=list)
     """Output that waits for the end of a reply that is written in slices, and must not be written amid that reply."""
     _after_stream: list[Callable[[], None]] = field(init=False, factory=list)
-    """Functions that wait for the end of that reply (`call_between_replies`)."""
+    """Functions that are called when the large reply that is being written has ended (`call_between_replies`)."""
     _paused: bool = field(init=False, default=False)
     _out: list[bytes] = field(init=False, factory=list)
     _out_bytes: int = field(init=False, default=0)
@@ -264,10 +270,10 @@ class ReplyQueue:
             self._advance()
 
     def write_between_replies(self, data: bytes) -> None:
-        """Writes data after everything that has left the queue, not amid a large reply.
+        """Writes data behind the replies that have left the queue so far, and not amid a large reply.
 
-        The data take no place in the queue, so they do not wait for requests without an answer. Events and greetings
-        come here from outside of this class, and each reply when its turn has come.
+        The data take no place in the queue, so they do not wait for requests without an answer. Other modules write
+        events and greetings in this way; this class itself writes each reply so when its turn has come.
         """
         if self._closed:
             return
@@ -290,7 +296,7 @@ class ReplyQueue:
     def call_between_replies(self, function: Callable[[], None]) -> None:
         """Calls `function`, once, in a later iteration of the reactor, when no large reply is being written.
 
-        For the next page of many events: they wait where they are until there is room for them.
+        The next page of many events is asked for in this way: until then they stay in their event log.
         """
         if self._stream is None:
             self._iteration_end.call_in_turn(function)
@@ -304,9 +310,10 @@ class ReplyQueue:
             self._write(data)
 
     def finish(self) -> None:
-        """Called when the connection ends: writes all output at once, the rest of a large reply included.
+        """Called when the connection ends: hands all output to the transport, the rest of a large reply included.
 
-        A client that does not read gets no more of a very large reply than is written already, and nothing behind it.
+        If the client does not read and more than `FINISHED_BYTES_MAX` of results wait, the rest of the large reply is
+        left out, and so is all output behind it.
         """
         stream, self._stream = self._stream, None
         if stream is None or not self._paused or self.held_bytes <= FINISHED_BYTES_MAX:
@@ -316,7 +323,7 @@ class ReplyQueue:
         self.flush()
 
     def pause(self) -> None:
-        """Called when the client does not read: renders no slices of a large reply until `resume`."""
+        """Called when the client does not read: renders no further slice of a large reply until `resume` is called."""
         self._paused = True
 
     def resume(self) -> None:
@@ -402,7 +409,7 @@ class ReplyQueue:
                 self._holds()
 
     def _hold(self, place: _ReplyPlace) -> None:
-        """Counts the results of a place that are not rendered at once."""
+        """Counts the results of a place in `held_bytes`, since they are not rendered at once."""
         if not place.held_bytes:
             assert place.results is not None
             place.held_bytes = memory_of(place.results)
@@ -411,8 +418,8 @@ class ReplyQueue:
                 self._holds()
 
     def _emit(self) -> None:
-        """Writes the replies at the head of the queue, or begins to write them in slices: those that are large, and all
-        that come while the client does not read."""
+        """Writes the replies of the place at the head of the queue. If they are large, alone or together, or the client
+        does not read, they are written in slices instead, from a later iteration on."""
         place = self._places[0]
         try:
             data = None if self._paused else self._rendered_at_once(place)
@@ -433,7 +440,8 @@ class ReplyQueue:
             self._write(data)
 
     def _rendered_at_once(self, place: _ReplyPlace) -> bytes | None:
-        """The replies of a place; None if they are many and large together. Raises any exception if one is large."""
+        """The bytes of the replies of a place; None if they are large together, so that they must be written in slices.
+        If one of them is large alone, an exception is raised, of any kind."""
         results = place.results
         assert results is not None
         if type(results) is RunResults and self._render_run is not None:
@@ -450,7 +458,7 @@ class ReplyQueue:
         return b"".join(pieces)
 
     def _slices(self, place: _ReplyPlace) -> Iterator[bytes]:
-        """The replies of a place in pieces."""
+        """Yields the bytes of the replies of a place, in order, in pieces: each is made when it is asked for."""
         assert place.results is not None
         for tag, result in zip(place.tags, place.results, strict=True):
             try:
@@ -470,10 +478,8 @@ class ReplyQueue:
             self._iteration_end.call_in_turn(self._write_slice)
 
     def _write_slice(self) -> None:
-        """Writes the next slice of a large reply. Further slices follow in later iterations of the reactor.
-
-        In between the reactor serves other connections.
-        """
+        """Writes the next slice of a large reply, about `OUTPUT_BYTES_MAX` bytes. Further slices follow in later
+        iterations of the reactor, which serves other connections in between."""
         self._slice_is_due = False
         stream = self._stream
         if stream is None or self._paused or self._closed:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @frozen
 class SharedLimits:
-    """The ends of iterations, and the limits, that the doors of one server share."""
+    """The limits that the doors of one server share, and the `EndOfIteration` that all of them use."""
 
     iteration_end: EndOfIteration
     unread: UnreadOutput
@@ -27,7 +27,7 @@ class SharedLimits:
 
     @classmethod
     def of(cls, server: Server, clock: IReactorTime) -> SharedLimits:
-        """The limits that the configuration of this server sets."""
+        """Make the limits of one server from its configuration. `clock` is the clock of the reactor."""
         limits = server.config.limits
         iteration_end = EndOfIteration(clock)
         return cls(

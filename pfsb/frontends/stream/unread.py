@@ -1,9 +1,11 @@
-"""UnreadOutput: what all clients of a server together may leave unread, and for how long one client may read nothing.
+"""UnreadOutput: bounds the bytes that all clients of a server together leave unread, and the time for which one client
+may read nothing.
 
 A client that does not read costs memory: the replies that are made for it, and the results that wait behind them. Each
-connection is bounded by itself; here the sum of all is, since there may be thousands. Beyond `limits.unread_bytes` the
-clients of the address with the most are dropped, those that have read nothing for the longest time first. And a client
-that has read nothing for `limits.unread_seconds` is dropped in any case.
+connection is bounded by itself; here the sum over all connections is bounded, since there may be thousands. If it
+exceeds `limits.unread_bytes`, clients are dropped: first those of the address whose clients hold the most, and among
+these first the one that has waited the longest time. And a client that has read nothing for `limits.unread_seconds` is
+dropped in any case.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ UNSENT_BYTES_MAX: Final = 131_072
 it keeps megabytes for each client that does not read."""
 
 _NOT_SENT: Final[int] = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
-"""The socket option for `UNSENT_BYTES_MAX`, which Python knows by name from 3.12 on."""
+"""Number of the socket option that sets `UNSENT_BYTES_MAX`. Python knows the option by its name from version 3.12
+on."""
 
 SILENT: Final = "silent"
 CROWDED: Final = "crowded"
@@ -38,7 +41,7 @@ _TEXTS: Final = {
     SILENT: "read nothing of their replies for {seconds:g} s (limits.unread_seconds)",
     CROWDED: "left replies unread, and all unread replies together took more than {bytes} bytes (limits.unread_bytes)",
 }
-"""Reason for which clients are dropped -> the text for it."""
+"""Reason for which clients are dropped -> how the log, and the dropped clients, are told of it."""
 
 
 class Reader(Protocol):
@@ -51,7 +54,8 @@ class Reader(Protocol):
         """Number of bytes that are written and that the client has not taken yet (`bytes_under_way`)."""
 
     def drop(self, reason: str, *, at_once: bool) -> None:
-        """Ends the connection, without waiting for the client if `at_once`. `reason` is a sentence for a person."""
+        """Ends the connection, without waiting for the client if `at_once`. `reason` is a sentence for a person, which
+        the client is told if there is a place for it in its protocol."""
 
 
 @define
@@ -61,7 +65,7 @@ class _Unread:
     bytes_left: int
     """The value of `Reader.bytes_to_read` at the last look."""
     since: float
-    """The time of the last look at which that number had changed."""
+    """The time, in seconds, of the last look at which `bytes_left` was found changed."""
 
 
 @define(eq=False)
@@ -76,7 +80,8 @@ class UnreadOutput:
     dropped: Counter[str] = field(init=False, factory=Counter)
     """Reason -> number of clients that were dropped for it."""
     _held: dict[str, dict[Reader, int]] = field(init=False, factory=dict)
-    """Address -> the bytes that are held for each of its clients, those first that have waited for the longest time."""
+    """Address -> the number of bytes that are held for each client there. The first of these clients is the one for
+    which bytes have been held for the longest time."""
     _held_of: dict[str, int] = field(init=False, factory=dict)
     """Address -> the bytes that are held for all of its clients."""
     _unread: dict[Reader, _Unread] = field(init=False, factory=dict)
@@ -86,8 +91,8 @@ class UnreadOutput:
     _log = Logger()
 
     def hold(self, reader: Reader, held_bytes: int) -> None:
-        """Takes the number of bytes that are held in memory for a client from now on; 0 if there are none. May drop
-        clients, `reader` among them."""
+        """Notes that `held_bytes` bytes are held in memory for a client from now on; 0: none. If all clients together
+        hold too many then, drops clients, `reader` perhaps among them."""
         self._set(reader, held_bytes)
         while self.held_bytes > self.bytes_max and (victim := self._victim()) is not None:
             self._drop(victim, CROWDED)
@@ -108,24 +113,28 @@ class UnreadOutput:
             del self._held_of[address]
 
     def stops_reading(self, reader: Reader) -> None:
-        """Called when output waits for a client that does not read."""
+        """Called when a client does not read, so that output waits for it: from now on it is looked at every
+        `LOOK_SECONDS`."""
         self._unread[reader] = _Unread(reader.bytes_to_read(), self._clock.seconds())
         if self._next_look is None:
             self._next_look = self._clock.callLater(LOOK_SECONDS, self._look)
 
     def reads(self, reader: Reader) -> None:
-        """Called when no output waits for a client any more."""
+        """Called when no output waits for a client any more: it is not looked at from now on."""
         self._unread.pop(reader, None)
 
     def forget(self, reader: Reader) -> None:
-        """Called when the connection of a client has ended."""
+        """Called when the connection of a client has ended: nothing is counted for it any more."""
         self.reads(reader)
         self._set(reader, 0)
 
     def _victim(self) -> Reader | None:
-        """The client to be dropped first: of the address with the most bytes, one that does not read, and has waited
-        for the longest time. Clients that read are spared until twice as much is held as may be: what they are about to
-        take is a matter of moments. None: there is none to be dropped."""
+        """The client to be dropped next: of the clients that do not read, at the address that holds the most bytes, the
+        one that has waited for the longest time.
+
+        If all clients read, it is one of the address that holds the most bytes, but only when more than twice
+        `bytes_max` is held: what clients that read hold will be gone in a moment. None: no client is to be dropped.
+        """
         for address in sorted(self._held_of, key=self._held_of.__getitem__, reverse=True):
             for reader in self._held[address]:
                 if reader in self._unread:
@@ -135,7 +144,8 @@ class UnreadOutput:
         return next(iter(self._held[max(self._held_of, key=self._held_of.__getitem__)]))
 
     def _look(self) -> None:
-        """Drops the clients that have read nothing for too long."""
+        """Drops the clients that have read nothing for `seconds_max`. Called every `LOOK_SECONDS` while clients do not
+        read."""
         now = self._clock.seconds()
         for reader, unread in list(self._unread.items()):
             left = reader.bytes_to_read()
@@ -159,7 +169,8 @@ class UnreadOutput:
         return _TEXTS[why].format(seconds=self.seconds_max, bytes=self.bytes_max)
 
     def _tell(self) -> None:
-        """Writes a line to the log for each reason for which clients were dropped, not too often."""
+        """Writes a line to the log for each reason for which clients were dropped since the last such lines; at most
+        every `LOG_SECONDS`."""
         if self.dropped != self._logged and self._clock.seconds() - self._logged_at >= LOG_SECONDS:
             self._logged_at = self._clock.seconds()
             for why, count in (self.dropped - self._logged).items():
@@ -168,15 +179,16 @@ class UnreadOutput:
 
 
 def bound_unsent_bytes(transport: Any) -> None:
-    """Lets the kernel keep no more than `UNSENT_BYTES_MAX` of what it cannot send yet on a TCP connection."""
+    """Lets the kernel keep no more than `UNSENT_BYTES_MAX` bytes of output that it cannot send yet on a TCP connection.
+    Does nothing for other connections."""
     with suppress(OSError):
         transport.getHandle().setsockopt(socket.IPPROTO_TCP, _NOT_SENT, UNSENT_BYTES_MAX)
 
 
 def bytes_under_way(transport: Any) -> int:
-    """Number of bytes that were given to a transport of Twisted and that the client's machine has not taken.
+    """Number of bytes that were given to a transport of Twisted and that the client's machine has not acknowledged yet.
 
-    0 if it cannot be told: the transport is no socket, or closed.
+    Bytes in the kernel are left out where they cannot be told: if the transport is no socket, or is closed.
     """
     left = unsent_bytes(transport)
     try:
@@ -187,7 +199,7 @@ def bytes_under_way(transport: Any) -> int:
 
 
 def unsent_bytes(transport: Any) -> int:
-    """Number of bytes that a transport of Twisted holds itself, since the kernel did not take them yet."""
+    """Number of bytes that a transport of Twisted holds itself, since the kernel has not taken them yet."""
     buffer = getattr(transport, "dataBuffer", b"")
     return len(buffer) - getattr(transport, "offset", 0) + getattr(transport, "_tempDataLen", 0)
 

@@ -19,14 +19,16 @@ cluster itself and of its servers."""
 
 
 _WATCHER: Final[ContextVar[Trace | None]] = ContextVar("watcher", default=None)
-"""Call-back with the events of the clusters that are made without a trace of their own; None: there is none."""
+"""Function that gets the events of each cluster that is made without a trace of its own; None: their events are not
+traced."""
 
 
 @contextmanager
 def watched(trace: Trace) -> Iterator[None]:
-    """Pass the events of all clusters that are made in this block to `trace`, unless they get a trace of their own.
+    """A context manager: the events of each cluster that is made in its block, and has no trace of its own, go to
+    `trace`.
 
-    So a directed schedule, which makes its cluster itself, can be drawn.
+    So the run of a directed schedule, which makes its cluster itself, can be drawn as a diagram.
     """
     token = _WATCHER.set(trace)
     try:

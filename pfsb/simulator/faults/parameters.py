@@ -66,8 +66,8 @@ class Parameters:
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
     changing_settings: Mapping[str, tuple[int, ...]] = field(factory=dict)
-    """Name of each setting that changes in this run -> the values that it may get, in the configuration file of one
-    server at one of its starts, or by an operator. Empty: all files are alike, and no setting changes."""
+    """Name of each setting that changes in this run -> the values that it may get: in the configuration file of one
+    server when it starts, or from an operator. Empty: the files of all servers are alike, and no setting changes."""
     path_limits: PathLimits | None = None
     """The limits of each link: how large a datagram may be that passes, and how many bytes may be under way. None:
     every frame travels whole, as on one machine."""
@@ -150,10 +150,11 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
 
 
 def with_changing_settings(profile: Profile, parameters: Parameters) -> Parameters:
-    """Add the settings that change in the run, if the profile has any.
+    """The parameters, with the settings that change in the run (`Parameters.changing_settings`), if the profile has
+    any.
 
-    There is always room for the replies to all commands that a user has under way. The quota `sessions` is not changed:
-    the end of a run needs a session for each user.
+    The values leave room for the replies to all commands that a user has under way. The quota `sessions` is not
+    changed: the end of a run needs a session for each user.
     """
     if not profile.has_changing_settings:
         return parameters

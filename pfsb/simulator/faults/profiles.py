@@ -134,8 +134,8 @@ class Profile:
     has_small_quotas: bool = False
     """Whether every seed draws quotas of the replicated state that users soon reach; otherwise one in five does."""
     has_changing_settings: bool = False
-    """Whether the configuration file of a server may have other values at each start and differ from those of the other
-    servers, and operators change the settings of the cluster."""
+    """Whether settings differ and change: the configuration file of a server may have other values than those of the
+    other servers, and others at each start; and operators change the settings of the cluster."""
     has_idle_hour: bool = False
     """Whether an idle hour follows the drills (`pfsb.simulator.runs.idle_hour`)."""
     has_pace_drills: bool = False

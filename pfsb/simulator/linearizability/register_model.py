@@ -47,8 +47,8 @@ class _CommandEffect(NamedTuple):
 
 
 class RegisterSpecification:
-    """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first, and IF with one of them on the
-    same key.
+    """GET, PUT, DEL, CAS, INCR, APPEND and PUTHASH on one key, which is absent at first; and IF on this key with one of
+    these commands for the same key.
 
     As far as answers show revisions, a change must have a higher revision than all operations on this key that are
     before it in the order, and a GET must show the revision of the latest change before it. A quota, which belongs to
@@ -76,7 +76,8 @@ class RegisterSpecification:
         return _written(state, outcome, revision)
 
     def _conditional(self, state: Register, operation: Operation) -> Register | None:
-        """The state after an IF. Its answer tells whether the condition held, where no answer so far shows that."""
+        """The state after an IF; None if the IF cannot have had its answer in this state. Where no answer before has
+        shown the key's revision, the answer of the IF itself tells whether its condition held."""
         _, _, revision, *command = operation.command
         holds = _holds(state, revision)
         answer = operation.answer
@@ -139,8 +140,8 @@ def effect_of(command: Command, value: str | None) -> _CommandEffect:
 
 
 def _holds(state: Register, revision: int) -> bool | None:
-    """Whether a key has the revision that an IF asks for, 0 if it must be absent, -1 if it must be there; None if no
-    answer has shown its revision."""
+    """Whether the condition of an IF holds in this state: the key has the revision `revision`; for 0 it is absent, for
+    -1 it is there. None if that cannot be told, because no answer so far has shown the revision."""
     if state.value is None or revision <= 0:
         return (revision == 0) == (state.value is None)
     if state.revision is None:

@@ -26,8 +26,8 @@ TIMERS_MAX = 16
 def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, Sequence[int]]) -> None:
     """Check the tables, sessions, connections and timers of all running servers of a cluster with `users` users.
 
-    `changing` has the settings of the cluster that change in the run, with the values that they may get: a limit that
-    was lowered may be exceeded by what was there before. Raises `Violation`.
+    `changing`: name of each setting of the cluster that changes in the run -> the values that it may get. A table may
+    exceed a limit that was lowered, by entries that were there before. Raises `Violation`.
     """
     windows, slots = changing.get("session_window", ()), changing.get("window", ())
     for server_id in cluster.running_ids:

@@ -1,7 +1,7 @@
 """Shows a person why a run failed: the rule that was broken, in a sentence, and the last steps before, as a diagram.
 
-The last row of the diagram is the event that a check has found wrong: what a server has sent, what has come to its
-disk, or what it has executed.
+The last row of the diagram is the event that a check has found wrong: a message that a server has sent, a record that
+has come to its disk, or a slot that it has executed.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ EVENTS_KEPT: Final = 5_000
 
 
 def rule_of_schedule(schedule: str) -> str:
-    """The rule of a directed schedule."""
+    """The rule that a directed schedule checks, in a sentence: the first line of its docstring."""
     return (SCHEDULES[schedule].__doc__ or "").partition("\n\n")[0].replace("\n", " ").strip()
 
 
 def story(plan: Plan, patch: Plant | None, broken: str | None) -> list[str]:
-    """Lines that tell why the run of a plan fails; none if it does not fail."""
+    """Lines that tell why the run of a plan fails; an empty list if it does not fail.
+
+    `patch` plants the defect named `broken` in the servers; None: they have no planted defect.
+    """
     events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
     run = Run(plan, patch, trace=events.append)
     outcome = run.run()
@@ -41,7 +44,10 @@ def story(plan: Plan, patch: Plant | None, broken: str | None) -> list[str]:
 
 
 def story_of_schedule(schedule: str, seed: int, patch: Plant | None, broken: str | None) -> list[str]:
-    """Lines that tell why a directed schedule fails with a defect; none if it does not fail."""
+    """Lines that tell why a directed schedule fails; an empty list if it does not fail.
+
+    `patch` plants the defect named `broken` in the servers; None: they have no planted defect.
+    """
     events: deque[dict[str, Any]] = deque(maxlen=EVENTS_KEPT)
     with watched(events.append):
         failure = attempt(schedule, seed, patch)

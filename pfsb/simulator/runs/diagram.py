@@ -23,7 +23,8 @@ Event = dict[str, Any]
 def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int) -> list[str]:
     """The lines of the diagram: its header, and the last `rows_max` of the rows that the events give.
 
-    ALIVE and VC_PROOF are left out, since they are sent all the time, but not where the last event has sent one.
+    Messages that are sent all the time, ALIVE and VC_PROOF, are left out, unless the last event is the sending of such
+    a message.
     """
     events = [*_joined(events)]
     rows = [row for event in events[:-1] for row in _rows(event, servers, SENT_ALL_THE_TIME)]
@@ -33,7 +34,8 @@ def draw_diagram(events: Iterable[Event], servers: Sequence[int], rows_max: int)
 
 
 def _joined(events: Iterable[Event]) -> Iterator[Event]:
-    """The events, with one in place of several slots that a server executes one after the other, as at its start."""
+    """The events in order. Where a server executes several slots one after the other, as at its start, one event stands
+    for all of these."""
     before: Event | None = None
     for event in events:
         if before is not None and event["event"] == "executed" and _place(before) == _place(event):

@@ -85,7 +85,7 @@ class UserPopulation:
     operators: list[SimulatedOperator] = field(init=False)
     _config: SimulatedConfig = field(init=False)
     _starts: Counter[int] = field(factory=Counter, init=False)
-    """Server -> how often it was started."""
+    """Server -> how many times it was started in this run."""
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
@@ -137,7 +137,8 @@ class UserPopulation:
         return ServerProcess(parts, self._config_of(parts.server_id), self.checks, watch)
 
     def _config_of(self, server_id: int) -> SimulatedConfig:
-        """The configuration of a server at its next start: that of all servers, or one with settings of its own."""
+        """The configuration with which a server starts next: the one that all servers have, or one with values of its
+        own for the settings that change in the run."""
         config, changing = self._config, self.parameters.changing_settings
         if not changing:
             return config

@@ -208,14 +208,14 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "When all is well nothing waits: no server suspects the leader, and all servers follow it in its view.",
     ),
 )
-"""(regular expression, rule): the rule that was broken, if the failure's text matches the expression. The first match
-counts."""
+"""(regular expression, rule): the rule that was broken, if the text of the failure matches the expression. The first
+expression that matches counts."""
 
 _INVARIANT = re.compile(r"InvariantViolated: server \S+: (\d+):")
 
 
 def rule_of(failure: str) -> str:
-    """The rule that a random run has broken, by the text of its failure; "" if none is known."""
+    """The rule that a random run has broken, found by the text of its failure; "" if no rule is known for this text."""
     line = failure.partition("\n")[0]
     numbered = _INVARIANT.search(line)
     if numbered is not None:

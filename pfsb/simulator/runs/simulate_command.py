@@ -158,7 +158,8 @@ def command(
 
 
 def _known_run(broken: str, *, needs_seed: bool) -> Any:
-    """The recorded run that shows a defect, if the command line leaves the seed open, else None."""
+    """The recorded run that shows the defect `broken`; None if `needs_seed` is False, since the command line says which
+    seeds to run. Raises `click.UsageError` if there is no such defect, or no such run."""
     if broken not in DEFECTS:
         raise click.UsageError(f"--broken {broken}: there is no such defect; {nearest(broken, DEFECTS)}")
     if not needs_seed:
@@ -216,7 +217,8 @@ class SimulateTool:
     run_plan: Callable[[Plan], RunOutcome] = run_plan
     marks: Marks = field(factory=Marks)
     story: Callable[[Plan, Plant | None, str | None], list[str]] = story
-    """Tells why the run of a plan fails (`pfsb.simulator.runs.decisive_step`)."""
+    """Function that returns the lines which tell why the run of a plan fails
+    (`pfsb.simulator.runs.decisive_step.story`)."""
     has_failed: bool = False
     _done: int = 0
     _failed: int = 0
@@ -369,7 +371,7 @@ class SimulateTool:
         self._tell_story(best.plan)
 
     def _tell_story(self, plan: Plan) -> None:
-        """Show the rule that the run breaks, and its last steps."""
+        """Print the rule that the run of this plan breaks, and the last steps of the run."""
         broken = self.options.broken
         self._say("\n".join(self.story(plan, _patch(broken), broken)))
 

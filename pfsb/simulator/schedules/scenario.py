@@ -102,10 +102,8 @@ class Servers:
     def __init__(
         self, seed: int, patch: Plant | None, limits: Mapping[int, Limits] | None = None, **parameters: Any
     ) -> None:
-        """`limits` has the limits in the configuration files of those servers whose files have other limits than usual.
-
-        `parameters` are fields of the `Settings` that have other values than usual.
-        """
+        """`limits`: server -> the limits in its configuration file; servers that are left out have the usual ones.
+        `parameters` are values for fields of the protocol's `Settings`, in place of the usual ones."""
         settings = Settings(**parameters)
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(

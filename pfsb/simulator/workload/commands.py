@@ -87,8 +87,8 @@ class Vocabulary:
         return command
 
     def conditional(self, rng: random.Random, command: Command, seen: Mapping[str, int]) -> Command:
-        """A change as it is, or as one that runs only if its key has a certain revision: mostly the one that the user
-        has seen last. `seen` has that revision of each key."""
+        """The change `command` as it is; or an IF with it, which runs the change only if its key has a certain
+        revision, mostly the one that the user has seen last. `seen`: key -> that revision."""
         if not self.share_of_conditions or command[0] == "SAY" or rng.random() >= self.share_of_conditions:
             return command
         revision = rng.choice((0, -1, *[seen.get(command[1], 1)] * 3))

@@ -30,7 +30,7 @@ class SimulatedOperator:
     choices: Mapping[str, Sequence[int]]
     """Name of each setting that the operator may change -> the values that it may get."""
     changes: int = 0
-    """Number of changes that were answered with OK."""
+    """Number of changes of settings that were answered with OK."""
     _has_finished: bool = False
 
     def start(self) -> None:

@@ -68,7 +68,7 @@ class User:
     _wants_another_server: bool = False
     """Whether the present server has refused a command or HELLO, so that the user will move to another server."""
     _seen: dict[str, int] = field(factory=dict)
-    """Key -> the revision at which the user has last seen it."""
+    """Key -> its revision, as the last answer to this user that told it has shown it."""
     _may_hold: str = ""
     """Name of a lock that the user has asked for and may hold; "" if there is none."""
     _next_at: float = 0.0
