@@ -154,7 +154,7 @@ class AdmissionTests(SynchronousTestCase):
             self.assertRaises(MemoryError, refuse_wrong_application, make(), make)
 
     def test_exception_after_which_no_server_goes_on_is_told(self) -> None:
-        """The refusal names it. Had it left this check, a change of the settings would have stopped every server."""
+        """The exception once left this check as it was, and a change of the settings then stopped every server."""
 
         def fail(self: Any, *_: Any) -> Any:
             raise ZeroDivisionError("no\nnumber")

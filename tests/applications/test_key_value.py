@@ -309,13 +309,13 @@ class KeyValueTest(SynchronousTestCase):
         """Otherwise APPENDs to a large value would not take turns as soon as an IF stands in front of them."""
         self.put(k="x" * 20 * key_value.BYTES_PER_ROW, m="")
         work = self.kv.work_in_rows
-        for verb, words, counted in (
+        for verb, words, expected in (
             ("APPEND", ("k", "x"), 20),
             ("PUTHASH", ("k", "x"), 20),
             ("APPEND", ("m", "x"), 0),
             ("PUT", ("k", "x"), 0),
         ):
-            self.assertEqual(work["IF"](self.kv.check(("IF", "m", "any", verb, *words))), counted)
+            self.assertEqual(work["IF"](self.kv.check(("IF", "m", "any", verb, *words))), expected)
 
     def test_value_has_a_quota(self) -> None:
         """A value that was larger before may shrink to one that is still too large."""
