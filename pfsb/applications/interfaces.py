@@ -230,6 +230,9 @@ class CommandDescription:
     shrinks: bool = False
     """True if the command makes the state smaller, or leaves it as large as it is (DEL): a server that is short of
     memory still takes it."""
+    needs_session: bool = False
+    """True if the effect of the command belongs to the session that it runs in (TRYLOCK, UNLOCK): a front end whose
+    clients may have no session of their own refuses it without one. A command that waits is treated so anyway."""
 
 
 @frozen
