@@ -53,6 +53,8 @@ class Channel(http.HTTPChannel):
     """The delayed call that ends the connection of a client that has closed its side; None for all others."""
     address = LOCAL
     """Where the client is (`address_of`)."""
+    is_cut_off = False
+    """True once a refusal was written that ends the connection (`cut_off`): nothing is answered any more."""
     _output_is_full = False
     _waiting: Callable[[], None] | None = None
     """Handles the request that waits until the client reads; None if none waits."""
@@ -221,8 +223,12 @@ class Channel(http.HTTPChannel):
     def cut_off(self, refused: Refused, status: int | None = None, more: Iterable[str] = ()) -> None:
         """Write a refusal at once, with `more` headers, and end the connection without reading any more from it.
 
-        The refusal does not wait for the answers to earlier requests of the connection.
+        The refusal does not wait for the answers to earlier requests of the connection. Does nothing if it was called
+        before: Twisted still parses what had arrived by then.
         """
+        if self.is_cut_off:
+            return
+        self.is_cut_off = True
         status = status_of(refused) if status is None else status
         content = encoded(error_content(refused))
         headers = (

@@ -9,6 +9,7 @@ from attrs import evolve
 from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.http import protocol
+from pfsb.frontends.http.request import DISCARDED_BYTES_MAX
 from pfsb.frontends.http.routes import ROUTES
 from pfsb.frontends.http.server_info import DISK_TROUBLES, description
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp
@@ -271,6 +272,20 @@ class ConnectionTests(HTTPCase):
         self.assertEqual((len(looks), waiting.transport.disconnecting), (1, False))
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertTrue(waiting.transport.disconnecting)
+
+    def test_body_that_is_far_too_large_is_refused_once(self) -> None:
+        """Also if much more of it has arrived, or its end and another request."""
+        head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        size = DISCARDED_BYTES_MAX + 1
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (size, b"x" * size) + b"1\r\nx\r\n" * 100
+        whole = b"Content-Length: %d\r\n\r\n%s" % (size, b"x" * size)
+        for body in (chunks, whole + b"DELETE /v1/kv/b HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            client = Connection(self.site, self.clock)
+            client.send(head + body)
+            said = client.heard()
+            self.assertEqual((said.count(b"HTTP/1.1 413"), said.count(b"HTTP/1.1")), (1, 1))
+            self.assertTrue(client.transport.disconnecting)
+        self.assertEqual(self.commands(), [])
 
     def test_client_that_closed_its_side_gets_its_answers(self) -> None:
         """All that it has sent is answered, and then the connection ends; half a request behind them is not missed."""
