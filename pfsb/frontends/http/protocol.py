@@ -106,7 +106,7 @@ class Channel(http.HTTPChannel):
         if self._handlingRequest:
             self._await_last_answers()
         else:
-            self.loseConnection()
+            self._end_when_read()
 
     def writeConnectionLost(self) -> None:
         """Called by Twisted when this side of the connection is closed, which happens with both sides only."""
@@ -119,7 +119,30 @@ class Channel(http.HTTPChannel):
         elif self._end_of_answers is None:
             for request in self.requests:
                 request.client_closed_its_side()
-            self._end_of_answers = self.callLater(self._answer_seconds, partial(_abort, self.transport))
+            self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
+
+    def _answers_are_late(self) -> None:
+        """Ends the connection, unless its next request waits for the client to read: `UnreadOutput` sees to that."""
+        if self._output_is_full:
+            self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
+        else:
+            _abort(self.transport)
+
+    def _begin_time_of_answer(self) -> None:
+        if self._end_of_answers is not None and self._end_of_answers.active():
+            self._end_of_answers.reset(self._answer_seconds)
+
+    def _end_when_read(self) -> None:
+        """Ends the connection when the client has read its last answer, however long that takes, or reads no more."""
+        self._leave_end_to_reading()
+        self.loseConnection()
+
+    def _leave_end_to_reading(self) -> None:
+        """Called when the last answer is written to a client that has closed its side."""
+        if self._end_of_answers is not None and self._end_of_answers.active():
+            self._end_of_answers.cancel()
+        if unsent_bytes(self.transport):
+            self.factory.shared.unread.stops_reading(self)
 
     @property
     def _answer_seconds(self) -> float:
@@ -129,10 +152,12 @@ class Channel(http.HTTPChannel):
     def requestDone(self, request: http.Request) -> None:
         """Called by Twisted when a request is answered: begins with the next one, if it has arrived."""
         super().requestDone(request)
-        if self._end_of_answers is not None and self._end_of_answers.active():
-            self._end_of_answers.reset(self._answer_seconds)
-        if self._client_is_done and not self._handlingRequest:
-            self.loseConnection()
+        self._begin_time_of_answer()
+        if not self.persistent:  # Twisted ends the connection
+            if self._end_of_answers is not None:
+                self._leave_end_to_reading()
+        elif self._client_is_done and not self._handlingRequest:
+            self._end_when_read()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         for call in (self._next_look, self._end_of_answers):
@@ -160,6 +185,7 @@ class Channel(http.HTTPChannel):
         self._output_is_full = False
         self.factory.shared.unread.reads(self)
         self.factory.shared.unread.hold(self, 0)
+        self._begin_time_of_answer()
         super().resumeProducing()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
