@@ -6,6 +6,8 @@ SECONDS ?= 60
 bin := .venv/bin
 runs := .venv/runs
 ready := .venv/ready
+beside_simulator := $(filter-out tests.simulator,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
+	$(basename $(wildcard tests/test_*.py))))
 
 .PHONY: run test quick simulate fuzz bench lint types docs package clean
 
@@ -13,9 +15,22 @@ ready := .venv/ready
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
-# One process, although trial can use several: its report stays in order, and tests that start servers share ports.
+# The tests of the simulator compute, and nearly all others wait for servers, so the two parts run side by side; the
+# first part gives way to the second. Each is one process, although trial can use several: its report stays in order,
+# and tests that start servers share ports.
 test: $(ready)
+ifeq ($(TESTS),tests)
+	@mkdir -p build
+	@trap 'kill $$simulator 2>/dev/null' EXIT INT TERM; \
+	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_simulator tests.simulator >build/simulator.txt 2>&1 & \
+	simulator=$$!; status=0; \
+	$(bin)/python -m twisted.trial $(beside_simulator) || status=1; \
+	echo "The tests of the simulator (build/simulator.txt):"; \
+	wait $$simulator || status=1; \
+	cat build/simulator.txt; exit $$status
+else
 	$(bin)/python -m twisted.trial $(TESTS)
+endif
 
 # Under a minute: everything but long tests, which are those with simulator runs, real clusters and load. No quick test
 # starts a server, so two processes can share them.

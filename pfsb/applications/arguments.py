@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Final
 
 from pfsb.applications.interfaces import BadRequest, Command, Done, Fields, Refused, Result, Value
+from pfsb.support.spelling import nearest
 
 key_bytes_max: Final = 1_024
 """Maximum number of bytes of a key, and of UTF-8 bytes of the name of a lock."""
@@ -65,6 +66,15 @@ class Data(Quoted):
         return argument
 
 
+class Option(str):
+    """An argument `name=value` that a client has sent as an option, apart from the others: it is never a value.
+
+    Options stand behind all other arguments.
+    """
+
+    __slots__ = ()
+
+
 class Arguments:
     """A command line, while the rule of its verb takes it apart. All methods raise `BadRequest` for wrong arguments."""
 
@@ -76,13 +86,18 @@ class Arguments:
         self._typed = command[1:]
         self._options: dict[str, str] = {}
 
-    def words(self, least: int, most: float, options: Sequence[str] = ()) -> Sequence[str]:
+    def words(
+        self, least: int, most: float, options: Sequence[str] = (), *, has_any_option: bool = False
+    ) -> Sequence[str]:
         """Return the arguments that are not options. There must be at least `least` and at most `most` of them.
 
         A word `name=...` without quotes is an option, wherever it stands, if the verb has an option of that name. A key
-        that looks like such an option must be quoted.
+        that looks like such an option must be quoted. An `Option` of another name is refused, unless
+        `has_any_option`: then it is returned with the arguments.
         """
         words = self._without_options(options) if options else self._typed
+        if words and isinstance(words[-1], Option) and not has_any_option:
+            raise self._refused_option(words[-1].partition("=")[0], options)
         if not least <= len(words) <= most:
             raise self.refused(f"{self.verb} does not go with {counted(len(words), 'argument')}")
         return words
@@ -182,6 +197,10 @@ class Arguments:
         """Make the exception that the caller is to raise. Its code is `code`, and its text is `problem`, followed by
         how the command is written."""
         return BadRequest(f"{problem}; usage: {self.usage}", code)
+
+    def _refused_option(self, name: str, known: Sequence[str]) -> BadRequest:
+        hint = nearest(name, known) if known else "it has none"
+        return self.refused(f"{self.verb} has no option {quoted(name)}; {hint}")
 
     def _without_options(self, names: Sequence[str]) -> list[str]:
         words = []

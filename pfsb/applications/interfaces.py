@@ -235,6 +235,9 @@ class CommandDescription:
     inner_at: int = 0
     """Index in the normalised command at which the verb of another command stands that this one runs (IF); 0: it runs
     none. If that other command `shrinks`, so does this one."""
+    needs_session: bool = False
+    """True if the effect of the command belongs to the session that it runs in (TRYLOCK, UNLOCK): a front end whose
+    clients may have no session of their own refuses it without one. A command that waits is treated so anyway."""
 
 
 @frozen

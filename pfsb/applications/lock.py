@@ -107,11 +107,19 @@ class Lock(Application):
     name = "lock"
     commands: Sequence[CommandDescription] = (
         CommandDescription(
-            "LOCK", "LOCK name [wait=SECONDS]", "Get a lock; wait for it, for ever or so long.", waits=True
+            "LOCK",
+            "LOCK name [wait=SECONDS]",
+            "Get a lock; wait for it, for ever or so long.",
+            waits=True,
+            needs_session=True,
         ),
-        CommandDescription("TRYLOCK", "TRYLOCK name", "Get a lock if nobody else holds it."),
+        CommandDescription("TRYLOCK", "TRYLOCK name", "Get a lock if nobody else holds it.", needs_session=True),
         CommandDescription(
-            "UNLOCK", "UNLOCK name [token=T]", "Give a lock back to whoever waits longest for it.", shrinks=True
+            "UNLOCK",
+            "UNLOCK name [token=T]",
+            "Give a lock back to whoever waits longest for it.",
+            shrinks=True,
+            needs_session=True,
         ),
         CommandDescription("LOCKS", "LOCKS [limit=N]", "Show the locks that are held, by name.", changes=False),
     )

@@ -233,7 +233,7 @@ def _pair(part: str) -> tuple[str, str]:
 def _check_show(asked: Arguments) -> Command:
     """Check a line with the verb SETTINGS. The normalised command shows the settings, or changes some if the next word
     is SET."""
-    words = asked.words(0, APPLICATIONS_MAX)
+    words = asked.words(0, APPLICATIONS_MAX, has_any_option=True)
     if not words:
         return (SHOW,)
     if words[0].upper() != "SET":
@@ -242,7 +242,7 @@ def _check_show(asked: Arguments) -> Command:
 
 
 def _check_set(asked: Arguments) -> Command:
-    return _checked_changes(asked, asked.words(1, APPLICATIONS_MAX))
+    return _checked_changes(asked, asked.words(1, APPLICATIONS_MAX, has_any_option=True))
 
 
 def _checked_changes(asked: Arguments, words: Sequence[str]) -> Command:

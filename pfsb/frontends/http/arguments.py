@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from attrs import define, field
 from twisted.web.http_headers import Headers
 
-from pfsb.applications.arguments import Data, Quoted, argument_of, parse_integer, quoted, text_of
+from pfsb.applications.arguments import Data, Option, Quoted, argument_of, parse_integer, quoted, text_of
 from pfsb.applications.interfaces import BadRequest
 from pfsb.frontends.http.answers import RAW_TYPE
 from pfsb.frontends.line.arguments import (
@@ -302,7 +302,7 @@ class Body:
         for option, value in found.items():
             if isinstance(value, bool) or not isinstance(value, str | int | float):
                 raise BadRequest(f"{quoted(name)}: {quoted(option)}: must be a string or a number, not {_kind(value)}")
-        return [f"{option}={value}" for option, value in found.items()]
+        return [Option(f"{option}={value}") for option, value in found.items()]
 
     @staticmethod
     def _word(name: str, value: Any) -> str:

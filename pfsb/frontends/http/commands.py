@@ -23,7 +23,7 @@ def run_command(request: PfsbRequest) -> None:
         request.ask(command, level)
     elif level != "linearizable":
         raise BadRequest(f"{verb} changes something: read= goes with questions")
-    elif description.waits:
+    elif description.waits or description.needs_session:
         request.change_in_session(command)
     else:
         request.change(command)

@@ -53,6 +53,8 @@ class Channel(http.HTTPChannel):
     """The delayed call that ends the connection of a client that has closed its side; None for all others."""
     address = LOCAL
     """Where the client is (`address_of`)."""
+    is_cut_off = False
+    """True once a refusal was written that ends the connection (`cut_off`): nothing is answered any more."""
     _output_is_full = False
     _waiting: Callable[[], None] | None = None
     """The function that handles the next request when the client reads again (`when_client_reads`); None if no request
@@ -106,7 +108,7 @@ class Channel(http.HTTPChannel):
         if self._handlingRequest:
             self._await_last_answers()
         else:
-            self.loseConnection()
+            self._end_when_read()
 
     def writeConnectionLost(self) -> None:
         """Called by Twisted when this side of the connection is closed. Does nothing: this side is never closed
@@ -121,7 +123,30 @@ class Channel(http.HTTPChannel):
         elif self._end_of_answers is None:
             for request in self.requests:
                 request.client_closed_its_side()
-            self._end_of_answers = self.callLater(self._answer_seconds, partial(_abort, self.transport))
+            self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
+
+    def _answers_are_late(self) -> None:
+        """Ends the connection, unless its next request waits for the client to read: `UnreadOutput` sees to that."""
+        if self._output_is_full:
+            self._end_of_answers = self.callLater(self._answer_seconds, self._answers_are_late)
+        else:
+            _abort(self.transport)
+
+    def _begin_time_of_answer(self) -> None:
+        if self._end_of_answers is not None and self._end_of_answers.active():
+            self._end_of_answers.reset(self._answer_seconds)
+
+    def _end_when_read(self) -> None:
+        """Ends the connection when the client has read its last answer, however long that takes, or reads no more."""
+        self._leave_end_to_reading()
+        self.loseConnection()
+
+    def _leave_end_to_reading(self) -> None:
+        """Called when the last answer is written to a client that has closed its side."""
+        if self._end_of_answers is not None and self._end_of_answers.active():
+            self._end_of_answers.cancel()
+        if unsent_bytes(self.transport):
+            self.factory.shared.unread.stops_reading(self)
 
     @property
     def _answer_seconds(self) -> float:
@@ -132,10 +157,12 @@ class Channel(http.HTTPChannel):
     def requestDone(self, request: http.Request) -> None:
         """Called by Twisted when a request is answered: begins with the next one, if it has arrived."""
         super().requestDone(request)
-        if self._end_of_answers is not None and self._end_of_answers.active():
-            self._end_of_answers.reset(self._answer_seconds)
-        if self._client_is_done and not self._handlingRequest:
-            self.loseConnection()
+        self._begin_time_of_answer()
+        if not self.persistent:  # Twisted ends the connection
+            if self._end_of_answers is not None:
+                self._leave_end_to_reading()
+        elif self._client_is_done and not self._handlingRequest:
+            self._end_when_read()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         for call in (self._next_look, self._end_of_answers):
@@ -163,6 +190,7 @@ class Channel(http.HTTPChannel):
         self._output_is_full = False
         self.factory.shared.unread.reads(self)
         self.factory.shared.unread.hold(self, 0)
+        self._begin_time_of_answer()
         super().resumeProducing()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
@@ -228,8 +256,12 @@ class Channel(http.HTTPChannel):
     def cut_off(self, refused: Refused, status: int | None = None, more: Iterable[str] = ()) -> None:
         """Write a refusal at once, with `more` headers, and end the connection without reading any more from it.
 
-        The refusal does not wait for the answers to earlier requests of the connection.
+        The refusal does not wait for the answers to earlier requests of the connection. Does nothing if it was called
+        before: Twisted still parses what had arrived by then.
         """
+        if self.is_cut_off:
+            return
+        self.is_cut_off = True
         status = status_of(refused) if status is None else status
         content = encoded(error_content(refused))
         headers = (

@@ -108,21 +108,27 @@ class PfsbRequest(http.Request):
         self.content = BytesIO()
 
     def handleContentChunk(self, data: bytes) -> None:
+        """Called by Twisted with each part of the body; also with those that had arrived when the channel was cut
+        off."""
+        channel: Any = self.channel
+        if channel.is_cut_off:
+            return
         self._body_bytes += len(data)
         if self._body_bytes <= self.site.body_bytes_max:
             super().handleContentChunk(data)
         elif self._body_bytes > DISCARDED_BYTES_MAX:
-            channel: Any = self.channel
             channel.cut_off(self.site.too_large())
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         """Called by Twisted when the whole request was read: handle it. Unlike Twisted's own method, this one parses no
-        forms."""
+        forms. Does nothing for a request that ends behind the point where the channel was cut off."""
+        channel: Any = self.channel
+        if channel.is_cut_off:
+            return
         self.method, self.uri, self.clientproto = command, path, version
         assert self.content is not None
         self.content.seek(0)
         self._data = self.content.read()
-        channel: Any = self.channel
         channel.when_client_reads(self.process)
 
     def process(self) -> None:

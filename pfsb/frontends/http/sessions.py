@@ -9,6 +9,7 @@ from then on commands that are still under way at this server do not run. See do
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
@@ -147,12 +148,18 @@ class NamedSession:
     over: bool = field(init=False, default=False)
     """True once the session takes no more requests: the next request of its client opens another session."""
 
-    def open(self) -> None:
+    def open(self, answered: Callable[[], None]) -> None:
+        """Say HELLO. `answered` is called, once, when that is answered."""
+
+        def opened(result: Result) -> None:
+            answered()
+            self._opened(result)
+
         self._connection = self._sessions.server.local_clients.connect(self._ended)
         try:
-            self._connection.hello(self.client_id, self.ttl_seconds, self._opened)
+            self._connection.hello(self.client_id, self.ttl_seconds, opened)
         except Exception as error:
-            self._opened(refusal(error))
+            opened(refusal(error))
 
     def enter(self, ready: Callable[[NamedSession], None], refused: Answer) -> None:
         """Call `ready(session)` when the session is open, or `refused(Refused)` if opening it fails: one of them, once.
@@ -379,7 +386,7 @@ class HTTPSessions:
             opener.opened.add(client_id)
             session = self._named[client_id] = NamedSession(self, client_id, ttl_seconds)
             session.enter(ready, refused)
-            session.open()
+            session.open(partial(self._addresses.answered, opener.address, client_id))
         else:
             session.enter(ready, refused)
 

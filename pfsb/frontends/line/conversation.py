@@ -410,6 +410,7 @@ class Conversation:
         if refused is not None:
             self._hello_answered(answer, refused)
             return
+        answer = self._noting_hello(client_id, answer)
         if self._session_is_used or self._session_end is not None:
             self._leave_session()
             self._session = self._connect()
@@ -419,6 +420,16 @@ class Conversation:
             self._session.hello(client_id, ttl_seconds, partial(self._hello_answered, answer))
         except Exception as error:
             self._hello_answered(answer, refusal(error))
+
+    def _noting_hello(self, client_id: str, answer: Answer) -> Answer:
+        """Return a call-back that passes the answer to a HELLO on, and notes that its session is not being opened any
+        more."""
+
+        def answered(result: Result) -> None:
+            self._shared.addresses.answered(self._address, client_id)
+            answer(result)
+
+        return answered
 
     def _leave_session(self) -> None:
         session, self._session = self._session, None

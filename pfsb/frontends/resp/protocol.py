@@ -66,7 +66,7 @@ class RespRequest(Request):
 
     @property
     def text(self) -> str | None:
-        return self.words[0] or None
+        return (self.words[0] or None) if self.words else None
 
 
 class RespConversation:

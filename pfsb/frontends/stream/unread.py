@@ -65,7 +65,8 @@ class _Unread:
     bytes_left: int
     """The value of `Reader.bytes_to_read` at the last look."""
     since: float
-    """The time, in seconds, of the last look at which `bytes_left` was found changed."""
+    """The time, in seconds, of the last look at which `bytes_left` had become smaller; at first, when the client
+    stopped reading."""
 
 
 @define(eq=False)
@@ -114,7 +115,12 @@ class UnreadOutput:
 
     def stops_reading(self, reader: Reader) -> None:
         """Called when a client does not read, so that output waits for it: from now on it is looked at every
-        `LOOK_SECONDS`."""
+        `LOOK_SECONDS`.
+
+        Twisted calls again at each further write: the client was silent before, so its time does not begin anew.
+        """
+        if reader in self._unread:
+            return
         self._unread[reader] = _Unread(reader.bytes_to_read(), self._clock.seconds())
         if self._next_look is None:
             self._next_look = self._clock.callLater(LOOK_SECONDS, self._look)
@@ -149,8 +155,10 @@ class UnreadOutput:
         now = self._clock.seconds()
         for reader, unread in list(self._unread.items()):
             left = reader.bytes_to_read()
-            if left != unread.bytes_left:
-                unread.bytes_left, unread.since = left, now
+            has_read = left < unread.bytes_left
+            unread.bytes_left = left  # more than before if the server has written
+            if has_read:
+                unread.since = now
             elif now - unread.since >= self.seconds_max:
                 self._drop(reader, SILENT)
         self._next_look = self._clock.callLater(LOOK_SECONDS, self._look) if self._unread else None

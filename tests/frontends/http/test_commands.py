@@ -49,6 +49,34 @@ class CommandTests(HTTPCase):
         granted = self.ask("POST", "/v1/commands", body, Pfsb_Client="alice")
         self.assertEqual((granted.status, granted.content["name"]), (200, "door"))
 
+    def test_verb_whose_effect_belongs_to_a_session_needs_a_client(self) -> None:
+        """An anonymous session is shared by all clients without a name, so each of them could give the lock back."""
+        for verb in ("TRYLOCK", "UNLOCK"):
+            body = {"command": verb, "args": ["door"]}
+            refused = self.ask("POST", "/v1/commands", body)
+            self.assertRefused(refused, 400, "BADREQUEST")
+            self.assertEqual(refused.body, self.ask("POST", "/v1/locks/door").body)
+        self.assertEqual(self.commands(), [])
+        for verb in ("TRYLOCK", "UNLOCK"):
+            body = {"command": verb, "args": ["door"]}
+            self.assertEqual(self.ask("POST", "/v1/commands", body, Pfsb_Client="alice").status, 200)
+
+    def test_option_that_the_verb_does_not_have_is_refused(self) -> None:
+        for verb, args, option, said in (
+            ("PUT", ["a"], "ttl", "PUT has no option"),
+            ("SAY", [], "ttl", "SAY has no option"),
+            ("MPUT", ["a"], "b", "MPUT has no option"),
+            ("KEYS", ["a"], "limits", 'did you mean "limit"?'),
+        ):
+            body = {"command": verb, "args": args, "options": {option: "5"}}
+            refused = self.ask("POST", "/v1/commands", body)
+            self.assertRefused(refused, 400, "BADREQUEST")
+            self.assertIn(said, refused.content["text"])
+        self.assertEqual(self.commands(), [])
+        body = {"command": "SETTINGS", "args": ["SET"], "options": {"session_window": 5}}
+        self.ask("POST", "/v1/commands", body)
+        self.assertEqual(self.commands(), [("SETTINGS SET", "session_window=5")])
+
     def test_mistakes_are_refused(self) -> None:
         for body, status, code in (
             ({}, 400, "BADREQUEST"),

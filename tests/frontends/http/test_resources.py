@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any, cast
 from urllib.parse import quote
 
 from attrs import evolve
@@ -9,6 +11,7 @@ from attrs import evolve
 from pfsb.applications.interfaces import Refused
 from pfsb.config.config import Limits
 from pfsb.frontends.http import protocol
+from pfsb.frontends.http.request import DISCARDED_BYTES_MAX
 from pfsb.frontends.http.routes import ROUTES
 from pfsb.frontends.http.server_info import DISK_TROUBLES, description
 from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, HangUp
@@ -272,6 +275,20 @@ class ConnectionTests(HTTPCase):
         self.clock.advance(PAUSED_LOOK_SECONDS)
         self.assertTrue(waiting.transport.disconnecting)
 
+    def test_body_that_is_far_too_large_is_refused_once(self) -> None:
+        """Also if much more of it has arrived, or its end and another request."""
+        head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        size = DISCARDED_BYTES_MAX + 1
+        chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (size, b"x" * size) + b"1\r\nx\r\n" * 100
+        whole = b"Content-Length: %d\r\n\r\n%s" % (size, b"x" * size)
+        for body in (chunks, whole + b"DELETE /v1/kv/b HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+            client = Connection(self.site, self.clock)
+            client.send(head + body)
+            said = client.heard()
+            self.assertEqual((said.count(b"HTTP/1.1 413"), said.count(b"HTTP/1.1")), (1, 1))
+            self.assertTrue(client.transport.disconnecting)
+        self.assertEqual(self.commands(), [])
+
     def test_client_that_closed_its_side_gets_its_answers(self) -> None:
         """All that it has sent is answered, and then the connection ends; half a request behind them is not missed."""
         self.server.local_clients.hold = True
@@ -307,6 +324,48 @@ class ConnectionTests(HTTPCase):
         self.assertFalse(self.client.transport.disconnecting)
         self.clock.advance(protocol.LEAVE_SECONDS + 1)
         self.assertTrue(self.client.transport.disconnecting)
+        self.client.hang_up()
+
+    def test_client_that_closed_its_side_reads_its_last_answer_slowly(self) -> None:
+        """It may take its time; but it is dropped when it reads no more."""
+        limits = self.server.config.limits
+        for more in ({}, {"Connection": "close"}):
+            client = Connection(self.site, self.clock)
+            transport = cast(Any, client.transport)
+            aborted: list[bool] = []
+            transport.abortConnection = partial(aborted.append, True)
+            self.server.local_clients.hold = True
+            client.request("PUT", "/v1/kv/a", {"value": "1"}, **more)
+            client.close_side()
+            transport.dataBuffer = b"x" * 1_000
+            self.server.local_clients.release()
+            self.clock.advance(0)
+            self.assertTrue(transport.disconnecting)
+            for _ in range(3 * int(limits.request_seconds)):
+                transport.dataBuffer = transport.dataBuffer[1:]
+                self.clock.advance(1)
+            self.assertEqual(aborted, [])
+            self.clock.pump([1] * int(limits.unread_seconds + 2))
+            self.assertEqual(aborted, [True])
+            client.hang_up()
+
+    def test_request_of_a_client_that_closed_its_side_waits_until_it_reads(self) -> None:
+        limits = self.server.config.limits
+        aborted: list[bool] = []
+        transport = cast(Any, self.client.transport)
+        transport.abortConnection = partial(aborted.append, True)
+        transport.dataBuffer = b"x" * 1_000
+        self.client.protocol.pauseProducing()
+        self.client.request("PUT", "/v1/kv/a", {"value": "1"})
+        self.client.close_side()
+        for _ in range(3 * int(limits.request_seconds)):
+            transport.dataBuffer = transport.dataBuffer[1:]
+            self.clock.advance(1)
+        self.assertEqual((aborted, self.commands()), ([], []))
+        transport.dataBuffer = b""
+        self.client.protocol.resumeProducing()
+        self.assertEqual(self.client.reply().status, 200)
+        self.assertTrue(transport.disconnecting)
         self.client.hang_up()
 
     def test_lock_for_a_client_that_closed_its_side(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pfsb.frontends.resp.protocol import RespRequest
 from tests.frontends.resp.test_protocol import RespTestCase
 
 
@@ -25,6 +26,10 @@ class ApplicationCommandTests(RespTestCase):
         self.assertIn(b"$7\r\nlimit=1\r\n", self.ask("RANGE", "l", "m"))
         self.assertError(self.ask("RANGE", "a", "z", "limit=1"), "-ERR", "3 arguments")
         self.assertError(self.ask("CAS", "new", "nil", "x"), "CONFLICT")
+
+    def test_verb_that_takes_the_rest_of_the_line_without_any(self) -> None:
+        self.assertIsNone(RespRequest(None, "SAY", "", ()).text)
+        self.assertError(self.ask("SAY"), "-ERR fate=none", "say")
 
     def test_refusals_are_errors(self) -> None:
         self.assertError(self.ask("CAS", "a", "b", "c"), "-CONFLICT fate=none")

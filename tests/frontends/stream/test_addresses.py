@@ -9,7 +9,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.frontends.stream.addresses import CLEAN_SECONDS, LOCAL, Addresses, address_of
+from pfsb.frontends.stream.addresses import CLEAN_SECONDS, FORGET_SECONDS, LOCAL, OPENING_SECONDS, Addresses, address_of
 
 
 class AddressesTests(SynchronousTestCase):
@@ -21,7 +21,9 @@ class AddressesTests(SynchronousTestCase):
 
     def opens(self, address: str, client_id: str) -> bool:
         self.open.add(client_id)
-        return self.addresses.refusal(address, client_id) is None
+        is_opened = self.addresses.refusal(address, client_id) is None
+        self.addresses.answered(address, client_id)
+        return is_opened
 
     def test_address_has_so_many_connections(self) -> None:
         self.assertEqual([self.addresses.connects("a") for _ in range(3)], [True, True, False])
@@ -45,6 +47,29 @@ class AddressesTests(SynchronousTestCase):
         self.assertFalse(self.opens("a", "v"), "the search for ended sessions takes time, and is not made so often")
         self.clock.advance(CLEAN_SECONDS)
         self.assertTrue(self.opens("a", "v"))
+
+    def test_session_counts_while_its_hello_is_under_way(self) -> None:
+        """Also when its client has hung up before the answer; but not for ever."""
+        for name in "xyz":
+            self.assertIsNone(self.addresses.refusal("a", name))
+        self.clock.advance(CLEAN_SECONDS)
+        self.assertFalse(self.opens("a", "w"))
+        self.clock.advance(OPENING_SECONDS)
+        self.assertTrue(self.opens("a", "w"))
+
+    def test_address_without_connections_and_open_sessions_is_forgotten(self) -> None:
+        self.addresses.connects("a")
+        self.opens("b", "kept")
+        for number in range(1_000):
+            self.clock.advance(CLEAN_SECONDS / 100)
+            self.opens(f"address {number}", f"gone {number}")
+            self.open.discard(f"gone {number}")
+        self.assertLess(self.addresses.remembered, 600)
+        self.clock.advance(FORGET_SECONDS)
+        self.addresses.connects("c")
+        self.assertEqual(self.addresses.remembered, 3)
+        self.addresses.disconnects("c")
+        self.assertEqual(self.addresses.remembered, 2)
 
     def test_address_of_a_connection(self) -> None:
         def place(peer: Any) -> str:

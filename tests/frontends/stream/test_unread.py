@@ -85,6 +85,14 @@ class UnreadTests(SynchronousTestCase):
         self.clock.advance(LOOK_SECONDS)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_client_that_reads_nothing_is_dropped_although_the_server_writes(self) -> None:
+        silent = self.reader("a", 10)
+        for _ in range(int(SECONDS_MAX / LOOK_SECONDS)):
+            self.clock.advance(LOOK_SECONDS)
+            silent.left += 1
+            self.unread.stops_reading(silent)
+        self.assertEqual(silent.dropped, [False])
+
     def test_log_has_few_lines_about_many_clients(self) -> None:
         from twisted.logger import globalLogPublisher
 
