@@ -140,7 +140,7 @@ class EndOfIteration:
         turns, self._turns = self._turns, deque()
         end = self._clock.seconds() + TURNS_SECONDS
         while turns:
-            turns.popleft()()
+            _call_safely(turns.popleft())
             if turns and self._clock.seconds() >= end:
                 break
         if turns:
@@ -152,7 +152,15 @@ class EndOfIteration:
     def _call_due(self) -> None:
         due, self._due = self._due, []
         for function in due:
-            function()
+            _call_safely(function)
+
+
+def _call_safely(function: Callable[[], None]) -> None:
+    """Calls a function of one connection; an exception is logged, since the functions of all others come after it."""
+    try:
+        function()
+    except Exception as error:
+        _log.failure("a function at the end of an iteration of the reactor failed", Failure(error))
 
 
 @define(eq=False)

@@ -105,6 +105,21 @@ class SlicesOfRequestsTests(SharesTestCase):
             self.iterate()
         self.assertEqual(self.transport.value().count(b"OK\n"), 1_000)
 
+    def test_connection_whose_requests_cannot_be_handled_is_ended_alone(self) -> None:
+        """The mistake comes in a turn of many connections; the others go on."""
+        self.ask("PING")
+        other, transport = self.connect()
+        self.factory.admission.worked(1.0)
+        for each in (self.protocol, other):
+            each.dataReceived(b"PING\n" * 200)
+        with mock.patch.object(self.protocol, "split_requests", side_effect=RecursionError):
+            for _ in range(10):
+                self.iterate()
+        self.assertEqual(len(self.flushLoggedErrors(RecursionError)), 1)
+        self.assertEqual((self.transport.aborted, transport.aborted), (True, False))
+        self.assertEqual(transport.value(), b"OK\n" * 200)
+        self.assertTrue(self.factory.admission.is_open)
+
     def test_connections_take_turns(self) -> None:
         """Two connections with much to do have their slices one after the other."""
         order: list[int] = []
