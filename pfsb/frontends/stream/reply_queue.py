@@ -314,12 +314,16 @@ class ReplyQueue:
     def finish(self) -> None:
         """Called when the connection ends: writes all output at once, the rest of a large reply included.
 
-        A client that does not read gets no more of a very large reply than is written already, and nothing behind it.
+        A client that does not read gets no more of a very large reply than is written already, and nothing behind it,
+        whatever answers and events still come: the cut reply must not look complete.
         """
+        if self._stream is not None and self._paused and self.held_bytes > FINISHED_BYTES_MAX:
+            self.flush()
+            self.close()
+            return
         stream, self._stream = self._stream, None
-        if stream is None or not self._paused or self.held_bytes <= FINISHED_BYTES_MAX:
-            self._out.extend(stream or ())
-            self._out.extend(self._delayed)
+        self._out.extend(stream or ())
+        self._out.extend(self._delayed)
         self._delayed.clear()
         self.flush()
 
