@@ -224,6 +224,25 @@ class LargeRequestTests(SharesTestCase):
             self.assertTrue(refused.startswith("#2 ERR UNKNOWN fate=none "), refused)
             self.assertEqual(last, "#3 OK")
 
+    def test_nothing_is_written_behind_a_reply_that_is_cut(self) -> None:
+        """The lock is granted, and a line is said in the chat, after the connection of a client that does not read has
+        ended amid a reply."""
+        self.fill_keys()
+        other, _ = self.connect()
+        self.ask("LOCK door", to=other)
+        self.ask("LISTEN")
+        self.protocol.dataReceived(b'LOCK door\nRANGE "" "" limit=1000\nRANGE "" "" limit=1000\n')
+        self.iterate()
+        self.iterate()
+        self.protocol.pauseProducing()
+        self.assertFalse(self.transport.aborted)
+        self.protocol.leave()
+        written = self.transport.value()
+        self.assertNotIn(b"OK count=1000", written)
+        self.ask("UNLOCK door\nSAY hello", to=other)
+        self.clock.advance(1.0)
+        self.assertEqual(self.transport.value(), written)
+
 
 class UnreadTests(SharesTestCase):
     limits = Limits(unread_bytes=UNREAD_BYTES)
@@ -246,24 +265,6 @@ class UnreadTests(SharesTestCase):
         protocol.resumeProducing()
         self.clock.advance(0)
         self.assertEqual(transport.value().count(b"OK value="), 10)
-
-    def test_nothing_is_written_behind_a_reply_that_is_cut(self) -> None:
-        """The lock is granted, and a line is said in the chat, after the connection of a client that does not read has
-        ended amid a reply."""
-        self.fill_keys()
-        other, _ = self.connect()
-        self.ask("LOCK door", to=other)
-        self.ask("LISTEN")
-        self.protocol.dataReceived(b'LOCK door\nRANGE "" "" limit=1000\nRANGE "" "" limit=1000\n')
-        self.iterate()
-        self.iterate()
-        self.protocol.pauseProducing()
-        self.protocol.leave()
-        written = self.transport.value()
-        self.assertNotIn(b"OK count=1000", written)
-        self.ask("UNLOCK door\nSAY hello", to=other)
-        self.clock.advance(1.0)
-        self.assertEqual(self.transport.value(), written)
 
     def test_client_that_reads_nothing_for_long_is_told_why_it_is_dropped(self) -> None:
         self.protocol.pauseProducing()
