@@ -145,6 +145,8 @@ class Conversation:
         self._address = address
         self._large: LargeRequest | None = None
         """The last large request of this client, which may be answered already; None if there was none."""
+        self._large_is_answered = False
+        """Whether the last large request has its answer; then it is over at the latest when its reply is written."""
         self._is_paused = False
         self._subscriptions = Subscriptions(server, replies)
         self._server_queries = ServerQueries(server, verbs.descriptions)
@@ -223,7 +225,7 @@ class Conversation:
         """Called when the client does not read: delivers no events until `resume` is called."""
         self._is_paused = True
         self._subscriptions.pause()
-        if self._large is not None and not self.must_be_alone:
+        if self._large is not None and self._large_is_answered:
             self._large.over()  # others need not wait until this client reads
 
     def resume(self) -> None:
@@ -250,6 +252,25 @@ class Conversation:
     def _handle_when_first(self, handle: Callable[[Request, Answer], None], request: Request) -> None:
         self.replies.handle_when_first(request.tag, partial(handle, request))
 
+    def _handle_alone(self, tag: Any, handle: Callable[[Answer], None]) -> None:
+        """Handles a request when all earlier ones have their replies, and no later one before it has its answer."""
+        self.must_be_alone = True
+        self.replies.handle_when_first(tag, partial(self._begin_alone, handle))
+
+    def _begin_alone(self, handle: Callable[[Answer], None], answer: Answer) -> None:
+        is_answered = False
+
+        def answered(result: Result) -> None:
+            nonlocal is_answered
+            if not is_answered:
+                is_answered, self.must_be_alone = True, False
+                answer(result)
+
+        try:
+            handle(answered)
+        except Exception as error:
+            answered(refusal(error))
+
     # ---------------------------------------------------------------------------------------------
     # Commands of the applications
     # ---------------------------------------------------------------------------------------------
@@ -264,9 +285,9 @@ class Conversation:
         work = self._verbs.work.get(command[0])
         if work is not None and is_large_request(expected := work(command)):
             self.submit_pipelined()
-            self.must_be_alone = True
-            ask = partial(self._ask_large, command, level, expected, request.tag)
-            self.replies.handle_when_first(request.tag, ask)
+            may_be_known = self._has_numbers and request.tag is not None and description.changes
+            fate = "unknown" if may_be_known else "none"
+            self._handle_alone(request.tag, partial(self._ask_large, command, level, expected, request.tag, fate))
         elif description.waits:
             self.submit_pipelined()
             self._submit(request.tag, command, waits=True)
@@ -325,15 +346,17 @@ class Conversation:
         self._session_is_used = self._session_is_used or together
         return together
 
-    def _ask_large(self, command: Command, level: str, rows: int, tag: Any, answer: Answer) -> None:
+    def _ask_large(self, command: Command, level: str, rows: int, tag: Any, fate: str, answer: Answer) -> None:
         """Submits a large request when `LargeRequests` lets it start. All earlier requests of this client have their
         replies by then, and no later one is handled before this one has its answer.
 
-        `level` is the read level, `rows` is how much work the request is, and `answer` is called with the result.
+        `level` is the read level, `rows` is how much work the request is, `fate` is told if it cannot start, and
+        `answer` is called with the result.
         """
 
         def answered(result: Result) -> None:
-            self.must_be_alone = False
+            if self._large is request:
+                self._large_is_answered = True
             answer(result)
             # It is over when its reply is written: many large replies that are being written would fill the memory.
             if self._is_paused:
@@ -342,13 +365,19 @@ class Conversation:
                 self.replies.call_between_replies(request.over)
 
         def ask() -> None:
-            if level == "linearizable":
-                self._submit_for(tag, command, answered)
-            else:
-                self._query_local_one(command, answered)
+            try:
+                if command[0] not in self._submitted_verbs:  # the cluster runs other applications than before the wait
+                    raise help_pages.unknown(command[0], self._verbs.descriptions)
+                if level == "linearizable":
+                    self._submit_for(tag, command, answered)
+                else:
+                    self._query_local_one(command, answered)
+            except Exception as error:
+                answered(refusal(error))
 
-        may_be_known = self._has_numbers and tag is not None and self._submitted_verbs[command[0]].changes
-        fate = "unknown" if may_be_known else "none"
+        if self._large is not None:
+            self._large.over()  # its reply is written, since this request is first
+        self._large_is_answered = False
         request = self._large = LargeRequest(self._shared.large_requests, rows, ask, answered, fate)
         request.ask()
 
@@ -402,8 +431,7 @@ class Conversation:
 
     def _hello(self, request: Request) -> None:
         client_id, ttl_seconds = hello_arguments(request)
-        self.must_be_alone = True
-        self.replies.handle_when_first(request.tag, partial(self._open_session, client_id, ttl_seconds))
+        self._handle_alone(request.tag, partial(self._open_session, client_id, ttl_seconds))
 
     def _open_session(self, client_id: str, ttl_seconds: int, answer: Answer) -> None:
         refused = SHUTDOWN if self._local_clients.draining else self._shared.addresses.refusal(self._address, client_id)
@@ -444,15 +472,14 @@ class Conversation:
 
         They must not run in the connection's anonymous session, since the client means them for its own.
         """
-        self.must_be_alone = False
+        self._hello_refusal = None
         if isinstance(result, Refused):
             self._hello_refusal = Refused("NOSESSION", f"HELLO was refused ({result.code}); say it again first")
         answer(result)
 
     def _bye(self, request: Request) -> None:
         without_arguments(request)
-        self.must_be_alone = True
-        self.replies.handle_when_first(request.tag, self._close_session)
+        self._handle_alone(request.tag, self._close_session)
 
     def _close_session(self, answer: Answer) -> None:
         assert self._session is not None
@@ -462,7 +489,6 @@ class Conversation:
             self._bye_answered(answer, refusal(error))
 
     def _bye_answered(self, answer: Answer, result: Result) -> None:
-        self.must_be_alone = False
         if isinstance(result, Done) or self._session_end is not None:
             self.finished = True
         answer(result)

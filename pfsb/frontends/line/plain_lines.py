@@ -150,30 +150,37 @@ class RequestSplitter:
         follow each other are in one `PlainLines`, and for all other lines the values that `LineSplitter.feed`
         returns."""
         if not (data and self._splitter.is_between_lines):
-            return self._feed_from_within(data)
+            return self._feed_parts(data)
         taken = self._take(data, 0)
         if type(taken) is PlainLines and len(taken.data) == len(data):
             return (taken,)
         if taken is None and data.find(b"\n") + 1 == len(data):
             return self._splitter.feed(data)
-        return self._feed_parts(data, taken)
+        return self._feed_parts(data)
 
     def feed_lines(self, data: bytes) -> Sequence[bytes | TooLong | Endless]:
         """The requests that are complete with `data`, in their order, each of them a single line: no line is taken for
         a plain one."""
         return self._splitter.feed(data)
 
-    def _feed_parts(
-        self, data: bytes, taken: PlainLines | bytes | None
-    ) -> Sequence[bytes | TooLong | Endless | PlainLines]:
-        """Feed bytes that begin with a line; `taken` is what `_take` has found there.
+    def _feed_parts(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
+        """Feed bytes that are of several lines, or do not begin at the beginning of a line.
 
         Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
         is found to be plain: so a client that sends no plain lines pays for few looks.
         """
         found: list[bytes | TooLong | Endless | PlainLines] = []
         start, unseen = 0, 0
-        while True:
+        while start < len(data):
+            if not self._splitter.is_between_lines:
+                stop = data.find(b"\n", start) + 1 or len(data)
+                found += self._splitter.feed(data[start:stop])
+                if not self._splitter.is_between_lines:  # the end of the line may have been within a telnet command
+                    found += self._splitter.feed(data[stop:])
+                    break
+                start = stop
+                continue
+            taken = self._take(data, start)
             if type(taken) is PlainLines:
                 found.append(taken)
                 start += len(taken.data)
@@ -183,20 +190,7 @@ class RequestSplitter:
                 stop = start + len(taken) if isinstance(taken, bytes) else end_unseen
                 found += self._splitter.feed(data[start:stop])
                 start, unseen = stop, 4 * unseen or _UNSEEN_BYTES
-            if start >= len(data):
-                return found
-            if not self._splitter.is_between_lines:
-                return [*found, *self._feed_from_within(data[start:])]
-            taken = self._take(data, start)
-
-    def _feed_from_within(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
-        """Does what `feed` does, for bytes that do not begin at the beginning of a line."""
-        start = data.find(b"\n") + 1 or len(data)
-        found = self._splitter.feed(data[:start])
-        if start == len(data):
-            return found
-        rest = data[start:]
-        return [*found, *(self.feed(rest) if self._splitter.is_between_lines else self._splitter.feed(rest))]
+        return found
 
     def _take(self, data: bytes, start: int) -> PlainLines | bytes | None:
         """The plain lines of one verb that begin at position `start` of `data`, which is the beginning of a line;

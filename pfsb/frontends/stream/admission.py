@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from attrs import define, field
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from pfsb.frontends.stream.reply_queue import EndOfIteration
 
@@ -21,12 +23,17 @@ refused for being late."""
 WORK_SECONDS: Final = 0.01
 """How long, in seconds, a server handles the requests of connections that send much in one iteration of the reactor."""
 
+_log = Logger()
+
 
 class Member(Protocol):
     """A connection of a client, as `AdmissionControl` sees it while the connection waits in the queue."""
 
     def on_admitted(self) -> None:
-        """Called at the head of the queue: handles requests until `session_window` are under way. Must not raise."""
+        """Called at the head of the queue: handles requests until `session_window` are under way."""
+
+    def on_failure(self) -> None:
+        """Called if `on_admitted` has raised an exception, which is logged: ends the connection."""
 
 
 @define(eq=False)
@@ -98,14 +105,25 @@ class AdmissionControl:
 
     def _admit_next(self) -> None:
         left = list(self._queue)
-        for member in left:
-            if self.under_way >= self.requests_max or self._worked_seconds >= WORK_SECONDS:
-                break
-            if self._queue.pop(member, False) is None:
-                member.on_admitted()
-        self._admission_is_due = False
-        self._update()
+        try:
+            for member in left:
+                if self.under_way >= self.requests_max or self._worked_seconds >= WORK_SECONDS:
+                    break
+                if self._queue.pop(member, False) is None:
+                    _admit(member)
+        finally:
+            self._admission_is_due = False
+            self._update()
 
     def _iteration_is_over(self) -> None:
         self._worked_seconds = 0.0
         self._update()
+
+
+def _admit(member: Member) -> None:
+    """Gives a connection its turn. One that fails is ended, and the others still have their turns."""
+    try:
+        member.on_admitted()
+    except Exception as error:
+        _log.failure("a connection is ended, since its requests could not be handled", Failure(error))
+        member.on_failure()

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.tcp import Connection
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -59,6 +60,8 @@ LINGER_SECONDS: Final = 15.0
 
 This is longer than the default of `request_seconds`, so the requests sent before have their replies by then.
 """
+
+_log = Logger()
 
 
 class IConversation(StructuralType):
@@ -327,12 +330,19 @@ class StreamProtocol(Protocol):
             return
         self._working = self.replies.is_collecting = True
         self._slice_end = 0.0
-        if self._admission.is_open or self._is_admitted:
-            self._handle_slice(conversation)
-            self._has_handled_requests = True
-        elif (self._requests or self._unsplit) and not self._must_wait(conversation):
-            self._wait_for_admission(conversation)
-        self._working = self.replies.is_collecting = False
+        try:
+            if self._admission.is_open or self._is_admitted:
+                self._handle_slice(conversation)
+                self._has_handled_requests = True
+            elif (self._requests or self._unsplit) and not self._must_wait(conversation):
+                self._wait_for_admission(conversation)
+        except Exception as error:
+            # Requests are lost then, so no reply could be told from another one.
+            _log.failure("a connection is ended, since its requests could not be handled", Failure(error))
+            self.on_failure()
+            return
+        finally:
+            self._working = self.replies.is_collecting = False
         self._count()
         self.replies.flush()
         if conversation.finished:
@@ -349,8 +359,14 @@ class StreamProtocol(Protocol):
         as many are under way as `AdmissionControl.share` says."""
         window, self._window = self._window, min(self._window, self._admission.share)
         self._is_admitted = True
-        self._work_for_a_slice()
-        self._is_admitted, self._window = False, window
+        try:
+            self._work_for_a_slice()
+        finally:
+            self._is_admitted, self._window = False, window
+
+    def on_failure(self) -> None:
+        """Ends the connection at once: called after a mistake of the server with its requests."""
+        self.drop("the server made a mistake", at_once=True)
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
         """Puts this connection into the queue of `AdmissionControl`, so that its requests wait. Handles one of them

@@ -144,7 +144,7 @@ class EndOfIteration:
         turns, self._turns = self._turns, deque()
         end = self._clock.seconds() + TURNS_SECONDS
         while turns:
-            turns.popleft()()
+            _call_safely(turns.popleft())
             if turns and self._clock.seconds() >= end:
                 break
         if turns:
@@ -156,7 +156,15 @@ class EndOfIteration:
     def _call_due(self) -> None:
         due, self._due = self._due, []
         for function in due:
-            function()
+            _call_safely(function)
+
+
+def _call_safely(function: Callable[[], None]) -> None:
+    """Calls a function of one connection; an exception is logged, since the functions of all others come after it."""
+    try:
+        function()
+    except Exception as error:
+        _log.failure("a function at the end of an iteration of the reactor failed", Failure(error))
 
 
 @define(eq=False)
@@ -313,12 +321,16 @@ class ReplyQueue:
         """Called when the connection ends: hands all output to the transport, the rest of a large reply included.
 
         If the client does not read and more than `FINISHED_BYTES_MAX` of results wait, the rest of the large reply is
-        left out, and so is all output behind it.
+        left out, and so is all output behind it, whatever answers and events still come: the cut reply must not look
+        complete.
         """
+        if self._stream is not None and self._paused and self.held_bytes > FINISHED_BYTES_MAX:
+            self.flush()
+            self.close()
+            return
         stream, self._stream = self._stream, None
-        if stream is None or not self._paused or self.held_bytes <= FINISHED_BYTES_MAX:
-            self._out.extend(stream or ())
-            self._out.extend(self._delayed)
+        self._out.extend(stream or ())
+        self._out.extend(self._delayed)
         self._delayed.clear()
         self.flush()
 

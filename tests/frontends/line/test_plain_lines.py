@@ -193,6 +193,10 @@ class GrammarTests(SynchronousTestCase):
         (found,) = RequestSplitter(FORMS, 300, 12_000).feed(b"PUT a " + b"b" * 300 + b"\n")
         self.assertIsInstance(found, TooLong)
 
+    def test_many_line_ends_within_telnet_commands_do_not_nest(self) -> None:
+        """The option of the telnet command is the byte of a line end, so each line ends at the second one."""
+        self.assertEqual(RequestSplitter(FORMS, LINE_BYTES_MAX, 12_000).feed(b"x\xff\xfd\n\n" * 1_638), [b"x"] * 1_638)
+
     def test_rest_of_a_line_comes_first(self) -> None:
         """A read of the network seldom ends with a line; the lines after the broken one are plain again."""
         splitter = RequestSplitter(FORMS, LINE_BYTES_MAX, 12_000)

@@ -6,9 +6,11 @@ from itertools import pairwise
 from typing import Any
 from unittest import mock
 
+from pfsb.applications.chat import Chat
 from pfsb.config.config import Limits
 from pfsb.frontends.line.protocol import LineProtocol
 from pfsb.frontends.line.subscriptions import PAGE_BYTES
+from pfsb.frontends.stream.addresses import CLEAN_SECONDS
 from pfsb.frontends.stream.protocol import SLICE_SECONDS
 from tests.frontends.line.test_protocol import LineTestCase, Transport
 
@@ -105,6 +107,21 @@ class SlicesOfRequestsTests(SharesTestCase):
             self.iterate()
         self.assertEqual(self.transport.value().count(b"OK\n"), 1_000)
 
+    def test_connection_whose_requests_cannot_be_handled_is_ended_alone(self) -> None:
+        """The mistake comes in a turn of many connections; the others go on."""
+        self.ask("PING")
+        other, transport = self.connect()
+        self.factory.admission.worked(1.0)
+        for each in (self.protocol, other):
+            each.dataReceived(b"PING\n" * 200)
+        with mock.patch.object(self.protocol, "split_requests", side_effect=RecursionError):
+            for _ in range(10):
+                self.iterate()
+        self.assertEqual(len(self.flushLoggedErrors(RecursionError)), 1)
+        self.assertEqual((self.transport.aborted, transport.aborted), (True, False))
+        self.assertEqual(transport.value(), b"OK\n" * 200)
+        self.assertTrue(self.factory.admission.is_open)
+
     def test_connections_take_turns(self) -> None:
         """Two connections with much to do have their slices one after the other."""
         order: list[int] = []
@@ -172,6 +189,60 @@ class LargeRequestTests(SharesTestCase):
         others[0][0].dataReceived(b"PING\n")
         self.assertTrue(others[0][1].value().endswith(b"\nOK\n"), "the connection goes on")
 
+    def test_client_that_does_not_read_does_not_hold_the_turn_while_its_next_request_waits(self) -> None:
+        """The next request waits for the reply that is being written, and must be alone."""
+        self.fill_keys()
+        for line in (b'RANGE "" "" limit=10000', b"HELLO alice", b"BYE"):
+            client, _ = self.connect()
+            client.dataReceived(b'RANGE "" "" limit=10000\n' + line + b"\n")
+            for _ in range(2):
+                self.iterate()
+            self.assertTrue(client.replies.is_amid_reply)
+            client.pauseProducing()
+            other, transport = self.connect()
+            other.dataReceived(b'KEYS "" "" limit=100\n')
+            for _ in range(5):
+                self.iterate()
+            self.assertIn(b"OK count=100", transport.value())
+
+    def test_request_whose_verb_is_gone_when_its_turn_comes_is_refused(self) -> None:
+        """The applications of the cluster change while a large request waits for an earlier reply, or for its turn."""
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b'#1 SAY hello\n#2 RANGE "" "" limit=10000\n#3 PING\n')
+        other, transport = self.connect()
+        first, _ = self.connect()
+        first.dataReceived(b'RANGE "" "" limit=10000\n')
+        other.dataReceived(b'#2 RANGE "" "" limit=10000\n#3 PING\n')
+        self.clock.advance(0)
+        self.server.catalogue.switch([Chat()])
+        self.local_clients.release(1)
+        first.connectionLost()
+        for _ in range(5):
+            self.clock.advance(0)
+        for each in (self.transport, transport):
+            *_, refused, last = self.said(each)
+            self.assertTrue(refused.startswith("#2 ERR UNKNOWN fate=none "), refused)
+            self.assertEqual(last, "#3 OK")
+
+    def test_nothing_is_written_behind_a_reply_that_is_cut(self) -> None:
+        """The lock is granted, and a line is said in the chat, after the connection of a client that does not read has
+        ended amid a reply."""
+        self.fill_keys()
+        other, _ = self.connect()
+        self.ask("LOCK door", to=other)
+        self.ask("LISTEN")
+        self.protocol.dataReceived(b'LOCK door\nRANGE "" "" limit=1000\nRANGE "" "" limit=1000\n')
+        self.iterate()
+        self.iterate()
+        self.protocol.pauseProducing()
+        self.assertFalse(self.transport.aborted)
+        self.protocol.leave()
+        written = self.transport.value()
+        self.assertNotIn(b"OK count=1000", written)
+        self.ask("UNLOCK door\nSAY hello", to=other)
+        self.clock.advance(1.0)
+        self.assertEqual(self.transport.value(), written)
+
 
 class UnreadTests(SharesTestCase):
     limits = Limits(unread_bytes=UNREAD_BYTES)
@@ -202,3 +273,18 @@ class UnreadTests(SharesTestCase):
         self.assertRegex(self.transport.value(), b'^\\* DROPPED text=".*limits.unread_seconds.*"\n$')
         self.assertTrue(self.transport.disconnecting)
         self.assertFalse(self.protocol in self.factory.connections and not self.transport.aborted)
+
+
+class AddressSessionsTests(LineTestCase):
+    limits = Limits(address_sessions=1)
+
+    def test_commands_are_handled_after_a_hello_that_found_room_again(self) -> None:
+        """The HELLO before it was refused, since the address had as many sessions as it may have."""
+        other, _ = self.connect()
+        self.ask("HELLO alice", to=other)
+        self.assertIn("ERR BUSY", self.reply("HELLO bob"))
+        self.assertIn("ERR NOSESSION", self.reply("PUT a b"))
+        del self.server.cluster.sessions["alice"]
+        self.clock.advance(CLEAN_SECONDS)
+        self.assertIn("OK client=", self.reply("HELLO bob"))
+        self.assertIn("OK ", self.reply("PUT a b"))

@@ -21,7 +21,12 @@ class Member:
 
     def on_admitted(self) -> None:
         self._called.append(self._name)
+        if self._name.startswith("bad"):
+            raise RecursionError
         self._admission.count(self._takes)
+
+    def on_failure(self) -> None:
+        self._called.append(f"{self._name} ended")
 
 
 class AdmissionControlTests(SynchronousTestCase):
@@ -47,6 +52,17 @@ class AdmissionControlTests(SynchronousTestCase):
         self.assertEqual(self.called, ["a", "b", "c"])
         self.assertFalse(self.admission.is_waiting(members[2]))
         self.admission.count(-8)
+        self.assertTrue(self.admission.is_open)
+
+    def test_connection_that_fails_is_ended_and_others_have_their_turns(self) -> None:
+        for name in ("bad", "good"):
+            self.admission.wait(self.member(name))
+        self.clock.advance(0)
+        self.assertEqual(self.called, ["bad", "bad ended", "good"])
+        self.assertEqual(len(self.flushLoggedErrors(RecursionError)), 1)
+        self.admission.wait(self.member("later"))
+        self.clock.advance(0)
+        self.assertEqual(self.called[-1], "later")
         self.assertTrue(self.admission.is_open)
 
     def test_connection_that_waits_is_not_overtaken(self) -> None:

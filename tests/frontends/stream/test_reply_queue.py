@@ -156,3 +156,26 @@ class ReplyQueueTests(SynchronousTestCase):
         answer(Done())
         self.queue.write_between_replies(b"late\n")
         self.assertEqual(self.end_iteration(), [])
+
+
+class EndOfIterationTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.end = EndOfIteration(self.clock)
+        self.called: list[str] = []
+
+    def test_function_that_fails_does_not_keep_the_others_from_being_called(self) -> None:
+        for call in (self.end.call, self.end.call_in_turn):
+            call(self.note_and_fail)
+            call(lambda: self.called.append("other"))
+        self.clock.advance(0)
+        self.clock.advance(0)
+        self.assertEqual(self.called, ["failed", "other", "failed", "other"])
+        self.assertEqual(len(self.flushLoggedErrors(RecursionError)), 2)
+        self.end.call_in_turn(lambda: self.called.append("later"))
+        self.clock.advance(0)
+        self.assertEqual(self.called[-1], "later")
+
+    def note_and_fail(self) -> None:
+        self.called.append("failed")
+        raise RecursionError
