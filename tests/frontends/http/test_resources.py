@@ -276,7 +276,7 @@ class ConnectionTests(HTTPCase):
         self.assertTrue(waiting.transport.disconnecting)
 
     def test_body_that_is_far_too_large_is_refused_once(self) -> None:
-        """Also if much more of it has arrived, or its end and another request."""
+        """The client may have sent much more of the body by then, or its end and another request."""
         head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
         size = DISCARDED_BYTES_MAX + 1
         chunks = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (size, b"x" * size) + b"1\r\nx\r\n" * 100
@@ -327,7 +327,7 @@ class ConnectionTests(HTTPCase):
         self.client.hang_up()
 
     def test_client_that_closed_its_side_reads_its_last_answer_slowly(self) -> None:
-        """It may take its time; but it is dropped when it reads no more."""
+        """The client may take its time, and is dropped when it reads no more."""
         limits = self.server.config.limits
         for more in ({}, {"Connection": "close"}):
             client = Connection(self.site, self.clock)

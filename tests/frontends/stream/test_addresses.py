@@ -49,7 +49,7 @@ class AddressesTests(SynchronousTestCase):
         self.assertTrue(self.opens("a", "v"))
 
     def test_session_counts_while_its_hello_is_under_way(self) -> None:
-        """Also when its client has hung up before the answer; but not for ever."""
+        """The client may have hung up before the answer, so the session counts for a limited time."""
         for name in "xyz":
             self.assertIsNone(self.addresses.refusal("a", name))
         self.clock.advance(CLEAN_SECONDS)
