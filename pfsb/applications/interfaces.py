@@ -115,7 +115,7 @@ Counters = tuple[tuple[str, int], ...]
 
 Columns = tuple[tuple[str, range], ...]
 """The fields of the results of a run, field by field: (name, values), with one value for each command of the run, in
-order. The values of a field count up by one from each command to the next."""
+order. Only results whose fields all count up by one from each command to the next, as revisions do, are told so."""
 
 
 class RunResults(Sequence[Done]):

@@ -31,7 +31,8 @@ PART_HEADER_BYTES: Final = _PART.size
 """Bytes of the body of a part in addition to its piece of the frame."""
 
 REPORT_NUMBER_MAX: Final = 254
-"""Highest number of a report; the numbers begin with 1 again after it."""
+"""Highest number of a `Report`, which tells the sender of a frame in parts which bytes are missing. Reports about one
+frame are numbered from 1 on, and begin with 1 again after this number."""
 FIRST_TIME: Final = 0
 """Value of `Part.answers` in a part that is sent for the first time."""
 UNHEARD: Final = 255

@@ -333,7 +333,7 @@ class SessionOpener:
     """The HTTP connection whose request opens a session, as far as the sessions must know it."""
 
     opened: set[str]
-    """Client ids for which the connection has opened sessions, or has tried to; an id is added when it opens one."""
+    """Client ids for which requests of the connection have begun to open sessions, whether that succeeded or not."""
     address: str
     """Where the client is (`pfsb.frontends.stream.addresses.address_of`)."""
 

@@ -51,10 +51,12 @@ class ServerQueries:
         answer(Done(rows=((("", Word(json.dumps(self._server.status()))),),)))
 
     def digest(self, until: float, request: Request, answer: Answer) -> None:
-        """Answers DIGEST, at the time `until` at the latest (`Server.deadline`).
+        """Answers DIGEST, the question for the digest of the history up to a slot, when this server has executed that
+        slot.
 
-        The time counts from the arrival of the request: of many that wait for each other, the last one must not wait
-        for the times of all.
+        The question is refused if the slot is not executed at the clock time `until` (`Server.deadline`). That is a
+        fixed time after the request has arrived, not after it comes to the head of its queue: otherwise the last of
+        many such requests of one client would wait as long as all of them together.
         """
         words, options = split_options(request.args)
         seq = whole(options.pop("seq"), "seq") if "seq" in options else None

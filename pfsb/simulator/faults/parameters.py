@@ -23,7 +23,8 @@ RARE_SIZES: Final = (6, 8)
 SHARE_OF_IDS_WITH_GAPS: Final = 0.2
 """Share of the seeds in which the ids of the servers have gaps, such as 2, 5 and 9."""
 IDS_MAX: Final = (12, SERVER_ID_MAX)
-"""Highest possible ids: a seed whose ids have gaps draws one of these numbers, and then ids up to it."""
+"""The two possible values of the highest id of a server, for seeds that give servers ids with gaps between them. Such a
+seed draws one of the two, and then the ids, up to it."""
 
 
 @frozen

@@ -155,7 +155,7 @@ class Campaign:
 
 @define
 class _Failure:
-    """An exception of a target."""
+    """A failure that was found: the text of an exception that a target has raised, and the place where it did so."""
 
     text: str
     place: str

@@ -287,7 +287,8 @@ class LivenessDrills:
     # ------------------------------------------------------------------ drills
 
     def idleness(self) -> None:
-        """Departures 10 and 35: while no update is asked for, there is no election, and the leader's time goes on."""
+        """Departures 10 and 35: while no update is asked for, there is no election. The ordered
+        time, which the leader puts into its proposals, has gone on meanwhile as the leader's clock has."""
         view, leader = self._view(), self.cluster.required_leader()
         before = self._order_the_time(leader)
         self.cluster.run(4 * self.times.progress)

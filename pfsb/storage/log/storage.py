@@ -505,8 +505,8 @@ def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
     """Raise `StorageRefused` unless slot `seq` may be left out here with the batch of this digest (see
     `LogStorage.add_pass`).
 
-    The batch must be stored here, unless `unseen` is True and no other batch is ordered in the slot. A batch that was
-    accepted here, and is not known as ordered, may yet be replaced by another batch.
+    The slot must hold this batch here, as ordered or as accepted. If `unseen` is True it may also be empty, or hold
+    another batch that is accepted only: that one may yet be replaced by this one.
     """
     path = log.directory
     if log.state.passes.get(seq) == digest:

@@ -32,12 +32,16 @@ class RawClient(Protocol):
     """A connection that sends any bytes, and keeps all that comes."""
 
     def __init__(self) -> None:
-        self.received = b""
+        self._received = bytearray()  # appending to bytes would copy all that came before, each time
         self.gone: Deferred[None] = Deferred()
         self.is_gone = False
 
     def dataReceived(self, data: bytes) -> None:
-        self.received += data
+        self._received += data
+
+    @property
+    def received(self) -> bytes:
+        return bytes(self._received)
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
         self.is_gone = True
