@@ -226,11 +226,13 @@ class Conversation:
         self._is_paused = True
         self._subscriptions.pause()
         if self._large is not None and self._large_is_answered:
-            self._large.over()  # others need not wait until this client reads
+            self._large.stops_being_read()  # others do not wait for long until this client reads
 
     def resume(self) -> None:
         self._is_paused = False
         self._subscriptions.resume()
+        if self._large is not None:
+            self._large.is_read()
 
     def end_subscriptions(self) -> None:
         """Delivers no more events, of any event log."""
@@ -360,9 +362,8 @@ class Conversation:
             answer(result)
             # It is over when its reply is written: many large replies that are being written would fill the memory.
             if self._is_paused:
-                request.over()
-            else:
-                self.replies.call_between_replies(request.over)
+                request.stops_being_read()
+            self.replies.call_between_replies(request.over)
 
         def ask() -> None:
             try:

@@ -21,6 +21,9 @@ from pfsb.frontends.stream.reply_queue import ROWS_AT_ONCE, EndOfIteration
 ROWS_UNDER_WAY_MAX: Final = 10_000
 """Maximum work, in rows, of all large requests that are under way together. A single request that is more work runs
 alone. Reading so many rows from the state takes some ten milliseconds."""
+UNREAD_SECONDS: Final = 1.0
+"""How long, in seconds, a client may leave the reply to its large request unread while others wait for their turns. A
+client that reads slowly keeps its turn: otherwise the large replies of many clients would be in memory together."""
 
 
 def work_in_rows(application: Any) -> Mapping[str, Callable[[Command], int]]:
@@ -62,6 +65,9 @@ class LargeRequests:
             self._start_next()
         if request in self._waiting:
             request.wait(self._clock, self._seconds_max)
+
+    def call_later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
+        return self._clock.callLater(seconds, function)
 
     def over(self, request: LargeRequest) -> None:
         """Called when a request is over: it has its answer, or its client is gone. Those that wait may start then."""
@@ -116,6 +122,17 @@ class LargeRequest:
         self._end_wait()
         self._requests.over(self)
         self.is_under_way = False
+
+    def stops_being_read(self) -> None:
+        """Called when the client does not read the reply: the request is over if that lasts `UNREAD_SECONDS`."""
+        if self.is_under_way:
+            self._end_wait()
+            self._timeout = self._requests.call_later(UNREAD_SECONDS, self.over)
+
+    def is_read(self) -> None:
+        """Called when the client reads again."""
+        if self.is_under_way:
+            self._end_wait()
 
     def wait(self, clock: IReactorTime, seconds: float) -> None:
         """Called by `LargeRequests` when the request must wait: refuses it if its turn has not come within

@@ -11,6 +11,7 @@ from pfsb.config.config import Limits
 from pfsb.frontends.line.protocol import LineProtocol
 from pfsb.frontends.line.subscriptions import PAGE_BYTES
 from pfsb.frontends.stream.addresses import CLEAN_SECONDS
+from pfsb.frontends.stream.large_requests import UNREAD_SECONDS
 from pfsb.frontends.stream.protocol import SLICE_SECONDS
 from tests.frontends.line.test_protocol import LineTestCase, Transport
 
@@ -201,9 +202,30 @@ class LargeRequestTests(SharesTestCase):
             client.pauseProducing()
             other, transport = self.connect()
             other.dataReceived(b'KEYS "" "" limit=100\n')
+            self.clock.advance(UNREAD_SECONDS)
             for _ in range(5):
                 self.iterate()
             self.assertIn(b"OK count=100", transport.value())
+
+    def test_client_that_reads_slowly_keeps_its_turn(self) -> None:
+        """Otherwise the large replies of many clients would be in memory together."""
+        self.fill_keys()
+        client, _ = self.connect()
+        client.dataReceived(b'RANGE "" "" limit=10000\n')
+        for _ in range(2):
+            self.iterate()
+        client.pauseProducing()
+        other, transport = self.connect()
+        other.dataReceived(b'KEYS "" "" limit=100\n')
+        self.clock.advance(0.9 * UNREAD_SECONDS)
+        client.resumeProducing()
+        client.pauseProducing()
+        self.clock.advance(0.9 * UNREAD_SECONDS)
+        self.iterate()
+        self.assertEqual(transport.value(), b"")
+        self.clock.advance(0.2 * UNREAD_SECONDS)
+        self.iterate()
+        self.assertIn(b"OK count=100", transport.value())
 
     def test_request_whose_verb_is_gone_when_its_turn_comes_is_refused(self) -> None:
         """The applications of the cluster change while a large request waits for an earlier reply, or for its turn."""
