@@ -64,7 +64,7 @@ class LargeRequests:
         if not self._start_is_due:
             self._start_next()
         if request in self._waiting:
-            request.wait(self._clock, self._seconds_max)
+            request.wait(self._seconds_max)
 
     def call_later(self, seconds: float, function: Callable[[], None]) -> IDelayedCall:
         return self._clock.callLater(seconds, function)
@@ -124,9 +124,11 @@ class LargeRequest:
         self.is_under_way = False
 
     def stops_being_read(self) -> None:
-        """Called when the client does not read the reply: the request is over if that lasts `UNREAD_SECONDS`."""
-        if self.is_under_way:
-            self._end_wait()
+        """Called when the client does not read the reply: the request is over if that lasts `UNREAD_SECONDS`.
+
+        Twisted calls again at each further write: the client was silent before, so its time does not begin anew.
+        """
+        if self.is_under_way and self._timeout is None:
             self._timeout = self._requests.call_later(UNREAD_SECONDS, self.over)
 
     def is_read(self) -> None:
@@ -134,10 +136,10 @@ class LargeRequest:
         if self.is_under_way:
             self._end_wait()
 
-    def wait(self, clock: IReactorTime, seconds: float) -> None:
+    def wait(self, seconds: float) -> None:
         """Called by `LargeRequests` when the request must wait: refuses it if its turn has not come within
         `seconds`."""
-        self._timeout = clock.callLater(seconds, self._too_late)
+        self._timeout = self._requests.call_later(seconds, self._too_late)
 
     def start(self) -> None:
         self._end_wait()
