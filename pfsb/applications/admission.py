@@ -155,21 +155,24 @@ def _try_command(application: IReplicatedApplication, description: CommandDescri
 
 
 def _tolerant(act: Callable[[], Any]) -> Any:
-    """The result of `act`; None if it raises an exception that is a fault of the program. A fault of this machine
-    (`pfsb.applications.failures`) is raised again: if this server decided by it, the others could decide otherwise."""
-    try:
-        return act()
-    except WrongApplication:
-        raise
-    except Exception as error:
-        if depends_on_machine(error):
-            raise
-        return None
+    """The result of `act`; None if it raises an exception that is a fault of the program."""
+    return _tried(act, lambda _: None)
 
 
 def _needed(what: str, act: Callable[[], Any]) -> Any:
-    """The result of `act`, without which no server can go on. Raises `WrongApplication` if it raises, and passes a
-    fault of this machine on."""
+    """The result of `act`, without which no server can go on. Raises `WrongApplication` if `act` raises an exception
+    that is a fault of the program."""
+
+    def refuse(error: Exception) -> None:
+        raise WrongApplication(f"{what} fails: {type(error).__name__}: {error}") from error
+
+    return _tried(act, refuse)
+
+
+def _tried(act: Callable[[], Any], at_fault: Callable[[Exception], None]) -> Any:
+    """The result of `act`; None, after a call of `at_fault`, if it raises an exception that is a fault of the program.
+    A fault of this machine (`pfsb.applications.failures`) is raised again: if this server decided by it, the others
+    could decide otherwise."""
     try:
         return act()
     except WrongApplication:
@@ -177,7 +180,8 @@ def _needed(what: str, act: Callable[[], Any]) -> Any:
     except Exception as error:
         if depends_on_machine(error):
             raise
-        raise WrongApplication(f"{what} fails: {type(error).__name__}: {error}") from error
+        at_fault(error)
+        return None
 
 
 def _words(description: CommandDescription) -> tuple[str, ...]:

@@ -267,11 +267,7 @@ class StreamProtocol(Protocol):
                 self.write_farewell(reason)
             self.leave()
             return
-        self._leaving = True
-        self._requests.clear()
-        self._unsplit.clear()
-        if self._conversation is not None:
-            self._conversation.end_subscriptions()
+        self._take_no_more()
         self.replies.close()
         self._abort()
 
@@ -291,16 +287,20 @@ class StreamProtocol(Protocol):
         """Ends the connection when the output that is ready now was written. Requests without a reply get none."""
         if self._leaving:
             return
-        self._leaving = True
-        self._requests.clear()
-        self._unsplit.clear()
-        if self._conversation is not None:
-            self._conversation.end_subscriptions()
+        self._take_no_more()
         self.replies.finish()
         transport = self._transport()
         IConsumer(transport).unregisterProducer()
         transport.loseConnection()
         self._set_deadline(LEAVE_SECONDS, self._abort)
+
+    def _take_no_more(self) -> None:
+        """Forgets the requests that were not handled, and delivers no more events: from now on the connection ends."""
+        self._leaving = True
+        self._requests.clear()
+        self._unsplit.clear()
+        if self._conversation is not None:
+            self._conversation.end_subscriptions()
 
     def _set_deadline(self, seconds: float, function: Callable[[], None]) -> None:
         self._cancel_deadline()

@@ -13,7 +13,9 @@ from twisted.python.failure import Failure
 
 from pfsb.bench.machine import memory_bytes
 from pfsb.demo.processes import ProcessCluster
+from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS
 from tests.integration.case import HEAR_SECONDS, ClusterCase, Visitor, reactor
+from tests.integration.http_case import port
 
 T = TypeVar("T")
 
@@ -23,6 +25,15 @@ P99_SECONDS = 0.25
 nothing else."""
 BUSY_FACTOR = 20.0
 """How many times as long as without an attack these requests may take on a machine that is busy with other work."""
+
+TTL_SECONDS = 2
+"""Time, in seconds, after which the session of a client that is gone ends."""
+FREE_SECONDS = TTL_SECONDS + PAUSED_LOOK_SECONDS + 6.0
+"""Time in which the locks of a dead client must be free.
+
+It is the ttl, the time to the next look, and some seconds for a busy machine.
+"""
+REQUEST = "{method} {path} HTTP/1.1\r\nHost: localhost\r\nPfsb-Client: {client}\r\nPfsb-Ttl: {ttl}\r\n{more}\r\n{body}"
 
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
 """Number of bytes by which the memory of a server may grow, whatever one kind of client does."""
@@ -95,6 +106,21 @@ class HostileCase(ClusterCase):
             self.assertLess(reactor.seconds(), end, f"{what}: not within {seconds:g} s")
             await self.pause(LOOK_SECONDS)
         return found
+
+    async def heard(self, client: RawClient, wanted: bytes) -> bool:
+        return wanted in client.received
+
+    async def wait_by_http(self, cluster: ProcessCluster, client_id: str) -> RawClient:
+        """Connect a client to the HTTP port of server 0, which gets the lock `printer`, and then waits for an hour for
+        the lock `busy`. The request for that is sent, and perhaps not handled yet, when this method returns."""
+        client = await self.connect(f"tcp:127.0.0.1:{port(cluster, 0)}")
+        given = {"client": client_id, "ttl": TTL_SECONDS}
+        client.send(REQUEST.format(method="POST", path="/v1/locks/printer", more="", body="", **given).encode())
+        await self.wait_until("the lock", lambda: self.heard(client, b'"token"'))
+        head = "Content-Type: application/json\r\nContent-Length: 14\r\n"
+        wait = REQUEST.format(method="POST", path="/v1/locks/busy", more=head, body='{"wait": 3600}', **given)
+        client.send(wait.encode())
+        return client
 
     async def require_closed(self, client: RawClient) -> str:
         """Wait until the server has closed the connection. Returns the last line that it wrote before."""

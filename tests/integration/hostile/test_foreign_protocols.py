@@ -72,12 +72,12 @@ class ForeignProtocolTests(HostileCase):
         for first in (b"", b"\r\n", b"\n\n"):
             client = await self.intrude(cluster, 0)
             client.send(first + SET % (len(value), value))
-            await self.wait_until("the reply", lambda client=client: self.heard(client, b"+OK\r\n"))
+            await self.wait_until("the reply", lambda client=client: self.heard_all(client, b"+OK\r\n"))
         visitor = await self.visit(cluster, 0)
         self.assertIn('value="x\\r\\nSAY hello', await visitor.ask("GET colour"))
         self.assertEqual(await visitor.ask("LOG"), "OK count=0")
 
-    async def heard(self, client: RawClient, wanted: bytes) -> bool:
+    async def heard_all(self, client: RawClient, wanted: bytes) -> bool:
         self.assertTrue(wanted.startswith(client.received), client.received)
         return client.received == wanted
 

@@ -14,23 +14,15 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SkipTest
 
 from pfsb.demo.processes import ProcessCluster
-from pfsb.frontends.stream.hang_ups import PAUSED_LOOK_SECONDS, SILENCE_MS_MAX
+from pfsb.frontends.stream.hang_ups import SILENCE_MS_MAX
 from tests.integration.case import Visitor, reactor
-from tests.integration.hostile.case import HostileCase, RawClient
-from tests.integration.http_case import port
+from tests.integration.hostile.case import FREE_SECONDS, REQUEST, TTL_SECONDS, HostileCase
 from tests.integration.small_network import NoNamespaces, SmallNetwork
 
 WINDOW = 8
-TTL_SECONDS = 2
-FREE_SECONDS = TTL_SECONDS + PAUSED_LOOK_SECONDS + 6.0
-"""Time in which the locks of a dead client must be free.
-
-It is the ttl, the time to the next look, and some seconds for a busy machine.
-"""
 VANISHED_SECONDS = TTL_SECONDS + 30.0
 RESP_LOCK = b"*2\r\n$4\r\nLOCK\r\n$%d\r\n%s\r\n"
 RESP_PING = b"*1\r\n$4\r\nPING\r\n"
-REQUEST = "{method} {path} HTTP/1.1\r\nHost: localhost\r\nPfsb-Client: {client}\r\nPfsb-Ttl: {ttl}\r\n{more}\r\n{body}"
 
 CLIENT = """
 import socket, sys, time
@@ -87,9 +79,6 @@ class DeadClientTests(HostileCase):
         self.assertTrue((await visitor.ask("LOCK busy")).startswith("OK"))
         return visitor
 
-    async def heard(self, client: RawClient, wanted: bytes) -> bool:
-        return wanted in client.received
-
     async def die_with_full_window(self, cluster: ProcessCluster) -> None:
         """A client of the line protocol that waits for as many locks as it may, and for one more, dies."""
         client = await self.intrude(cluster, 0)
@@ -133,15 +122,10 @@ class DeadClientTests(HostileCase):
         """The client waits an hour for a lock, with more requests behind it than Twisted reads meanwhile."""
         cluster = await self.start_cluster(1)
         visitor = await self.holder(cluster)
-        client = await self.connect(f"tcp:127.0.0.1:{port(cluster, 0)}")
-        given = {"client": "dead", "ttl": TTL_SECONDS}
-        client.send(REQUEST.format(method="POST", path="/v1/locks/printer", more="", body="", **given).encode())
-        await self.wait_until("the lock", lambda: self.heard(client, b'"token"'))
-        head = "Content-Type: application/json\r\nContent-Length: 14\r\n"
-        wait = REQUEST.format(method="POST", path="/v1/locks/busy", more=head, body='{"wait": 3600}', **given)
-        client.send(wait.encode())
+        client = await self.wait_by_http(cluster, "dead")
         await self.pause(0.2)
-        client.send(REQUEST.format(method="GET", path="/v1/status", more="", body="", **given).encode() * 1_000)
+        status = REQUEST.format(method="GET", path="/v1/status", more="", body="", client="dead", ttl=TTL_SECONDS)
+        client.send(status.encode() * 1_000)
         await self.pause(0.5)
         await client.hang_up()
         await self.require_free(visitor, "printer")

@@ -12,8 +12,7 @@ from twisted.internet.threads import deferToThread
 from pfsb.client import AsyncClerk
 from pfsb.demo.processes import ProcessCluster
 from tests.integration.case import HEAR_SECONDS
-from tests.integration.hostile.case import GROWTH_BYTES_MAX, P99_SECONDS, HostileCase, RawClient
-from tests.integration.hostile.test_hang_ups import FREE_SECONDS, REQUEST, TTL_SECONDS
+from tests.integration.hostile.case import FREE_SECONDS, GROWTH_BYTES_MAX, P99_SECONDS, HostileCase
 from tests.integration.http_case import port
 
 RAW = "application/octet-stream"
@@ -66,13 +65,7 @@ class HTTPTests(HostileCase):
         cluster = await self.start_cluster(1)
         visitor = await self.visit(cluster, 0)
         self.assertTrue((await visitor.ask("LOCK busy")).startswith("OK"))
-        client = await self.connect(f"tcp:127.0.0.1:{port(cluster, 0)}")
-        given = {"client": "dead", "ttl": TTL_SECONDS}
-        client.send(REQUEST.format(method="POST", path="/v1/locks/printer", more="", body="", **given).encode())
-        await self.wait_until("the lock", lambda: self.heard(client, b'"token"'))
-        head = "Content-Type: application/json\r\nContent-Length: 14\r\n"
-        wait = REQUEST.format(method="POST", path="/v1/locks/busy", more=head, body='{"wait": 3600}', **given)
-        client.send(wait.encode())
+        client = await self.wait_by_http(cluster, "dead")
         await self.pause(0.5)
         transport: Any = client.transport
         transport.loseConnection()  # no reset: a FIN, as for a process that is killed
@@ -81,9 +74,6 @@ class HTTPTests(HostileCase):
             return "held=1" in await visitor.ask("LOCKS")
 
         await self.wait_until("the dead client's lock to be free", free, FREE_SECONDS)
-
-    async def heard(self, client: RawClient, wanted: bytes) -> bool:
-        return wanted in client.received
 
     async def test_requests_that_no_server_may_take(self) -> None:
         """Each is refused with its status, and none changes anything."""
