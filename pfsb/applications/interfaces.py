@@ -348,6 +348,30 @@ class IReplicatedApplication(Interface):
         """Replace the state by that of a snapshot, which `snapshot` has made."""
 
 
+class IFrozenState(Interface):
+    """An application with a large state, of which it makes a snapshot while it goes on executing commands.
+
+    An application need not provide this interface: `snapshot` is called then, and the server does nothing else
+    meanwhile.
+    """
+
+    def freeze() -> Iterator[bytes]:
+        """The present state, as pieces that are taken later, one by one, while further commands are executed.
+
+        The pieces are equal on all servers that have executed the same commands, whatever is executed while they are
+        taken. Making one piece takes some milliseconds at most, so most have 64 KiB at most; none has more than 16 MiB.
+        At most one such iterator is in use at a time. Its method `close` ends it early. While none is in use the
+        application keeps nothing of former states.
+        """
+
+    def take_piece(data: bytes) -> None:
+        """Take the next piece of a snapshot, in the order in which `freeze` has made them. Called for an application
+        that was made for this and has executed nothing."""
+
+    def pieces_end() -> None:
+        """Called after the last piece: the state is whole from now on. Raises `ValueError` if pieces are missing."""
+
+
 class IRunExecutor(Interface):
     """An application that can execute a run of commands together: consecutive commands of one verb.
 
