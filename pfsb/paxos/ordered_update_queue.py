@@ -6,21 +6,22 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.interfaces import IStateMachine
-from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, State
+from pfsb.paxos.frozen_history import FrozenHistory, History, HistoryRestorer
+from pfsb.paxos.interfaces import IRestorer, IStateMachine
+from pfsb.paxos.messages import DIGEST_BYTES, Batch, ClientUpdate, GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.paxos.snapshot import Piece
 from pfsb.support.values import value
 
-DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
 
 
@@ -43,6 +44,8 @@ class DigestChain:
         self._kept = kept
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
+        self._first = 0
+        """The lowest slot whose hash this server knows: 0, or the slot of the snapshot that it has begun with."""
 
     def extend(self, batch: bytes, outcomes: bytes) -> None:
         """Add the slot after the last one: the digest of its batch, and the outcomes of executing it."""
@@ -50,6 +53,11 @@ class DigestChain:
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
+
+    def begin_at(self, seq: int, head: bytes) -> None:
+        """Begin again with slot `seq`, whose hash is `head`. The hashes of the slots below it are not known."""
+        self._first = self.seq = seq
+        self.replace_head(head)
 
     def replace_head(self, head: bytes) -> None:
         """Put another hash in the place of that of the last slot, as if executing the slot had had other outcomes.
@@ -63,7 +71,7 @@ class DigestChain:
     def at(self, seq: int) -> bytes | None:
         """The hash over the batches and outcomes up to slot `seq`; None if it is no longer kept, or the slot is not
         executed yet."""
-        if seq > self.seq or seq <= self.seq - self._kept:
+        if seq > self.seq or seq <= self.seq - self._kept or seq < self._first:
             return None
         at = seq % self._kept * DIGEST_BYTES
         return bytes(self._ring[at : at + DIGEST_BYTES])
@@ -93,6 +101,9 @@ class OrderedUpdateQueue(Handler):
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
         """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
+        self.on_adopted: Callable[[int, int], None] = lambda seq, oldest_valid: None
+        """Called with the slot of a snapshot and `oldest_valid` when the history of the snapshot has been adopted, and
+        before its state is: no update that was executed by then is pending any more."""
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -108,11 +119,51 @@ class OrderedUpdateQueue(Handler):
             self._turn.append(OrderedRecord(message.seq, message.batch), lazy=True)
         if self._tracer is not None:
             self._tracer.trace("ordered", seq=message.seq)
+        return self.execute_ready()
+
+    def execute_ready(self) -> list[Executed]:
+        """Execute the slots that follow Local_Aru without a gap, and return them. Called in a turn."""
         executed = self._advance_aru()
         if executed:
-            self._turn.append(AruRecord(data.ordering.local_aru), lazy=True)
+            self._turn.append(AruRecord(self._data.ordering.local_aru), lazy=True)
             self._forget_old_slots()
         return executed
+
+    # ------------------------------------------------------------------ snapshots
+
+    def freeze(self) -> Iterator[Piece]:
+        """The pieces of a snapshot of the slots up to Local_Aru (`IStateMachine.freeze`)."""
+        history = History(
+            self._data.ordering.local_aru,
+            self.digests.head,
+            self.time.time_ms,
+            self.oldest_valid,
+            self.last_executed.timestamps,
+        )
+        return FrozenHistory(history, self.state_machine.freeze())
+
+    def restorer(self) -> HistoryRestorer:
+        """Builds history and state of a snapshot beside the present ones (`IRestorer`). The slots behind it, of which
+        some may be ordered here, are executed by the next call of `execute_ready`, `mark_ordered` or `catch_up`."""
+        return HistoryRestorer(self.state_machine.restorer(), self._adopt)
+
+    def _adopt(self, history: History, machine: IRestorer) -> None:
+        """Go on as if the slot of the snapshot had just been executed here. `machine` then puts its state in place, and
+        so the settings: the horizon, which bounds `oldest_valid` from the next slot on, and the window."""
+        ordering = self._data.ordering
+        assert history.seq > ordering.local_aru, "a snapshot does not take the state back"
+        ordering.local_aru = history.seq
+        ordering.global_history.forget_up_to(history.seq)
+        ordering.global_history.top = max(ordering.global_history.top, history.seq)
+        self.last_executed.timestamps = history.timestamps
+        self.oldest_valid = history.oldest_valid
+        self.time.restore(history.time_ms, self._data.server.state is State.REG_LEADER)
+        self.digests.begin_at(history.seq, history.digest)
+        self._turn.note_execution()
+        self.on_adopted(history.seq, history.oldest_valid)
+        machine.adopt()
+
+    # ------------------------------------------------------------------ recovery and execution
 
     def recover(self, seq: int, batch: Batch) -> None:
         """Figure 14: execute again a slot that was executed before the restart."""
