@@ -160,7 +160,7 @@ class Server:
     def _follow_settings(self, values: ClusterSettings) -> None:
         """Called while a slot is executed: let protocol and transport follow the settings that are in force from now
         on."""
-        self.replica.adopt(values.window, values.horizon)
+        self.replica.adopt(values.window, values.horizon, values.cluster_identity)
         self._transport.know_cluster(values.cluster_identity)
 
     def drain(self, drained: Callable[[], None]) -> None:

@@ -6,7 +6,7 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 
 from twisted.logger import Logger
@@ -93,6 +93,11 @@ class OrderedUpdateQueue(Handler):
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
         """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
+        self.batch_bytes = 0
+        """Number of bytes of the batches that were executed since this server's start."""
+        self.snapshot_slot = 0
+        """The slot after whose execution `on_snapshot_slot` is called (Departure 56); 0: there is none."""
+        self.on_snapshot_slot: Callable[[], None] = lambda: None
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -123,15 +128,16 @@ class OrderedUpdateQueue(Handler):
         self._advance_aru()
         self._forget_old_slots()
 
-    def catch_up(self) -> None:
-        """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk.
+    def catch_up(self) -> list[Executed]:
+        """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk. Returns them.
 
         There may be such slots, because a crash can keep the record that a slot is ordered, and lose the record of the
         new Local_Aru. Without this step they would never be executed: other servers do not send a slot again that this
         server knows as ordered.
         """
-        self._advance_aru()
+        executed = self._advance_aru()
         self._forget_old_slots()
+        return executed
 
     def _advance_aru(self) -> list[Executed]:
         """Figure 11, Block C: as long as the slot after Local_Aru is ordered, execute it and raise Local_Aru. Returns
@@ -141,6 +147,8 @@ class OrderedUpdateQueue(Handler):
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
             ordering.local_aru += 1
             executed.append(self.execute_slot(ordering.local_aru, slot))
+            if ordering.local_aru == self.snapshot_slot:
+                self.on_snapshot_slot()
         return executed
 
     def execute_slot(self, seq: int, slot: Slot) -> Executed:
@@ -170,6 +178,7 @@ class OrderedUpdateQueue(Handler):
         self._turn.note_execution()
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.digest, outcomes)
+        self.batch_bytes += len(slot.ordered.data)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)
