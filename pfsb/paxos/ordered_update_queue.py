@@ -41,6 +41,8 @@ class DigestChain:
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
         self._kept = kept
+        self.begin = 0
+        """The slot from which the chain begins: 0, or that of the snapshot from which this server has started."""
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
@@ -63,7 +65,7 @@ class DigestChain:
     def at(self, seq: int) -> bytes | None:
         """The hash over the batches and outcomes up to slot `seq`; None if it is no longer kept, or the slot is not
         executed yet."""
-        if seq > self.seq or seq <= self.seq - self._kept:
+        if seq > self.seq or seq <= self.seq - self._kept or seq < self.begin:
             return None
         at = seq % self._kept * DIGEST_BYTES
         return bytes(self._ring[at : at + DIGEST_BYTES])

@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest
-from pfsb.frontends.http import chat, commands, key_value, locks, server_info, settings
+from pfsb.frontends.http import chat, commands, key_value, locks, server_info, settings, snapshots
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
@@ -34,6 +34,8 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/servers": {"GET": server_info.get_servers},
     "/v1/settings": {"GET": settings.get_settings, "PATCH": settings.change_settings},
     "/v1/digest": {"GET": server_info.get_digest},
+    "/v1/snapshot": {"POST": snapshots.take_snapshot},
+    "/v1/backup": {"GET": snapshots.get_backup},
     "/v1/faults": {"POST": server_info.set_fault},
     "/v1/openapi.json": {"GET": server_info.get_description},
     "/healthz": {"GET": server_info.get_health},
@@ -45,8 +47,9 @@ _CONDITIONAL: Final = frozenset({key_value.get_key, key_value.put_key, key_value
 """Handlers that evaluate If-Match and If-None-Match. The others have no ETag; they would ignore what a client relies
 on, so these headers are refused."""
 
-_WITHOUT_END: Final = frozenset({chat.follow})
-"""Handlers whose answer is a stream without an end. HEAD is not allowed for them: it would never be answered."""
+_STREAMS: Final = frozenset({chat.follow, snapshots.get_backup})
+"""Handlers whose answer is a stream. HEAD is not allowed for them: an answer to it would have to say what no server
+knows before, or would never come."""
 
 
 def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
@@ -73,7 +76,7 @@ def find_handler(method: bytes, segments: list[Quoted]) -> tuple[Handler, list[Q
         raise BadRequest("there is no such resource; / lists them, and a / within a name is written %2F", "UNKNOWN")
     name = method.decode("latin-1")
     handler = methods.get("GET" if name == "HEAD" else name)
-    if handler is None or (name == "HEAD" and handler in _WITHOUT_END):
+    if handler is None or (name == "HEAD" and handler in _STREAMS):
         raise NotAllowed(allowed(methods))
     return handler, words
 
@@ -87,5 +90,5 @@ def refuse_conditions(handler: Handler, headers: Headers) -> None:
 
 def allowed(methods: Mapping[str, Handler]) -> str:
     """The value of the header `Allow` for a resource with these methods."""
-    heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _WITHOUT_END else []
+    heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _STREAMS else []
     return ", ".join([*methods, *heads])
