@@ -1,4 +1,4 @@
-"""SnapshotsAsked: the snapshots that clients of a server ask for (SNAPSHOT, POST /v1/snapshot, GET /v1/backup)."""
+"""SnapshotsAsked: the snapshots that clients of a server ask for (SNAPSHOT, POST /v1/snapshot, POST /v1/backup)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/settings": {"GET": settings.get_settings, "PATCH": settings.change_settings},
     "/v1/digest": {"GET": server_info.get_digest},
     "/v1/snapshot": {"POST": snapshots.take_snapshot},
-    "/v1/backup": {"GET": snapshots.get_backup},
+    "/v1/backup": {"POST": snapshots.send_backup},
     "/v1/faults": {"POST": server_info.set_fault},
     "/v1/openapi.json": {"GET": server_info.get_description},
     "/healthz": {"GET": server_info.get_health},
@@ -47,9 +47,8 @@ _CONDITIONAL: Final = frozenset({key_value.get_key, key_value.put_key, key_value
 """Handlers that evaluate If-Match and If-None-Match. The others have no ETag; they would ignore what a client relies
 on, so these headers are refused."""
 
-_STREAMS: Final = frozenset({chat.follow, snapshots.get_backup})
-"""Handlers whose answer is a stream. HEAD is not allowed for them: an answer to it would have to say what no server
-knows before, or would never come."""
+_WITHOUT_END: Final = frozenset({chat.follow})
+"""Handlers whose answer is a stream without an end. HEAD is not allowed for them: it would never be answered."""
 
 
 def _patterns() -> dict[tuple[Any, ...], Mapping[str, Handler]]:
@@ -76,7 +75,7 @@ def find_handler(method: bytes, segments: list[Quoted]) -> tuple[Handler, list[Q
         raise BadRequest("there is no such resource; / lists them, and a / within a name is written %2F", "UNKNOWN")
     name = method.decode("latin-1")
     handler = methods.get("GET" if name == "HEAD" else name)
-    if handler is None or (name == "HEAD" and handler in _STREAMS):
+    if handler is None or (name == "HEAD" and handler in _WITHOUT_END):
         raise NotAllowed(allowed(methods))
     return handler, words
 
@@ -90,5 +89,5 @@ def refuse_conditions(handler: Handler, headers: Headers) -> None:
 
 def allowed(methods: Mapping[str, Handler]) -> str:
     """The value of the header `Allow` for a resource with these methods."""
-    heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _STREAMS else []
+    heads = ["HEAD"] if "GET" in methods and methods["GET"] not in _WITHOUT_END else []
     return ", ".join([*methods, *heads])

@@ -24,10 +24,15 @@ def take_snapshot(request: PfsbRequest) -> None:
     request.site.server.snapshots.answer(seconds, request.answer_with())
 
 
-def get_backup(request: PfsbRequest) -> None:
-    """Have a snapshot taken, and send the whole of it, as one stream: the state of the cluster after one slot."""
+def send_backup(request: PfsbRequest) -> None:
+    """Have a snapshot taken, and send the whole of it, as one stream: the state of the cluster after one slot.
+
+    This is no GET, since the server works and writes for it: a web page of a third party could have a browser send a
+    GET.
+    """
     seconds = _seconds(request)
     request.query.refuse_more()
+    request.refuse_body()
 
     def taken(found: SnapshotName | Refused) -> None:
         if isinstance(found, Refused):
