@@ -123,6 +123,7 @@ class Server:
             replica=self.replica,
             machine=self.machine,
             settings=self.settings,
+            asked=self.snapshots,
             clients=lambda: self.local_clients,
             transport=counters,
             storage=storage_counters,

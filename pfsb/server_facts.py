@@ -24,6 +24,7 @@ from pfsb.paxos.snapshot_taking import SnapshotTaker
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.snapshots_asked import GivenBackup, SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
 from pfsb.support.hosts import shown
@@ -64,6 +65,7 @@ class ServerFacts:
     _replica: Replica
     _machine: SessionStateMachine
     _settings: SettingsFollower
+    _asked: SnapshotsAsked
     _clients: Callable[[], LocalClients]
     """Function that returns the clients of the server; called only after the server's start, when the clients exist."""
     transport: TransportCounters | None
@@ -114,6 +116,11 @@ class ServerFacts:
     def snapshot(self) -> SnapshotName | None:
         """The snapshot from which this server would start; None: there is none."""
         return self._replica.storage.snapshot
+
+    @property
+    def last_backup(self) -> GivenBackup | None:
+        """The last backup that this server has given since its start; None: it has given none."""
+        return self._asked.last_backup
 
     @property
     def snapshot_taker(self) -> SnapshotTaker:
@@ -419,6 +426,7 @@ def _snapshots(facts: ServerFacts) -> dict[str, object]:
         if fetch is None
         else {"seq": fetch.name.seq, "bytes": fetch.name.size, "received": fetch.file.size, "from": fetch.source},
         "installed": fetcher.installed,
+        "last_backup": None if facts.last_backup is None else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},
     }
 
 

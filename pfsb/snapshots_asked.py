@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from pfsb.applications.interfaces import Answer, Done, Refused, Word
@@ -17,6 +17,16 @@ ASKED_MAX = 100
 
 Taken = Callable[[SnapshotName | Refused], None]
 """Function that is called, once, with the snapshot that was asked for, or with the reason why there is none."""
+
+
+@frozen
+class GivenBackup:
+    """A backup that a client of this server has got as a whole."""
+
+    at: float
+    """When that was, in seconds since 1970."""
+    seq: int
+    """The slot whose state it holds."""
 
 
 @define(eq=False)
@@ -33,6 +43,12 @@ class SnapshotsAsked:
     _waiting: dict[int, tuple[Taken, IDelayedCall]] = field(factory=dict, init=False)
     """Number of a request -> whom to tell, and the call that ends the waiting."""
     _number: int = field(default=0, init=False)
+    last_backup: GivenBackup | None = field(default=None, init=False)
+    """The last backup that a client has got since this server's start."""
+
+    def note_backup(self, name: SnapshotName) -> None:
+        """Take notice that a client has got the whole of this snapshot."""
+        self.last_backup = GivenBackup(self._clock.seconds(), name.seq)
 
     def take(self, seconds: float, taken: Taken) -> None:
         """Take a snapshot of the state that this server has executed by now. After `seconds` the request is refused,

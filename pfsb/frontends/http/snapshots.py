@@ -97,6 +97,8 @@ class _Backup:
         if data:
             self._request.write(data)
         # Without data the snapshot is not there any more: the client finds fewer bytes than Content-Length says.
+        if self._sent >= self._name.size:
+            self._request.site.server.snapshots.note_backup(self._name)
         if self._sent >= self._name.size or not data:
             self._request.end_stream()
         else:
