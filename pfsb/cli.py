@@ -26,6 +26,10 @@ _SECTIONS: Final = {
         "bench": ("pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
         "demo": ("pfsb.demo.tool", "Run real servers through a scenario and record it."),
     },
+    "Keep what a cluster holds": {
+        "backup": ("pfsb.backups.backup_command", "Write the state of a running cluster into a file, or check one."),
+        "snapshot": ("pfsb.backups.snapshot_command", "Have servers write their states to disk as a whole."),
+    },
     "Data of a stopped server": {
         "log": ("pfsb.service.log_command", "Show and check the log in a data directory."),
         "migrate": (

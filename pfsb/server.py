@@ -23,6 +23,7 @@ from pfsb.paxos.birth import Birth
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server_facts import ServerFacts, server_rows, status
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
@@ -34,6 +35,7 @@ from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
 from pfsb.sessions.subscription import Subscription
+from pfsb.snapshots_asked import SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
@@ -109,6 +111,8 @@ class Server:
             birth=Birth(self.settings.make_birth, is_birth),
         )
         self._digests_asked: list[_DigestAsked] = []
+        self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
+        """Takes snapshots for clients."""
         self.disk_is_stuck = False
         """True after `stop` if the disk does not answer, so that a write is still under way."""
         self.facts = ServerFacts(
@@ -119,6 +123,7 @@ class Server:
             replica=self.replica,
             machine=self.machine,
             settings=self.settings,
+            asked=self.snapshots,
             clients=lambda: self.local_clients,
             transport=counters,
             storage=storage_counters,
@@ -160,7 +165,7 @@ class Server:
     def _follow_settings(self, values: ClusterSettings) -> None:
         """Called while a slot is executed: let protocol and transport follow the settings that are in force from now
         on."""
-        self.replica.adopt(values.window, values.horizon)
+        self.replica.adopt(values.window, values.horizon, values.cluster_identity)
         self._transport.know_cluster(values.cluster_identity)
 
     def drain(self, drained: Callable[[], None]) -> None:
@@ -265,6 +270,10 @@ class Server:
         """
         return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        """Read bytes of a snapshot of this server; see `IStableStorage.read_snapshot`."""
+        self._storage.read_snapshot(name, offset, bytes_max, found)
+
     def deadline(self) -> float:
         """The time, by the server's clock in seconds, at which a request that comes now must have its answer."""
         return self._clock.seconds() + self.config.limits.request_seconds
@@ -312,7 +321,11 @@ class Server:
 
     def _answer_digest(self, asked: _DigestAsked) -> None:
         digest = self.replica.ordered_queue.digests.at(asked.seq)
-        if digest is None:
+        begin = self.replica.ordered_queue.digests.begin
+        if digest is None and asked.seq < begin:
+            text = f"slot {asked.seq} is below the snapshot of slot {begin}, from which this server has started"
+            self._answer(asked.answer, Refused("COMPACTED", text))
+        elif digest is None:
             kept = self.replica.settings.digests_kept
             refused = Refused("NOTFOUND", f"the digest of {asked.seq} is not kept: only the last {kept} are")
             self._answer(asked.answer, refused)

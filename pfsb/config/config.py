@@ -210,6 +210,7 @@ class Config:
             reconciliation_seconds=self.timers.progress / 4,
             window_slots=self.window,
             batch_bytes_max=self.limits.batch_bytes,
+            snapshot_slots=self.snapshot_every,
         )
 
     def membership_digest(self) -> bytes:

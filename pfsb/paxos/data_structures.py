@@ -158,6 +158,10 @@ class PrepareOKs:
         """Number of parts that have not arrived."""
         return self.parts - len(self.arrived)
 
+    def missing(self) -> Iterator[int]:
+        """The parts that have not arrived, ascending."""
+        return (part for part in range(self.parts) if part not in self.arrived)
+
 
 @define
 class ServerData:

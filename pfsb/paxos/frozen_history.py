@@ -35,25 +35,11 @@ class History:
     timestamps: OrderedDict[str, tuple[int, int]]
     """As in `LastExecuted`."""
 
-
-class FrozenHistory(Iterator[Piece]):
-    """The pieces of a history, and then those of the state machine; `close` ends both."""
-
-    def __init__(self, history: History, machine: Any) -> None:
-        """`machine` is the iterator that `IStateMachine.freeze` has returned."""
-        timestamps = [*history.timestamps.items()]
-        head = history.seq, history.digest, history.time_ms, history.oldest_valid, len(timestamps)
-        self._history = pieces_of(HISTORY, _rows(head, timestamps))
-        self._machine = machine
-
-    def __next__(self) -> Piece:
-        piece: Piece | None = next(self._history, None)
-        return next(self._machine) if piece is None else piece
-
-    def close(self) -> None:
-        """Make no more pieces, and keep nothing of the frozen state."""
-        self._history = iter(())
-        self._machine.close()
+    def pieces(self) -> Iterator[Piece]:
+        """The pieces of the section, whatever is executed while they are taken."""
+        timestamps = [*self.timestamps.items()]
+        head = self.seq, self.digest, self.time_ms, self.oldest_valid, len(timestamps)
+        return pieces_of(HISTORY, _rows(head, timestamps))
 
 
 def _rows(head: tuple[Any, ...], timestamps: list[tuple[str, tuple[int, int]]]) -> Iterator[Row]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
@@ -197,7 +197,7 @@ class IStateMachine(Interface):
         executions: equal on every server whose state machine agrees, also after a restart (Departure 40).
         """
 
-    def freeze() -> Iterator[Piece]:
+    def freeze() -> Generator[Piece, None, None]:
         """The present state, as pieces that may be taken later, one by one, while further slots are executed.
 
         The pieces are equal on all servers that have executed the same slots. At most one such iterator is in use at a

@@ -6,7 +6,7 @@ Where a piece ends depends on the rows alone. So sections of equal rows have equ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, Final
 
 import msgpack
@@ -61,6 +61,33 @@ def cut(section: str, data: bytes) -> Iterator[Piece]:
 def _cut(section: str, data: bytes) -> Iterator[Piece]:
     for at in range(0, len(data), PIECE_BYTES_MAX):
         yield Piece(section, data[at : at + PIECE_BYTES_MAX])
+
+
+class FrozenPieces(Generator[Piece, None, None]):
+    """The iterator over the pieces of a frozen state (`IStateMachine.freeze`)."""
+
+    def __init__(self, pieces: Iterator[Piece], ended: Callable[[], None]) -> None:
+        """`ended` is called when no more pieces are taken: behind the last one, after an exception, and when the
+        iterator is closed. It may be called more than once."""
+        self._pieces = pieces
+        self._ended = ended
+
+    def send(self, _: None) -> Piece:
+        try:
+            return next(self._pieces)
+        except BaseException:
+            self.close()
+            raise
+
+    def throw(self, *error: Any) -> Piece:
+        """Make no more pieces. Raises the exception, as a generator does that does not catch it."""
+        self.close()
+        return super().throw(*error)
+
+    def close(self) -> None:
+        """Make no more pieces, and keep nothing of the frozen state."""
+        self._pieces = iter(())
+        self._ended()
 
 
 class RowReader:

@@ -42,3 +42,5 @@ TTL_SECONDS_MAX: Final = 3_600
 """Maximum time to live of a session, in seconds, that a client may ask for."""
 CLIENT_ID_CHARACTERS_MAX: Final = 64
 """Maximum characters of a client id that a client may give itself."""
+SNAPSHOT_SECONDS_MAX: Final = 3_600
+"""Maximum time, in seconds, for which a client may wait for a snapshot that it has asked for."""

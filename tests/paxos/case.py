@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
 from attrs import astuple, define, evolve, field
@@ -34,7 +34,7 @@ from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
-from pfsb.paxos.snapshot_rows import RowReader, packed
+from pfsb.paxos.snapshot_rows import FrozenPieces, RowReader, packed
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
 
 M = TypeVar("M")
@@ -159,10 +159,9 @@ class RecordingStateMachine:
         self.executed.append((seq, time_ms, list(updates)))
         return self.outcomes
 
-    def freeze(self) -> Iterator[Piece]:
-        return (
-            Piece("executed", row) for row in [packed([(s, t, list(map(astuple, u))) for s, t, u in self.executed])]
-        )
+    def freeze(self) -> Generator[Piece, None, None]:
+        executed = [(seq, time_ms, [astuple(update) for update in updates]) for seq, time_ms, updates in self.executed]
+        return FrozenPieces(iter([Piece("executed", packed(executed))]), lambda: None)
 
     def restorer(self) -> ListRestorer:
         return ListRestorer(self)

@@ -11,10 +11,10 @@ from attrs import define, field
 from pfsb.client.core.replies import Reply
 
 LOCAL_VERBS: Final = frozenset(
-    {"PING", "STATUS", "DIGEST", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
+    {"PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
 )
 """Verbs of commands that concern one server only. These are sent without a number and outside the session."""
-WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
+WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST", "SNAPSHOT"})
 """Verbs whose answer may take long although the server is healthy."""
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})

@@ -17,6 +17,9 @@ ALWAYS: Final = (
     CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
     CommandDescription("SERVERS", "SERVERS", "Show all servers as this one sees them.", changes=False),
+    CommandDescription(
+        "SNAPSHOT", "SNAPSHOT [wait=SECONDS]", "Let this server write its state to disk as a whole.", changes=False
+    ),
     CommandDescription("HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False),
     CommandDescription(
         "FAULT",
@@ -32,6 +35,7 @@ SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
 _EXAMPLES: Final = {
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
+    "SNAPSHOT": "SNAPSHOT wait=60",
     "HELP": "HELP PUT",
     "FAULT": "FAULT CUT 1,3",
     "SAY": "SAY good morning",
