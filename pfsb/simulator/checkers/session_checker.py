@@ -21,7 +21,8 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine, failed_alike
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import EXPIRE, SessionStateMachine, failed_alike
 from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from attrs import define, evolve, field
 
-from pfsb.sessions.state_machine import Session
+from pfsb.sessions.session import Session
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
