@@ -109,7 +109,7 @@ class LogStorage:
     _reader: HistoryReader | None = field(default=None, init=False)
     _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
-    _snapshots: SnapshotStore | None = field(default=None, init=False)
+    snapshot_store: SnapshotStore | None = field(default=None, init=False)
     """The snapshots of the storage; None before its start."""
     _snapshot_read: float | None = field(default=None, init=False)
     """Time, by the reactor's clock, at which bytes of a snapshot were asked for last; None: none is open."""
@@ -151,7 +151,7 @@ class LogStorage:
 
     @property
     def snapshot(self) -> SnapshotName | None:
-        return None if self._snapshots is None else self._snapshots.snapshot
+        return None if self.snapshot_store is None else self.snapshot_store.snapshot
 
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
@@ -239,19 +239,19 @@ class LogStorage:
         return False
 
     def write_snapshot(self, seq: int, cluster_identity: bytes) -> SnapshotFile:
-        assert self._snapshots is not None, "the storage was started"
-        return self._snapshots.write(seq, cluster_identity)
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.write(seq, cluster_identity)
 
     def fetch_snapshot(self, name: SnapshotName) -> FetchedSnapshot:
-        assert self._snapshots is not None, "the storage was started"
-        return self._snapshots.fetch(name)
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.fetch(name)
 
     def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: SnapshotCallback) -> None:
         if not self._running:
             return
-        assert self._reader is not None and self._snapshots is not None
+        assert self._reader is not None and self.snapshot_store is not None
         self._snapshot_read = self._reactor.seconds()
-        if not self._reader.read_snapshot(name, self._snapshots.path(name), offset, bytes_max, found):
+        if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
             self._reactor.callLater(0, self._answer_snapshot, found, b"")
 
     def close(self) -> bool:
@@ -269,7 +269,7 @@ class LogStorage:
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         maker, self._maker = self._maker, None
-        snapshots = self._snapshots
+        snapshots = self.snapshot_store
         if reader is None or writer is None or maker is None or snapshots is None:
             self.lock.release()
             return True
@@ -516,7 +516,7 @@ class LogStorage:
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda found, data: in_reactor(self._answer_snapshot, found, data),
         )
-        self._snapshots = SnapshotStore(
+        self.snapshot_store = SnapshotStore(
             self.snapshot_files,
             SnapshotThread(self._fail_from_thread),
             room,
@@ -529,7 +529,7 @@ class LogStorage:
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
         self._maker = maker
         self._watch.start()
-        for thread in (self._writer, self._reader, maker, self._snapshots.thread):
+        for thread in (self._writer, self._reader, maker, self.snapshot_store.thread):
             thread.start()
 
     # In the maker's thread
@@ -578,10 +578,12 @@ class LogStorage:
     # In the reactor
 
     def _snapshot_is_named(self, head: SegmentHead, stored: StoredSnapshot, dropped: list[int]) -> None:
-        assert self._snapshots is not None, "the writer starts after it"
+        assert self.snapshot_store is not None, "the writer starts after it"
         if not self._failed:
             self.compacted = stored.compacted
-            self._snapshots.named(stored.name, partial(self._drop_segments, head, dropped, self._snapshots.thread))
+            self.snapshot_store.named(
+                stored.name, partial(self._drop_segments, head, dropped, self.snapshot_store.thread)
+            )
 
     def _close_idle_snapshot(self) -> None:
         """Close the snapshot that was read last, if nobody has read it for long."""
@@ -642,8 +644,8 @@ class LogStorage:
             self._failed = True
             self._running = False
             self._appended.clear()
-            if self._snapshots is not None:
-                self._snapshots.stop()
+            if self.snapshot_store is not None:
+                self.snapshot_store.stop()
             self._acknowledgements.forget()
             self._stop_looking()
             self._on_failure(failure)
