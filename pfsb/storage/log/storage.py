@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import Accepted, Record, Recovered
+from pfsb.paxos.records import Accepted, AruRecord, Record, Recovered, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
@@ -216,6 +216,28 @@ class LogStorage:
             refuse_wrong_pass(log, seq, digest, unseen)
             self._append_pass(log, seq, digest)
 
+    def refuse_if_in_use(self) -> None:
+        """Raise `StorageRefused` if the directory has a storage, or something that was beside one: no new one can be
+        made there then."""
+        if self._place.exists():
+            raise StorageRefused(f"{self._place}: there already; a new storage needs a directory without one")
+        self._refuse_leftovers()
+
+    def begin_with_snapshot(self, name: SnapshotName, portions: Iterable[bytes]) -> None:
+        """Make a new storage whose server starts with the state of a snapshot, and has executed the slots up to its
+        own; all of it is on disk when this returns.
+
+        `portions` are the bytes of the snapshot. Raises `StorageRefused` as `refuse_if_in_use` does, or if the
+        directory cannot be written. The log gets its name last, so a storage that is not complete is none.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self.refuse_if_in_use()
+            self.snapshot_files.write(name, portions)
+            effect = Effect()
+            effect.apply_all([SnapshotRecord(name), AruRecord(name.seq)])
+            self._create(effect)
+
     def append(self, record: Record) -> None:
         if self._running:
             self._appended.append(record)
@@ -385,8 +407,9 @@ class LogStorage:
             self._refuse_leftovers()
             self._create()
 
-    def _create(self) -> None:
-        """Make a log: complete and on disk before it gets its final name.
+    def _create(self, first: Effect | None = None) -> None:
+        """Make a log: complete and on disk before it gets its final name. `first` is what its first group holds; None:
+        it has no group.
 
         Therefore an incomplete one under the final name has been damaged: it cannot be a new one whose making was cut
         short. The directory and its parent are forced to disk too: otherwise power loss could remove the name of the
@@ -397,6 +420,12 @@ class LogStorage:
         unfinished.mkdir()
         identity, salt = self._random_bytes(IDENTITY_BYTES), self._random_bytes(SALT_BYTES)
         make_segment(unfinished, SegmentHead(1, room_of(1), identity, salt, self._owner()))
+        if first is not None:
+            writer = LogWriter.open(scan(unfinished, self._owner()))
+            try:
+                writer.write(first)
+            finally:
+                writer.close()
         os.rename(unfinished, self.path)
         sync_directory(self._directory)
         sync_directory(self._directory.parent)
