@@ -95,7 +95,7 @@ def restore(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
         identity = options.identity or os.urandom(IDENTITY_BYTES)
         new = begin_anew(state, options.config.ids, identity, options.revision)
         for server_id in options.servers:
-            _storage(reactor, options.config, server_id).refuse_if_in_use()
+            storage_of(reactor, options.config, server_id).refuse_if_in_use()
         told = (
             f"{options.file}: the state after slot {state.name.seq}, revision {revision}, of cluster {former.hex()}\n"
             f"the new cluster {identity.hex()} goes on from revision {new.machine.revision}; "
@@ -133,12 +133,13 @@ def make_directories(
         file = Path(scratch) / "state.snapshot"
         name = write(state, file)
         for server_id in servers:
-            _storage(reactor, config, server_id).begin_with_snapshot(name, portions_of(file))
+            storage_of(reactor, config, server_id).begin_with_snapshot(name, portions_of(file))
             out.write(f"{config.storage_directory(server_id)}: made, for server {server_id}\n")
     return name
 
 
-def _storage(reactor: Any, config: Config, server_id: int) -> Any:
+def storage_of(reactor: Any, config: Config, server_id: int) -> Any:
+    """The storage of a server of the new cluster, which is not there yet."""
     directory = config.storage_directory(server_id)
     assert directory is not None, "the command line was checked"
     return log_storage(config, server_id, directory, reactor, lambda failure: None)
