@@ -21,8 +21,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.frozen_history import HistoryRestorer
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.interfaces import IFetchedSnapshot, IRestorer, IStableStorage
+from pfsb.paxos.interfaces import IFetchedSnapshot, IStableStorage
 from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.part_requests import PartRequests
@@ -117,7 +118,7 @@ class SnapshotFetcher(Handler):
         """The snapshot that was fetched, and is being checked or loaded; None: none is."""
         self.requests = PartRequests(core.settings.resend_seconds)
         self._decoder = SnapshotDecoder()
-        self._restorer: IRestorer | None = None
+        self._restorer: HistoryRestorer | None = None
         self._call: IDelayedCall | None = None
         self.installed = 0
         """Number of snapshots of other servers that were installed since this server's start."""
@@ -169,7 +170,7 @@ class SnapshotFetcher(Handler):
         """Begin to fetch a snapshot that a server offers which was asked for slots; or note one more server that has
         the snapshot that is being fetched already."""
         sender, name = message.server_id, message.name
-        if not self._reconciliation.was_offered(sender) or not self._is_wanted(name):
+        if not self._reconciliation.was_offered(sender) or not self.is_wanted(name):
             return
         fetch = self.fetch
         if fetch is None and self.loading is None:
@@ -199,7 +200,7 @@ class SnapshotFetcher(Handler):
         else:
             self._finish(fetch)
 
-    def _is_wanted(self, name: SnapshotName) -> bool:
+    def is_wanted(self, name: SnapshotName) -> bool:
         """Whether this server can use a snapshot: it is ahead of this server, which neither leads nor has trouble with
         its disk."""
         leads = self._data.server.state is State.REG_LEADER
@@ -242,7 +243,7 @@ class SnapshotFetcher(Handler):
             self._turn.run(self._look_at, self.fetch)
 
     def _look_at(self, fetch: Fetch) -> None:
-        if fetch.file.has_failed or not self._is_wanted(fetch.name):
+        if fetch.file.has_failed or not self.is_wanted(fetch.name):
             self._give_up()
         elif self._clock.seconds() - fetch.progress_at > SILENCE_PERIODS * self._settings.reconciliation_seconds:
             self._go_to_another(fetch)
@@ -316,10 +317,10 @@ class SnapshotFetcher(Handler):
             return
         self._load(name, offset + len(data))
 
-    def _install(self, name: SnapshotName, restorer: IRestorer) -> None:
+    def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
         """Put the new state in the place of the present one, and force what says so. Raises `WrongSnapshot`, and
         changes nothing, if the state is not complete."""
-        if not self._is_wanted(name):
+        if not self.is_wanted(name):
             self._give_up()
             return
         self._taker.abandon()
