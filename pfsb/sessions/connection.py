@@ -31,7 +31,7 @@ from pfsb.sessions import bundle
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
-from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
+from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, over, replaced
 from pfsb.sessions.submission import Submission
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
@@ -534,6 +534,25 @@ class ClientConnection:
             self.completed(number, evolve(refusal, fate="unknown"))
         if not self._is_changing_session:
             self._turn.call(self._tell_session_end, refusal)
+
+    def restored(self) -> None:
+        """Takes notice, in a turn, that the state is that of a snapshot now, and that `completed` and `session_ended`
+        were not called for the slots before it.
+
+        The result of a command that was PENDING, and is not any more, is kept by the session, unless that was dropped.
+        It is this command's if the session had begun by the time at which this connection opened it: in one session no
+        number is used twice, whoever opens it. If the session is another one by now, its numbers may be those of other
+        commands.
+        """
+        session = self._machine.sessions.get(self.client_id)
+        if session is not None and session.opened <= self.epoch:
+            for number in [number for number in self.pending if number not in session.waiting]:
+                self.completed(number, self._machine.answer_of(session, number))
+        if self._session_end is None and not self.bundler.may_open:
+            if session is None:
+                self.session_ended(over(self.client_id))
+            elif session.epoch != self.epoch:
+                self.session_ended(replaced(self.client_id))
 
     def _tell_session_end(self, refusal: Refused) -> None:
         if self._is_connected:

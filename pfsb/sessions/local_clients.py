@@ -161,6 +161,9 @@ class LocalClients:
     def log_grew(self, application: IEventLog) -> None:
         self.event_feed.log_grew(application)
 
+    def restored(self) -> None:
+        self.submission.restored()
+
     # ------------------------------------------------------------------ commands that are not answered in time
 
     def disk_changed(self) -> None:

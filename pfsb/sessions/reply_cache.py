@@ -101,8 +101,8 @@ class Page:
     has_beginnings: bool = False
     """Whether one of the results is a beginning of a value that grows."""
     number: int = 0
-    """The place of the page, from 1, in the order in which `make_room` looks at the pages of all sessions. A page gets a
-    place with its first bytes, and another one when it is put at the end. 0: the page has no bytes yet."""
+    """The place of the page, from 1, in the order in which `make_room` looks at the pages of all sessions. A page gets
+    one with its first bytes, and another one when it is put at the end. 0: the page has no bytes yet."""
     looked_at: int = 0
     """The number of results in the page when `KeptReplies` last looked at it."""
 

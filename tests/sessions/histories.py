@@ -38,7 +38,7 @@ NAMED: Final = ("alice", "bob", "carol", "dave")
 ANONYMOUS: Final = ("~0.1", "~1.1", "~2.1", "~1.2")
 KEYS: Final = (b"a", b"b", b"c", b"key")
 APPS: Final = ("chat", "instances", "kv", "lock", "whole")
-HORIZON: Final = 5
+HORIZON: Final = 8
 """Number of slots after which ended sessions are forgotten in these histories."""
 
 
@@ -206,12 +206,15 @@ class History:
         if dice.random() < 0.2:
             return _operation(*self._operation())
         client_id = dice.choice((NAMED + ANONYMOUS)[:: 3 if self._busy else 1])
-        session = self._machine.sessions.get(client_id)
-        epoch = (session.epoch if session is not None else 0) + (dice.random() < 0.04)
+        epoch = self._epoch(client_id) + (dice.random() < 0.04)
         is_anonymous = client_id[0] == "~"
         commands = self._commands()
         entries = [(self._number(client_id, command), command) for command in commands]
         return Bundle(client_id, 0 if is_anonymous else epoch, is_anonymous, tuple(entries))
+
+    def _epoch(self, client_id: str) -> int:
+        session = self._machine.sessions.get(client_id)
+        return 0 if session is None else session.epoch
 
     def _number(self, client_id: str, command: Command) -> int:
         if command[0] in ("GET", "LOG"):
@@ -223,16 +226,15 @@ class History:
 
     def _operation(self) -> Command:
         dice = self._dice
-        client_id = dice.choice(NAMED + ANONYMOUS)
-        session = self._machine.sessions.get(client_id)
-        epoch = session.epoch if session is not None else 0
-        named = dice.choice(NAMED)
+        client_id, named = dice.choice(NAMED + ANONYMOUS), dice.choice(NAMED)
+        epoch = self._epoch(client_id)
         return dice.choice(
             (
                 (OPEN, named, dice.choice((10_000, 500))),
                 (OPEN, named, 10_000),
                 (OPEN, named, 10_000),
                 (CLOSE, client_id, epoch),
+                (CLOSE, named, self._epoch(named)),
                 (EXPIRE, client_id, epoch),
                 (EXPIRE, client_id, epoch, dice.randrange(self._seq + 1)),
                 (ASK, dice.randrange(3)),
