@@ -22,7 +22,7 @@ from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
-from pfsb.simulator.cluster.probe import Probe
+from pfsb.simulator.cluster.probe import Probe, Unsettled
 from pfsb.simulator.cluster.process import (
     ProtocolProcess,
     RunningServer,
@@ -106,6 +106,7 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
+        self._unsettled = {i: Unsettled() for i in self.ids}
         self._has_disks = has_disks
         self._build = build
         self._patch = patch
@@ -403,7 +404,16 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ inside
 
     def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
-        return Probe(server_id, server_clock, self.network, self.checks, self.findings, self.answers, self.replica)
+        return Probe(
+            server_id,
+            server_clock,
+            self.network,
+            self.checks,
+            self.findings,
+            self.answers,
+            self.process,
+            self._unsettled[server_id],
+        )
 
     def _server_parts(
         self,
