@@ -426,7 +426,9 @@ def _snapshots(facts: ServerFacts) -> dict[str, object]:
         if fetch is None
         else {"seq": fetch.name.seq, "bytes": fetch.name.size, "received": fetch.file.size, "from": fetch.source},
         "installed": fetcher.installed,
-        "last_backup": None if facts.last_backup is None else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},
+        "last_backup": None
+        if facts.last_backup is None
+        else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},
     }
 
 

@@ -57,6 +57,8 @@ class GrowingBytes:
     """Number of answers kept in reply caches whose value is the beginning of this value."""
     counted: int = 0
     """Number of bytes at the beginning of this value that are counted as memory which the kept answers occupy."""
+    key: bytes = b""
+    """The key whose value this is, or was; the application that made this object has set it (`IGrowingValues`)."""
 
 
 class DoneGrowing(Done):
@@ -366,10 +368,25 @@ class IFrozenState(Interface):
 
     def take_piece(data: bytes) -> None:
         """Take the next piece of a snapshot, in the order in which `freeze` has made them. Called for an application
-        that was made for this and has executed nothing."""
+        that was made for this and has executed nothing. Raises `ValueError` if the piece cannot be understood."""
 
     def pieces_end() -> None:
         """Called after the last piece: the state is whole from now on. Raises `ValueError` if pieces are missing."""
+
+
+class IGrowingValues(Interface):
+    """An application whose state and whose answers share values that grow (`GrowingBytes`).
+
+    The bytes that reply caches count depend on which answers share a value with each other and with the state. Pieces
+    of the state leave that out. So those of the reply caches say it, and `share` restores it.
+    """
+
+    def growing_at(key: bytes) -> GrowingBytes | None:
+        """The object that answers share with the present entry of a key; None if there is none."""
+
+    def share(key: bytes, growing: GrowingBytes) -> None:
+        """Let the entry of a key share `growing` from now on, whose `data` becomes the value of the entry. Called after
+        a restore. Raises `ValueError` if there is no such key."""
 
 
 class IRunExecutor(Interface):

@@ -44,10 +44,16 @@ class Options:
 
 @subcommand("backup")
 @click.argument("words", nargs=-1, metavar="[CONFIG] FILE")
-@click.option("--verify", type=click.Path(dir_okay=False), metavar="FILE", help="Check a backup, and say what is in it.")
-@click.option("--into", type=click.Path(file_okay=False), metavar="DIR", help="Write into DIR, under a name with the time.")
+@click.option(
+    "--verify", type=click.Path(dir_okay=False), metavar="FILE", help="Check a backup, and say what is in it."
+)
+@click.option(
+    "--into", type=click.Path(file_okay=False), metavar="DIR", help="Write into DIR, under a name with the time."
+)
 @click.option("--every", type=Seconds(), metavar="SECONDS", help="With --into: go on, one backup each SECONDS.")
-@click.option("--keep", type=Number(1, 100_000), default=24, help="With --into: keep the newest so many, delete others.")
+@click.option(
+    "--keep", type=Number(1, 100_000), default=24, help="With --into: keep the newest so many, delete others."
+)
 @click.option("--id", "server_id", type=Number(0, 65_535), help="Ask this server; otherwise followers first.")
 @click.option(
     "--wait", type=Number(1, SNAPSHOT_SECONDS_MAX), default=600, help="Seconds within which the server must be ready."

@@ -221,10 +221,14 @@ class IRestorer(Interface):
         Raises `WrongSnapshot` if the piece cannot be understood.
         """
 
-    def adopt() -> None:
-        """Put the whole state in the place of the present one of the state machine, after the last piece. Clients of
-        this server whose sessions have changed are told. Raises `WrongSnapshot`, and changes nothing, if pieces are
+    def end() -> None:
+        """Called once after the last piece: the state is whole from now on. Raises `WrongSnapshot` if pieces are
         missing."""
+
+    def adopt() -> None:
+        """Put the whole state in the place of the present one of the state machine, in a turn if the server runs.
+        Clients of this server whose sessions have changed are told. Calls `end` first if it was not called, and changes
+        nothing if that raises."""
 
 
 class ITracer(Interface):

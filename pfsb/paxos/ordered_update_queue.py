@@ -6,21 +6,24 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.interfaces import IStateMachine
-from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, State
+from pfsb.paxos.frozen_history import History, HistoryRestorer
+from pfsb.paxos.interfaces import IRestorer, IStateMachine
+from pfsb.paxos.messages import DIGEST_BYTES, Batch, ClientUpdate, GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.paxos.snapshot import Piece
+from pfsb.paxos.snapshot_rows import FrozenPieces
 from pfsb.support.values import value
 
-DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
 
 
@@ -52,6 +55,11 @@ class DigestChain:
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
+
+    def begin_at(self, seq: int, head: bytes) -> None:
+        """Begin again with slot `seq`, whose hash is `head`. The hashes of the slots below it are not known."""
+        self.begin = self.seq = seq
+        self.replace_head(head)
 
     def replace_head(self, head: bytes) -> None:
         """Put another hash in the place of that of the last slot, as if executing the slot had had other outcomes.
@@ -95,6 +103,9 @@ class OrderedUpdateQueue(Handler):
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
         """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
+        self.on_adopted: Callable[[int, int], None] = lambda seq, oldest_valid: None
+        """Called with the slot of a snapshot and `oldest_valid` when the history of the snapshot has been adopted, and
+        before its state is: no update that was executed by then is pending any more."""
         self.batch_bytes = 0
         """Number of bytes of the batches that were executed since this server's start."""
         self.snapshot_slot = 0
@@ -120,6 +131,43 @@ class OrderedUpdateQueue(Handler):
             self._turn.append(AruRecord(data.ordering.local_aru), lazy=True)
             self._forget_old_slots()
         return executed
+
+    # ------------------------------------------------------------------ snapshots
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        """The pieces of a snapshot of the slots up to Local_Aru (`IStateMachine.freeze`)."""
+        history = History(
+            self._data.ordering.local_aru,
+            self.digests.head,
+            self.time.time_ms,
+            self.oldest_valid,
+            self.last_executed.timestamps,
+        )
+        machine = self.state_machine.freeze()
+        return FrozenPieces(chain(history.pieces(), machine), machine.close)
+
+    def restorer(self) -> HistoryRestorer:
+        """Builds history and state of a snapshot beside the present ones (`IRestorer`). The slots behind it, of which
+        some may be ordered here, are executed by the next call of `mark_ordered` or `catch_up`."""
+        return HistoryRestorer(self.state_machine.restorer(), self._adopt)
+
+    def _adopt(self, history: History, machine: IRestorer) -> None:
+        """Go on as if the slot of the snapshot had just been executed here. `machine` then puts its state in place, and
+        so the settings: the horizon, which bounds `oldest_valid` from the next slot on, and the window."""
+        ordering = self._data.ordering
+        assert history.seq > ordering.local_aru, "a snapshot does not take the state back"
+        ordering.local_aru = history.seq
+        ordering.global_history.forget_up_to(history.seq)
+        ordering.global_history.top = max(ordering.global_history.top, history.seq)
+        self.last_executed.timestamps = history.timestamps
+        self.oldest_valid = history.oldest_valid
+        self.time.restore(history.time_ms, self._data.server.state is State.REG_LEADER)
+        self.digests.begin_at(history.seq, history.digest)
+        self._turn.note_execution()
+        self.on_adopted(history.seq, history.oldest_valid)
+        machine.adopt()
+
+    # ------------------------------------------------------------------ recovery and execution
 
     def recover(self, seq: int, batch: Batch) -> None:
         """Figure 14: execute again a slot that was executed before the restart."""

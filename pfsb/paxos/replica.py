@@ -231,6 +231,8 @@ class Replica:
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
+        # A snapshot takes the place of slots that this server lacks: updates in them are pending no more.
+        self.ordered_queue.on_adopted = self.update_queue.drop_spent
         # The leader tells what it orders (Departure 55).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell

@@ -15,14 +15,11 @@ from typing import Final
 from attrs import define, field
 from xxhash import xxh3_128, xxh3_128_digest
 
+from pfsb.support.limits import PIECE_BYTES_MAX
 from pfsb.support.values import value
 
 SNAPSHOT_FORMAT: Final = 1
 """Number of the format of snapshots that this version writes."""
-PIECE_BYTES_MAX: Final = 16 * 1_048_576
-"""Maximum size of the data of one piece, in bytes."""
-PIECE_BYTES: Final = 65_536
-"""Size of the data of a piece, in bytes, at which a piece that is made row by row is complete."""
 SNAPSHOT_DIGEST_BYTES: Final = 16
 MAGIC: Final = b"pfsbsnap"
 _HEAD: Final = Struct(">8sIQ8s")

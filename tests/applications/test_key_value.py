@@ -445,7 +445,7 @@ class KeyValueAgainstDict(RuleBasedStateMachine):
     @rule(key=keys, step=st.integers(-3, 3))
     def increment(self, key: str, step: int) -> None:
         old = self.old(key, "0")
-        if old.isascii() and old.removeprefix("-").isdigit():
+        if old.isascii() and old.removeprefix("-").isdigit() and str(int(old)) == old:  # not 00, which APPEND can make
             value = str(int(old) + step)
             assert field(self.run_and_write(key, value, "INCR", key, str(step)), "value") == value.encode()
         else:

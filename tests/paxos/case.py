@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import astuple, define, evolve, field
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
@@ -33,6 +33,8 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.paxos.snapshot_rows import FrozenPieces, RowReader, packed
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
 
 M = TypeVar("M")
@@ -157,8 +159,38 @@ class RecordingStateMachine:
         self.executed.append((seq, time_ms, list(updates)))
         return self.outcomes
 
+    def freeze(self) -> Generator[Piece, None, None]:
+        executed = [(seq, time_ms, [astuple(update) for update in updates]) for seq, time_ms, updates in self.executed]
+        return FrozenPieces(iter([Piece("executed", packed(executed))]), lambda: None)
+
+    def restorer(self) -> ListRestorer:
+        return ListRestorer(self)
+
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append(update)
+
+
+@define(eq=False)
+class ListRestorer:
+    """Restores what a `RecordingStateMachine` has executed."""
+
+    machine: RecordingStateMachine
+    pieces: list[Piece] = field(factory=list)
+    adopted: bool = False
+
+    def take(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+
+    def end(self) -> None:
+        if len(self.pieces) != 1:
+            raise WrongSnapshot("its list is missing")
+
+    def adopt(self) -> None:
+        (rows,) = RowReader().rows(self.pieces[0].data)
+        self.machine.executed = [
+            (seq, time_ms, [ClientUpdate(*each) for each in updates]) for seq, time_ms, updates in rows
+        ]
+        self.adopted = True
 
 
 @define(eq=False)

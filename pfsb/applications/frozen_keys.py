@@ -1,0 +1,104 @@
+"""The state of `pfsb.applications.key_value` at one moment, which is read key by key while commands change the keys."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, compress, filterfalse, islice, repeat, tee
+from operator import add, itemgetter
+from typing import Final
+
+import msgpack
+from sortedcontainers import SortedList
+
+from pfsb.applications.interfaces import GrowingBytes
+from pfsb.support.limits import PIECE_BYTES
+
+Entry = tuple[bytes, int, GrowingBytes | None]
+"""(value, revision at which it was written, the `GrowingBytes` that answers to APPEND share, or None if there is
+none)."""
+
+KEYS_AT_ONCE: Final = 1_024
+"""Number of keys that are read together."""
+_ENTRY_BYTES: Final = 5
+"""Minimum number of bytes of an entry in a row, besides key and value."""
+_value_of = itemgetter(0)
+
+
+class FrozenKeys:
+    """All keys, values and revisions of one moment, in the byte order of the keys.
+
+    No key is copied at that moment. A cursor passes through the sorted list of the store while commands change it. An
+    entry that is ahead of the cursor, and about to be changed, is kept aside until the cursor has passed. A row has
+    three lists: keys, their values, their revisions.
+    """
+
+    head = ()
+
+    def __init__(self, entries: dict[bytes, Entry], keys: SortedList[bytes], unsorted: Iterable[bytes]) -> None:
+        """`entries` and `keys` are those of the store, which changes them; `keys` may lack the keys in `unsorted`."""
+        self._entries = entries
+        self._keys = keys
+        self._beside: SortedList[bytes] = SortedList(unsorted)
+        """Keys of that moment that `_keys` may lack: keys that were not sorted in yet, and deleted ones."""
+        self._start = b""
+        """The cursor: all keys below it were read."""
+        self._last = max([*keys[-1:], *self._beside[-1:]], default=b"")
+        """The last key of that moment. Keys behind it are new."""
+        if not entries:
+            self._start = b"\0"
+        self._then: dict[bytes, Entry | None] = {}
+        """Key that has changed since, from the cursor on -> its entry at that moment; None: it had none."""
+
+    def keep(self, key: bytes, entry: Entry | None) -> None:
+        """Keep the entry of a key aside before it is changed."""
+        if self._start <= key <= self._last and key not in self._then:
+            self._then[key] = entry
+
+    def keep_deleted(self, key: bytes, entry: Entry) -> None:
+        """Keep the entry of a key aside before the key is deleted."""
+        self.keep(key, entry)
+        if self._then.get(key) is not None and key not in self._beside:
+            self._beside.add(key)
+
+    def keep_all(self, keys: Iterable[bytes]) -> None:
+        """Keep the entries of these keys aside before they are changed. No key stands twice in `keys`."""
+        ahead = filter(self._last.__ge__, filter(self._start.__le__, keys))
+        fresh = [*filterfalse(self._then.__contains__, ahead)]
+        self._then.update(zip(fresh, map(self._entries.get, fresh), strict=True))
+
+    def rows(self) -> Iterator[bytes]:
+        pack = msgpack.Packer().pack
+        keys: list[bytes] = []
+        entries: list[Entry] = []
+        while True:
+            sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, keys)), map(len, map(_value_of, entries)))
+            cut = bisect_left([*accumulate(sizes)], PIECE_BYTES) + 1
+            if cut > len(keys) and self._start <= self._last:
+                self._read(keys, entries)
+            elif keys:
+                values, revisions, _ = zip(*entries[:cut], strict=True)
+                yield pack((keys[:cut], values, revisions))
+                del keys[:cut], entries[:cut]
+            else:
+                return
+
+    def _read(self, keys: list[bytes], entries: list[Entry]) -> None:
+        """Add the next keys, and their entries of that moment, to these lists, and move the cursor behind them."""
+        then = self._then
+        present = self._keys.irange(self._start, self._last)
+        if then:
+            present, same = tee(present)
+            present = compress(present, map(then.get, same, repeat(True)))  # without those that are new
+        found = [*islice(present, KEYS_AT_ONCE)]
+        beside = [*islice(self._beside.irange(self._start, self._last), KEYS_AT_ONCE)]
+        end = min([each[-1] for each in (found, beside) if len(each) == KEYS_AT_ONCE], default=self._last)
+        if beside:
+            found = sorted({*found, *beside})
+            del found[bisect_right(found, end) :]
+        self._start = end + b"\0"  # the key that follows it in byte order
+        keys += found
+        entries += map(then.get, found, map(self._entries.get, found))  # type: ignore[arg-type]
+        if then:
+            deque(map(then.pop, found, repeat(None)), maxlen=0)
