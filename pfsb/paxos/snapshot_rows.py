@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import msgpack
 
-from pfsb.paxos.snapshot import PIECE_BYTES, PIECE_BYTES_MAX, Piece, WrongSnapshot
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.support.limits import PIECE_BYTES, PIECE_BYTES_MAX
 
 Row = tuple[bytes, int]
 """(the row in msgpack, its work): the work is about the time that the row takes, in microseconds at most. It follows

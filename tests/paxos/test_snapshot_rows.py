@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos import snapshot_rows
-from pfsb.paxos.snapshot import PIECE_BYTES, Piece, WrongSnapshot
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import PIECE_WORK, RowReader, cut, packed, pieces_of
+from pfsb.support.limits import PIECE_BYTES
 
 values = st.recursive(
     st.integers(-(2**63), 2**63) | st.text(st.characters(codec=None), max_size=9) | st.binary(max_size=300_000),
