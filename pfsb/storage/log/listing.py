@@ -23,6 +23,7 @@ CREATE TABLE views (last_attempted INTEGER, last_installed INTEGER, local_aru IN
 CREATE TABLE segments (number INTEGER PRIMARY KEY, bytes INTEGER, first_group INTEGER, last_group INTEGER);
 CREATE TABLE groups (number INTEGER PRIMARY KEY, segment INTEGER, start INTEGER, bytes INTEGER, slots INTEGER);
 CREATE TABLE history (seq INTEGER PRIMARY KEY, view INTEGER, number INTEGER, batch BLOB);
+CREATE TABLE snapshot (seq INTEGER PRIMARY KEY, bytes INTEGER, digest TEXT, first_segment INTEGER, compacted INTEGER);
 CREATE TABLE passes (seq INTEGER PRIMARY KEY, digest TEXT);
 CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER, mark TEXT);
 """
@@ -77,6 +78,10 @@ def plain_state(content: Content) -> dict[str, Any]:
             str(peer.server_id): {"identity": peer.identity.hex(), **_start_of(peer), "position": peer.position}
             for peer in effect.peers.values()
         }
+    if content.snapshot is not None:
+        stored = content.snapshot
+        plain["snapshot"] = {"seq": stored.name.seq, "bytes": stored.name.size, "digest": stored.name.digest.hex()}
+        plain["first_segment"], plain["compacted"] = stored.first_segment, stored.compacted
     if content.passes:
         plain["passes"] = {str(seq): digest.hex() for seq, digest in content.passes.items()}
     return plain
@@ -103,8 +108,8 @@ def plain_log(log: Log) -> dict[str, Any]:
         "identity": log.head.identity.hex(),
         "segments": len(log.heads),
         "position": log.position,
-        "slots": len(log.index.above(0)),
-        "first_missing_slot": log.index.first_gap(log.state.local_aru),
+        "slots": len(log.index.above(log.state.compacted)),
+        "first_missing_slot": log.first_gap(),
         "torn_bytes": log.torn_bytes,
         **plain_state(log.state),
     }
@@ -130,6 +135,10 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
     connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", (*identity, state.incarnation or 0))
     views = state.views.last_attempted, state.views.last_installed, state.local_aru, log.position
     connection.execute("INSERT INTO views VALUES (?, ?, ?, ?)", views)
+    if state.snapshot is not None:
+        name, first_segment, compacted = state.snapshot.name, state.snapshot.first_segment, state.snapshot.compacted
+        row = name.seq, name.size, name.digest.hex(), first_segment, compacted
+        connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", row)
     passes = [(seq, digest.hex()) for seq, digest in state.passes.items()]
     connection.executemany("INSERT INTO passes VALUES (?, ?)", passes)
     for peer in state.effect.peers.values():
