@@ -33,6 +33,7 @@ from pfsb.simulator.cluster.process import (
 )
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
+from pfsb.storage.effect import KEPT_SLOTS
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
@@ -64,6 +65,7 @@ class SimulatedCluster:
         start: bool = True,
         has_disks: bool = True,
         names: Callable[[SimulatedClock, Sequence[int]], SimulatedNames] | None = None,
+        kept_slots: int = KEPT_SLOTS,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
@@ -73,7 +75,7 @@ class SimulatedCluster:
         with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
         none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
-        where the others expect it.
+        where the others expect it. `kept_slots` is the number of slots, up to that of a snapshot, that disks keep.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -107,6 +109,7 @@ class SimulatedCluster:
         """
         self.failures: dict[int, Failure] = {}
         self._unsettled = {i: Unsettled() for i in self.ids}
+        self._kept_slots = kept_slots
         self._has_disks = has_disks
         self._build = build
         self._patch = patch
@@ -137,6 +140,7 @@ class SimulatedCluster:
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
+            kept_slots=self._kept_slots,
         )
         secret = None if self.network.names is None else self.network.names.secret
         transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
@@ -148,6 +152,8 @@ class SimulatedCluster:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
         invariants.install(process.replica)
+        for check, args in self._unsettled[server_id].take_up_to(server.disk.snapshot_seq):
+            self.findings.note(check, *args)
         self.checks.started(server_id)
         process.start()
         self.findings.raise_first()
