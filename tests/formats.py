@@ -37,6 +37,9 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
@@ -44,6 +47,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.storage.effect import Effect
@@ -169,6 +173,7 @@ EMPTY_BATCH = Batch.of(0, [])
 BATCH = Batch.of(1_700_000_000_000, [UPDATE])
 FAR_BATCH = Batch.of(TIME_MS_MAX, [UPDATE, FAR_UPDATE, UPDATE, UPDATE])
 
+SNAPSHOT = SnapshotName(800, 150_000, bytes(range(16)))
 BATCHES: Final[dict[str, Batch]] = {
     "empty, which is a no-op": EMPTY_BATCH,
     "one update": BATCH,
@@ -204,6 +209,10 @@ MESSAGES: Final[dict[str, Message]] = {
     "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
     "HEARD": Heard(SENDER, b"disk-001"),
     "KNOWN_POSITION": KnownPosition(SENDER, b"disk-001", 4, 70_000),
+    "SNAPSHOT_OFFER": SnapshotOffer(SENDER, 811, SNAPSHOT),
+    "SNAPSHOT_REQUEST": SnapshotRequest(SENDER, SNAPSHOT, 50_000, 50_000),
+    "SNAPSHOT_PART": SnapshotPart(SENDER, SNAPSHOT, 50_000, bytes(range(256))),
+    "SNAPSHOT_PART of a snapshot that is gone": SnapshotPart(SENDER, SNAPSHOT, 0, b""),
     "ORDERED of one slot": Ordered(SENDER, 7, (812,), BATCH.digest),
     "ORDERED of twenty slots": Ordered(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),

@@ -127,7 +127,7 @@ async def back_up(reactor: Any, options: Options, out: TextIO, err: TextIO) -> E
         url = url_of(options.config, server_id)
         if url is None:
             continue
-        target = options.file or _new_file(options)
+        target = options.file or _new_file(options, reactor.seconds())
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             name = await download(reactor, url, target, options.wait, _Progress(err).show)
@@ -149,12 +149,13 @@ async def back_up(reactor: Any, options: Options, out: TextIO, err: TextIO) -> E
 
 
 def _done(target: Path, name: SnapshotName, server_id: int) -> str:
-    return f"{target}: {name.size} bytes, the state after slot {name.seq}, digest {name.digest.hex()}, from server {server_id}\n"
+    what = f"{name.size} bytes, the state after slot {name.seq}, digest {name.digest.hex()}"
+    return f"{target}: {what}, from server {server_id}\n"
 
 
-def _new_file(options: Options) -> Path:
+def _new_file(options: Options, seconds: float) -> Path:
     assert options.into is not None and options.config is not None
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = datetime.fromtimestamp(seconds, UTC).strftime("%Y%m%dT%H%M%SZ")
     return options.into / f"{_file_name(options.config.cluster)}-{now}{SUFFIX}"
 
 

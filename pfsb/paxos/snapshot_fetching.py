@@ -169,7 +169,7 @@ class SnapshotFetcher(Handler):
         """Begin to fetch a snapshot that a server offers which was asked for slots; or note one more server that has
         the snapshot that is being fetched already."""
         sender, name = message.server_id, message.name
-        if not self._reconciliation.was_offered(sender) or not self._is_wanted(name):
+        if not self._reconciliation.was_offered(sender) or not self.is_wanted(name):
             return
         fetch = self.fetch
         if fetch is None and self.loading is None:
@@ -199,7 +199,7 @@ class SnapshotFetcher(Handler):
         else:
             self._finish(fetch)
 
-    def _is_wanted(self, name: SnapshotName) -> bool:
+    def is_wanted(self, name: SnapshotName) -> bool:
         """Whether this server can use a snapshot: it is ahead of this server, which neither leads nor has trouble with
         its disk."""
         leads = self._data.server.state is State.REG_LEADER
@@ -242,7 +242,7 @@ class SnapshotFetcher(Handler):
             self._turn.run(self._look_at, self.fetch)
 
     def _look_at(self, fetch: Fetch) -> None:
-        if fetch.file.has_failed or not self._is_wanted(fetch.name):
+        if fetch.file.has_failed or not self.is_wanted(fetch.name):
             self._give_up()
         elif self._clock.seconds() - fetch.progress_at > SILENCE_PERIODS * self._settings.reconciliation_seconds:
             self._go_to_another(fetch)
@@ -319,7 +319,7 @@ class SnapshotFetcher(Handler):
     def _install(self, name: SnapshotName, restorer: IRestorer) -> None:
         """Put the new state in the place of the present one, and force what says so. Raises `WrongSnapshot`, and
         changes nothing, if the state is not complete."""
-        if not self._is_wanted(name):
+        if not self.is_wanted(name):
             self._give_up()
             return
         self._taker.abandon()

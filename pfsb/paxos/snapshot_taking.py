@@ -98,7 +98,7 @@ class SnapshotTaker(Handler):
             return
         present = self._storage.snapshot
         if present is not None and present.seq == self._data.ordering.local_aru:
-            self._turn.call(taken, present)
+            self._clock.callLater(0, taken, present)
             return
         self._asked.append(taken)
         self._begin_now()
@@ -122,9 +122,10 @@ class SnapshotTaker(Handler):
         self._answer(None)
 
     def _answer(self, name: SnapshotName | None) -> None:
+        """Tell those who have asked, when no turn runs: a client may ask for something else at once."""
         asked, self._asked = self._asked, []
         for taken in asked:
-            taken(name)
+            self._clock.callLater(0, taken, name)
 
     # ------------------------------------------------------------------ begin
 
@@ -200,12 +201,16 @@ class SnapshotTaker(Handler):
         """Called when the file is complete on disk."""
         if self._call is not None:
             self._call.cancel()
-            self._call = None
-        if self._turn.trouble is not None:
-            # No record is forced while the disk is in trouble (Departures 44 and 45).
-            self._call = self._clock.callLater(AGAIN_SECONDS, self._finished, name)
-        else:
+        self._note_if_possible(name)
+
+    def _note_if_possible(self, name: SnapshotName) -> None:
+        """Write the record; while the disk is in trouble, which lets none be forced, try again later (Departures 44 and
+        45)."""
+        self._call = None
+        if self._turn.trouble is None:
             self._turn.run(self._note, name)
+        else:
+            self._call = self._clock.callLater(AGAIN_SECONDS, self._note_if_possible, name)
 
     def _note(self, name: SnapshotName) -> None:
         self._turn.append(SnapshotRecord(name))

@@ -17,7 +17,7 @@ from itertools import accumulate, chain, groupby, pairwise, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -54,6 +54,7 @@ from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
+from pfsb.sessions.session import Session
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
@@ -139,30 +140,6 @@ def _changes_settings(content: Bundle) -> bool:
     Otherwise clients that keep their sessions open could keep all operators from raising that setting.
     """
     return any(command[0] == SET for _, command in content.entries)
-
-
-@define
-class Session:
-    """The replicated state of one client's session."""
-
-    client_id: str
-    epoch: int
-    """The revision at which the session was last opened: commands that come under another epoch are fenced off."""
-    server_id: int
-    """The id of the server at which the session was last opened, and which knows whether its client is connected."""
-    ttl_ms: int
-    answers: ReplyCache
-    last_number: int = 0
-    """The highest command number executed."""
-    waiting: dict[int, str] = field(factory=dict)
-    """Number of each command of this session that has run and is PENDING -> name of its application.
-
-    The result comes later, as that of a LOCK does. The settings `session_window` and `session_waits` limit how many
-    commands may be PENDING.
-    """
-    opened: int = 0
-    """The revision at which the session began. A client to which HELLO gives another value than before knows that its
-    former session has ended."""
 
 
 @implementer(IContext)

@@ -31,6 +31,8 @@ HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
 slots. Called at most once for each reading; never after the storage has failed."""
 SnapshotCallback = Callable[[bytes], None]
 """Function that gets the bytes that `IStableStorage.read_snapshot` was asked for. Called as a `HistoryCallback` is."""
+KEPT_SLOTS = 10_000
+"""Number of slots, up to that of a snapshot, that stay readable for servers that are a little behind."""
 
 
 class StoredSlot(NamedTuple):

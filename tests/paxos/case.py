@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pfsb.paxos import invariants, membership
-from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, IStableStorage, IStateMachine, ITransport
 from pfsb.paxos.messages import (
     Accept,
     Acquainted,
@@ -33,7 +33,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.paxos.snapshot import Piece, SnapshotDecoder, SnapshotEncoder, SnapshotName, WrongSnapshot
 from pfsb.paxos.snapshot_rows import FrozenPieces, RowReader, packed
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
 
@@ -79,6 +79,35 @@ class FakeStorage:
     """Whether the storage is one that forgets history."""
     forgotten: int = 0
     """The highest slot that the storage was told to be of no use to any server."""
+    snapshot: SnapshotName | None = None
+    compacted: int = 0
+    files: list[FakeSnapshotFile] = field(factory=list)
+    """The files of snapshots that were begun here."""
+    fetched: list[FakeFetchedSnapshot] = field(factory=list)
+    """The files of snapshots of other servers that were begun or gone on with."""
+    complete: dict[SnapshotName, bytes] = field(factory=dict)
+    """The snapshots that `read_snapshot` finds."""
+    parts_left: dict[SnapshotName, bytes] = field(factory=dict)
+    """Beginnings of fetched files that an earlier fetch has left on disk."""
+
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> FakeSnapshotFile:
+        self.files.append(FakeSnapshotFile(self, SnapshotEncoder(seq, cluster_identity)))
+        return self.files[-1]
+
+    def fetch_snapshot(self, name: SnapshotName) -> FakeFetchedSnapshot:
+        self.fetched.append(FakeFetchedSnapshot(self, name, self.parts_left.get(name, b"")))
+        return self.fetched[-1]
+
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        self.snapshot_reads.append((name, offset, bytes_max, found))
+
+    snapshot_reads: list[tuple[SnapshotName, int, int, Callable[[bytes], None]]] = field(factory=list)
+
+    def finish_snapshot_reads(self) -> None:
+        """All reads of snapshots that were asked for, also by the answers to earlier ones, find what is there."""
+        while self.snapshot_reads:
+            name, offset, bytes_max, found = self.snapshot_reads.pop(0)
+            found(self.complete.get(name, b"")[offset : offset + bytes_max])
 
     def recover(self) -> Recovered:
         return self.found
@@ -107,6 +136,75 @@ class FakeStorage:
     def finish_all(self) -> None:
         while self.waiting:
             self.finish_sync()
+
+
+@implementer(ISnapshotFile)
+@define(eq=False)
+class FakeSnapshotFile:
+    """A file of a snapshot that is complete when the test says so."""
+
+    storage: FakeStorage
+    encoder: SnapshotEncoder
+    waiting_bytes: int = 0
+    has_failed: bool = False
+    pieces: list[Piece] = field(factory=list)
+    abandoned: bool = False
+    finished: Callable[[SnapshotName], None] | None = None
+
+    def write(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+
+    def finish(self, finished: Callable[[SnapshotName], None]) -> None:
+        self.finished = finished
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.finished = None
+
+    def complete(self) -> SnapshotName:
+        """File and directory are on disk now."""
+        assert self.finished is not None
+        data = b"".join([self.encoder.head(), *map(self.encoder.piece, self.pieces), self.encoder.end()])
+        self.storage.complete[self.encoder.name] = data
+        self.finished(self.encoder.name)
+        return self.encoder.name
+
+
+@implementer(IFetchedSnapshot)
+@define(eq=False)
+class FakeFetchedSnapshot:
+    """A file of a snapshot that another server sends."""
+
+    storage: FakeStorage
+    name: SnapshotName
+    data: bytes
+    has_failed: bool = False
+    finished: Callable[[bool], None] | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+        self.storage.parts_left[self.name] = self.data
+
+    def finish(self, finished: Callable[[bool], None]) -> None:
+        self.finished = finished
+
+    def check(self) -> None:
+        """The storage compares the file with its name now."""
+        assert self.finished is not None
+        decoder = SnapshotDecoder()
+        try:
+            list(decoder.feed(self.data))
+            is_right = decoder.is_complete and decoder.name == self.name
+        except WrongSnapshot:
+            is_right = False
+        if is_right:
+            self.storage.complete[self.name] = self.data
+        self.storage.parts_left.pop(self.name, None)
+        self.finished(is_right)
 
 
 @define(eq=False)

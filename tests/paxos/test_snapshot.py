@@ -17,8 +17,10 @@ from pfsb.paxos.snapshot import (
 )
 
 CLUSTER = b"cluster1"
-PIECES = (Piece("history", b"h" * 10), Piece("kv", b""), Piece("kv", bytes(range(256))))
-pieces_strategy = st.lists(st.builds(Piece, st.text(max_size=20), st.binary(max_size=300)), max_size=6)
+PIECES = (Piece("history", b"h" * 10), Piece("kv", b""), Piece("kv", bytes(range(40))))
+pieces_strategy = st.lists(
+    st.builds(Piece, st.sampled_from(["history", "", "grüße"]), st.binary(max_size=300)), max_size=6
+)
 
 
 def encoded(pieces: list[Piece] | tuple[Piece, ...], seq: int = 7) -> tuple[SnapshotName, bytes]:

@@ -8,7 +8,8 @@ from twisted.internet.interfaces import IPushProducer
 from zope.interface import implementer
 
 from pfsb.applications.interfaces import BadRequest, Refused
-from pfsb.frontends.http.request import RAW_TYPE, PfsbRequest
+from pfsb.frontends.http.answers import RAW_TYPE
+from pfsb.frontends.http.request import PfsbRequest
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 

@@ -164,9 +164,10 @@ class DurabilityChecker:
     def _is_chosen(self, seq: int) -> bool:
         """Whether a majority of disks holds the same batch for this slot.
 
-        A slot that a disk has forgotten counts as chosen, since a server forgets a slot only when all servers have it.
+        A slot that a disk need not hold any more counts as chosen: a server forgets a slot only when all servers have
+        it, and a snapshot stands only for slots that were executed.
         """
-        if any(seq <= disk.forgotten for disk in self.disks.values()):
+        if any(seq <= disk.gone for disk in self.disks.values()):
             return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
@@ -177,9 +178,9 @@ class DurabilityChecker:
     @staticmethod
     def _holds_named(disk: MemoryDisk, seq: int, digest: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return seq <= disk.forgotten or (slot is not None and slot.batch.digest == digest)
+        return seq <= disk.gone or (slot is not None and slot.batch.digest == digest)
 
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return seq <= disk.forgotten or (slot is not None and slot.batch.data == data)
+        return seq <= disk.gone or (slot is not None and slot.batch.data == data)

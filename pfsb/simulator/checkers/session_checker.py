@@ -22,7 +22,8 @@ from pfsb.paxos.snapshot import Piece
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine, failed_alike
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import EXPIRE, SessionStateMachine, failed_alike
 from pfsb.simulator.checkers.session_model import Expired, SessionModel
 from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
 from pfsb.simulator.checkers.violation import Violation

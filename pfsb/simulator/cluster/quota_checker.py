@@ -12,7 +12,8 @@ from typing import Any
 
 from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.sessions.reply_cache import ENTRY_BYTES
-from pfsb.sessions.state_machine import Session, SessionStateMachine
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.linearizability.models import KEY_VALUE_VERBS
 from pfsb.simulator.linearizability.register_model import effect_of

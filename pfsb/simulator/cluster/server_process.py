@@ -22,7 +22,8 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
 from pfsb.paxos.interfaces import IRestorer
-from pfsb.sessions.state_machine import Session, SessionStateMachine
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.checkers.snapshot_checker import Facts, Models

@@ -169,10 +169,10 @@ def _write_error_ignored(process: Any) -> None:
 class _TearingStorage(MemoryStorage):
     __slots__ = ()
 
-    def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
+    def crash(self, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
         records = [record for group in self.pending()[groups_kept : groups_kept + 1] for record in group.records]
         contents = self.contents
-        super().crash(groups_kept, records_torn)
+        super().crash(groups_kept, records_torn, bytes_kept)
         match records[records_torn : records_torn + 1]:
             case [ProposalRecord(seq, view, batch)]:
                 contents.apply(ProposalRecord(seq, view, Batch(batch.data[: len(batch.data) // 2])))

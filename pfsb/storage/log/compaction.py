@@ -8,10 +8,10 @@ from typing import Final
 from attrs import frozen
 
 from pfsb.paxos.snapshot import SnapshotName
+from pfsb.storage.effect import KEPT_SLOTS
 from pfsb.storage.log.items import StoredSnapshot
 from pfsb.storage.log.scan import Log
 
-KEPT_SLOTS: Final = 10_000
 KEPT_BYTES_MAX: Final = 64 * 1_048_576
 
 

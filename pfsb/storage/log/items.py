@@ -145,7 +145,11 @@ def encode(content: Content) -> list[bytes]:
         assert len(content.passes[seq]) == PASS_DIGEST_BYTES, "the digest of a batch that is left out has eight bytes"
         parts.append(_PASS.pack(PASS, seq, content.passes[seq]))
     if content.snapshot is not None:
-        name, first_segment, compacted = content.snapshot.name, content.snapshot.first_segment, content.snapshot.compacted
+        name, first_segment, compacted = (
+            content.snapshot.name,
+            content.snapshot.first_segment,
+            content.snapshot.compacted,
+        )
         assert len(name.digest) == SNAPSHOT_DIGEST_BYTES, "the digest of a snapshot has sixteen bytes"
         parts.append(_SNAPSHOT.pack(SNAPSHOT, name.seq, name.size, name.digest, first_segment, compacted))
     for seq in sorted(effect.slots):

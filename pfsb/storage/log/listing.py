@@ -137,8 +137,8 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
     connection.execute("INSERT INTO views VALUES (?, ?, ?, ?)", views)
     if state.snapshot is not None:
         name, first_segment, compacted = state.snapshot.name, state.snapshot.first_segment, state.snapshot.compacted
-        row = name.seq, name.size, name.digest.hex(), first_segment, compacted
-        connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", row)
+        values = name.seq, name.size, name.digest.hex(), first_segment, compacted
+        connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", values)
     passes = [(seq, digest.hex()) for seq, digest in state.passes.items()]
     connection.executemany("INSERT INTO passes VALUES (?, ?)", passes)
     for peer in state.effect.peers.values():

@@ -140,8 +140,8 @@ def fault_of(path: Path, snapshot: SnapshotName) -> str | None:
 
 def _lost(path: Path, fate: str) -> StorageRefused:
     return StorageRefused(
-        f"{path}: {fate}; this server starts with that snapshot. Bring the file back, or copy it from the same place of "
-        f"another server of this cluster, whose snapshot of this slot has the same bytes; if there is none, "
+        f"{path}: {fate}; this server starts with this snapshot. Bring the file back, or copy the one of the same name "
+        "from another server of the cluster, where it has the same bytes; if there is none, "
         f"{MUST_NOT_VOTE_AGAIN}"
     )
 

@@ -278,7 +278,7 @@ class LogStorage:
             thread.begin_stop()
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         seconds = CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN
-        if all([thread.has_stopped(seconds) for thread in (reader, maker, snapshots.thread)]) and written:
+        if all(thread.has_stopped(seconds) for thread in (reader, maker, snapshots.thread)) and written:
             if self._note_error is None:
                 self.lock.release()
                 return True
@@ -336,8 +336,8 @@ class LogStorage:
         return recovered
 
     def _make_segment_of_this_format(self, log: Log) -> None:
-        """If the last segment of the log was made by an earlier version of pfsb, which knows no snapshots, make the next
-        one, or make the last one anew if it has no group.
+        """If the last segment of the log was made by an earlier version of pfsb, which knows no snapshots, make the
+        next one, or make the last one anew if it has no group.
 
         An earlier version then refuses the directory for its format, before there is anything in it that it does not
         know.
@@ -545,8 +545,7 @@ class LogStorage:
         self.counters.log_bytes = bytes_in(self.path)
 
     def _drop_segments(self, head: SegmentHead, numbers: list[int], thread: SnapshotThread) -> None:
-        """Delete these segments, which a snapshot has made superfluous. `head` is the head of any segment of this log.
-        """
+        """Delete these segments, which a snapshot has made superfluous. `head` is that of any segment of this log."""
         assert self._watch is not None, "the thread starts after the watch"
         for number in numbers:
             self._watch.forget(segment_path(self.path, number))
