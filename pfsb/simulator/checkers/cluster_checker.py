@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
-from pfsb.paxos.messages import ClientUpdate, Message, Proposal
+from pfsb.paxos.messages import ClientUpdate, Message, Proposal, SnapshotPart
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.position_checker import PositionChecker
@@ -166,6 +167,8 @@ class ClusterChecker:
                     forbid(self.bindings.proposed(message))
                 case ClientUpdate():
                     forbid(self.relays.sent(server_id, to, message))
+                case SnapshotPart():
+                    self.snapshots.part(server_id, message.name, message.offset, message.data)
 
     def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
         self.execution.executed(server_id, seq, updates)
@@ -174,6 +177,13 @@ class ClusterChecker:
         self.execution.settled(server_id, seq, time_ms, updates)
         if (digest := self.digest(server_id, seq)) is not None:
             self.execution.digest(server_id, seq, digest)
+
+    def named(self, server_id: int, name: SnapshotName, disk: MemoryDisk) -> None:
+        """Check a snapshot when a record on a server's disk names it. From now on a restart of the server begins with
+        it, and needs the slots that follow."""
+        self.snapshots.named(server_id, name, disk.snapshots.get(name))
+        gap = disk.first_gap()
+        require(gap is None, f"server {server_id} has a snapshot of slot {name.seq} on disk, and lacks slot {gap}")
 
     def answered(self, identity: Identity, seq: int) -> None:
         self.answers.answer(identity, seq)

@@ -15,6 +15,7 @@ from pfsb.paxos.messages import (
     PrepareOK,
     Proposal,
     ReconciliationReply,
+    SnapshotOffer,
     VCProof,
 )
 from pfsb.simulator.checkers.message_checker import MessageChecker
@@ -72,6 +73,9 @@ class DurabilityChecker:
             case ReconciliationReply():
                 for update in message.updates:
                     self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
+            case SnapshotOffer():
+                named = self.disks[server_id].contents.snapshot
+                require(message.name == named, f"server {server_id} has {named} on disk, but sends {message}")
 
     def chosen(self, seq: int, batch: Batch, why: str) -> None:
         """Require that a majority of disks holds this batch in this slot.

@@ -308,12 +308,19 @@ class WatchedSessions:
     """
 
     def __init__(
-        self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]
+        self,
+        server_id: int,
+        machine: SessionStateMachine,
+        checks: SessionChecker,
+        settle: Callable[..., None],
+        begins_restoring: Callable[[], None] = lambda: None,
     ) -> None:
+        """`begins_restoring` is called before a state is built from a snapshot."""
         self._server_id = server_id
         self._machine = machine
         self._checks = checks
         self._settle = settle
+        self._begins_restoring = begins_restoring
         self._slot = Slot(0)
         self._epochs: dict[str, int] = {}
         """Client -> the epoch in its bundle that is running at this moment, or has run last."""
@@ -357,6 +364,7 @@ class WatchedSessions:
         return pieces
 
     def restorer(self) -> IRestorer:
+        self._begins_restoring()
         return WatchedRestorer(self._machine.restorer(), self._restored)
 
     def _restored(self) -> None:

@@ -14,6 +14,7 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import VOTES, ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.position_checker import position_of
@@ -31,10 +32,11 @@ from pfsb.simulator.cluster.process import (
     SimulatedServer,
     WatchedStateMachine,
 )
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
 from pfsb.storage.effect import KEPT_SLOTS
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.memory import MemoryDisk
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
@@ -132,7 +134,7 @@ class SimulatedCluster:
         mark_rng = random.Random(f"{name}/mark")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
-        storage = MemoryStorage(
+        storage = SimulatedStorage(
             server.disk,
             server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
@@ -141,6 +143,7 @@ class SimulatedCluster:
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
             kept_slots=self._kept_slots,
+            on_named=lambda name: self._named(server_id, name),
         )
         secret = None if self.network.names is None else self.network.names.secret
         transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
@@ -281,7 +284,7 @@ class SimulatedCluster:
     def links(self, server_id: int) -> Links:
         return self._running(server_id).transport.links
 
-    def storage(self, server_id: int) -> MemoryStorage:
+    def storage(self, server_id: int) -> SimulatedStorage:
         return self._running(server_id).storage
 
     def disk(self, server_id: int) -> MemoryDisk:
@@ -426,7 +429,7 @@ class SimulatedCluster:
         server_id: int,
         server_clock: ServerClock,
         rng: random.Random,
-        storage: MemoryStorage,
+        storage: SimulatedStorage,
         transport: SimulatedTransport,
     ) -> ServerParts:
         probe = self._probe(server_id, server_clock)
@@ -452,6 +455,9 @@ class SimulatedCluster:
             if not VOTES.isdisjoint(map(type, messages)):
                 told, disk = self.replica(server_id).log_positions.told(), self.servers[server_id].disk
                 self.findings.note(self.checks.positions.voted, server_id, told, disk)
+
+    def _named(self, server_id: int, name: SnapshotName) -> None:
+        self.findings.note(self.checks.named, server_id, name, self.servers[server_id].disk)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]

@@ -24,8 +24,9 @@ from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.cluster.clock import ServerClock
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.cluster.transport import SimulatedTransport
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.memory import MemoryDisk
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
 """Call-back with (seq, the state machine's time in ms, the updates that run in the slot).
@@ -286,7 +287,7 @@ class RunningServer:
 
     process: SimulatedProcess
     server_clock: ServerClock
-    storage: MemoryStorage
+    storage: SimulatedStorage
     transport: SimulatedTransport
     is_draining: bool = False
     """Whether the server was told to drain. It stops by itself, after `DRAIN_SECONDS` at the latest."""

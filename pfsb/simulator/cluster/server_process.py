@@ -21,7 +21,6 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
-from pfsb.paxos.interfaces import IRestorer
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
@@ -191,14 +190,9 @@ class ServerProcess:
         """
         machine = self.server.machine
         self.quotas = QuotaChecker(machine, lambda: self.applications, checks.marks)
-        restorer = machine.restorer
-
-        def beside() -> IRestorer:
-            self._installed.first.clear()
-            return restorer()
-
-        machine.restorer = beside  # type: ignore[method-assign]
-        watched: IStateMachine = WatchedSessions(parts.server_id, machine, checks, parts.settle)
+        watched: IStateMachine = WatchedSessions(
+            parts.server_id, machine, checks, parts.settle, self._installed.first.clear
+        )
         if watch_reads is not None:
             watched = watch_reads(watched, machine, self._chat)
         self.replica.ordered_queue.state_machine = parts.watched(watched)
