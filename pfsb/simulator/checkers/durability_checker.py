@@ -110,7 +110,10 @@ class DurabilityChecker:
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _has_voted(self, server_id: int, view: int, seq: int, digest: bytes) -> bool:
-        """Whether the disk of a server holds its vote for this batch in this view, or something later in the slot."""
+        """Whether the disk of a server holds its vote for this batch in this view, or something later in the slot, or a
+        snapshot that stands for the slot."""
+        if seq <= self.disks[server_id].gone:
+            return True
         slot = self._slot(server_id, seq)
         if slot is None:
             return False

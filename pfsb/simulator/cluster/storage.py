@@ -28,3 +28,9 @@ class SimulatedStorage(MemoryStorage):
                 if isinstance(record, SnapshotRecord):
                     self.on_named(record.name)
         return is_written
+
+    def crash(self, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
+        before = self.snapshot
+        super().crash(groups_kept, records_torn, bytes_kept)
+        if self.snapshot is not None and self.snapshot != before:
+            self.on_named(self.snapshot)
