@@ -28,6 +28,7 @@ _SECTIONS: Final = {
     },
     "Keep what a cluster holds": {
         "backup": ("pfsb.backups.backup_command", "Write the state of a running cluster into a file, or check one."),
+        "restore": ("pfsb.backups.restore_command", "Make the data directories of a new cluster of a backup."),
         "snapshot": ("pfsb.backups.snapshot_command", "Have servers write their states to disk as a whole."),
     },
     "Data of a stopped server": {

@@ -21,8 +21,9 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.frozen_history import HistoryRestorer
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.interfaces import IFetchedSnapshot, IRestorer, IStableStorage
+from pfsb.paxos.interfaces import IFetchedSnapshot, IStableStorage
 from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.part_requests import PartRequests
@@ -117,7 +118,7 @@ class SnapshotFetcher(Handler):
         """The snapshot that was fetched, and is being checked or loaded; None: none is."""
         self.requests = PartRequests(core.settings.resend_seconds)
         self._decoder = SnapshotDecoder()
-        self._restorer: IRestorer | None = None
+        self._restorer: HistoryRestorer | None = None
         self._call: IDelayedCall | None = None
         self.installed = 0
         """Number of snapshots of other servers that were installed since this server's start."""
@@ -316,7 +317,7 @@ class SnapshotFetcher(Handler):
             return
         self._load(name, offset + len(data))
 
-    def _install(self, name: SnapshotName, restorer: IRestorer) -> None:
+    def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
         """Put the new state in the place of the present one, and force what says so. Raises `WrongSnapshot`, and
         changes nothing, if the state is not complete."""
         if not self.is_wanted(name):

@@ -94,9 +94,10 @@ class FrozenPieces(Generator[Piece, None, None]):
 class RowReader:
     """Reads the rows of a section from its pieces."""
 
-    def __init__(self) -> None:
+    def __init__(self, other_type: Callable[[int, bytes], Any] = msgpack.ExtType) -> None:
+        """`other_type` makes the value of a type that msgpack itself does not have, of its code and data."""
         self._unpacker = msgpack.Unpacker(
-            use_list=False, unicode_errors=_ERRORS, strict_map_key=False, max_buffer_size=0
+            use_list=False, unicode_errors=_ERRORS, strict_map_key=False, max_buffer_size=0, ext_hook=other_type
         )
 
     def rows(self, data: bytes) -> list[Any]:

@@ -47,6 +47,10 @@ class ISessionObserver(Interface):
     def log_grew(application: IEventLog) -> None:
         """Called when an application has new events for its subscribers."""
 
+    def restored() -> None:
+        """Called when the state of a snapshot has taken the place of the state machine's: the calls for the slots in
+        between are left out. The protocol's tables have changed already."""
+
 
 @implementer(ISessionObserver)
 class NoObserver:
@@ -68,4 +72,7 @@ class NoObserver:
         pass
 
     def log_grew(self, application: IEventLog) -> None:
+        pass
+
+    def restored(self) -> None:
         pass

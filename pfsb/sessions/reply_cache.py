@@ -11,7 +11,7 @@ texts in UTF-8, which are equal on every server, unlike memory.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from attrs import define, field, frozen
 
@@ -101,8 +101,8 @@ class Page:
     has_beginnings: bool = False
     """Whether one of the results is a beginning of a value that grows."""
     number: int = 0
-    """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has no
-    bytes yet."""
+    """The place of the page, from 1, in the order in which `make_room` looks at the pages of all sessions. A page gets a
+    place with its first bytes, and another one when it is put at the end. 0: the page has no bytes yet."""
     looked_at: int = 0
     """The number of results in the page when `KeptReplies` last looked at it."""
 
@@ -152,13 +152,21 @@ class KeptReplies:
     size: int = 0
     """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
     pages: OrderedDict[int, Page] = field(factory=OrderedDict, eq=False, repr=False)
-    """Number of a page -> the page, for all pages that have bytes. `make_room` looks at the first one next."""
-    _numbered: int = 0
+    """Number of a page -> the page, for all pages that have bytes, by ascending numbers. `make_room` looks at the first
+    one next."""
+    numbered: int = 0
+    """The highest number that a page has got."""
+    growing: dict[int, GrowingBytes] = field(factory=dict, eq=False, repr=False)
+    """Address of each object of which beginnings are kept -> the object, in the order in which the first of its
+    beginnings was kept."""
+    before_change: Callable[[ReplyCache], None] | None = field(default=None, eq=False, repr=False)
+    """Called before `make_room` changes a page of this cache; None: no one looks on."""
 
     def note(self, page: Page) -> None:
-        """Count, from now on, a page that has got its first bytes."""
-        self._numbered += 1
-        page.number, page.looked_at = self._numbered, len(page)
+        """Put a page at the end of `pages`: one that has got its first bytes, and is counted from now on, or one at
+        which `make_room` has looked."""
+        self.numbered += 1
+        page.number, page.looked_at = self.numbered, len(page)
         self.pages[page.number] = page
 
     def release(self, page: Page) -> None:
@@ -172,6 +180,7 @@ class KeptReplies:
                 if not growing.kept:
                     self.size -= growing.counted
                     growing.counted = 0
+                    del self.growing[id(growing)]
 
     def make_room(self) -> None:
         """Drop pages until no more than `bytes_max` bytes are kept.
@@ -181,10 +190,11 @@ class KeptReplies:
         Each such look is paid for by a result, so the work is constant for each command on average.
         """
         while self.size > self.bytes_max and self.pages:
-            number, page = self.pages.popitem(last=False)
+            page = self.pages.popitem(last=False)[1]
+            if self.before_change is not None:
+                self.before_change(page.owner)
             if len(page) > page.looked_at:
-                page.looked_at = len(page)
-                self.pages[number] = page
+                self.note(page)
             else:
                 page.owner.drop(page)
 
@@ -205,6 +215,8 @@ class ReplyCache:
     """Maximum bytes of the results that are kept. The newest results are kept even if they alone are larger."""
     _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
     """The count of the results of all sessions, this one included."""
+    client_id: str = ""
+    """The client id of the session."""
     _full: deque[Page] = field(init=False, factory=deque)
     """The pages of this cache that take no more results, the oldest first."""
     page: Page = field(init=False)
@@ -303,6 +315,8 @@ class ReplyCache:
         page.has_beginnings = True
         growing = result.growing
         growth = len(growing.data) - growing.counted
+        if not growing.kept:
+            self._kept.growing[id(growing)] = growing
         growing.kept += 1
         growing.counted = len(growing.data)
         page.shared += growth
@@ -325,6 +339,18 @@ class ReplyCache:
         """The pages of this cache, the oldest first."""
         yield from self._full
         yield self.page
+
+    def new_page(self, size: int, shared: int, number: int, looked_at: int) -> Page:
+        """A page for `put_pages`, still without results."""
+        page = self._make_page()
+        page.size, page.shared, page.number, page.looked_at = size, shared, number, looked_at
+        return page
+
+    def put_pages(self, pages: Iterable[Page]) -> None:
+        """Take these pages of a snapshot, the oldest first, in the place of all present ones. The last one takes the
+        next results."""
+        *full, self.page = pages
+        self._full = deque(full)
 
     def _begin_page(self) -> None:
         full, page = self._full, self.page

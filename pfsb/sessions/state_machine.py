@@ -12,12 +12,13 @@ is too old to be executed (Departure 7).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, groupby, pairwise, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from attrs import define, evolve
+from attrs import astuple, define, evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -31,8 +32,10 @@ from pfsb.applications.interfaces import (
     Command,
     Counters,
     Done,
+    GrowingBytes,
     IContext,
     IEventLog,
+    IGrowingValues,
     IQuotaUser,
     IRunExecutor,
     Quotas,
@@ -45,15 +48,30 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.snapshot import Piece
+from pfsb.paxos.snapshot_rows import FrozenPieces, packed, pieces_of
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
+from pfsb.sessions.frozen_sessions import FrozenSessions
+from pfsb.sessions.frozen_state import (
+    CLOSED,
+    GROWING,
+    SESSIONS,
+    STATE,
+    FrozenApplication,
+    StateHead,
+    closed_rows,
+    growing_rows,
+    raising,
+)
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
+from pfsb.sessions.restorer import RestoredState, SessionRestorer
 from pfsb.sessions.session import Session
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
@@ -125,6 +143,11 @@ When only the connection is lost, that server closes the session at once.
 def replaced(client_id: str) -> Refused:
     """The refusal of a command that comes under a former epoch of its session."""
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
+
+
+def over(client_id: str) -> Refused:
+    """The refusal of a command whose session has ended before."""
+    return Refused("NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it")
 
 
 def failed_alike(verb: str) -> Refused:
@@ -294,6 +317,13 @@ class SessionStateMachine:
         self.outcomes: list[Noted] = []
         """Results of the slot that is being executed: those that the digest of the history must cover
         (`pfsb.sessions.outcomes`)."""
+        self._freezes = 0
+        """Number of snapshots that were begun since this server's start."""
+        self._frozen_applications: list[FrozenApplication] = []
+        """The applications of that moment, as far as their pieces may not be taken yet."""
+        self._frozen: FrozenSessions | None = None
+        """The sessions of the moment at which the last snapshot was begun, while it is taken; else None. It is told of
+        each session before the session changes."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -317,6 +347,8 @@ class SessionStateMachine:
         self._have_deadlines = [app for app in catalogue.applications if not _never_has_a_deadline(app)]
         """The applications that are asked for deadlines, in their order."""
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+        self._sharing: list[Any] = [app for app in catalogue.applications if IGrowingValues.providedBy(app)]
+        """The applications whose state shares values that grow with kept results."""
 
     # ------------------------------------------------------------------ settings
 
@@ -344,19 +376,21 @@ class SessionStateMachine:
         used |= {"sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
         return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
 
+    def _require_abilities(self, values: ClusterSettings) -> None:
+        lacking = Abilities.of(self._catalogue.installed.versions).lacks(values)
+        if lacking:
+            raise CannotRun(
+                f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
+                "install it here and start the server again; nothing is lost"
+            )
+
     def _switch_applications(self, values: ClusterSettings) -> None:
         """Run the applications that the settings name.
 
         An application that ran before under the same version goes on. One that ran under another version hands its
         state over. Any other one begins with its first state.
         """
-        installed = self._catalogue.installed
-        lacking = Abilities.of(installed.versions).lacks(values)
-        if lacking:
-            raise CannotRun(
-                f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
-                "install it here and start the server again; nothing is lost"
-            )
+        self._require_abilities(values)
         try:
             chosen = self._chosen(values)
         except BadRequest as error:
@@ -717,23 +751,24 @@ class SessionStateMachine:
         bundle."""
         client_id = content.client_id
         session = self.sessions.get(client_id)
+        if self._frozen is not None and session is not None:
+            self._frozen.keep(session)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self.refusal_if_full()
             if refusal is not None and not _changes_settings(content):
                 return refusal
-            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
+            answers = self._reply_cache(client_id)
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, answers, frozen_in=self._freezes)
             self.sessions[client_id] = session
         if session is None:
-            return Refused(
-                "NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it"
-            )
+            return over(client_id)
         if session.epoch != content.epoch:
             return replaced(client_id)
         return session
 
-    def _reply_cache(self, forgotten: int = 0) -> ReplyCache:
+    def _reply_cache(self, client_id: str, forgotten: int = 0) -> ReplyCache:
         values = self.settings.values
-        return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies)
+        return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies, client_id)
 
     def refusal_if_full(self) -> NotOpened | None:
         """The refusal of one more session; None if there may be one."""
@@ -869,6 +904,8 @@ class SessionStateMachine:
         if session is None and self._ending is not None and self._ending.client_id == client_id:
             session = self._ending
         if session is not None and number in session.waiting:
+            if self._frozen is not None:
+                self._frozen.keep(session)
             session.answers.keep(number, result)
             session.waiting.pop(number, None)
             self._completed.append((client_id, session.epoch, number, result))
@@ -948,19 +985,26 @@ class SessionStateMachine:
         session = self.sessions.get(client_id)
         resumed = session is not None
         if session is not None:
-            self.observer.session_ended(
-                client_id,
-                session.epoch,
-                replaced(client_id),
-            )
+            if self._frozen is not None:
+                self._frozen.keep(session)
+            self.observer.session_ended(client_id, session.epoch, replaced(client_id))
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
             refusal = self.refusal_if_full()
             if refusal is not None:
                 return refusal
             last_number, *_ = self.closed_sessions.pop(client_id, (0, 0, 0))
-            answers = self._reply_cache(forgotten=last_number)
-            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
+            answers = self._reply_cache(client_id, last_number)
+            session = Session(
+                client_id,
+                self.revision,
+                server_id,
+                ttl_ms,
+                answers,
+                last_number,
+                opened=self.revision,
+                frozen_in=self._freezes,
+            )
             self.sessions[client_id] = session
         fields = (
             ("client", client_id),
@@ -994,6 +1038,8 @@ class SessionStateMachine:
             return Done()
         if session.epoch != epoch:
             return replaced(client_id)
+        if self._frozen is not None:
+            self._frozen.keep(session)
         del self.sessions[client_id]
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
             self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
@@ -1022,3 +1068,111 @@ class SessionStateMachine:
                 return
             del self.closed_sessions[client_id]
             self.forgotten = revision
+
+    # ------------------------------------------------------------------ snapshots
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.restorer`.
+
+        An application that does not make pieces itself makes its snapshot here, in one go. If an application raises an
+        exception, the first step of the iterator raises it: the server goes on, without this snapshot.
+        """
+        self._end_freeze(self._freezes)
+        self._freezes += 1
+        try:
+            pieces = self._freeze()
+        except Exception as error:
+            self._end_freeze(self._freezes)
+            pieces = raising(error)
+        return FrozenPieces(pieces, partial(self._end_freeze, self._freezes))
+
+    def _freeze(self) -> Iterator[Piece]:
+        kept, settings, applications = self.kept_replies, self.settings, self._frozen_applications
+        for application in self._catalogue.chosen if settings.is_born else ():
+            applications.append(FrozenApplication.of(application))
+        growing = [*kept.growing.values()]
+        shared = [self._shared(each) for each in growing]
+        closed, sessions = [*self.closed_sessions.items()], [*self.sessions.values()]
+        head = StateHead(
+            self._seq,
+            self.revision,
+            self.time_ms,
+            self.forgotten,
+            self.oldest_kept,
+            sorted(self.heard_in.items()),
+            sorted(self._overdue.items()),
+            kept.size,
+            kept.numbered,
+            len(closed),
+            len(growing),
+            len(sessions),
+            settings.values.encode() if settings.is_born else None,
+            [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
+            [(each.name, each.version, each.size) for each in applications],
+        )
+        places = dict(zip(kept.growing, range(len(growing)), strict=True))
+        frozen = self._frozen = FrozenSessions(self._freezes, sessions, places)
+        kept.before_change = self._before_change
+        return chain(
+            pieces_of(STATE, [(packed(astuple(head, recurse=False)), 1)]),
+            pieces_of(CLOSED, closed_rows(closed)),
+            pieces_of(GROWING, growing_rows(shared)),
+            pieces_of(SESSIONS, frozen.rows()),
+            *[each.pieces() for each in applications],
+        )
+
+    def _shared(self, growing: GrowingBytes) -> tuple[int, str, bytes]:
+        """(its counted bytes, application, key) of a value that grows, if the state of an application shares it at
+        present; else (its counted bytes, "", the value)."""
+        for application in self._sharing:
+            if application.growing_at(growing.key) is growing:
+                return growing.counted, application.name, growing.key
+        return growing.counted, "", growing.data
+
+    def _before_change(self, answers: ReplyCache) -> None:
+        if self._frozen is not None:
+            self._frozen.keep(self.sessions[answers.client_id])
+
+    def _end_freeze(self, number: int) -> None:
+        """Keep nothing of this frozen state any more, if it is the last one; an earlier one has ended."""
+        if number != self._freezes:
+            return
+        applications, self._frozen_applications = self._frozen_applications, []
+        self._frozen = self.kept_replies.before_change = None
+        for each in applications:
+            each.close()
+
+    def restorer(self) -> SessionRestorer:
+        """Builds a state of the pieces of a snapshot (`IStateMachine.restorer`)."""
+        return SessionRestorer(self._make_for, self._runs, self._adopt)
+
+    def _make_for(self, values: ClusterSettings, name: str, version: int) -> Any:
+        self._require_abilities(values)
+        return _successor(None, name, version, self._catalogue.installed)
+
+    def _runs(self, application: Any) -> bool:
+        """Whether this application runs here, and may have executed commands: the caller of `Catalogue` has made it
+        (`GivenApplications`), so it cannot be made anew."""
+        return self._seq > 0 and any(each is application for each in self.applications)
+
+    def _adopt(self, state: RestoredState) -> None:
+        """Go on with the state of a snapshot, and tell the observer."""
+        self._end_freeze(self._freezes)
+        state.end(waiting=True)
+        head = state.head
+        self.settings.put(state.settings, state.announced)
+        self._seq, self.revision, self.time_ms = head.seq, head.revision, head.time_ms
+        self.context.time_ms = head.time_ms
+        self.sessions, self.closed_sessions = state.sessions, state.closed_sessions
+        self.forgotten, self.oldest_kept = head.forgotten, head.oldest_kept
+        self.heard_in, self._overdue = dict(head.heard_in), dict(head.overdue)
+        self.kept_replies = state.kept
+        if state.settings is not None:
+            self._catalogue.switch([each.application for each in state.applications])
+            self._read_catalogue()
+            self._apply_quotas(state.settings)
+            self.on_settings(state.settings)
+        self.observer.restored()
+        for log in self._logs:
+            log.length = log.application.length()
+            self.observer.log_grew(log.application)

@@ -128,6 +128,7 @@ class Observer:
     ends: list[tuple[str, int, str]] = field(factory=list)
     asked: int = 0
     grown: list[str] = field(factory=list)
+    restored_states: int = 0
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         self.results.append(results)
@@ -147,6 +148,9 @@ class Observer:
 
     def log_grew(self, application: IEventLog) -> None:
         self.grown.append(application.listen_verb)
+
+    def restored(self) -> None:
+        self.restored_states += 1
 
 
 class Driver:

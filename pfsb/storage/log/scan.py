@@ -250,7 +250,8 @@ def _begin_behind(log: Log, number: int) -> bool:
 def _whole(log: Log, found: Sequence[int]) -> Log:
     """Refuse a log, which was read to its end, if a segment is missing that it needs; then forget those that it does
     not need. `found` has the numbers of all segments that are there, ascending."""
-    first = log.state.first_segment
+    # A log without any group tells nothing, and begins with its first segment, or lacks the one before it.
+    first = log.state.first_segment if log.last_entry else max(min(log.heads) - 1, 1)
     there = set(found)
     for number in range(first, found[-1] + 1):
         if number not in there:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,17 @@ class SnapshotFiles:
         if not self.directory.is_dir():
             self.directory.mkdir()
             sync_directory(self.directory.parent)
+
+    def write(self, snapshot: SnapshotName, portions: Iterable[bytes]) -> None:
+        """Write a snapshot under its final name; it is on disk when this method returns. Raises OSError."""
+        self.make_directory()
+        with self.unfinished.open("wb") as file:
+            for portion in portions:
+                file.write(portion)
+            file.flush()
+            os.fsync(file.fileno())
+        self.unfinished.rename(self.path(snapshot.seq))
+        sync_directory(self.directory)
 
     def fetched(self) -> dict[SnapshotName, int]:
         """All snapshots of which parts have come from another server -> the size, in bytes, of those parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import Accepted, Record, Recovered
+from pfsb.paxos.records import Accepted, AruRecord, Record, Recovered, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
@@ -109,7 +109,7 @@ class LogStorage:
     _reader: HistoryReader | None = field(default=None, init=False)
     _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
-    _snapshots: SnapshotStore | None = field(default=None, init=False)
+    snapshot_store: SnapshotStore | None = field(default=None, init=False)
     """The snapshots of the storage; None before its start."""
     _snapshot_read: float | None = field(default=None, init=False)
     """Time, by the reactor's clock, at which bytes of a snapshot were asked for last; None: none is open."""
@@ -151,7 +151,7 @@ class LogStorage:
 
     @property
     def snapshot(self) -> SnapshotName | None:
-        return None if self._snapshots is None else self._snapshots.snapshot
+        return None if self.snapshot_store is None else self.snapshot_store.snapshot
 
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
@@ -216,6 +216,28 @@ class LogStorage:
             refuse_wrong_pass(log, seq, digest, unseen)
             self._append_pass(log, seq, digest)
 
+    def refuse_if_in_use(self) -> None:
+        """Raise `StorageRefused` if the directory has a storage, or something that was beside one: no new one can be
+        made there then."""
+        if self._place.exists():
+            raise StorageRefused(f"{self._place}: there already; a new storage needs a directory without one")
+        self._refuse_leftovers()
+
+    def begin_with_snapshot(self, name: SnapshotName, portions: Iterable[bytes]) -> None:
+        """Make a new storage whose server starts with the state of a snapshot, and has executed the slots up to its
+        own; all of it is on disk when this returns.
+
+        `portions` are the bytes of the snapshot. Raises `StorageRefused` as `refuse_if_in_use` does, or if the
+        directory cannot be written. The log gets its name last, so a storage that is not complete is none.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self.refuse_if_in_use()
+            self.snapshot_files.write(name, portions)
+            effect = Effect()
+            effect.apply_all([SnapshotRecord(name), AruRecord(name.seq)])
+            self._create(effect)
+
     def append(self, record: Record) -> None:
         if self._running:
             self._appended.append(record)
@@ -239,19 +261,19 @@ class LogStorage:
         return False
 
     def write_snapshot(self, seq: int, cluster_identity: bytes) -> SnapshotFile:
-        assert self._snapshots is not None, "the storage was started"
-        return self._snapshots.write(seq, cluster_identity)
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.write(seq, cluster_identity)
 
     def fetch_snapshot(self, name: SnapshotName) -> FetchedSnapshot:
-        assert self._snapshots is not None, "the storage was started"
-        return self._snapshots.fetch(name)
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.fetch(name)
 
     def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: SnapshotCallback) -> None:
         if not self._running:
             return
-        assert self._reader is not None and self._snapshots is not None
+        assert self._reader is not None and self.snapshot_store is not None
         self._snapshot_read = self._reactor.seconds()
-        if not self._reader.read_snapshot(name, self._snapshots.path(name), offset, bytes_max, found):
+        if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
             self._reactor.callLater(0, self._answer_snapshot, found, b"")
 
     def close(self) -> bool:
@@ -269,7 +291,7 @@ class LogStorage:
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         maker, self._maker = self._maker, None
-        snapshots = self._snapshots
+        snapshots = self.snapshot_store
         if reader is None or writer is None or maker is None or snapshots is None:
             self.lock.release()
             return True
@@ -385,8 +407,9 @@ class LogStorage:
             self._refuse_leftovers()
             self._create()
 
-    def _create(self) -> None:
-        """Make a log: complete and on disk before it gets its final name.
+    def _create(self, first: Effect | None = None) -> None:
+        """Make a log: complete and on disk before it gets its final name. `first` is what its first group holds; None:
+        it has no group.
 
         Therefore an incomplete one under the final name has been damaged: it cannot be a new one whose making was cut
         short. The directory and its parent are forced to disk too: otherwise power loss could remove the name of the
@@ -397,6 +420,12 @@ class LogStorage:
         unfinished.mkdir()
         identity, salt = self._random_bytes(IDENTITY_BYTES), self._random_bytes(SALT_BYTES)
         make_segment(unfinished, SegmentHead(1, room_of(1), identity, salt, self._owner()))
+        if first is not None:
+            writer = LogWriter.open(scan(unfinished, self._owner()))
+            try:
+                writer.write(first)
+            finally:
+                writer.close()
         os.rename(unfinished, self.path)
         sync_directory(self._directory)
         sync_directory(self._directory.parent)
@@ -516,7 +545,7 @@ class LogStorage:
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda found, data: in_reactor(self._answer_snapshot, found, data),
         )
-        self._snapshots = SnapshotStore(
+        self.snapshot_store = SnapshotStore(
             self.snapshot_files,
             SnapshotThread(self._fail_from_thread),
             room,
@@ -529,7 +558,7 @@ class LogStorage:
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
         self._maker = maker
         self._watch.start()
-        for thread in (self._writer, self._reader, maker, self._snapshots.thread):
+        for thread in (self._writer, self._reader, maker, self.snapshot_store.thread):
             thread.start()
 
     # In the maker's thread
@@ -578,10 +607,12 @@ class LogStorage:
     # In the reactor
 
     def _snapshot_is_named(self, head: SegmentHead, stored: StoredSnapshot, dropped: list[int]) -> None:
-        assert self._snapshots is not None, "the writer starts after it"
+        assert self.snapshot_store is not None, "the writer starts after it"
         if not self._failed:
             self.compacted = stored.compacted
-            self._snapshots.named(stored.name, partial(self._drop_segments, head, dropped, self._snapshots.thread))
+            self.snapshot_store.named(
+                stored.name, partial(self._drop_segments, head, dropped, self.snapshot_store.thread)
+            )
 
     def _close_idle_snapshot(self) -> None:
         """Close the snapshot that was read last, if nobody has read it for long."""
@@ -642,8 +673,8 @@ class LogStorage:
             self._failed = True
             self._running = False
             self._appended.clear()
-            if self._snapshots is not None:
-                self._snapshots.stop()
+            if self.snapshot_store is not None:
+                self.snapshot_store.stop()
             self._acknowledgements.forget()
             self._stop_looking()
             self._on_failure(failure)

@@ -36,5 +36,19 @@ class IndexTests(SynchronousTestCase):
                     if seq != gap:
                         index.put(seq, Place(1, 4_096).entry)
                 self.assertEqual(index.first_gap(last), gap if 1 <= gap <= last else None, (last, gap))
+                if 1 <= gap <= last:
+                    self.assertIsNone(index.first_gap(last, after=gap), (last, gap))
+                    self.assertEqual(index.first_gap(last, after=gap - 1), gap, (last, gap))
+                self.assertIsNone(index.first_gap(last, after=last))
         self.assertIsNone(SlotIndex().first_gap(0))
         self.assertEqual(SlotIndex().first_gap(5_000), 1)
+
+    def test_slots_that_are_dropped(self) -> None:
+        """Memory goes chunk by chunk, and the places of all slots above stay."""
+        index = SlotIndex()
+        for seq in range(1, 10_001):
+            index.put(seq, Place(1, 4_096).entry)
+        for up_to, first in ((0, 1), (4_094, 1), (4_095, 4_096), (4_096, 4_096), (8_191, 8_192), (9_000, 8_192)):
+            index.drop(up_to)
+            self.assertEqual(index.above(0), list(range(first, 10_001)), up_to)
+            self.assertIsNone(index.first_gap(10_000, after=up_to))

@@ -1,0 +1,97 @@
+"""The sessions of one moment, with all results that they keep: rows of a snapshot that are made while commands go on.
+
+At that moment nothing is copied but the list of the sessions. When a session is about to change for the first time, or
+when its turn has come, its *image* is made: a few numbers for the session and for each of its pages. A page only gets
+results at its end, and none is ever replaced, so the number of results that it has tells which of them are in the
+snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from attrs import define, field
+
+from pfsb.paxos.snapshot_rows import Row, packed
+from pfsb.sessions.kept_results import entries_of
+from pfsb.sessions.session import Session
+
+SESSION, PAGE, MORE = 0, 1, 2
+"""Kinds of rows: (SESSION, client id, epoch, server, ttl, last number, opened, forgotten, (number, application) of each
+command that waits, number of pages); (PAGE, bytes, those of them in values that grow, number, results that it had at
+the last look, entries) for each page, the last of which is the one that takes results; (MORE, entries)."""
+ROW_ENTRIES: Final = 256
+"""Maximum number of entries in a row of a page."""
+_LARGE_PAGE_BYTES: Final = 65_536
+"""Bytes of a page's results above which each entry has a row of its own: so a row is not much larger than a piece."""
+_SESSION_WORK: Final = 8
+"""Work of a session and of a page, besides that of its results (`Row`)."""
+_PAGE_WORK: Final = 3
+
+_Image = tuple[tuple[Any, ...], Sequence[tuple[Mapping[int, Any], int, int, int, int, int]]]
+"""(the parts of the row of the session, for each page its results, how many of them count, and the parts of its row)"""
+
+
+@define(eq=False)
+class FrozenSessions:
+    """The sessions of one moment, in their order."""
+
+    number: int
+    """The number of the snapshot (`Session.frozen_in`)."""
+    _sessions: Sequence[Session]
+    _places: Mapping[int, int]
+    """The place of each value that grows, by its address."""
+    _images: dict[int, _Image] = field(factory=dict, init=False)
+    """Address of a session that has changed, and whose turn has not come -> its image."""
+
+    def keep(self, session: Session) -> None:
+        """Called before a session is changed: keep its image, unless that is done or not needed."""
+        if session.frozen_in != self.number:
+            session.frozen_in = self.number
+            self._images[id(session)] = _image(session)
+
+    def rows(self) -> Iterator[Row]:
+        for session in self._sessions:
+            if session.frozen_in == self.number:
+                image = self._images.pop(id(session))
+            else:
+                session.frozen_in = self.number
+                image = _image(session)
+            yield from self._rows_of(*image)
+
+    def _rows_of(self, head: tuple[Any, ...], pages: Sequence[Any]) -> Iterator[Row]:
+        yield packed(head), _SESSION_WORK
+        for results, count, *parts in pages:
+            at_once = ROW_ENTRIES if parts[0] <= _LARGE_PAGE_BYTES else 1
+            entries = entries_of(islice(results.items(), count), self._places)
+            first = [*islice(entries, at_once)]
+            yield packed((PAGE, *parts, [entry for entry, _ in first])), _PAGE_WORK + _work(first)
+            while len(first) == at_once and (first := [*islice(entries, at_once)]):
+                yield packed((MORE, [entry for entry, _ in first])), _work(first)
+
+
+def _image(session: Session) -> _Image:
+    answers = session.answers
+    pages = [
+        (page.results, len(page.results), page.size, page.shared, page.number, page.looked_at)
+        for page in answers.pages()
+    ]
+    head = (
+        SESSION,
+        session.client_id,
+        session.epoch,
+        session.server_id,
+        session.ttl_ms,
+        session.last_number,
+        session.opened,
+        answers.forgotten,
+        tuple(session.waiting.items()),
+        len(pages),
+    )
+    return head, pages
+
+
+def _work(entries: Sequence[tuple[Any, int]]) -> int:
+    return sum([count for _, count in entries])
