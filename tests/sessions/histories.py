@@ -198,7 +198,7 @@ class History:
         return ClientUpdate(f"{server_id}.1.1", server_id, next(self._timestamps), self._seq - 1, encoded(*made))
 
     def _announcement(self, server_id: int) -> ClientUpdate:
-        versions = {name: (1,) for name in APPS}
+        versions = dict.fromkeys(APPS, (1,))
         return self._update(server_id, _operation(ANNOUNCE, Abilities.of(versions).encode()))
 
     def _bundle(self) -> Bundle:
@@ -248,8 +248,7 @@ class History:
             make = dice.choice((self._put, self._put, self._append, self._say))
             return [make() for _ in range(dice.randrange(1, 9))]
         if dice.random() < 0.3:
-            made = [dice.choice((self._put, self._put, self._put, self._get))() for _ in range(dice.randrange(2, 12))]
-            return made
+            return [dice.choice((self._put, self._put, self._put, self._get))() for _ in range(dice.randrange(2, 12))]
         return [self._any() for _ in range(dice.randrange(1, 5))]
 
     def _put(self) -> Command:

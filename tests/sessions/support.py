@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from ast import literal_eval
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -91,6 +92,9 @@ class Later(BareApplication):
 
     def snapshot(self) -> bytes:
         return repr(self._tickets).encode()
+
+    def restore(self, data: bytes) -> None:
+        self._tickets = literal_eval(data.decode())
 
 
 def applications() -> Catalogue:
