@@ -450,4 +450,9 @@ def _groups(counters: StorageCounters | None) -> dict[str, object]:
         "batch_bytes": counters.batch_bytes,
         "slow_groups": counters.slow_groups,
         "max_write_seconds": round(counters.max_write_seconds, 6),
+        "log_bytes": counters.log_bytes,
+        "snapshots_made": counters.snapshots_made,
+        "snapshots_fetched": counters.snapshots_fetched,
+        "snapshot_bytes": counters.snapshot_bytes,
+        "snapshot_seconds": round(counters.snapshot_seconds, 6),
     }
