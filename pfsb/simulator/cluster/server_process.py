@@ -21,6 +21,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
+from pfsb.sessions.reply_cache import Beginning
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
@@ -206,12 +207,20 @@ def _contents(session: Session) -> Sequence[object]:
     """
     answers = session.answers
     pages = [
-        (page.number, page.looked_at, page.size, page.shared, [(number, page.kept(number)) for number in page.numbers])
+        (page.number, page.looked_at, page.size, page.shared, [(n, _kept(page.kept(n))) for n in page.numbers])
         for page in answers.pages()
     ]
     limits = answers.answers_max, answers.bytes_max, answers.forgotten
     origin = session.epoch, session.server_id, session.ttl_ms, session.opened
     return origin, session.last_number, dict(session.waiting), limits, pages
+
+
+def _kept(result: Any) -> object:
+    """A copy of a kept result: of a value that grows, with the bytes that it has now."""
+    if isinstance(result, Beginning):
+        growing = result.growing
+        return result.name, result.size, result.fields, growing.data, growing.kept, growing.counted
+    return result
 
 
 def watch_introductions(replica: Replica, parts: ServerParts) -> None:
