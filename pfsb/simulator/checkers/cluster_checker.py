@@ -85,7 +85,9 @@ class ExecutionChecker:
         require(seq > before, f"server {server_id} has executed up to {before}, and goes back to a snapshot of {seq}")
         self.executed_up_to[server_id] = seq
         for skipped in range(before + 1, seq + 1):
-            require(skipped in self.values, f"server {server_id} has a snapshot of slot {seq}, and nobody ran {skipped}")
+            require(
+                skipped in self.values, f"server {server_id} has a snapshot of slot {seq}, and nobody ran {skipped}"
+            )
             for client_id, timestamp, _ in self.values[skipped][1]:
                 self._ran[server_id].setdefault((client_id, timestamp), skipped)
 

@@ -179,7 +179,9 @@ class RecordingRestorer:
                 slots, updates = rows
                 self._head = int(slots), int(updates)
             else:
-                self._executed += [(int(seq), str(client), int(number), bytes(data)) for seq, client, number, data in rows]
+                self._executed += [
+                    (int(seq), str(client), int(number), bytes(data)) for seq, client, number, data in rows
+                ]
         except (ValueError, TypeError, msgpack.UnpackException) as error:
             raise WrongSnapshot("a piece of it holds no updates") from error
 
