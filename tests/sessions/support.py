@@ -40,6 +40,7 @@ from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
 from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
+from pfsb.simulator.cluster.process import facts_of_history
 from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from pfsb.transports.faults import LinkFaults
 
