@@ -21,7 +21,7 @@ from pfsb.sessions.frozen_state import CLOSED, GROWING, SESSIONS, STATE, StateHe
 from pfsb.sessions.kept_results import decoded_value
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.reply_cache import KeptReplies, Page, ReplyCache
-from pfsb.sessions.session import Session
+from pfsb.sessions.session import Closed, Session
 
 
 @define(eq=False)
@@ -63,7 +63,7 @@ class RestoredState:
     announced: dict[int, Abilities]
     kept: KeptReplies
     applications: list[RestoredApplication] = field(factory=list, init=False)
-    closed_sessions: OrderedDict[str, tuple[int, int, int]] = field(factory=OrderedDict, init=False)
+    closed_sessions: dict[str, Closed] = field(factory=dict, init=False)
     growing: list[GrowingBytes] = field(factory=list, init=False)
     shared: list[tuple[GrowingBytes, str]] = field(factory=list, init=False)
     """(a value that grows, the name of the application whose state shares it)"""
