@@ -212,7 +212,9 @@ class SessionRestorer:
         pages: int,
     ) -> None:
         self._end_session()
-        assert state.settings is not None
+        assert state.settings is not None, "nobody has a session before the birth of the settings"
+        if client_id in state.sessions:
+            raise WrongSnapshot("it has a session twice")
         window, bytes_max = state.settings.session_window, state.settings.reply_cache_bytes
         answers = ReplyCache(window, forgotten, bytes_max, state.kept, client_id)
         session = Session(client_id, epoch, server_id, ttl_ms, answers, last_number, dict(waiting), opened)
