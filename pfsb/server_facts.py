@@ -499,4 +499,6 @@ def _groups(counters: StorageCounters | None) -> dict[str, object]:
         "batch_bytes": counters.batch_bytes,
         "slow_groups": counters.slow_groups,
         "max_write_seconds": round(counters.max_write_seconds, 6),
+        "log_bytes": counters.log_bytes,
+        "snapshot_bytes": counters.snapshot_bytes,
     }

@@ -50,7 +50,15 @@ class StatusFormTests(ClusterTestCase):
             "parts": {"out": 0, "in": 0, "repeated": 0, "frames_in": 0, "given_up": 0},
             "datagram_bytes": {"1": 1_472},
         }
-        groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2}
+        facts.storage.log_bytes, facts.storage.snapshot_bytes = 5_242_880, 1_000
+        facts.storage.snapshots_made, facts.storage.snapshot_seconds = 2, 0.5
+        groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2} | {
+            "log_bytes": 5_242_880,
+            "snapshots_made": 2,
+            "snapshots_fetched": 0,
+            "snapshot_bytes": 1_000,
+            "snapshot_seconds": 0.5,
+        }
         status = self.status()
         self.assertEqual(list(status["frames"].items()), list(frames.items()))
         self.assertEqual(list(status["storage"].items()), list(groups.items()))

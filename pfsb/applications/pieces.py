@@ -57,7 +57,12 @@ class Pieces(Iterator[bytes]):
     def close(self) -> None:
         """Make no more pieces, and keep nothing of the frozen state."""
         self._pieces = iter(())
-        self._ended()
+        ended, self._ended = self._ended, _do_nothing  # which knows the frozen state, too
+        ended()
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def pieces_of(head: Sequence[Any], rows: Iterable[bytes]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -52,8 +53,11 @@ async def download(
     """Have the server at `url` take a snapshot, within `seconds`, and write it to the file `target`.
 
     The file is there, with all of its bytes on disk, when this returns, and not at all if it raises. `progress(got,
-    of)` is called with the bytes that have come. Raises `NoBackup`, or `OSError` if the file cannot be written.
+    of)` is called with the bytes that have come. Raises `NoBackup`, or `OSError` if the file cannot be written, or if
+    something other than a file has its name: a device would be replaced.
     """
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EEXIST, "there already, and no regular file", str(target))
     asked = Agent(reactor, connectTimeout=CONNECT_SECONDS).request(
         b"POST", f"{url}/v1/backup?wait={seconds}".encode(), Headers({b"Host": [urlsplit(url).netloc.encode()]})
     )

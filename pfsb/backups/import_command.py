@@ -116,7 +116,7 @@ Batch = list[KeyLine | ChatLine]
 
 async def _imported(clerks: _Clerks, lines: TextIO) -> AsyncIterator[tuple[int, Batch]]:
     """Import the lines, several keys together; yield the number of the last line, and what was imported since."""
-    for number, batch in _batches(lines):
+    for number, batch in batches_of(lines):
         if isinstance(batch[0], ChatLine):
             clerk = clerks.of(batch[0].client)
             await clerk.run_all([calls.say(each.text) for each in batch if isinstance(each, ChatLine)])
@@ -126,7 +126,7 @@ async def _imported(clerks: _Clerks, lines: TextIO) -> AsyncIterator[tuple[int, 
         yield number, batch
 
 
-def _batches(lines: TextIO) -> Iterator[tuple[int, Batch]]:
+def batches_of(lines: TextIO) -> Iterator[tuple[int, Batch]]:
     """The lines in batches of one kind, and for the chat of one client, so that its order stays: (number of the last
     line, batch). Raises `WrongLine`, when all before is yielded, with the number of the line."""
     batch: Batch = []

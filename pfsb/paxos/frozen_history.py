@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from attrs import define, field
+from zope.interface import implementer
 
 from pfsb.paxos.interfaces import IRestorer
 from pfsb.paxos.messages import DIGEST_BYTES
@@ -48,6 +49,7 @@ def _rows(head: tuple[Any, ...], timestamps: list[tuple[str, tuple[int, int]]]) 
         yield packed((client_id, timestamp, seq)), 1
 
 
+@implementer(IRestorer)
 @define(eq=False)
 class HistoryRestorer:
     """Builds a history, and by the state machine's own restorer the state of that, of the pieces of a snapshot."""
@@ -90,7 +92,8 @@ class HistoryRestorer:
         """Put all of the snapshot in the place of the present history and state (`IRestorer.adopt`)."""
         if not self._ended:
             self.end()
-        self._adopt(History(*self._head[:4], self._timestamps), self.machine)
+        seq, digest, time_ms, oldest_valid, _ = self._head
+        self._adopt(History(seq, digest, time_ms, oldest_valid, self._timestamps), self.machine)
 
     def _require_history(self) -> None:
         if not self._head or len(self._timestamps) != self._head[4]:

@@ -76,6 +76,11 @@ class SnapshotTaker(Handler):
         """The slot of the snapshot that is being taken; 0: none is."""
         return self._seq if self.file is not None else 0
 
+    @property
+    def is_finishing(self) -> bool:
+        """Whether all pieces were given to the file, which is not complete on disk yet."""
+        return self.file is not None and self._pieces is None
+
     def begin(self) -> None:
         """Wait, from now on, for the next slot whose number is a multiple of `snapshot_every`. Called at the start and
         when a snapshot was installed."""

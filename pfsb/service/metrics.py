@@ -151,6 +151,8 @@ class Metrics(Collector):
         ends = {"taken": taker.taken, "given_up": taker.failed, "installed": fetcher.installed}
         yield _counters("pfsb_snapshots_total", "Snapshots since the start, by what became of them.", "end", ends)
         yield _gauge("pfsb_snapshot_taking_seconds", "How long the last snapshot took.", taker.seconds)
+        sizes = facts.storage or StorageCounters()
+        yield _gauge("pfsb_log_bytes", "Size of the log.", sizes.log_bytes)
         backup = facts.last_backup
         text = "When this server last gave a backup, in seconds since 1970; 0: not since its start."
         yield _gauge("pfsb_last_backup_timestamp_seconds", text, 0 if backup is None else backup.at)

@@ -283,7 +283,7 @@ class ServerService(Service):
     @property
     def _pid_file(self) -> PidFile:
         twistd: Any = self._options.parent
-        return PidFile(Path(twistd["pidfile"] or os.devnull))
+        return PidFile(Path(twistd["pidfile"]) if twistd["pidfile"] else None)
 
     def _start(self) -> None:
         options = self._options

@@ -9,9 +9,11 @@ from operator import attrgetter
 from typing import Any
 
 from attrs import define, field
+from zope.interface import implementer
 
 from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import GrowingBytes, IFrozenState, IGrowingValues
+from pfsb.paxos.interfaces import IRestorer
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import RowReader
 from pfsb.sessions import kept_results
@@ -83,6 +85,7 @@ class RestoredState:
                 application.share(growing.key, growing)
 
 
+@implementer(IRestorer)
 class SessionRestorer:
     """Builds the state of a snapshot, piece by piece (`IRestorer`)."""
 

@@ -1,7 +1,7 @@
 """Snapshots on a `MemoryDisk`: the same steps as on a real disk, each of which takes time by the clock.
 
-A crash may come between any two steps. Bytes that were given to a file are on the disk after a step; a file that this
-server makes is there under its name after one more.
+A crash may come between any two steps. Bytes that were given to a file are on the disk after one step; the file has its
+name after the next one, and the server hears of that after a third.
 """
 
 from __future__ import annotations
@@ -55,16 +55,15 @@ class Steps:
     _waiting: deque[Callable[[], None]] = field(factory=deque, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
     _hangs: bool = field(default=False, init=False)
+    _has_stopped: bool = field(default=False, init=False)
 
     def do(self, step: Callable[[], None]) -> None:
         """Have `step` done after all that was asked for before."""
+        if self._has_stopped:
+            return
         self._waiting.append(step)
         if len(self._waiting) == 1:
             self._begin(self._sync_seconds())
-
-    def tell(self, function: Callable[[], None]) -> None:
-        """Call a function of the server soon, unless the storage stops before."""
-        self._clock.callLater(0, self._tell, function)
 
     def hang(self) -> None:
         """Let no step end from now on, until `go_on`."""
@@ -80,11 +79,7 @@ class Steps:
         """Do nothing any more."""
         self._cancel()
         self._waiting.clear()
-        self._fails = _always
-
-    def _tell(self, function: Callable[[], None]) -> None:
-        if self._fails is not _always:
-            function()
+        self._has_stopped = True
 
     def _begin(self, seconds: float) -> None:
         if not self._hangs:
@@ -103,10 +98,6 @@ class Steps:
         if self._call is not None:
             self._call.cancel()
             self._call = None
-
-
-def _always() -> bool:
-    return True
 
 
 @define(eq=False)
@@ -228,7 +219,7 @@ class MemorySnapshotFile:
             self._give_up("there is another one of this slot already")
             return
         self._snapshots.complete(name, data)
-        self._snapshots.steps.tell(lambda: self._done(finished, name))
+        self._snapshots.steps.do(lambda: self._done(finished, name))
 
     def _has_room(self) -> bool:
         """Whether something may be written; the file is given up if the disk has no room."""
@@ -278,7 +269,7 @@ class MemoryFetchedSnapshot:
             self._snapshots.steps.do(lambda: self._check(finished))
 
     def give_up(self) -> None:
-        """Delete the file, which nobody needs any more."""
+        """Delete the file, which is not needed any more."""
         if not self.is_over:
             self.is_over = self.has_failed = True
             self.waiting = b""
@@ -307,7 +298,7 @@ class MemoryFetchedSnapshot:
             if right:
                 snapshots.complete(self.name, data)
                 snapshots.counters.snapshots_fetched += 1
-        snapshots.steps.tell(lambda: self._done(finished, right))
+        snapshots.steps.do(lambda: self._done(finished, right))
 
     def _has_room(self) -> bool:
         if not self.is_over and self._snapshots.is_full():

@@ -14,6 +14,7 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import VOTES, ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.position_checker import position_of
@@ -22,7 +23,7 @@ from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
-from pfsb.simulator.cluster.probe import Probe
+from pfsb.simulator.cluster.probe import Probe, Unsettled
 from pfsb.simulator.cluster.process import (
     ProtocolProcess,
     RunningServer,
@@ -31,9 +32,11 @@ from pfsb.simulator.cluster.process import (
     SimulatedServer,
     WatchedStateMachine,
 )
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.effect import KEPT_SLOTS
+from pfsb.storage.memory import MemoryDisk
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
@@ -64,6 +67,7 @@ class SimulatedCluster:
         start: bool = True,
         has_disks: bool = True,
         names: Callable[[SimulatedClock, Sequence[int]], SimulatedNames] | None = None,
+        kept_slots: int = KEPT_SLOTS,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
@@ -73,7 +77,7 @@ class SimulatedCluster:
         with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
         none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
-        where the others expect it.
+        where the others expect it. `kept_slots` is the number of slots, up to that of a snapshot, that disks keep.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -106,6 +110,8 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
+        self._unsettled = {i: Unsettled() for i in self.ids}
+        self._kept_slots = kept_slots
         self._has_disks = has_disks
         self._build = build
         self._patch = patch
@@ -128,7 +134,7 @@ class SimulatedCluster:
         mark_rng = random.Random(f"{name}/mark")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
-        storage = MemoryStorage(
+        storage = SimulatedStorage(
             server.disk,
             server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
@@ -136,6 +142,8 @@ class SimulatedCluster:
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
+            kept_slots=self._kept_slots,
+            on_named=lambda name: self._named(server_id, name),
         )
         secret = None if self.network.names is None else self.network.names.secret
         transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
@@ -147,6 +155,8 @@ class SimulatedCluster:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
         invariants.install(process.replica)
+        for check, args in self._unsettled[server_id].take_up_to(server.disk.snapshot_seq):
+            self.findings.note(check, *args)
         self.checks.started(server_id)
         process.start()
         self.findings.raise_first()
@@ -274,7 +284,7 @@ class SimulatedCluster:
     def links(self, server_id: int) -> Links:
         return self._running(server_id).transport.links
 
-    def storage(self, server_id: int) -> MemoryStorage:
+    def storage(self, server_id: int) -> SimulatedStorage:
         return self._running(server_id).storage
 
     def disk(self, server_id: int) -> MemoryDisk:
@@ -403,14 +413,23 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ inside
 
     def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
-        return Probe(server_id, server_clock, self.network, self.checks, self.findings, self.answers, self.replica)
+        return Probe(
+            server_id,
+            server_clock,
+            self.network,
+            self.checks,
+            self.findings,
+            self.answers,
+            self.process,
+            self._unsettled[server_id],
+        )
 
     def _server_parts(
         self,
         server_id: int,
         server_clock: ServerClock,
         rng: random.Random,
-        storage: MemoryStorage,
+        storage: SimulatedStorage,
         transport: SimulatedTransport,
     ) -> ServerParts:
         probe = self._probe(server_id, server_clock)
@@ -436,6 +455,9 @@ class SimulatedCluster:
             if not VOTES.isdisjoint(map(type, messages)):
                 told, disk = self.replica(server_id).log_positions.told(), self.servers[server_id].disk
                 self.findings.note(self.checks.positions.voted, server_id, told, disk)
+
+    def _named(self, server_id: int, name: SnapshotName) -> None:
+        self.findings.note(self.checks.named, server_id, name, self.servers[server_id].disk)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]

@@ -53,6 +53,10 @@ _KINDS: Final = {
         "impostor",
     ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "snapshots": (
+        *("take_snapshot", "stay_away", "stay_away", "crash_in_snapshot", "crash_in_snapshot"),
+        *("crash_in_fetch", "crash_in_fetch", "crash_source", "cut_source", "crash_both", "replace_snapshot"),
+    ),
     "paths": ("path_size", "path_size", "path_size_of_one"),
     "disk_troubles": (
         *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),
@@ -92,13 +96,26 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
         while at < parameters.seconds:
             rows.append((at, "partitions", rng.choice((*parameters.partitions, "heal"))))
             at += between(rng, 0.1, 10)
-    families = [family for family in _KINDS if family in parameters.families]
+    families = [family for family in _KINDS if family in parameters.families and family != "snapshots"]
     at = rng.expovariate(parameters.faults_per_second)
     while families and at < parameters.seconds:
         family = rng.choice(families)
         rows.append((at, family, rng.choice(_KINDS[family])))
         at += rng.expovariate(parameters.faults_per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(sorted(rows)))
+
+
+def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
+    """Draw faults of the family `snapshots`, as many as happen of all other families together. They are numbered from
+    `first_number` on: the other faults of the run stay as they are without snapshots."""
+    if "snapshots" not in parameters.families:
+        return ()
+    rows: list[tuple[float, str, str]] = []
+    at = rng.expovariate(parameters.faults_per_second)
+    while at < parameters.seconds:
+        rows.append((at, "snapshots", rng.choice(_KINDS["snapshots"])))
+        at += rng.expovariate(parameters.faults_per_second)
+    return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 
 
 def between(rng: random.Random, low: float, high: float) -> float:

@@ -21,6 +21,9 @@ from pfsb.paxos.messages import (
     ReadIndex,
     ReadRequest,
     ReconciliationReply,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     VCProof,
     ViewChange,
 )
@@ -57,6 +60,7 @@ ALL_FAMILIES: Final = (
     "disk_troubles",
     "old_copies",
     "copies",
+    "snapshots",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -71,6 +75,8 @@ ALL_FAULTY_KINDS: Final = (
     Alive,
     ReconciliationReply,
 )
+SNAPSHOT_KINDS: Final = (SnapshotOffer, SnapshotRequest, SnapshotPart, SnapshotPart)
+"""Kinds of messages that faults may delay or lose as well, in runs with snapshots."""
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 
 
@@ -144,6 +150,9 @@ class Profile:
     """Whether the drills are those of `pfsb.simulator.runs.view_drills`: servers are brought into later views."""
     has_servers_without_runs: bool = False
     """Whether every second server executes all commands one by one, as an older version would."""
+    has_snapshots: bool = False
+    """Whether servers take snapshots often, and drop most of the slots below them. Any other profile does the same with
+    `Plan.snapshots`."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -478,6 +487,54 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
+    "snapshots": Profile(
+        "all kinds of trouble; servers take snapshots often, and drop what they stand for",
+        servers=(3, 3, 3, 4, 5, 5, 7, 9),
+        is_mixed=True,
+        has_snapshots=True,
+    ),
+    "snapshot-crashes": Profile(
+        "snapshots; servers die at any step of taking, fetching and installing one",
+        ("crashes", "crash_loops"),
+        has_snapshots=True,
+    ),
+    "snapshot-disks": Profile(
+        "snapshots; disks that are slow, fail, hang or are full, and crashes",
+        ("disks", "disk_troubles", "crashes"),
+        settings={"disk_seconds": (0.5, 1.0, 2.0)},
+        faults_per_second=(0.5, 1.5),
+        has_snapshots=True,
+    ),
+    "snapshot-losses": Profile(
+        "snapshots in many parts or in large ones, which are lost, late, repeated or larger than links carry, and crashes",
+        ("network", "moods", "paths", "crashes"),
+        faulty_kinds=(ReconciliationReply, Alive, Accept),
+        settings={"frame_data_bytes_max": (60, 200, 1_000, 50_000, 50_000), "batch_bytes_max": (200, 48_000)},
+        vocabulary={"long_values_bytes": 3_000},
+        has_snapshots=True,
+    ),
+    "snapshot-settings": Profile(
+        "snapshots; servers with different configuration files, settings that change, and crashes",
+        ("crashes", "clients"),
+        servers=(3, 3, 4, 5),
+        users=(2, 4, 6),
+        vocabulary={"keys": 2, "locks": 2, "share_of_locks": 0.4},
+        has_changing_settings=True,
+        has_snapshots=True,
+    ),
+    "snapshot-lies": Profile(
+        "snapshots; servers in error that offer wrong ones and send wrong parts, damaged frames, and crashes",
+        ("confusion", "crashes", "strangers"),
+        faults_per_second=(1.5, 3.0),
+        has_snapshots=True,
+    ),
+    "snapshot-paper": Profile(
+        "snapshots and all kinds of trouble, the protocol alone, and clients as the paper has them",
+        ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),
+        settings={"horizon_slots": (100_000,)},
+        has_snapshots=True,
+        has_sessions=False,
+    ),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",
         ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.interfaces import (
+    IFetchedSnapshot,
+    IRestorer,
+    ISnapshotFile,
+    IStableStorage,
+    IStateMachine,
+    ITransport,
+)
 from pfsb.paxos.messages import Accept, Alive, ClientUpdate, Message, Prepare, PrepareOK, Proposal, VCProof
 from pfsb.paxos.records import ProposalRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
-from pfsb.paxos.snapshot import SnapshotName
+from pfsb.paxos.snapshot import Piece, SnapshotName
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS
 from pfsb.simulator.model_checking.steps import Executed, Led, in_words
@@ -285,6 +292,12 @@ class ExecutionProbe:
         else:
             self._settled(fact)  # at the start, the server executes slots that are on its disk already
         return b""
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        raise Violation("there are no snapshots in the explored cluster")
+
+    def restorer(self) -> IRestorer:
+        raise Violation("there are no snapshots in the explored cluster")
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")

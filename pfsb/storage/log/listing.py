@@ -112,6 +112,7 @@ def plain_log(log: Log) -> dict[str, Any]:
         "first_missing_slot": log.first_gap(),
         "torn_bytes": log.torn_bytes,
         **plain_state(log.state),
+        **({"local_aru": log.state.local_aru} if log.state.local_aru else {}),
     }
 
 
