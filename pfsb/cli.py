@@ -70,7 +70,7 @@ USAGE: Final = 2
 
 
 PIPE: Final = 141
-"""Exit status when nobody reads the output any more: that of a process that SIGPIPE has ended."""
+"""Exit status when the reader of the output is gone: that of a process that SIGPIPE has ended."""
 
 
 class Subcommands(click.Group):

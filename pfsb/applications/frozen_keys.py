@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, compress, filterfalse, islice, repeat, tee
-from operator import add, itemgetter
+from operator import add
 from typing import Final
 
 import msgpack
@@ -23,7 +23,6 @@ KEYS_AT_ONCE: Final = 1_024
 """Number of keys that are read together."""
 _ENTRY_BYTES: Final = 5
 """Minimum number of bytes of an entry in a row, besides key and value."""
-_value_of = itemgetter(0)
 
 
 class FrozenKeys:
@@ -71,21 +70,29 @@ class FrozenKeys:
     def rows(self) -> Iterator[bytes]:
         pack = msgpack.Packer().pack
         keys: list[bytes] = []
-        entries: list[Entry] = []
+        values: list[bytes] = []
+        revisions: list[int] = []
+        ends: list[int] = []  # number of bytes up to the end of each entry
+        begin = 0  # the end of the last entry that was packed
         while True:
-            sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, keys)), map(len, map(_value_of, entries)))
-            cut = bisect_left([*accumulate(sizes)], PIECE_BYTES) + 1
-            if cut > len(keys) and self._start <= self._last:
-                self._read(keys, entries)
-            elif keys:
-                values, revisions, _ = zip(*entries[:cut], strict=True)
-                yield pack((keys[:cut], values, revisions))
-                del keys[:cut], entries[:cut]
+            cut = bisect_left(ends, begin + PIECE_BYTES) + 1
+            if cut > len(ends) and self._start <= self._last:
+                more, entries = self._read()
+                keys += more
+                for column, added in zip((values, revisions), zip(*entries, strict=True), strict=False):
+                    column += added  # type: ignore[arg-type]
+                sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, more)), map(len, values[len(ends) :]))
+                ends += islice(accumulate(sizes, initial=ends[-1] if ends else begin), 1, None)
+            elif ends:
+                yield pack((keys[:cut], values[:cut], revisions[:cut]))
+                begin = ends[:cut][-1]
+                del keys[:cut], values[:cut], revisions[:cut], ends[:cut]
             else:
                 return
 
-    def _read(self, keys: list[bytes], entries: list[Entry]) -> None:
-        """Add the next keys, and their entries of that moment, to these lists, and move the cursor behind them."""
+    def _read(self) -> tuple[list[bytes], list[Entry]]:
+        """Move the cursor behind the next keys; return them and their entries of that moment. There may be none, since
+        a key that is new counts as one of the next."""
         then = self._then
         present = self._keys.irange(self._start, self._last)
         if then:
@@ -98,7 +105,8 @@ class FrozenKeys:
             found = sorted({*found, *beside})
             del found[bisect_right(found, end) :]
         self._start = end + b"\0"  # the key that follows it in byte order
-        keys += found
-        entries += map(then.get, found, map(self._entries.get, found))  # type: ignore[arg-type]
-        if then:
-            deque(map(then.pop, found, repeat(None)), maxlen=0)
+        if not then:
+            return found, [*map(self._entries.__getitem__, found)]
+        entries: list[Entry] = [*map(then.get, found, map(self._entries.get, found))]  # type: ignore[arg-type]
+        deque(map(then.pop, found, repeat(None)), maxlen=0)
+        return found, entries

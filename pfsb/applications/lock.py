@@ -48,6 +48,7 @@ _Deadline = tuple[int, str, str, int]
 class HeldLock:
     """A lock that a session holds, and the sessions that wait for it."""
 
+    name: str
     holder: str
     """The client id of the session that holds the lock."""
     token: int
@@ -109,7 +110,7 @@ class FrozenLocks:
 
     def __init__(self, forgotten_token: int, locks: dict[str, HeldLock]) -> None:
         self.head = (forgotten_token,)
-        self._names, self._locks = [*locks], [*locks.values()]
+        self._locks = [*locks.values()]
         self._then: dict[HeldLock, _LockThen] = {}
         """Lock that has changed since -> its state at that moment; `_TAKEN` if its rows need it no more."""
         self._copied: set[tuple[HeldLock, str]] = set()
@@ -132,11 +133,11 @@ class FrozenLocks:
 
     def rows(self) -> Iterator[bytes]:
         pack = msgpack.Packer().pack
-        for name, lock in zip(self._names, self._locks, strict=True):
+        for lock in self._locks:
             holder, token, clients, waits = self._then.get(lock) or _present(lock)
             if clients:
                 self._then[lock] = _TAKEN
-            yield pack((name, holder, token))
+            yield pack((lock.name, holder, token))
             for client_id, numbers in zip(clients, waits, strict=True):
                 yield pack((client_id, [*numbers.items()]))
 
@@ -228,7 +229,7 @@ class Lock(PiecewiseApplication[FrozenLocks]):
         for row in rows:
             if len(row) == 3:
                 name, holder, token = row
-                self.locks[name] = HeldLock(holder, token)
+                self.locks[name] = HeldLock(name, holder, token)
                 self.locks_of.setdefault(holder, set()).add(name)
             else:
                 client_id, waits = row
@@ -294,7 +295,7 @@ class Lock(PiecewiseApplication[FrozenLocks]):
             elif len(names) >= context.quotas.session_locks:
                 return _too_many(len(names), context.quotas)
             token = max(context.revision, self._forgotten_token + 1)
-            lock = self.locks[name] = HeldLock(context.session, token)
+            lock = self.locks[name] = HeldLock(name, context.session, token)
             names.add(name)
         return _granted(name, lock)
 

@@ -65,8 +65,8 @@ def lines_of(state: BackupState, kinds: tuple[str, ...] = KINDS) -> Iterator[str
 
 
 def read_line(text: str) -> KeyLine | ChatLine | None:
-    """What a line of an export holds; None for a line that nothing is made of: the first one, or a lock, which belongs
-    to a session. Raises `WrongLine`."""
+    """The content of a line of an export; None for a line from which nothing is made: the first one, or a lock, which
+    belongs to a session. Raises `WrongLine`."""
     try:
         found = json.loads(text)
     except ValueError as error:

@@ -102,7 +102,7 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
 
 
 def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
-    """What may be lost or doubtful, in lines."""
+    """Lines that say which commands may be lost, or count as run although that is not known."""
     lines = []
     quorum = len(members) // 2 + 1
     if survivors >= quorum:

@@ -48,7 +48,7 @@ class Piece:
 
 @value
 class SnapshotName:
-    """What tells a snapshot from all others. Two snapshots of one name have the same bytes."""
+    """The name of a snapshot, which tells it from all others: two snapshots of one name have the same bytes."""
 
     seq: int
     """The slot S: the snapshot holds the state after it."""

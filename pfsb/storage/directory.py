@@ -121,7 +121,7 @@ class DirectoryWatch:
                 raise _under_a_running_server(path, fate)
 
     def _fate(self, path: Path) -> str | None:
-        """What has become of a file, in words; None: it is the one that was found before."""
+        """The fate of a file, in words; None: it is the one that was found before."""
         try:
             now = path.stat()
         except OSError as error:

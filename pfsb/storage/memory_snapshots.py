@@ -269,7 +269,7 @@ class MemoryFetchedSnapshot:
             self._snapshots.steps.do(lambda: self._check(finished))
 
     def give_up(self) -> None:
-        """Delete the file, which nobody needs any more."""
+        """Delete the file, which is not needed any more."""
         if not self.is_over:
             self.is_over = self.has_failed = True
             self.waiting = b""

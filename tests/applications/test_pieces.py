@@ -125,7 +125,7 @@ bounded = settings(max_examples=150, deadline=None, database=None)
 
 
 def told(machine: Machine, act: Act) -> Any:
-    """What clients are told when a history goes on by one step, and when time matters next."""
+    """The answers that clients get when a history goes on by one step, and when time matters next."""
     result = act(machine)
     return repr(result), machine.take_completed(), machine.application.next_deadline()
 

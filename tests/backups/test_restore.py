@@ -58,7 +58,7 @@ class BackupFileTests(CaseWithDirectory):
 
 class BeginAnewTests(CaseWithDirectory):
     def test_tokens_and_epochs_never_repeat(self) -> None:
-        """A resource that has seen a token of the former cluster refuses nobody of the new one, and every former
+        """A resource that has seen a token of the former cluster takes those of the new one and refuses every former
         holder: each new token is higher."""
         made = MadeState()
         epoch = made.open("alice")["epoch"]
@@ -139,7 +139,7 @@ class RestoreCase(CaseWithDirectory):
         return directory / "snapshots"
 
     def recovered(self, server_id: int) -> Recovered:
-        """What a start of the server finds."""
+        """The state that a start of the server finds."""
         directory = self.config.storage_directory(server_id)
         assert directory is not None
         storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)

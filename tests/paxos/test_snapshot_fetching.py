@@ -123,7 +123,7 @@ class FetchTests(FetchTestCase):
         self.assertIn(AruRecord(S + 1), self.storage.records)
 
     def test_a_server_that_was_not_asked_has_nothing_to_offer(self) -> None:
-        """Outside of the protocol nobody offers unasked; so one forged message begins nothing."""
+        """No server offers a snapshot unasked; so one forged message begins nothing."""
         stranger = next(i for i in self.replica.membership.others if i != self.peer)
         self.offer(sender=stranger)
         self.assertEqual(self.storage.fetched, [])
@@ -135,7 +135,7 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.storage.fetched, [])
 
     def test_a_leader_fetches_nothing(self) -> None:
-        """It repeats its own proposals, and never goes back behind its promises."""
+        """A leader repeats its own proposals, and lacks no slot that it could not order."""
         self.expire_progress_timer()
         self.lead()
         self.receive(SnapshotOffer(self.peer, S, self.name))
@@ -166,7 +166,7 @@ class FetchTests(FetchTestCase):
         self.assertEqual(self.file.data, self.data_of_snapshot)
 
     def test_parts_that_are_none_change_nothing(self) -> None:
-        """Of another snapshot, at a wrong place, of a wrong size, behind the end."""
+        """Parts of another snapshot, at a wrong place, of a wrong size, or behind the end."""
         self.offer()
         asked = self.take(SnapshotRequest)
         other = snapshot(S + 1, b"")[0]
@@ -230,7 +230,7 @@ class FetchTests(FetchTestCase):
         self.take(ViewChange)
 
     def test_a_snapshot_that_cannot_be_understood_is_not_installed(self) -> None:
-        """Its bytes are right, and its pieces are not what this version knows."""
+        """The bytes are right, and the pieces are not what this version knows."""
         self.name, self.data_of_snapshot = snapshot()
         self.patch(self.replica.ordered_queue, "restorer", self._refusing_restorer)
         self.offer()

@@ -22,7 +22,7 @@ class PiecesTests(SynchronousTestCase):
     @settings(max_examples=60, deadline=None, database=None)
     @given(st.lists(values, max_size=9), st.integers(10, 10**6))
     def test_rows_come_back(self, rows: list[object], bytes_max: int) -> None:
-        """Whatever is in them, and however long a piece may be."""
+        """This holds for all rows, and for pieces of any length."""
         before, snapshot_rows.PIECE_BYTES_MAX = snapshot_rows.PIECE_BYTES_MAX, bytes_max
         try:
             pieces = [*pieces_of("some", ((packed(row), 1) for row in rows))]
@@ -44,7 +44,7 @@ class PiecesTests(SynchronousTestCase):
         self.assertEqual([*pieces_of("some", [])], [])
 
     def test_piece_is_made_when_it_is_taken(self) -> None:
-        """So a step is short, however many rows there are."""
+        """A step is short, however many rows there are."""
         made = []
         pieces = pieces_of("some", ((packed(made.append(n)), PIECE_WORK) for n in range(3)))  # type: ignore[func-returns-value]
         next(pieces)

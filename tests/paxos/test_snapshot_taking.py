@@ -39,7 +39,7 @@ class SnapshotTakerTests(ReplicaTestCase):
         self.assertEqual([each.encoder.seq for each in self.storage.files], [3])
 
     def test_the_pieces_are_of_the_slot_at_which_it_began(self) -> None:
-        """What is executed while the pieces are taken is not in them."""
+        """Slots that are executed while the pieces are taken are not in them."""
         self.order_up_to(3)
         self.order_up_to(5)
         pieces = self.take_all_pieces().pieces
@@ -119,7 +119,7 @@ class SnapshotTakerTests(ReplicaTestCase):
         self.assertEqual(self.file().encoder.seq, 3)
 
     def test_an_application_that_cannot_be_frozen_stops_nobody(self) -> None:
-        """Its fault is logged; the server goes on, and keeps its history."""
+        """The fault of the application is logged; the server goes on, and keeps its history."""
 
         def fails() -> object:
             raise ValueError("no")

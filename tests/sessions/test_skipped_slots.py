@@ -71,7 +71,7 @@ class OutstandingTests(SkippedSlotsTestCase):
     """Commands whose update is under way."""
 
     def test_executed_commands_get_their_results(self) -> None:
-        """Those that the session keeps: the same that the client would have got."""
+        """The session keeps the results that the client would have got."""
         client = self.open("alice", self.here)
         self.go_deaf()
         put, incr = client.ask("PUT", "a", "1"), client.ask("INCR", "n")
@@ -162,7 +162,7 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertEqual(value(self.do(lost, "INCR", "n")), "2")
 
     def test_later_commands_of_the_session_follow(self) -> None:
-        """They have waited for the bundle before them."""
+        """Such commands have waited for the bundle before them."""
         client = self.open("alice", self.here)
         self.go_deaf()
         client.ask("INCR", "n")
@@ -284,7 +284,7 @@ class PendingTests(SkippedSlotsTestCase):
         self.assertEqual((code(told.result), self.client.ends), (("REPLACED", "unknown"), ["REPLACED"]))
 
     def test_result_is_told_also_if_another_connection_has_taken_the_session_over(self) -> None:
-        """The numbers of one session are those of its commands, whoever has opened it."""
+        """The numbers of one session are those of its commands, whichever connection has opened it."""
         told = self.waits()
         self.go_deaf()
         self.do(self.holder, "UNLOCK", "door")
@@ -342,7 +342,7 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_connection_without_a_session_in_the_state_goes_on(self) -> None:
-        """Its first bundle, which opens the session, has not left; or it is under way."""
+        """The first bundle of the session, which opens the session, has not left; or it is under way."""
         idle, asking = self.connect(self.here), self.connect(self.here)
         self.go_deaf()
         self.cluster.isolate(self.here)
@@ -388,7 +388,7 @@ class SessionTests(SkippedSlotsTestCase):
         self.assertGoesOn(client)
 
     def test_leader_learns_that_this_server_serves_its_clients(self) -> None:
-        """Its question (ASK) may have been in a skipped slot."""
+        """The question of the leader (ASK) may have been in a skipped slot."""
         self.open("alice", self.here)
         self.go_deaf()
         self.do(self.open("bob", self.there), "PUT", "b", "1")

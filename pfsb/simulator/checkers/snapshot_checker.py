@@ -22,7 +22,7 @@ Facts = Mapping[str, Any]
 """All that must be equal at all servers that have executed the same slots: name of a part of the state -> a copy of
 it."""
 Models = Mapping[str, Any]
-"""What the checkers around a server know by themselves of its state: name of a checker -> a copy of its own model."""
+"""The state of a server as far as the checkers around it know it by themselves: name of a checker -> a copy of its own model."""
 
 
 @define

@@ -136,7 +136,7 @@ def portions_of(path: Path) -> Iterator[bytes]:
 
 
 def fault_of(path: Path, snapshot: SnapshotName) -> str | None:
-    """What is wrong with the file of a snapshot, in words; None: it is right. Raises OSError."""
+    """The fault of the file of a snapshot, in words; None: it is right. Raises OSError."""
     decoder = SnapshotDecoder()
     try:
         for portion in portions_of(path):

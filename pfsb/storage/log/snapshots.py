@@ -365,7 +365,7 @@ class FetchedSnapshot:
             self._store.thread.do(partial(self._finish, finished))
 
     def give_up(self) -> None:
-        """Delete the file, which nobody needs any more."""
+        """Delete the file, which is not needed any more."""
         if not self.is_over:
             self.is_over = self.has_failed = True
             self._store.thread.do(self._delete)
