@@ -30,7 +30,7 @@ class Unsettled:
     """
 
     _checks: dict[int, tuple[int, Callable[..., None], tuple[object, ...]]] = field(factory=dict)
-    """Number -> (the last slot that was executed, check, its arguments)."""
+    """Number -> (the last slot on which the check rests, check, its arguments)."""
     _numbers: Iterator[int] = field(factory=count)
 
     def add(self, seq: int, check: Callable[..., None], args: tuple[object, ...]) -> int:
@@ -83,7 +83,7 @@ class Probe:
 
         def marked(message: GloballyOrderedUpdate) -> list[Executed]:
             executed = mark_ordered(message)
-            self.settle(self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
+            self._settle(message.seq, self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
             return executed
 
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
@@ -126,12 +126,16 @@ class Probe:
 
         That is at once in recovery, and otherwise when the durability gate lets out the effects of the present turn.
         """
+        self._settle(self._checks.execution.executed_up_to[self._server_id], check, *args)
+
+    def _settle(self, seq: int, check: Callable[..., None], *args: object) -> None:
+        """Do the same as `settle` for a check that rests on the slots up to `seq`."""
         if self._server_clock.closed:
             return
         if self._recovers:
             self._findings.note(check, *args)
         else:
-            number = self._unsettled.add(self._checks.execution.executed_up_to[self._server_id], check, args)
+            number = self._unsettled.add(seq, check, args)
             self._process(self._server_id).replica.turn.call(self._settled, number, check, *args)
 
     def answered(self, identity: Identity, seq: int) -> None:
