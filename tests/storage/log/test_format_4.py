@@ -90,7 +90,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual((found.snapshot, list(found.snapshot_bytes)), (None, []))
 
     def test_start_goes_on_in_a_segment_of_the_present_format(self) -> None:
-        """So an earlier version finds a format that it does not know before it finds a snapshot."""
+        """An earlier version finds a format that it does not know before it finds a snapshot."""
         before = segment_path(self.directory / "log", 1).read_bytes()
         server, _ = self.start()
         self.assertEqual(self.versions(), {1: FORMAT_WITHOUT_SNAPSHOTS, 2: FORMAT_VERSION})
@@ -101,7 +101,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual(list(self.versions()), [1, 2])
 
     def test_snapshot_drops_the_segment_of_the_earlier_format(self) -> None:
-        """What is left of the first segment is a head of the present format."""
+        """A head of the present format remains of the first segment."""
         server, _ = self.start()
         server.write(OrderedRecord(6, batch("slot 6")), AruRecord(6))
         name = self.make_snapshot(server, 6)
@@ -138,7 +138,7 @@ class SegmentsTests(DirectoryTestCase):
         return {"cluster_digest": OWNER.cluster_digest}
 
     def test_start_goes_on_in_place_of_the_segment_that_has_no_group(self) -> None:
-        """It is made anew, with the present format."""
+        """That segment is made anew, with the present format."""
         self.assertEqual(set(self.versions().values()), {FORMAT_WITHOUT_SNAPSHOTS})
         before = everything(self.directory / "log")
         server, found = self.start()
