@@ -138,7 +138,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertAlmostEqual(counters.snapshot_seconds, 0.31)
 
     def test_crash_leaves_nothing_of_an_unfinished_file(self) -> None:
-        """A finished file is left, of which its maker has not heard."""
+        """A finished one is left, though its maker has not heard of it."""
         self.begin(3).finish(self.told.append)
         self.clock.advance(0.1)
         self.storage.crash()

@@ -101,7 +101,7 @@ class ClosedDirectoryTests(DirectoryTestCase):
         self.assertEqual(list(self.versions()), [1, 2])
 
     def test_snapshot_drops_the_segment_of_the_earlier_format(self) -> None:
-        """Only a head of the present format is left of the first segment."""
+        """A head of the present format remains of the first segment."""
         server, _ = self.start()
         server.write(OrderedRecord(6, batch("slot 6")), AruRecord(6))
         name = self.make_snapshot(server, 6)
@@ -138,7 +138,7 @@ class SegmentsTests(DirectoryTestCase):
         return {"cluster_digest": OWNER.cluster_digest}
 
     def test_start_goes_on_in_place_of_the_segment_that_has_no_group(self) -> None:
-        """The segment is made anew, with the present format."""
+        """That segment is made anew, with the present format."""
         self.assertEqual(set(self.versions().values()), {FORMAT_WITHOUT_SNAPSHOTS})
         before = everything(self.directory / "log")
         server, found = self.start()

@@ -178,7 +178,7 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual(set(forced), {snapshots_module.STEP_BYTES})
 
     def test_caller_hears_how_much_waits(self) -> None:
-        """The caller can wait then, and pieces do not pile up in memory."""
+        """Callers can wait, and the pieces do not pile up in memory."""
         held = Event()
         self.addCleanup(held.set)
         store = self.server.storage.snapshot_store
@@ -288,7 +288,7 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual((self.recovered.snapshot, told), (name, []))
 
     def test_same_snapshot_may_be_made_again(self) -> None:
-        """A snapshot of this slot has the same bytes, and so the same name."""
+        """The same bytes have the same name."""
         name = self.make(2)
         self.name(name)
         self.assertEqual(self.make(2), name)
@@ -503,7 +503,7 @@ class FetchingTests(SnapshotTestCase):
         return told[0]
 
     def test_complete_file_is_checked_and_named(self) -> None:
-        """A complete file can be read at once, before a record names it."""
+        """The snapshot can be read at once, before a record names it."""
         fetched = self.server.storage.fetch_snapshot(self.wanted)
         for at in range(0, len(self.data), 10_000):
             self.assertEqual(fetched.size, at)
@@ -571,7 +571,7 @@ class FetchingTests(SnapshotTestCase):
             self.assertEqual(first.has_failed, False)
 
     def test_file_that_is_longer_than_its_name_says_is_begun_anew(self) -> None:
-        """The file cannot be right."""
+        """Such a file cannot be right."""
         self.server.storage.fetch_snapshot(self.wanted).write(self.data + b"x")
         self.settle()
         self.restart()
@@ -622,7 +622,7 @@ class ReadingTests(SnapshotTestCase):
         self.assertEqual(self.read(name, name.size), b"")
 
     def test_other_names_have_no_bytes(self) -> None:
-        """This holds for another snapshot of a slot of which one is there, too."""
+        """Another snapshot of a slot of which one is there is another name."""
         name = self.make(5)
         self.assertEqual(self.read(SnapshotName(5, name.size, bytes(16))), b"")
         self.assertEqual(self.read(snapshot_of(6)[0]), b"")
@@ -711,7 +711,7 @@ class RefusalTests(SnapshotTestCase):
         self.started()
 
     def test_whole_snapshot_of_another_state(self) -> None:
-        """The digest of the file is not the one that the log names."""
+        """The digest is not the one that the log names."""
         other = snapshot_of(39)[1]
         self.assertEqual(len(other), len(self.data))
         self.path.write_bytes(other)
@@ -750,7 +750,7 @@ class CloseTests(SnapshotTestCase):
     """The end of a server in the middle of a snapshot."""
 
     def test_close_does_not_wait_for_a_snapshot(self) -> None:
-        """Pieces that wait are not written, and no callback is called."""
+        """The rest of it is not written, and no callback is called."""
         told: list[object] = []
         file = self.server.storage.write_snapshot(1, CLUSTER)
         for _ in range(100):
