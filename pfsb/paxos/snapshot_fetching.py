@@ -90,6 +90,15 @@ class Fetch:
             self.written += 1
 
 
+@define(eq=False)
+class Load:
+    """A snapshot that is complete on disk, and whose state is being built."""
+
+    name: SnapshotName
+    restorer: HistoryRestorer
+    decoder: SnapshotDecoder = field(factory=SnapshotDecoder)
+
+
 class SnapshotFetcher(Handler):
     """Fetches a snapshot from another server, and sends parts of this server's snapshot to others."""
 
@@ -117,8 +126,8 @@ class SnapshotFetcher(Handler):
         self.loading: SnapshotName | None = None
         """The snapshot that was fetched, and is being checked or loaded; None: none is."""
         self.requests = PartRequests(core.settings.resend_seconds)
-        self._decoder = SnapshotDecoder()
-        self._restorer: HistoryRestorer | None = None
+        self._load: Load | None = None
+        """The new state that is being built; None: none is."""
         self._call: IDelayedCall | None = None
         self.installed = 0
         """Number of snapshots of other servers that were installed since this server's start."""
@@ -263,7 +272,7 @@ class SnapshotFetcher(Handler):
         self._ask(fetch)
 
     def _give_up(self) -> None:
-        self.fetch = self.loading = self._restorer = None
+        self.fetch = self.loading = self._load = None
         self.stop()
         self._reconciliation.ask_a_peer()
 
@@ -289,33 +298,32 @@ class SnapshotFetcher(Handler):
             self._peers.doubt(fetch.source, self._data.ordering.local_aru)
             self._give_up()
             return
-        self._decoder = SnapshotDecoder()
-        self._restorer = self._ordered_queue.restorer()
-        self._load(fetch.name, 0)
+        self._load = Load(fetch.name, self._ordered_queue.restorer())
+        self._read(self._load, 0)
 
-    def _load(self, name: SnapshotName, offset: int) -> None:
+    def _read(self, load: Load, offset: int) -> None:
         def found(data: bytes) -> None:
-            self._turn.run(self._take, name, offset, data)
+            self._turn.run(self._take, load, offset, data)
 
-        self._storage.read_snapshot(name, offset, LOAD_BYTES, found)
+        self._storage.read_snapshot(load.name, offset, LOAD_BYTES, found)
 
-    def _take(self, name: SnapshotName, offset: int, data: bytes) -> None:
+    def _take(self, load: Load, offset: int, data: bytes) -> None:
         """Take the next bytes of the snapshot into the new state; when it is complete, put it in place."""
-        if self.loading != name or self._restorer is None:
+        if self._load is not load:
             return
         try:
-            for piece in self._decoder.feed(data):
-                self._restorer.take(piece)
-            if self._decoder.is_complete:
-                self._install(name, self._restorer)
+            for piece in load.decoder.feed(data):
+                load.restorer.take(piece)
+            if load.decoder.is_complete:
+                self._install(load.name, load.restorer)
                 return
             if not data:
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:
-            self._log.error("the snapshot of slot {seq} cannot be used: {error}", seq=name.seq, error=error)
+            self._log.error("the snapshot of slot {seq} cannot be used: {error}", seq=load.name.seq, error=error)
             self._give_up()
             return
-        self._load(name, offset + len(data))
+        self._read(load, offset + len(data))
 
     def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
         """Put the new state in the place of the present one, and force what says so. Raises `WrongSnapshot`, and
@@ -325,7 +333,7 @@ class SnapshotFetcher(Handler):
             return
         self._taker.abandon()
         restorer.adopt()
-        self.loading = self._restorer = None
+        self.loading = self._load = None
         self.installed += 1
         self._turn.append(SnapshotRecord(name))
         self._turn.append(AruRecord(name.seq), lazy=True)

@@ -154,7 +154,7 @@ class Metrics(Collector):
         sizes = facts.storage or StorageCounters()
         yield _gauge("pfsb_log_bytes", "Size of the log.", sizes.log_bytes)
         backup = facts.last_backup
-        text = "When this server last gave a backup, in seconds since 1970; 0: not since its start."
+        text = "When this server last gave a backup; 0: not since its start."
         yield _gauge("pfsb_last_backup_timestamp_seconds", text, 0 if backup is None else backup.at)
 
     def _clients(self) -> Iterator[Metric]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final
 
 from attrs import define, field
 
 from pfsb.paxos.snapshot_rows import Row, packed
 from pfsb.sessions.kept_results import entries_of
-from pfsb.sessions.session import Session
+from pfsb.sessions.session import Closed, Session
 
 SESSION, PAGE, MORE = 0, 1, 2
 """Kinds of rows: (SESSION, client id, epoch, server, ttl, last number, opened, forgotten, (number, application) of each
@@ -33,6 +34,9 @@ _PAGE_WORK: Final = 3
 _Image = tuple[tuple[Any, ...], Sequence[tuple[Mapping[int, Any], int, int, int, int, int]]]
 """(the parts of the row of the session, for each page its results, how many of them count, and the parts of its row)"""
 
+_of_session: Final = attrgetter("client_id", "epoch", "server_id", "ttl_ms", "last_number", "opened")
+_of_page: Final = attrgetter("results", "size", "shared", "number", "looked_at")
+
 
 @define(eq=False)
 class FrozenSessions:
@@ -43,6 +47,12 @@ class FrozenSessions:
     _sessions: Sequence[Session]
     _places: Mapping[int, int]
     """The place of each value that grows, by its address."""
+    _ends: Sequence[tuple[str, Closed]]
+    """(client id, end) of the sessions that have ended, and of some that were opened anew before that moment."""
+    _closed: Mapping[str, Closed]
+    """The sessions that have ended and are not forgotten, as they are at present."""
+    _closed_then: set[int] = field(factory=set, init=False)
+    """Addresses of ends that were in `_closed` at that moment, and are not any more."""
     _images: dict[int, _Image] = field(factory=dict, init=False)
     """Address of a session that has changed, and whose turn has not come -> its image."""
 
@@ -51,6 +61,16 @@ class FrozenSessions:
         if session.frozen_in != self.number:
             session.frozen_in = self.number
             self._images[id(session)] = _image(session)
+
+    def keep_closed(self, ended: Closed) -> None:
+        """Called when the end of a session is forgotten, since it was opened anew or has ended long ago."""
+        self._closed_then.add(id(ended))
+
+    def closed_rows(self) -> Iterator[Row]:
+        closed, closed_then = self._closed, self._closed_then
+        for client_id, ended in self._ends:
+            if closed.get(client_id) is ended or id(ended) in closed_then:
+                yield packed((client_id, *ended)), 1
 
     def rows(self) -> Iterator[Row]:
         for session in self._sessions:
@@ -65,7 +85,7 @@ class FrozenSessions:
         yield packed(head), _SESSION_WORK
         for results, count, *parts in pages:
             at_once = ROW_ENTRIES if parts[0] <= _LARGE_PAGE_BYTES else 1
-            entries = entries_of(islice(results.items(), count), self._places)
+            entries = entries_of(results, count, self._places)
             first = [*islice(entries, at_once)]
             yield packed((PAGE, *parts, [entry for entry, _ in first])), _PAGE_WORK + _work(first)
             while len(first) == at_once and (first := [*islice(entries, at_once)]):
@@ -74,24 +94,10 @@ class FrozenSessions:
 
 def _image(session: Session) -> _Image:
     answers = session.answers
-    pages = [
-        (page.results, len(page.results), page.size, page.shared, page.number, page.looked_at)
-        for page in answers.pages()
-    ]
-    head = (
-        SESSION,
-        session.client_id,
-        session.epoch,
-        session.server_id,
-        session.ttl_ms,
-        session.last_number,
-        session.opened,
-        answers.forgotten,
-        tuple(session.waiting.items()),
-        len(pages),
-    )
-    return head, pages
+    pages = [*answers.pages()]
+    head = SESSION, *_of_session(session), answers.forgotten, tuple(session.waiting.items()), len(pages)
+    return head, [(results, len(results), *parts) for results, *parts in map(_of_page, pages)]
 
 
 def _work(entries: Sequence[tuple[Any, int]]) -> int:
-    return sum([count for _, count in entries])
+    return sum([work for _, work in entries])

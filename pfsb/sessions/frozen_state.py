@@ -87,11 +87,6 @@ class FrozenApplication:
             self._pieces.close()  # type: ignore[attr-defined]
 
 
-def closed_rows(closed: Sequence[tuple[str, tuple[int, int, int]]]) -> Iterator[Row]:
-    for client_id, ended in closed:
-        yield packed((client_id, *ended)), 1
-
-
 def growing_rows(shared: Sequence[tuple[int, str, bytes]]) -> Iterator[Row]:
     for row in shared:
         yield packed(row), 1

@@ -23,7 +23,7 @@ from pfsb.sessions.frozen_state import CLOSED, GROWING, SESSIONS, STATE, StateHe
 from pfsb.sessions.kept_results import decoded_value
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.reply_cache import KeptReplies, Page, ReplyCache
-from pfsb.sessions.session import Session
+from pfsb.sessions.session import Closed, Session
 
 
 @define(eq=False)
@@ -65,7 +65,7 @@ class RestoredState:
     announced: dict[int, Abilities]
     kept: KeptReplies
     applications: list[RestoredApplication] = field(factory=list, init=False)
-    closed_sessions: OrderedDict[str, tuple[int, int, int]] = field(factory=OrderedDict, init=False)
+    closed_sessions: dict[str, Closed] = field(factory=dict, init=False)
     growing: list[GrowingBytes] = field(factory=list, init=False)
     shared: list[tuple[GrowingBytes, str]] = field(factory=list, init=False)
     """(a value that grows, the name of the application whose state shares it)"""
@@ -215,7 +215,9 @@ class SessionRestorer:
         pages: int,
     ) -> None:
         self._end_session()
-        assert state.settings is not None
+        assert state.settings is not None, "nobody has a session before the birth of the settings"
+        if client_id in state.sessions:
+            raise WrongSnapshot("it has a session twice")
         window, bytes_max = state.settings.session_window, state.settings.reply_cache_bytes
         answers = ReplyCache(window, forgotten, bytes_max, state.kept, client_id)
         session = Session(client_id, epoch, server_id, ttl_ms, answers, last_number, dict(waiting), opened)

@@ -6,6 +6,9 @@ from attrs import define, field
 
 from pfsb.sessions.reply_cache import ReplyCache
 
+Closed = tuple[int, int, int]
+"""(last command number, slot and revision of its end) of a session that has ended."""
+
 
 @define
 class Session:

@@ -11,7 +11,7 @@ is too old to be executed (Departure 7).
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, chain, groupby, pairwise, repeat
@@ -63,7 +63,6 @@ from pfsb.sessions.frozen_state import (
     STATE,
     FrozenApplication,
     StateHead,
-    closed_rows,
     growing_rows,
     raising,
 )
@@ -72,7 +71,7 @@ from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 from pfsb.sessions.restorer import RestoredState, SessionRestorer
-from pfsb.sessions.session import Session
+from pfsb.sessions.session import Closed, Session
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
@@ -285,9 +284,11 @@ class SessionStateMachine:
         """Number of updates that this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
-        self.closed_sessions: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
-        """Client id of a named session that has ended, unless forgotten -> (its last number, slot and revision of its
-        end), oldest first."""
+        self.closed_sessions: dict[str, Closed] = {}
+        """Client id of a named session that has ended, unless forgotten -> its end, oldest first."""
+        self._ends: deque[tuple[str, Closed]] = deque()
+        """(client id, end) of the sessions in `closed_sessions`, in their order. Sessions that were opened anew may be
+        among them still. (To find its first key, a dict looks at all places of keys that were removed before it.)"""
         self.forgotten = 0
         """The revision at which the latest forgotten session ended; 0: none was forgotten (Departure 33)."""
         self.heard_in: dict[int, int] = {}
@@ -993,7 +994,10 @@ class SessionStateMachine:
             refusal = self.refusal_if_full()
             if refusal is not None:
                 return refusal
-            last_number, *_ = self.closed_sessions.pop(client_id, (0, 0, 0))
+            ended = self.closed_sessions.pop(client_id, (0, 0, 0))
+            if self._frozen is not None:
+                self._frozen.keep_closed(ended)
+            last_number = ended[0]
             answers = self._reply_cache(client_id, last_number)
             session = Session(
                 client_id,
@@ -1038,11 +1042,10 @@ class SessionStateMachine:
             return Done()
         if session.epoch != epoch:
             return replaced(client_id)
-        if self._frozen is not None:
-            self._frozen.keep(session)
         del self.sessions[client_id]
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
-            self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
+            ended = self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
+            self._ends.append((client_id, ended))
         self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
@@ -1062,12 +1065,17 @@ class SessionStateMachine:
         longer be known.
         """
         self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
-        while self.closed_sessions:
-            client_id, (_, closed_at, revision) = next(iter(self.closed_sessions.items()))
+        while self._ends:
+            client_id, ended = self._ends[0]
+            _, closed_at, revision = ended
             if closed_at >= self.oldest_kept:
                 return
-            del self.closed_sessions[client_id]
-            self.forgotten = revision
+            self._ends.popleft()
+            if self.closed_sessions.get(client_id) is ended:
+                if self._frozen is not None:
+                    self._frozen.keep_closed(ended)
+                del self.closed_sessions[client_id]
+                self.forgotten = revision
 
     # ------------------------------------------------------------------ snapshots
 
@@ -1092,7 +1100,6 @@ class SessionStateMachine:
             applications.append(FrozenApplication.of(application))
         growing = [*kept.growing.values()]
         shared = [self._shared(each) for each in growing]
-        closed, sessions = [*self.closed_sessions.items()], [*self.sessions.values()]
         head = StateHead(
             self._seq,
             self.revision,
@@ -1103,19 +1110,21 @@ class SessionStateMachine:
             sorted(self._overdue.items()),
             kept.size,
             kept.numbered,
-            len(closed),
+            len(self.closed_sessions),
             len(growing),
-            len(sessions),
+            len(self.sessions),
             settings.values.encode() if settings.is_born else None,
             [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
             [(each.name, each.version, each.size) for each in applications],
         )
         places = dict(zip(kept.growing, range(len(growing)), strict=True))
-        frozen = self._frozen = FrozenSessions(self._freezes, sessions, places)
+        frozen = self._frozen = FrozenSessions(
+            self._freezes, [*self.sessions.values()], places, [*self._ends], self.closed_sessions
+        )
         kept.before_change = self._before_change
         return chain(
             pieces_of(STATE, [(packed(astuple(head, recurse=False)), 1)]),
-            pieces_of(CLOSED, closed_rows(closed)),
+            pieces_of(CLOSED, frozen.closed_rows()),
             pieces_of(GROWING, growing_rows(shared)),
             pieces_of(SESSIONS, frozen.rows()),
             *[each.pieces() for each in applications],
@@ -1164,6 +1173,7 @@ class SessionStateMachine:
         self._seq, self.revision, self.time_ms = head.seq, head.revision, head.time_ms
         self.context.time_ms = head.time_ms
         self.sessions, self.closed_sessions = state.sessions, state.closed_sessions
+        self._ends = deque(state.closed_sessions.items())
         self.forgotten, self.oldest_kept = head.forgotten, head.oldest_kept
         self.heard_in, self._overdue = dict(head.heard_in), dict(head.overdue)
         self.kept_replies = state.kept

@@ -2,7 +2,8 @@
 
 What comes in: records (`pfsb.paxos.records`) by `append`, and requests to `sync` them. What goes out: the content that
 `recover` finds at a start, a callback for each sync when its records and all earlier ones are on disk, and ranges of
-history for servers that are behind. The interface is `IStableStorage`; `LogStorage` and `MemoryStorage` provide it.
+history for servers that are behind. Snapshots come in piece by piece, or as bytes from another server, and stand for
+the history up to their slot. The interface is `IStableStorage`; `LogStorage` and `MemoryStorage` provide it.
 
 Rules that the protocol rests on:
 
@@ -14,10 +15,10 @@ Rules that the protocol rests on:
 * one process at a time uses a data directory.
 
 This package knows records and batches, but no messages, sessions or applications. All code runs in the reactor's
-thread, except for the two threads of `threads`, `log.maker` and the watch of `directory`.
+thread, except for the two threads of `threads`, `log.maker`, `log.snapshots` and the watch of `directory`.
 
 * `log`: `LogStorage` and the format of its files;
-* `memory`: `MemoryStorage`, which a simulated crash treats like a disk;
+* `memory`: `MemoryStorage`, which a simulated crash treats like a disk; `memory_snapshots`: its snapshots;
 * `effect`: the content of a storage, and how records change it;
 * `acknowledgements`: the order of the callbacks;
 * `threads`: the writer and the reader; `worker`: what all threads of a storage share;

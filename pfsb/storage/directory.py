@@ -121,7 +121,7 @@ class DirectoryWatch:
                 raise _under_a_running_server(path, fate)
 
     def _fate(self, path: Path) -> str | None:
-        """The fate of a file, in words; None: it is the one that was found before."""
+        """The fate of a file that is not the one that was found before, in words; None: it is the same."""
         try:
             now = path.stat()
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -31,6 +31,7 @@ class LinesTests(SynchronousTestCase):
         made.anonymous(("PUT", b"a", b"b"), ("SAY", "hello"))
         self.assertEqual(len([*lines_of(made.state(), ("chat",))]), 2)
 
+    @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow], deadline=None)
     @given(st.dictionaries(st.binary(min_size=1, max_size=20), st.binary(max_size=50), max_size=5))
     def test_every_key_and_value_comes_back(self, entries: dict[bytes, bytes]) -> None:
         made = MadeState()

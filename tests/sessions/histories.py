@@ -249,7 +249,8 @@ class History:
             return [make() for _ in range(dice.randrange(1, 9))]
         if dice.random() < 0.3:
             return [dice.choice((self._put, self._put, self._put, self._get))() for _ in range(dice.randrange(2, 12))]
-        return [self._any() for _ in range(dice.randrange(1, 5))]
+        make = dice.choice((self._any, self._any, self._wait))
+        return [make() for _ in range(dice.randrange(1, 5))]
 
     def _put(self) -> Command:
         return "PUT", self._dice.choice(KEYS), b"v" * self._dice.choice((0, 1, 1, 7, 30))
@@ -262,6 +263,12 @@ class History:
 
     def _get(self) -> Command:
         return "GET", self._dice.choice(KEYS)
+
+    def _wait(self) -> Command:
+        name = self._dice.choice(("one", "two"))
+        return self._dice.choice(
+            (("LOCK", name, -1), ("LOCK", name, -1), ("LOCK", name, 1_500), ("UNLOCK", name, -1), ("WAIT",), ("GO",))
+        )
 
     def _any(self) -> Command:
         dice = self._dice

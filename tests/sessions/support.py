@@ -38,7 +38,9 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
+from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
+from pfsb.simulator.cluster.process import facts_of_history
 from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from pfsb.transports.faults import LinkFaults
 
@@ -303,6 +305,14 @@ class ServerProcess:
 
     def start(self) -> None:
         self.server.start()
+
+    def facts(self) -> Facts:
+        return facts_of_history(self.replica)
+
+    def models(self) -> Models:
+        return {}
+
+    def follow(self, models: Models) -> None: ...
 
     def submit(self, update: ClientUpdate) -> None:
         raise AssertionError("clients connect to LocalClients")

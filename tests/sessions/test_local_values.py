@@ -18,14 +18,21 @@ import pfsb
 
 PACKAGE = Path(pfsb.__file__).parent
 EXECUTING: Final = (
+    "paxos/frozen_history.py",
     "paxos/ordered_time.py",
     "paxos/ordered_update_queue.py",
+    "paxos/snapshot_rows.py",
     "sessions/bundle.py",
     "sessions/checked_payloads.py",
     "sessions/cluster_settings.py",
+    "sessions/frozen_sessions.py",
+    "sessions/frozen_state.py",
+    "sessions/kept_results.py",
     "sessions/ordered_settings.py",
     "sessions/outcomes.py",
     "sessions/reply_cache.py",
+    "sessions/restorer.py",
+    "sessions/session.py",
     "sessions/state_machine.py",
     *sorted(f"applications/{path.name}" for path in (PACKAGE / "applications").glob("*.py")),
 )
@@ -47,6 +54,16 @@ ALLOWED: Final = {
     ),
     ("paxos/ordered_update_queue.py", "core.settings.digests_kept"): "how far back DIGEST can be asked for",
     ("paxos/ordered_update_queue.py", "self._settings.history_slots_kept"): "how much history stays in memory",
+    ("sessions/frozen_sessions.py", "id(session)"): "whether the old state of a session is kept; no order follows it",
+    ("sessions/kept_results.py", "id(result.growing)"): "it finds the place of a value, which is counted in order",
+    ("sessions/reply_cache.py", "id(growing)"): "the values that grow stand in the order in which they were first kept",
+    ("sessions/restorer.py", "id(growing)"): "as in the reply cache",
+    ("sessions/restorer.py", "head.settings"): "the ordered settings, in a snapshot",
+    ("sessions/restorer.py", "state.settings"): "the ordered settings, in a snapshot",
+    ("sessions/restorer.py", "state.settings.reply_cache_bytes"): "one of the ordered settings, in a snapshot",
+    ("sessions/restorer.py", "state.settings.session_window"): "one of the ordered settings, in a snapshot",
+    ("sessions/state_machine.py", "self.settings.put"): "the ordered settings of a snapshot are put in place",
+    ("sessions/state_machine.py", "state.settings"): "the ordered settings, in a snapshot",
     ("sessions/state_machine.py", "self._server_id"): (
         "whether the observer is told, as the client is connected here; what runs does not depend on it"
     ),

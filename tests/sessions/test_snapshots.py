@@ -90,7 +90,7 @@ class SameStateTests(SynchronousTestCase):
         taken: list[Piece] = []
         behind = []
         for _ in range(12):
-            taken += self._some(pieces, dice.choice((0, 0, 1, 1, 3)))
+            taken += self._some(pieces, dice.choice((0, 1, 1, 1, 3)))
             slots.append(history.slot())
             behind.append(first.execute(slots[-1]))
             self.assertEqual(other.execute(slots[-1])[0], behind[-1][0])

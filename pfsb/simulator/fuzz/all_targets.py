@@ -12,6 +12,7 @@ from pfsb.simulator.fuzz.file_targets import (
     ConfigurationTarget,
     LogTarget,
     PositionNoteTarget,
+    SnapshotTarget,
 )
 from pfsb.simulator.fuzz.frame_targets import (
     SECRET,
@@ -36,6 +37,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "lies": LieTarget,
     "logs": LogTarget,
     "position-notes": PositionNoteTarget,
+    "snapshots": SnapshotTarget,
     "chat-logs": ChatLogTarget,
     "configurations": ConfigurationTarget,
     "lines": LineTarget,

@@ -615,7 +615,7 @@ class LogStorage:
             )
 
     def _close_idle_snapshot(self) -> None:
-        """Close the snapshot that was read last, if it was not read for long."""
+        """Close the snapshot that was read last, if that was long ago."""
         read = self._snapshot_read
         if read is not None and self._reactor.seconds() > read + SNAPSHOT_OPEN_SECONDS and self._reader is not None:
             self._snapshot_read = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json import JSONDecoder
 from pathlib import Path
 from typing import Any, get_args
@@ -25,6 +25,7 @@ from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Alive, ClientUpdate, Message
+from pfsb.paxos.snapshot import Piece, SnapshotDecoder
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
@@ -43,7 +44,7 @@ from pfsb.transports.wire import encode
 from tests.long import long
 
 FOREVER = float("inf")
-INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "logs": 40}
+INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "logs": 40, "snapshots": 40}
 """Number of inputs of a short round, for targets that take milliseconds for each."""
 
 
@@ -81,7 +82,7 @@ class SoundTests(SynchronousTestCase):
             raise AssertionError("refused")
 
         self.patch(StorageRefused, "__init__", refused)
-        for name in ("logs", "position-notes"):
+        for name in ("logs", "position-notes", "snapshots"):
             target = TARGETS[name]()
             target.begin(name)
             self.addCleanup(target.end)
@@ -127,6 +128,12 @@ def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
     return [(words[2], int(words[1]))]
 
 
+def _believes_its_end(self: SnapshotDecoder, data: bytes) -> Iterator[Piece]:
+    """Take the digest at the end for that of the pieces."""
+    self.seq, self.size, self.digest = int.from_bytes(data[12:20], "big"), len(data), data[-16:]
+    return iter(())
+
+
 def _report_of_any_length(body: bytes) -> notices.Report:
     return notices.Report(body[:16], body[16], tuple(struct.iter_unpack(">II", body[17:])))
 
@@ -149,6 +156,7 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
     "position-notes": (position_note, "positions_in", _positions_of_any_line),
+    "snapshots": (SnapshotDecoder, "feed", _believes_its_end),
     "logs": (scan, "group_at", _group_of_any_checksum),
     "chat-logs": (ChatLog, "agreeing_bytes", _agrees_by_its_size),
     "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),

@@ -571,7 +571,7 @@ class FetchingTests(SnapshotTestCase):
             self.assertEqual(first.has_failed, False)
 
     def test_file_that_is_longer_than_its_name_says_is_begun_anew(self) -> None:
-        """Such a file cannot be right."""
+        """The file cannot be right."""
         self.server.storage.fetch_snapshot(self.wanted).write(self.data + b"x")
         self.settle()
         self.restart()
