@@ -95,6 +95,8 @@ class Load:
     """A snapshot that is complete on disk, and whose state is being built."""
 
     name: SnapshotName
+    source: int
+    """The server that has sent the last part."""
     restorer: HistoryRestorer
     decoder: SnapshotDecoder = field(factory=SnapshotDecoder)
 
@@ -126,6 +128,8 @@ class SnapshotFetcher(Handler):
         self.loading: SnapshotName | None = None
         """The snapshot that was fetched, and is being checked or loaded; None: none is."""
         self.requests = PartRequests(core.settings.resend_seconds)
+        self._checking: IFetchedSnapshot | None = None
+        """The file that is being checked; None: none is."""
         self._load: Load | None = None
         """The new state that is being built; None: none is."""
         self._call: IDelayedCall | None = None
@@ -250,6 +254,8 @@ class SnapshotFetcher(Handler):
         self._call = None
         if self.fetch is not None:
             self._turn.run(self._look_at, self.fetch)
+        elif self._checking is not None:
+            self._turn.run(self._look_at_check, self._checking)
 
     def _look_at(self, fetch: Fetch) -> None:
         if fetch.file.has_failed or not self.is_wanted(fetch.name):
@@ -258,6 +264,13 @@ class SnapshotFetcher(Handler):
             self._go_to_another(fetch)
         else:
             self._ask(fetch)
+
+    def _look_at_check(self, file: IFetchedSnapshot) -> None:
+        """Look whether the check of the file has failed, since the disk has no room, or needs the file no more."""
+        if file.has_failed:
+            self._give_up()
+        else:
+            self._look_after(self._settings.reconciliation_seconds)
 
     def _go_to_another(self, fetch: Fetch) -> None:
         """Ask another server that has offered the same snapshot; if there is none, give up for now. What has arrived
@@ -272,7 +285,7 @@ class SnapshotFetcher(Handler):
         self._ask(fetch)
 
     def _give_up(self) -> None:
-        self.fetch = self.loading = self._load = None
+        self.fetch = self.loading = self._checking = self._load = None
         self.stop()
         self._reconciliation.ask_a_peer()
 
@@ -280,8 +293,8 @@ class SnapshotFetcher(Handler):
 
     def _finish(self, fetch: Fetch) -> None:
         """Have the file checked and forced to disk, when all parts are there."""
-        self.fetch, self.loading = None, fetch.name
-        self.stop()
+        self.fetch, self.loading, self._checking = None, fetch.name, fetch.file
+        self._look_after(self._settings.reconciliation_seconds)
 
         def finished(is_right: bool) -> None:
             self._turn.run(self._checked, fetch, is_right)
@@ -289,6 +302,8 @@ class SnapshotFetcher(Handler):
         fetch.file.finish(finished)
 
     def _checked(self, fetch: Fetch, is_right: bool) -> None:
+        self._checking = None
+        self.stop()
         if not is_right:
             self._log.error(
                 "the snapshot of slot {seq} from server {source} is not what its name says; it is fetched again",
@@ -298,7 +313,7 @@ class SnapshotFetcher(Handler):
             self._peers.doubt(fetch.source, self._data.ordering.local_aru)
             self._give_up()
             return
-        self._load = Load(fetch.name, self._ordered_queue.restorer())
+        self._load = Load(fetch.name, fetch.source, self._ordered_queue.restorer())
         self._read(self._load, 0)
 
     def _read(self, load: Load, offset: int) -> None:
@@ -321,6 +336,8 @@ class SnapshotFetcher(Handler):
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:
             self._log.error("the snapshot of slot {seq} cannot be used: {error}", seq=load.name.seq, error=error)
+            # Without the doubt, the same offer would follow at once, and so on without end.
+            self._peers.doubt(load.source, self._data.ordering.local_aru)
             self._give_up()
             return
         self._read(load, offset + len(data))

@@ -207,6 +207,16 @@ class FetchTests(FetchTestCase):
         (other,) = self.take_with_destination(ReconciliationRequest)
         self.assertNotEqual(other, self.peer)
 
+    def test_a_file_that_the_disk_has_no_room_for_is_given_up_also_while_it_is_checked(self) -> None:
+        """The storage does not call back then, and the server asks for slots again."""
+        self.offer()
+        self.serve()
+        self.assertTrue(self.replica.snapshot_fetcher.is_busy)
+        self.file.has_failed = True
+        self.advance(self.settings.reconciliation_seconds)
+        self.assertFalse(self.replica.snapshot_fetcher.is_busy)
+        self.assertNotEqual(self.take_with_destination(ReconciliationRequest), [])
+
     def test_a_source_without_the_snapshot_is_replaced_by_another_offer(self) -> None:
         self.offer()
         self.take(SnapshotRequest)
@@ -238,6 +248,7 @@ class FetchTests(FetchTestCase):
         self.check_and_load()
         self.assertEqual((self.data.ordering.local_aru, self.storage.snapshot), (0, None))
         self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.assertFalse(self.replica.peers.is_ahead(self.peer, 0), "the same offer would follow at once")
         self.take(ReconciliationRequest)
 
     def _refusing_restorer(self) -> object:

@@ -161,15 +161,16 @@ class SimulatedCluster:
         process.start()
         self.findings.raise_first()
 
-    def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
+    def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
         """Let a server lose power: nothing of this incarnation runs again.
 
         The first `groups_kept` pending groups of records reach the disk, and the first `records_torn` records of the
-        next group. All other records that are not on disk are lost.
+        next group. All other records that are not on disk are lost. Of a snapshot that is being fetched, the first
+        `bytes_kept` of those bytes reach the disk that are not on it yet.
         """
         running = self._running(server_id)
         self.tracers.tell(server_id, "crash")
-        running.storage.crash(groups_kept, records_torn)
+        running.storage.crash(groups_kept, records_torn, bytes_kept)
         running.server_clock.close()
         self.network.detach(server_id)
         self.servers[server_id].running = None

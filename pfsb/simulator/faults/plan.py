@@ -19,6 +19,8 @@ LOOK_SECONDS: Final = 0.0005
 LOOKS_MAX: Final = 6_000
 """Maximum number of looks at the cluster by a fault that waits for a certain situation. If the situation has not come
 by then, the fault does not happen."""
+SNAPSHOT_FAULTS_PER_SECOND: Final = (0.3, 0.6, 1.0)
+"""Numbers of faults around snapshots, on average in each second of the simulation, from which a seed draws one."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -106,15 +108,14 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
 
 
 def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
-    """Draw faults of the family `snapshots`, as many as happen of all other families together. They are numbered from
-    `first_number` on: the other faults of the run stay as they are without snapshots."""
-    if "snapshots" not in parameters.families:
-        return ()
+    """Draw faults of the family `snapshots`. They are numbered from `first_number` on: the other faults of the run stay
+    as they are without snapshots."""
+    per_second = rng.choice(SNAPSHOT_FAULTS_PER_SECOND)
     rows: list[tuple[float, str, str]] = []
-    at = rng.expovariate(parameters.faults_per_second)
+    at = rng.expovariate(per_second)
     while at < parameters.seconds:
         rows.append((at, "snapshots", rng.choice(_KINDS["snapshots"])))
-        at += rng.expovariate(parameters.faults_per_second)
+        at += rng.expovariate(per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 
 

@@ -182,6 +182,11 @@ With such users, many reads begin while a request for a read index, or a round o
 reads. The new reads must not use that request or round, and wait for the next one (Departure 24).
 """
 
+_BUSY: Final = {"think_seconds": 0.03, "rhythm_seconds": 0.0}
+"""Value of `Profile.user_profile` for users that ask for so much that a server which is away soon lacks many slots."""
+_SHORT_PARTS: Final = {"frame_data_bytes_max": (60, 200), "window_slots": (4, 16), "batch_bytes_max": (1, 200)}
+"""Value of `Profile.settings` by which a snapshot has so many parts that it takes a while to fetch one."""
+
 PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
     "calm": Profile("no trouble at all", servers=(1, 2, 3, 4, 5)),
@@ -495,22 +500,32 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "snapshot-crashes": Profile(
         "snapshots; servers die at any step of taking, fetching and installing one",
-        ("crashes", "crash_loops"),
+        ("crashes",),
+        user_profile=_BUSY,
+        settings=_SHORT_PARTS,
+        faults_per_second=(0.3, 1.0),
         has_snapshots=True,
     ),
     "snapshot-disks": Profile(
         "snapshots; disks that are slow, fail, hang or are full, and crashes",
         ("disks", "disk_troubles", "crashes"),
+        user_profile=_BUSY,
         settings={"disk_seconds": (0.5, 1.0, 2.0)},
-        faults_per_second=(0.5, 1.5),
+        faults_per_second=(0.3, 1.0),
         has_snapshots=True,
     ),
     "snapshot-losses": Profile(
         "snapshots in many parts or in large ones, which are lost, late, repeated or larger than links carry, and crashes",
         ("network", "moods", "paths", "crashes"),
         faulty_kinds=(ReconciliationReply, Alive, Accept),
-        settings={"frame_data_bytes_max": (60, 200, 1_000, 50_000, 50_000), "batch_bytes_max": (200, 48_000)},
+        user_profile=_BUSY,
+        settings={
+            "frame_data_bytes_max": (60, 200, 1_000, 50_000, 50_000),
+            "batch_bytes_max": (200, 48_000),
+            "window_slots": (4, 16),
+        },
         vocabulary={"long_values_bytes": 3_000},
+        faults_per_second=(0.5, 1.5),
         has_snapshots=True,
     ),
     "snapshot-settings": Profile(
@@ -525,7 +540,9 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "snapshot-lies": Profile(
         "snapshots; servers in error that offer wrong ones and send wrong parts, damaged frames, and crashes",
         ("confusion", "crashes", "strangers"),
-        faults_per_second=(1.5, 3.0),
+        user_profile=_BUSY,
+        settings=_SHORT_PARTS,
+        faults_per_second=(0.5, 1.5),
         has_snapshots=True,
     ),
     "snapshot-paper": Profile(
