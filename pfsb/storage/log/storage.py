@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Accepted, Record, Recovered
+from pfsb.storage import sqlite
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, sync_directory
@@ -133,7 +133,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             recovered = self._recover()
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except (*sqlite.errors(), OSError, NoRoom, ValueError) as error:
             self.lock.release()
             raise unusable(self._place, error) from error
         except StorageRefused:
@@ -250,7 +250,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             yield
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except (*sqlite.errors(), OSError, NoRoom, ValueError) as error:
             raise unusable(self._place, error) from error
         finally:
             self.lock.release()
