@@ -11,7 +11,7 @@ beside_simulator := $(filter-out tests.simulator,$(subst /,.,$(patsubst %/,%,$(d
 
 .PHONY: run test quick simulate fuzz bench lint types docs package clean
 
-# Installs only what servers and clients need. The last two lines of the start say which ports to type at.
+# Installs only what servers and clients need. Two lines of the start say which ports to type at.
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
