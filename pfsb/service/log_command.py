@@ -65,7 +65,7 @@ async def run(reactor: Any, options: Options) -> None:
         _check(log)
         if options.sqlite is not None:
             write_tables(log, options.sqlite)
-    except (StorageRefused, OSError, *sqlite.errors()) as error:
+    except sqlite.errors_and(StorageRefused, OSError) as error:
         sys.stdout.flush()
         sys.stderr.write(f"pfsb: {error}\n")
         raise SystemExit(1) from None

@@ -93,7 +93,7 @@ def _owner(directory: Path) -> StorageOwner:
     lock.acquire()
     try:
         return owner_in(directory, directory / "log")
-    except (*sqlite.errors(), OSError, ValueError) as error:
+    except sqlite.errors_and(OSError, ValueError) as error:
         raise unusable(directory, error) from error
     finally:
         lock.release()

@@ -26,14 +26,15 @@ def needed(purpose: str) -> ModuleType:
     return sqlite3
 
 
-def errors() -> tuple[type[Exception], ...]:
-    """The exceptions that SQLite raises, for an `except` clause; none as long as the module was not imported."""
-    return _exceptions("Error")
+def errors_and(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """The exceptions that SQLite raises, and `others`, for an `except` clause. As long as the module was not imported,
+    SQLite raises none."""
+    return (*_exceptions("Error"), *others)
 
 
 def operational_errors() -> tuple[type[Exception], ...]:
-    """Like `errors`, but only the exceptions for what is around a database, such as a full disk or a directory that may
-    not be read, and none for what is in it."""
+    """The exceptions that SQLite raises for what is around a database, such as a full disk or a directory that may not
+    be read, and not for what is in it."""
     return _exceptions("OperationalError")
 
 

@@ -133,7 +133,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             recovered = self._recover()
-        except (*sqlite.errors(), OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             self.lock.release()
             raise unusable(self._place, error) from error
         except StorageRefused:
@@ -250,7 +250,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             yield
-        except (*sqlite.errors(), OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             raise unusable(self._place, error) from error
         finally:
             self.lock.release()
