@@ -395,7 +395,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "incarnation": facts.incarnation,
         "turns": facts.turns,
         "updates": facts.updates,
-        "proposed": {"count": proposals.count, "bytes": proposals.sum},
+        "proposed": {"count": proposals.count, "bytes": int(proposals.sum)},
         "discarded": facts.discarded,
         "frames": _frames(facts.transport),
         "storage": _groups(facts.storage) if facts.has_disk else {},

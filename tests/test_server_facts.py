@@ -37,6 +37,7 @@ class StatusFormTests(ClusterTestCase):
             names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address"]
             self.assertEqual(list(peer), names)
         self.assertEqual(list(status["proposed"]), ["count", "bytes"])
+        self.assertEqual([type(value) for value in status["proposed"].values()], [int, int])
 
     def test_counters_are_shown_where_there_are_any(self) -> None:
         """A simulated server counts neither frames nor groups; `storage: memory` shows no groups."""

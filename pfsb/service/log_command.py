@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 from attrs import define
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage import sqlite
 from pfsb.storage.log.listing import groups_of, plain_group, plain_log, plain_state, write_tables
 from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.log.snapshot_files import SnapshotFiles
@@ -66,7 +66,7 @@ async def run(reactor: Any, options: Options) -> None:
         _check(log)
         if options.sqlite is not None:
             write_tables(log, options.sqlite)
-    except (StorageRefused, OSError, sqlite3.Error) as error:
+    except sqlite.errors_and(StorageRefused, OSError) as error:
         sys.stdout.flush()
         sys.stderr.write(f"pfsb: {error}\n")
         raise SystemExit(1) from None

@@ -25,6 +25,6 @@ thread, except for the two threads of `threads`, `log.maker`, `log.snapshots` an
 * `durable`: writing to a file so that it is on disk;
 * `owner`: whose a storage is; `directory`: the lock and the watch of the data directory;
 * `position_note`: how many groups must be there; `room`: whether the disk is full;
-* `old_database`, `rows` and `wal`: databases of format 3, which `log.migration` takes over;
+* `old_database`, `rows` and `wal`: databases of format 3, which `log.migration` takes over; `sqlite`: what reads them;
 * `refusals`: texts of `StorageRefused`; `counters`: figures for STATUS and metrics.
 """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage import sqlite
 from pfsb.storage.durable import NoRoom
 
 MUST_NOT_VOTE_AGAIN = (
@@ -42,6 +42,6 @@ def other_format(where: Path, found: object, ours: int) -> StorageRefused:
 def unusable(path: Path, error: Exception) -> StorageRefused:
     """The refusal of a file for which the operating system, or SQLite, has raised `error`."""
     problem = " ".join(str(error).split())
-    if isinstance(error, OSError | NoRoom | sqlite3.OperationalError):
+    if isinstance(error, (OSError, NoRoom, *sqlite.operational_errors())):
         return StorageRefused(f"{path}: cannot be used ({problem}); it must be on a disk with room, and ours to write")
     return StorageRefused(f"{path}: damaged, or no storage of pfsb ({problem}); {MUST_NOT_VOTE_AGAIN}")

@@ -10,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Done, Event
 from tests.applications.context import Machine, code, field, refusal, rows
+from tests.long import examples
 
 
 class ChatTest(SynchronousTestCase):
@@ -113,7 +114,7 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(self.chat.snapshot(), before)
         self.assertIsNone(self.chat.next_deadline())
 
-    @settings(max_examples=50, deadline=None, database=None)
+    @settings(max_examples=examples(50), deadline=None, database=None)
     @given(
         st.lists(st.tuples(st.sampled_from("abc"), st.text(st.characters(codec="utf-8", min_codepoint=1), min_size=1)))
     )

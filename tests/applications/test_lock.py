@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING, Done, Result
 from pfsb.applications.lock import Lock
 from tests.applications.context import Machine, code, field, refusal, rows
+from tests.long import examples
 
 
 def granted(name: str, token: int) -> Done:
@@ -386,5 +387,5 @@ class LockModelTest(SynchronousTestCase):
 
     def test_every_history_keeps_the_lines_in_order(self) -> None:
         """One holder, first come first served, growing tokens, exact deadlines, equal servers."""
-        bounded = settings(max_examples=80, stateful_step_count=40, deadline=None, database=None)
+        bounded = settings(max_examples=examples(80), stateful_step_count=40, deadline=None, database=None)
         run_state_machine_as_test(LockAgainstModel, settings=bounded)

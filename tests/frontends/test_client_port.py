@@ -12,6 +12,7 @@ from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, Clien
 from tests.frontends.fake_server import FakeServer, fake_config
 from tests.frontends.line.test_protocol import WELCOME, Transport
 from tests.frontends.resp.test_parser import cut, encoded
+from tests.long import examples
 
 
 class ClientPortTests(SynchronousTestCase):
@@ -68,7 +69,7 @@ class ClientPortTests(SynchronousTestCase):
         st.booleans(),
         st.lists(st.integers(0), max_size=5),
     )
-    @settings(max_examples=200, deadline=None, database=None)
+    @settings(max_examples=examples(200), deadline=None, database=None)
     def test_no_value_of_a_late_client_of_redis_or_of_http_runs(
         self, parts: list[bytes], is_http: bool, places: list[int]
     ) -> None:

@@ -10,6 +10,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 from twisted.trial.unittest import SynchronousTestCase
@@ -107,6 +108,15 @@ class LogCommandTests(SynchronousTestCase):
         )
         again = self.assertRaises(click.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
         self.assertIn("exists already", str(again))
+
+    def test_python_without_sqlite_shows_the_log_and_writes_no_database(self) -> None:
+        """One line says what is missing, and no file is made."""
+        path = Path(self.mktemp())
+        with patch.dict(sys.modules, {"sqlite3": None}):
+            shown, err, status = self.run_command(str(self.directory), "--sqlite", str(path))
+        self.assertIn("slots                4\n", shown)
+        self.assertIn(f"pfsb: {path}: to write a database, Python's module sqlite3 is needed, which this Python ", err)
+        self.assertEqual((err.count("\n"), status, path.exists()), (1, 1, False))
 
     def test_log_that_a_start_would_refuse(self) -> None:
         """One line, in the words of a start, and exit status 1."""

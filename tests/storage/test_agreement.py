@@ -18,6 +18,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, SnapshotRecord, ViewRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from tests.long import examples
 from tests.storage.support import Server, plain
 
 PIECE = Piece("kv", b"state")
@@ -52,7 +53,7 @@ class AgreementTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=examples(25), deadline=None)
     @given(STARTS)
     def test_both_recover_the_same(self, starts: list[list[list[Record]]]) -> None:
         """Over any number of starts, any grouping into turns; a gap is refused by both, in the same words."""

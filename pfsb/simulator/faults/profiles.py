@@ -54,7 +54,6 @@ ALL_FAMILIES: Final = (
     "memory",
     "repeats",
     "slips",
-    "confusion",
     "paths",
     "names",
     "disk_troubles",

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.start_number import incarnation_of, mark_of
+from pfsb.storage import sqlite
 from pfsb.storage.log.groups import group_at
 from pfsb.storage.log.index import Place
 from pfsb.storage.log.items import Content, decode
 from pfsb.storage.log.scan import Log
+
+if TYPE_CHECKING:
+    import sqlite3
 
 TABLES = """
 CREATE TABLE identity (
@@ -118,9 +121,10 @@ def plain_log(log: Log) -> dict[str, Any]:
 
 def write_tables(log: Log, path: Path) -> None:
     """Write everything in a log into a new SQLite file at `path`, for the `sqlite3` tool. Raises OSError, also if the
-    file is there, or `sqlite3.Error`."""
+    file is there, `sqlite3.Error`, or `StorageRefused` if this Python cannot write databases."""
+    module = sqlite.needed(f"{path}: to write a database")
     path.touch(exist_ok=False)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(module.connect(path, isolation_level=None)) as connection:
         connection.executescript(TABLES)
         connection.execute("BEGIN")
         _insert_state(connection, log)

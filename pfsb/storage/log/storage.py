@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import Accepted, AruRecord, Record, Recovered, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
+from pfsb.storage import sqlite
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, bytes_in, sync_directory
@@ -165,7 +165,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             recovered = self._recover()
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             self.lock.release()
             raise unusable(self._place, error) from error
         except StorageRefused:
@@ -326,7 +326,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             yield
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             raise unusable(self._place, error) from error
         finally:
             self.lock.release()

@@ -20,8 +20,9 @@ from pfsb.frontends.line.grammar import parse
 from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, RequestSplitter, plain_forms
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
 from tests.frontends.line.test_protocol import LineTestCase
+from tests.long import examples
 
-OPTIONS = settings(max_examples=400, deadline=None, database=None)
+OPTIONS = settings(max_examples=examples(400), deadline=None, database=None)
 APPLICATIONS = KeyValue(), Chat()
 DESCRIPTIONS = {description.verb: description for each in APPLICATIONS for description in each.commands}
 FORMS = plain_forms(DESCRIPTIONS, APPLICATIONS)
@@ -276,7 +277,7 @@ class ConnectionTests(LineTestCase):
             seen.append(self.local_clients.connections[-1].submitted)
         return seen
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @settings(max_examples=examples(60), deadline=None, database=None)
     @given(st.lists(st.integers(-5, 7).filter(bool), max_size=12))
     def test_flow_is_that_of_lines_that_the_parser_takes(self, steps: list[int]) -> None:
         """No more requests are under way than the window has room for; the others wait, and the client is not read."""

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.frontends.resp.parser import ARGUMENTS_MAX, BULK_BYTES_MAX, CommandParser, Item, Malformed, TooLarge
+from tests.long import examples
 
 LIMIT = 100
-bounded = settings(max_examples=200, deadline=None, database=None)
+bounded = settings(max_examples=examples(200), deadline=None, database=None)
 arguments = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
 
 

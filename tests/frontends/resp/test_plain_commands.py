@@ -20,8 +20,9 @@ from pfsb.frontends.resp.plain_commands import PLAIN, CommandSplitter, PlainComm
 from pfsb.frontends.resp.replies import Dialect
 from tests.frontends.resp.test_parser import cut, encoded
 from tests.frontends.resp.test_protocol import RespTestCase
+from tests.long import examples
 
-OPTIONS = settings(max_examples=300, deadline=None, database=None)
+OPTIONS = settings(max_examples=examples(300), deadline=None, database=None)
 APPLICATIONS = KeyValue(), Chat()
 FORMS = plain_forms(APPLICATIONS)
 CLIENT = Client(Dialect(2), Cursors())

@@ -19,8 +19,9 @@ from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_c
 from tests.frontends.line.test_protocol import Transport
 from tests.frontends.resp.reading import Reply, Together, read_reply
 from tests.frontends.resp.test_parser import cut, encoded
+from tests.long import examples
 
-bounded = settings(max_examples=50, deadline=None, database=None)
+bounded = settings(max_examples=examples(50), deadline=None, database=None)
 
 
 class RespTestCase(SynchronousTestCase):

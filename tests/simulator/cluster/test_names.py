@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.names import NameServers, SimulatedNames
+from tests.long import long
 
 
 class SimulatedNamesTests(SynchronousTestCase):
@@ -69,6 +70,7 @@ class SimulatedNamesTests(SynchronousTestCase):
         self.submit(cluster, 2, 2)
         cluster.run_until(cluster.all_equal, 20)
 
+    @long
     def test_running_cluster_bears_name_servers_that_are_down(self) -> None:
         """Failing and unanswered look-ups cut no link, for as long as nothing moves."""
         for trouble in (NameServers(failure=1.0), NameServers(silence=1.0)):

@@ -156,6 +156,7 @@ class PowerLossTests(LogTestCase):
             for _ in self.each_crash(write, lambda write: write.cut(13)):
                 self.assertEqual(everything(self.directory), found[number])
 
+    @long
     def test_start_after_a_crash_may_be_cut_short_itself(self) -> None:
         """A start writes the last group again, and zeros behind it: any part of that may be on disk."""
         self.found_after(CONTENTS)
