@@ -70,6 +70,8 @@ class Application:
         self._runs = {verb: (found.types, found.run) for verb, found in self._changes.items() if found.run is not None}
         """Verb -> (types, function) of each verb that changes something."""
         self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
+        self._queries = {verb: (found.types, found.run) for verb, found in self._questions.items() if found.run is not None}
+        """Verb -> (types, function) of each question."""
 
     def check(self, command: tuple[str, ...]) -> Command:
         """Check a command line, (VERB, argument, ...) as text, and return it in the normalised form that is ordered.
@@ -98,9 +100,17 @@ class Application:
         return not_understood(command) if found is None else found(command, context)
 
     def query(self, command: Command) -> Result:
-        run = runner(self._questions, command)
-        answer: Result = not_understood(command) if run is None else run(command)
-        return answer
+        """Answer a question by the function of its verb, as `runner` finds it. The types are compared here, as
+        `execute` does."""
+        try:
+            types, run = self._queries[command[0]]
+        except (LookupError, TypeError):
+            return not_understood(command)
+        if tuple(map(type, command)) == types:
+            answer: Result = run(command)
+            return answer
+        found = runner(self._questions, command)
+        return not_understood(command) if found is None else found(command)
 
     def session_ended(self, client_id: str, context: IContext) -> None:
         """Do nothing: by default an application holds nothing for a session."""

@@ -23,6 +23,7 @@ submitted, and when their results were given to the front end, in seconds by the
 _ALL_DONE: Final = {Done}
 _ALL_RUNS: Final = {RunResults}
 _verb = itemgetter(0)
+_results = itemgetter(3)
 
 
 class CommandTimes:
@@ -54,7 +55,7 @@ class CommandTimes:
         noted, self.noted = self.noted, []
         if not noted:
             return
-        kinds = {*map(type, [each[3] for each in noted])}
+        kinds = {*map(type, map(_results, noted))}
         if len(kinds) == 1 or RunResults not in kinds:
             self._count(noted, are_runs=kinds == _ALL_RUNS)
         else:
