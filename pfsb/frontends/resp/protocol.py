@@ -248,9 +248,10 @@ class RespProtocol(StreamProtocol):
         """Hands plain commands to the conversation together. If `session_window` leaves no room for all of them, one is
         a large request, or all commands are refused after a MULTI, puts them back into the queue instead, to be handled
         one by one."""
-        under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
+        resp = self._resp
+        under_way = self.replies.outstanding + resp.conversation.unsubmitted
         fits = under_way + len(plain.commands) <= self._window
-        if self._resp.refuses_all or not fits or not self._resp.handle_plain(plain):
+        if resp.refuses_all or not (fits and resp.handle_plain(plain)):
             self._requests.extendleft(reversed(plain.items))
 
     def _may_handle(self, conversation: IConversation) -> bool:

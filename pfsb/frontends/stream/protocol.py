@@ -440,8 +440,8 @@ class StreamProtocol(Protocol):
         return not (self._window_is_full or self._output_is_full or conversation.must_be_alone or conversation.finished)
 
     _may_read = _may_handle
-    """Whether the connection is to be read, as far as the requests that were handled are concerned. A protocol that
-    reads a connection whose next request must wait overrides this method."""
+    """Whether the connection may be read, so that more requests arrive. A protocol overrides this method if the
+    connection is read although the next request must wait."""
 
     def _relieved(self) -> None:
         """Called by `ReplyQueue` when requests have got their replies: handles more, or ends the connection."""

@@ -91,9 +91,9 @@ def _texts_of_rows(rows: Sequence[Fields]) -> int:
 
 def is_large(result: Result) -> bool:
     """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
-    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply
-        fields = result.fields
-        return bool(fields) and isinstance(value := fields[0][1], _SIZED) and len(value) > OUTPUT_BYTES_MAX
+    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply of Redis
+        value = result.fields[0][1] if result.fields else 0
+        return isinstance(value, _SIZED) and len(value) > OUTPUT_BYTES_MAX
     if isinstance(result, DoneGrowing):
         return result.size > OUTPUT_BYTES_MAX
     if isinstance(result, Refused):
