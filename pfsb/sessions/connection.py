@@ -63,6 +63,8 @@ class Submitted:
 
     numbers: Sequence[int]
     """The number of each command, in ascending order; 0 for a question among them."""
+    highest: int
+    """The highest of the command numbers; 0 if all of the commands are questions."""
     answer: AnswerAll | None
     """The call-back for the results of these commands, called once; None after that.
 
@@ -71,11 +73,6 @@ class Submitted:
     """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
-
-    @property
-    def highest(self) -> int:
-        """The highest of the command numbers; 0 if all of the commands are questions."""
-        return max(self.numbers)
 
     @property
     def lowest(self) -> int:
@@ -331,8 +328,8 @@ class ClientConnection:
     def _submit_to_log(
         self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, submitted_at: float
     ) -> None:
-        submitted = Submitted(numbers, answer)
-        highest = submitted.highest
+        highest = max(numbers)
+        submitted = Submitted(numbers, highest, answer)
         if highest:
             self._highest = highest
             self.submitted[highest] = submitted
@@ -378,7 +375,7 @@ class ClientConnection:
         `NeverRan` and `NotOpened` are the results of commands that never run, and all commands that were submitted
         after them get the same, so the client may use these numbers again.
         """
-        if type(results) is RunResults:
+        if type(results) is RunResults or type(results[0]) is Done:
             # All have run, and none is PENDING. With one command in each group, the checks below cost it 2 %.
             self.submitted.pop(submitted.highest, None)
             self._answer_submitted(submitted, results)
@@ -446,7 +443,7 @@ class ClientConnection:
             return
         result = self._machine.answer_of(session, number)
         if result is PENDING:
-            self.pending[number] = Submitted((number,), None, [(number, answer)])
+            self.pending[number] = Submitted((number,), number, None, [(number, answer)])
         else:
             self._answer_behind_gate(answer, result)
 
@@ -469,7 +466,7 @@ class ClientConnection:
     def _give_answers(
         self, submitted_at: float, commands: Sequence[Command], answer: AnswerAll, results: Sequence[Result]
     ) -> None:
-        self.unanswered -= len(results)
+        self.unanswered -= len(commands)
         if self._is_connected:
             answer(results)
             self._times.note(submitted_at, commands, results)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final
 
 from attrs import define, field, frozen
 
@@ -115,6 +117,13 @@ class Page:
         if not self.in_ranges:
             return [*self.results]
         return [each for number, result in self.results.items() for each in _numbers(number, result)]
+
+    @property
+    def highest(self) -> int:
+        """The highest command number whose result is in the page, which is not empty."""
+        if not self.in_ranges:
+            return max(self.results)
+        return max([_numbers(number, result)[-1] for number, result in self.results.items()])
 
     def kept(self, number: int) -> Done | Result | Beginning | int | None:
         """The result of the command with this number, as it is kept; None if the page does not have it."""
@@ -260,13 +269,17 @@ class ReplyCache:
                 self.keep(number + place, result)
             return
         left: range | RunResults = results if results.counted else results.revisions
-        while left:
-            page = self.page
-            room = max(1, page.entries_max - len(page.results))
-            page.keep_together(number, left[:room])
-            if len(page.results) >= page.entries_max:
-                self._begin_page()
+        while len(left) > (room := max(1, self.page.entries_max - len(self.page.results))):
+            self._keep_together(number, left[:room])
             number, left = number + room, left[room:]
+        self._keep_together(number, left)
+
+    def _keep_together(self, number: int, results: range | RunResults) -> None:
+        """Keep these results in the present page, which has room for them."""
+        page = self.page
+        page.keep_together(number, results)
+        if len(page.results) >= page.entries_max:
+            self._begin_page()
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
         """Keep the result of the command with this number. Returns whether it is "OK revision=R" and nothing else,
@@ -359,18 +372,21 @@ class ReplyCache:
         self._kept.size += entries
         if not page.number:
             self._kept.note(page)
-        count, size = len(self), sum(each.size for each in self.pages())
-        while full and (count - len(full[0]) >= self.answers_max or size > self.bytes_max):
+        full.append(page)
+        count, size = sum(map(len, full)), sum(map(_size_of_page, full))
+        while len(full) > 1 and (count - len(full[0]) >= self.answers_max or size > self.bytes_max):
             oldest = full.popleft()
             count -= len(oldest)
             size -= oldest.size
             self._forget(oldest)
-        full.append(page)
         self.page = self._make_page()
 
     def _forget(self, page: Page) -> None:
         self._kept.release(page)
-        self.forgotten = max(self.forgotten, *page.numbers)
+        self.forgotten = max(self.forgotten, page.highest)
+
+
+_size_of_page: Final = attrgetter("size")
 
 
 def _a_quarter_of(answers_max: int) -> int:

@@ -360,20 +360,18 @@ def are_updates(rows: tuple[Any, ...]) -> bool:
 
 
 _ONLY_INT = {int}
+_UPDATE_TYPES = (str, int, int, int, bytes)
 
 
 def _is_update(row: object) -> bool:
-    if type(row) is not tuple or len(row) != _UPDATE_FIELDS:
+    if type(row) is not tuple or tuple(map(type, row)) != _UPDATE_TYPES:
         return False
-    client_id, server_id, timestamp, made_at, payload = row
+    client_id, server_id, timestamp, made_at, _ = row
     return (
-        type(client_id) is str
-        and len(client_id) <= CLIENT_ID_CHARS_MAX
-        and type(server_id) is type(timestamp) is type(made_at) is int
+        len(client_id) <= CLIENT_ID_CHARS_MAX
         and 0 <= server_id <= SERVER_ID_MAX
         and 0 <= timestamp <= NUMBER_MAX
         and 0 <= made_at <= NUMBER_MAX
-        and type(payload) is bytes
     )
 
 

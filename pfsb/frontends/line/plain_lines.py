@@ -152,8 +152,9 @@ class RequestSplitter:
         if not (data and self._splitter.is_between_lines):
             return self._feed_parts(data)
         taken = self._take(data, 0)
-        if type(taken) is PlainLines and len(taken.data) == len(data):
-            return (taken,)
+        if type(taken) is PlainLines:
+            length = len(taken.data)
+            return (taken,) if length == len(data) else (taken, *self._feed_parts(data, length))
         if taken is None and data.find(b"\n") + 1 == len(data):
             return self._splitter.feed(data)
         return self._feed_parts(data)
@@ -163,14 +164,15 @@ class RequestSplitter:
         a plain one."""
         return self._splitter.feed(data)
 
-    def _feed_parts(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
-        """Feed bytes that are of several lines, or do not begin at the beginning of a line.
+    def _feed_parts(self, data: bytes, start: int = 0) -> Sequence[bytes | TooLong | Endless | PlainLines]:
+        """Feed the bytes of `data` from `start` on, which are of several lines, or do not begin at the beginning of a
+        line.
 
         Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
         is found to be plain: so a client that sends no plain lines pays for few looks.
         """
         found: list[bytes | TooLong | Endless | PlainLines] = []
-        start, unseen = 0, 0
+        unseen = 0
         while start < len(data):
             if not self._splitter.is_between_lines:
                 stop = data.find(b"\n", start) + 1 or len(data)

@@ -68,7 +68,6 @@ class LineProtocol(StreamProtocol):
         self.replies.flush()
 
     def handle_request(self, request: bytes | TooLong | Endless | PlainLines) -> None:
-        conversation = self._line_conversation
         if isinstance(request, PlainLines):
             self._handle_plain(request)
             return
@@ -77,6 +76,7 @@ class LineProtocol(StreamProtocol):
             return
         if not self._has_had_a_line and self._is_foreign_beginning(request):
             return
+        conversation = self._line_conversation
         number: int | None = None
         try:
             if isinstance(request, TooLong):
@@ -117,12 +117,11 @@ class LineProtocol(StreamProtocol):
     def _handle_plain(self, plain: PlainLines) -> None:
         """Hands the commands of plain lines to the conversation together. If `session_window` leaves no room for all of
         them, or one is a large request, puts the lines back into the queue instead, to be handled one by one."""
-        conversation = self._line_conversation
+        conversation, commands = self._line_conversation, plain.commands
         under_way = self.replies.outstanding + conversation.unsubmitted
-        if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):
+        fits = under_way + len(commands) <= self._window
+        if not (fits and conversation.collect(commands, plain.tags, len(plain.data), plain.is_local)):
             self._requests.extendleft(reversed(plain.lines))
-        else:
-            conversation.collect(plain.commands, plain.tags, len(plain.data), plain.is_local)
 
     def _tell_session_end(self, refused: Refused) -> None:
         state = Word("replaced" if refused.code == "REPLACED" else "expired")

@@ -137,7 +137,6 @@ class StreamProtocol(Protocol):
         self._output_is_full = False
         self._end_of_input = False
         self._leaving = False
-        self._working = False
         self._reading = True
         self._deadline: IDelayedCall | None = None
         self._next_look: IDelayedCall | None = None
@@ -321,20 +320,20 @@ class StreamProtocol(Protocol):
         return self.transport
 
     def _write(self, data: bytes) -> None:
-        write_now(self._transport(), data)
+        write_now(self.transport, data)
 
     def _work(self) -> None:
         """Handles as many requests as may be handled now, then writes their replies."""
-        conversation = self._conversation
-        if self._working or self._leaving or conversation is None:
+        conversation, replies = self._conversation, self.replies
+        if replies.is_collecting or self._leaving or conversation is None:
             return
-        self._working = self.replies.is_collecting = True
+        replies.is_collecting = True
         self._slice_end = 0.0
         try:
             if self._admission.is_open or self._is_admitted:
                 self._handle_slice(conversation)
                 self._has_handled_requests = True
-            elif (self._requests or self._unsplit) and not self._must_wait(conversation):
+            elif (self._requests or self._unsplit) and self._may_handle(conversation):
                 self._wait_for_admission(conversation)
         except Exception as error:
             # Requests are lost then, so no reply could be told from another one.
@@ -342,14 +341,14 @@ class StreamProtocol(Protocol):
             self.on_failure()
             return
         finally:
-            self._working = self.replies.is_collecting = False
+            replies.is_collecting = False
         self._count()
-        self.replies.flush()
+        replies.flush()
         if conversation.finished:
             self._requests.clear()
             self._unsplit.clear()
         ending = conversation.finished or self._end_of_input
-        if ending and not (self._requests or self._unsplit or self.replies.in_order):
+        if ending and not (self._requests or self._unsplit or replies.in_order):
             self.leave()
         else:
             self._regulate()
@@ -398,32 +397,32 @@ class StreamProtocol(Protocol):
 
     def _handle_slice(self, conversation: IConversation) -> None:
         """Handles requests until there are no more, until the next one must wait, or until `SLICE_SECONDS` are over."""
-        is_in_time = True
-        while is_in_time and (self._requests or self._unsplit) and not self._must_wait(conversation):
-            if self._requests:
-                is_in_time = self._handle_requests(conversation)
-            else:
-                self._requests.extend(self.split_requests(self._unsplit.popleft()))
-        if not is_in_time and (self._requests or self._unsplit):
-            self._admission.wait(self)
+        requests, unsplit = self._requests, self._unsplit
+        while (requests or unsplit) and self._may_handle(conversation):
+            if not requests:
+                requests.extend(self.split_requests(unsplit.popleft()))
+                continue
+            self._handle_requests(conversation)
+            if (requests or unsplit) and not self._slice_goes_on():
+                self._admission.wait(self)
+                return
 
-    def _handle_requests(self, conversation: IConversation) -> bool:
-        """Handles the first request that waits, and further ones as long as they need not wait, and submits together
-        those that are for the log. Returns False if it stops because `SLICE_SECONDS` are over, else True.
+    def _handle_requests(self, conversation: IConversation) -> None:
+        """Handles the first request that waits, and further ones as long as they need not wait and the slice goes on;
+        submits together those that are for the log.
 
         Requests that are refused or answered at once have their replies when this method returns, so the caller may
         find room for more requests.
         """
-        requests, handled, is_in_time = self._requests, 0, True
+        requests, handled = self._requests, 0
         while True:
             self.handle_request(requests.popleft())
+            if not requests or not self._may_handle(conversation):
+                break
             handled += 1
-            if not handled % _REQUESTS_PER_LOOK:
-                is_in_time = self._slice_goes_on()
-            if not (requests and is_in_time) or self._must_wait(conversation):
+            if not handled % _REQUESTS_PER_LOOK and not self._slice_goes_on():
                 break
         conversation.submit_pipelined()
-        return is_in_time and (not (requests or self._unsplit) or self._slice_goes_on())
 
     def _slice_goes_on(self) -> bool:
         now = self._stream_factory.clock.seconds()
@@ -431,33 +430,36 @@ class StreamProtocol(Protocol):
             self._slice_end = now + SLICE_SECONDS
         return now < self._slice_end
 
-    def _must_wait(self, conversation: IConversation) -> bool:
+    def _may_handle(self, conversation: IConversation) -> bool:
+        """Whether the next request of this connection may be handled now."""
         outstanding = self.replies.outstanding + conversation.unsubmitted
         if outstanding >= self._window:
             self._window_is_full = True
         elif self._window_is_full and outstanding <= self._window // 2:
             self._window_is_full = False
-        return self._window_is_full or self._output_is_full or conversation.must_be_alone or conversation.finished
+        return not (self._window_is_full or self._output_is_full or conversation.must_be_alone or conversation.finished)
 
-    def _may_read(self, conversation: IConversation) -> bool:
-        return not self._must_wait(conversation)
+    _may_read = _may_handle
+    """Whether the connection may be read, so that more requests arrive. A protocol overrides this method if the
+    connection is read although the next request must wait."""
 
     def _relieved(self) -> None:
         """Called by `ReplyQueue` when requests have got their replies: handles more, or ends the connection."""
         conversation = self._conversation
-        if conversation is None or self._working:
+        if conversation is None or self.replies.is_collecting:
             return
         self._count()
         ending = self._end_of_input or conversation.finished
-        if ending or ((self._requests or self._unsplit or not self._reading) and not self._must_wait(conversation)):
+        if ending or ((self._requests or self._unsplit or not self._reading) and self._may_handle(conversation)):
             self._work()
 
     def _regulate(self) -> None:
         """Starts or stops reading: the transport is read only while the requests that arrive may be handled."""
-        if self._leaving or self._end_of_input or self._conversation is None:
+        conversation = self._conversation
+        if self._leaving or self._end_of_input or conversation is None:
             return
-        has_more = bool(self._unsplit) or (bool(self._requests) and self._admission.is_waiting(self))
-        reading = not has_more and self._may_read(self._conversation)
+        has_more = self._unsplit or (self._requests and self._admission.is_waiting(self))
+        reading = not has_more and self._may_read(conversation)
         if reading != self._reading:
             self._reading = reading
             transport: Any = self._transport()

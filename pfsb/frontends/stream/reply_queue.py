@@ -91,9 +91,9 @@ def _texts_of_rows(rows: Sequence[Fields]) -> int:
 
 def is_large(result: Result) -> bool:
     """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
-    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply
-        fields = result.fields
-        return bool(fields) and isinstance(value := fields[0][1], _SIZED) and len(value) > OUTPUT_BYTES_MAX
+    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply of Redis
+        value = result.fields[0][1] if result.fields else 0
+        return isinstance(value, _SIZED) and len(value) > OUTPUT_BYTES_MAX
     if isinstance(result, DoneGrowing):
         return result.size > OUTPUT_BYTES_MAX
     if isinstance(result, Refused):
@@ -215,8 +215,12 @@ class ReplyQueue:
     owner need not know."""
     held_bytes: int = field(init=False, default=0)
     """The size in memory, in bytes, of all results that wait to be rendered."""
+    in_order: int = field(init=False, default=0)
+    """The number of requests that have no reply yet, not counting those whose reply may come out of order
+    (`place_waiting`)."""
+    outstanding: int = field(init=False, default=0)
+    """The number of all requests that have no reply yet."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
-    _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
     _stream: Iterator[bytes] | None = field(init=False, default=None)
     """The rest of the large reply that is being written in slices, at the head of the queue; None if there is none."""
@@ -234,17 +238,6 @@ class ReplyQueue:
     that replies which are there at once are written together."""
     _handling: bool = field(init=False, default=False)
     _closed: bool = field(init=False, default=False)
-
-    @property
-    def in_order(self) -> int:
-        """The number of requests that have no reply yet, not counting those whose reply may come out of order
-        (`place_waiting`)."""
-        return self._in_order
-
-    @property
-    def outstanding(self) -> int:
-        """The number of all requests that have no reply yet."""
-        return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
         """Takes the next place for a request. Returns the function to call with its result, once, at any time."""
@@ -265,6 +258,7 @@ class ReplyQueue:
         """
         place = _ReplyPlace(self, (tag,), out_of_order=True)
         self._waiting.add(place)
+        self.outstanding += 1
         return place.answer
 
     def handle_when_first(self, tag: Tag, handle: Callable[[Answer], None]) -> None:
@@ -357,8 +351,8 @@ class ReplyQueue:
         """Called when the connection is gone: forget all output, and ignore the answers that are still to come."""
         self._closed = True
         self._places.clear()
-        self._in_order = 0
         self._waiting.clear()
+        self.in_order = self.outstanding = 0
         self._stream = None
         self._delayed.clear()
         self._after_stream.clear()
@@ -374,12 +368,13 @@ class ReplyQueue:
             return
         if place.out_of_order:
             self._waiting.discard(place)
+            self.outstanding -= 1
             self.write_between_replies(b"".join(self._slices(place)))
         elif self._places[0] is not place:
             self._hold(place)
             return
         elif self._handling:
-            self._emit()
+            self._emit(place)
             return
         else:
             self._advance()
@@ -391,7 +386,7 @@ class ReplyQueue:
         while places and self._stream is None:
             place = places[0]
             if place.results is not None:
-                self._emit()
+                self._emit(place)
             elif place.handle is not None:
                 handle, place.handle = place.handle, None
                 self._handle(place, handle)
@@ -409,12 +404,16 @@ class ReplyQueue:
 
     def _append(self, place: _ReplyPlace) -> _ReplyPlace:
         self._places.append(place)
-        self._in_order += len(place.tags)
+        count = len(place.tags)
+        self.in_order += count
+        self.outstanding += count
         return place
 
     def _pop(self) -> None:
         place = self._places.popleft()
-        self._in_order -= len(place.tags)
+        count = len(place.tags)
+        self.in_order -= count
+        self.outstanding -= count
         if place.held_bytes:
             self.held_bytes -= place.held_bytes
             if not self.held_bytes and self._holds is not None:
@@ -429,10 +428,9 @@ class ReplyQueue:
             if self._holds is not None:
                 self._holds()
 
-    def _emit(self) -> None:
-        """Writes the replies of the place at the head of the queue. If they are large, alone or together, or the client
-        does not read, they are written in slices instead, from a later iteration on."""
-        place = self._places[0]
+    def _emit(self, place: _ReplyPlace) -> None:
+        """Writes the replies of `place`, which is at the head of the queue. If they are large, alone or together, or
+        the client does not read, they are written in slices instead, from a later iteration on."""
         try:
             data = None if self._paused else self._rendered_at_once(place)
         except Exception:

@@ -207,6 +207,20 @@ class GrammarTests(SynchronousTestCase):
         assert isinstance(others, PlainLines)
         self.assertEqual(others.commands, [("PUT", b"c", b"d"), ("PUT", b"e", b"f")])
 
+    def test_lines_before_the_end_of_a_read_are_recognised_once(self) -> None:
+        """Where a read of the network ends amid a line, the whole lines before it cost no more than alone."""
+        checked: list[int] = []
+
+        class Watched(KeyValue):
+            def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+                checked.append(len(columns[0]))
+                return super().check_plain(verb, columns)
+
+        splitter = RequestSplitter(plain_forms(DESCRIPTIONS, [Watched()]), LINE_BYTES_MAX, 12_000)
+        (lines,) = splitter.feed(b"PUT a b\nPUT c d\nPUT e")
+        assert isinstance(lines, PlainLines)
+        self.assertEqual((len(lines.commands), checked), (2, [2]))
+
 
 class FormsTests(SynchronousTestCase):
     def test_verbs_that_wait_have_none(self) -> None:

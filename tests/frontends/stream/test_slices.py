@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, Fields, Result
+from pfsb.applications.interfaces import Done, DoneGrowing, Fields, Refused, Result
 from pfsb.frontends.line.grammar import render, render_in_slices
-from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, ROWS_AT_ONCE, EndOfIteration, ReplyQueue
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, ROWS_AT_ONCE, EndOfIteration, ReplyQueue, is_large
 
 ROW_BYTES = 1_000
 LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) for n in range(1_000)))
@@ -81,6 +81,35 @@ class SlicesTests(SynchronousTestCase):
             pass
         self.assertGreater(len(self.writes), 10)
         self.assertLess(max(map(len, self.writes)), OUTPUT_BYTES_MAX + 2 * ROW_BYTES)
+
+    def test_large_results_are_rendered_in_slices_and_no_others(self) -> None:
+        """Long texts, whether the value may grow or not, and many rows."""
+        most, row = "x" * OUTPUT_BYTES_MAX, (("key", "a"),)
+        grown = (("value", most.encode() + b"x"), ("revision", 7))
+        large = (
+            Done((("value", most + "x"), ("revision", 7))),
+            Done((("value", most.encode() + b"x"),)),
+            DoneGrowing(grown),
+            Done((("count", 1),), ((("key", most),),)),
+            Done((("count", ROWS_AT_ONCE + 1),), (row,) * (ROWS_AT_ONCE + 1)),
+        )
+        small = (
+            Done(),
+            Done((("revision", 10**18),)),
+            Done((("value", most), ("revision", 7))),
+            Done((("value", most.encode()),)),
+            Done((("value", True),)),
+            DoneGrowing((("value", most.encode()),)),
+            Done((("count", ROWS_AT_ONCE),), (row,) * ROWS_AT_ONCE),
+            Refused("NOTFOUND", most + "x"),
+        )
+        for number, results in ((None, large), (3, large), (None, small), (3, small)):
+            for result in results:
+                rendered = render_in_slices(number, result)
+                self.assertEqual((isinstance(rendered, bytes), is_large(result)), (results is small, results is large))
+                self.assertEqual(
+                    rendered if isinstance(rendered, bytes) else b"".join(rendered), render(number, result)
+                )
 
     def test_small_reply_is_written_in_the_turn_of_its_answer(self) -> None:
         few = Done((("count", ROWS_AT_ONCE),), LARGE.rows[:ROWS_AT_ONCE])
