@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 class LineProtocol(StreamProtocol):
     """One client that speaks the line protocol."""
 
+    is_greeted_with_crlf = False
+    """True if the greeting ends with CRLF, and not with LF as all other lines of the server do."""
+
     def __init__(self, factory: LineFactory) -> None:
         super().__init__(factory)
         self.factory = factory
@@ -57,7 +60,8 @@ class LineProtocol(StreamProtocol):
             self.factory.server, self.factory.verbs, self.replies, self._tell_session_end, self._shared, self.address
         )
         self._line_conversation = conversation
-        self.replies.write_between_replies(self.factory.welcome())
+        welcome = self.factory.welcome()
+        self.replies.write_between_replies(welcome.replace(b"\n", b"\r\n") if self.is_greeted_with_crlf else welcome)
         return conversation
 
     def write_refusal(self, refused: Refused) -> None:
