@@ -401,7 +401,7 @@ class ServerService(Service):
             def append(event: Event) -> None:
                 writer.append(event)
 
-            told = server.subscribe(chat.listen_verb, 0, append, is_patient=True)
+            told = server.event_feed.subscribe(chat.listen_verb, 0, append, is_patient=True)
             writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
             writer.start()
 

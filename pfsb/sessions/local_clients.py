@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.applications.interfaces import Event, IEventLog, Refused, Result
+from pfsb.applications.interfaces import IEventLog, Refused, Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
@@ -23,7 +23,6 @@ from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.refusals import TROUBLE_REFUSALS
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.submission import Submission
-from pfsb.sessions.subscription import Subscription
 
 SWEEP_SECONDS = 0.25
 """Time, in seconds, between two looks at unanswered commands: a command that is overdue is refused at most this much
@@ -109,18 +108,6 @@ class LocalClients:
         )
         self._connections[connection] = None
         return connection
-
-    def subscribe(
-        self,
-        verb: str,
-        first: int,
-        deliver: Callable[[Event], None],
-        *,
-        is_patient: bool = False,
-        is_paused: bool = False,
-    ) -> Subscription:
-        """Subscribes to the events of an application: see `EventFeed.subscribe`."""
-        return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
     def answers_in_wait(self) -> list[int]:
         """For each connection, the oldest first: the number of answers that its client waits for

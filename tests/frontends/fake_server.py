@@ -318,6 +318,22 @@ class FakeRevisions:
             self.waits.append((revision, seconds, reached))
 
 
+@define(eq=False, slots=False)
+class FakeEventFeed:
+    """A stand-in for EventFeed: its subscriptions deliver an event as soon as it is there."""
+
+    cluster: FakeCluster
+
+    def subscribe(
+        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_paused: bool = False
+    ) -> FakeSubscription:
+        log = self.cluster.catalogue.entry(verb).application
+        subscription = FakeSubscription(log, first or log.length() + 1, deliver, paused=is_paused)
+        self.cluster.subscriptions.append(subscription)
+        subscription.go_on()
+        return subscription
+
+
 class FakeServer:
     view = 7
 
@@ -334,6 +350,7 @@ class FakeServer:
         self.catalogue = self.cluster.catalogue
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
+        self.event_feed = FakeEventFeed(self.cluster)
         self.dead: set[int] = set()
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
@@ -386,12 +403,3 @@ class FakeServer:
 
     def has_session(self, client_id: str) -> bool:
         return client_id in self.cluster.sessions
-
-    def subscribe(
-        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_paused: bool = False
-    ) -> FakeSubscription:
-        log = self.catalogue.entry(verb).application
-        subscription = FakeSubscription(log, first or log.length() + 1, deliver, paused=is_paused)
-        self.cluster.subscriptions.append(subscription)
-        subscription.go_on()
-        return subscription

@@ -152,7 +152,7 @@ class EventTests(ClusterTestCase):
             fields = dict(event.fields)
             self.told[server_id].append((fields["index"], fields["text"]))
 
-        return self.server(server_id).subscribe("LISTEN", first, deliver)
+        return self.server(server_id).event_feed.subscribe("LISTEN", first, deliver)
 
     def test_subscribers_of_all_servers_are_told_the_same(self) -> None:
         """Events come in order, without gaps or repeats."""
@@ -201,7 +201,7 @@ class EventTests(ClusterTestCase):
             raise ZeroDivisionError
 
         for _ in range(3):
-            self.server(0).subscribe("LISTEN", 1, fail)
+            self.server(0).event_feed.subscribe("LISTEN", 1, fail)
             self.subscribe(0)
         self.do(self.connect(), "SAY", "hello")
         self.cluster.run(0.5)
@@ -231,7 +231,7 @@ class EventTests(ClusterTestCase):
     def test_patient_subscription_makes_no_votes_come_sooner(self) -> None:
         """A patient subscription, as that of the server's own chat.log, does not count as a client that waits."""
         told_to = self.cluster.replica(1).peers.by_id
-        self.server(0).subscribe("LISTEN", 1, lambda event: None, is_patient=True)
+        self.server(0).event_feed.subscribe("LISTEN", 1, lambda event: None, is_patient=True)
         self.cluster.run(3.0)
         self.assertFalse(told_to[0].has_clients)
 

@@ -117,7 +117,9 @@ class EventStream:
             self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
         # Paused at first, since all lines from `first` on may be a large part of the memory.
-        self._subscription = subscription = self._site.server.subscribe(CHAT, first or 0, self._tell, is_paused=True)
+        self._subscription = subscription = self._site.server.event_feed.subscribe(
+            CHAT, first or 0, self._tell, is_paused=True
+        )
         if not first:
             # Tell the client its place in the log, in case the stream breaks off before the first line.
             self._request.write(b"id: %d\n\n" % (subscription.next - 1))

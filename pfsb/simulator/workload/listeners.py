@@ -70,7 +70,9 @@ class SimulatedListener:
         if visit_number != self._visits:
             return  # the server was paused for so long that the listener has moved on
         server = self.cluster.process(self._server_id).server
-        self._subscription = server.subscribe("LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event))
+        self._subscription = server.event_feed.subscribe(
+            "LISTEN", self.heard + 1, lambda event: self._hear(server_clock, event)
+        )
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:
         """Check an event that a server has sent, unless that server has stopped or the listener has left it."""
