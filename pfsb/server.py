@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -24,6 +25,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
 from pfsb.server_facts import ServerFacts, server_rows, status
+from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.event_feed import EventFeed
@@ -150,14 +152,22 @@ class Server:
         self.event_feed = self.local_clients.event_feed
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        submission, watch = self.local_clients.submission, QuotaWatch(self.machine)
-        self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, watch.look)
+        submission = self.local_clients.submission
+        look_at_quotas = partial(self._look_at_quotas, QuotaWatch(self.machine))
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, look_at_quotas)
         self.replica.attach(
             introduce_waiting=self.local_clients.submission.introduce_unloaded,
             after_answers=self._after_answers,
             clients_wait=self.local_clients.clients_wait,
             disk_changed=self.local_clients.disk_changed,
         )
+
+    def _look_at_quotas(self, watch: QuotaWatch) -> None:
+        try:
+            ask(self.replica.turn, watch.look)
+        except Exception:
+            if not self.replica.turn.stopped:  # otherwise the exception is reported already
+                raise
 
     def _follow_settings(self, values: ClusterSettings) -> None:
         """Called while a slot is executed: let protocol and transport follow the settings that are in force from now

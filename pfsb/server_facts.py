@@ -18,6 +18,7 @@ from pfsb.config.config import Config
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
+from pfsb.sessions.asking import ask
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -286,7 +287,7 @@ class ServerFacts:
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
         """Name of each quota of the replicated state -> (how much of it is in use, how much there may be). The use is
         None for a quota that holds for each value or for each session by itself."""
-        return self._machine.quotas()
+        return ask(self._replica.turn, self._machine.quotas)
 
     @property
     def differing_settings(self) -> list[str]:

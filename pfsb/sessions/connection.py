@@ -28,6 +28,7 @@ from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, D
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
+from pfsb.sessions.asking import ask
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
@@ -260,7 +261,7 @@ class ClientConnection:
         answer = partial(self._give_answers, self._clock.seconds(), questions, answer)
         trouble = self._turn.trouble
         if trouble is not None and self._turn.shows_only_what_is_durable:
-            answer(self._results_of(questions))
+            answer(ask(self._turn, self._results_of, questions))
         elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))
         else:

@@ -51,7 +51,7 @@ class LocalClients:
         self.clock = clock
         self._limits = limits
         self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
-        self.event_feed = EventFeed(catalogue, replica.turn)
+        self.event_feed = EventFeed(catalogue, replica.turn, machine.event_count)
         self.times = CommandTimes(clock.seconds)
         """Counts how long clients have waited for their answers since this server started."""
         self._incarnation_name = incarnation_name
@@ -145,8 +145,8 @@ class LocalClients:
     def asked_for(self) -> None:
         self.submission.answer_leader()
 
-    def log_grew(self, application: IEventLog) -> None:
-        self.event_feed.log_grew(application)
+    def log_grew(self, application: IEventLog, length: int) -> None:
+        self.event_feed.log_grew(application, length)
 
     # ------------------------------------------------------------------ commands that are not answered in time
 

@@ -201,9 +201,12 @@ class Conversation:
 
     def are_small(self, commands: Sequence[Command]) -> bool:
         """Whether none of these commands, which have the same verb, is a large request, so that `collect` may take
-        them."""
+        them. Also False if their application cannot tell how much work they are: then each is answered by itself."""
         work = self._verbs.work.get(commands[0][0])
-        return work is None or not is_large_request(max(map(work, commands)))
+        try:
+            return work is None or not is_large_request(max(map(work, commands)))
+        except Exception:
+            return False
 
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
