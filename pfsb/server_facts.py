@@ -21,6 +21,7 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_fetching import SnapshotFetcher
 from pfsb.paxos.snapshot_taking import SnapshotTaker
+from pfsb.sessions.asking import ask
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -314,7 +315,7 @@ class ServerFacts:
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
         """Name of each quota of the replicated state -> (how much of it is in use, how much there may be). The use is
         None for a quota that holds for each value or for each session by itself."""
-        return self._machine.quotas()
+        return ask(self._replica.turn, self._machine.quotas)
 
     @property
     def differing_settings(self) -> list[str]:

@@ -3,9 +3,9 @@
 A plugin is code of others. Whatever can be found without a client is found here: members that are missing, methods that
 take other arguments, and values of a wrong type. For the latter, an example of each command is executed on a copy of
 the application that is thrown away. Exceptions of methods that answer, or tell of time and sessions, are no reason to
-refuse: a cluster runs on after them, too (`pfsb.applications.failures`). Servers have no answer in the
-place of those of `snapshot`, `restore`, `freeze`, `take_piece`, `pieces_end`, `used`, `length` and `events`: an
-application in which one of these fails is refused.
+refuse: a cluster runs on after them, too (`pfsb.applications.failures`). It also runs on after those of `snapshot`,
+`restore`, `freeze`, `take_piece`, `pieces_end`, `used`, `length` and `events`, but without a new version, a snapshot, a
+quota or events: an application in which one of these fails in its first state is refused.
 """
 
 from __future__ import annotations

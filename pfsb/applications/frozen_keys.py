@@ -80,7 +80,7 @@ class FrozenKeys:
                 more, entries = self._read()
                 keys += more
                 for column, added in zip((values, revisions), zip(*entries, strict=True), strict=False):
-                    column += added  # type: ignore[arg-type]
+                    column += added  # type: ignore[operator]
                 sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, more)), map(len, values[len(ends) :]))
                 ends += islice(accumulate(sizes, initial=ends[-1] if ends else begin), 1, None)
             elif ends:
@@ -107,6 +107,6 @@ class FrozenKeys:
         self._start = end + b"\0"  # the key that follows it in byte order
         if not then:
             return found, [*map(self._entries.__getitem__, found)]
-        entries: list[Entry] = [*map(then.get, found, map(self._entries.get, found))]  # type: ignore[arg-type]
+        entries: list[Entry] = [*map(then.get, found, map(self._entries.get, found))]  # type: ignore[list-item]
         deque(map(then.pop, found, repeat(None)), maxlen=0)
         return found, entries

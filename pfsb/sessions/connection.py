@@ -28,6 +28,7 @@ from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, D
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
+from pfsb.sessions.asking import ask
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
@@ -40,6 +41,11 @@ DIVERGED = Refused(
 )
 SHORT_OF_MEMORY = Refused(
     "READONLY", "this server is short of memory, and takes no command that adds something; delete what is not needed"
+)
+TOO_SHORT_FOR_SESSIONS = Refused(
+    "READONLY",
+    "this server is short of memory, and opens no more sessions until it has more; commands that delete something are "
+    "taken from clients that do not say HELLO",
 )
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
@@ -102,6 +108,7 @@ class ClientConnection:
         turn: Turn,
         clock: IReactorTime,
         on_session_end: Callable[[str, str], None],
+        on_failed: Callable[[Exception], None] | None,
         on_disconnected: Callable[[ClientConnection], None],
         names_max: int,
         times: CommandTimes,
@@ -109,9 +116,10 @@ class ClientConnection:
         """`client_id` is the id of the anonymous session with which the connection begins.
 
         `on_session_end(code, text)` is called, behind the durability gate, when the session for which this connection
-        speaks at that time is taken over by another connection, or ends otherwise. `on_disconnected` is called once,
-        when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO: a
-        client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
+        speaks at that time is taken over by another connection, or ends otherwise. `on_failed` is called with each
+        exception of `on_session_end` and of the call-backs for answers; None: it is raised. `on_disconnected` is called
+        once, when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO:
+        a client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
         counts how long the client waits for its answers.
         """
         self._submission = submission
@@ -119,6 +127,7 @@ class ClientConnection:
         self._turn = turn
         self._clock = clock
         self._on_session_end = on_session_end
+        self._on_failed = on_failed
         self._on_disconnected = on_disconnected
         self._names_max = names_max
         self._times = times
@@ -257,7 +266,7 @@ class ClientConnection:
         answer = partial(self._give_answers, self._clock.seconds(), questions, answer)
         trouble = self._turn.trouble
         if trouble is not None and self._turn.shows_only_what_is_durable:
-            answer(self._results_of(questions))
+            answer(ask(self._turn, self._results_of, questions))
         elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))
         else:
@@ -460,7 +469,10 @@ class ClientConnection:
     def _give_answer(self, submitted_at: float, command: Command, answer: Answer, result: Result) -> None:
         self.unanswered -= 1
         if self._is_connected:
-            answer(result)
+            try:
+                answer(result)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, (command,), (result,))
 
     def _give_answers(
@@ -468,8 +480,16 @@ class ClientConnection:
     ) -> None:
         self.unanswered -= len(commands)
         if self._is_connected:
-            answer(results)
+            try:
+                answer(results)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, commands, results)
+
+    def _fail(self, error: Exception) -> None:
+        if self._on_failed is None:
+            raise error
+        self._on_failed(error)
 
     # ------------------------------------------------------------------ the session
 
@@ -489,10 +509,10 @@ class ClientConnection:
             answer(DIVERGED)
         elif self._turn.trouble is not None:
             answer(TROUBLE_REFUSALS[self._turn.trouble].change)
-        elif self._submission.is_short_of_memory and not self._machine.has_session(client_id):
-            answer(SHORT_OF_MEMORY)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
+        elif not self._machine.has_session(client_id) and not self._submission.may_open_session():
+            answer(TOO_SHORT_FOR_SESSIONS)
         else:
             self._names.add(client_id)
             operation = (OPEN, client_id, ttl_seconds * 1000)
@@ -553,7 +573,10 @@ class ClientConnection:
 
     def _tell_session_end(self, refusal: Refused) -> None:
         if self._is_connected:
-            self._on_session_end(refusal.code, refusal.text)
+            try:
+                self._on_session_end(refusal.code, refusal.text)
+            except Exception as error:
+                self._fail(error)
 
     def _on_bundler_idle(self) -> None:
         """Closes the session, in a turn, if a BYE has waited until no command of the session was under way."""

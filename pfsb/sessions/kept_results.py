@@ -71,7 +71,7 @@ def entries_of(results: Mapping[int, Kept], count: int, places: Mapping[int, int
     grows, by its address."""
     types = {*map(type, islice(results.values(), count))}
     if types == {int}:
-        yield _plain([*islice(results, count)], [*islice(results.values(), count)])  # type: ignore[arg-type]
+        yield _plain([*islice(results, count)], [*islice(results.values(), count)])  # type: ignore[list-item]
         return
     numbers: list[int] = []
     revisions: list[int] = []

@@ -89,6 +89,8 @@ _ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings that a client id must not have if a client is to open a session under it."""
 
+_log = Logger()
+
 
 class CannotRun(ImportError):
     """The settings of the cluster ask for something that this server does not have; the text is for a person.
@@ -204,7 +206,8 @@ def _never_has_a_deadline(application: Any) -> bool:
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
     """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
 
-    Raises `CannotRun` if this server cannot make it.
+    Raises `CannotRun` if this server cannot make it, and `BadRequest` if it cannot take over the state of the one that
+    ran before, which is so at every server alike.
     """
     if before is not None and version_of(before) == version:
         return before
@@ -215,8 +218,24 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
             f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
         ) from error
     if before is not None:
-        made.restore(before.snapshot())
+        _hand_over(before, made)
     return made
+
+
+def _hand_over(before: Any, made: Any) -> None:
+    """Gives the state of an application to its next version. Raises `BadRequest` for a fault of the program of one of
+    them, and any other exception as it is: perhaps only this server meets that one."""
+    try:
+        made.restore(before.snapshot())
+    except Exception as error:
+        if depends_on_machine(error):
+            raise
+        _log.failure("{name} could not be handed over; so it is on every server", Failure(error), name=before.name)
+        shown = show_app(before.name, version_of(made))
+        # The text of the exception is left out: a part of it, such as an address, may differ from server to server.
+        raise BadRequest(
+            f"{shown} cannot take over the state of version {version_of(before)} ({type(error).__name__})", "CONFLICT"
+        ) from None
 
 
 def _follow_each_other(entries: Sequence[Entry]) -> bool:
@@ -310,6 +329,9 @@ class SessionStateMachine:
         self._overdue: dict[str, int] = {}
         """Name of an application -> a deadline that the application has not dealt with, although it was told of the
         time."""
+        self._failing: set[tuple[str, str]] = set()
+        """(name of an application, name of its method) of each repeated call that has failed, and has given no new
+        value since."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
@@ -369,13 +391,29 @@ class SessionStateMachine:
     def quotas(self) -> dict[str, tuple[int | None, int]]:
         """Name of each quota -> (how much of it is in use, how much there may be); empty before slot 1 is executed.
 
-        The use of a quota that holds for each value, or for each session, is None.
+        The use of a quota that holds for each value, or for each session, is None, and so is a use that the application
+        cannot tell. Raises an exception of an application if perhaps only this server meets it.
         """
         if not self.settings.is_born:
             return {}
-        used = {app.quota: app.used() for app in self.applications if IQuotaUser.providedBy(app)}
+        used: dict[str, int | None] = {
+            app.quota: self._used_of(app) for app in self.applications if IQuotaUser.providedBy(app)
+        }
         used |= {"sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
         return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
+
+    def _used_of(self, application: Any) -> int | None:
+        """How much of its quota an application uses; None if it cannot tell, at every server alike. That is logged
+        once."""
+        try:
+            used: int = application.used()
+            if type(used) is not int:
+                raise TypeError(f"used() of {application.name} has returned {used!r:.40}, no int")
+        except Exception as error:
+            self._stop_or_tell_once(error, application, "used")
+            return None
+        self._failing.discard((application.name, "used"))
+        return used
 
     def _require_abilities(self, values: ClusterSettings) -> None:
         lacking = Abilities.of(self._catalogue.installed.versions).lacks(values)
@@ -392,10 +430,7 @@ class SessionStateMachine:
         state over. Any other one begins with its first state.
         """
         self._require_abilities(values)
-        try:
-            chosen = self._chosen(values)
-        except BadRequest as error:
-            raise CannotRun(f"{error}; the settings of the cluster ask for it") from error
+        chosen = self._chosen(values)
         if chosen != list(self._catalogue.chosen):
             self._catalogue.switch(chosen)
             self._read_catalogue()
@@ -447,15 +482,35 @@ class SessionStateMachine:
             if self.kept_replies.size > self.kept_replies.bytes_max:
                 self.kept_replies.make_room()
             for log in self._logs:
-                if log.application.length() != log.length:
-                    log.length = log.application.length()
-                    self.observer.log_grew(log.application)
+                try:
+                    length = log.application.length()
+                except Exception as error:
+                    self._stop_or_tell_once(error, log.application, "length")
+                else:
+                    if length != log.length:
+                        self._log_grew(log, length)
         else:
             self._execute_before_birth(updates)
         if self.on_executed is not None:
             self.on_executed(seq, updates)
         outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
+
+    def _log_grew(self, log: _EventLog, length: object) -> None:
+        """Tells the observer of new events of a log, unless `length`, which the application has given, is no number of
+        events."""
+        application = log.application
+        if type(length) is not int or length < 0:
+            error = TypeError(f"length() of {application.name} has returned {length!r:.40}, no number of events")
+            self._stop_or_tell_once(error, application, "length")
+            return
+        self._failing.discard((application.name, "length"))
+        log.length = length
+        self.observer.log_grew(application, length)
+
+    def event_count(self, application: Any) -> int:
+        """The number of events that an application had when its log was looked at last, after the last slot."""
+        return next(log.length for log in self._logs if log.application is application)
 
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
         """Run the birth of the settings, and nothing else: no other command can be executed without them."""
@@ -839,6 +894,15 @@ class SessionStateMachine:
             raise error
         self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
+    def _stop_or_tell_once(self, error: Exception, application: Any, what: str) -> None:
+        """Does what `stop_unless_alike` does, for a call that is repeated in every slot or at every look: logs its
+        exceptions once, until it has given a new value (`_failing`)."""
+        key = (application.name, what)
+        if key in self._failing and not depends_on_machine(error):
+            return
+        self._failing.add(key)
+        self.stop_unless_alike(error, f"{what} of {application.name}")
+
     def ordered_question(self, command: Command, is_ours: bool) -> Result | None:
         """Answers a question that came through the log. Only the server at which it was asked does so (`is_ours`).
 
@@ -925,7 +989,7 @@ class SessionStateMachine:
         try:
             function(*args)
         except Exception as error:
-            self.stop_unless_alike(error, function.__qualname__)
+            self.stop_unless_alike(error, getattr(function, "__qualname__", "a method of an application"))
 
     def _context_for(self, client_id: str) -> Context:
         """Sets `context` for a call of an application that executes no command, and returns it.

@@ -45,6 +45,20 @@ class ClientPortTests(SynchronousTestCase):
         protocol.dataReceived(b"ING\n")
         self.assertEqual(transport.value(), WELCOME + b"OK\n")
 
+    def test_greeting_ends_as_the_first_line_of_the_client(self) -> None:
+        """A client of Redis that sends PING as a line reads up to a CRLF. It finds one, and that the reply is broken;
+        else it would wait for ever."""
+        for data, greeting in (
+            (b"PING\r\n", WELCOME[:-1] + b"\r\n"),
+            (b"\r\nPING\r\nPING\n", WELCOME[:-1] + b"\r\n"),
+            (b"PING\nPING\r\n", WELCOME),
+            (b"PING", WELCOME),
+        ):
+            protocol, transport = self.connect()
+            protocol.dataReceived(data)
+            self.assertEqual(transport.value(), greeting + b"OK\n" * data.count(b"G\n") + b"OK\n" * data.count(b"G\r"))
+            protocol.connectionLost()
+
     def test_client_of_redis_hears_only_replies(self) -> None:
         protocol, transport = self.connect()
         for byte in encoded(b"PING"):

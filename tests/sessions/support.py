@@ -152,7 +152,7 @@ class Observer:
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         self.ends.append((client_id, epoch, refusal.code))
 
-    def log_grew(self, application: IEventLog) -> None:
+    def log_grew(self, application: IEventLog, length: int) -> None:
         self.grown.append(application.listen_verb)
 
     def restored(self) -> None:

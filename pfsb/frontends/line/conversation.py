@@ -187,13 +187,21 @@ class Conversation:
         for questions to this server's own state. Returns False, without any effect, if one of them is a large request:
         then the caller must hand over the requests one by one.
         """
-        work = self._work.get(commands[0][0])
-        if work is not None and is_large_request(max(map(work, commands))):
+        if not self._are_small(commands):
             return False
         self._make_room(characters, is_local)
         self._pipelined += commands
         self._pipelined_tags += tags
         return True
+
+    def _are_small(self, commands: Sequence[Command]) -> bool:
+        """Whether none of these commands, which have the same verb, is a large request. Also False if their application
+        cannot tell how much work they are: then each is answered by itself."""
+        work = self._work.get(commands[0][0])
+        try:
+            return work is None or not is_large_request(max(map(work, commands)))
+        except Exception:
+            return False
 
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
@@ -415,7 +423,7 @@ class Conversation:
                 self._session_end = Refused(code, text)
                 self._on_session_end(self._session_end)
 
-        connected.append(self._local_clients.connect(ended))
+        connected.append(self._local_clients.connect(ended, self.replies.fail))
         self._session_is_used = False
         self._session_end = self._hello_refusal = None
         return connected[0]

@@ -19,6 +19,7 @@ from attrs import define
 
 from pfsb.applications.interfaces import Command, CommandDescription
 from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
+from pfsb.frontends.stream.plain_checks import Check, plain_check
 
 _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
@@ -56,18 +57,14 @@ class PlainLines:
         return self.data.split(b"\n")[:-1]
 
 
-Check = Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
-"""`check_plain` of an application (`pfsb.applications.interfaces.IPlainChecker`)."""
-
-
 class PlainForm:
     """Recognises the plain lines of one verb by a regular expression, and has their commands checked by the verb's
     application."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
         """`description` describes the verb, and `words` is the number of words behind it in a plain line; if the verb
-        takes the rest of the line, the text there counts as one. `check` is the method `check_plain` of the verb's
-        application."""
+        takes the rest of the line, the text there counts as one. `check` is that of the verb's application
+        (`plain_check`)."""
         verb = description.verb.encode()
         self._verb = description.verb
         self._check = check
@@ -216,7 +213,7 @@ def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Se
     (`IPlainChecker`). Verbs whose commands may be PENDING are left out.
     """
     return {
-        verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)
+        verb.encode(): PlainForm(descriptions[verb], words, plain_check(application))
         for application in applications
         for verb, words in application.plain_words.items()
         if verb in descriptions and not descriptions[verb].waits

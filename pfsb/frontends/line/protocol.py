@@ -35,12 +35,21 @@ if TYPE_CHECKING:
 class LineProtocol(StreamProtocol):
     """One client that speaks the line protocol."""
 
+    is_greeted_with_crlf = False
+    """True if the greeting ends with CRLF, and not with LF as all other lines of the server do."""
+
     def __init__(self, factory: LineFactory) -> None:
         super().__init__(factory)
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
         self.replies = ReplyQueue(
-            self._write, render_in_slices, factory.iteration_end, self._relieved, render_run, self._tell_held
+            self._write,
+            render_in_slices,
+            factory.iteration_end,
+            self._relieved,
+            self.on_failure,
+            render_run,
+            self._tell_held,
         )
         telnet = self.replies.write_between_replies
         self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)
@@ -57,7 +66,8 @@ class LineProtocol(StreamProtocol):
             self.factory.server, self.factory.verbs, self.replies, self._tell_session_end, self._shared, self.address
         )
         self._line_conversation = conversation
-        self.replies.write_between_replies(self.factory.welcome())
+        welcome = self.factory.welcome()
+        self.replies.write_between_replies(welcome.replace(b"\n", b"\r\n") if self.is_greeted_with_crlf else welcome)
         return conversation
 
     def write_refusal(self, refused: Refused) -> None:

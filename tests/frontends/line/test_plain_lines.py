@@ -297,6 +297,31 @@ class ConnectionTests(LineTestCase):
         """No more requests are under way than the window has room for; the others wait, and the client is not read."""
         self.assertEqual(self.trace(b"PUT", steps), self.trace(b"put", steps))
 
+    def test_application_that_fails_to_check_lines_together_checks_them_one_by_one(self) -> None:
+        """An exception, and a number of commands that is not that of the lines: every line has its reply."""
+
+        def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command]:
+            raise KeyError(verb)
+
+        kv = self.server.catalogue.entry("PUT").application
+        self.ask(b"PING")
+        for number, wrong in enumerate((fail, lambda verb, columns: [("PUT", b"a", b"1", -1, -1)], lambda *_: 7)):
+            self.patch(kv, "check_plain", wrong)
+            replies = self.ask(b"PUT a 1\nPUT b 2\nPUT c 3")
+            self.assertEqual(replies, [f"OK revision={3 * number + n}" for n in (1, 2, 3)])
+            self.assertTrue(self.flushLoggedErrors(KeyError, ValueError, TypeError))
+
+    def test_application_that_cannot_tell_the_work_of_commands_fails_each_of_them_alone(self) -> None:
+        """The connection goes on."""
+
+        def fail(command: Command) -> int:
+            raise KeyError(command[0])
+
+        self.factory.verbs.work["PUT"] = fail
+        replies = self.ask(b"PUT a 1\nPUT b 2\nGET a")
+        self.assertEqual([reply.partition(" fate=")[0] for reply in replies], ["ERR INTERNAL"] * 2 + ["ERR NOTFOUND"])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
+
     def test_applications_that_the_cluster_runs_no_more_have_no_plain_lines(self) -> None:
         self.assertIn(b"PUT", self.factory.verbs.plain)
         self.server.catalogue.switch([each for each in self.server.catalogue.applications if each.name != "kv"])

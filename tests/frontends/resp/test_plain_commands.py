@@ -163,6 +163,16 @@ class ConnectionTests(RespTestCase):
         self.protocol.dataReceived(encoded(b"SET", b"a", b"1") * 5)
         self.assertEqual(self.transport.producerState, "paused")
 
+    def test_application_that_fails_to_check_commands_together_checks_them_one_by_one(self) -> None:
+        """Every command has its reply."""
+
+        def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Any:
+            raise KeyError(verb)
+
+        self.patch(self.server.catalogue.entry("PUT").application, "check_plain", fail)
+        self.assertEqual(self.send(encoded(b"SET", b"a", b"1") * 3), b"+OK\r\n" * 3)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
     def test_applications_that_the_cluster_runs_no_more_have_no_plain_commands(self) -> None:
         self.server.catalogue.switch([each for each in self.server.catalogue.applications if each.name != "kv"])
         self.assertEqual([begin for begin in self.factory.plain if b"SET" in begin], [])
