@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from random import Random
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from attrs import define, field
 
@@ -222,7 +222,7 @@ def measure(name: str, count: int, value_bytes: int) -> None:
         restore(make, pieces_in(file, sizes))
 
 
-def taken(load: Load, commands: int, file: BinaryIO) -> list[int]:
+def taken(load: Load, commands: int, file: Any) -> list[int]:
     """Freeze the application, and write its pieces to a file; `commands` run between two pieces. Returns the sizes of
     the pieces."""
     application = load.application
@@ -247,12 +247,12 @@ def taken(load: Load, commands: int, file: BinaryIO) -> list[int]:
     return sizes
 
 
-def at_the_beginning(file: BinaryIO) -> BinaryIO:
+def at_the_beginning(file: Any) -> Any:
     file.seek(0)
     return file
 
 
-def pieces_in(file: BinaryIO, sizes: Iterable[int]) -> Iterator[bytes]:
+def pieces_in(file: Any, sizes: Iterable[int]) -> Iterator[bytes]:
     at_the_beginning(file)
     for size in sizes:
         yield file.read(size)

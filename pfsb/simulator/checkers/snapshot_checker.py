@@ -1,4 +1,4 @@
-"""Snapshots: those of one slot are equal on all servers, and a server that is restored from one is as if it had executed
+"""Snapshots: those of one slot are equal on all servers, and a server restored from one is as if it had executed
 the slots.
 
 The checker does not trust the pieces of a snapshot to say what the state is. When a server freezes its state, the
@@ -22,7 +22,8 @@ Facts = Mapping[str, Any]
 """All that must be equal at all servers that have executed the same slots: name of a part of the state -> a copy of
 it."""
 Models = Mapping[str, Any]
-"""The state of a server as far as the checkers around it know it by themselves: name of a checker -> a copy of its own model."""
+"""The state of a server as far as the checkers around it know it by themselves: name of a checker -> a copy of its own
+model."""
 
 
 @define

@@ -514,7 +514,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         has_snapshots=True,
     ),
     "snapshot-losses": Profile(
-        "snapshots in many parts or in large ones, which are lost, late, repeated or larger than links carry, and crashes",
+        "snapshots in many parts or in large ones, which are lost, late, repeated or larger than links carry; crashes",
         ("network", "moods", "paths", "crashes"),
         faulty_kinds=(ReconciliationReply, Alive, Accept),
         user_profile=_BUSY,

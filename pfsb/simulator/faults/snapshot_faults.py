@@ -1,5 +1,5 @@
-"""Faults around snapshots: servers that are away until the others have dropped what they lack, and crashes at any step of
-taking, fetching and installing a snapshot."""
+"""Faults around snapshots: servers that are away until the others have dropped what they lack, and crashes at any step
+of taking, fetching and installing a snapshot."""
 
 from __future__ import annotations
 
