@@ -162,7 +162,7 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertEqual(value(self.do(lost, "INCR", "n")), "2")
 
     def test_later_commands_of_the_session_follow(self) -> None:
-        """Such commands have waited for the bundle before them."""
+        """The commands of the next bundle have waited for the one before."""
         client = self.open("alice", self.here)
         self.go_deaf()
         client.ask("INCR", "n")
