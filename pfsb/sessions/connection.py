@@ -557,7 +557,7 @@ class ClientConnection:
         were not called for the slots before it.
 
         The result of a command that was PENDING, and is not any more, is kept by the session, unless that was dropped.
-        It is this command's if the session had begun by the time at which this connection opened it: in one session no
+        That is the right one if the session had begun by the time at which this connection opened it: in one session no
         number is used twice, whichever connection opens it. If the session is another one by now, its numbers may be
         those of other commands.
         """

@@ -71,10 +71,11 @@ def entries_of(results: Mapping[int, Kept], count: int, places: Mapping[int, int
     grows, by its address."""
     types = {*map(type, islice(results.values(), count))}
     if types == {int}:
-        yield _plain([*islice(results, count)], [*islice(results.values(), count)])  # type: ignore[list-item]
+        revisions = cast(list[int], [*islice(results.values(), count)])
+        yield _plain([*islice(results, count)], revisions)
         return
     numbers: list[int] = []
-    revisions: list[int] = []
+    revisions = []
     run: _Run | None = None
     for part in chain.from_iterable(map(_parts, islice(results, count), islice(results.values(), count))):
         if run is not None and (not isinstance(part, _Run) or not run.goes_on_with(part)):

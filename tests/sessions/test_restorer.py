@@ -93,7 +93,7 @@ class RestoreTests(SynchronousTestCase):
         self.assertEqual(told, [self.source.machine.settings.values])
 
     def test_state_goes_on_in_applications_of_a_caller_that_has_made_them(self) -> None:
-        """They are the running ones, since no others can be made: their pieces wait until the state is adopted."""
+        """The running applications take the state, since no others can be made: the pieces wait until it is adopted."""
         given = Driver(0, Catalogue([Chat(), KeyValue(), Lock(), Later()]), apps=APPS)
         epoch = given.open("dave")["epoch"]
         given.run("dave", epoch, (1, ("PUT", "other", "1")), (2, ("SAY", "other")), (3, ("WAIT",)))
@@ -241,7 +241,7 @@ class FreezeTests(SynchronousTestCase):
         self.assertEqual([*pieces], expected)
 
     def test_state_that_is_replaced_while_it_is_frozen(self) -> None:
-        """The server goes on with another snapshot; changes are told to nobody then."""
+        """The server goes on with another snapshot; no changes are noted then."""
         others = [*busy_driver().machine.freeze()]
         pieces = self.machine.freeze()
         next(pieces)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pfsb.applications.interfaces import Done, Event, Refused
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.sessions.state_machine import EXPIRE
@@ -37,9 +38,10 @@ class SkippedSlotsTestCase(ClusterTestCase):
         """Take over the present state of another server, as `SnapshotFetcher` does when the file is there."""
         replica, source = self.server(self.here).replica, self.server(self.there).replica
         seq, names = self.cluster.aru(self.there), list[SnapshotName]()
-        restorer = replica.ordered_queue.restorer()
+        # The methods of the class, since the checkers that watch those of the object have not seen any slot executed.
+        restorer = OrderedUpdateQueue.restorer(replica.ordered_queue)
         file = replica.storage.write_snapshot(seq, source.snapshot_taker.cluster_identity)
-        for piece in source.ordered_queue.freeze():
+        for piece in OrderedUpdateQueue.freeze(source.ordered_queue):
             file.write(piece)
             restorer.take(piece)
         file.finish(names.append)
@@ -162,7 +164,7 @@ class OutstandingTests(SkippedSlotsTestCase):
         self.assertEqual(value(self.do(lost, "INCR", "n")), "2")
 
     def test_later_commands_of_the_session_follow(self) -> None:
-        """Later commands have waited for the bundle before them."""
+        """The commands of the next bundle have waited for the one before."""
         client = self.open("alice", self.here)
         self.go_deaf()
         client.ask("INCR", "n")
