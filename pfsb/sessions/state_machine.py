@@ -481,20 +481,23 @@ class SessionStateMachine:
             self._forget_closed_sessions()
             if self.kept_replies.size > self.kept_replies.bytes_max:
                 self.kept_replies.make_room()
-            for log in self._logs:
-                try:
-                    length = log.application.length()
-                except Exception as error:
-                    self._stop_or_tell_once(error, log.application, "length")
-                else:
-                    if length != log.length:
-                        self._log_grew(log, length)
+            self._look_at_logs()
         else:
             self._execute_before_birth(updates)
         if self.on_executed is not None:
             self.on_executed(seq, updates)
         outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
+
+    def _look_at_logs(self) -> None:
+        for log in self._logs:
+            try:
+                length = log.application.length()
+            except Exception as error:
+                self._stop_or_tell_once(error, log.application, "length")
+            else:
+                if length != log.length:
+                    self._log_grew(log, length)
 
     def _log_grew(self, log: _EventLog, length: object) -> None:
         """Tells the observer of new events of a log, unless `length`, which the application has given, is no number of
@@ -1247,6 +1250,4 @@ class SessionStateMachine:
             self._apply_quotas(state.settings)
             self.on_settings(state.settings)
         self.observer.restored()
-        for log in self._logs:
-            log.length = log.application.length()
-            self.observer.log_grew(log.application)
+        self._look_at_logs()
