@@ -208,6 +208,39 @@ def clients_wait_at_an_install(seed: int, patch: Plant | None) -> None:
     require(isinstance(granted[0], Done), f"the lock is free, and the client that waits is told {granted[0]}")
 
 
+def commands_go_on_meanwhile(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a snapshot shows the state after its slot, whatever is executed while its pieces are made.
+
+    One server of two that take a snapshot of the same slot starts again from it.
+    """
+    servers = Servers(seed, patch, kept_slots=0, **_settings())
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    other = next(i for i in cluster.ids if i != leader)
+    users = [servers.hello(leader, f"user-{number}") for number in range(4)]
+    for number in range(1, 9):
+        for place, user in enumerate(users):
+            key = f"key-{place}-{number % 4}"
+            servers.wait_for(lambda told, u=user, n=number, k=key: u.submit(n, ("PUT", k, f"{n}"), told))  # type: ignore[misc]
+    cluster.run_until(cluster.all_equal)
+    taken: list[SnapshotName | None] = []
+    for server_id in (leader, other):
+        replica = cluster.replica(server_id)
+        replica.perform(replica.snapshot_taker.take_now, taken.append)
+    for number in range(9, 19):
+        for place, user in enumerate(users):
+            verb: tuple[Any, ...] = ("DEL",) if number % 3 == 0 else ("PUT",)
+            value = () if number % 3 == 0 else (f"{number}",)
+            user.submit(number, (*verb, f"key-{place}-{number % 5}", *value), lambda result: None)
+        cluster.run(0.004)
+    cluster.run_until(lambda: len(taken) == 2)
+    require(taken[0] == taken[1] and taken[0] is not None, f"two servers take snapshots of one slot: {taken}")
+    cluster.run(0.2)
+    cluster.crash(other)
+    cluster.restart(other)
+    cluster.run_until(cluster.all_equal, 10)
+
+
 def answer_is_no_longer_kept_at_an_install(seed: int, patch: Plant | None) -> None:
     """Departure 57: a client whose answer is in no kept reply of a snapshot is told that the fate is unknown.
 
@@ -315,5 +348,9 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     leader_lacks_what_is_dropped,
     disk_has_no_room_for_a_snapshot,
 )
-WITH_SESSIONS: Final[Sequence[Schedule]] = (clients_wait_at_an_install, answer_is_no_longer_kept_at_an_install)
+WITH_SESSIONS: Final[Sequence[Schedule]] = (
+    clients_wait_at_an_install,
+    answer_is_no_longer_kept_at_an_install,
+    commands_go_on_meanwhile,
+)
 """Schedules that run whole servers."""
