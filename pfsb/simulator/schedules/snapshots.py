@@ -9,7 +9,7 @@ from attrs import define
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.paxos.messages import Message, SnapshotOffer, SnapshotPart, SnapshotRequest, State
+from pfsb.paxos.messages import Message, ReconciliationReply, SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.violation import Violation, require
@@ -321,6 +321,31 @@ def source_falls_silent(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(away) == seq, 20)
 
 
+def slots_overtake_a_snapshot(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a snapshot is not installed if its slots have come by themselves while it was fetched.
+
+    The server has asked one server for the slots, whose answer is late, and then another one, which has dropped them.
+    """
+    scene = _scene(seed, patch, frame_data_bytes_max=50_000)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    cluster.isolate(away)
+    _order(cluster, leader, 20)
+    seq = _compact(cluster, leader)
+    slots = cluster.network.hold(lambda passage: isinstance(passage.message, ReconciliationReply))
+    parts = cluster.network.hold(lambda passage: isinstance(passage.message, SnapshotPart))
+    cluster.heal()
+    cluster.run_until(lambda: bool(slots.passages and parts.passages))
+    slots.release()
+    cluster.run_until(lambda: cluster.aru(away) == seq)
+    parts.release()
+    cluster.run(2)
+    installed = cluster.replica(away).snapshot_fetcher.installed
+    require(not installed, f"server {away} has executed all slots of a snapshot, and installs it")
+    _order(cluster, leader, 2)
+    scene.everyone_executes(seq + 2, 10)
+
+
 def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     """Departures 45 and 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
     scene = _scene(seed, patch)
@@ -346,6 +371,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     snapshot_is_replaced_meanwhile,
     source_falls_silent,
     leader_lacks_what_is_dropped,
+    slots_overtake_a_snapshot,
     disk_has_no_room_for_a_snapshot,
 )
 WITH_SESSIONS: Final[Sequence[Schedule]] = (
