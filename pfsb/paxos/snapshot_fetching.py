@@ -135,6 +135,8 @@ class SnapshotFetcher(Handler):
         self._call: IDelayedCall | None = None
         self.installed = 0
         """Number of snapshots of other servers that were installed since this server's start."""
+        self.wrong = 0
+        """Number of fetched files, since the start, that were not what their names say."""
         self.bytes_received = 0
         self.bytes_sent = 0
 
@@ -305,6 +307,7 @@ class SnapshotFetcher(Handler):
         self._checking = None
         self.stop()
         if not is_right:
+            self.wrong += 1
             self._log.error(
                 "the snapshot of slot {seq} from server {source} is not what its name says; it is fetched again",
                 seq=fetch.name.seq,
