@@ -288,7 +288,7 @@ class MakingTests(SnapshotTestCase):
         self.assertEqual((self.recovered.snapshot, told), (name, []))
 
     def test_same_snapshot_may_be_made_again(self) -> None:
-        """The same bytes have the same name."""
+        """Equal bytes have one name."""
         name = self.make(2)
         self.name(name)
         self.assertEqual(self.make(2), name)
@@ -570,7 +570,7 @@ class FetchingTests(SnapshotTestCase):
             self.assertEqual(first.has_failed, False)
 
     def test_file_that_is_longer_than_its_name_says_is_begun_anew(self) -> None:
-        """Such a file cannot be right."""
+        """A file of another size cannot be right."""
         self.server.storage.fetch_snapshot(self.wanted).write(self.data + b"x")
         self.settle()
         self.restart()
