@@ -39,10 +39,6 @@ SHORT_SESSIONS_MAX: Final = 256
 """Maximum number of new sessions that clients of a server may open with HELLO while its memory is short: clients must
 be able to delete something, and a session takes about two kilobytes at every server."""
 
-SHORT_SESSIONS_MAX: Final = 256
-"""Maximum number of new sessions that clients of a server may open with HELLO while its memory is short: clients must
-be able to delete something, and a session takes about two kilobytes at every server."""
-
 
 class Submitter(Protocol):
     """A connection that speaks for a session, as Submission sees it (`pfsb.sessions.connection`)."""

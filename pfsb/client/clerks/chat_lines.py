@@ -32,7 +32,7 @@ class News(Protocol):
     def clear(self) -> object:
         """Forget what has come so far."""
 
-    def set(self) -> object:
+    def set(self) -> None:
         """Wake all coroutines that wait."""
 
     def wait(self) -> Awaitable[object]:
