@@ -406,10 +406,10 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "diverged": facts.is_undecided,
         "quotas": {name: {"used": used, "limit": limit} for name, (used, limit) in facts.quotas.items()},
         "disk": _disk(facts),
-        "snapshots": _snapshots(facts),
         "admitted": facts.is_admitted,
         "not_acquainted": facts.not_acquainted,
         "time": round(facts.time, 3),
+        "snapshots": _snapshots(facts),
     }
 
 

@@ -14,7 +14,7 @@ STATUS_NAMES = (
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
-    *("admitted", "not_acquainted", "time"),
+    *("admitted", "not_acquainted", "time", "snapshots"),
 )
 """The names of STATUS, in their order."""
 
@@ -52,13 +52,9 @@ class StatusFormTests(ClusterTestCase):
             "datagram_bytes": {"1": 1_472},
         }
         facts.storage.log_bytes, facts.storage.snapshot_bytes = 5_242_880, 1_000
-        facts.storage.snapshots_made, facts.storage.snapshot_seconds = 2, 0.5
         groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2} | {
             "log_bytes": 5_242_880,
-            "snapshots_made": 2,
-            "snapshots_fetched": 0,
             "snapshot_bytes": 1_000,
-            "snapshot_seconds": 0.5,
         }
         status = self.status()
         self.assertEqual(list(status["frames"].items()), list(frames.items()))

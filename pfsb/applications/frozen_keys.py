@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
-from itertools import accumulate, compress, filterfalse, islice, repeat, tee
+from itertools import accumulate, compress, filterfalse, islice, repeat
 from operator import add
 from typing import Final
 
@@ -21,8 +21,54 @@ none)."""
 
 KEYS_AT_ONCE: Final = 1_024
 """Number of keys that are read together."""
+READS_MAX: Final = 8
+"""Maximum number of times that so many keys are read for one row, so that it does not take long to make one, even where
+most keys are new and count for nothing."""
+READ_AHEAD: Final = 32_768
+"""Number of entries that are read before their rows are made. While they last, a place with 400,000 new keys is passed,
+a part of it for each row."""
 _ENTRY_BYTES: Final = 5
 """Minimum number of bytes of an entry in a row, besides key and value."""
+
+
+class _ReadEntries:
+    """Entries that were read, and are not in rows yet."""
+
+    def __init__(self) -> None:
+        self._keys: list[bytes] = []
+        self._values: list[bytes] = []
+        self._revisions: list[int] = []
+        self._ends: list[int] = []
+        """For each entry the number of bytes of all entries up to it, those that were taken before included."""
+        self._taken = 0
+        """Number of bytes of the entries that were taken."""
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, keys: list[bytes], entries: list[Entry]) -> int:
+        """Add the next entries, and return how many they are."""
+        if keys:
+            values, revisions, _ = zip(*entries, strict=True)
+            sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, keys)), map(len, values))
+            self._ends += islice(accumulate(sizes, initial=self._ends[-1] if self._ends else self._taken), 1, None)
+            self._keys += keys
+            self._values += values
+            self._revisions += revisions
+        return len(keys)
+
+    @property
+    def has_row(self) -> bool:
+        """Whether the entries fill a row."""
+        return bool(self._ends) and self._ends[-1] >= self._taken + PIECE_BYTES
+
+    def take_row(self) -> tuple[list[bytes], list[bytes], list[int]]:
+        """Remove and return keys, values and revisions of the next row: as many as fill it, or all."""
+        cut = bisect_left(self._ends, self._taken + PIECE_BYTES) + 1
+        row = (self._keys[:cut], self._values[:cut], self._revisions[:cut])
+        self._taken = self._ends[:cut][-1]
+        del self._keys[:cut], self._values[:cut], self._revisions[:cut], self._ends[:cut]
+        return row
 
 
 class FrozenKeys:
@@ -69,36 +115,30 @@ class FrozenKeys:
 
     def rows(self) -> Iterator[bytes]:
         pack = msgpack.Packer().pack
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        revisions: list[int] = []
-        ends: list[int] = []  # number of bytes up to the end of each entry
-        begin = 0  # the end of the last entry that was packed
+        entries = _ReadEntries()
         while True:
-            cut = bisect_left(ends, begin + PIECE_BYTES) + 1
-            if cut > len(ends) and self._start <= self._last:
-                more, entries = self._read()
-                keys += more
-                for column, added in zip((values, revisions), zip(*entries, strict=True), strict=False):
-                    column += added  # type: ignore[operator]
-                sizes = map(add, map(_ENTRY_BYTES.__add__, map(len, more)), map(len, values[len(ends) :]))
-                ends += islice(accumulate(sizes, initial=ends[-1] if ends else begin), 1, None)
-            elif ends:
-                yield pack((keys[:cut], values[:cut], revisions[:cut]))
-                begin = ends[:cut][-1]
-                del keys[:cut], values[:cut], revisions[:cut], ends[:cut]
-            else:
+            if len(entries) < READ_AHEAD or not entries.has_row:
+                self._read_some(entries)
+            if entries.has_row or self._is_done:
+                if not entries:
+                    return
+                yield pack(entries.take_row())
+
+    def _read_some(self, entries: _ReadEntries) -> None:
+        """Read about `KEYS_AT_ONCE` entries; fewer if there are not so many, or if many keys are new."""
+        for _ in range(READS_MAX):
+            if self._is_done or entries.add(*self._read()) > KEYS_AT_ONCE // 2:
                 return
 
+    @property
+    def _is_done(self) -> bool:
+        """Whether all keys of that moment were read."""
+        return self._start > self._last
+
     def _read(self) -> tuple[list[bytes], list[Entry]]:
-        """Move the cursor behind the next keys; return them and their entries of that moment. There may be none, since
-        a key that is new counts as one of the next."""
+        """Move the cursor behind the next keys; return those that are not new, and their entries of that moment."""
         then = self._then
-        present = self._keys.irange(self._start, self._last)
-        if then:
-            present, same = tee(present)
-            present = compress(present, map(then.get, same, repeat(True)))  # without those that are new
-        found = [*islice(present, KEYS_AT_ONCE)]
+        found = [*islice(self._keys.irange(self._start, self._last), KEYS_AT_ONCE)]
         beside = [*islice(self._beside.irange(self._start, self._last), KEYS_AT_ONCE)]
         end = min([each[-1] for each in (found, beside) if len(each) == KEYS_AT_ONCE], default=self._last)
         if beside:
@@ -107,6 +147,7 @@ class FrozenKeys:
         self._start = end + b"\0"  # the key that follows it in byte order
         if not then:
             return found, [*map(self._entries.__getitem__, found)]
+        found = [*compress(found, map(then.get, found, repeat(True)))]
         entries: list[Entry] = [*map(then.get, found, map(self._entries.get, found))]  # type: ignore[list-item]
         deque(map(then.pop, found, repeat(None)), maxlen=0)
         return found, entries

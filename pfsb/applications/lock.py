@@ -146,7 +146,9 @@ _TAKEN: _LockThen = ("", 0, (), ())
 
 
 def _present(lock: HeldLock) -> _LockThen:
-    return (lock.holder, lock.token, [*lock.places], [*lock.places.values()])
+    # The queue has the order of the dict that it is, too, since no place is ever moved. With 100,000 sessions the
+    # methods of dict take 3 ms, and those of OrderedDict 15 ms.
+    return (lock.holder, lock.token, [*dict.keys(lock.places)], [*dict.values(lock.places)])
 
 
 class Lock(PiecewiseApplication[FrozenLocks]):

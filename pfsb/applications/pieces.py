@@ -1,8 +1,8 @@
 """Snapshots in pieces, of applications whose state is a sequence of rows.
 
 A row is one object in msgpack. A snapshot begins with the head, a list whose first part is the number of the format;
-rows follow, and their number as the end. The pieces of a snapshot have these objects, about 64 KiB of them in each, and
-the snapshot as bytes in one go is all pieces, one after the other.
+rows follow, and their number as the end. Each piece of the snapshot has about 64 KiB of these objects, and the snapshot
+as bytes in one go is all pieces, one after the other.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pfsb.applications.arguments import refuse_other_format
 from pfsb.applications.interfaces import IFrozenState, IReplicatedApplication
 from pfsb.support.limits import PIECE_BYTES
 
+ROWS_MAX: Final = 1_000
+"""Maximum number of rows in a piece: so a piece of small rows takes a millisecond or two, too."""
 _PORTION_BYTES: Final = 1_048_576
 """Number of bytes of a snapshot in one go that are decoded at a time."""
 _NOT_YET: Final = -1
@@ -67,16 +69,18 @@ def _do_nothing() -> None:
 
 def pieces_of(head: Sequence[Any], rows: Iterable[bytes]) -> Iterator[bytes]:
     """The pieces of a snapshot with this head and these rows. A piece ends with the row that makes it as large as
-    `PIECE_BYTES`: so the first pieces stay the same if rows are added at the end."""
-    data = msgpack.packb(head)
-    parts, size, count = [data], len(data), 0
+    `PIECE_BYTES`, or that is its row number `ROWS_MAX`: so the first pieces stay the same if rows are added at the end.
+    """
+    parts: list[bytes] = [msgpack.packb(head)]
+    size = count = 0
     for row in rows:
         parts.append(row)
         size += len(row)
-        count += 1
-        if size >= PIECE_BYTES:
+        if size >= PIECE_BYTES or len(parts) >= ROWS_MAX:
+            count += len(parts)
             yield b"".join(parts)
             parts, size = [], 0
+    count += len(parts) - 1  # without the head
     yield b"".join((*parts, msgpack.packb(count)))
 
 

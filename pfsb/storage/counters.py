@@ -23,13 +23,6 @@ class StorageCounters:
     """Size, in bytes, of all segments of the log together."""
     snapshot_bytes: int = 0
     """Size, in bytes, of all complete snapshots together."""
-    snapshots_made: int = 0
-    """Number of snapshots that this server has made and put on disk since its start."""
-    snapshots_fetched: int = 0
-    """Number of snapshots that were fetched from another server since the start."""
-    snapshot_seconds: float = 0.0
-    """How long the last snapshot that this server has made took, in seconds, from its beginning until it was on disk;
-    0.0: none was made since the start."""
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
         """Count one written group: its records, the bytes of their batches, and how many seconds the write took.

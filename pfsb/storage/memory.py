@@ -224,7 +224,7 @@ class MemoryStorage:
     @_snapshots.default
     def _make_snapshots(self) -> MemorySnapshots:
         steps = Steps(self._clock, self._sync_seconds, self._step_fails)
-        return MemorySnapshots(self._disk, steps, self._clock.seconds, lambda: self.is_full, self.counters)
+        return MemorySnapshots(self._disk, steps, lambda: self.is_full, self.counters)
 
     @_acknowledgements.default
     def _make_acknowledgements(self) -> Acknowledgements:

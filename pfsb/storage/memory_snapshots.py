@@ -108,7 +108,6 @@ class MemorySnapshots:
 
     disk: IMemoryDisk
     steps: Steps
-    seconds: Callable[[], float]
     is_full: Callable[[], bool]
     counters: StorageCounters
     _made: MemorySnapshotFile | None = field(default=None, init=False)
@@ -181,11 +180,9 @@ class MemorySnapshotFile:
     waiting_bytes: int = field(default=0, init=False)
     _waiting: list[Piece] = field(factory=list, init=False)
     _data: bytearray = field(factory=bytearray, init=False)
-    _begun: float = field(init=False)
     _is_over: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._begun = self._snapshots.seconds()
         self._data += self._encoder.head()
 
     def write(self, piece: Piece) -> None:
@@ -233,9 +230,6 @@ class MemorySnapshotFile:
         self._snapshots.given_up(self._encoder.seq, reason)
 
     def _done(self, finished: Callable[[SnapshotName], None], name: SnapshotName) -> None:
-        counters = self._snapshots.counters
-        counters.snapshots_made += 1
-        counters.snapshot_seconds = self._snapshots.seconds() - self._begun
         if not self._is_over:
             self._is_over = True
             finished(name)
@@ -297,7 +291,6 @@ class MemoryFetchedSnapshot:
             right = is_right(data, self.name) and not disk.is_another_named(self.name)
             if right:
                 snapshots.complete(self.name, data)
-                snapshots.counters.snapshots_fetched += 1
         snapshots.steps.do(lambda: self._done(finished, right))
 
     def _has_room(self) -> bool:

@@ -12,6 +12,7 @@ import msgpack
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sortedcontainers import SortedList
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications import frozen_keys, pieces
@@ -158,6 +159,8 @@ class FrozenStateTests(SynchronousTestCase):
         self.patch(pieces, "PIECE_BYTES", 30)
         self.patch(frozen_keys, "PIECE_BYTES", 30)
         self.patch(frozen_keys, "KEYS_AT_ONCE", 2)
+        self.patch(frozen_keys, "READS_MAX", 2)
+        self.patch(frozen_keys, "READ_AHEAD", 3)
 
     def check_application(self, make: Callable[[], Any], acts: st.SearchStrategy[Act]) -> None:
         """A server executes a history. While its pieces are taken, it goes on, and so does another server that has
@@ -404,6 +407,32 @@ class PieceTests(SynchronousTestCase):
             self.assertTrue([*taken, *frozen] == expected, "pieces differ")  # and are too long to be shown
             machine = twin(machine, taken_from(right_pieces(machine.application), KeyValue))
         self.assertGreater(len(expected), 4)
+
+
+class StepTests(SynchronousTestCase):
+    def test_many_new_keys_in_one_place_are_passed_a_part_at_a_time(self) -> None:
+        """A row never takes many reads of the sorted list, unless all that was read ahead is used up."""
+        machine = Machine(KeyValue())
+        runs(*[("PUT", b"k%05d" % number, b"x" * 100) for number in range(20_000)])(machine)
+        expected = right_pieces(machine.application)
+        reads: list[int] = []
+        irange = SortedList.irange
+
+        def counted(keys: Any, *bounds: bytes) -> Any:
+            reads[-1] += 1
+            return irange(keys, *bounds)
+
+        frozen = machine.application.freeze()  # type: ignore[attr-defined]
+        taken = [*islice(frozen, 5)]
+        runs(*[("PUT", b"k15000/%06d" % number, b"x") for number in range(50_000)])(machine)
+        self.patch(SortedList, "irange", counted)
+        for number in range(5, len(expected)):
+            reads.append(0)
+            taken += islice(frozen, 1)
+            self.assertEqual(len(taken), number + 1)
+        self.assertTrue([*taken, *frozen] == expected, "pieces differ")  # and are too long to be shown
+        self.assertLessEqual(max(reads), 2 * frozen_keys.READS_MAX)
+        self.assertGreater(sum(reads), 2 * 65_000 // frozen_keys.KEYS_AT_ONCE)
 
 
 class GrowingValueTests(SynchronousTestCase):

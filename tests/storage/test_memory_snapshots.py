@@ -133,9 +133,7 @@ class MakingTests(MemorySnapshotTestCase):
         self.assertEqual(self.told, [])
         self.clock.advance(0.1)
         self.assertEqual(self.told, [name])
-        counters = self.storage.counters
-        self.assertEqual((counters.snapshots_made, counters.snapshot_bytes), (1, len(data)))
-        self.assertAlmostEqual(counters.snapshot_seconds, 0.31)
+        self.assertEqual(self.storage.counters.snapshot_bytes, len(data))
 
     def test_crash_leaves_nothing_of_an_unfinished_file(self) -> None:
         """A finished one is left, though its maker has not heard of it."""
@@ -347,7 +345,6 @@ class FetchingTests(MemorySnapshotTestCase):
         self.storage.fetch_snapshot(self.wanted).write(self.data[60:])
         self.assertTrue(self.finish())
         self.assertEqual((self.disk.parts, self.read(self.wanted)), ({}, self.data))
-        self.assertEqual(self.storage.counters.snapshots_fetched, 1)
 
     def test_wrong_bytes_are_found_at_the_end(self) -> None:
         """The next fetch begins anew."""

@@ -12,7 +12,7 @@ from pfsb.applications.interfaces import Done, Refused, Result
 from pfsb.paxos.messages import Message, ReconciliationReply, SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.simulator.checkers.violation import Violation, require
+from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
@@ -161,7 +161,9 @@ def snapshot_is_replaced_meanwhile(seed: int, patch: Plant | None) -> None:
     _order(cluster, leader, 20)
     _compact(cluster, *others)
     cluster.heal()
-    late = cluster.network.hold(lambda passage: isinstance(passage.message, SnapshotPart) and bool(passage.message.data))
+    late = cluster.network.hold(
+        lambda passage: isinstance(passage.message, SnapshotPart) and bool(passage.message.data)
+    )
     cluster.run_until(lambda: len(late.passages) > 2)
     _order(cluster, leader, 5)
     seq = _compact(cluster, *others)
@@ -347,7 +349,7 @@ def slots_overtake_a_snapshot(seed: int, patch: Plant | None) -> None:
 
 
 def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
-    """Departures 45 and 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
+    """Departures 45, 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
     scene = _scene(seed, patch)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()

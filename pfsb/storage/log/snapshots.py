@@ -152,7 +152,6 @@ class SnapshotStore:
     thread: SnapshotThread
     room: Room
     in_reactor: Callable[..., None]
-    seconds: Callable[[], float]
     counters: StorageCounters
     snapshot: SnapshotName | None
     is_silent: bool = field(default=False, init=False)
@@ -208,15 +207,9 @@ class SnapshotStore:
         self.thread.do(drop)
         self.thread.do(partial(self._delete, [self.files.path(other.seq) for other in older]))
 
-    def completed(self, name: SnapshotName, seconds: float | None) -> None:
-        """Take notice that the file of this snapshot is complete and on disk. `seconds` is how long its making took;
-        None: it came from another server."""
+    def completed(self, name: SnapshotName) -> None:
+        """Take notice that the file of this snapshot is complete and on disk."""
         self._complete.add(name)
-        if seconds is None:
-            self.counters.snapshots_fetched += 1
-        else:
-            self.counters.snapshots_made += 1
-            self.counters.snapshot_seconds = seconds
 
     def given_up(self, seq: int, reason: str) -> None:
         self._log.warn("storage: the snapshot of slot {seq} is given up: {reason}", seq=seq, reason=reason)
@@ -255,7 +248,6 @@ class SnapshotFile:
     _is_over: bool = field(default=False, init=False)
     """Whether nothing more is written: the file was abandoned or given up."""
     _file: GrowingFile = field(init=False)
-    _begun: float = field(init=False)
     _given: int = field(default=0, init=False)
     """Number of bytes that were given to the file. Changed in the reactor alone, and `_written` in the thread alone."""
     _written: int = field(default=0, init=False)
@@ -263,7 +255,6 @@ class SnapshotFile:
     def __attrs_post_init__(self) -> None:
         store = self._store
         self._file = GrowingFile(store.files.unfinished, store.thread, store.room)
-        self._begun = store.seconds()
         store.thread.do(self._begin)
 
     @property
@@ -327,7 +318,7 @@ class SnapshotFile:
     # In the reactor
 
     def _done(self, finished: Callable[[SnapshotName], None], name: SnapshotName) -> None:
-        self._store.completed(name, self._store.seconds() - self._begun)
+        self._store.completed(name)
         if not self._is_over and not self._store.is_silent:
             self._is_over = True
             finished(name)
@@ -417,7 +408,7 @@ class FetchedSnapshot:
 
     def _done(self, finished: Callable[[bool], None], is_right: bool) -> None:
         if is_right and not self._is_whole:
-            self._store.completed(self.name, None)
+            self._store.completed(self.name)
         if not self.is_over and not self._store.is_silent:
             self.is_over = True
             finished(is_right)

@@ -550,7 +550,6 @@ class LogStorage:
             SnapshotThread(self._fail_from_thread),
             room,
             in_reactor,
-            self._reactor.seconds,
             self.counters,
             None if log.state.snapshot is None else log.state.snapshot.name,
         )

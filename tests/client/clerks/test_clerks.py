@@ -30,13 +30,13 @@ from pfsb.client import (
     TwistedClerk,
     Unavailable,
 )
-from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks import calls, line_buffer
 from pfsb.client.clerks.clerk_core import ClerkCore
 from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
 from tests.long import long
 
-WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
+WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True, True, None, "w!", None, 1)
 """The results of the calls below."""
 
 
@@ -56,6 +56,11 @@ def use_everything(clerk: Clerk) -> tuple[Any, ...]:
         clerk.cas("c", None, "2"),
         clerk.delete("nothing"),
         clerk.delete("c"),
+        clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        clerk.if_revision("a", "any", calls.append("a", "!")),
+        clerk.if_revision("nothing", "any", calls.delete("a")),
+        clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
@@ -75,6 +80,11 @@ async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
         await clerk.cas("c", None, "2"),
         await clerk.delete("nothing"),
         await clerk.delete("c"),
+        await clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        await clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        await clerk.if_revision("a", "any", calls.append("a", "!")),
+        await clerk.if_revision("nothing", "any", calls.delete("a")),
+        await clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
@@ -573,7 +583,7 @@ class ChatTests(ClerkTestCase):
 
     async def test_slow_listener_holds_up_no_calls_and_misses_no_line(self) -> None:
         """Lines that do not fit into the stream stay at the server."""
-        self.patch(chat_stream, "LINES_MAX", 10)
+        self.patch(line_buffer, "LINES_MAX", 10)
 
         async def program(clerk: AsyncClerk) -> list[int]:
             stream = clerk.listen(1)

@@ -138,7 +138,7 @@ class SegmentsTests(DirectoryTestCase):
         return {"cluster_digest": OWNER.cluster_digest}
 
     def test_start_goes_on_in_place_of_the_segment_that_has_no_group(self) -> None:
-        """That segment is made anew, with the present format."""
+        """An unused segment is made anew, with the present format."""
         self.assertEqual(set(self.versions().values()), {FORMAT_WITHOUT_SNAPSHOTS})
         before = everything(self.directory / "log")
         server, found = self.start()

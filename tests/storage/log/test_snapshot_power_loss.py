@@ -202,7 +202,6 @@ class SnapshotPowerLossTests(LogTestCase):
             ImmediateThread(lambda failure: failure.raiseException()),
             Room(self.home, 0),
             lambda function, *args: function(*args),
-            lambda: 0.0,
             StorageCounters(),
             named,
         )
