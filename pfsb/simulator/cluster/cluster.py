@@ -424,6 +424,7 @@ class SimulatedCluster:
             self.answers,
             self.process,
             self._unsettled[server_id],
+            lambda: server_id in self.slipped,
         )
 
     def _server_parts(

@@ -67,6 +67,8 @@ class Probe:
     _process: Callable[[int], Any]
     """Returns the `SimulatedProcess` of the present incarnation of a server."""
     _unsettled: Unsettled
+    _has_slipped: Callable[[], bool]
+    """Tells whether the server has another digest than it should have, by `SimulatedCluster.slip`."""
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         if not self._server_clock.closed:
@@ -97,7 +99,9 @@ class Probe:
         def frozen() -> Iterator[Piece]:
             pieces: Iterator[Piece] = freeze()
             process, seq = self._process(self._server_id), replica.data.ordering.local_aru
-            self.settle(self._checks.snapshots.frozen, self._server_id, seq, process.facts(), process.models())
+            if not self._has_slipped():
+                facts, models = process.facts(), process.models()
+                self.settle(self._checks.snapshots.frozen, self._server_id, seq, facts, models)
             return pieces
 
         def begun() -> WatchedRestorer:

@@ -164,6 +164,13 @@ def _dropped_before_snapshot(process: Any) -> None:
     become(process.replica.storage, _HastyStorage)
 
 
+@OF_STATE.add(
+    "snapshot-of-one-opinion", "Departures 40 and 56", "a snapshot counts though no majority has executed the same"
+)
+def _of_one_opinion(process: Any) -> None:
+    process.replica.snapshot_taker.is_agreed = lambda seq: True
+
+
 # ---------------------------------------------------------------------------------------------
 # Fetching and installing
 # ---------------------------------------------------------------------------------------------
