@@ -402,7 +402,11 @@ class ServerService(Service):
             def append(event: Event) -> None:
                 writer.append(event)
 
-            told = server.event_feed.subscribe(chat.listen_verb, 0, append, is_patient=True)
+            def failed(error: Exception) -> None:
+                text = "{path} gets no new lines until this server starts again"
+                self._log.failure(text, Failure(error), path=str(directory / "chat.log"))
+
+            told = server.event_feed.subscribe(chat.listen_verb, 0, append, failed, is_patient=True)
             writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
             writer.start()
 

@@ -106,6 +106,7 @@ class ClientConnection:
         turn: Turn,
         clock: IReactorTime,
         on_session_end: Callable[[str, str], None],
+        on_failed: Callable[[Exception], None] | None,
         on_disconnected: Callable[[ClientConnection], None],
         names_max: int,
         times: CommandTimes,
@@ -113,9 +114,10 @@ class ClientConnection:
         """`client_id` is the id of the anonymous session with which the connection begins.
 
         `on_session_end(code, text)` is called, behind the durability gate, when the session for which this connection
-        speaks at that time is taken over by another connection, or ends otherwise. `on_disconnected` is called once,
-        when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO: a
-        client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
+        speaks at that time is taken over by another connection, or ends otherwise. `on_failed` is called with each
+        exception of `on_session_end` and of the call-backs for answers; None: it is raised. `on_disconnected` is called
+        once, when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO:
+        a client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
         counts how long the client waits for its answers.
         """
         self._submission = submission
@@ -123,6 +125,7 @@ class ClientConnection:
         self._turn = turn
         self._clock = clock
         self._on_session_end = on_session_end
+        self._on_failed = on_failed
         self._on_disconnected = on_disconnected
         self._names_max = names_max
         self._times = times
@@ -464,7 +467,10 @@ class ClientConnection:
     def _give_answer(self, submitted_at: float, command: Command, answer: Answer, result: Result) -> None:
         self.unanswered -= 1
         if self._is_connected:
-            answer(result)
+            try:
+                answer(result)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, (command,), (result,))
 
     def _give_answers(
@@ -472,8 +478,16 @@ class ClientConnection:
     ) -> None:
         self.unanswered -= len(results)
         if self._is_connected:
-            answer(results)
+            try:
+                answer(results)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, commands, results)
+
+    def _fail(self, error: Exception) -> None:
+        if self._on_failed is None:
+            raise error
+        self._on_failed(error)
 
     # ------------------------------------------------------------------ the session
 
@@ -538,7 +552,10 @@ class ClientConnection:
 
     def _tell_session_end(self, refusal: Refused) -> None:
         if self._is_connected:
-            self._on_session_end(refusal.code, refusal.text)
+            try:
+                self._on_session_end(refusal.code, refusal.text)
+            except Exception as error:
+                self._fail(error)
 
     def _on_bundler_idle(self) -> None:
         """Closes the session, in a turn, if a BYE has waited until no command of the session was under way."""

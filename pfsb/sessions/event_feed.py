@@ -64,6 +64,7 @@ class EventFeed:
         verb: str,
         first: int,
         deliver: Callable[[Event], None],
+        failed: Callable[[Exception], None],
         *,
         is_patient: bool = False,
         is_paused: bool = False,
@@ -77,6 +78,9 @@ class EventFeed:
         delivered before `Subscription.resume` is called: the log may have more events already than the subscriber can
         take at once.
 
+        If an event cannot be told, the subscription ends, and `failed` is called with the exception. It should log it,
+        and tell the subscriber, who must not wait for further events.
+
         Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         log = self._logs.get(verb)
@@ -87,7 +91,7 @@ class EventFeed:
             log.subscriptions.pop(subscription, None)
             self._impatient.pop(subscription, None)
 
-        subscription = Subscription(log, first or log.released + 1, deliver, stopped)
+        subscription = Subscription(log, first or log.released + 1, deliver, failed, stopped)
         log.subscriptions[subscription] = None
         if not is_patient:
             self._impatient[subscription] = None

@@ -91,9 +91,13 @@ class LocalClients:
         """Number of commands and questions of all clients that have no answer yet."""
         return sum(connection.unanswered for connection in self._connections)
 
-    def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
+    def connect(
+        self, ended: Callable[[str, str], None], failed: Callable[[Exception], None] | None = None
+    ) -> ClientConnection:
         """Makes the connection of a client. `ended(code, text)` is called when the session of the connection has ended:
-        it is `on_session_end` of `ClientConnection`."""
+        it is `on_session_end` of `ClientConnection`. `failed` is called with each exception of a call-back that takes
+        an answer or the end of the session: then the client may wait in vain. None: such an exception is only logged.
+        """
         client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
@@ -102,6 +106,7 @@ class LocalClients:
             turn=self.replica.turn,
             clock=self.clock,
             on_session_end=ended,
+            on_failed=failed,
             on_disconnected=self._remove,
             names_max=self._limits.opened_sessions,
             times=self.times,

@@ -195,13 +195,6 @@ class _EventLog:
     application: Any
     length: int = 0
 
-    def look(self) -> int:
-        """The number of events that the application has now. Raises what the application raises."""
-        length = self.application.length()
-        if type(length) is not int or length < 0:
-            raise TypeError(f"length() of {self.application.name} has returned {length!r:.40}, no number of events")
-        return length
-
 
 def _never_has_a_deadline(application: Any) -> bool:
     """Whether an application has `next_deadline` of the class `Application`, which always returns None.
@@ -336,7 +329,8 @@ class SessionStateMachine:
         """Name of an application -> a deadline that the application has not dealt with, although it was told of the
         time."""
         self._failing: set[tuple[str, str]] = set()
-        """(name of an application, name of its method) of each repeated call that has failed the last time."""
+        """(name of an application, name of its method) of each repeated call that has failed, and has given no new
+        value since."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
@@ -476,9 +470,13 @@ class SessionStateMachine:
             if self.kept_replies.size > self.kept_replies.bytes_max:
                 self.kept_replies.make_room()
             for log in self._logs:
-                if (length := self._length_of(log)) != log.length:
-                    log.length = length
-                    self.observer.log_grew(log.application, length)
+                try:
+                    length = log.application.length()
+                except Exception as error:
+                    self._stop_or_tell_once(error, log.application, "length")
+                else:
+                    if length != log.length:
+                        self._log_grew(log, length)
         else:
             self._execute_before_birth(updates)
         if self.on_executed is not None:
@@ -486,17 +484,17 @@ class SessionStateMachine:
         outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
 
-    def _length_of(self, log: _EventLog) -> int:
-        """The number of events of a log. If the application cannot tell it, at every server alike, that is logged once,
-        and the log has no new events."""
-        try:
-            length = log.look()
-        except Exception as error:
-            self._stop_or_tell_once(error, log.application, "length")
-            return log.length
-        if self._failing:
-            self._failing.discard((log.application.name, "length"))
-        return length
+    def _log_grew(self, log: _EventLog, length: object) -> None:
+        """Tells the observer of new events of a log, unless `length`, which the application has given, is no number of
+        events."""
+        application = log.application
+        if type(length) is not int or length < 0:
+            error = TypeError(f"length() of {application.name} has returned {length!r:.40}, no number of events")
+            self._stop_or_tell_once(error, application, "length")
+            return
+        self._failing.discard((application.name, "length"))
+        log.length = length
+        self.observer.log_grew(application, length)
 
     def event_count(self, application: Any) -> int:
         """The number of events that an application had when its log was looked at last, after the last slot."""
@@ -885,7 +883,7 @@ class SessionStateMachine:
 
     def _stop_or_tell_once(self, error: Exception, application: Any, what: str) -> None:
         """Does what `stop_unless_alike` does, for a call that is repeated in every slot or at every look: logs its
-        exceptions once, until a call succeeds (`_failing`)."""
+        exceptions once, until it has given a new value (`_failing`)."""
         key = (application.name, what)
         if key in self._failing and not depends_on_machine(error):
             return

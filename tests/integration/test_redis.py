@@ -84,8 +84,8 @@ class RedisToolsTests(ClusterCase):
         self.assertIn("unknown command LPUSH", err)
 
     async def test_redis_benchmark_without_a_choice_ends_on_the_client_port(self) -> None:
-        """Its first test sends PING as a line, which is one of the line protocol there. It ends with an error, and does
-        not wait for ever."""
+        """The program begins with PING as a line, which is one of the line protocol there. It ends with an error, and
+        does not wait for ever."""
         cluster = await self.start_cluster(1)
         options = ("-p", str(client_port(cluster, 0)), "-n", "100", "-q")
         _, err, status = await self.run_to_its_end("redis-benchmark", *options)

@@ -298,8 +298,8 @@ class ExecutionTests(SynchronousTestCase):
         self.assertEqual(self.machine.applications[0].snapshot(), state)
 
     def test_version_that_cannot_take_over_the_state_is_refused(self) -> None:
-        """Every server refuses alike, and would at each start again: the former version goes on, and the refusal is equal
-        to the byte. A refusal that the application raises is no reason to stop, either."""
+        """Every server refuses alike, and would at each start again: the former version goes on, and the refusal is
+        equal to the byte. A refusal that the application raises is no reason to stop, either."""
         self.execute(birth(0, VALUES))
         self.announce_all()
         self.run_command("INCR", b"n", 1)
@@ -467,7 +467,7 @@ class EventFeedTests(SynchronousTestCase):
             function(*args)
 
     def listen(self, first: int) -> None:
-        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]))
+        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]), self.fail)
 
     def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
         """A line that was said in a turn that is not on disk is not told, also if the log began in that turn."""
@@ -497,7 +497,7 @@ class EventFeedTests(SynchronousTestCase):
         self.listen(1)
         self.assertTrue(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([KeyValue()])
-        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append)
+        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append, self.fail)
         self.assertFalse(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([Chat()])
         self.say()

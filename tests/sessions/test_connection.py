@@ -29,6 +29,30 @@ class CommandTests(ClusterTestCase):
         self.server().memory_is_short(False)
         self.assertIsInstance(self.do(client, "PUT", "k", "2"), Done)
 
+    def test_front_end_hears_of_its_call_backs_that_fail(self) -> None:
+        """Answers and the end of the session: the client waits for them in vain, so its connection must be ended. The
+        other clients of the turn have their answers."""
+        failures: list[Exception] = []
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        local_clients, check = self.server().local_clients, self.server().catalogue.check
+        connection = local_clients.connect(fail, failures.append)
+        other = self.open("bob")
+        connection.hello("alice", 10, fail)
+        self.cluster.run(0.5)
+        connection.submit(1, check(INCR), fail)
+        told = other.ask("INCR", "n", number=1)
+        connection.submit_all([2, 3], [check(INCR)] * 2, lambda: fail)
+        connection.query_local(check(GET), fail)
+        self.answer(told)
+        self.cluster.run(0.5)
+        self.assertEqual([*map(type, failures)], [ZeroDivisionError] * 4)
+        self.open("alice")
+        self.cluster.run(0.5)
+        self.assertEqual((len(failures), connection.unanswered), (5, 0))
+
     def test_pipelined_commands_make_few_bundles(self) -> None:
         """Commands that come while an update is under way go into the next bundle."""
         client = self.open("alice")

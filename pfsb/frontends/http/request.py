@@ -320,7 +320,7 @@ class PfsbRequest(http.Request):
             elif is_large(result):
                 self.site.iteration_end.call_in_turn(lambda: self._shape_and_reply(shape, result))
             else:
-                self._reply_with(shape(result))
+                self._shape_and_reply(shape, result)
 
         return answer
 
@@ -425,11 +425,16 @@ class PfsbRequest(http.Request):
         self.setHeader("X-Content-Type-Options", "nosniff")
 
     def _send(self, data: bytes) -> None:
-        if not self._gone:
+        if self._gone:
+            return
+        try:
             self._set_common_headers()
             self._end()
             self.write(data)
             self.finish()
+        except Exception as error:
+            channel: Any = self.channel
+            channel.fail(error)  # what was written may be a part of the answer
 
     def _leave_session(self) -> None:
         session, self._session = self._session, None

@@ -428,7 +428,7 @@ class Conversation:
                 self._session_end = Refused(code, text)
                 self._on_session_end(self._session_end)
 
-        connected.append(self._local_clients.connect(ended))
+        connected.append(self._local_clients.connect(ended, self.replies.fail))
         self._session_is_used = False
         self._session_end = self._hello_refusal = None
         return connected[0]

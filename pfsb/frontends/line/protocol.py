@@ -43,7 +43,13 @@ class LineProtocol(StreamProtocol):
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
         self.replies = ReplyQueue(
-            self._write, render_in_slices, factory.iteration_end, self._relieved, render_run, self._tell_held
+            self._write,
+            render_in_slices,
+            factory.iteration_end,
+            self._relieved,
+            self.on_failure,
+            render_run,
+            self._tell_held,
         )
         telnet = self.replies.write_between_replies
         self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)

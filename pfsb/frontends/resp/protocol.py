@@ -203,7 +203,13 @@ class RespProtocol(StreamProtocol):
         limit = factory.server.config.limits.command_bytes
         self._splitter = CommandSplitter(factory.plain, limit, PIPELINED_CHARACTERS_MAX)
         self.replies = self._resp_replies = RespReplyQueue(
-            self._write, _render, factory.iteration_end, self._relieved, replies.render_run, self._tell_held
+            self._write,
+            _render,
+            factory.iteration_end,
+            self._relieved,
+            self.on_failure,
+            replies.render_run,
+            self._tell_held,
         )
 
     def split_requests(self, data: bytes) -> Iterable[Item | PlainCommands]:
@@ -224,6 +230,10 @@ class RespProtocol(StreamProtocol):
 
     def write_refusal(self, refused: Refused) -> None:
         self.replies.write_between_replies(replies.error(refused))
+
+    def write_failure(self, reason: str) -> None:
+        """The reason is an error in place of the next reply: a client of Redis knows no other lines."""
+        self.write_refusal(Refused("INTERNAL", reason, fate="unknown"))
 
     def handle_request(self, request: Item | PlainCommands) -> None:
         match request:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as StructuralType
 
@@ -165,6 +166,13 @@ class StreamProtocol(Protocol):
     # ------------------------------------------------------------------ called by the transport
 
     def connectionMade(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:  # Twisted would leave the connection open
+            self.replies.fail(error)
+
+    def _begin(self) -> None:
+        """Greets the client and begins its conversation, or refuses it if there are too many."""
         transport = self._transport()
         self.address = address_of(transport)
         if ITCPTransport.providedBy(transport):
@@ -182,7 +190,11 @@ class StreamProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         if len(data) <= SMALL_BYTES and not self._unsplit:
-            self._requests.extend(self.split_requests(data))
+            try:
+                self._requests.extend(self.split_requests(data))
+            except Exception as error:
+                self.replies.fail(error)
+                return
             self._work()
             return
         self._unsplit.extend(data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
@@ -262,18 +274,23 @@ class StreamProtocol(Protocol):
         """Ends the connection, since its client does not read. If `at_once`, all output is forgotten. Otherwise the
         client still has `LEAVE_SECONDS` to read the output, with `reason` at its end unless a large reply is being
         written."""
-        if not at_once:
-            if not self._leaving and not self.replies.is_amid_reply:
-                self.write_farewell(reason)
-            self.leave()
-            return
-        self._take_no_more()
-        self.replies.close()
-        self._abort()
+        if at_once:
+            self._drop_at_once()
+        elif not self._leaving:
+            self._end(partial(self._finish_with, reason))
+
+    def _finish_with(self, reason: str) -> None:
+        if not self.replies.is_amid_reply:
+            self.write_farewell(reason)
+        self.replies.finish()
 
     def write_farewell(self, reason: str) -> None:
         """Writes the reason why the server ends the connection. Does nothing here: a protocol that has a form for the
         reason overrides this method."""
+
+    def write_failure(self, reason: str) -> None:
+        """Writes the reason why the server ends the connection after a mistake of its own."""
+        self.write_farewell(reason)
 
     def _tell_held(self) -> None:
         """Tells `UnreadOutput` how many bytes are held in memory for this client: results that wait to be rendered,
@@ -285,14 +302,42 @@ class StreamProtocol(Protocol):
 
     def leave(self) -> None:
         """Ends the connection when the output that is ready now was written. Requests without a reply get none."""
-        if self._leaving:
-            return
-        self._take_no_more()
-        self.replies.finish()
-        transport = self._transport()
-        IConsumer(transport).unregisterProducer()
-        transport.loseConnection()
-        self._set_deadline(LEAVE_SECONDS, self._abort)
+        if not self._leaving:
+            self._end(self.replies.finish)
+
+    def on_failure(self) -> None:
+        """Ends the connection after a mistake of the server with it, which is logged. Behind the replies that are ready
+        the client is told so, unless a large reply is cut, which must not look complete."""
+        if self._leaving or self.replies.is_amid_reply:
+            self._drop_at_once()
+        else:
+            self._end(self._tell_failure)
+
+    def _tell_failure(self) -> None:
+        self.write_failure("the server made a mistake with this connection and noted it in its log")
+        self.replies.flush()
+        self.replies.close()
+
+    def _end(self, write_last: Callable[[], None]) -> None:
+        """Ends the connection when the transport has written what it was given before and in `write_last`, a function
+        without arguments that is called now; `LEAVE_SECONDS` from now at the latest."""
+        try:
+            self._take_no_more()
+            write_last()
+            transport = self._transport()
+            IConsumer(transport).unregisterProducer()
+            transport.loseConnection()
+            self._set_deadline(LEAVE_SECONDS, self._abort)
+        except Exception as error:
+            _log.failure("a connection is aborted, since it could not be ended", Failure(error))
+            self._drop_at_once()
+
+    def _drop_at_once(self) -> None:
+        try:
+            self._take_no_more()
+            self.replies.close()
+        finally:
+            self._abort()
 
     def _take_no_more(self) -> None:
         """Forgets the requests that were not handled, and delivers no more events: from now on the connection ends."""
@@ -331,28 +376,28 @@ class StreamProtocol(Protocol):
         self._working = self.replies.is_collecting = True
         self._slice_end = 0.0
         try:
-            if self._admission.is_open or self._is_admitted:
-                self._handle_slice(conversation)
-                self._has_handled_requests = True
-            elif (self._requests or self._unsplit) and not self._must_wait(conversation):
-                self._wait_for_admission(conversation)
+            try:
+                if self._admission.is_open or self._is_admitted:
+                    self._handle_slice(conversation)
+                    self._has_handled_requests = True
+                elif (self._requests or self._unsplit) and not self._must_wait(conversation):
+                    self._wait_for_admission(conversation)
+            finally:
+                self._working = self.replies.is_collecting = False
+            self._count()
+            self.replies.flush()
+            if conversation.finished:
+                self._requests.clear()
+                self._unsplit.clear()
+            ending = conversation.finished or self._end_of_input
+            if ending and not (self._requests or self._unsplit or self.replies.in_order):
+                self.leave()
+            else:
+                self._regulate()
         except Exception as error:
             # Requests are lost then, so no reply could be told from another one.
             _log.failure("a connection is ended, since its requests could not be handled", Failure(error))
             self.on_failure()
-            return
-        finally:
-            self._working = self.replies.is_collecting = False
-        self._count()
-        self.replies.flush()
-        if conversation.finished:
-            self._requests.clear()
-            self._unsplit.clear()
-        ending = conversation.finished or self._end_of_input
-        if ending and not (self._requests or self._unsplit or self.replies.in_order):
-            self.leave()
-        else:
-            self._regulate()
 
     def on_admitted(self) -> None:
         """Called by `AdmissionControl` when it is this connection's turn: handles the requests that have waited, until
@@ -363,10 +408,6 @@ class StreamProtocol(Protocol):
             self._work_for_a_slice()
         finally:
             self._is_admitted, self._window = False, window
-
-    def on_failure(self) -> None:
-        """Ends the connection at once: called after a mistake of the server with its requests."""
-        self.drop("the server made a mistake", at_once=True)
 
     def _wait_for_admission(self, conversation: IConversation) -> None:
         """Puts this connection into the queue of `AdmissionControl`, so that its requests wait. Handles one of them

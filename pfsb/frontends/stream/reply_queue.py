@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -160,7 +161,8 @@ class EndOfIteration:
 
 
 def _call_safely(function: Callable[[], None]) -> None:
-    """Calls a function of one connection; an exception is logged, since the functions of all others come after it."""
+    """Calls a function of one connection; an exception is logged, since the functions of all others come after it. A
+    function whose client waits for it must catch its exceptions itself, and end the connection (`ReplyQueue.fail`)."""
     try:
         function()
     except Exception as error:
@@ -191,7 +193,10 @@ class _ReplyPlace:
     def answer_all(self, results: Sequence[Result]) -> None:
         if self.results is None:
             self.results = results
-            self._queue._place_answered(self)
+            try:
+                self._queue._place_answered(self)
+            except Exception as error:
+                self._queue.fail(error)
 
 
 @define(eq=False)
@@ -208,6 +213,9 @@ class ReplyQueue:
     _render: Render
     _iteration_end: EndOfIteration
     _relieved: Callable[[], None]
+    _failed: Callable[[], None]
+    """Function that is called, without arguments, when something that the client waits for cannot be written. The owner
+    must end the connection, since the client would wait for ever."""
     _render_run: RenderRun | None = None
     """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
     _holds: Callable[[], None] | None = None
@@ -307,9 +315,24 @@ class ReplyQueue:
         The next page of many events is asked for in this way: until then they stay in their event log.
         """
         if self._stream is None:
-            self._iteration_end.call_in_turn(function)
+            self._iteration_end.call_in_turn(partial(self._call, function))
         else:
             self._after_stream.append(function)
+
+    def fail(self, error: Exception) -> None:
+        """Logs an exception that keeps the client from something that it waits for, and has the owner of this queue end
+        the connection. Does nothing if the connection has ended."""
+        if not self._closed:
+            _log.failure("a connection is ended after a mistake of this server", Failure(error))
+            self._failed()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Calls a function that the reactor, or a server's turn, would call for this connection: nothing but `fail`
+        sees its exceptions."""
+        try:
+            function()
+        except Exception as error:
+            self.fail(error)
 
     def flush(self) -> None:
         """Hands the output that was collected in this iteration of the reactor to the transport now."""
@@ -367,7 +390,10 @@ class ReplyQueue:
 
     def _iteration_is_over(self) -> None:
         self._flush_is_due = False
-        self.flush()
+        try:
+            self.flush()
+        except Exception as error:
+            self.fail(error)
 
     def _place_answered(self, place: _ReplyPlace) -> None:
         if self._closed:
@@ -487,7 +513,7 @@ class ReplyQueue:
     def _slice_soon(self) -> None:
         if not self._slice_is_due:
             self._slice_is_due = True
-            self._iteration_end.call_in_turn(self._write_slice)
+            self._iteration_end.call_in_turn(partial(self._call, self._write_slice))
 
     def _write_slice(self) -> None:
         """Writes the next slice of a large reply, about `OUTPUT_BYTES_MAX` bytes. Further slices follow in later

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+from unittest import mock
 
 from attrs import evolve
 from twisted.internet.task import Clock
@@ -19,6 +21,9 @@ from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS, PIECE_
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
 WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
+
+
+DROPPED = b'* DROPPED text="the server made a mistake with this connection and noted it in its log"\n'
 
 
 class Transport(StringTransport):
@@ -572,6 +577,104 @@ class BadInputTests(LineTestCase):
         self.server.status = lambda: {"set": {1}}  # type: ignore[dict-item, method-assign]
         self.assertEqual([line[:27] for line in self.ask("STATUS\nPING")], ["ERR INTERNAL fate=unknown t", "OK"])
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+
+class Broken(Transport):
+    """A transport that fails to write as soon as it has written more than `bytes_max` bytes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__()
+        self.bytes_max = bytes_max
+
+    def write(self, data: bytes) -> None:
+        if len(self.value()) > self.bytes_max:
+            raise ZeroDivisionError
+        super().write(data)
+
+
+class FailureTests(LineTestCase):
+    """Mistakes of the server that no reply can tell: the connection ends, since its client would wait for ever."""
+
+    def fail(self, *_: object) -> Any:
+        raise ZeroDivisionError
+
+    def assertEnded(self, transport: Transport, said: bytes = DROPPED) -> None:
+        """Asserts that the connection was ended, its client was told so last, and all is over when it does not read."""
+        self.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((transport.value(), transport.disconnecting, transport.aborted), (said, True, False))
+        self.clock.advance(LEAVE_SECONDS)
+        self.assertTrue(transport.aborted)
+
+    def test_client_of_a_session_whose_answer_is_lost(self) -> None:
+        """An answer passes through several hands, that to a HELLO for example."""
+        failed = self.session().failed
+        assert failed is not None
+        failed(ZeroDivisionError())
+        self.assertEnded(self.transport)
+
+    def test_client_that_listens(self) -> None:
+        self.ask("LISTEN")
+        self.server.cluster.subscriptions[0].failed(ZeroDivisionError())
+        self.assertEnded(self.transport)
+
+    def test_replies_that_are_ready_come_before(self) -> None:
+        """Replies that are not ready do not come any more."""
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b"INCR a\nPING\n")
+        self.protocol.replies.write_between_replies(b"* EVENT\n")
+        self.protocol.replies.fail(ZeroDivisionError())
+        self.local_clients.release()
+        self.assertEnded(self.transport, b"* EVENT\n" + DROPPED)
+
+    def test_client_whose_bytes_cannot_be_split(self) -> None:
+        with mock.patch.object(self.protocol, "split_requests", self.fail):
+            self.protocol.dataReceived(b"PING\n")
+        self.assertEnded(self.transport)
+
+    def test_client_that_cannot_be_greeted(self) -> None:
+        """Twisted leaves a connection open whose `connectionMade` raises."""
+        self.patch(self.factory, "welcome", self.fail)
+        protocol, transport = self.factory.buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        self.assertEnded(transport)
+
+    def test_client_of_which_too_much_is_under_way_to_be_regulated(self) -> None:
+        """An exception comes when the requests are handled."""
+        self.patch(self.transport, "pauseProducing", self.fail)
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b"INCR a\n" * self.limits.session_window)
+        self.assertEnded(self.transport)
+
+    def test_client_amid_a_large_reply(self) -> None:
+        """The reply that is cut must not look complete, so nothing stands behind it."""
+        self.ask("\n".join(f"PUT {n} {'v' * 1_000}" for n in range(200)))
+        protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=60_000)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"RANGE 0 9\n")
+        self.clock.advance(0)
+        self.assertGreater(len(transport.value()), 60_000)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(transport.aborted)
+        self.assertNotIn(DROPPED, transport.value())
+
+    def test_client_that_cannot_even_be_told(self) -> None:
+        """A connection that cannot be written to is aborted."""
+        protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=1)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"PING\n")
+        self.clock.advance(0)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+        self.assertTrue(transport.aborted)
+
+    def test_server_that_stops_ends_all_other_connections(self) -> None:
+        """A connection fails to end."""
+        others = [self.connect()[1] for _ in range(3)]
+        self.patch(self.transport, "loseConnection", self.fail)
+        self.factory.leave()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual([each.disconnecting for each in others], [True] * 3)
+        self.assertTrue(self.transport.aborted)
 
 
 class BoundTests(LineTestCase):

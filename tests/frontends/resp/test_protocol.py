@@ -70,6 +70,18 @@ class RespTestCase(SynchronousTestCase):
         return self.local_clients.connections[-1]
 
 
+class FailureTests(RespTestCase):
+    def test_mistake_that_no_reply_can_tell_ends_the_connection(self) -> None:
+        """The client waits for a reply, and gets an error for it: whether its command has run is not known."""
+        self.local_clients.hold = True
+        self.protocol.dataReceived(encoded(b"INCR", b"a") + encoded(b"INCR", b"a"))
+        self.protocol.replies.fail(ZeroDivisionError())
+        self.local_clients.release()
+        self.assertError(self.said(), "-INTERNAL fate=unknown the server made a mistake with this connection")
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+
 class CommandTests(RespTestCase):
     def test_client_is_not_greeted(self) -> None:
         """A greeting would be taken for the reply to the first command."""

@@ -48,11 +48,21 @@ class SlicesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.iterations = Iterations()
         self.writes: list[bytes] = []
-        self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfIteration(self.iterations), self.note_relief)  # type: ignore[arg-type]
+        self.relieved = self.failures = 0
+        self.is_broken = False
+        self.end = EndOfIteration(self.iterations)  # type: ignore[arg-type]
+        self.queue = ReplyQueue(self.write, render_in_slices, self.end, self.note_relief, self.note_failure)
+
+    def write(self, data: bytes) -> None:
+        if self.is_broken:
+            raise ZeroDivisionError
+        self.writes.append(data)
 
     def note_relief(self) -> None:
         self.relieved += 1
+
+    def note_failure(self) -> None:
+        self.failures += 1
 
     def iterate(self) -> bytes:
         """Runs one iteration. Returns the bytes that were written."""
@@ -96,6 +106,16 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual((self.iterate(), self.iterate()), (b"", b""))
         self.queue.resume()
         self.assertEqual(first + self.run_out(), render(1, LARGE))
+
+    def test_owner_hears_of_a_slice_that_cannot_be_written(self) -> None:
+        """The client would wait for the rest of the reply for ever. Other connections have their slices."""
+        others: list[str] = []
+        self.answer(LARGE)
+        self.iterate()
+        self.is_broken = True
+        self.end.call_in_turn(lambda: others.append("other"))
+        self.run_out()
+        self.assertEqual((self.failures, len(self.flushLoggedErrors(ZeroDivisionError)), others), (1, 1, ["other"]))
 
     def test_nothing_stands_within_a_reply(self) -> None:
         """Neither an event nor another reply, as that of a granted LOCK, is ever inside a reply."""
