@@ -10,9 +10,10 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
@@ -82,6 +83,40 @@ class ImportTests(SynchronousTestCase):
         program = "import pfsb.client, sys; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": str(Path(pfsb.__file__).resolve().parents[1])}
         self.assertEqual(subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode, 0)
+
+
+class Interrupted:
+    """Interrupts the next call of a blocking clerk that is made in the block, and ends the block with it: as Ctrl-C
+    does, but exactly when the result of the call has come, or else before the thread `waits` for it."""
+
+    def __init__(self, *, waits: bool = True) -> None:
+        self.results: list[Any] = []
+        """The result of the call, which the script does not get."""
+        self._waits = waits
+        self._was_there = False
+        self._begin = asyncio.run_coroutine_threadsafe
+
+    def __enter__(self) -> Interrupted:
+        self._patch = mock.patch.object(asyncio, "run_coroutine_threadsafe", self._run)
+        self._patch.start()
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> bool:
+        self._patch.stop()
+        return kind is KeyboardInterrupt
+
+    def _run(self, wanted: Any, loop: Any) -> Any:
+        future: Any = self._begin(wanted, loop)
+        if self._was_there:
+            return future
+        self._was_there = True
+        if not self._waits:
+            raise KeyboardInterrupt
+        return mock.Mock(result=lambda: self._interrupt(future), cancel=future.cancel)
+
+    def _interrupt(self, future: Any) -> Any:
+        self.results.append(future.result())
+        raise KeyboardInterrupt
 
 
 class ClerkTestCase(LoopbackTestCase):
@@ -336,7 +371,36 @@ class LockTests(ClerkTestCase):
         verbs = [command[0] for _, _, command in self.cluster.shared.executed]
         self.assertEqual(verbs, ["LOCK", "UNLOCK", "INCR", "LOCK", "UNLOCK"])
 
-    async def test_second_clerk_waits_for_a_held_lock(self) -> None:
+    async def test_lock_is_given_back_if_it_comes_when_the_script_was_just_interrupted(self) -> None:
+        """The script never sees the lock, and could not give it back."""
+
+        def script(clerk: Clerk) -> Any:
+            clerk.get("a")  # the session is open
+            with Interrupted() as interrupted, clerk.lock("a"):
+                self.fail("the block of a lock that was interrupted")
+            clerk.incr("n")  # UNLOCK is answered before
+            return interrupted.results
+
+        (held,) = await self.blocking(script)
+        self.assertEqual(held.name, "a")
+        verbs = [command[0] for _, _, command in self.cluster.shared.executed]
+        self.assertEqual(verbs, ["GET", "LOCK", "UNLOCK", "INCR"])
+
+    async def test_lock_that_is_waited_for_is_not_taken_when_the_script_was_interrupted(self) -> None:
+        """The interruption comes before the thread waits for the call, so the call cannot be cancelled there."""
+        holder = self.twisted()
+        held = await holder.acquire("a")
+
+        def script(clerk: Clerk) -> Any:
+            clerk.get("a")
+            with Interrupted(waits=False), clerk.lock("a"):
+                self.fail("the block of a lock that was interrupted")
+            blockingCallFromThread(reactor, holder.release, held)
+            clerk.get("a")
+            with clerk.lock("a", wait=0) as ours:
+                return ours.name
+
+        self.assertEqual(await self.blocking(script), "a")
         first, second = self.twisted(), self.twisted()
         async with first.lock("door"):
             waiting = second.acquire("door")
@@ -432,6 +496,19 @@ class ChatTests(ClerkTestCase):
             return said == [line.index for line in heard], [line.text for line in heard], list(chat)
 
         self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
+
+    async def test_line_that_comes_when_the_script_was_just_interrupted_is_not_lost(self) -> None:
+        """The script gets each line once, also if it goes on after Ctrl-C."""
+
+        def script(clerk: Clerk) -> Any:
+            clerk.say("one")
+            clerk.say("two")
+            with clerk.listen(1) as chat:
+                with Interrupted():
+                    self.fail(next(chat))
+                return [next(chat).text, next(chat).text]
+
+        self.assertEqual(await self.blocking(script), ["one", "two"])
 
     async def test_listening_fails_if_no_server_answers(self) -> None:
         for member in self.cluster.members:
