@@ -17,6 +17,7 @@ from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
+from pfsb.applications.interfaces import Refused
 from pfsb.client import (
     AsyncClerk,
     BadCall,
@@ -288,6 +289,20 @@ class CallTests(ClerkTestCase):
             member.server.local_clients.silent = True
         self.assertEqual((await self.assertFailure(clerk.put("a", "3"), Unavailable)).fate, "unknown")
         await self.end_silence()
+
+    async def test_clerk_says_why_no_server_takes_changes(self) -> None:
+        """The program has the servers' reason within seconds, also if it has no session, and HELLO is refused."""
+        clerk, other = self.twisted(), self.twisted()
+        await clerk.get("a")
+        for member in self.cluster.members:
+            member.server.local_clients.refuse = Refused("READONLY", "short of memory; delete something")
+        for each in (clerk, other):
+            error = await self.assertFailure(each.put("a", "1"), Unavailable)
+            self.assertEqual((error.code, error.fate), ("READONLY", "none"))
+            self.assertEqual(error.text, "short of memory; delete something")
+        for member in self.cluster.members:
+            member.server.local_clients.refuse = None
+        self.assertEqual([await clerk.incr("n"), await other.incr("n")], [1, 2])
 
     async def test_closed_clerk_takes_no_calls(self) -> None:
         clerk = self.twisted()
