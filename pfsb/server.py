@@ -257,8 +257,9 @@ class Server:
 
     def memory_is_short(self, is_short: bool) -> None:
         """Called with True when the process has come near the limit of its memory: from then on commands that may make
-        the state larger are refused. Called with False when enough memory is free again."""
-        self.local_clients.submission.is_short_of_memory = is_short
+        the state larger are refused, and few sessions are opened. Called with False when enough memory is free
+        again."""
+        self.local_clients.submission.memory_is_short(is_short)
 
     def deadline(self) -> float:
         """The time, by the server's clock in seconds, at which a request that comes now must have its answer."""

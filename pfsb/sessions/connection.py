@@ -42,6 +42,11 @@ DIVERGED = Refused(
 SHORT_OF_MEMORY = Refused(
     "READONLY", "this server is short of memory, and takes no command that adds something; delete what is not needed"
 )
+TOO_SHORT_FOR_SESSIONS = Refused(
+    "READONLY",
+    "this server is short of memory, and opens no more sessions until it has more; commands that delete something are "
+    "taken from clients that do not say HELLO",
+)
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
 _verb = itemgetter(0)
@@ -507,10 +512,10 @@ class ClientConnection:
             answer(DIVERGED)
         elif self._turn.trouble is not None:
             answer(TROUBLE_REFUSALS[self._turn.trouble].change)
-        elif self._submission.is_short_of_memory and not self._machine.has_session(client_id):
-            answer(SHORT_OF_MEMORY)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
+        elif not self._machine.has_session(client_id) and not self._submission.may_open_session():
+            answer(TOO_SHORT_FOR_SESSIONS)
         else:
             self._names.add(client_id)
             operation = (OPEN, client_id, ttl_seconds * 1000)

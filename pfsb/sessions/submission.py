@@ -10,7 +10,7 @@ call-backs of its parts, and the session's next bundle is introduced at the end 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -23,6 +23,10 @@ from pfsb.sessions.bundler import DISPLACED, NOT_SENT, UNKNOWN, BundlePart, Bund
 from pfsb.sessions.paxos_clients import PaxosClients
 from pfsb.sessions.refusals import NotSent, Provisional
 from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
+
+SHORT_SESSIONS_MAX: Final = 256
+"""Maximum number of new sessions that clients of a server may open with HELLO while its memory is short: clients must
+be able to delete something, and a session takes about two kilobytes at every server."""
 
 
 class Submitter(Protocol):
@@ -65,8 +69,10 @@ class Submission:
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
         self.is_short_of_memory = False
-        """True while the server uses almost all of the memory that it may have: no new command is accepted that may
-        make the state larger."""
+        """True while the server uses almost all of the memory that it may have (`memory_is_short`): no new command is
+        accepted that may make the state larger."""
+        self._sessions_left = 0
+        """Number of sessions that may still be opened while memory is short."""
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
@@ -105,6 +111,15 @@ class Submission:
         """True if too many bundles of sessions without a connection are outstanding, as happens while no majority
         runs."""
         return len(self.abandoned) >= self._abandoned_max
+
+    def memory_is_short(self, is_short: bool) -> None:
+        self.is_short_of_memory, self._sessions_left = is_short, SHORT_SESSIONS_MAX
+
+    def may_open_session(self) -> bool:
+        """Whether one more session may be opened; counts it while memory is short (`SHORT_SESSIONS_MAX`)."""
+        if self.is_short_of_memory:
+            self._sessions_left -= 1
+        return self._sessions_left >= 0
 
     @property
     def has_diverged(self) -> bool:
