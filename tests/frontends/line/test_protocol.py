@@ -11,8 +11,9 @@ from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Answer, Done, Refused
+from pfsb.applications.interfaces import Answer, CommandDescription, Done, Refused
 from pfsb.config.config import Limits
+from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream import protocol
@@ -198,12 +199,46 @@ class CommandTests(LineTestCase):
         for verb in self.factory.verbs.descriptions:
             self.assertIn("Example: ", self.ask(f"help {verb.lower()}")[-2])
 
+    def test_help_breaks_no_word_on_a_terminal_of_80_columns(self) -> None:
+        """The words of usage and help are all there, in their order."""
+        *rows, end = self.ask("HELP")
+        self.assertEqual(end, "OK")
+        self.assertLess(max(map(len, rows)), 80)
+        said = " ".join(" ".join(row[1:] for row in rows).split())
+        for each in self.factory.verbs.descriptions.values():
+            self.assertIn(f"{each.usage} {each.help}", said)
+            *rows, _ = self.ask(f"HELP {each.verb}")
+            self.assertLess(max(map(len, rows)), 80)
+            self.assertIn(each.help, " ".join(" ".join(row[1:] for row in rows).split()))
+
+    def test_help_of_an_application_with_long_words(self) -> None:
+        """No word is cut, and no usage, however long it is."""
+        long = CommandDescription("LONG", f"LONG {'x' * 90}", f"{'a' * 100} {'b ' * 100}c")
+        found = help_pages.all_commands([long, *self.factory.verbs.descriptions.values()])
+        assert isinstance(found, Done)
+        rows = [str(row[0][1]) for row in found.rows]
+        self.assertEqual((rows[0], rows[1].strip()), (long.usage, "a" * 100))
+        self.assertEqual({len(row) > 78 for row in rows[2:]}, {False})
+
     def test_help_of_unknown_verb_names_the_nearest(self) -> None:
         self.assertIn("PUTHASH", self.reply("HELP PUTHSH"))
 
     def test_unknown_verb_names_the_nearest(self) -> None:
         reply = self.reply("#2 GTE colour")
         self.assertTrue(reply.startswith("#2 ERR UNKNOWN fate=none ") and "GET" in reply, reply)
+
+    def test_verb_that_is_like_none_gets_no_suggestion(self) -> None:
+        """A letter or two in common are not near."""
+        for verb in ("NONSENSE", "ASDF", "EXIT", "TEST", "LS", "INSERT", "XYZZY"):
+            self.assertTrue(self.reply(verb).endswith(f"there is no command {verb}, HELP shows all"))
+        for verb, right in (
+            ("PTU", "PUT"),
+            ("DELETE", "DEL"),
+            ("HALLO", "HELLO"),
+            ("STAUTS", "STATUS"),
+            ("QIT", "QUIT"),
+        ):
+            self.assertTrue(self.reply(verb).endswith(f'; did you mean "{right}"?'), verb)
 
 
 class TogetherTests(LineTestCase):
