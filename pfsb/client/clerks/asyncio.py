@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks import calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
 from pfsb.client.clerks.calls import Call, Entry
+from pfsb.client.clerks.chat_lines import ClerkChat
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
 from pfsb.client.clerks.errors import BadCall, ClerkError, error_of
-from pfsb.client.clerks.line_buffer import LineBuffer
-from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.asyncio import AsyncioDriver
@@ -52,6 +51,7 @@ class AsyncClerk:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: AsyncioDriver | None = None
+        self._chat = ClerkChat(self._core, lambda: self._driver)
 
     async def __aenter__(self) -> AsyncClerk:
         self._driver.act()
@@ -238,24 +238,12 @@ class AsyncClerk:
         If the server fails, the iteration continues at another server without a gap. `async with` stops listening at
         the end of its block; so does a `break` out of `async for line in clerk.listen()`.
         """
-        driver = self._driver
-        buffer = LineBuffer(first, lambda: chat_stream.LINES_MAX, self._catch_up, self._unlisten)
-        self._core.listen(buffer.listener, driver.now)
-        driver.act()
-        return ChatStream(buffer, driver.loop)
+        return ChatStream(self._chat.lines(first), self._driver.loop)
 
     @property
     def listening(self) -> int:
         """How many iterators and functions get lines of the chat at present."""
-        return len(self._core.listeners)
-
-    def _catch_up(self, listener: Listener) -> None:
-        self._core.catch_up(listener, self._driver.now)
-        self._driver.act()
-
-    def _unlisten(self, listener: Listener) -> None:
-        self._core.unlisten(listener, self._driver.now)
-        self._driver.act()
+        return len(self._chat)
 
     @property
     def _driver(self) -> AsyncioDriver:

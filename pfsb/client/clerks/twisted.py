@@ -9,13 +9,13 @@ from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from pfsb.client.clerks import calls, twisted_chat
+from pfsb.client.clerks import calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
 from pfsb.client.clerks.calls import Call, ChatLine, Entry
-from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock, call_safely
+from pfsb.client.clerks.chat_lines import ClerkChat
+from pfsb.client.clerks.clerk_core import HeldLock, call_safely
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
-from pfsb.client.clerks.line_buffer import LineBuffer
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.clerks.twisted_chat import TwistedChat
 from pfsb.client.core.replies import Reply
@@ -63,6 +63,7 @@ class TwistedClerk:
         self._reactor = reactor
         self._driver = TwistedDriver(reactor, self._core)
         self._driver.start()
+        self._chat = ClerkChat(self._core, lambda: self._driver)
 
     async def __aenter__(self) -> TwistedClerk:
         return self
@@ -249,7 +250,7 @@ class TwistedClerk:
         Without `heard`, returns an iterator over the same lines, for `async for` and `async with` in a coroutine.
         """
         if heard is None:
-            return self._iterate(first)
+            return TwistedChat(self._chat.lines(first), self._reactor)
         if not callable(heard):
             raise TypeError(f"heard is {heard!r:.80}; it is a function, and the number of a line is given by first=")
         tell: Callable[[ChatLine], object] = heard
@@ -259,42 +260,25 @@ class TwistedClerk:
             return True
 
         listener = Listener(first, deliver, lambda error: call_safely(failed, error, _log_failure), lambda: None)
-        self._core.listen(listener, self._driver.now)
-        self._driver.act()
-        return Listening(self._core, self._driver, listener)
-
-    def _iterate(self, first: int | None) -> TwistedChat:
-        buffer = LineBuffer(first, lambda: twisted_chat.LINES_MAX, self._catch_up, self._unlisten)
-        self._core.listen(buffer.listener, self._driver.now)
-        self._driver.act()
-        return TwistedChat(buffer, self._reactor)
+        self._chat.listen(listener)
+        return Listening(self._chat, listener)
 
     @property
     def listening(self) -> int:
         """How many iterators and functions get lines of the chat at present."""
-        return len(self._core.listeners)
-
-    def _catch_up(self, listener: Listener) -> None:
-        self._core.catch_up(listener, self._driver.now)
-        self._driver.act()
-
-    def _unlisten(self, listener: Listener) -> None:
-        self._core.unlisten(listener, self._driver.now)
-        self._driver.act()
+        return len(self._chat)
 
 
 @define(eq=False)
 class Listening:
     """A listener to the chat that `TwistedClerk.listen` has started."""
 
-    _core: ClerkCore
-    _driver: TwistedDriver
+    _chat: ClerkChat
     _listener: Listener
 
     def stop(self) -> None:
         """Stop listening: the callbacks `heard` and `failed` of `TwistedClerk.listen` are not called any more."""
-        self._core.unlisten(self._listener, self._driver.now)
-        self._driver.act()
+        self._chat.unlisten(self._listener)
 
 
 @define(eq=False)

@@ -30,7 +30,7 @@ from pfsb.client import (
     TwistedClerk,
     Unavailable,
 )
-from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks import calls, line_buffer
 from pfsb.client.clerks.clerk_core import ClerkCore
 from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
@@ -573,7 +573,7 @@ class ChatTests(ClerkTestCase):
 
     async def test_slow_listener_holds_up_no_calls_and_misses_no_line(self) -> None:
         """Lines that do not fit into the stream stay at the server."""
-        self.patch(chat_stream, "LINES_MAX", 10)
+        self.patch(line_buffer, "LINES_MAX", 10)
 
         async def program(clerk: AsyncClerk) -> list[int]:
             stream = clerk.listen(1)
