@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar, Unpack, overload
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.asyncio import AsyncClerk, forked
 from pfsb.client.clerks.call_list import checked_calls
-from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions
@@ -108,15 +108,15 @@ class Clerk:
             return self._wait(self._clerk.run_all(asked, return_exceptions=True))
         return self._wait(self._clerk.run_all(asked))
 
-    def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
         return self.run(calls.get(key, read=read))
 
-    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> bytes | None:
+    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> bytes | None:
         """Return the bytes of the value of a key; None if it is absent."""
         return self.run(calls.get_bytes(key, read=read))
 
-    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Entry | None:
+    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
         return self.run(calls.entry(key, read=read))
 
@@ -132,6 +132,14 @@ class Clerk:
         """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent;
         returns whether the key was set."""
         return self.run(calls.cas(key, old, new))
+
+    def if_revision(self, key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> T | None:
+        """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+        `revision`; 0: if it is absent, "any": if it is there.
+
+        Returns the result of `call`; None if `key` was last written at another revision, and nothing was changed.
+        """
+        return self.run(calls.if_revision(key, revision, call))
 
     def incr(self, key: str | bytes, by: int = 1) -> int:
         """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
@@ -172,7 +180,7 @@ class Clerk:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
-    def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+    def settings(self, *, read: ReadLevel = "linearizable") -> dict[str, int | str]:
         """Return the settings that all servers of the cluster share, by name."""
         return self.run(calls.settings(read=read))
 

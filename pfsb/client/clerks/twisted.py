@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
-from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
 from pfsb.client.clerks.chat_lines import ClerkChat
 from pfsb.client.clerks.clerk_core import HeldLock, call_safely
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
@@ -115,15 +115,15 @@ class TwistedClerk:
             return replies.addCallback(lambda found: read_all(asked, found, True))
         return gatherResults([self.run(call) for call in asked], consumeErrors=True).addErrback(_first_error)
 
-    def get(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[str | None]:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[str | None]:
         """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
         return self.run(calls.get(key, read=read))
 
-    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[bytes | None]:
+    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[bytes | None]:
         """Get the bytes of the value of a key; the Deferred fires with them, or None if the key is absent."""
         return self.run(calls.get_bytes(key, read=read))
 
-    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[Entry | None]:
+    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[Entry | None]:
         """Get a key; the Deferred fires with its value and revision, or None if the key is absent."""
         return self.run(calls.entry(key, read=read))
 
@@ -141,6 +141,15 @@ class TwistedClerk:
         The Deferred fires with whether the key was set.
         """
         return self.run(calls.cas(key, old, new))
+
+    def if_revision(self, key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> Deferred[T | None]:
+        """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+        `revision`; 0: if it is absent, "any": if it is there.
+
+        The Deferred fires with the result of `call`; with None if `key` was last written at another revision, and
+        nothing was changed.
+        """
+        return self.run(calls.if_revision(key, revision, call))
 
     def incr(self, key: str | bytes, by: int = 1) -> Deferred[int]:
         """Add `by` to the integer at a key, or to 0 if the key is absent; the Deferred fires with the sum."""
@@ -178,7 +187,7 @@ class TwistedClerk:
         """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 
-    def settings(self, *, read: str = "linearizable") -> Deferred[dict[str, int | str]]:
+    def settings(self, *, read: ReadLevel = "linearizable") -> Deferred[dict[str, int | str]]:
         """Get the settings that all servers of the cluster share; the Deferred fires with a dict by name."""
         return self.run(calls.settings(read=read))
 

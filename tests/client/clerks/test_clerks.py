@@ -36,7 +36,7 @@ from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
 from tests.long import long
 
-WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
+WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True, True, None, "w!", None, 1)
 """The results of the calls below."""
 
 
@@ -56,6 +56,11 @@ def use_everything(clerk: Clerk) -> tuple[Any, ...]:
         clerk.cas("c", None, "2"),
         clerk.delete("nothing"),
         clerk.delete("c"),
+        clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        clerk.if_revision("a", "any", calls.append("a", "!")),
+        clerk.if_revision("nothing", "any", calls.delete("a")),
+        clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
@@ -75,6 +80,11 @@ async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
         await clerk.cas("c", None, "2"),
         await clerk.delete("nothing"),
         await clerk.delete("c"),
+        await clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        await clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        await clerk.if_revision("a", "any", calls.append("a", "!")),
+        await clerk.if_revision("nothing", "any", calls.delete("a")),
+        await clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
