@@ -210,7 +210,7 @@ class StreamProtocol(Protocol):
         begun = clock.seconds()
         self._work()
         taken = clock.seconds() - begun
-        if taken >= COUNTED_SECONDS:  # a note of each slice cost 1 % of the byte code at 8 x 32
+        if taken >= COUNTED_SECONDS:  # at 8 x 32, a note of each slice costs a PUT 1 %: 2.9 of 286 byte codes
             self._admission.worked(taken)
 
     def readConnectionLost(self) -> None:
