@@ -54,16 +54,16 @@ ALLOWED: Final = {
     ),
     ("paxos/ordered_update_queue.py", "core.settings.digests_kept"): "how far back DIGEST can be asked for",
     ("paxos/ordered_update_queue.py", "self._settings.history_slots_kept"): "how much history stays in memory",
-    **{
-        use: "whether it is the same object; where the objects stand in an order, it is that in which they came"
-        for use in (
+    **dict.fromkeys(
+        (
             ("sessions/frozen_sessions.py", "id(ended)"),
             ("sessions/frozen_sessions.py", "id(session)"),
             ("sessions/kept_results.py", "id(result.growing)"),
             ("sessions/reply_cache.py", "id(growing)"),
             ("sessions/restorer.py", "id(growing)"),
-        )
-    },
+        ),
+        "whether it is the same object; where the objects stand in an order, it is that in which they came",
+    ),
     ("sessions/restorer.py", "head.settings"): "those of the snapshot, which have come from the log",
     ("sessions/state_machine.py", "self._server_id"): (
         "whether the observer is told, as the client is connected here; what runs does not depend on it"
