@@ -91,10 +91,6 @@ class ExecutionChecker:
             for client_id, timestamp, _ in self.values[skipped][1]:
                 self._ran[server_id].setdefault((client_id, timestamp), skipped)
 
-    def settled_by_snapshot(self, server_id: int, seq: int) -> None:
-        """Take notice that a snapshot of slot `seq`, from which a server goes on, is on its disk."""
-        self.settled_up_to[server_id] = seq
-
     def _took_effect(self, server_id: int, seq: int, update: ClientUpdate) -> None:
         identity = (update.client_id, update.timestamp)
         payload = self.introduced.get(identity)
@@ -179,6 +175,13 @@ class ClusterChecker:
         self.execution.settled(server_id, seq, time_ms, updates)
         if (digest := self.digest(server_id, seq)) is not None:
             self.execution.digest(server_id, seq, digest)
+
+    def settled_by_snapshot(self, server_id: int, seq: int) -> None:
+        """Check that a snapshot is on disk from which a server goes on. Called when messages and answers may leave that
+        rest on it."""
+        on_disk = self.disks[server_id].snapshot_seq
+        require(on_disk >= seq, f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk")
+        self.execution.settled_up_to[server_id] = seq
 
     def named(self, server_id: int, name: SnapshotName, disk: MemoryDisk) -> None:
         """Check a snapshot when a record on a server's disk names it. From now on a restart of the server begins with

@@ -143,6 +143,7 @@ class SimulatedCluster:
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
             kept_slots=self._kept_slots,
+            server_clock=server_clock,
             on_named=lambda name: self._named(server_id, name),
         )
         secret = None if self.network.names is None else self.network.names.secret

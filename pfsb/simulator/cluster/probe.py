@@ -119,7 +119,7 @@ class Probe:
             process.follow(self._checks.snapshots.restored(server_id, seq, process.facts()))
 
         self._findings.note(check)
-        self.settle(self._checks.execution.settled_by_snapshot, server_id, seq)
+        self.settle(self._checks.settled_by_snapshot, server_id, seq)
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
         """Call `check(*args)` as soon as the execution that is under way counts, unless the server has ended by then.

@@ -8,6 +8,7 @@ from attrs import define, field
 
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
+from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.storage.memory import Group, MemoryStorage
 
 
@@ -19,6 +20,8 @@ def _ignore(_name: SnapshotName) -> None:
 class SimulatedStorage(MemoryStorage):
     """A `MemoryStorage` that calls `on_named` with each snapshot that a record on the disk names from now on."""
 
+    server_clock: ServerClock = field(kw_only=True)
+    """The clock of the server."""
     on_named: Callable[[SnapshotName], None] = field(default=_ignore, kw_only=True)
 
     def write(self, group: Group) -> bool:

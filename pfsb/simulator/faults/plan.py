@@ -12,6 +12,8 @@ from typing import Final
 
 from attrs import frozen
 
+from pfsb.paxos.messages import ReconciliationReply
+from pfsb.simulator.cluster.network import MessageFault
 from pfsb.simulator.faults.parameters import Parameters
 
 LOOK_SECONDS: Final = 0.0005
@@ -109,12 +111,18 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
 
 def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
     """Draw faults of the family `snapshots`. They are numbered from `first_number` on: the other faults of the run stay
-    as they are without snapshots."""
+    as they are without snapshots.
+
+    Where no RECONCILIATION_REPLY ever arrives, no server is cut off or crashed: it could not get the slots that it has
+    missed, unless they are dropped.
+    """
+    catches_up = parameters.lasting.get(ReconciliationReply, MessageFault()).loss < 1.0
+    kinds = _KINDS["snapshots"] if catches_up else ("take_snapshot",)
     per_second = rng.choice(SNAPSHOT_FAULTS_PER_SECOND)
     rows: list[tuple[float, str, str]] = []
     at = rng.expovariate(per_second)
     while at < parameters.seconds:
-        rows.append((at, "snapshots", rng.choice(_KINDS["snapshots"])))
+        rows.append((at, "snapshots", rng.choice(kinds)))
         at += rng.expovariate(per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 

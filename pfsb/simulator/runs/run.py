@@ -276,6 +276,10 @@ class Run:
     def _look_at_bounds(self) -> None:
         if self._phase != "pace":  # the drills have clients of their own
             self.population.check_bounds()
+        if "confusion" not in self.parameters.families:
+            for server_id in self.cluster.running_ids:
+                wrong = self.cluster.replica(server_id).snapshot_fetcher.wrong
+                require(not wrong, f"server {server_id} has fetched {wrong} wrong snapshots, though no server is in error")
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def heal_a_majority(self) -> None:

@@ -29,6 +29,11 @@ SCHEDULES: Final[Mapping[str, Schedule]] = {
     for schedule in module.SCHEDULES
 } | {schedule.__name__.replace("_", "-"): schedule for schedule in (*snapshots.SCHEDULES, *snapshots.WITH_SESSIONS)}
 
+OF_SNAPSHOTS: Final = frozenset(
+    name for name, schedule in SCHEDULES.items() if schedule in (*snapshots.SCHEDULES, *snapshots.WITH_SESSIONS)
+)
+"""Names of the schedules in which servers take snapshots."""
+
 WITH_SESSIONS: Final = frozenset(
     name
     for name, schedule in SCHEDULES.items()

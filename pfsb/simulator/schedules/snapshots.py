@@ -9,7 +9,7 @@ from attrs import define
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.paxos.messages import Message, SnapshotOffer, SnapshotPart, SnapshotRequest, State
+from pfsb.paxos.messages import Message, ReconciliationReply, SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.violation import require
@@ -210,6 +210,39 @@ def clients_wait_at_an_install(seed: int, patch: Plant | None) -> None:
     require(isinstance(granted[0], Done), f"the lock is free, and the client that waits is told {granted[0]}")
 
 
+def commands_go_on_meanwhile(seed: int, patch: Plant | None) -> None:
+    """Departure 56: a snapshot shows the state after its slot, whatever is executed while its pieces are made.
+
+    One server of two that take a snapshot of the same slot starts again from it.
+    """
+    servers = Servers(seed, patch, kept_slots=0, **_settings())
+    cluster = servers.cluster
+    leader = servers.present_leader()
+    other = next(i for i in cluster.ids if i != leader)
+    users = [servers.hello(leader, f"user-{number}") for number in range(4)]
+    for number in range(1, 9):
+        for place, user in enumerate(users):
+            key = f"key-{place}-{number % 4}"
+            servers.wait_for(lambda told, u=user, n=number, k=key: u.submit(n, ("PUT", k, f"{n}"), told))  # type: ignore[misc]
+    cluster.run_until(cluster.all_equal)
+    taken: list[SnapshotName | None] = []
+    for server_id in (leader, other):
+        replica = cluster.replica(server_id)
+        replica.perform(replica.snapshot_taker.take_now, taken.append)
+    for number in range(9, 19):
+        for place, user in enumerate(users):
+            verb: tuple[Any, ...] = ("DEL",) if number % 3 == 0 else ("PUT",)
+            value = () if number % 3 == 0 else (f"{number}",)
+            user.submit(number, (*verb, f"key-{place}-{number % 5}", *value), lambda result: None)
+        cluster.run(0.004)
+    cluster.run_until(lambda: len(taken) == 2)
+    require(taken[0] == taken[1] and taken[0] is not None, f"two servers take snapshots of one slot: {taken}")
+    cluster.run(0.2)
+    cluster.crash(other)
+    cluster.restart(other)
+    cluster.run_until(cluster.all_equal, 10)
+
+
 def answer_is_no_longer_kept_at_an_install(seed: int, patch: Plant | None) -> None:
     """Departure 57: a client whose answer is in no kept reply of a snapshot is told that the fate is unknown.
 
@@ -290,6 +323,31 @@ def source_falls_silent(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(away) == seq, 20)
 
 
+def slots_overtake_a_snapshot(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a snapshot is not installed if its slots have come by themselves while it was fetched.
+
+    The server has asked one server for the slots, whose answer is late, and then another one, which has dropped them.
+    """
+    scene = _scene(seed, patch, frame_data_bytes_max=50_000)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    cluster.isolate(away)
+    _order(cluster, leader, 20)
+    seq = _compact(cluster, leader)
+    slots = cluster.network.hold(lambda passage: isinstance(passage.message, ReconciliationReply))
+    parts = cluster.network.hold(lambda passage: isinstance(passage.message, SnapshotPart))
+    cluster.heal()
+    cluster.run_until(lambda: bool(slots.passages and parts.passages))
+    slots.release()
+    cluster.run_until(lambda: cluster.aru(away) == seq)
+    parts.release()
+    cluster.run(2)
+    installed = cluster.replica(away).snapshot_fetcher.installed
+    require(not installed, f"server {away} has executed all slots of a snapshot, and installs it")
+    _order(cluster, leader, 2)
+    scene.everyone_executes(seq + 2, 10)
+
+
 def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     """Departures 45, 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
     scene = _scene(seed, patch)
@@ -315,7 +373,12 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     snapshot_is_replaced_meanwhile,
     source_falls_silent,
     leader_lacks_what_is_dropped,
+    slots_overtake_a_snapshot,
     disk_has_no_room_for_a_snapshot,
 )
-WITH_SESSIONS: Final[Sequence[Schedule]] = (clients_wait_at_an_install, answer_is_no_longer_kept_at_an_install)
+WITH_SESSIONS: Final[Sequence[Schedule]] = (
+    clients_wait_at_an_install,
+    answer_is_no_longer_kept_at_an_install,
+    commands_go_on_meanwhile,
+)
 """Schedules that run whole servers."""
