@@ -61,7 +61,8 @@ class RestoredState:
     """The state of a snapshot. It is whole when `SessionRestorer.end` was called."""
 
     head: StateHead
-    settings: ClusterSettings | None
+    values: ClusterSettings | None
+    """The settings; None: the snapshot is of a slot before their birth."""
     announced: dict[int, Abilities]
     kept: KeptReplies
     applications: list[RestoredApplication] = field(factory=list, init=False)
@@ -152,14 +153,14 @@ class SessionRestorer:
             raise WrongSnapshot(f"it has a section {piece.section}, which this version of pfsb does not know")
 
     def _begin(self, head: StateHead) -> None:
-        settings = None if head.settings is None else ClusterSettings.decode(head.settings)
+        values = None if head.settings is None else ClusterSettings.decode(head.settings)
         announced = {server_id: Abilities.decode(data) for server_id, data in head.announced}
         kept = KeptReplies(size=head.replies_bytes, numbered=head.pages_numbered)
-        state = self._state = RestoredState(head, settings, announced, kept)
-        if settings is None:
+        state = self._state = RestoredState(head, values, announced, kept)
+        if values is None:
             return
         for name, version, size in head.applications:
-            application = self._make(settings, name, version)
+            application = self._make(values, name, version)
             if size is None and not IFrozenState.providedBy(application):
                 raise WrongSnapshot(f"it has the state of {name} in pieces, which that application does not take here")
             state.applications.append(RestoredApplication(application, size, self._runs(application)))
@@ -215,10 +216,10 @@ class SessionRestorer:
         pages: int,
     ) -> None:
         self._end_session()
-        assert state.settings is not None, "nobody has a session before the birth of the settings"
+        assert state.values is not None, "nobody has a session before the birth of the settings"
         if client_id in state.sessions:
             raise WrongSnapshot("it has a session twice")
-        window, bytes_max = state.settings.session_window, state.settings.reply_cache_bytes
+        window, bytes_max = state.values.session_window, state.values.reply_cache_bytes
         answers = ReplyCache(window, forgotten, bytes_max, state.kept, client_id)
         session = Session(client_id, epoch, server_id, ttl_ms, answers, last_number, dict(waiting), opened)
         state.sessions[client_id] = self._session = session

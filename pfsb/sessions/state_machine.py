@@ -1236,7 +1236,7 @@ class SessionStateMachine:
         self._end_freeze(self._freezes)
         state.end(waiting=True)
         head = state.head
-        self.settings.put(state.settings, state.announced)
+        self.settings.put(state.values, state.announced)
         self._seq, self.revision, self.time_ms = head.seq, head.revision, head.time_ms
         self.context.time_ms = head.time_ms
         self.sessions, self.closed_sessions = state.sessions, state.closed_sessions
@@ -1244,10 +1244,10 @@ class SessionStateMachine:
         self.forgotten, self.oldest_kept = head.forgotten, head.oldest_kept
         self.heard_in, self._overdue = dict(head.heard_in), dict(head.overdue)
         self.kept_replies = state.kept
-        if state.settings is not None:
+        if state.values is not None:
             self._catalogue.switch([each.application for each in state.applications])
             self._read_catalogue()
-            self._apply_quotas(state.settings)
-            self.on_settings(state.settings)
+            self._apply_quotas(state.values)
+            self.on_settings(state.values)
         self.observer.restored()
         self._look_at_logs()

@@ -5,7 +5,7 @@ A `MemoryDisk` survives the crash of a simulated server, as a real disk would.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -113,13 +113,10 @@ class MemoryDisk:
         """Whether the snapshot that a record names is another one of the same slot."""
         return self.snapshot_seq == name.seq and self.contents.snapshot != name
 
-    def apply(self, records: Iterable[Record], kept_slots: int) -> None:
-        """Put records on the disk. If one names a snapshot, the slots up to its own, less `kept_slots`, are not read
-        any more; they are still there until `delete_superfluous`."""
-        before = self.contents.snapshot
-        self.contents.apply_all(records)
-        if self.contents.snapshot != before:
-            self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
+    def compact(self, kept_slots: int) -> None:
+        """Read the slots no more up to that of the snapshot that a record names, less `kept_slots`. They are still
+        there until `delete_superfluous`."""
+        self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
 
     def delete_superfluous(self) -> None:
         """Delete what the snapshot that a record names stands for: slots, and older snapshots."""
@@ -356,7 +353,8 @@ class MemoryStorage:
         self._disk.position += len(pending[:groups_kept])
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
-        self._disk.apply(kept + torn, self._kept_slots)
+        self._disk.contents.apply_all(kept + torn)
+        self._disk.compact(self._kept_slots)
         self._silence()
         self._let_go()
 
@@ -415,18 +413,20 @@ class MemoryStorage:
 
     def write(self, group: Group) -> bool:
         """Put a group on the disk; False if that failed and the storage has therefore stopped."""
-        if self._next_write_fails():
+        if self.next_error is not None and self._next_write_fails():
             return False
         if self._disk.free_records is not None:
             self._disk.free_records -= len(group.records)
             if self._disk.free_records < 0:
                 self._fail(Failure(ReserveUsedUp("the disk has no room, although it was full long before")))
                 return False
-        named = self.snapshot
-        self._disk.apply(group.records, self._kept_slots)
+        contents = self._disk.contents
+        before = contents.snapshot
+        contents.apply_all(group.records)
         self._disk.position += 1
-        if self.snapshot is not None and self.snapshot != named:
-            self._snapshots.named(self.snapshot, self._disk.delete_superfluous)
+        if contents.snapshot is not None and contents.snapshot is not before:
+            self._disk.compact(self._kept_slots)
+            self._snapshots.named(contents.snapshot, self._disk.delete_superfluous)
         return True
 
     def _next_write_fails(self) -> bool:

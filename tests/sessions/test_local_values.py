@@ -54,24 +54,24 @@ ALLOWED: Final = {
     ),
     ("paxos/ordered_update_queue.py", "core.settings.digests_kept"): "how far back DIGEST can be asked for",
     ("paxos/ordered_update_queue.py", "self._settings.history_slots_kept"): "how much history stays in memory",
-    ("sessions/frozen_sessions.py", "id(ended)"): "whether the old state of a session is kept; no order follows it",
-    ("sessions/frozen_sessions.py", "id(session)"): "as before",
-    ("sessions/kept_results.py", "id(result.growing)"): "it finds the place of a value, which is counted in order",
-    ("sessions/reply_cache.py", "id(growing)"): "the values that grow stand in the order in which they were first kept",
-    ("sessions/restorer.py", "id(growing)"): "as in the reply cache",
-    ("sessions/restorer.py", "head.settings"): "the ordered settings, in a snapshot",
-    ("sessions/restorer.py", "state.settings"): "the ordered settings, in a snapshot",
-    ("sessions/restorer.py", "state.settings.reply_cache_bytes"): "one of the ordered settings, in a snapshot",
-    ("sessions/restorer.py", "state.settings.session_window"): "one of the ordered settings, in a snapshot",
-    ("sessions/state_machine.py", "self.settings.put"): "the ordered settings of a snapshot are put in place",
-    ("sessions/state_machine.py", "state.settings"): "the ordered settings, in a snapshot",
+    **dict.fromkeys(
+        (
+            ("sessions/frozen_sessions.py", "id(ended)"),
+            ("sessions/frozen_sessions.py", "id(session)"),
+            ("sessions/kept_results.py", "id(result.growing)"),
+            ("sessions/reply_cache.py", "id(growing)"),
+            ("sessions/restorer.py", "id(growing)"),
+        ),
+        "whether it is the same object; where the objects stand in an order, it is that in which they came",
+    ),
+    ("sessions/restorer.py", "head.settings"): "those of the snapshot, which have come from the log",
     ("sessions/state_machine.py", "self._server_id"): (
         "whether the observer is told, as the client is connected here; what runs does not depend on it"
     ),
 }
 """(module, use of a local value) -> why it decides no result."""
 
-ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change"})
+ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change", "put"})
 """Attributes of `self.settings` in the state machine, which are the ordered settings and no local ones."""
 
 MODULES: Final = frozenset(

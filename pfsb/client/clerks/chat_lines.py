@@ -29,7 +29,7 @@ class Driver(Protocol):
 class News(Protocol):
     """An event of an event loop: tells coroutines that something has come."""
 
-    def clear(self) -> object:
+    def clear(self) -> None:
         """Forget what has come so far."""
 
     def set(self) -> None:

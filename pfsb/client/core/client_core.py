@@ -432,9 +432,12 @@ class ClientCore:
             is_final = is_final_for_hello(reply, self._readonly, self._now)
             self._move_on(reply.line)
             if is_final:
-                self._commands.refuse(
-                    reply.code, reply.text, lambda each: _is_of_session(each) and not self._needs_no_session(each)
-                )
+                self._commands.refuse(reply.code, reply.text, self._ends_without_session)
+
+    def _ends_without_session(self, command: Command) -> bool:
+        """Whether `command` is refused when no server opens the session for a reason that lasts. An UNLOCK waits for
+        the session: if that is alive, the lock would be held as long as it lives."""
+        return _is_of_session(command) and command.verb != "UNLOCK" and not self._needs_no_session(command)
 
     def _session_ended(self, state: str) -> None:
         """Called for a SESSION event, which says that this connection has no session any more; `state` is the reason.

@@ -49,7 +49,10 @@ class ReadonlyServers:
 
 
 def belongs_elsewhere(command: Command, reply: Reply, hello: Hello, readonly: ReadonlyServers, now: float) -> bool:
-    """Whether, after this reply, the command is to be tried at another server with the same number."""
+    """Whether, after this reply, the command is to be tried at another server with the same number.
+
+    An UNLOCK is tried until a server takes it: otherwise the lock would be held as long as the session lives.
+    """
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False
     if reply.code == "NOSESSION":
@@ -57,6 +60,8 @@ def belongs_elsewhere(command: Command, reply: Reply, hello: Hello, readonly: Re
         return command.no_session <= NO_SESSION_RETRIES
     if reply.code == "REPLACED":
         return hello.was_own_hello()
+    if reply.code in ("BUSY", "READONLY") and command.verb == "UNLOCK":
+        return True
     if reply.code == "BUSY":
         return command.times_sent <= BUSY_RETRIES
     if reply.code == "READONLY":

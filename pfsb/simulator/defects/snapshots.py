@@ -218,7 +218,9 @@ def _promise_below_snapshot(process: Any) -> None:
         return replica.snapshot_fetcher.installed > 0 or can_answer(message)
 
 
-@DEFECTS.add("silent-source-kept", "Departure 57", "a server waits for ever for the parts of a snapshot that do not come")
+@DEFECTS.add(
+    "silent-source-kept", "Departure 57", "a server waits for ever for the parts of a snapshot that do not come"
+)
 def _silent_source_kept(process: Any) -> None:
     fetcher = process.replica.snapshot_fetcher
 

@@ -152,6 +152,27 @@ class NumberTests(ClientCoreTestCase):
             self.script.hear("#1 OK revision=3")
             self.assertEqual(self.script.outcomes, [(code, "none"), ("OK", "")])
 
+    def test_unlock_is_tried_until_a_server_takes_it(self) -> None:
+        """Otherwise the lock would be held as long as the session lives, which the client keeps alive."""
+        self.hold_lock()
+        unlock = self.script.submit('UNLOCK "door" token=5')
+        put = self.script.submit("PUT a 1")
+        for code in ("READONLY", "BUSY") * 15:
+            self.script.hear(f"#2 ERR {code} fate=none no")
+            self.script.pass_time(1)
+            self.script.answer_hello(last=1, epoch=7)
+        self.assertFalse(unlock.is_over)
+        for _ in range(30):
+            self.script.hang_up()
+            self.script.pass_time(1)
+            self.script.connect()
+            self.script.hear("ERR READONLY fate=none no")
+            self.script.pass_time(1)
+            self.script.answer_hello(last=1, epoch=7)
+        self.assertEqual((unlock.is_over, put.is_over), (False, True))
+        self.script.hear("#2 OK revision=3")
+        self.assertTrue(unlock.is_over)
+
     def test_command_that_a_server_has_refused_has_not_run(self) -> None:
         """The fate is known until the command is sent again: a server has accepted HELLO, and then said fate=none."""
         command = self.script.submit("PUT a 1")
