@@ -135,6 +135,7 @@ class AdoptTests(HistoryTestCase):
 
     def _adopt_and_execute(self, restorer: HistoryRestorer) -> None:
         restorer.adopt()
+        self.replica.snapshot_fetcher.installed += 1
         self.replica.ordering.snapshot_installed()
 
     def test_only_the_slot_itself_and_later_ones_have_digests(self) -> None:
