@@ -96,6 +96,10 @@ class FrozenKeys:
         self._then: dict[bytes, Entry | None] = {}
         """Key that has changed since, from the cursor on -> its entry at that moment; None: it had none."""
 
+    def entry_then(self, key: bytes) -> Entry | None:
+        """The entry of a key at that moment, as long as the cursor has not passed the key."""
+        return self._then[key] if key in self._then else self._entries.get(key)
+
     def keep(self, key: bytes, entry: Entry | None) -> None:
         """Keep the entry of a key aside before it is changed."""
         if self._start <= key <= self._last and key not in self._then:

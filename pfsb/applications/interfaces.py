@@ -384,6 +384,10 @@ class IGrowingValues(Interface):
     def growing_at(key: bytes) -> GrowingBytes | None:
         """The object that answers share with the present entry of a key; None if there is none."""
 
+    def growing_then(key: bytes) -> GrowingBytes | None:
+        """The object that answers shared with the entry of a key at the last call of `IFrozenState.freeze`, whatever
+        was executed since. Asked for before the first piece is taken."""
+
     def share(key: bytes, growing: GrowingBytes) -> None:
         """Let the entry of a key share `growing` from now on, whose `data` becomes the value of the entry. Called after
         a restore. Raises `ValueError` if there is no such key."""

@@ -179,6 +179,13 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
         entry = self.entries.get(key)
         return None if entry is None else entry[2]
 
+    def growing_then(self, key: bytes) -> GrowingBytes | None:
+        frozen = self._frozen
+        if frozen is None:
+            return self.growing_at(key)
+        entry = frozen.entry_then(key)
+        return None if entry is None else entry[2]
+
     def share(self, key: bytes, growing: GrowingBytes) -> None:
         entry = self.entries.get(key)
         if entry is None:

@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from pfsb.applications.interfaces import GrowingBytes
 from pfsb.paxos.snapshot_rows import Row, packed
 from pfsb.sessions.kept_results import entries_of
+from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.session import Closed, Session
 
 SESSION, PAGE, MORE = 0, 1, 2
@@ -45,14 +47,22 @@ class FrozenSessions:
     number: int
     """The number of the snapshot (`Session.frozen_in`)."""
     _sessions: Sequence[Session]
-    _places: Mapping[int, int]
-    """The place of each value that grows, by its address."""
+    _open: Mapping[str, Session]
+    """Client id -> session, for the sessions that are open at present."""
+    _growing: Sequence[GrowingBytes]
+    """The values that grow of which beginnings were kept at that moment, in their order."""
+    _sharing: Sequence[Any]
+    """The applications whose states share such values (`IGrowingValues`)."""
     _ends: Sequence[tuple[str, Closed]]
     """(client id, end) of the sessions that have ended, and of some that were opened anew before that moment."""
     _closed: Mapping[str, Closed]
     """The sessions that have ended and are not forgotten, as they are at present."""
     _closed_then: set[int] = field(factory=set, init=False)
     """Addresses of ends that were in `_closed` at that moment, and are not any more."""
+    _counted_then: dict[int, int] = field(factory=dict, init=False)
+    """Address of a value that grows -> its `counted` at that moment, for those that have changed."""
+    _places: dict[int, int] = field(factory=dict, init=False)
+    """The place of each value that grows among the rows, by its address."""
     _images: dict[int, _Image] = field(factory=dict, init=False)
     """Address of a session that has changed, and whose turn has not come -> its image."""
 
@@ -61,6 +71,28 @@ class FrozenSessions:
         if session.frozen_in != self.number:
             session.frozen_in = self.number
             self._images[id(session)] = _image(session)
+
+    def answers_change(self, answers: ReplyCache) -> None:
+        self.keep(self._open[answers.client_id])
+
+    def growing_changes(self, growing: GrowingBytes) -> None:
+        self._counted_then.setdefault(id(growing), growing.counted)
+
+    def growing_rows(self) -> Iterator[Row]:
+        """Rows (counted bytes, application, key) of the values that the state of an application shares, and (counted
+        bytes, "", value) of all others. A value that no state shares any more does not change.
+
+        They are taken before the first piece of any application, as `IGrowingValues.growing_then` demands.
+        """
+        for place, growing in enumerate(self._growing):
+            self._places[id(growing)] = place
+            counted = self._counted_then.get(id(growing), growing.counted)
+            for application in self._sharing:
+                if application.growing_then(growing.key) is growing:
+                    yield packed((counted, application.name, growing.key)), 1
+                    break
+            else:
+                yield packed((counted, "", growing.data)), 1
 
     def keep_closed(self, ended: Closed) -> None:
         """Called when the end of a session is forgotten, since it was opened anew or has ended long ago."""

@@ -16,7 +16,7 @@ from attrs import define
 from pfsb.applications.catalogue import version_of
 from pfsb.applications.interfaces import IFrozenState
 from pfsb.paxos.snapshot import Piece
-from pfsb.paxos.snapshot_rows import Row, cut, packed
+from pfsb.paxos.snapshot_rows import cut
 
 STATE: Final = "state"
 CLOSED: Final = "closed sessions"
@@ -85,11 +85,6 @@ class FrozenApplication:
     def close(self) -> None:
         if self.size is None:
             self._pieces.close()  # type: ignore[attr-defined]
-
-
-def growing_rows(shared: Sequence[tuple[int, str, bytes]]) -> Iterator[Row]:
-    for row in shared:
-        yield packed(row), 1
 
 
 def raising(error: Exception) -> Iterator[Piece]:

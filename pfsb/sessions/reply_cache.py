@@ -11,9 +11,9 @@ texts in UTF-8, which are equal on every server, unlike memory.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
@@ -149,6 +149,16 @@ class Page:
         self.entries_max -= len(results) - 1
 
 
+class RepliesWatcher(Protocol):
+    """Looks on while a snapshot is taken (`pfsb.sessions.frozen_sessions`)."""
+
+    def answers_change(self, answers: ReplyCache) -> None:
+        """Called before `KeptReplies.make_room` changes or drops a page of this cache."""
+
+    def growing_changes(self, growing: GrowingBytes) -> None:
+        """Called before `counted` of a value is changed of which beginnings are kept."""
+
+
 @define
 class KeptReplies:
     """The bytes of the results that all sessions keep together, and the rule by which pages of the sessions' caches
@@ -168,8 +178,8 @@ class KeptReplies:
     growing: dict[int, GrowingBytes] = field(factory=dict, eq=False, repr=False)
     """Address of each object of which beginnings are kept -> the object, in the order in which the first of its
     beginnings was kept."""
-    before_change: Callable[[ReplyCache], None] | None = field(default=None, eq=False, repr=False)
-    """Called before `make_room` changes a page of this cache; None: no one looks on."""
+    watcher: RepliesWatcher | None = field(default=None, eq=False, repr=False)
+    """Told of some changes before they are made; None: no one looks on."""
 
     def note(self, page: Page) -> None:
         """Put a page at the end of `pages`: one that has got its first bytes, and is counted from now on, or one at
@@ -187,6 +197,8 @@ class KeptReplies:
                 growing = result.growing
                 growing.kept -= 1
                 if not growing.kept:
+                    if self.watcher is not None:
+                        self.watcher.growing_changes(growing)
                     self.size -= growing.counted
                     growing.counted = 0
                     del self.growing[id(growing)]
@@ -200,8 +212,8 @@ class KeptReplies:
         """
         while self.size > self.bytes_max and self.pages:
             page = self.pages.popitem(last=False)[1]
-            if self.before_change is not None:
-                self.before_change(page.owner)
+            if self.watcher is not None:
+                self.watcher.answers_change(page.owner)
             if len(page) > page.looked_at:
                 self.note(page)
             else:
@@ -330,6 +342,8 @@ class ReplyCache:
         growth = len(growing.data) - growing.counted
         if not growing.kept:
             self._kept.growing[id(growing)] = growing
+        elif self._kept.watcher is not None:
+            self._kept.watcher.growing_changes(growing)
         growing.kept += 1
         growing.counted = len(growing.data)
         page.shared += growth

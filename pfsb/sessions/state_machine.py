@@ -32,7 +32,6 @@ from pfsb.applications.interfaces import (
     Command,
     Counters,
     Done,
-    GrowingBytes,
     IContext,
     IEventLog,
     IGrowingValues,
@@ -63,7 +62,6 @@ from pfsb.sessions.frozen_state import (
     STATE,
     FrozenApplication,
     StateHead,
-    growing_rows,
     raising,
 )
 from pfsb.sessions.observer import NoObserver
@@ -1165,8 +1163,6 @@ class SessionStateMachine:
         kept, settings, applications = self.kept_replies, self.settings, self._frozen_applications
         for application in self._catalogue.chosen if settings.is_born else ():
             applications.append(FrozenApplication.of(application))
-        growing = [*kept.growing.values()]
-        shared = [self._shared(each) for each in growing]
         head = StateHead(
             self._seq,
             self.revision,
@@ -1178,43 +1174,36 @@ class SessionStateMachine:
             kept.size,
             kept.numbered,
             len(self.closed_sessions),
-            len(growing),
+            len(kept.growing),
             len(self.sessions),
             settings.values.encode() if settings.is_born else None,
             [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
             [(each.name, each.version, each.size) for each in applications],
         )
-        places = dict(zip(kept.growing, range(len(growing)), strict=True))
         frozen = self._frozen = FrozenSessions(
-            self._freezes, [*self.sessions.values()], places, [*self._ends], self.closed_sessions
+            self._freezes,
+            [*self.sessions.values()],
+            self.sessions,
+            [*kept.growing.values()],
+            self._sharing,
+            [*self._ends],
+            self.closed_sessions,
         )
-        kept.before_change = self._before_change
+        kept.watcher = frozen
         return chain(
             pieces_of(STATE, [(packed(astuple(head, recurse=False)), 1)]),
             pieces_of(CLOSED, frozen.closed_rows()),
-            pieces_of(GROWING, growing_rows(shared)),
+            pieces_of(GROWING, frozen.growing_rows()),
             pieces_of(SESSIONS, frozen.rows()),
             *[each.pieces() for each in applications],
         )
-
-    def _shared(self, growing: GrowingBytes) -> tuple[int, str, bytes]:
-        """(its counted bytes, application, key) of a value that grows, if the state of an application shares it at
-        present; else (its counted bytes, "", the value)."""
-        for application in self._sharing:
-            if application.growing_at(growing.key) is growing:
-                return growing.counted, application.name, growing.key
-        return growing.counted, "", growing.data
-
-    def _before_change(self, answers: ReplyCache) -> None:
-        if self._frozen is not None:
-            self._frozen.keep(self.sessions[answers.client_id])
 
     def _end_freeze(self, number: int) -> None:
         """Keep nothing of this frozen state any more, if it is the last one; an earlier one has ended."""
         if number != self._freezes:
             return
         applications, self._frozen_applications = self._frozen_applications, []
-        self._frozen = self.kept_replies.before_change = None
+        self._frozen = self.kept_replies.watcher = None
         for each in applications:
             each.close()
 

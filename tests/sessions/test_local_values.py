@@ -57,6 +57,7 @@ ALLOWED: Final = {
     **dict.fromkeys(
         (
             ("sessions/frozen_sessions.py", "id(ended)"),
+            ("sessions/frozen_sessions.py", "id(growing)"),
             ("sessions/frozen_sessions.py", "id(session)"),
             ("sessions/kept_results.py", "id(result.growing)"),
             ("sessions/reply_cache.py", "id(growing)"),
