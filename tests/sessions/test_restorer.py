@@ -220,7 +220,7 @@ class FreezeTests(SynchronousTestCase):
     def assertNothingKept(self) -> None:
         """While no snapshot is taken, nothing is told of changes."""
         kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
-        self.assertEqual((self.machine.kept_replies.watcher, kv._frozen), (None, None))
+        self.assertEqual((self.machine.kept_replies.watcher, kv.frozen), (None, None))
 
     def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:
         for end in (list, Generator.close):
@@ -254,9 +254,9 @@ class FreezeTests(SynchronousTestCase):
         pieces = self.machine.freeze()
         self.driver.run_anonymous("~0.1", (2, ("PUT", "b", "1")))
         session = self.machine.sessions["~0.1"]
-        frozen = self.machine._frozen
+        frozen = self.machine.frozen
         assert frozen is not None
-        ((_, ((results, count, *_),)),) = frozen._images.values()
+        ((_, ((results, count, *_),)),) = frozen.images.values()
         self.assertIs(results, session.answers.page.results)
         self.assertEqual((count, len(results)), (1, 2))
         pieces.close()
