@@ -220,7 +220,7 @@ class FreezeTests(SynchronousTestCase):
     def assertNothingKept(self) -> None:
         """While no snapshot is taken, nothing is told of changes."""
         kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
-        self.assertEqual((self.machine.kept_replies.watcher, kv.frozen), (None, None))
+        self.assertEqual((self.machine.kept_replies.before_change, kv.is_frozen), (None, False))
 
     def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:
         for end in (list, Generator.close):
