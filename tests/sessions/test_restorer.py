@@ -217,6 +217,19 @@ class FreezeTests(SynchronousTestCase):
         self.assertNothingKept()
         self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
 
+    def test_state_that_is_no_bytes_costs_the_snapshot_too(self) -> None:
+        """Whether it comes in one go or in pieces."""
+        kv, later = (each for each in self.machine.applications if each.name in ("kv", "later"))
+        for application, method, wrong in (
+            (later, "snapshot", lambda: "text"),
+            (kv, "freeze", lambda: (each for each in [b"right", None])),
+            (kv, "freeze", lambda: (each for each in [bytes(PIECE_BYTES_MAX + 1)])),
+        ):
+            patch = self.patch(application, method, wrong)
+            self.assertRaises(TypeError, list, self.machine.freeze())
+            patch.restore()
+            self.assertNothingKept()
+
     def assertNothingKept(self) -> None:
         """While no snapshot is taken, nothing is told of changes."""
         kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
