@@ -1,6 +1,6 @@
-"""The mark of long tests, and the number of random examples of a test. `make quick` skips the former and tries fewer.
+"""The mark of long tests: simulator runs, real clusters of processes, load, and others that take as much time.
 
-Long are tests with simulator runs, real clusters of processes, and load, and others that take as much time.
+`make quick` leaves long tests out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,3 @@ def long(test: T) -> T:
     if IS_QUICK:
         test.skip = "long; PFSB_QUICK leaves it out"
     return test
-
-
-def examples(number: int) -> int:
-    """Number of random examples that a test tries: `number`, or a fifth of it, but 10 at least, with PFSB_QUICK in the
-    environment."""
-    return max(10, number // 5) if IS_QUICK else number

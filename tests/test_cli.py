@@ -17,7 +17,7 @@ from tests.long import long
 
 
 def subcommands() -> Iterator[tuple[str, click.Command]]:
-    context = click.Context(cli.program)
+    context = click.Context(cli.program, **cli.program.context_settings)
     for name in cli.program.list_commands(context):
         command = cli.program.get_command(context, name)
         assert command is not None

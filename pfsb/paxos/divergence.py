@@ -124,6 +124,11 @@ class DivergenceHandler(Handler):
             comparison.counted_at = now
             comparison.times = min(comparison.times + 1, TIMES)
 
+    def is_agreed(self, seq: int) -> bool:
+        """Whether a majority of all servers, this one included, has told that it has executed the slots up to `seq` as
+        this server has."""
+        return self._agreeing_at(seq) >= self.quorum
+
     # ------------------------------------------------------------------ conclusions
 
     def _judge(self) -> None:

@@ -250,6 +250,8 @@ class Replica:
         # A server that asks for slots below a snapshot is offered the snapshot (Departure 57).
         self.reconciliation.on_dropped = self.snapshot_fetcher.offer
         self.reconciliation.is_fetching = lambda: self.snapshot_fetcher.is_busy
+        # A snapshot counts when a majority has executed the same (Departures 40 and 56).
+        self.snapshot_taker.is_agreed = self.divergence.is_agreed
         self.peers.on_return = self._path_is_back
         self.update_timers.on_open_slot = self.reconciliation.ask_leader
         self.update_timers.is_behind = self.reconciliation.is_behind

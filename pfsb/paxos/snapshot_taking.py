@@ -10,6 +10,10 @@ the disks of a majority, or a snapshot that contains it is; no leader may propos
 dropped a slot answers no PREPARE that asks for it (`PrepareHandler.can_answer`, G19). A crash before the record leaves
 a file that no record names, and the log as it was.
 
+The record also waits until a majority of the servers is known to have executed these slots with the same results
+(Departure 40). A server whose memory has failed would otherwise drop the history that could heal it, and offer a wrong
+state to others.
+
 Slots whose numbers are multiples are the same on all servers, and so are the pieces of their snapshots: a server that
 fetches one (Departure 57) can go on at another server.
 """
@@ -69,6 +73,8 @@ class SnapshotTaker(Handler):
         """Number of snapshots that were given up since the start."""
         self.seconds = 0.0
         """How long, in seconds, the last snapshot took."""
+        self.is_agreed: Callable[[int], bool] = lambda seq: True
+        """Tells whether a majority of the servers has executed the slots up to this one as this server has."""
         ordered_queue.on_snapshot_slot = self._begin_if_worthwhile
 
     @property
@@ -204,10 +210,10 @@ class SnapshotTaker(Handler):
         self._note_if_possible(name)
 
     def _note_if_possible(self, name: SnapshotName) -> None:
-        """Write the record; while the disk is in trouble, which lets none be forced, try again later (Departures 44 and
-        45)."""
+        """Write the record. Try again later while the disk is in trouble, which lets none be forced (Departures 44 and
+        45), or no majority is known to agree with this server."""
         self._call = None
-        if self._turn.trouble is None:
+        if self._turn.trouble is None and self.is_agreed(name.seq):
             self._turn.run(self._note, name)
         else:
             self._call = self._clock.callLater(AGAIN_SECONDS, self._note_if_possible, name)

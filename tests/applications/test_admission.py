@@ -63,7 +63,7 @@ class Counter:
 
 @implementer(IFrozenState)
 class Frozen(Counter):
-    """The same with a frozen state: a piece for each digit of the count, and an empty one at the end."""
+    """A counter with a frozen state: a piece for each digit of the count, and an empty one at the end."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class AdmissionTests(SynchronousTestCase):
         self.assertIn("NotImplementedError: no snapshot here", self.refusal(changed(snapshot=fail)))
 
     def test_frozen_state_is_tried(self) -> None:
-        """It stays as it was while a command is executed, and another application can be made from it."""
+        """A frozen state stays as it was while a command is executed, and another application can be made from it."""
         refuse_wrong_application(Frozen(), Frozen)
 
         def live(self: Any) -> Any:

@@ -68,7 +68,7 @@ class WrongApplicationTests(SynchronousTestCase):
         self.assertIn("snapshot", self.found(changed(snapshot=lambda self: str(next(numbers)).encode())))
 
     def test_pieces_of_another_moment_are_found(self) -> None:
-        """They would differ on servers that execute commands at other times."""
+        """Pieces of the present state would differ on servers that execute commands at other times."""
 
         def freeze(self: Any) -> Any:
             yield str(self.count).encode()

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
 from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, ClientPortProtocol, RedisPortFactory
+from tests.examples import examples
 from tests.frontends.fake_server import FakeServer, fake_config
 from tests.frontends.line.test_protocol import WELCOME, Transport
 from tests.frontends.resp.test_parser import cut, encoded
-from tests.long import examples
 
 
 class ClientPortTests(SynchronousTestCase):
@@ -83,7 +83,7 @@ class ClientPortTests(SynchronousTestCase):
         st.booleans(),
         st.lists(st.integers(0), max_size=5),
     )
-    @settings(max_examples=examples(200), deadline=None, database=None)
+    @examples(200, database=None)
     def test_no_value_of_a_late_client_of_redis_or_of_http_runs(
         self, parts: list[bytes], is_http: bool, places: list[int]
     ) -> None:

@@ -9,8 +9,8 @@ directories are new. Kinds of rounds:
 * `all`: all three servers at once;
 * `starting`: all three at once, and up to two seconds after they were started again some or all of them once more;
 * `one`, `two`: so many of the three;
-* `behind`: one of the three, which stays away until the others have gone on for some seconds, and is killed up to two
-  seconds after its start once more: it fetches a snapshot, or installs one.
+* `behind`: one of the three, which stays away until the others have dropped slots that it lacks, and is killed up to
+  two seconds after its start once more, while it fetches a snapshot or installs it.
 
 The servers take snapshots often, and many kills come while one is written.
 
@@ -57,8 +57,9 @@ LOAD_SECONDS: Final = (0.05, 0.7)
 """How long, in seconds, servers are under load before they are killed; drawn evenly between the two."""
 START_SECONDS: Final = 2.0
 """How long, in seconds, after their start servers are killed at the latest, in rounds of the kind `starting`."""
-AWAY_SECONDS: Final = (1.0, 4.0)
-"""How long, in seconds, a server is away in rounds of the kind `behind`; drawn evenly between the two."""
+AWAY_SECONDS: Final = (0.3, 1.5)
+"""How long, in seconds, the others go on before each of their snapshots in rounds of the kind `behind`; drawn evenly
+between the two."""
 AFTER_SECONDS: Final = 0.1
 """How long, in seconds, the load goes on when the servers answer again."""
 WAIT_SECONDS: Final = 60.0
@@ -235,7 +236,7 @@ class KillRounds:
         victims = dice.sample(cluster.ids, {"one": 1, "behind": 1, "two": 2}.get(kind, SERVERS))
         await cluster.kill(*victims)
         if kind == "behind":
-            await cluster.pause(dice.uniform(*AWAY_SECONDS))
+            await self._leave_behind(dice)
         for server_id in victims:
             cluster.start(server_id)
         if kind in {"starting", "behind"}:
@@ -261,6 +262,17 @@ class KillRounds:
             f"{sum(each['taken'] for each in snapshots)} snapshots taken and "
             f"{sum(each['installed'] for each in snapshots)} installed since the servers' last starts"
         )
+
+    async def _leave_behind(self, dice: Random) -> None:
+        """Have the others take two snapshots, some seconds apart: after the second one they need no slot before the
+        first."""
+        others = self.cluster.running
+        for _ in range(2):
+            await self.cluster.pause(dice.uniform(*AWAY_SECONDS))
+            for server_id in others:
+                reply = await self.cluster.ask(server_id, f"SNAPSHOT wait={WAIT_SECONDS:.0f}", WAIT_SECONDS)
+                if not reply.ok:
+                    raise ClusterTrouble(f"server {server_id}: {reply.line}")
 
     def _more_than(self, answered: int) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:

@@ -44,7 +44,11 @@ class HistoryTestCase(ReplicaTestCase):
         restorer = self.queue.restorer()
         for piece in pieces:
             restorer.take(piece)
-        self.replica.perform(restorer.adopt)
+        self.replica.perform(self.install, restorer)
+
+    def install(self, restorer: HistoryRestorer) -> None:
+        restorer.adopt()
+        self.replica.snapshot_fetcher.installed += 1
 
     def state(self) -> tuple[Any, ...]:
         """All that later slots depend on, and all that this server tells others of its history."""
@@ -134,7 +138,7 @@ class AdoptTests(HistoryTestCase):
         self.assertEqual(self.state(), expected)
 
     def _adopt_and_execute(self, restorer: HistoryRestorer) -> None:
-        restorer.adopt()
+        self.install(restorer)
         self.replica.ordering.snapshot_installed()
 
     def test_only_the_slot_itself_and_later_ones_have_digests(self) -> None:

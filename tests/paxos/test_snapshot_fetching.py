@@ -294,6 +294,7 @@ class ServingTests(ReplicaTestCase):
         self.data.ordering.local_aru = S
         self.data.ordering.global_history.floor = S
         self.replica.ordered_queue.digests.begin_at(S, DIGEST)
+        self.replica.snapshot_fetcher.installed += 1
 
     def answer_reads(self) -> None:
         while self.storage.reads:

@@ -6,6 +6,7 @@ from attrs import evolve
 
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.frozen_history import HISTORY
+from pfsb.paxos.messages import DIGEST_BYTES, Alive, State
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_taking import PIECE_PAUSE_SECONDS, WAITING_BYTES_MAX
@@ -18,6 +19,7 @@ class SnapshotTakerTests(ReplicaTestCase):
 
     def after_start(self) -> None:
         self.follow()
+        self.replica.snapshot_taker.is_agreed = lambda seq: True
 
     def order_up_to(self, seq: int) -> None:
         for each in range(self.data.ordering.local_aru + 1, seq + 1):
@@ -154,3 +156,35 @@ class WithoutSnapshotsTests(ReplicaTestCase):
         for seq in range(1, 8):
             self.order(seq, client_update(timestamp=seq))
         self.assertEqual(self.storage.files, [])
+
+
+class AgreementTests(ReplicaTestCase):
+    """Departure 40: a server that alone has executed something otherwise keeps its history, and offers nothing."""
+
+    settings = evolve(SMALL, snapshot_slots=3)
+
+    def after_start(self) -> None:
+        self.follow()
+
+    def agree(self, *servers: int, digest: bytes = b"") -> None:
+        """Hear that these servers have executed as much as this one, with the same digest, or with the given one."""
+        aru = self.data.ordering.local_aru
+        digests = self.replica.divergence.own_digests(aru)
+        for server_id in servers:
+            state = State.REG_LEADER if self.replica.membership.leader_of(1) == server_id else State.REG_NONLEADER
+            self.receive(Alive(server_id, 1, state, aru, True, digest + digests[len(digest) :]))
+
+    def test_the_record_waits_until_a_majority_has_executed_the_same(self) -> None:
+        one, two, *_ = self.replica.membership.others
+        for each in range(1, 4):
+            self.order(each, client_update(timestamp=each))
+        self.take_records(SnapshotRecord)
+        self.advance(20 * PIECE_PAUSE_SECONDS)
+        name = self.storage.files[-1].complete()
+        self.agree(one)
+        self.agree(two, digest=b"x" * DIGEST_BYTES)
+        self.advance(0.2)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.agree(two)
+        self.advance(0.1)
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])

@@ -26,6 +26,7 @@ from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.settings_follower import abilities_of
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
+from tests.examples import examples
 from tests.sessions import support
 from tests.sessions.support import ClusterTestCase, encoded
 
@@ -60,12 +61,14 @@ class EncodingTests(SynchronousTestCase):
                 wrong = evolve(VALUES, **{name: value})
                 self.assertRaises(WrongSetting, ClusterSettings.decode, wrong.encode())
 
+    @examples(100)
     @given(st.binary(max_size=200))
     def test_other_bytes_raise_wrong_setting_and_nothing_else(self, data: bytes) -> None:
         """Decoding is total: what is ordered must never stop a server."""
         with contextlib.suppress(WrongSetting):
             ClusterSettings.decode(data)
 
+    @examples(100)
     @given(st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists, max_leaves=12))
     def test_other_values_raise_wrong_setting_and_nothing_else(self, value: object) -> None:
         """Well-formed msgpack of another shape is refused, too, for settings and for abilities."""

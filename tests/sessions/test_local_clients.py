@@ -6,14 +6,15 @@ from random import Random
 from typing import Any
 
 from attrs import define, field
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from pfsb.applications.interfaces import Done, Event
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.cluster.network import LinkQuality, Passage
-from tests.long import examples, long
+from tests.examples import examples
+from tests.long import long
 from tests.sessions.support import Client, ClusterTestCase, Told, code, value
 
 
@@ -351,7 +352,7 @@ class Counting:
 class ExactlyOnceTests(ClusterTestCase):
     """Promise 4 for clients that move, repeat and pipeline, on a cluster that loses, duplicates and crashes."""
 
-    @settings(max_examples=examples(25), deadline=None, suppress_health_check=list(HealthCheck))
+    @examples(25, suppress_health_check=list(HealthCheck))
     @given(st.integers(0, 2**32), st.sampled_from([2, 3]))
     @long
     def test_every_acknowledged_increment_took_effect_once(self, seed: int, servers: int) -> None:

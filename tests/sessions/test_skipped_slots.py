@@ -49,6 +49,7 @@ class SkippedSlotsTestCase(ClusterTestCase):
 
         def adopt() -> None:
             restorer.adopt()
+            replica.snapshot_fetcher.installed += 1
             replica.turn.append(SnapshotRecord(names[0]))
             replica.turn.append(AruRecord(seq), lazy=True)
             replica.ordering.snapshot_installed()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -18,7 +18,7 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, SnapshotRecord, ViewRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
-from tests.long import examples
+from tests.examples import examples
 from tests.storage.support import Server, plain
 
 PIECE = Piece("kv", b"state")
@@ -53,7 +53,7 @@ class AgreementTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
 
-    @settings(max_examples=examples(25), deadline=None)
+    @examples(25)
     @given(STARTS)
     def test_both_recover_the_same(self, starts: list[list[list[Record]]]) -> None:
         """Over any number of starts, any grouping into turns; a gap is refused by both, in the same words."""

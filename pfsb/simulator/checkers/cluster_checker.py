@@ -180,7 +180,9 @@ class ClusterChecker:
         """Check that a snapshot is on disk from which a server goes on. Called when messages and answers may leave that
         rest on it."""
         on_disk = self.disks[server_id].snapshot_seq
-        require(on_disk >= seq, f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk")
+        require(
+            on_disk >= seq, f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk"
+        )
         self.execution.settled_up_to[server_id] = seq
 
     def named(self, server_id: int, name: SnapshotName, disk: MemoryDisk) -> None:

@@ -96,7 +96,8 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.slipped: set[int] = set()
-        """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation."""
+        """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation, except
+        those that have installed a snapshot since."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
         self.network.misdirection_observers.append(self._misdirected)
@@ -424,6 +425,7 @@ class SimulatedCluster:
             self.answers,
             self.process,
             self._unsettled[server_id],
+            self.slipped,
         )
 
     def _server_parts(

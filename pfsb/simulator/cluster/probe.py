@@ -67,6 +67,8 @@ class Probe:
     _process: Callable[[int], Any]
     """Returns the `SimulatedProcess` of the present incarnation of a server."""
     _unsettled: Unsettled
+    _slipped: set[int]
+    """The servers that have another digest than they should have (`SimulatedCluster.slipped`)."""
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         if not self._server_clock.closed:
@@ -97,7 +99,9 @@ class Probe:
         def frozen() -> Iterator[Piece]:
             pieces: Iterator[Piece] = freeze()
             process, seq = self._process(self._server_id), replica.data.ordering.local_aru
-            self.settle(self._checks.snapshots.frozen, self._server_id, seq, process.facts(), process.models())
+            if self._server_id not in self._slipped:
+                facts, models = process.facts(), process.models()
+                self.settle(self._checks.snapshots.frozen, self._server_id, seq, facts, models)
             return pieces
 
         def begun() -> WatchedRestorer:
@@ -118,6 +122,7 @@ class Probe:
             self._checks.execution.restored(server_id, seq)
             process.follow(self._checks.snapshots.restored(server_id, seq, process.facts()))
 
+        self._slipped.discard(server_id)
         self._findings.note(check)
         self.settle(self._checks.settled_by_snapshot, server_id, seq)
 

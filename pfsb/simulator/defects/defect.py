@@ -47,9 +47,7 @@ class Defects:
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
-            self.by_name[name] = Defect(
-                name, source, broken, apply, self.needs_sessions, self.needs_snapshots
-            )
+            self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions, self.needs_snapshots)
             return apply
 
         return register

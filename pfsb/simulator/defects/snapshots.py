@@ -164,6 +164,13 @@ def _dropped_before_snapshot(process: Any) -> None:
     become(process.replica.storage, _HastyStorage)
 
 
+@OF_STATE.add(
+    "snapshot-of-one-opinion", "Departures 40 and 56", "a snapshot counts though no majority has executed the same"
+)
+def _of_one_opinion(process: Any) -> None:
+    process.replica.snapshot_taker.is_agreed = lambda seq: True
+
+
 # ---------------------------------------------------------------------------------------------
 # Fetching and installing
 # ---------------------------------------------------------------------------------------------
@@ -211,7 +218,9 @@ def _promise_below_snapshot(process: Any) -> None:
         return replica.snapshot_fetcher.installed > 0 or can_answer(message)
 
 
-@DEFECTS.add("silent-source-kept", "Departure 57", "a server waits for ever for the parts of a snapshot that do not come")
+@DEFECTS.add(
+    "silent-source-kept", "Departure 57", "a server waits for ever for the parts of a snapshot that do not come"
+)
 def _silent_source_kept(process: Any) -> None:
     fetcher = process.replica.snapshot_fetcher
 

@@ -544,6 +544,15 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.5, 1.5),
         has_snapshots=True,
     ),
+    "snapshot-slips": Profile(
+        "snapshots; a server executes a slot otherwise than the others, again and again, while servers die",
+        ("slips", "crashes", "partitions"),
+        ("isolate_leader", "split"),
+        servers=(3, 4, 5),
+        user_profile=_BUSY,
+        faults_per_second=(0.5, 1.5),
+        has_snapshots=True,
+    ),
     "snapshot-paper": Profile(
         "snapshots and all kinds of trouble, the protocol alone, and clients as the paper has them",
         ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),

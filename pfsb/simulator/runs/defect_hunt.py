@@ -54,8 +54,9 @@ def check_of(failure: str) -> str:
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
     """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, or `snapshots` if the defect needs these; then the profile of `known`, the catch of
-    an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect does not fit the server any more.
+    The mixed profile is tried first, or `snapshots` if the defect needs these; then the profile of `known`, the catch
+    of an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect does
+    not fit the server any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
@@ -89,8 +90,7 @@ def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
     profiles = [
         name
         for name, profile in PROFILES.items()
-        if (profile.has_sessions or not defect.needs_sessions)
-        and (profile.has_snapshots or not defect.needs_snapshots)
+        if (profile.has_sessions or not defect.needs_sessions) and (profile.has_snapshots or not defect.needs_snapshots)
     ]
     first = first_profile(defect)
     deep = known.schedule if known is not None and known.schedule in PROFILES else first

@@ -279,7 +279,9 @@ class Run:
         if "confusion" not in self.parameters.families:
             for server_id in self.cluster.running_ids:
                 wrong = self.cluster.replica(server_id).snapshot_fetcher.wrong
-                require(not wrong, f"server {server_id} has fetched {wrong} wrong snapshots, though no server is in error")
+                require(
+                    not wrong, f"server {server_id} has fetched {wrong} wrong snapshots, though no server is in error"
+                )
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def heal_a_majority(self) -> None:

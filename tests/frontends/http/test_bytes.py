@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pfsb.applications.interfaces import Done, Word
 from pfsb.frontends.http.answers import done_content, encoded
+from tests.examples import examples
 from tests.frontends.http.http_client import HTTPCase
-from tests.long import examples
 
 RAW = "application/octet-stream"
 PNG = b"\x89PNG\r\n\x1a\n\0\0\xff"
@@ -126,7 +126,7 @@ class BytesTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     @given(st.binary(min_size=1, max_size=40), st.binary(max_size=60))
-    @settings(max_examples=examples(100), deadline=None)
+    @examples(100)
     def test_any_bytes_come_back(self, key: bytes, value: bytes) -> None:
         path = f"/v1/kv/{quote(key, safe='')}"
         self.assertEqual(self.ask("PUT", path, value, Content_Type=RAW).status, 200)

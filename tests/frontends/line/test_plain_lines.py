@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,10 +19,10 @@ from pfsb.frontends.line.arguments import parts_of, read_level
 from pfsb.frontends.line.grammar import parse
 from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, RequestSplitter, plain_forms
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from tests.examples import examples
 from tests.frontends.line.test_protocol import LineTestCase
-from tests.long import examples
 
-OPTIONS = settings(max_examples=examples(400), deadline=None, database=None)
+OPTIONS = examples(400, database=None)
 APPLICATIONS = KeyValue(), Chat()
 DESCRIPTIONS = {description.verb: description for each in APPLICATIONS for description in each.commands}
 FORMS = plain_forms(DESCRIPTIONS, APPLICATIONS)
@@ -291,7 +291,7 @@ class ConnectionTests(LineTestCase):
             seen.append(self.local_clients.connections[-1].submitted)
         return seen
 
-    @settings(max_examples=examples(60), deadline=None, database=None)
+    @examples(60, database=None)
     @given(st.lists(st.integers(-5, 7).filter(bool), max_size=12))
     def test_flow_is_that_of_lines_that_the_parser_takes(self, steps: list[int]) -> None:
         """No more requests are under way than the window has room for; the others wait, and the client is not read."""

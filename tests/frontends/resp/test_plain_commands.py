@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,11 +18,11 @@ from pfsb.frontends.resp.parser import CommandParser, Item
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import PLAIN, CommandSplitter, PlainCommands, plain_forms
 from pfsb.frontends.resp.replies import Dialect
+from tests.examples import examples
 from tests.frontends.resp.test_parser import cut, encoded
 from tests.frontends.resp.test_protocol import RespTestCase
-from tests.long import examples
 
-OPTIONS = settings(max_examples=examples(300), deadline=None, database=None)
+OPTIONS = examples(300, database=None)
 APPLICATIONS = KeyValue(), Chat()
 FORMS = plain_forms(APPLICATIONS)
 CLIENT = Client(Dialect(2), Cursors())

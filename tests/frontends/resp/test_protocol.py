@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,13 +15,13 @@ from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import Verbs
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
+from tests.examples import examples
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 from tests.frontends.line.test_protocol import Transport
 from tests.frontends.resp.reading import Reply, Together, read_reply
 from tests.frontends.resp.test_parser import cut, encoded
-from tests.long import examples
 
-bounded = settings(max_examples=examples(50), deadline=None, database=None)
+bounded = examples(50, database=None)
 
 
 class RespTestCase(SynchronousTestCase):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.storage.log.index import SEGMENT_BYTES_MAX, Place, SlotIndex
+from tests.examples import examples
 
 SEQS = st.integers(1, 12) | st.integers(4_090, 4_100) | st.integers(8_185, 8_200) | st.integers(1, 2**53)
 PLACES = st.builds(Place, st.integers(1, 2**20), st.integers(0, SEGMENT_BYTES_MAX - 1))
@@ -15,7 +16,7 @@ PLACES = st.builds(Place, st.integers(1, 2**20), st.integers(0, SEGMENT_BYTES_MA
 class IndexTests(SynchronousTestCase):
     """Slots around the borders of chunks, and far away."""
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(100)
     @given(st.dictionaries(SEQS, PLACES), SEQS)
     def test_index_holds_what_a_dictionary_holds(self, places: dict[int, Place], seq: int) -> None:
         """The latest place of each slot."""

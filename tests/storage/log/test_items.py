@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,6 +12,7 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.log.items import Content, NotCanonical, StoredSnapshot, decode, encode, slots_of
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
+from tests.examples import examples
 
 NUMBERS = st.integers(0, NUMBER_MAX)
 EIGHT = st.binary(min_size=8, max_size=8)
@@ -33,13 +34,13 @@ CONTENTS = st.builds(Content, st.none() | NUMBERS, EFFECTS, st.dictionaries(NUMB
 class FormTests(SynchronousTestCase):
     """Groups as bytes."""
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(100)
     @given(CONTENTS)
     def test_content_comes_back(self, content: Content) -> None:
         """Decoding gives the content, in whatever order it was put together."""
         self.assertEqual(decode(b"".join(encode(content))), content)
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(100)
     @given(CONTENTS, st.data())
     def test_no_other_form_is_accepted(self, content: Content, data: st.DataObject) -> None:
         """Bytes that are accepted at all are the form of their content."""
