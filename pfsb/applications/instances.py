@@ -297,8 +297,8 @@ class Instances(PiecewiseApplication[FrozenInstances]):
             value = self.decided.pop(seq, None)
             if value is not None:
                 self._used_bytes -= _charge(value)
-                if self._frozen is not None:
-                    self._frozen.forgotten[seq] = value
+                if self.frozen is not None:
+                    self.frozen.forgotten[seq] = value
         if len(self._order) > 2 * len(self.decided) + 64:
             self._order = [*filter(self.decided.__contains__, self._order)]
         for seq in [seq for seq in self.unfinished.instances if seq < least]:

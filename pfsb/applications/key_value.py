@@ -180,7 +180,7 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
         return None if entry is None else entry[2]
 
     def growing_then(self, key: bytes) -> GrowingBytes | None:
-        frozen = self._frozen
+        frozen = self.frozen
         if frozen is None:
             return self.growing_at(key)
         entry = frozen.entry_then(key)
@@ -241,8 +241,8 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
         self.used_bytes += growth
-        if self._frozen is not None:
-            self._frozen.keep_all(new)
+        if self.frozen is not None:
+            self.frozen.keep_all(new)
         entries.update(new)
         return True
 
@@ -252,8 +252,8 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
         for key in command[1:]:
             entry = self.entries.pop(key, None)
             if entry is not None:
-                if self._frozen is not None:
-                    self._frozen.keep_deleted(key, entry)
+                if self.frozen is not None:
+                    self.frozen.keep_deleted(key, entry)
                 self.used_bytes -= len(key) + len(entry[0])
                 self._in_order().remove(key)
                 deleted += 1
@@ -296,8 +296,8 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
         if size >= GROWING_FROM_BYTES:
             growing = growing or GrowingBytes(key=key)
             growing.data = value
-        if self._frozen is not None:
-            self._frozen.keep(key, entry)
+        if self.frozen is not None:
+            self.frozen.keep(key, entry)
         self.entries[key] = (value, context.revision, growing)
         fields = (("value", value), ("revision", context.revision))
         return Done(fields) if growing is None else DoneGrowing(fields, growing=growing)
@@ -412,8 +412,8 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
         else:
             growth = len(value) - len(entry[0])
             if not growth:
-                if self._frozen is not None:
-                    self._frozen.keep(key, entry)
+                if self.frozen is not None:
+                    self.frozen.keep(key, entry)
                 self.entries[key] = (value, context.revision, None)
                 return None
         return self._store(key, (value, context.revision, None), growth, context.quotas)
@@ -435,8 +435,8 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
             self._unsorted.append(key)
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
-        if self._frozen is not None:
-            self._frozen.keep(key, self.entries.get(key))
+        if self.frozen is not None:
+            self.frozen.keep(key, self.entries.get(key))
         self.entries[key] = entry
 
     def used(self) -> int:

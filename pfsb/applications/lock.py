@@ -206,8 +206,8 @@ class Lock(PiecewiseApplication[FrozenLocks]):
         """Answer TIMEOUT to every waiting LOCK whose deadline has come."""
         for _, name, client_id, number in self.deadlines.take_due(context.time_ms):
             lock = self.locks[name]
-            if self._frozen is not None:
-                self._frozen.keep_place(lock, client_id)
+            if self.frozen is not None:
+                self.frozen.keep_place(lock, client_id)
             numbers = lock.places[client_id]
             del numbers[number]
             if not numbers:
@@ -304,8 +304,8 @@ class Lock(PiecewiseApplication[FrozenLocks]):
     def begin_wait(self, name: str, lock: HeldLock, client_id: str, number: int, deadline: int) -> None:
         """Let the command `number` of a session wait for a lock, at the end of the lock's queue, until `deadline`, in
         milliseconds of the state machine's time; `absent`: without end."""
-        if self._frozen is not None:
-            self._frozen.keep_place(lock, client_id)
+        if self.frozen is not None:
+            self.frozen.keep_place(lock, client_id)
         lock.places.setdefault(client_id, {})[number] = deadline
         self.locks_of.setdefault(client_id, set()).add(name)
         if deadline != absent:
@@ -318,8 +318,8 @@ class Lock(PiecewiseApplication[FrozenLocks]):
             self._forgotten_token = max(self._forgotten_token, lock.token)
             del self.locks[name]
             return
-        if self._frozen is not None:
-            self._frozen.keep(lock)
+        if self.frozen is not None:
+            self.frozen.keep(lock)
         lock.holder = next(iter(lock.places))
         # Several sessions can end at one revision, so a lock can be granted several times at that revision.
         lock.token = max(context.revision, lock.token + 1)
@@ -331,8 +331,8 @@ class Lock(PiecewiseApplication[FrozenLocks]):
 
     def _answer(self, name: str, lock: HeldLock, client_id: str, result: Result, context: IContext) -> None:
         """Remove the session from the queue of this lock, and answer all its LOCKs that wait there with `result`."""
-        if self._frozen is not None:
-            self._frozen.keep(lock)
+        if self.frozen is not None:
+            self.frozen.keep(lock)
         for number, deadline in lock.places.pop(client_id).items():
             self.deadlines.discard((deadline, name, client_id, number))
             context.complete((client_id, number), result)

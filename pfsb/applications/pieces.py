@@ -88,7 +88,7 @@ def pieces_of(head: Sequence[Any], rows: Iterable[bytes]) -> Iterator[bytes]:
 class PiecewiseApplication(Application, Generic[Frozen]):
     """An application that gives its snapshot in pieces, and executes commands meanwhile.
 
-    A subclass has `snapshot_format`, `state_now`, `begin` and `take_rows`. While `_frozen` is not None it tells that
+    A subclass has `snapshot_format`, `state_now`, `begin` and `take_rows`. While `frozen` is not None it tells that
     object of each change of its state before it makes the change.
     """
 
@@ -96,7 +96,7 @@ class PiecewiseApplication(Application, Generic[Frozen]):
     """Number of the format of the snapshots, in one go and in pieces."""
 
     def __init__(self, verbs: dict[str, Verb]) -> None:
-        self._frozen: Frozen | None = None
+        self.frozen: Frozen | None = None
         """The state at the last call of `freeze`, while its pieces are taken; else None."""
         self._rows_taken = _NOT_YET
         self._rows_told = _NOT_YET
@@ -115,7 +115,7 @@ class PiecewiseApplication(Application, Generic[Frozen]):
         raise NotImplementedError
 
     def freeze(self) -> Iterator[bytes]:
-        frozen = self._frozen = self.state_now()
+        frozen = self.frozen = self.state_now()
         return Pieces(self._pieces(frozen), partial(self._thaw, frozen))
 
     def take_piece(self, data: bytes) -> None:
@@ -149,8 +149,8 @@ class PiecewiseApplication(Application, Generic[Frozen]):
         return pieces_of((self.snapshot_format, *frozen.head), frozen.rows())
 
     def _thaw(self, frozen: Frozen) -> None:
-        if self._frozen is frozen:
-            self._frozen = None
+        if self.frozen is frozen:
+            self.frozen = None
 
     def _take(self, rows: list[Any]) -> None:
         try:

@@ -14,7 +14,6 @@ from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.paxos.snapshot import Piece, WrongSnapshot
 from pfsb.paxos.snapshot_rows import packed
-from pfsb.sessions.frozen_sessions import FrozenSessions
 from pfsb.sessions.frozen_state import CLOSED, GROWING, SESSIONS, STATE
 from pfsb.sessions.state_machine import CannotRun, SessionStateMachine
 from pfsb.support.limits import PIECE_BYTES_MAX
@@ -243,7 +242,7 @@ class FreezeTests(SynchronousTestCase):
 
     def assertNothingKept(self) -> None:
         """While no snapshot is taken, nothing is told of changes, and the iterators of applications are closed."""
-        self.assertIsNone(self.machine.kept_replies.watcher)
+        self.assertEqual((self.machine.kept_replies.watcher, self.machine.frozen, self.kv.frozen), (None, None, None))
         self.assertEqual([[*each] for each in self.frozen], [[] for _ in self.frozen])
 
     def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:
@@ -278,8 +277,8 @@ class FreezeTests(SynchronousTestCase):
         pieces = self.machine.freeze()
         self.driver.run_anonymous("~0.1", (2, ("PUT", "b", "1")))
         session = self.machine.sessions["~0.1"]
-        frozen = self.machine.kept_replies.watcher
-        assert isinstance(frozen, FrozenSessions)
+        frozen = self.machine.frozen
+        assert frozen is not None
         ((_, ((results, count, *_),)),) = frozen.images.values()
         self.assertIs(results, session.answers.page.results)
         self.assertEqual((count, len(results)), (1, 2))
