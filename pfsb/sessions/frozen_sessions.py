@@ -118,10 +118,10 @@ class FrozenSessions:
         for results, count, *parts in pages:
             at_once = ROW_ENTRIES if parts[0] <= _LARGE_PAGE_BYTES else 1
             entries = entries_of(results, count, self._places)
-            first = [*islice(entries, at_once)]
-            yield packed((PAGE, *parts, [entry for entry, _ in first])), _PAGE_WORK + _work(first)
-            while len(first) == at_once and (first := [*islice(entries, at_once)]):
-                yield packed((MORE, [entry for entry, _ in first])), _work(first)
+            taken = [*islice(entries, at_once)]
+            yield packed((PAGE, *parts, [entry for entry, _ in taken])), _PAGE_WORK + _work(taken)
+            while len(taken) == at_once and (taken := [*islice(entries, at_once)]):
+                yield packed((MORE, [entry for entry, _ in taken])), _work(taken)
 
 
 def _image(session: Session) -> _Image:

@@ -1145,7 +1145,7 @@ class SessionStateMachine:
     # ------------------------------------------------------------------ snapshots
 
     def freeze(self) -> Generator[Piece, None, None]:
-        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.restorer`.
+        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.frozen_state`.
 
         An application that does not make pieces itself makes its snapshot here, in one go. If an application raises an
         exception, the first step of the iterator raises it: the server goes on, without this snapshot.
