@@ -153,6 +153,7 @@ class SessionRestorer:
             raise WrongSnapshot(f"it has a section {piece.section}, which this version of pfsb does not know")
 
     def _begin(self, head: StateHead) -> None:
+        _require_numbers(head)
         values = None if head.settings is None else ClusterSettings.decode(head.settings)
         announced = {server_id: Abilities.decode(data) for server_id, data in head.announced}
         kept = KeptReplies(size=head.replies_bytes, numbered=head.pages_numbered)
@@ -259,6 +260,16 @@ class SessionRestorer:
         state.kept.pages = OrderedDict(zip(map(attrgetter("number"), pages), pages, strict=True))
         state.kept.growing = {id(growing): growing for growing in state.growing}
         state.end(waiting=False)
+
+
+def _require_numbers(head: StateHead) -> None:
+    """Raise an exception unless the fields of the state's row are what they should be: the state is adopted without
+    further checks."""
+    numbers = (head.seq, head.revision, head.time_ms, head.forgotten, head.oldest_kept, head.replies_bytes)
+    counts = (head.pages_numbered, head.closed, head.growing, head.sessions)
+    heard, overdue = dict(head.heard_in), dict(head.overdue)
+    if {*map(type, (*numbers, *counts, *heard, *heard.values(), *overdue.values()))} != {int}:
+        raise WrongSnapshot("a number of its state is none")
 
 
 def _guarded(function: Callable[..., None], *args: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Any
 
+import msgpack
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.catalogue import Catalogue
@@ -170,6 +171,14 @@ class WrongPiecesTests(SynchronousTestCase):
         ):
             wrong = Piece(section, b"".join(map(packed, rows)))
             self.assertRefused(*[wrong] * (section == STATE), state, wrong, *rest)
+
+    def test_numbers_of_the_state_that_are_none(self) -> None:
+        """The row of the state is adopted as it is, so it is looked at before."""
+        state, *rest = self.pieces
+        row = list(msgpack.unpackb(state.data, use_list=False))
+        for place, value in ((0, "7"), (1, None), (5, ((1,),)), (5, (("a", 1),)), (6, ((),)), (9, 1.0)):
+            wrong = packed([*row[:place], value, *row[place + 1 :]])
+            self.assertRefused(Piece(STATE, wrong), *rest)
 
     def test_state_of_an_application_that_the_snapshot_does_not_name(self) -> None:
         self.assertRefused(*self.pieces, Piece("app nonsense 1", b""))

@@ -158,7 +158,7 @@ class ServerProcess:
             **facts_of_history(self.replica),
             "revision": machine.revision,
             "time": machine.time_ms,
-            "table of sessions": {client_id: _contents(session) for client_id, session in machine.sessions.items()},
+            "table of sessions": {client_id: contents_of(session) for client_id, session in machine.sessions.items()},
             "table of closed sessions": list(machine.closed_sessions.items()),
             "last forgotten session": machine.forgotten,
             "slots in which servers were heard": dict(machine.heard_in),
@@ -199,7 +199,7 @@ class ServerProcess:
         self.replica.ordered_queue.state_machine = parts.watched(watched)
 
 
-def _contents(session: Session) -> Sequence[object]:
+def contents_of(session: Session) -> Sequence[object]:
     """All that a session holds, with each kept result by itself.
 
     A server that has executed commands together may keep their results as one entry, and is equal to one that has

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+import msgpack
 import yaml
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
@@ -26,6 +27,7 @@ from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Alive, ClientUpdate, Message
 from pfsb.paxos.snapshot import Piece, SnapshotDecoder
+from pfsb.paxos.snapshot_rows import RowReader
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
@@ -44,7 +46,7 @@ from pfsb.transports.wire import encode
 from tests.long import long
 
 FOREVER = float("inf")
-INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "logs": 40, "snapshots": 40}
+INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "logs": 40, "snapshots": 40, "pieces": 40}
 """Number of inputs of a short round, for targets that take milliseconds for each."""
 
 
@@ -134,6 +136,13 @@ def _believes_its_end(self: SnapshotDecoder, data: bytes) -> Iterator[Piece]:
     return iter(())
 
 
+def _rows_of_any_bytes(_self: RowReader, data: bytes) -> list[Any]:
+    """Let the exceptions of msgpack out."""
+    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
+    unpacker.feed(data)
+    return [*unpacker]
+
+
 def _report_of_any_length(body: bytes) -> notices.Report:
     return notices.Report(body[:16], body[16], tuple(struct.iter_unpack(">II", body[17:])))
 
@@ -157,6 +166,8 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
     "position-notes": (position_note, "positions_in", _positions_of_any_line),
     "snapshots": (SnapshotDecoder, "feed", _believes_its_end),
+    "snapshot-bytes": (SnapshotDecoder, "feed", _believes_its_end),
+    "pieces": (RowReader, "rows", _rows_of_any_bytes),
     "logs": (scan, "group_at", _group_of_any_checksum),
     "chat-logs": (ChatLog, "agreeing_bytes", _agrees_by_its_size),
     "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
