@@ -251,7 +251,9 @@ class FreezeTests(SynchronousTestCase):
 
     def assertNothingKept(self) -> None:
         """While no snapshot is taken, nothing is told of changes, and the iterators of applications are closed."""
-        self.assertEqual((self.machine.kept_replies.watcher, self.machine.frozen, self.kv.is_frozen), (None, None, False))
+        self.assertEqual(
+            (self.machine.kept_replies.watcher, self.machine.frozen, self.kv.is_frozen), (None, None, False)
+        )
         self.assertEqual([[*each] for each in self.frozen], [[] for _ in self.frozen])
 
     def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:

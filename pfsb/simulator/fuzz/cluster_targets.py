@@ -96,9 +96,9 @@ class ClusterTarget(Target):
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
         """Make an input: one byte, and a frame body.
 
-        The byte says which server sends the body to which, whether an election goes on meanwhile (`ELECTION_EVERY`), and
-        whether the receiver was left behind before (`BEHIND_EVERY`). Half of the bodies have one message, of each kind equally often; the others are changed
-        frames of the cluster.
+        The byte says which server sends the body to which, whether an election goes on meanwhile (`ELECTION_EVERY`),
+        and whether the receiver was left behind before (`BEHIND_EVERY`). Half of the bodies have one message, of each
+        kind equally often; the others are changed frames of the cluster.
         """
         mutation.landmarks = self._landmarks()
         how = bytes([mutation.dice.randrange(256)])
