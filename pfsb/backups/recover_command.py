@@ -13,7 +13,7 @@ from attrs import define
 
 from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, begin_anew
 from pfsb.backups.restore_command import make_directories, storage_of
-from pfsb.backups.survivors import Recovery, latest_state, read_survivor
+from pfsb.backups.survivors import Recovery, UnreadableSurvivor, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
 from pfsb.config.config import Config
@@ -75,7 +75,16 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     try:
         for server_id in options.config.ids:
             storage_of(reactor, options.config, server_id).refuse_if_in_use()
-        survivors = [read_survivor(directory) for directory in options.directories]
+        survivors = []
+        for directory in options.directories:
+            try:
+                survivors.append(read_survivor(directory))
+            except UnreadableSurvivor as error:
+                err.write(
+                    f"pfsb recover: {error}\n{directory} can be left out of the command; what only its server knew is "
+                    "lost then\n"
+                )
+                return ExitStatus.REFUSED
         for each in survivors:
             out.write(f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}\n")
         found = latest_state(survivors, progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 from attrs import evolve
@@ -22,6 +23,8 @@ from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, ProposalRecord, Recovered
 from pfsb.paxos.snapshot import SnapshotDecoder, WrongSnapshot
 from pfsb.service.assembly import log_storage
+from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.state_machine import birth
 from pfsb.storage.effect import Effect
 from pfsb.storage.log.scan import scan
 from pfsb.storage.log.writer import LogWriter
@@ -219,7 +222,10 @@ class RecoverTests(RestoreCase):
         return directory
 
     def write(self, server_id: int, *records: object) -> None:
-        log = scan(self.left(server_id) / "log")
+        self.write_into(self.left(server_id), *records)
+
+    def write_into(self, directory: Path, *records: object) -> None:
+        log = scan(directory / "log")
         writer = LogWriter.open(log)
         effect = Effect()
         effect.apply_all(records)  # type: ignore[arg-type]
@@ -278,6 +284,63 @@ class RecoverTests(RestoreCase):
         assert directory is not None
         survivors = [read_survivor(self.left(0)), read_survivor(directory)]
         self.assertRaises(StorageRefused, latest_state, survivors, lambda done, of: None)
+
+    def refusal(self, *directories: Path) -> str:
+        survivors = [read_survivor(directory) for directory in directories]
+        return str(self.assertRaises(StorageRefused, latest_state, survivors, lambda done, of: None))
+
+    def born(self, identity: bytes, server_id: int) -> Path:
+        """A directory without a snapshot, in which the first slot is ordered: a cluster with the name of the first."""
+        directory = self.directory / identity.decode() / str(server_id)
+        storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)
+        storage.recover()
+        storage.close()
+        values = ClusterSettings(MEMBERS, (("kv", 1),), cluster_identity=identity)
+        self.write_into(directory, ProposalRecord(1, 1, Batch.of(1_700_000_000_000, [birth(0, values)])), AruRecord(1))
+        return directory
+
+    def test_directories_of_a_later_cluster_of_the_same_name_are_refused(self) -> None:
+        later = self.directory / "later"
+        later.mkdir()
+        other = configuration(later)
+        self.restore(config=other)
+        directory = other.storage_directory(1)
+        assert directory is not None
+        said = self.refusal(self.left(0), directory)
+        first, second = (self.restored(config, 1).cluster_identity for config in (self.config, other))
+        for word in (str(self.left(0)), str(directory), first.hex(), second.hex()):
+            self.assertIn(word, said)
+
+    def test_directories_without_a_snapshot_tell_their_cluster_too(self) -> None:
+        first, second = self.born(b"cluster1", 0), self.born(b"cluster2", 1)
+        said = self.refusal(first, second)
+        for word in (str(first), str(second), b"cluster1".hex(), b"cluster2".hex()):
+            self.assertIn(word, said)
+        found = latest_state([read_survivor(first), read_survivor(self.born(b"cluster1", 1))], lambda done, of: None)
+        self.assertEqual(found.state.cluster_identity, b"cluster1")
+
+    def test_a_directory_in_which_nothing_was_executed_goes_with_any(self) -> None:
+        directory = self.directory / "empty" / "1"
+        storage = log_storage(self.config, 1, directory, reactor, lambda failure: None)
+        storage.recover()
+        storage.close()
+        found = latest_state([read_survivor(directory), read_survivor(self.left(0))], lambda done, of: None)
+        self.assertEqual(found.state.history.seq, self.made.seq)
+
+    def test_two_directories_of_one_server_are_refused(self) -> None:
+        """Also if another directory has executed most."""
+        seq = self.made.seq
+        self.write(0, ProposalRecord(seq + 1, 1, self.batch), AruRecord(seq + 1))
+        copy = self.directory / "copy"
+        shutil.copytree(self.left(1), copy)
+        said = self.refusal(self.left(0), self.left(1), copy)
+        self.assertIn(f"{self.left(1)} and {copy} are both of server 1", said)
+
+    def test_a_damaged_directory_is_refused_and_may_be_left_out(self) -> None:
+        next(self.snapshots(self.config, 1).iterdir()).write_bytes(b"junk")
+        self.assertIs(self.recover(0, 1), ExitStatus.REFUSED)
+        self.assertIn(f"{self.left(1)} can be left out", self.err.getvalue())
+        self.assertFalse(Path(self.target.storage).exists())
 
     def test_a_directory_without_a_log_is_refused(self) -> None:
         self.assertRaises(StorageRefused, read_survivor, self.directory)
