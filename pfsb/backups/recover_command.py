@@ -11,8 +11,8 @@ from typing import Any, TextIO
 import click
 from attrs import define
 
-from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, begin_anew
-from pfsb.backups.restore_command import make_directories, storage_of
+from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, answering, begin_anew
+from pfsb.backups.restore_command import made_before, make_directories, storage_of
 from pfsb.backups.survivors import Recovery, UnreadableSurvivor, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
@@ -72,6 +72,7 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
             err.write(f"{done} of {of} slots executed again\n")
             err.flush()
 
+    made = list[int]()
     try:
         for server_id in options.config.ids:
             storage_of(reactor, options.config, server_id).refuse_if_in_use()
@@ -100,14 +101,17 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
         if options.dry_run:
             out.write("nothing was done (--dry-run)\n")
             return ExitStatus.OK
-        make_directories(reactor, options.config, options.config.ids, new, out)
+        make_directories(reactor, options.config, options.config.ids, new, out, made)
     except (CannotRun, CannotBegin, StorageRefused) as error:
         err.write(f"pfsb recover: {error}\n")
-        return ExitStatus.REFUSED
     except OSError as error:
-        err.write(f"pfsb recover: {error.filename}: {error.strerror or error}\n")
-        return ExitStatus.REFUSED
-    return ExitStatus.OK
+        err.write(f"pfsb recover: {error.filename or options.config.storage}: {error.strerror or error}\n")
+    else:
+        out.write(answering(options.config.ids))
+        return ExitStatus.OK
+    if made:
+        err.write(f"{made_before(options.config, made)}. Delete them, and recover again\n")
+    return ExitStatus.REFUSED
 
 
 def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import io
 import shutil
 from pathlib import Path
 
+import click
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
@@ -13,7 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING
 from pfsb.backups import recover_command, restore_command
 from pfsb.backups.backup_file import BackupState, load
-from pfsb.backups.new_cluster import JUMP, REVISION_MAX, CannotBegin, begin_anew
+from pfsb.backups.new_cluster import JUMP, REVISION_MAX, CannotBegin, answering, begin_anew
 from pfsb.backups.survivors import latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.config.config import Config
@@ -182,12 +183,91 @@ class RestoreTests(RestoreCase):
         self.assertEqual(self.snapshots(self.config, 1).stat().st_mtime_ns, before)
         self.assertFalse(self.snapshots(self.config, 0).exists())
 
+    def token(self) -> bytes:
+        """The token that the first restore has shown."""
+        return bytes.fromhex(self.out.getvalue().partition("for --cluster: ")[2].split()[0])
+
     def test_other_machines_make_the_same_cluster(self) -> None:
-        self.restore(servers=(0,), identity=NEW)
-        self.assertIn(f"--id 1 --id 2 --cluster {NEW.hex()}", self.out.getvalue())
-        self.restore(servers=(1, 2), identity=NEW)
+        self.restore(servers=(0,), revision=2_000_000)
+        token = self.token()
+        self.assertIn(f"--id 1 --id 2 --cluster {token.hex()} --revision 2000000", self.out.getvalue())
+        self.assertIs(self.restore(servers=(1, 2), token=token, revision=2_000_000), ExitStatus.OK)
         names = {self.restored(self.config, server_id).name for server_id in MEMBERS}
         self.assertEqual(len(names), 1)
+
+    def test_other_machines_make_the_same_cluster_or_none(self) -> None:
+        """Another file, another revision or other servers would be another state under one identity."""
+        self.restore(servers=(0,))
+        token = self.token()
+        other_file = self.directory / "later.snapshot"
+        self.made.anonymous(("PUT", b"colour", b"red"))
+        self.made.backup(other_file)
+        four = configuration(self.directory, servers=4, cluster="four")
+        for changes in ({"file": other_file}, {"revision": 2 * JUMP}, {"config": four}):
+            self.err = io.StringIO()
+            status = self.restore(**{"servers": (1,), "token": token, **changes})
+            self.assertIs(status, ExitStatus.REFUSED)
+            self.assertIn("FILE, --revision or the servers in CONFIG are others", self.err.getvalue())
+            self.assertEqual(self.err.getvalue().count("\n"), 1)
+        self.assertFalse(self.snapshots(self.config, 1).exists())
+        self.assertFalse(Path(four.storage).exists())
+
+    def test_a_token_of_another_length_is_a_usage_error(self) -> None:
+        for wrong in (NEW.hex(), "", "x" * 24):
+            arguments = [str(self.file), self.config.file, "--cluster", wrong]
+            main = restore_command.command.main
+            error = self.assertRaises(click.UsageError, main, arguments, standalone_mode=False)
+            self.assertIn("--cluster takes 24 hexadecimal digits", error.message)
+
+    def test_it_is_told_how_many_servers_the_new_cluster_needs(self) -> None:
+        self.restore()
+        self.assertIn("answers only when all of its servers have been started", self.out.getvalue())
+        self.assertIn("4 of its 5 servers have been started", answering((1, 2, 3, 4, 5)))
+
+    def fail_at(self, server_id: int) -> None:
+        """Put a file where the directory of this server would be: it cannot be made, as on a full disk."""
+        directory = self.config.storage_directory(server_id)
+        assert directory is not None
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        directory.write_bytes(b"")
+
+    def test_a_failure_amid_the_servers_tells_what_was_made_and_how_to_go_on(self) -> None:
+        self.fail_at(1)
+        self.assertIs(self.restore(), ExitStatus.REFUSED)
+        said = self.err.getvalue()
+        self.assertIn(f"made before that: {self.config.storage_directory(0)}. Delete them", said)
+        token = self.token()
+        self.assertIn(f"--id 1 --id 2 --cluster {token.hex()}", said)
+        directory = self.config.storage_directory(1)
+        assert directory is not None
+        directory.unlink()
+        self.assertIs(self.restore(servers=(1, 2), token=token), ExitStatus.OK)
+        self.assertEqual(len({self.restored(self.config, server_id).name for server_id in MEMBERS}), 1)
+
+    def test_a_repeated_restore_tells_two_ways_on(self) -> None:
+        self.restore(servers=(0,))
+        self.assertIs(self.restore(), ExitStatus.REFUSED)
+        self.assertIn("delete it, or make the rest with", self.err.getvalue())
+        self.assertIn("--id 1 --id 2 --cluster TOKEN", self.err.getvalue())
+
+    def test_the_token_is_told_before_anything_is_made(self) -> None:
+        self.restore(servers=(0,))
+        said = self.out.getvalue()
+        self.assertLess(said.index("for --cluster: "), said.index(": made, for server"))
+
+    def test_a_file_that_is_no_backup_is_named(self) -> None:
+        for junk, why in (
+            (b"hello\n", "does not begin as a backup does"),
+            (bytes(500), "does not begin as a backup does"),
+            (b"", "is empty"),
+            (self.file.read_bytes()[:20], "its end is missing"),
+        ):
+            self.err = io.StringIO()
+            junk_file = self.directory / "junk"
+            junk_file.write_bytes(junk)
+            self.assertIs(self.restore(file=junk_file), ExitStatus.REFUSED)
+            self.assertIn(f"{junk_file} is no backup that could be restored: ", self.err.getvalue())
+            self.assertIn(why, self.err.getvalue())
 
     def test_a_dry_run_makes_nothing(self) -> None:
         self.assertIs(self.restore(dry_run=True), ExitStatus.OK)
