@@ -64,17 +64,21 @@ def lines_of(state: BackupState, kinds: tuple[str, ...] = KINDS) -> Iterator[str
             yield _line({"lock": {"name": name, "holder": held.holder, "token": held.token, "waiting": [*held.places]}})
 
 
-def read_line(text: str) -> KeyLine | ChatLine | None:
+def read_line(data: bytes) -> KeyLine | ChatLine | None:
     """The content of a line of an export; None for a line from which nothing is made: the first one, or a lock, which
     belongs to a session. Raises `WrongLine`."""
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        found = json.loads(data.decode())
+    except UnicodeDecodeError:
+        raise WrongLine("no JSON lines: it is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise WrongLine(f"no JSON: {error}") from None
     match found:
         case {"kv": dict(fields)}:
             return KeyLine(_bytes(fields, "key"), _bytes(fields, "value"))
         case {"chat": {"client": str(client), "text": str(said)}}:
+            if not (_is_encodable(client) and _is_encodable(said)):
+                raise WrongLine('a line with "chat" has half of a surrogate pair, which is no text')
             return ChatLine(client, said)
         case {"lock": {}}:
             return None
@@ -94,6 +98,14 @@ def _text(name: str, data: bytes) -> dict[str, str]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(fields: dict[str, Any], name: str) -> bytes:
