@@ -43,7 +43,7 @@ class Options:
     config: Config
     servers: Sequence[int]
     token: bytes | None
-    """What the first restore has shown (`token_of`); None: this is the first."""
+    """The token that the first restore has shown (`token_of`); None: this is the first."""
     revision: int | None
     dry_run: bool
 
