@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 import click
 from attrs import define, field
 
-from pfsb.backups.json_lines import ChatLine, KeyLine, WrongLine, read_line
+from pfsb.backups.json_lines import ChatLine, KeyLine, WrongLine, is_reserved, read_line
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.errors import ClerkError
 from pfsb.client.clerks.twisted import TwistedClerk
@@ -94,7 +94,7 @@ class _Clerks:
 
     def of(self, client_id: str) -> TwistedClerk:
         """The clerk of a client; an anonymous or a server's own name, which no client can have, stands for no name."""
-        named = client_id if client_id and client_id[0] not in "~!" else ""
+        named = "" if is_reserved(client_id) else client_id
         if named not in self._by_client:
             options: dict[str, Any] = {"client_id": named} if named else {}
             timeout = self._options.timeout

@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from pfsb.backups.backup_file import BackupState
+from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX
 
 FORMAT: Final = 1
 """Number of the form of the lines."""
@@ -77,8 +78,13 @@ def read_line(data: bytes) -> KeyLine | ChatLine | None:
         case {"kv": dict(fields)}:
             return KeyLine(_bytes(fields, "key"), _bytes(fields, "value"))
         case {"chat": {"client": str(client), "text": str(said)}}:
-            if not (_is_encodable(client) and _is_encodable(said)):
-                raise WrongLine('a line with "chat" has half of a surrogate pair, which is no text')
+            if not is_reserved(client) and not _is_name(client):
+                raise WrongLine(
+                    f"no client can have the name {client!r:.80}: it has at most {CLIENT_ID_CHARACTERS_MAX} printable "
+                    "characters and no space"
+                )
+            if not _is_encodable(said):
+                raise WrongLine("the text has half of a surrogate pair, which is no character")
             return ChatLine(client, said)
         case {"lock": {}}:
             return None
@@ -98,6 +104,15 @@ def _text(name: str, data: bytes) -> dict[str, str]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def is_reserved(client: str) -> bool:
+    """Whether no client can have this name, because it is that of an anonymous session or of a server, or empty."""
+    return not client or client[0] in "~!"
+
+
+def _is_name(client: str) -> bool:
+    return len(client) <= CLIENT_ID_CHARACTERS_MAX and client.isprintable() and " " not in client
 
 
 def _is_encodable(text: str) -> bool:

@@ -56,9 +56,17 @@ class LinesTests(SynchronousTestCase):
             '{"chat": {"text": "hello"}}',
             '{"pfsb": 2}',
             '{"chat": {"client": "a", "text": "\\ud800"}}',
+            '{"chat": {"client": "a b", "text": "hello"}}',
+            '{"chat": {"client": "\\ud800", "text": "hello"}}',
+            json.dumps({"chat": {"client": 65 * "a", "text": "hello"}}),
             100_000 * "[",
         ):
             self.assertRaises(WrongLine, read_line, text.encode())
+
+    def test_lines_of_anonymous_clients_and_of_names_are_read(self) -> None:
+        for client in ("alice", "~0.5", "!2", "", 64 * "a"):
+            line = json.dumps({"chat": {"client": client, "text": "grüße"}})
+            self.assertEqual(read_line(line.encode()), ChatLine(client, "grüße"))
 
 
 class BatchesTests(SynchronousTestCase):

@@ -408,7 +408,7 @@ class RecoverTests(RestoreCase):
         self.assertEqual(found.state.history.seq, self.made.seq)
 
     def test_two_directories_of_one_server_are_refused(self) -> None:
-        """They are refused even if a third directory has executed most."""
+        """A third directory has executed most, and neither of the two is looked into for its state."""
         seq = self.made.seq
         self.write(0, ProposalRecord(seq + 1, 1, self.batch), AruRecord(seq + 1))
         copy = self.directory / "copy"
