@@ -169,7 +169,7 @@ def _again(options: Options, servers: Sequence[int], token: str) -> str:
 
 
 def _if_interrupted(options: Options, free: Sequence[int]) -> str:
-    """Lines about directories that are there already."""
+    """A line that says what may be done about directories that are there already."""
     text = "if a restore that was interrupted has made this, and no server was started with it: delete it"
     if free:
         text += f", or make the rest with {_again(options, free, 'TOKEN')}, with the token that it has shown"

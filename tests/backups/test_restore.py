@@ -348,6 +348,20 @@ class RecoverTests(RestoreCase):
         self.assertEqual(self.restored(self.target, 0).history.seq, seq)
         self.assertIn("1 slots that were accepted above a gap are left out", self.out.getvalue())
 
+    def test_a_recovery_tells_how_many_servers_the_new_cluster_needs(self) -> None:
+        self.recover(0)
+        self.assertIn("answers only when all of its servers have been started", self.out.getvalue())
+
+    def test_a_recovery_that_fails_amid_the_servers_tells_what_was_made(self) -> None:
+        directory = self.target.storage_directory(1)
+        assert directory is not None
+        directory.parent.mkdir(parents=True)
+        directory.write_bytes(b"")
+        self.assertIs(self.recover(0), ExitStatus.REFUSED)
+        made = f"made before that: {self.target.storage_directory(0)}. Delete them, and recover again"
+        self.assertIn(made, self.err.getvalue())
+        self.assertNotIn("started", self.out.getvalue())
+
     def test_directories_are_not_changed(self) -> None:
         files = {path: path.read_bytes() for path in self.left(0).rglob("*.log")}
         self.recover(0)
