@@ -25,7 +25,7 @@ from pfsb.applications.lock import FrozenLocks, Lock
 from pfsb.applications.testing import restored_from_pieces, right_pieces
 from pfsb.support.limits import PIECE_BYTES
 from tests.applications.context import Machine, field
-from tests.long import long
+from tests.long import examples, long
 
 Act = Callable[[Machine], Any]
 """One step of a history: a command, the end of a session, or time that passes. Returns what clients are told."""
@@ -122,7 +122,7 @@ APPLICATIONS: Sequence[tuple[Callable[[], Any], st.SearchStrategy[Act]]] = (
     (lambda: Instances(few), instance_acts),
 )
 
-bounded = settings(max_examples=150, deadline=None, database=None)
+bounded = settings(max_examples=examples(100), deadline=None, database=None)
 
 
 def told(machine: Machine, act: Act) -> Any:
