@@ -216,7 +216,7 @@ def _log_verbs(application: Any) -> tuple[str, str]:
 
 def _check_more(application: Any, verbs: Collection[str]) -> None:
     """Check the members that an application must have for the optional interfaces which it says it provides. `verbs`
-    are its verbs."""
+    are its verbs. Raises `WrongApplication` if a member is missing or wrong."""
     if IEventLog.providedBy(application):
         for verb in _log_verbs(application):
             if verb not in verbs:

@@ -48,16 +48,17 @@ class Timers:
     """Timeouts in seconds; see docs/operating.rst."""
 
     progress: float = 1.0
-    """How long a server waits for progress before it suspects the leader. The time is doubled in each view that makes
-    none, up to 8 times the value. Where disks are slow a server waits longer by itself."""
+    """How long, in seconds, a server waits for progress before it suspects the leader. The time is doubled in each view
+    that makes none, up to 8 times the value. Where disks are slow a server waits longer by itself."""
     update: float = 0.5
-    """When an update that has not been executed is sent again, until times are measured; then as soon as it should have
-    been proposed."""
+    """Time, in seconds, after which an update that has not been executed is sent again, until times are measured. From
+    then on it is sent again as soon as it should have been proposed."""
     alive: float = 0.2
-    """How often a server tells the others that it is alive; must be less than half of `progress`."""
+    """Time, in seconds, between two messages by which a server tells the others that it is alive; must be less than
+    half of `progress`."""
     disk: float | None = None
-    """How long a write may be under way before the disk counts as one that hangs. None: 8 seconds, or twice `progress`
-    if that is more."""
+    """How long, in seconds, a write may be under way before the disk counts as one that hangs. None: 8 seconds, or
+    twice `progress` if that is more."""
 
 
 @frozen
@@ -72,7 +73,7 @@ class Limits:
     """Maximum number of unanswered commands of one session, and of replies that the servers keep for each session.
     Counts at the birth of the cluster only."""
     request_seconds: float = 10.0
-    """How long a command may take before it is refused with UNAVAILABLE."""
+    """How long, in seconds, a command may take before it is refused with UNAVAILABLE."""
     reserve_bytes: int = 67_108_864
     """Free space, in bytes, of the file system of a data directory, below which its server refuses changes; at most a
     tenth of the file system counts."""
@@ -86,7 +87,7 @@ class Limits:
     unread_bytes: int = 67_108_864
     """Maximum size, in bytes, of what all clients of a server together leave unread; more drops clients."""
     unread_seconds: float = 20.0
-    """How long a client may read nothing of what was written to it before it is dropped."""
+    """How long, in seconds, a client may read nothing of what was written to it before it is dropped."""
     memory_bytes: int | None = None
     """Maximum memory of a server's process, in bytes, near which the server refuses changes. None: the limit of its
     control group, if that has one."""

@@ -82,9 +82,9 @@ class GlobalOrderingHandler(Handler):
             self.note_contradiction(held, held.view, self._membership.leader_of(held.view))
 
     def on_globally_ordered_update(self, message: GloballyOrderedUpdate) -> None:
-        """Store a batch that another server reports as ordered, in a data list (Figure 5 C) or by reconciliation.
+        """Store a batch that is ordered, as another server has told in a data list (Figure 5 C) or by reconciliation.
 
-        The slots that can be executed then are executed.
+        Then execute all slots that can be executed.
         """
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
 

@@ -56,8 +56,8 @@ class AruRecord:
 class PeerRecord:
     """The storage of server `server_id` has this identity (Departure 12).
 
-    A server writes such a record about its own storage, too; there the numbers have another meaning
-    (`pfsb.paxos.log_positions.first_told`).
+    A server writes a record of this kind about its own storage, too. In that record `incarnation` and `position` have
+    another meaning (`pfsb.paxos.log_positions.first_told`).
     """
 
     server_id: int

@@ -297,7 +297,8 @@ class SnapshotFetcher(Handler):
             self._ask(fetch)
 
     def _look_at_check(self, file: IFetchedSnapshot) -> None:
-        """Look whether the check of the file has failed, since the disk has no room, or needs the file no more."""
+        """Give the snapshot up for a while if the check of its file has failed, because the disk had no room. Else look
+        again later."""
         if file.has_failed and self.loading is not None:
             self._has_no_room(self.loading)
         else:

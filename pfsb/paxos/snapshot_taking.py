@@ -41,8 +41,8 @@ than half of a processor that has nothing else to do, and a heartbeat is hardly 
 EARLY_LOOKS = 10
 """At how many slots, between two multiples of `snapshot_slots`, a server looks whether a snapshot is worthwhile."""
 EARLY_BYTES = 64 * 1_048_576
-"""Number of bytes of batches that were executed since the last snapshot, from which on one is worthwhile at such a
-slot."""
+"""Minimum number of bytes of batches, executed since the last snapshot was begun, with which a snapshot is taken at a
+slot that is no multiple of `snapshot_slots` (`EARLY_LOOKS`)."""
 WAITING_BYTES_MAX = 4_000_000
 """Maximum number of bytes of a snapshot that may wait to be written: no more pieces are made meanwhile."""
 AGAIN_SECONDS = 0.05
@@ -236,8 +236,8 @@ class SnapshotTaker(Handler):
         self._note_if_possible(name)
 
     def _note_if_possible(self, name: SnapshotName) -> None:
-        """Write the record. Try again later while the disk is in trouble, which lets none be forced (Departures 44 and
-        45), or no majority is known to agree with this server."""
+        """Write the record that names the complete snapshot. Try again later if the disk is in trouble, when no record
+        may be forced (Departures 44 and 45), or if no majority is known to agree with this server."""
         self._call = None
         self._waits_for_majority = not self.is_agreed(name.seq)
         if self._turn.trouble is None and not self._waits_for_majority:
@@ -251,7 +251,7 @@ class SnapshotTaker(Handler):
         self.file = None
 
     def _noted(self, name: SnapshotName) -> None:
-        """Called when the record is on disk, too."""
+        """Called when the record that names the snapshot is on disk: tells those who have asked for the snapshot."""
         self.taken += 1
         self.seconds = self._clock.seconds() - self._began_at
         self._log.debug(

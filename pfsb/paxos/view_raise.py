@@ -61,8 +61,8 @@ class ViewRaise(Handler):
         """How long, in seconds, a server must have told a later view before the next raise. Each raise doubles it, up
         to `longest_wait`."""
         self._beyond_since: dict[int, float] = {}
-        """Server id -> time by the clock of the look since which each look has found that server in a later view than
-        the one that this server leads. Emptied by each raise."""
+        """Server id -> time by the clock of the first of the latest looks, all of which have found that server in a
+        later view than the one that this server leads. Emptied by each raise, and when this server does not lead."""
         self._last_beyond = NEVER
         """Time by the clock of the last look that has found a server in a later view."""
 

@@ -50,9 +50,10 @@ class FrozenSessions:
     _open: Mapping[str, Session]
     """Client id -> session, for the sessions that are open at present."""
     _growing: Sequence[GrowingBytes]
-    """The values that grow of which beginnings were kept at that moment, in their order."""
+    """The values that grow whose beginnings were kept as results at that moment, in the order of
+    `KeptReplies.growing`."""
     _sharing: Sequence[Any]
-    """The applications whose states share such values (`IGrowingValues`)."""
+    """The applications whose states and results share values that grow (`IGrowingValues`)."""
     _ends: Sequence[tuple[str, Closed]]
     """(client id, end) of the sessions that have ended, and of some that were opened anew before that moment."""
     _closed: Mapping[str, Closed]

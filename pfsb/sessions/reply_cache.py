@@ -93,7 +93,8 @@ class Page:
     tenth of the time of a server with 5,000 busy clients, in pauses of a third of a second.
     """
     in_ranges: int = 0
-    """Number of results that are in ranges, without the first one of each range."""
+    """Number of results in the page beyond one for each entry of `results`: those in a range or in a `RunResults`,
+    without the first one of each."""
     size: int = 0
     """Number of bytes by which the results of the page have increased the number of bytes that the session keeps, which
     has a limit."""
@@ -156,7 +157,7 @@ class RepliesWatcher(Protocol):
         """Called before `KeptReplies.make_room` changes or drops a page of this cache."""
 
     def growing_changes(self, growing: GrowingBytes) -> None:
-        """Called before `counted` of a value is changed of which beginnings are kept."""
+        """Called before `growing.counted` is changed. Beginnings of this value are kept in reply caches."""
 
 
 @define
@@ -176,8 +177,8 @@ class KeptReplies:
     numbered: int = 0
     """The highest number that a page has got."""
     growing: dict[int, GrowingBytes] = field(factory=dict, eq=False, repr=False)
-    """Address of each object of which beginnings are kept -> the object, in the order in which the first of its
-    beginnings was kept."""
+    """Address of a value that grows -> the value, for each one whose beginnings are kept as results; in the order in
+    which its first beginning was kept."""
     watcher: RepliesWatcher | None = field(default=None, eq=False, repr=False)
     """Told of some changes before they are made; None: no one looks on."""
 

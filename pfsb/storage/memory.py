@@ -110,16 +110,16 @@ class MemoryDisk:
         return 0 if self.contents.snapshot is None else self.contents.snapshot.seq
 
     def is_another_named(self, name: SnapshotName) -> bool:
-        """Whether the snapshot that a record names is another one of the same slot."""
+        """Whether a record names another snapshot of the same slot as `name`."""
         return self.snapshot_seq == name.seq and self.contents.snapshot != name
 
     def compact(self, kept_slots: int) -> None:
-        """Read the slots no more up to that of the snapshot that a record names, less `kept_slots`. They are still
-        there until `delete_superfluous`."""
+        """Let slots be read no more, up to the slot `snapshot_seq - kept_slots`. They stay on the disk until
+        `delete_superfluous`."""
         self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
 
     def delete_superfluous(self) -> None:
-        """Delete what the snapshot that a record names stands for: slots, and older snapshots."""
+        """Delete the slots that `compact` has let go, and the snapshots older than the one that a record names."""
         slots = self.contents.slots
         for seq in [seq for seq in slots if seq <= self.compacted]:
             del slots[seq]

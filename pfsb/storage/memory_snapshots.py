@@ -27,7 +27,7 @@ class IMemoryDisk(Protocol):
     parts: dict[SnapshotName, bytes]
 
     def is_another_named(self, name: SnapshotName) -> bool:
-        """Whether the snapshot that a record names is another one of the same slot."""
+        """Whether a record names another snapshot of the same slot as `name`."""
 
 
 def is_right(data: bytes, name: SnapshotName) -> bool:

@@ -34,8 +34,8 @@ class ReadonlyServers:
     _final_until: float = field(init=False, default=0.0)
 
     def refused(self, now: float) -> bool:
-        """Called with each such refusal. Returns whether it is the final answer: each server was asked
-        `READONLY_ROUNDS` times."""
+        """Called at each READONLY. Returns whether it is the final answer: each server was asked `READONLY_ROUNDS`
+        times."""
         if now < self._final_until:
             return True
         if now - self._last_at > READONLY_SECONDS:

@@ -145,9 +145,9 @@ class CommandParser:
 
     def _command(self, data: bytes, position: int) -> int:
         """Reads the header `*COUNT`, or a command that is typed as a line, at `position`. Returns the position after
-        it. If it is incomplete, notes instead how many bytes must come at least before it can be complete.
+        it. If it is incomplete, `_missing` is set, and the returned position means nothing.
 
-        Empty arrays and empty lines are skipped, as in Redis.
+        Empty arrays and empty lines are skipped, as in Redis. Raises `_Unreadable` for bytes that begin no command.
         """
         if data[position] in b"\r\n":
             return position + 1
@@ -162,7 +162,8 @@ class CommandParser:
 
     def _line_command(self, data: bytes, position: int) -> int:
         """Reads a command that is typed as a line, at `position`. Returns the position after it. If the line is
-        incomplete, notes instead that more bytes must come."""
+        incomplete, `_missing` is set, and the returned position means nothing. Raises `_Unreadable` if the line is no
+        command."""
         end = data.find(b"\n", position, position + self._line_bytes_max)
         if end < 0 and len(data) - position < self._line_bytes_max:
             self._missing = 1
@@ -177,8 +178,9 @@ class CommandParser:
     def _argument(self, data: bytes, position: int) -> int:
         """Reads the header `$LENGTH` at `position`, and the argument behind it.
 
-        Returns the position after the argument, or after the bytes of it that are still to come if it is too large and
-        skipped. If it is incomplete, notes how many bytes must come at least before it can be complete.
+        Returns the position after the argument. It is behind the end of `data` if the rest of an argument that is too
+        large is still to come; that rest will be skipped. If any other argument is incomplete, `_missing` is set, and
+        the returned position means nothing. Raises `_Unreadable` for bytes that are no argument.
         """
         length, start = self.read_header(data, position, b"$")
         if self._missing:
@@ -206,8 +208,8 @@ class CommandParser:
         """The number in the header that begins at `position` with the byte `kind`, `*` or `$`; and the position after
         the header.
 
-        If the header is incomplete, notes that more bytes must come, and returns two numbers without meaning. Raises
-        `_Unreadable` if there is no such header.
+        If the header is incomplete, `_missing` is set, and the two numbers mean nothing. Raises `_Unreadable` if there
+        is no header of this kind.
         """
         if data[position : position + 1] != kind:
             found = quoted(chr(data[position]))

@@ -232,7 +232,8 @@ class RespProtocol(StreamProtocol):
         self.replies.write_between_replies(replies.error(refused))
 
     def write_failure(self, reason: str) -> None:
-        """The reason is an error in place of the next reply: a client of Redis knows no other lines."""
+        """Write an error INTERNAL with this reason. A client of Redis takes it for its next reply, since the protocol
+        has no other lines."""
         self.write_refusal(Refused("INTERNAL", reason, fate="unknown"))
 
     def handle_request(self, request: Item | PlainCommands) -> None:

@@ -21,9 +21,10 @@ _NETWORK_BITS: Final = 64
 """Number of leading bits of an IPv6 address that count as the client's address: one client usually has all addresses of
 a network of that size."""
 CLEAN_SECONDS: Final = 1.0
-"""Time, in seconds, at least, between two searches for sessions that have ended."""
+"""Minimum time, in seconds, between two searches for sessions that have ended."""
 FORGET_SECONDS: Final = 60.0
-"""Time, in seconds, at most, between two such searches while clients connect or open sessions."""
+"""Maximum time, in seconds, between two searches for sessions that have ended, while clients connect or open
+sessions."""
 OPENING_SECONDS: Final = 60.0
 """Time, in seconds, for which a session counts whose HELLO is not answered, as when its client has hung up before."""
 _OPENED: Final = float("-inf")

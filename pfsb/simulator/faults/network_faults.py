@@ -48,7 +48,7 @@ EXCHANGES: Final = (
 A kind is of little use to the servers if the other kinds of its group do not get through.
 """
 SNAPSHOT_EXCHANGE: Final = (SnapshotOffer, SnapshotRequest, SnapshotPart)
-"""One more such group, in runs with snapshots."""
+"""One more group of kinds of messages that belong together, in runs with snapshots."""
 
 
 class NetworkFaults(FaultInjector):

@@ -15,9 +15,9 @@ STEPS_OF_FETCHING: Final = ("fetching", "fetching", "loading", "noting")
 """Names of the moments at which faults crash a server: while it takes a snapshot, and while it fetches one. At noting,
 the record that names the snapshot is on its way to the disk."""
 LOOK_SECONDS: Final = 0.0001
-"""How long, in seconds, a fault pauses between two looks whether a server has come to such a moment."""
+"""How long, in seconds, a fault pauses between two looks whether a server has come to the moment for its crash."""
 LOOKS_MAX: Final = 30_000
-"""Maximum number of these looks. If the moment has not come by then, the fault does not happen."""
+"""Maximum number of looks for one crash. If the moment has not come by then, the fault does not happen."""
 
 
 class SnapshotFaults(ServerFaults):

@@ -24,10 +24,11 @@ TIMERS_MAX = 16
 
 
 def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, Sequence[int]]) -> None:
-    """Check the tables, sessions, connections and timers of all running servers of a cluster with `users` users.
+    """Check that no table, session or connection of a running server has grown beyond its limit, and that its periodic
+    timers are set. Raises `Violation` for the first that is wrong.
 
-    `changing`: name of each setting of the cluster that changes in the run -> the values that it may get. A table may
-    exceed a limit that was lowered, by entries that were there before. Raises `Violation`.
+    `users` is the number of users of the cluster. `changing`: name of each setting of the cluster that changes in the
+    run -> the values that it may get. A table may exceed a limit that was lowered, by entries that were there before.
     """
     windows, slots = changing.get("session_window", ()), changing.get("window", ())
     for server_id in cluster.running_ids:

@@ -23,7 +23,8 @@ class Slack:
     slots: int = KEPT_SLOTS
     """Number of slots, up to that of the snapshot, whose segments are kept."""
     bytes_max: int = KEPT_BYTES_MAX
-    """Maximum total size, in bytes, of segments that are kept for such slots alone."""
+    """Maximum total size, in bytes, of the segments that are kept although they hold no slot above that of the
+    snapshot."""
 
 
 def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) -> StoredSnapshot:

@@ -232,7 +232,7 @@ class SnapshotStore:
         self.is_silent = True
 
     def is_another_named(self, name: SnapshotName) -> bool:
-        """Whether the snapshot that a record names is another one of the same slot. Called in the thread."""
+        """Whether a record names another snapshot of the same slot as `name`. Called in the thread."""
         return self.snapshot is not None and self.snapshot.seq == name.seq and self.snapshot != name
 
     def count_bytes(self) -> None:
