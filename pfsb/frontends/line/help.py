@@ -12,7 +12,7 @@ from pfsb.support.spelling import suggestion
 ALWAYS: Final = (
     CommandDescription("HELLO", "HELLO client-id [ttl=SECONDS]", "Open your session, or take it over from elsewhere."),
     CommandDescription("BYE", "BYE", "Close your session and the connection."),
-    CommandDescription("QUIT", "QUIT", "Close the connection only; your session lives on for its ttl."),
+    CommandDescription("QUIT", "QUIT", "Close the connection only; a session opened by HELLO lives on for its ttl."),
     CommandDescription("PING", "PING", "Answer OK.", changes=False),
     CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
