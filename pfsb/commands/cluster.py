@@ -125,6 +125,8 @@ class Cluster:
     _stopping: bool = field(init=False, default=False)
     _ended: Deferred[bool] = field(init=False, factory=Deferred)
     _all_gone: Deferred[None] = field(init=False, factory=Deferred)
+    _started: float = field(init=False, default=0.0)
+    """When the servers were started, by the reactor's clock."""
     _kill: IDelayedCall | None = field(init=False, default=None)
     _poll: IDelayedCall | None = field(init=False, default=None)
 
@@ -133,6 +135,9 @@ class Cluster:
 
         Returns a Deferred that fires when none of them runs any more, with True if `stop` was the reason.
         """
+        count = len(self._commands)
+        self._tell("starts one server" if count == 1 else f"starts {count} servers")
+        self._started = self._reactor.seconds()
         for server_id, command in self._commands.items():
             self._children[server_id] = child = _Child(server_id, self._say, self._child_ended)
             self._reactor.spawnProcess(child, command[0], command, env=os.environ)
@@ -175,11 +180,19 @@ class Cluster:
     def _heard_all(self, found: list[dict[str, Any] | str]) -> None:
         if self._stopping or not self._children:
             return
-        if all(isinstance(status, dict) and status.get("leader") is not None for status in found):
+        if all(isinstance(status, dict) and self._is_ready(status) for status in found):
             for line in self._welcome():
                 self._tell(line)
         else:
             self._poll = self._reactor.callLater(POLL_SECONDS, self._wait_until_ready)
+
+    def _is_ready(self, status: dict[str, Any]) -> bool:
+        """Whether a server that says this is one of these servers, and has a leader.
+
+        Servers that ran before hold the ports, if their cluster was not stopped; then the children end, and say why.
+        """
+        is_older = status.get("uptime", 0.0) > self._reactor.seconds() - self._started
+        return status.get("leader") is not None and not is_older
 
     def _welcome(self) -> Iterator[str]:
         """Two lines for people: each server's port for lines, and a command for another terminal."""

@@ -12,7 +12,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.core.addresses import ServerAddress
-from pfsb.commands.cluster import Cluster
+from pfsb.commands.cluster import POLL_SECONDS, Cluster
 
 reactor: Any = _reactor
 
@@ -24,7 +24,7 @@ print(door.getsockname()[1], flush=True)
 while True:
     client, _ = door.accept()
     client.recv(100)
-    client.sendall(b'+{"leader": 0}\\nOK\\n')
+    client.sendall(b'+{"leader": 0, "uptime": UPTIME}\\nOK\\n')
 """
 
 
@@ -47,7 +47,9 @@ class ClusterTests(TestCase):
     async def test_output_carries_the_servers_number(self) -> None:
         self.cluster(SLEEPER, SLEEPER)
         await self.until_said("ready\n", 2)
-        self.assertEqual(sorted(self.out.getvalue().splitlines()), ["[0] ready", "[1] ready"])
+        begun, *said = self.out.getvalue().splitlines()
+        self.assertEqual(begun, "pfsb cluster: starts 2 servers")
+        self.assertEqual(sorted(said), ["[0] ready", "[1] ready"])
 
     async def test_stop_ends_all_and_waits_for_them(self) -> None:
         cluster, ended = self.cluster(SLEEPER, SLEEPER)
@@ -67,8 +69,19 @@ class ClusterTests(TestCase):
         self.assertIn("[1] no line end\n", self.out.getvalue())
 
     async def test_people_are_told_what_to_type_once_all_answer(self) -> None:
-        first, _ = self.cluster(SERVER)
-        await self.until_said("[0] ")
-        port = self.out.getvalue().split()[1]
-        first.addresses = [ServerAddress(0, f"tcp:127.0.0.1:{port}:timeout=1", f"127.0.0.1:{port}")]
+        port = await self.started_server("0.001")
         await self.until_said(f"telnet 127.0.0.1 {port}; there: SAY hello")
+
+    async def test_servers_that_ran_before_are_not_announced(self) -> None:
+        """The ports of a cluster that was not stopped answer, while the new servers cannot start."""
+        await self.started_server("1000")
+        await deferLater(reactor, 4 * POLL_SECONDS)
+        self.assertNotIn("telnet", self.out.getvalue())
+
+    async def started_server(self, uptime: str) -> str:
+        """A cluster of one server, which says that it has this uptime; returns its port."""
+        cluster, _ = self.cluster(SERVER.replace("UPTIME", uptime))
+        await self.until_said("[0] ")
+        port = self.out.getvalue().splitlines()[1].split()[1]
+        cluster.addresses = [ServerAddress(0, f"tcp:127.0.0.1:{port}:timeout=1", f"127.0.0.1:{port}")]
+        return port

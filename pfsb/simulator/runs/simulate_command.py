@@ -369,7 +369,8 @@ class SimulateTool:
         best = shrinking.best
         self._say(f"smaller, after {shrinking.tries} tries: {self._command(best.plan)}")
         self._say(f"    {best.failure.splitlines()[0]}")
-        self._say(f"    {best.users} users; " + (", ".join(map(str, best.faults)) or "no faults"))
+        users = "one user" if best.users == 1 else f"{best.users} users"
+        self._say(f"    {users}; " + (", ".join(map(str, best.faults)) or "no faults"))
         self._tell_story(best.plan)
 
     def _tell_story(self, plan: Plan) -> None:

@@ -89,7 +89,7 @@ class SimulateToolTests(SynchronousTestCase):
         played, text = self.play("--seeds", "5")
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
-        self.assertIn("1 users; 1 crash at 1.00 s\nthis is why\n", text)
+        self.assertIn("one user; 1 crash at 1.00 s\nthis is why\n", text)
         self.assertEqual([plan.faults for plan in self.told], [(1,)])
         self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
