@@ -30,6 +30,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.service.assembly import frame_identity
 from pfsb.simulator.checkers.position_checker import position_of
+from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.frame_targets import EXAMPLES, captured_bodies, changed_body, changed_value
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import SmallCluster
@@ -96,9 +97,9 @@ class ClusterTarget(Target):
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
         """Make an input: one byte, and a frame body.
 
-        The byte says which server sends the body to which, whether an election goes on meanwhile (`ELECTION_EVERY`), and
-        whether the receiver was left behind before (`BEHIND_EVERY`). Half of the bodies have one message, of each kind equally often; the others are changed
-        frames of the cluster.
+        The byte says which server sends the body to which, whether an election goes on meanwhile (`ELECTION_EVERY`),
+        and whether the receiver was left behind before (`BEHIND_EVERY`). Half of the bodies have one message, of each
+        kind equally often; the others are changed frames of the cluster.
         """
         mutation.landmarks = self._landmarks()
         how = bytes([mutation.dice.randrange(256)])
@@ -213,6 +214,18 @@ class PayloadTarget(ClusterTarget):
     def begin(self, name: str) -> None:
         super().begin(name)
         self._number = 0
+        self._views = self._installed()
+
+    def end(self) -> None:
+        """Check the service, and that no leader was suspected: an update that a leader cannot propose holds up all
+        others until there is another leader."""
+        self.cluster.require_service()
+        views = self._installed()
+        require(views == self._views, f"the cluster has gone from the views {self._views} to {views}")
+        self.cluster.close()
+
+    def _installed(self) -> set[int]:
+        return {server.replica.data.views.last_installed for server in self.cluster.servers.values()}
 
     def fresh(self) -> list[bytes]:
         return []

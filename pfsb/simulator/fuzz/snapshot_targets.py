@@ -70,7 +70,8 @@ def restored(pieces: Iterable[Piece]) -> Server:
 class PieceTarget(Target):
     """Builds a state of changed pieces, and checks that they are refused, or make a state.
 
-    A state of values that no server makes may have no pieces of its own. If it has some, they make the same state again.
+    A state of values that no server makes may have no pieces of its own. If it has some, they make the same state
+    again.
     """
 
     name = "pieces"
@@ -80,7 +81,13 @@ class PieceTarget(Target):
         *("pfsb/sessions/kept_results.py", "pfsb/sessions/reply_cache.py", "pfsb/applications/"),
     )
     inputs_per_round = 100
-    words = (b"\xdd\x7f\xff\xff\xff", b"\xdf\x03\xff\xff\xff", b"\xc6\x7f\xff\xff\xff", b"\xc9\x0f\xff\xff\xff\x02", b"\x91" * 600)
+    words = (
+        b"\xdd\x7f\xff\xff\xff",
+        b"\xdf\x03\xff\xff\xff",
+        b"\xc6\x7f\xff\xff\xff",
+        b"\xc9\x0f\xff\xff\xff\x02",
+        b"\x91" * 600,
+    )
     """Beginnings of sequences, maps, bytes and values of other types that promise more than follows."""
 
     def seeds(self) -> list[bytes]:

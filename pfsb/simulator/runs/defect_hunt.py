@@ -54,9 +54,9 @@ def check_of(failure: str) -> str:
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
     """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, or `snapshots` if the defect needs these; then the profile of `known`, the catch
-    of an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect does
-    not fit the server any more.
+    The mixed profile is tried first, or `snapshot-crashes` for a defect of snapshots; then the profile of `known`, the
+    catch of an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect
+    does not fit the server any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
@@ -70,7 +70,7 @@ def hunt_directed(defect: Defect) -> Catch | None:
 
 def first_profile(defect: Defect) -> str:
     """The profile with which a hunt for a defect begins."""
-    return "snapshots" if defect.needs_snapshots else "mixed"
+    return "snapshot-crashes" if defect.needs_snapshots else "mixed"
 
 
 def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
