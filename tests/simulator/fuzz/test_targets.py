@@ -47,8 +47,15 @@ from tests.long import long
 
 FOREVER = float("inf")
 INPUTS = {
-    **{"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40},
-    **{"logs": 40, "snapshots": 40, "pieces": 40},
+    "payloads": 30,
+    "messages": 40,
+    "lies": 30,
+    "lines": 40,
+    "redis": 40,
+    "http": 40,
+    "logs": 40,
+    "snapshots": 40,
+    "pieces": 40,
 }
 """Number of inputs of a short round, for targets that take milliseconds for each."""
 
