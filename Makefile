@@ -32,8 +32,8 @@ else
 	$(bin)/python -m twisted.trial $(TESTS)
 endif
 
-# Under a minute: everything but long tests, which are those with simulator runs, real clusters and load, and a fifth of
-# all random examples. No quick test starts a server, so two processes can share them.
+# Under a minute: no long tests, which are those with simulator runs, real clusters and load, and only a fifth of all
+# random examples. No quick test starts a server, so two processes can share them.
 quick: $(ready)
 	PFSB_QUICK=1 $(bin)/python -m twisted.trial --jobs=2 $(TESTS)
 

@@ -70,8 +70,9 @@ class SnapshotsAsked:
         else:
             self._number += 1
             number = self._number
-            self._waiting[number] = taken, self._clock.callLater(seconds, self._too_late, number, seconds)
-            self._replica.snapshot_taker.take_now(partial(self._taken, number))
+            told = partial(self._taken, number)
+            self._waiting[number] = taken, self._clock.callLater(seconds, self._too_late, number, seconds, told)
+            self._replica.snapshot_taker.take_now(told)
 
     def _taken(self, number: int, name: SnapshotName | None) -> None:
         taken, call = self._waiting.pop(number, (None, None))
@@ -80,9 +81,17 @@ class SnapshotsAsked:
             why = "the snapshot was given up; the log of the server says why. Nothing else has changed"
             taken(Refused("UNAVAILABLE", why) if name is None else name)
 
-    def _too_late(self, number: int, seconds: float) -> None:
+    def _too_late(self, number: int, seconds: float, told: Callable[[SnapshotName | None], None]) -> None:
         taken, _ = self._waiting.pop(number)
-        text = f"the snapshot is not finished within {seconds:g} s; it goes on, and STATUS shows when it is there"
+        taker = self._replica.snapshot_taker
+        taker.forget(told)
+        if taker.waits_for_majority:
+            text = (
+                f"within {seconds:g} s no majority of the servers has told that it has executed the same; the snapshot "
+                "counts as soon as one does (pfsb status shows which servers answer)"
+            )
+        else:
+            text = f"the snapshot is not finished within {seconds:g} s; it goes on, and STATUS shows when it is there"
         taken(Refused("UNAVAILABLE", text))
 
 

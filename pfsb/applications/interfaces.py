@@ -375,7 +375,7 @@ class IFrozenState(Interface):
 
 
 class IGrowingValues(Interface):
-    """An application whose state and whose answers share values that grow (`GrowingBytes`).
+    """An application, with `IFrozenState`, whose state and whose answers share values that grow (`GrowingBytes`).
 
     The bytes that reply caches count depend on which answers share a value with each other and with the state. Pieces
     of the state leave that out. So those of the reply caches say it, and `share` restores it.

@@ -114,6 +114,11 @@ class PiecewiseApplication(Application, Generic[Frozen]):
         """Add the next rows of a snapshot to the state. A list in a row is a tuple here."""
         raise NotImplementedError
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether pieces are being taken, so that former states are kept aside."""
+        return self._frozen is not None
+
     def freeze(self) -> Iterator[bytes]:
         frozen = self._frozen = self.state_now()
         return Pieces(self._pieces(frozen), partial(self._thaw, frozen))

@@ -13,12 +13,13 @@ import click
 from attrs import define
 from twisted.internet.task import deferLater
 
-from pfsb.backups.backup_file import describe
+from pfsb.backups.backup_file import describe, no_backup
 from pfsb.backups.download import NoBackup, Unreachable, download, url_of
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import config_here, read_config
 from pfsb.config.config import Config
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
+from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.command_line import Number, Seconds, subcommand
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 
@@ -112,9 +113,8 @@ def verify(file: Path, out: TextIO, err: TextIO) -> ExitStatus:
     """Read a backup as a server would that starts from it, and write what is in it to `out`."""
     try:
         out.write(describe(file))
-    except (WrongSnapshot, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        err.write(f"pfsb backup: {file} is no backup that could be restored: {why}\n")
+    except (WrongSnapshot, CannotRun, OSError) as error:
+        err.write(f"pfsb backup: {no_backup(file, error)}\n")
         return ExitStatus.REFUSED
     return ExitStatus.OK
 

@@ -12,7 +12,7 @@ from attrs import define, field, frozen
 from pfsb.applications.catalogue import Catalogue, PluginApplications
 from pfsb.paxos.frozen_history import History, HistoryRestorer
 from pfsb.paxos.interfaces import IRestorer
-from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot import MAGIC, SnapshotDecoder, SnapshotName, WrongSnapshot
 from pfsb.sessions.cluster_settings import show_app
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.log.snapshot_files import portions_of
@@ -54,18 +54,27 @@ def load(file: Path, progress: Callable[[int], None] = lambda size: None) -> Bac
     adopted = _Adopted()
     restorer = HistoryRestorer(machine.restorer(), adopted.adopt)
     decoder = SnapshotDecoder()
+    portion = b""
     for portion in portions_of(file):
+        if not decoder.seq and portion[: len(MAGIC)] != MAGIC:
+            raise WrongSnapshot("it does not begin as a backup does")
         for piece in decoder.feed(portion):
             restorer.take(piece)
         progress(decoder.size)
     if not decoder.is_complete:
-        raise WrongSnapshot("its end is missing")
+        raise WrongSnapshot("its end is missing" if portion else "it is empty")
     restorer.adopt()
     history = adopted.history
     assert history is not None, "the restorer has adopted it"
     if history.seq != decoder.seq:
         raise WrongSnapshot(f"its head names slot {decoder.seq}, and its history slot {history.seq}")
     return BackupState(decoder.name, decoder.cluster_identity, history, machine)
+
+
+def no_backup(file: Path, error: Exception) -> str:
+    """The words for a file that cannot be restored, with the reason."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return f"{file} is no backup that could be restored: {why}"
 
 
 def describe(file: Path) -> str:

@@ -16,6 +16,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, ResponseDone, readBody
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import UNKNOWN_LENGTH
 
 from pfsb.config.addresses import EVERY_INTERFACE, listens_at
 from pfsb.config.config import Config
@@ -70,6 +71,9 @@ async def download(
     if response.code != 200:
         text = (await readBody(response)).decode(errors="replace").strip()
         raise NoBackup(f"{url} has answered {response.code}: {text[:500]}")
+    if response.length is UNKNOWN_LENGTH:
+        response.deliverBody(_Unwanted())
+        raise NoBackup(f"{url} has answered without a length, which no server of pfsb does: is something between?")
     unfinished = target.with_name(target.name + ".part")
     try:
         with unfinished.open("wb") as file:
@@ -84,6 +88,14 @@ async def download(
         unfinished.unlink(missing_ok=True)
         raise
     return name
+
+
+class _Unwanted(Protocol):
+    """Ends the connection instead of receiving an answer."""
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self.transport.loseConnection()
 
 
 @define(eq=False, slots=False)

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import click
 from attrs import define
 
-from pfsb.backups.backup_file import load
+from pfsb.backups.backup_file import load, no_backup
 from pfsb.backups.json_lines import KINDS, lines_of
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.paxos.snapshot import WrongSnapshot
@@ -47,8 +47,7 @@ def export(options: Options, out: TextIO, err: TextIO) -> ExitStatus:
     try:
         state = load(options.file)
     except (WrongSnapshot, CannotRun, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        err.write(f"pfsb export: {options.file}: {why}\n")
+        err.write(f"pfsb export: {no_backup(options.file, error)}\n")
         return ExitStatus.REFUSED
     for line in lines_of(state, options.only):
         out.write(line + "\n")

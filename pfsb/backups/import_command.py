@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
 from attrs import define, field
 
-from pfsb.backups.json_lines import ChatLine, KeyLine, WrongLine, read_line
+from pfsb.backups.json_lines import ChatLine, KeyLine, WrongLine, is_reserved, read_line
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.errors import ClerkError
 from pfsb.client.clerks.twisted import TwistedClerk
@@ -48,20 +48,17 @@ def command(**given: Any) -> Options:
 
 async def run(reactor: Any, options: Options) -> None:
     """Import the lines. Raises `SystemExit` with an `ExitStatus` if that fails."""
-    if options.file is None:
-        status = await import_lines(reactor, options, sys.stdin, sys.stderr)
-    else:
-        try:
-            with Path(options.file).open(encoding="utf-8") as lines:
-                status = await import_lines(reactor, options, lines, sys.stderr)
-        except OSError as error:
-            sys.stderr.write(f"pfsb import: {options.file}: {error.strerror}\n")
-            status = ExitStatus.USAGE
+    try:
+        with sys.stdin.buffer if options.file is None else Path(options.file).open("rb") as data:
+            status = await import_lines(reactor, options, data, sys.stderr)
+    except OSError as error:
+        sys.stderr.write(f"pfsb import: {options.file or 'standard input'}: {error.strerror}\n")
+        status = ExitStatus.USAGE
     if status is not ExitStatus.OK:
         raise SystemExit(int(status))
 
 
-async def import_lines(reactor: Any, options: Options, lines: TextIO, err: TextIO) -> ExitStatus:
+async def import_lines(reactor: Any, options: Options, lines: Iterable[bytes], err: TextIO) -> ExitStatus:
     """Put the lines into the cluster, and say at the end, or at a line that is wrong or refused, how far that has
     come."""
     clerks = _Clerks(reactor, options)
@@ -97,7 +94,7 @@ class _Clerks:
 
     def of(self, client_id: str) -> TwistedClerk:
         """The clerk of a client; an anonymous or a server's own name, which no client can have, stands for no name."""
-        named = client_id if client_id and client_id[0] not in "~!" else ""
+        named = "" if is_reserved(client_id) else client_id
         if named not in self._by_client:
             options: dict[str, Any] = {"client_id": named} if named else {}
             timeout = self._options.timeout
@@ -114,7 +111,7 @@ class _Clerks:
 Batch = list[KeyLine | ChatLine]
 
 
-async def _imported(clerks: _Clerks, lines: TextIO) -> AsyncIterator[tuple[int, Batch]]:
+async def _imported(clerks: _Clerks, lines: Iterable[bytes]) -> AsyncIterator[tuple[int, Batch]]:
     """Import the lines, several keys together; yield the number of the last line, and what was imported since."""
     for number, batch in batches_of(lines):
         if isinstance(batch[0], ChatLine):
@@ -126,14 +123,14 @@ async def _imported(clerks: _Clerks, lines: TextIO) -> AsyncIterator[tuple[int, 
         yield number, batch
 
 
-def batches_of(lines: TextIO) -> Iterator[tuple[int, Batch]]:
+def batches_of(lines: Iterable[bytes]) -> Iterator[tuple[int, Batch]]:
     """The lines in batches of one kind, and for the chat of one client, so that its order stays: (number of the last
     line, batch). Raises `WrongLine`, when all before is yielded, with the number of the line."""
     batch: Batch = []
     size = number = 0
-    for number, text in enumerate(lines, start=1):
+    for number, data in enumerate(lines, start=1):
         try:
-            found = read_line(text) if text.strip() else None
+            found = read_line(data) if data.strip() else None
         except WrongLine as error:
             if batch:
                 yield number - 1, batch

@@ -14,6 +14,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from pfsb.backups.backup_file import BackupState
+from pfsb.support.limits import CLIENT_ID_CHARACTERS_MAX
 
 FORMAT: Final = 1
 """Number of the form of the lines."""
@@ -64,17 +65,26 @@ def lines_of(state: BackupState, kinds: tuple[str, ...] = KINDS) -> Iterator[str
             yield _line({"lock": {"name": name, "holder": held.holder, "token": held.token, "waiting": [*held.places]}})
 
 
-def read_line(text: str) -> KeyLine | ChatLine | None:
+def read_line(data: bytes) -> KeyLine | ChatLine | None:
     """The content of a line of an export; None for a line from which nothing is made: the first one, or a lock, which
     belongs to a session. Raises `WrongLine`."""
     try:
-        found = json.loads(text)
-    except ValueError as error:
+        found = json.loads(data.decode())
+    except UnicodeDecodeError:
+        raise WrongLine("no JSON lines: it is not UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise WrongLine(f"no JSON: {error}") from None
     match found:
         case {"kv": dict(fields)}:
             return KeyLine(_bytes(fields, "key"), _bytes(fields, "value"))
         case {"chat": {"client": str(client), "text": str(said)}}:
+            if not is_reserved(client) and not _is_name(client):
+                raise WrongLine(
+                    f"no client can have the name {client!r:.80}: it has at most {CLIENT_ID_CHARACTERS_MAX} printable "
+                    "characters and no space"
+                )
+            if not _is_encodable(said):
+                raise WrongLine("the text has half of a surrogate pair, which is no character")
             return ChatLine(client, said)
         case {"lock": {}}:
             return None
@@ -94,6 +104,23 @@ def _text(name: str, data: bytes) -> dict[str, str]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": base64.b64encode(data).decode()}
+
+
+def is_reserved(client: str) -> bool:
+    """Whether no client can have this name, because it is that of an anonymous session or of a server, or empty."""
+    return not client or client[0] in "~!"
+
+
+def _is_name(client: str) -> bool:
+    return len(client) <= CLIENT_ID_CHARACTERS_MAX and client.isprintable() and " " not in client
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _bytes(fields: dict[str, Any], name: str) -> bytes:

@@ -21,14 +21,17 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
+import msgpack
 from attrs import evolve
 
 from pfsb.backups.backup_file import BackupState
 from pfsb.paxos.frozen_history import History
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import DIGEST_BYTES
 from pfsb.paxos.snapshot import SnapshotEncoder, SnapshotName
 from pfsb.sessions.state_machine import EXPIRE
 from pfsb.storage.directory import sync_directory
+from pfsb.support.limits import IDENTITY_BYTES
 
 JUMP: Final = 10**12
 """Number of revisions that a new cluster leaves out, unless an operator says more: at 100,000 commands a second, as
@@ -36,6 +39,11 @@ many as a cluster executes in 115 days. Nine thousand restores keep revisions be
 REVISION_MAX: Final = 2**62
 """Highest revision with which a cluster may begin: as many again are left for its commands."""
 _PERSON: Final = b"pfsb restored"
+
+
+_TOKEN_PERSON: Final = b"pfsb new cluster"
+TOKEN_BYTES: Final = IDENTITY_BYTES + 4
+"""Size of the token of a new cluster: its identity, and the first bytes of a hash of what its state is made of."""
 
 
 class CannotBegin(Exception):
@@ -65,6 +73,27 @@ def begin_anew(state: BackupState, members: Sequence[int], identity: bytes, revi
     digest = blake2b(before.digest + identity, digest_size=DIGEST_BYTES, person=_PERSON).digest()
     history = History(before.seq, digest, before.time_ms, before.oldest_valid, OrderedDict())
     return BackupState(state.name, identity, history, machine)
+
+
+def token_of(new: BackupState) -> bytes:
+    """The token of a new cluster (`begin_anew`): two of its servers that begin with one token begin with one state.
+
+    It holds the identity of the cluster, and a hash of the backup, the first revision and the members.
+    """
+    name, values = new.name, new.machine.settings.values
+    made_of = [values.cluster_identity, name.seq, name.size, name.digest, new.machine.revision, [*values.members]]
+    content = msgpack.packb(made_of)
+    check = blake2b(content, digest_size=TOKEN_BYTES - IDENTITY_BYTES, person=_TOKEN_PERSON).digest()
+    return values.cluster_identity + check
+
+
+def answering(members: Sequence[int]) -> str:
+    """A line that says how many servers of a new cluster must be started before it answers: a storage that is new takes
+    part once so many others know it (Departure 12)."""
+    n = len(members)
+    awaited = Membership(members[0], tuple(members)).acquaintances + 1
+    servers = "all of its servers have" if awaited == n else f"{awaited} of its {n} servers have"
+    return f"start the servers: the new cluster answers only when {servers} been started, and have met\n"
 
 
 def write(state: BackupState, file: Path) -> SnapshotName:

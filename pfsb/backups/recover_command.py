@@ -11,9 +11,9 @@ from typing import Any, TextIO
 import click
 from attrs import define
 
-from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, begin_anew
-from pfsb.backups.restore_command import make_directories, storage_of
-from pfsb.backups.survivors import Recovery, latest_state, read_survivor
+from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, answering, begin_anew
+from pfsb.backups.restore_command import made_before, make_directories, storage_of
+from pfsb.backups.survivors import Recovery, UnreadableSurvivor, latest_state, read_survivor
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
 from pfsb.config.config import Config
@@ -72,10 +72,20 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
             err.write(f"{done} of {of} slots executed again\n")
             err.flush()
 
+    made = list[int]()
     try:
         for server_id in options.config.ids:
             storage_of(reactor, options.config, server_id).refuse_if_in_use()
-        survivors = [read_survivor(directory) for directory in options.directories]
+        survivors = []
+        for directory in options.directories:
+            try:
+                survivors.append(read_survivor(directory))
+            except UnreadableSurvivor as error:
+                err.write(
+                    f"pfsb recover: {error}\n{directory} can be left out of the command; what only its server knew is "
+                    "lost then\n"
+                )
+                return ExitStatus.REFUSED
         for each in survivors:
             out.write(f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}\n")
         found = latest_state(survivors, progress)
@@ -91,14 +101,17 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
         if options.dry_run:
             out.write("nothing was done (--dry-run)\n")
             return ExitStatus.OK
-        make_directories(reactor, options.config, options.config.ids, new, out)
+        make_directories(reactor, options.config, options.config.ids, new, out, made)
     except (CannotRun, CannotBegin, StorageRefused) as error:
         err.write(f"pfsb recover: {error}\n")
-        return ExitStatus.REFUSED
     except OSError as error:
-        err.write(f"pfsb recover: {error.filename}: {error.strerror or error}\n")
-        return ExitStatus.REFUSED
-    return ExitStatus.OK
+        err.write(f"pfsb recover: {error.filename or options.config.storage}: {error.strerror or error}\n")
+    else:
+        out.write(answering(options.config.ids))
+        return ExitStatus.OK
+    if made:
+        err.write(f"{made_before(options.config, made)}. Delete them, and recover again\n")
+    return ExitStatus.REFUSED
 
 
 def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:

@@ -28,7 +28,7 @@ from pfsb.paxos.records import Accepted, Recovered
 from pfsb.paxos.recovery import ORDERED, recover
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
-from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotDecoder, SnapshotName
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.directory import DirectoryLock
@@ -56,6 +56,10 @@ class Survivor:
         return self.log.head.owner.server_id
 
 
+class UnreadableSurvivor(StorageRefused):
+    """Raised for a data directory that is damaged, or lacks something."""
+
+
 @define
 class Recovery:
     """The latest state that some directories hold, and where it comes from."""
@@ -71,21 +75,24 @@ class Recovery:
 
 
 def read_survivor(directory: Path) -> Survivor:
-    """Read a data directory. Raises `StorageRefused` if its log is damaged, if there is none, or if its server runs;
-    `OSError` if it cannot be read."""
+    """Read a data directory. Raises `UnreadableSurvivor` if it is damaged, `StorageRefused` if there is no log in it or
+    its server runs, `OSError` if it cannot be read."""
     path = directory / "log"
     if not path.is_dir():
         raise StorageRefused(f"{directory}: no data directory with a log in it")
     lock = DirectoryLock(directory)
     lock.acquire()
     lock.release()
-    log = scan(path)
-    log.refuse_gap()
-    if log.state.snapshot is not None:
-        SnapshotFiles.beside(path).refuse_wrong(log.state.snapshot.name)
-    reader = LogReader(log)
-    accepted = reader.accepted()
-    reader.close()
+    try:
+        log = scan(path)
+        log.refuse_gap()
+        if log.state.snapshot is not None:
+            SnapshotFiles.beside(path).refuse_wrong(log.state.snapshot.name)
+        reader = LogReader(log)
+        accepted = reader.accepted()
+        reader.close()
+    except StorageRefused as error:
+        raise UnreadableSurvivor(str(error)) from error
     return Survivor(directory, log, accepted)
 
 
@@ -93,15 +100,13 @@ def latest_state(survivors: Sequence[Survivor], progress: Callable[[int, int], N
     """Build the latest state that the directories hold, which must be of one cluster.
 
     `progress(done, of)` is called now and then with numbers of slots. Raises `StorageRefused` if they are of several
-    clusters, or if a snapshot has changed since it was checked; `CannotRun` if an application is not installed here.
+    clusters, if two are of one server, or if a snapshot has changed since it was checked; `CannotRun` if an application
+    is not installed here.
     """
+    _refuse_several(survivors)
     best = max(survivors, key=lambda each: each.local_aru)
-    _refuse_several(survivors, best)
-    machine = SessionStateMachine(best.server_id, Catalogue((), PluginApplications()))
-    replica = _replica(best, machine)
-    machine.on_settings = lambda values: _follow(replica, values)
+    machine, replica = _begin(best)
     queue = replica.ordered_queue
-    queue.passes = dict(best.log.state.passes)
     recover(replica.data, _recovered(best), queue, progress)
     proposals = _highest(survivors)
     ordered_up_to = replica.data.ordering.local_aru
@@ -117,14 +122,59 @@ def latest_state(survivors: Sequence[Survivor], progress: Callable[[int, int], N
     return Recovery(state, ordered_up_to, seq - ordered_up_to, left_out)
 
 
-def _refuse_several(survivors: Sequence[Survivor], best: Survivor) -> None:
-    owner = best.log.head.owner
+def _refuse_several(survivors: Sequence[Survivor]) -> None:
+    """Raise `StorageRefused` if directories are of several clusters, or of one server."""
+    first, owner = survivors[0], survivors[0].log.head.owner
+    by_server: dict[int, Survivor] = {}
+    known: tuple[Survivor, bytes] | None = None
     for each in survivors:
         other = each.log.head.owner
         if (other.cluster_digest, other.members) != (owner.cluster_digest, owner.members):
-            raise StorageRefused(f"{each.directory} and {best.directory} are of two clusters")
-        if each is not best and each.server_id == best.server_id:
-            raise StorageRefused(f"{each.directory} and {best.directory} are both of server {best.server_id}")
+            raise StorageRefused(f"{first.directory} and {each.directory} are of two clusters")
+        same = by_server.setdefault(each.server_id, each)
+        if same is not each:
+            raise StorageRefused(f"{same.directory} and {each.directory} are both of server {each.server_id}")
+        identity = _cluster_identity(each)
+        if identity is None:
+            continue
+        if known is None:
+            known = each, identity
+        elif known[1] != identity:
+            raise StorageRefused(
+                f"{known[0].directory} is of cluster {known[1].hex()}, and {each.directory} of cluster "
+                f"{identity.hex()}, which has the same name; give only directories of one of them"
+            )
+
+
+def _cluster_identity(survivor: Survivor) -> bytes | None:
+    """The random identity of the cluster of a directory; None: nothing was executed there that would tell it."""
+    log = survivor.log
+    if log.state.snapshot is not None:
+        decoder = SnapshotDecoder()
+        for portion in SnapshotFiles.beside(log.directory).portions(log.state.snapshot.name):
+            for _ in decoder.feed(portion):
+                pass
+            if decoder.seq:
+                return decoder.cluster_identity
+    machine, replica = _begin(survivor)
+    reader = LogReader(log)
+    try:
+        for seq, batch in reader.ordered(log.state.local_aru):
+            replica.ordered_queue.recover(seq, batch)
+            if machine.settings.is_born:
+                return machine.settings.values.cluster_identity
+    finally:
+        reader.close()
+    return None
+
+
+def _begin(survivor: Survivor) -> tuple[SessionStateMachine, Replica]:
+    """A state machine that has executed nothing, and the replica that executes the slots of this directory with it."""
+    machine = SessionStateMachine(survivor.server_id, Catalogue((), PluginApplications()))
+    replica = _replica(survivor, machine)
+    machine.on_settings = lambda values: _follow(replica, values)
+    replica.ordered_queue.passes = dict(survivor.log.state.passes)
+    return machine, replica
 
 
 def _recovered(survivor: Survivor) -> Recovered:

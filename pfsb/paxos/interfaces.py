@@ -77,8 +77,8 @@ class IStableStorage(Interface):
         """Begin a file for the snapshot of slot `seq`, which replaces any other file that is being written."""
 
     def fetch_snapshot(name: SnapshotName) -> IFetchedSnapshot:
-        """Begin, or go on with, the file of a snapshot that another server sends. Files of other names that were begun
-        by this method are deleted."""
+        """Begin, or go on with, the file of a snapshot that another server sends. Of the files of other names that were
+        begun by this method the longest is kept, and the others are deleted."""
 
     def read_snapshot(name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
         """Read bytes of a complete snapshot, which need not be the one that a record names yet.
@@ -119,6 +119,8 @@ class IFetchedSnapshot(Interface):
     """The file of a snapshot that another server sends, from its beginning on. It outlives a restart."""
 
     size: int = Attribute("""Number of bytes that the file has: the next part must begin there.""")
+
+    waiting_bytes: int = Attribute("""As in `ISnapshotFile`.""")
 
     has_failed: bool = Attribute("""As in `ISnapshotFile`.""")
 

@@ -31,7 +31,7 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
-from pfsb.paxos.snapshot_taking import SnapshotTaker
+from pfsb.paxos.snapshot_taking import AGAIN_SECONDS, WAITING_BYTES_MAX, SnapshotTaker
 
 AHEAD_PARTS_MAX = 64
 """Maximum number of parts, behind the first one that is missing, that are asked for: so many may wait in memory."""
@@ -39,6 +39,9 @@ LOAD_BYTES = 262_144
 """Number of bytes of a snapshot that are read and taken into the new state in one turn."""
 SILENCE_PERIODS = 8
 """How long, in units of `reconciliation_seconds`, no part may come from a server before another one is asked."""
+PAUSE_PERIODS = 8
+"""How long, in units of `reconciliation_seconds`, this server asks for nothing after a snapshot found no room on its
+disk. Otherwise it would fetch the same again at once, and so on without end."""
 
 
 @define(eq=False)
@@ -137,13 +140,17 @@ class SnapshotFetcher(Handler):
         """Number of snapshots of other servers that were installed since this server's start."""
         self.wrong = 0
         """Number of fetched files, since the start, that were not what their names say."""
+        self._pause_until = 0.0
+        """Time by the clock before which no snapshot is fetched (`PAUSE_PERIODS`)."""
+        self._reading: dict[int, int] = {}
+        """Server -> number of parts that are being read for it."""
         self.bytes_received = 0
         self.bytes_sent = 0
 
     @property
     def is_busy(self) -> bool:
-        """Whether a snapshot is being fetched or loaded: reconciliation waits for that."""
-        return self.fetch is not None or self.loading is not None
+        """Whether a snapshot is being fetched or loaded, or another try waits: reconciliation waits for that."""
+        return self.fetch is not None or self.loading is not None or self._clock.seconds() < self._pause_until
 
     def stop(self) -> None:
         if self._call is not None:
@@ -165,10 +172,12 @@ class SnapshotFetcher(Handler):
     def on_snapshot_request(self, message: SnapshotRequest) -> None:
         """Send a part of a snapshot, as long as its receiver has not used up what it may ask for (Departure 37)."""
         to, name, offset = message.server_id, message.name, message.offset
-        if not self._reconciliation.may_serve(to):
+        if not self._reconciliation.may_serve(to) or self._reading.get(to, 0) >= AHEAD_PARTS_MAX:
             return
+        self._reading[to] = self._reading.get(to, 0) + 1
 
         def found(data: bytes) -> None:
+            self._reading[to] -= 1
             self._turn.run(self._send_part, to, name, offset, data)
 
         size = min(message.size, self._settings.frame_data_bytes_max)
@@ -177,6 +186,13 @@ class SnapshotFetcher(Handler):
     def _send_part(self, to: int, name: SnapshotName, offset: int, data: bytes) -> None:
         self._reconciliation.note_served(to, len(data))
         self.bytes_sent += len(data)
+        if not data and offset < name.size and name == self._storage.snapshot:
+            self._log.error(
+                "the file of the snapshot of slot {seq} is not there any more: this server cannot send it to server "
+                "{to}, and cannot start with it. A new snapshot (pfsb snapshot) heals that",
+                seq=name.seq,
+                to=to,
+            )
         self._turn.send(SnapshotPart(self._data.server.server_id, name, offset, data), to)
 
     # ------------------------------------------------------------------ the server that is behind
@@ -188,7 +204,7 @@ class SnapshotFetcher(Handler):
         if not self._reconciliation.was_offered(sender) or not self.is_wanted(name):
             return
         fetch = self.fetch
-        if fetch is None and self.loading is None:
+        if not self.is_busy:
             self._begin(name, sender)
         elif fetch is not None and fetch.name == name and sender != fetch.source:
             fetch.others.add(sender)
@@ -199,10 +215,16 @@ class SnapshotFetcher(Handler):
             return
         if not message.data:
             if message.server_id == fetch.source:
+                # Without the doubt, a server whose file is gone would be asked again at once, and so on without end.
+                self._peers.doubt(fetch.source, self._data.ordering.local_aru)
                 self._go_to_another(fetch)
             return
+        if fetch.file.has_failed:
+            self._look_at(fetch)
+            return
         part, rest = divmod(message.offset - fetch.begin, fetch.part_bytes)
-        if rest or not fetch.written <= part < fetch.parts or part in fetch.arrived:
+        end = min(fetch.parts, fetch.written + AHEAD_PARTS_MAX)
+        if rest or not fetch.written <= part < end or part in fetch.arrived:
             return
         if len(message.data) != fetch.bounds(part)[1]:
             return
@@ -240,8 +262,13 @@ class SnapshotFetcher(Handler):
             self._finish(fetch)
 
     def _ask(self, fetch: Fetch) -> None:
-        """Ask for the parts that may be asked for now (`PartRequests`), and look again after a time."""
+        """Ask for the parts that may be asked for now (`PartRequests`), and look again after a time. While the disk is
+        slower than the network, none are asked for."""
         me = self._data.server.server_id
+        if fetch.file.waiting_bytes > WAITING_BYTES_MAX:
+            fetch.progress_at = self._clock.seconds()
+            self._look_after(AGAIN_SECONDS)
+            return
         for source, part in self.requests.choose({fetch.source: fetch}, 1, self._clock.seconds()):
             self._turn.send(SnapshotRequest(me, fetch.name, *fetch.bounds(part)), source)
         self._look_after(self.requests.patience)
@@ -260,7 +287,9 @@ class SnapshotFetcher(Handler):
             self._turn.run(self._look_at_check, self._checking)
 
     def _look_at(self, fetch: Fetch) -> None:
-        if fetch.file.has_failed or not self.is_wanted(fetch.name):
+        if fetch.file.has_failed:
+            self._has_no_room(fetch.name)
+        elif not self.is_wanted(fetch.name):
             self._give_up()
         elif self._clock.seconds() - fetch.progress_at > SILENCE_PERIODS * self._settings.reconciliation_seconds:
             self._go_to_another(fetch)
@@ -269,10 +298,20 @@ class SnapshotFetcher(Handler):
 
     def _look_at_check(self, file: IFetchedSnapshot) -> None:
         """Look whether the check of the file has failed, since the disk has no room, or needs the file no more."""
-        if file.has_failed:
-            self._give_up()
+        if file.has_failed and self.loading is not None:
+            self._has_no_room(self.loading)
         else:
             self._look_after(self._settings.reconciliation_seconds)
+
+    def _has_no_room(self, name: SnapshotName) -> None:
+        self._log.error(
+            "the disk has no room for the snapshot of slot {seq}, {size} bytes, which this server needs; it tries "
+            "again after a while",
+            seq=name.seq,
+            size=name.size,
+        )
+        self._pause_until = self._clock.seconds() + PAUSE_PERIODS * self._settings.reconciliation_seconds
+        self._give_up()
 
     def _go_to_another(self, fetch: Fetch) -> None:
         """Ask another server that has offered the same snapshot; if there is none, give up for now. What has arrived
@@ -329,13 +368,15 @@ class SnapshotFetcher(Handler):
         """Take the next bytes of the snapshot into the new state; when it is complete, put it in place."""
         if self._load is not load:
             return
+        if not self.is_wanted(load.name):
+            self._give_up()
+            return
         try:
             for piece in load.decoder.feed(data):
                 load.restorer.take(piece)
             if load.decoder.is_complete:
-                self._install(load.name, load.restorer)
-                return
-            if not data:
+                load.restorer.end()
+            elif not data:
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:
             self._log.error("the snapshot of slot {seq} cannot be used: {error}", seq=load.name.seq, error=error)
@@ -343,15 +384,17 @@ class SnapshotFetcher(Handler):
             self._peers.doubt(load.source, self._data.ordering.local_aru)
             self._give_up()
             return
-        self._read(load, offset + len(data))
+        if load.decoder.is_complete:
+            self._install(load.name, load.restorer)
+        else:
+            self._read(load, offset + len(data))
 
     def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
-        """Put the new state in the place of the present one, and force what says so. Raises `WrongSnapshot`, and
-        changes nothing, if the state is not complete."""
-        if not self.is_wanted(name):
-            self._give_up()
-            return
-        self._taker.abandon()
+        """Put the new state, which is complete, in the place of the present one, and force what says so.
+
+        Any exception in this method fails the turn, and stops the server: a part of the new state may be in place.
+        """
+        self._taker.stop()
         restorer.adopt()
         self.loading = self._load = None
         self.installed += 1

@@ -73,6 +73,7 @@ class SnapshotTaker(Handler):
         """Number of snapshots that were given up since the start."""
         self.seconds = 0.0
         """How long, in seconds, the last snapshot took."""
+        self._waits_for_majority = False
         self.is_agreed: Callable[[int], bool] = lambda seq: True
         """Tells whether a majority of the servers has executed the slots up to this one as this server has."""
         ordered_queue.on_snapshot_slot = self._begin_if_worthwhile
@@ -81,6 +82,11 @@ class SnapshotTaker(Handler):
     def seq(self) -> int:
         """The slot of the snapshot that is being taken; 0: none is."""
         return self._seq if self.file is not None else 0
+
+    @property
+    def waits_for_majority(self) -> bool:
+        """Whether a snapshot is complete on disk, and waits until a majority has told that it has executed the same."""
+        return self._waits_for_majority and self.file is not None
 
     @property
     def is_finishing(self) -> bool:
@@ -109,9 +115,17 @@ class SnapshotTaker(Handler):
         self._asked.append(taken)
         self._begin_now()
 
+    def forget(self, taken: Taken) -> None:
+        """Do not tell this callback any more, whose request has its answer already."""
+        for asked in (self._asked, self._asked_next):
+            if taken in asked:
+                asked.remove(taken)
+
     def stop(self) -> None:
-        """Give up what is being taken, and say so to those who have asked."""
+        """Give up what is being taken, and say so to all who have asked, for this snapshot or the next one."""
         self.abandon()
+        self._asked, self._asked_next = self._asked_next, []
+        self._answer(None)
 
     def abandon(self) -> None:
         """Give up the snapshot that is being taken, if there is one."""
@@ -213,7 +227,8 @@ class SnapshotTaker(Handler):
         """Write the record. Try again later while the disk is in trouble, which lets none be forced (Departures 44 and
         45), or no majority is known to agree with this server."""
         self._call = None
-        if self._turn.trouble is None and self.is_agreed(name.seq):
+        self._waits_for_majority = not self.is_agreed(name.seq)
+        if self._turn.trouble is None and not self._waits_for_majority:
             self._turn.run(self._note, name)
         else:
             self._call = self._clock.callLater(AGAIN_SECONDS, self._note_if_possible, name)

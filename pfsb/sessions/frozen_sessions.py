@@ -63,14 +63,14 @@ class FrozenSessions:
     """Address of a value that grows -> its `counted` at that moment, for those that have changed."""
     _places: dict[int, int] = field(factory=dict, init=False)
     """The place of each value that grows among the rows, by its address."""
-    _images: dict[int, _Image] = field(factory=dict, init=False)
+    images: dict[int, _Image] = field(factory=dict, init=False)
     """Address of a session that has changed, and whose turn has not come -> its image."""
 
     def keep(self, session: Session) -> None:
         """Called before a session is changed: keep its image, unless that is done or not needed."""
         if session.frozen_in != self.number:
             session.frozen_in = self.number
-            self._images[id(session)] = _image(session)
+            self.images[id(session)] = _image(session)
 
     def answers_change(self, answers: ReplyCache) -> None:
         self.keep(self._open[answers.client_id])
@@ -107,7 +107,7 @@ class FrozenSessions:
     def rows(self) -> Iterator[Row]:
         for session in self._sessions:
             if session.frozen_in == self.number:
-                image = self._images.pop(id(session))
+                image = self.images.pop(id(session))
             else:
                 session.frozen_in = self.number
                 image = _image(session)
@@ -118,10 +118,10 @@ class FrozenSessions:
         for results, count, *parts in pages:
             at_once = ROW_ENTRIES if parts[0] <= _LARGE_PAGE_BYTES else 1
             entries = entries_of(results, count, self._places)
-            first = [*islice(entries, at_once)]
-            yield packed((PAGE, *parts, [entry for entry, _ in first])), _PAGE_WORK + _work(first)
-            while len(first) == at_once and (first := [*islice(entries, at_once)]):
-                yield packed((MORE, [entry for entry, _ in first])), _work(first)
+            taken = [*islice(entries, at_once)]
+            yield packed((PAGE, *parts, [entry for entry, _ in taken])), _PAGE_WORK + _work(taken)
+            while len(taken) == at_once and (taken := [*islice(entries, at_once)]):
+                yield packed((MORE, [entry for entry, _ in taken])), _work(taken)
 
 
 def _image(session: Session) -> _Image:

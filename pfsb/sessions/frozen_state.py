@@ -8,7 +8,7 @@ each application.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
+from math import inf
 from typing import Any, Final
 
 from attrs import define
@@ -17,6 +17,7 @@ from pfsb.applications.catalogue import version_of
 from pfsb.applications.interfaces import IFrozenState
 from pfsb.paxos.snapshot import Piece
 from pfsb.paxos.snapshot_rows import cut
+from pfsb.support.limits import PIECE_BYTES_MAX
 
 STATE: Final = "state"
 CLOSED: Final = "closed sessions"
@@ -73,18 +74,25 @@ class FrozenApplication:
         name, version = application.name, version_of(application)
         if IFrozenState.providedBy(application):
             return cls(name, version, None, application.freeze())
-        data: bytes = application.snapshot()
+        data = _as_bytes(application.snapshot(), name)
         return cls(name, version, len(data), iter(()), data)
 
     def pieces(self) -> Iterator[Piece]:
         section = section_of(self.name, self.version)
         if self.size is None:
-            return map(partial(Piece, section), self._pieces)
+            return (Piece(section, _as_bytes(data, self.name, PIECE_BYTES_MAX)) for data in self._pieces)
         return cut(section, self._data)
 
     def close(self) -> None:
         if self.size is None:
             self._pieces.close()  # type: ignore[attr-defined]
+
+
+def _as_bytes(data: object, name: str, bytes_max: float = inf) -> bytes:
+    """The state, or a piece of it, that an application has given. Raises `TypeError` if it is none."""
+    if type(data) is not bytes or len(data) > bytes_max:
+        raise TypeError(f"the application {name} has made {data!r:.40}, which is no state, or no piece of one")
+    return data
 
 
 def raising(error: Exception) -> Iterator[Piece]:

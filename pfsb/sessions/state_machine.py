@@ -342,7 +342,7 @@ class SessionStateMachine:
         """Number of snapshots that were begun since this server's start."""
         self._frozen_applications: list[FrozenApplication] = []
         """The applications of that moment, as far as their pieces may not be taken yet."""
-        self._frozen: FrozenSessions | None = None
+        self.frozen: FrozenSessions | None = None
         """The sessions of the moment at which the last snapshot was begun, while it is taken; else None. It is told of
         each session before the session changes."""
 
@@ -808,8 +808,8 @@ class SessionStateMachine:
         bundle."""
         client_id = content.client_id
         session = self.sessions.get(client_id)
-        if self._frozen is not None and session is not None:
-            self._frozen.keep(session)
+        if self.frozen is not None and session is not None:
+            self.frozen.keep(session)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self.refusal_if_full()
             if refusal is not None and not _changes_settings(content):
@@ -970,8 +970,8 @@ class SessionStateMachine:
         if session is None and self._ending is not None and self._ending.client_id == client_id:
             session = self._ending
         if session is not None and number in session.waiting:
-            if self._frozen is not None:
-                self._frozen.keep(session)
+            if self.frozen is not None:
+                self.frozen.keep(session)
             session.answers.keep(number, result)
             session.waiting.pop(number, None)
             self._completed.append((client_id, session.epoch, number, result))
@@ -1051,8 +1051,8 @@ class SessionStateMachine:
         session = self.sessions.get(client_id)
         resumed = session is not None
         if session is not None:
-            if self._frozen is not None:
-                self._frozen.keep(session)
+            if self.frozen is not None:
+                self.frozen.keep(session)
             self.observer.session_ended(client_id, session.epoch, replaced(client_id))
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
@@ -1060,8 +1060,8 @@ class SessionStateMachine:
             if refusal is not None:
                 return refusal
             ended = self.closed_sessions.pop(client_id, (0, 0, 0))
-            if self._frozen is not None:
-                self._frozen.keep_closed(ended)
+            if self.frozen is not None:
+                self.frozen.keep_closed(ended)
             last_number = ended[0]
             answers = self._reply_cache(client_id, last_number)
             session = Session(
@@ -1137,15 +1137,15 @@ class SessionStateMachine:
                 return
             self._ends.popleft()
             if self.closed_sessions.get(client_id) is ended:
-                if self._frozen is not None:
-                    self._frozen.keep_closed(ended)
+                if self.frozen is not None:
+                    self.frozen.keep_closed(ended)
                 del self.closed_sessions[client_id]
                 self.forgotten = revision
 
     # ------------------------------------------------------------------ snapshots
 
     def freeze(self) -> Generator[Piece, None, None]:
-        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.restorer`.
+        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.frozen_state`.
 
         An application that does not make pieces itself makes its snapshot here, in one go. If an application raises an
         exception, the first step of the iterator raises it: the server goes on, without this snapshot.
@@ -1180,7 +1180,7 @@ class SessionStateMachine:
             [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
             [(each.name, each.version, each.size) for each in applications],
         )
-        frozen = self._frozen = FrozenSessions(
+        frozen = self.frozen = FrozenSessions(
             self._freezes,
             [*self.sessions.values()],
             self.sessions,
@@ -1203,7 +1203,7 @@ class SessionStateMachine:
         if number != self._freezes:
             return
         applications, self._frozen_applications = self._frozen_applications, []
-        self._frozen = self.kept_replies.watcher = None
+        self.frozen = self.kept_replies.watcher = None
         for each in applications:
             each.close()
 

@@ -129,9 +129,13 @@ class MemorySnapshots:
         if present is not None and present.name == name and not present.is_over:
             return present
         if present is not None:
-            present.give_up()
-        for other in [other for other in self.disk.parts if other != name or len(self.disk.parts[name]) > name.size]:
-            del self.disk.parts[other]
+            present.put_aside()
+        parts = self.disk.parts
+        if len(parts.get(name, b"")) > name.size:
+            del parts[name]
+        longest = max((other for other in parts if other != name), key=lambda other: len(parts[other]), default=None)
+        for other in [other for other in parts if other not in (name, longest)]:
+            del parts[other]
         self.fetched = MemoryFetchedSnapshot(self, name, self._size(name))
         return self.fetched
 
@@ -149,6 +153,8 @@ class MemorySnapshots:
         """Take notice that a record on the disk names this snapshot; `delete` frees the disk of older things, later."""
         if self.fetched is not None and self.fetched.name.seq <= name.seq:
             self.fetched.give_up()
+        for other in [other for other in self.disk.parts if other.seq <= name.seq]:
+            del self.disk.parts[other]
         self.steps.do(lambda: self._delete(delete))
 
     def complete(self, name: SnapshotName, data: bytes) -> None:
@@ -261,6 +267,16 @@ class MemoryFetchedSnapshot:
     def finish(self, finished: Callable[[bool], None]) -> None:
         if not self.is_over:
             self._snapshots.steps.do(lambda: self._check(finished))
+
+    @property
+    def waiting_bytes(self) -> int:
+        return len(self.waiting)
+
+    def put_aside(self) -> None:
+        """Close the file, with the bytes that were given to it."""
+        if not self.is_over:
+            self.keep(len(self.waiting))
+            self.waiting, self.is_over = b"", True
 
     def give_up(self) -> None:
         """Delete the file, which is not needed any more."""

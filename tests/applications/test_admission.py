@@ -63,7 +63,7 @@ class Counter:
 
 @implementer(IFrozenState)
 class Frozen(Counter):
-    """A counter with a frozen state: a piece for each digit of the count, and an empty one at the end."""
+    """A `Counter` with a frozen state: a piece for each digit of the count, and an empty one at the end."""
 
     def __init__(self) -> None:
         super().__init__()

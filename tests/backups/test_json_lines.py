@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 
+from attrs import fields
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.internet import reactor
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from pfsb.backups import import_command
 from pfsb.backups.import_command import TOGETHER, batches_of
 from pfsb.backups.json_lines import ChatLine, KeyLine, WrongLine, lines_of, read_line
+from pfsb.commands.exit_status import ExitStatus
 from tests.backups.states import MadeState
 
 
@@ -37,7 +41,7 @@ class LinesTests(SynchronousTestCase):
         made = MadeState()
         if entries:
             made.anonymous(*(("PUT", key, value) for key, value in entries.items()))
-        found = [read_line(line) for line in lines_of(made.state())]
+        found = [read_line(line.encode()) for line in lines_of(made.state())]
         self.assertEqual({each.key: each.value for each in found if isinstance(each, KeyLine)}, entries)
 
     def test_lines_that_no_export_has_written_are_refused(self) -> None:
@@ -51,13 +55,23 @@ class LinesTests(SynchronousTestCase):
             '{"kv": {"key_base64": "?", "value": "b"}}',
             '{"chat": {"text": "hello"}}',
             '{"pfsb": 2}',
+            '{"chat": {"client": "a", "text": "\\ud800"}}',
+            '{"chat": {"client": "a b", "text": "hello"}}',
+            '{"chat": {"client": "\\ud800", "text": "hello"}}',
+            json.dumps({"chat": {"client": 65 * "a", "text": "hello"}}),
+            100_000 * "[",
         ):
-            self.assertRaises(WrongLine, read_line, text)
+            self.assertRaises(WrongLine, read_line, text.encode())
+
+    def test_lines_of_anonymous_clients_and_of_names_are_read(self) -> None:
+        for client in ("alice", "~0.5", "!2", "", 64 * "a"):
+            line = json.dumps({"chat": {"client": client, "text": "grüße"}})
+            self.assertEqual(read_line(line.encode()), ChatLine(client, "grüße"))
 
 
 class BatchesTests(SynchronousTestCase):
     def batches(self, *lines: object) -> list[tuple[int, list[KeyLine | ChatLine]]]:
-        return [*batches_of(io.StringIO("\n".join(json.dumps(line) for line in lines)))]
+        return [*batches_of([json.dumps(line).encode() for line in lines])]
 
     def test_the_order_of_the_chat_stays(self) -> None:
         said = [{"chat": {"client": client, "text": text}} for client, text in ("a1", "a2", "b3", "a4")]
@@ -73,7 +87,17 @@ class BatchesTests(SynchronousTestCase):
         self.assertEqual([len(batch) for _, batch in self.batches(*keys)], [2, 2])
 
     def test_what_stands_before_a_wrong_line_is_imported_and_its_number_told(self) -> None:
-        lines = batches_of(io.StringIO('{"kv": {"key": "a", "value": "b"}}\nno\n'))
-        self.assertEqual(next(lines)[0], 1)
-        error = self.assertRaises(WrongLine, next, lines)
-        self.assertIn("line 2", str(error))
+        for wrong in (b"no", b"\xff\xfe"):
+            lines = batches_of(io.BytesIO(b'{"kv": {"key": "a", "value": "b"}}\n' + wrong + b"\n"))
+            self.assertEqual(next(lines)[0], 1)
+            error = self.assertRaises(WrongLine, next, lines)
+            self.assertIn("line 2", str(error))
+
+
+class ImportTests(TestCase):
+    async def test_a_binary_file_is_a_wrong_line(self) -> None:
+        options = import_command.Options(**{field.name: None for field in fields(import_command.Options)})
+        err = io.StringIO()
+        status = await import_command.import_lines(reactor, options, io.BytesIO(b"\n\x00\xff\x80"), err)
+        self.assertIs(status, ExitStatus.USAGE)
+        self.assertIn("line 2: no JSON lines: it is not UTF-8\n0 keys and 0 lines", err.getvalue())

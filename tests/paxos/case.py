@@ -180,6 +180,7 @@ class FakeFetchedSnapshot:
     data: bytes
     has_failed: bool = False
     finished: Callable[[bool], None] | None = None
+    waiting_bytes: int = 0
 
     @property
     def size(self) -> int:

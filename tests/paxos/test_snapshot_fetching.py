@@ -19,7 +19,9 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot_fetching import PAUSE_PERIODS
 from pfsb.paxos.snapshot_rows import packed
+from pfsb.paxos.snapshot_taking import WAITING_BYTES_MAX
 from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase
 from tests.paxos.messages import alive, client_update, ordered
 
@@ -214,8 +216,43 @@ class FetchTests(FetchTestCase):
         self.assertTrue(self.replica.snapshot_fetcher.is_busy)
         self.file.has_failed = True
         self.advance(self.settings.reconciliation_seconds)
-        self.assertFalse(self.replica.snapshot_fetcher.is_busy)
+        self.assertIsNone(self.replica.snapshot_fetcher.loading)
+        self.assertAsksAgainAfterAPause()
+
+    def assertAsksAgainAfterAPause(self) -> None:
+        """Not at once: there would be no room again, and so on without end."""
+        fetcher, period = self.replica.snapshot_fetcher, self.settings.reconciliation_seconds
+        self.take(SnapshotRequest)
+        self.assertEqual((fetcher.is_busy, self.take_with_destination(ReconciliationRequest)), (True, []))
+        self.offer()
+        self.assertEqual(self.take(SnapshotRequest), [])
+        for _ in range(PAUSE_PERIODS + 1):
+            self.advance(period)
+            self.hear_leader(local_aru=S)
+        self.assertFalse(fetcher.is_busy)
         self.assertNotEqual(self.take_with_destination(ReconciliationRequest), [])
+        self.take(ViewChange)
+
+    def test_a_file_without_room_is_given_up_while_parts_arrive(self) -> None:
+        """Each part would put off the look at the file otherwise, and all of the snapshot would come in vain."""
+        self.offer()
+        self.serve(parts=1)
+        self.file.has_failed = True
+        self.serve(parts=1)
+        self.assertIsNone(self.replica.snapshot_fetcher.fetch)
+        self.assertAsksAgainAfterAPause()
+
+    def test_while_the_disk_is_slow_no_more_parts_are_asked_for(self) -> None:
+        """Such parts would wait in memory."""
+        self.offer()
+        self.file.waiting_bytes = WAITING_BYTES_MAX + 1
+        self.serve(parts=1)
+        self.take(SnapshotRequest)
+        self.advance(0.2)
+        self.assertEqual(self.take(SnapshotRequest), [])
+        self.file.waiting_bytes = 0
+        self.advance(0.2)
+        self.assertNotEqual(self.take(SnapshotRequest), [])
 
     def test_a_source_without_the_snapshot_is_replaced_by_another_offer(self) -> None:
         self.offer()

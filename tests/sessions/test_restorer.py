@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import msgpack
@@ -215,6 +215,16 @@ class FreezeTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.driver = busy_driver()
         self.machine = self.driver.machine
+        self.kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
+        self.frozen: list[Iterator[bytes]] = []
+        """The iterators over the pieces of `kv`."""
+        freeze = self.kv.freeze
+
+        def note() -> Iterator[bytes]:
+            self.frozen.append(freeze())
+            return self.frozen[-1]
+
+        self.patch(self.kv, "freeze", note)
 
     def test_application_that_raises_costs_the_snapshot_and_nothing_else(self) -> None:
         """All servers would meet its fault at the same slot, and stop."""
@@ -226,10 +236,25 @@ class FreezeTests(SynchronousTestCase):
         self.assertNothingKept()
         self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
 
+    def test_state_that_is_no_bytes_costs_the_snapshot_too(self) -> None:
+        """Whether it comes in one go or in pieces."""
+        (later,) = [each for each in self.machine.applications if each.name == "later"]
+        for application, method, wrong in (
+            (later, "snapshot", lambda: "text"),
+            (self.kv, "freeze", lambda: (each for each in [b"right", None])),
+            (self.kv, "freeze", lambda: (each for each in [bytes(PIECE_BYTES_MAX + 1)])),
+        ):
+            patch = self.patch(application, method, wrong)
+            self.assertRaises(TypeError, list, self.machine.freeze())
+            patch.restore()
+            self.assertNothingKept()
+
     def assertNothingKept(self) -> None:
-        """While no snapshot is taken, nothing is told of changes."""
-        kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
-        self.assertEqual((self.machine.kept_replies.watcher, kv._frozen), (None, None))
+        """While no snapshot is taken, nothing is told of changes, and the iterators of applications are closed."""
+        self.assertEqual(
+            (self.machine.kept_replies.watcher, self.machine.frozen, self.kv.is_frozen), (None, None, False)
+        )
+        self.assertEqual([[*each] for each in self.frozen], [[] for _ in self.frozen])
 
     def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:
         for end in (list, Generator.close):
@@ -263,9 +288,9 @@ class FreezeTests(SynchronousTestCase):
         pieces = self.machine.freeze()
         self.driver.run_anonymous("~0.1", (2, ("PUT", "b", "1")))
         session = self.machine.sessions["~0.1"]
-        frozen = self.machine._frozen
+        frozen = self.machine.frozen
         assert frozen is not None
-        ((_, ((results, count, *_),)),) = frozen._images.values()
+        ((_, ((results, count, *_),)),) = frozen.images.values()
         self.assertIs(results, session.answers.page.results)
         self.assertEqual((count, len(results)), (1, 2))
         pieces.close()

@@ -354,15 +354,17 @@ class FetchingTests(MemorySnapshotTestCase):
             self.assertEqual(self.storage.fetch_snapshot(self.wanted).size, 0)
             self.storage.fetch_snapshot(self.wanted).write(self.data[:50])
 
-    def test_fetch_of_another_snapshot_deletes_the_first(self) -> None:
-        """Begun in this start or in an earlier one."""
-        first = self.storage.fetch_snapshot(self.wanted)
-        self.storage.fetch_snapshot(snapshot_of(12)[0]).write(b"a part")
-        self.clock.advance(0.1)
-        self.assertEqual((first.has_failed, list(self.disk.parts)), (True, [snapshot_of(12)[0]]))
+    def test_fetch_of_another_snapshot_keeps_the_longest_of_the_former_ones(self) -> None:
+        """As on a real disk."""
+        for seq in (12, 13):
+            name = snapshot_of(seq)[0]
+            self.storage.fetch_snapshot(name).write(b"a part")
+            self.clock.pump([0.1] * 3)
+            self.assertEqual({*self.disk.parts}, {self.wanted, name})
+            self.assertEqual(self.storage.fetch_snapshot(self.wanted).size, 50)
         self.restart()
-        self.storage.fetch_snapshot(snapshot_of(13)[0])
-        self.assertEqual(self.disk.parts, {})
+        self.storage.fetch_snapshot(self.wanted).write(self.data[50:])
+        self.assertTrue(self.finish())
 
     def test_later_snapshot_of_its_own_ends_the_fetch(self) -> None:
         """The server has caught up by itself."""

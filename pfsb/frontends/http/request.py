@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from attrs import evolve
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
@@ -376,6 +376,11 @@ class PfsbRequest(http.Request):
             self.unregisterProducer()
             self._end()
             self.finish()
+
+    def break_off(self) -> None:
+        """Close the connection amid a stream that cannot be completed."""
+        if not self._gone:
+            cast(ITCPTransport, self.transport).abortConnection()
 
     # ------------------------------------------------------------------ inside
 

@@ -97,10 +97,11 @@ class _Backup:
         self._sent += len(data)
         if data:
             self._request.write(data)
-        # Without data the snapshot is not there any more: the client finds fewer bytes than Content-Length says.
         if self._sent >= self._name.size:
             self._request.site.server.snapshots.note_backup(self._name)
-        if self._sent >= self._name.size or not data:
             self._request.end_stream()
+        elif not data:
+            # The snapshot is not there any more. The client would take the next reply for bytes of this one.
+            self._request.break_off()
         else:
             self._read()

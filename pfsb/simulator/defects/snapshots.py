@@ -243,6 +243,10 @@ class _BoldFile:
     def size(self) -> int:
         return int(self._inner.size)
 
+    @property
+    def waiting_bytes(self) -> int:
+        return int(self._inner.waiting_bytes)
+
     def write(self, data: bytes) -> None:
         self._inner.write(data)
 

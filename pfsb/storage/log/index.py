@@ -79,6 +79,15 @@ class SlotIndex:
         for number in [number for number in self._chunks if number < up_to + 1 >> _CHUNK_BITS]:
             del self._chunks[number]
 
+    def highest(self) -> dict[int, int]:
+        """Number of a segment -> the highest slot whose place is in it; for all segments that have one."""
+        found: dict[int, int] = {}
+        for number in sorted(self._chunks):
+            for slot, entry in enumerate(self._chunks[number], start=number << _CHUNK_BITS):
+                if entry:
+                    found[entry >> OFFSET_BITS] = slot
+        return found
+
     def above(self, seq: int) -> list[int]:
         """All slots above `seq` that the log holds, ascending."""
         numbers = sorted(number for number in self._chunks if number >= seq >> _CHUNK_BITS)

@@ -48,9 +48,10 @@ class Log:
     segment: int = 1
     """Number of the segment into which the next group goes."""
     highest: dict[int, int] = field(factory=dict)
-    """Number of a segment -> the highest slot in it, 0 if it has none; for all segments before `segment`."""
+    """Number of a segment -> the highest slot whose latest content is in it; for all segments before `segment` that
+    have one. Of segments that were filled since the start: the highest slot in it, 0 if it has none."""
     top: int = 0
-    """The highest slot in the segment `segment`; 0: it has none."""
+    """The highest slot in the segment `segment`, as in `highest`; 0: it has none."""
     leftovers: list[int] = field(factory=list)
     """Numbers of segments that are there and not needed: a crash came before they were deleted."""
     end: int = 0
@@ -150,8 +151,6 @@ class Log:
                 self.state.effect.local_aru, slots = usual
             for seq in slots:
                 self.index.put(seq, entry)
-            if slots and seq > self.top:
-                self.top = seq  # the slots of a group are in ascending order
         except NotCanonical as error:
             raise damaged(self._path_of(entry), f"group {number}: {error}") from None
         self.position, self.chain, self.last_entry = number, chain, entry
@@ -257,6 +256,8 @@ def _whole(log: Log, found: Sequence[int]) -> Log:
         if number not in there:
             raise _missing(log.directory, number)
     log.leftovers = [number for number in found if number < first]
+    log.highest = log.index.highest()
+    log.top = log.highest.pop(log.segment, 0)
     log.drop_front()
     return log
 
@@ -341,7 +342,6 @@ def _read_segments(log: Log, numbers: Iterable[int]) -> None:
             raise acknowledged_lost(path)
         if torn_bytes or end == head.size:
             ended = ended or path
-    log.top = log.highest.get(log.segment, 0)
 
 
 def _read_groups(log: Log, number: int, data: bytes) -> int:
@@ -350,11 +350,9 @@ def _read_groups(log: Log, number: int, data: bytes) -> int:
     head = log.heads[number]
     base = Place(number, 0).entry
     at = head_bytes = head.size
-    log.top = 0
     while (group := group_at(data, at, head.salt)) is not None:
         log.found(group, data, base | at, at == head_bytes)
         at = group[-1]
-    log.highest[number] = log.top
     return at
 
 

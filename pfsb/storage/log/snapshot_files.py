@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,9 @@ from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 PORTION_BYTES: Final = 1_048_576
 """Number of bytes of a snapshot that are read at once."""
+OPEN_MAX: Final = 4
+"""Maximum number of files of snapshots that are read at a time. Backups and slow servers may read one that was replaced
+meanwhile, while others read the next one."""
 UNFINISHED: Final = "snapshot.new"
 """Name of the file of a snapshot that this server is making."""
 _COMPLETE: Final = re.compile(r"(\d{12,})\.snapshot", re.ASCII)
@@ -85,7 +89,8 @@ class SnapshotFiles:
         reached = 0 if snapshot is None else snapshot.seq
         needed = {self.fetched_path(name) for name, size in self.fetched().items() if name.seq > reached and size}
         for path in self._all():
-            is_ours = path.name == UNFINISHED or path.suffix in (".snapshot", ".part")
+            name = path.name
+            is_ours = name == UNFINISHED or _COMPLETE.fullmatch(name) or _FETCHED.fullmatch(name)
             if is_ours and path != kept and path not in needed:
                 path.unlink()
         if self.directory.is_dir():
@@ -161,32 +166,35 @@ def _lost(path: Path, fate: str) -> StorageRefused:
 class SnapshotReader:
     """Reads bytes of complete snapshots. One thread at a time uses it.
 
-    The file that was read last stays open, so the rest of it can be read although it was deleted meanwhile.
+    The files that were read last stay open, `OPEN_MAX` at most, so the rest of each can be read although it was deleted
+    meanwhile.
     """
 
-    _name: SnapshotName | None = field(default=None, init=False)
-    _descriptor: int = field(default=-1, init=False)
+    _open: OrderedDict[SnapshotName, int] = field(factory=OrderedDict, init=False)
+    """Snapshot -> descriptor of its open file; the one that was read last stands last."""
 
     def read(self, name: SnapshotName, path: Path | None, offset: int, bytes_max: int) -> bytes:
         """At most `bytes_max` bytes from `offset` on; none behind the end. `path` is where that snapshot lies; None: it
-        was deleted, and can be read only if it was read last."""
-        if name != self._name and not self._open(name, path):
+        was deleted, and can be read only if it was read lately."""
+        descriptor = self._open.get(name)
+        if descriptor is None and (descriptor := self._opened(name, path)) is None:
             return b""
-        return os.pread(self._descriptor, bytes_max, offset)
+        self._open.move_to_end(name)
+        return os.pread(descriptor, bytes_max, offset)
 
     def close(self) -> None:
-        """Close the file. A later call of `read` opens one again."""
-        if self._name is not None:
-            os.close(self._descriptor)
-            self._name = None
+        """Close all files. A later call of `read` opens one again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
 
-    def _open(self, name: SnapshotName, path: Path | None) -> bool:
+    def _opened(self, name: SnapshotName, path: Path | None) -> int | None:
         if path is None:
-            return False
+            return None
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
-        self.close()
-        self._name, self._descriptor = name, descriptor
-        return True
+            return None
+        self._open[name] = descriptor
+        if len(self._open) > OPEN_MAX:
+            os.close(self._open.popitem(last=False)[1])
+        return descriptor

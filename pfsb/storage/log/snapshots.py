@@ -159,7 +159,8 @@ class SnapshotStore:
     _complete: set[SnapshotName] = field(factory=set, init=False)
     """All snapshots whose files are complete and on disk."""
     _parts: dict[SnapshotName, int] = field(factory=dict, init=False)
-    """Snapshots that an earlier start of the server has begun to fetch -> the size, in bytes, of their files."""
+    """Snapshots of which parts were fetched, at this start of the server or an earlier one, except the present one ->
+    the size, in bytes, of their files."""
     _made: SnapshotFile | None = field(default=None, init=False)
     _fetched: FetchedSnapshot | None = field(default=None, init=False)
 
@@ -185,14 +186,15 @@ class SnapshotStore:
         present = self._fetched
         if present is not None and present.name == name and not present.is_over:
             return present
-        if present is not None:
-            present.give_up()
+        if present is not None and present.put_aside():
+            self._parts[present.name] = present.size
         size = self._parts.pop(name, 0)
-        if self._parts:
-            self.thread.do(partial(self._delete, [self.files.fetched_path(other) for other in self._parts]))
-            self._parts.clear()
         if size > name.size:
             size = 0
+        # Servers have different snapshots at times. What has come of another one is kept, since the server that sends
+        # this one may fall silent, too: so one of two fetches in turn comes to its end.
+        longest = max(self._parts, key=lambda other: self._parts[other], default=None)
+        self._drop_parts([other for other in self._parts if other != longest])
         self._fetched = FetchedSnapshot(self, name, name.size if name in self._complete else size)
         return self._fetched
 
@@ -202,10 +204,21 @@ class SnapshotStore:
         self.snapshot = name
         if self._fetched is not None and self._fetched.name.seq <= name.seq:
             self._fetched.give_up()
+        self._drop_parts([other for other in self._parts if other.seq <= name.seq])
         older = [other for other in self._complete if other.seq < name.seq]
         self._complete.difference_update(older)
         self.thread.do(drop)
         self.thread.do(partial(self._delete, [self.files.path(other.seq) for other in older]))
+
+    def _drop_parts(self, names: list[SnapshotName]) -> None:
+        for name in names:
+            del self._parts[name]
+        if names:
+            self.thread.do(partial(self._delete, [self.files.fetched_path(name) for name in names]))
+
+    def forget_parts(self, name: SnapshotName) -> None:
+        """Take notice that the file of this snapshot, which was put aside, is not there any more."""
+        self._parts.pop(name, None)
 
     def completed(self, name: SnapshotName) -> None:
         """Take notice that the file of this snapshot is complete and on disk."""
@@ -335,6 +348,11 @@ class FetchedSnapshot:
     has_failed: bool = field(default=False, init=False)
     is_over: bool = field(default=False, init=False)
     """Whether nothing more is written: the file is complete, was found to be wrong, or was given up."""
+    is_put_aside: bool = field(default=False, init=False)
+    """Whether another snapshot is fetched in place of this one."""
+    _given: int = field(default=0, init=False)
+    """Number of bytes that were given to the file. Changed in the reactor alone, and `_written` in the thread alone."""
+    _written: int = field(default=0, init=False)
     _is_whole: bool = field(init=False)
     """Whether the snapshot is complete already, under its final name."""
     _file: GrowingFile = field(init=False)
@@ -346,9 +364,14 @@ class FetchedSnapshot:
         if not self._is_whole:
             store.thread.do(self._begin)
 
+    @property
+    def waiting_bytes(self) -> int:
+        return self._given - self._written
+
     def write(self, data: bytes) -> None:
         if not self.is_over and not self._is_whole:
             self.size += len(data)
+            self._given += len(data)
             self._store.thread.do(partial(self._write, data))
 
     def finish(self, finished: Callable[[bool], None]) -> None:
@@ -361,6 +384,14 @@ class FetchedSnapshot:
             self.is_over = self.has_failed = True
             self._store.thread.do(self._delete)
 
+    def put_aside(self) -> bool:
+        """Close the file, with the bytes that were given to it. Returns False if there is no unfinished file."""
+        if self.is_over or self._is_whole:
+            return False
+        self.is_put_aside = True
+        self._store.thread.do(self._close)
+        return True
+
     # In the thread
 
     def _begin(self) -> None:
@@ -368,10 +399,18 @@ class FetchedSnapshot:
 
     def _open(self) -> None:
         self._store.files.make_directory()
+        if not self._store.room.has(self.name.size - self.size):
+            raise NoRoom(f"the disk has no room for its {self.name.size} bytes and the reserve")
         self._file.open()
 
     def _write(self, data: bytes) -> None:
         self._try(lambda: self._file.write(data))
+        self._written += len(data)
+
+    def _close(self) -> None:
+        self.is_over = True
+        self._file.force()
+        self._file.close()
 
     def _finish(self, finished: Callable[[bool], None]) -> None:
         self._try(lambda: self._check(finished))
@@ -398,7 +437,7 @@ class FetchedSnapshot:
         except NoRoom as error:
             self.is_over = self.has_failed = True
             self._delete()
-            self._store.in_reactor(self._store.given_up, self.name.seq, str(error))
+            self._store.in_reactor(self._failed, str(error))
 
     def _delete(self) -> None:
         if not self._is_whole:
@@ -409,6 +448,13 @@ class FetchedSnapshot:
     def _done(self, finished: Callable[[bool], None], is_right: bool) -> None:
         if is_right and not self._is_whole:
             self._store.completed(self.name)
-        if not self.is_over and not self._store.is_silent:
+        if self.is_put_aside:
+            self._store.forget_parts(self.name)
+        elif not self.is_over and not self._store.is_silent:
             self.is_over = True
             finished(is_right)
+
+    def _failed(self, reason: str) -> None:
+        if self.is_put_aside:
+            self._store.forget_parts(self.name)
+        self._store.given_up(self.name.seq, reason)

@@ -62,6 +62,8 @@ LOOK_SECONDS = 0.5
 If all servers have one disk, all of them must notice that it is full within a Progress_Timer, or the leader finds
 itself without followers (Departure 45).
 """
+READ_AGAIN_SECONDS = 0.02
+"""How long, in seconds, a read of a snapshot waits that finds `READS_WAITING_MAX` reads before it."""
 SNAPSHOT_OPEN_SECONDS = 60.0
 """How long, in seconds, the snapshot that another server has read last stays open. If a newer one has replaced it, the
 other server can read the rest of it until then, and it takes room on the disk."""
@@ -274,7 +276,8 @@ class LogStorage:
         assert self._reader is not None and self.snapshot_store is not None
         self._snapshot_read = self._reactor.seconds()
         if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
-            self._reactor.callLater(0, self._answer_snapshot, found, b"")
+            # The reader has much to do. No bytes would mean that the snapshot is not there.
+            self._reactor.callLater(READ_AGAIN_SECONDS, self.read_snapshot, name, offset, bytes_max, found)
 
     def close(self) -> bool:
         """Let the threads finish the waiting reads and writes, and close the files; returns whether that was done. A

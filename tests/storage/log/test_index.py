@@ -27,6 +27,10 @@ class IndexTests(SynchronousTestCase):
         self.assertEqual(index.get(seq), places.get(seq))
         self.assertEqual(index.above(0), sorted(places))
         self.assertEqual(index.above(seq), sorted(each for each in places if each > seq))
+        highest: dict[int, int] = {}
+        for each in sorted(places):
+            highest[places[each].segment] = each
+        self.assertEqual(index.highest(), highest)
 
     def test_first_gap(self) -> None:
         """At the beginning, at the end, on both sides of a border between chunks, and nowhere."""

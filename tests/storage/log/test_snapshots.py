@@ -554,20 +554,32 @@ class FetchingTests(SnapshotTestCase):
         fetched.write(self.data[fetched.size :])
         self.assertFalse(self.finish())
 
-    def test_fetch_of_another_snapshot_deletes_the_first(self) -> None:
-        """Begun in this start or in an earlier one."""
-        self.server.storage.fetch_snapshot(self.wanted).write(self.data)
-        self.settle()
-        other = snapshot_of(12)[0]
-        for is_restarted in (False, True):
-            if is_restarted:
-                self.restart()
-            first = self.server.storage.fetch_snapshot(other)
-            first.write(b"a part")
+    def test_fetch_of_another_snapshot_keeps_the_longest_of_the_former_ones(self) -> None:
+        """A server may send the former one again: one of the fetches from two servers in turn comes to its end."""
+        storage = self.server.storage
+        storage.fetch_snapshot(self.wanted).write(self.data[:50_000])
+        for seq in (12, 13):
+            other = storage.fetch_snapshot(snapshot_of(seq)[0])
+            other.write(b"a part")
             self.settle()
-            self.assertEqual([name[:12] for name in self.files()], ["000000000012"])
-            other = snapshot_of(13 if is_restarted else 12)[0]
-            self.assertEqual(first.has_failed, False)
+            self.assertEqual([name[:12] for name in self.files()], ["000000000009", f"{seq:012}"])
+            self.assertEqual((storage.fetch_snapshot(self.wanted).size, other.has_failed), (50_000, False))
+        self.restart()
+        fetched = self.server.storage.fetch_snapshot(self.wanted)
+        self.assertEqual(fetched.size, 50_000)
+        fetched.write(self.data[50_000:])
+        self.assertTrue(self.finish())
+
+    def test_fetch_that_was_put_aside_while_it_was_checked_tells_nobody(self) -> None:
+        """The server waits for another snapshot by then; the file is complete all the same."""
+        storage, told = self.server.storage, list[bool]()
+        fetched = storage.fetch_snapshot(self.wanted)
+        fetched.write(self.data)
+        fetched.finish(told.append)
+        storage.fetch_snapshot(snapshot_of(12)[0]).write(b"a part")
+        self.settle()
+        self.assertEqual(told, [])
+        self.assertEqual(storage.fetch_snapshot(self.wanted).size, len(self.data))
 
     def test_file_that_is_longer_than_its_name_says_is_begun_anew(self) -> None:
         """A file of another size cannot be right."""
@@ -642,14 +654,19 @@ class ReadingTests(SnapshotTestCase):
         self.assertEqual(self.read(name, 100), b"")
         self.assertEqual(self.read(snapshot_of(9)[0], 0, 100), snapshot_of(9)[1][:100])
 
-    def test_reads_are_bounded(self) -> None:
-        """As those of the history."""
+    def test_many_reads_wait_for_each_other(self) -> None:
+        """An answer without bytes would mean that the snapshot is gone."""
         name = self.make(5)
         answers: list[bytes] = []
         for _ in range(200):
             self.server.storage.read_snapshot(name, 0, 10, answers.append)
-        self.server.clock.run_until(lambda: len(answers) == 200)
-        self.assertLessEqual(set(answers), {snapshot_of(5)[1][:10], b""})
+
+        def answered() -> bool:
+            self.server.clock.advance(storage_module.READ_AGAIN_SECONDS)
+            return len(answers) == 200
+
+        self.server.clock.run_until(answered)
+        self.assertEqual(set(answers), {snapshot_of(5)[1][:10]})
 
     def test_reader_does_not_fail_when_segments_go(self) -> None:
         """The file of a group may be deleted between the look at the index and the reading."""
