@@ -243,7 +243,7 @@ class FetchTests(FetchTestCase):
         self.assertAsksAgainAfterAPause()
 
     def test_while_the_disk_is_slow_no_more_parts_are_asked_for(self) -> None:
-        """Such parts would wait in memory."""
+        """Parts that come faster than the disk takes them would wait in memory."""
         self.offer()
         self.file.waiting_bytes = WAITING_BYTES_MAX + 1
         self.serve(parts=1)
