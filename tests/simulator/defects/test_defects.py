@@ -92,7 +92,6 @@ NOT_SHOWN_BY_CHANCE = {
     "starts-without-marks",
     "the-dead-count",
     "timer-of-former-writes",
-    "timer-without-cap",
     "told-after-all-writes",
     "told-before-incarnation",
     "told-of-a-view-that-is-over",
