@@ -65,7 +65,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _contents(log: Log) -> str:
-    owner, slots = log.head.owner, len(log.index.above(0))
+    owner, slots = log.head.owner, len(log.index.above(log.state.compacted))
     return (
         f'the log of server {owner.server_id} of cluster "{owner.cluster_name}" holds {slots} slots in '
         f"{len(log.heads)} file{'s' if len(log.heads) > 1 else ''}, at log position {log.position}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sortedcontainers import SortedList
 from twisted.trial.unittest import SynchronousTestCase
@@ -25,6 +25,7 @@ from pfsb.applications.lock import FrozenLocks, Lock
 from pfsb.applications.testing import restored_from_pieces, right_pieces
 from pfsb.support.limits import PIECE_BYTES
 from tests.applications.context import Machine, field
+from tests.examples import examples
 from tests.long import long
 
 Act = Callable[[Machine], Any]
@@ -122,7 +123,7 @@ APPLICATIONS: Sequence[tuple[Callable[[], Any], st.SearchStrategy[Act]]] = (
     (lambda: Instances(few), instance_acts),
 )
 
-bounded = settings(max_examples=150, deadline=None, database=None)
+bounded = examples(100, database=None)
 
 
 def told(machine: Machine, act: Act) -> Any:
