@@ -101,6 +101,14 @@ class SnapshotFaultTests(SynchronousTestCase):
             self.assertGreater(self.marks.counts[f"crash while a snapshot is at: {step}"], 0, step)
 
     @long
+    def test_disk_is_full_at_every_step_of_a_fetch(self) -> None:
+        """Within some faults."""
+        for number in range(8):
+            self.happen("fill_in_fetch", number)
+        for step in ("fetching", "loading", "noting"):
+            self.assertGreater(self.marks.counts[f"disk full while a snapshot is at: {step}"], 0, step)
+
+    @long
     def test_source_of_a_fetch_is_disturbed(self) -> None:
         """It dies, alone or with its receiver, is cut off, or takes the next snapshot."""
         for kind, is_deadly in (
@@ -114,6 +122,14 @@ class SnapshotFaultTests(SynchronousTestCase):
             self.assertGreater(self.marks.counts["snapshot disturbed while it is fetched"], disturbed, kind)
             starts = sum(server.incarnations for cluster in clusters for server in cluster.servers.values())
             self.assertTrue(starts > 10 or not is_deadly, kind)
+
+
+class DrawingTests(SynchronousTestCase):
+    def test_disks_are_filled_only_in_runs_with_disks_in_trouble(self) -> None:
+        """A server of another profile stops when its disk is full."""
+        for profile, expected in (("snapshot-disks", True), ("snapshot-crashes", False)):
+            kinds = {fault.kind for seed in range(20) for fault in Run(Plan(seed, profile)).faults}
+            self.assertEqual("fill_in_fetch" in kinds, expected)
 
 
 class WrongSnapshotMessagesTests(SynchronousTestCase):
