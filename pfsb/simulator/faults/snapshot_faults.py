@@ -14,6 +14,8 @@ STEPS_OF_TAKING: Final = ("begun", "finishing", "noting")
 STEPS_OF_FETCHING: Final = ("fetching", "fetching", "loading", "noting")
 """Names of the moments at which faults crash a server: while it takes a snapshot, and while it fetches one. At noting,
 the record that names the snapshot is on its way to the disk."""
+STEPS_OF_FILES: Final = ("fetching", "loading", "loading")
+"""Names of the moments at which a disk that is full has no room for a snapshot that is fetched."""
 LOOK_SECONDS: Final = 0.0001
 """How long, in seconds, a fault pauses between two looks whether a server has come to such a moment."""
 LOOKS_MAX: Final = 30_000
@@ -79,7 +81,7 @@ class SnapshotFaults(ServerFaults):
     def fill_in_fetch(self) -> None:
         """Let the disk of a server that was away be full at some step of fetching a snapshot or of checking it. Make
         room a while later."""
-        step = self._rng.choice(STEPS_OF_FETCHING)
+        step = self._rng.choice(STEPS_OF_FILES)
         self._bring_behind(lambda server_id: self._fill_at(server_id, step, LOOKS_MAX))
 
     # ------------------------------------------------------------------ situations
