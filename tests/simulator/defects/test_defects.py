@@ -61,7 +61,6 @@ NOT_SHOWN_BY_CHANCE = {
     "dropped-vote-believed",
     "editions-mixed",
     "empty-reply-doubted",
-    "failed-fetch-unnoticed",
     "far-position-believed",
     "fenced-connection-told",
     "first-frame-binds",

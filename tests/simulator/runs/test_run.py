@@ -115,10 +115,10 @@ class ProfileTests(SynchronousTestCase):
     def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, name) for name, profile in PROFILES.items() for seed in range(seeds_of(profile))]
         plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
-        yield from self._run(plans)
+        yield from self._made(plans)
 
     @staticmethod
-    def _run(plans: Sequence[Plan]) -> Iterator[RunOutcome]:
+    def _made(plans: Sequence[Plan]) -> Iterator[RunOutcome]:
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             yield from pool.map(run_plan, plans, chunksize=4)
 
@@ -176,7 +176,7 @@ class ProfileTests(SynchronousTestCase):
             for name, profile in PROFILES.items()
             if not profile.has_snapshots and seeds_of(profile) == SEEDS
         ]
-        for outcome in self._run(plans):
+        for outcome in self._made(plans):
             self.assertEqual(outcome.failure, "", f"{outcome.plan.command()}\n{outcome.picture}")
             marks.update(outcome.marks)
         self.assertGreater(marks["snapshot of another server installed"], len(plans) / 2)
