@@ -53,7 +53,7 @@ class SnapshotCheckTests(SynchronousTestCase):
         self.assertIn("its time", self.violates(self.check.frozen, 1, 7, {"time": 6}, {}))
 
     def test_restored_server_that_differs_is_found(self) -> None:
-        """Also one that was restored from a snapshot which no server has made."""
+        """A server that was restored from a snapshot which no server has made is found as well."""
         self.assertIn("its time", self.violates(self.check.restored, 1, 7, {"time": 6}))
         self.assertIn("no state was frozen", self.violates(self.check.restored, 1, 8, {"time": 5}))
 
@@ -73,7 +73,7 @@ class SnapshotCheckTests(SynchronousTestCase):
         self.check.named(1, *made(8))
 
     def test_part_with_other_bytes_is_found(self) -> None:
-        """So is a part of a snapshot that no disk has."""
+        """A part of a snapshot that no disk has is found as well."""
         name, data = made()
         self.assertIn("no server has", self.violates(self.check.part, 0, name, 0, data[:5]))
         self.check.named(0, name, data)
@@ -98,7 +98,7 @@ class ClusterCheckTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, check, *args))
 
     def test_restored_server_goes_on_with_the_next_slot(self) -> None:
-        """It has run what others have run in the slots below, once (S3)."""
+        """A restored server has run what others have run in the slots below, once (S3)."""
         self.check.execution.restored(1, 2)
         self.assertIn("S3", self.violates(self.check.executed, 1, 3, [A]))
         self.check.execution.restored(2, 2)

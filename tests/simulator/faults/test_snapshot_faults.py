@@ -46,7 +46,7 @@ class ModifierTests(SynchronousTestCase):
             self.assertEqual(changed, before)
 
     def test_no_profile_of_before_takes_snapshots(self) -> None:
-        """Their seeds stay what they were."""
+        """The seeds of such a profile stay what they were."""
         for name, profile in PROFILES.items():
             if not profile.has_snapshots:
                 run = Run(Plan(1, name))
@@ -54,7 +54,7 @@ class ModifierTests(SynchronousTestCase):
                 self.assertNotIn("snapshots", {fault.family for fault in run.faults}, name)
 
     def test_server_that_is_told_no_slots_is_not_brought_behind(self) -> None:
-        """It could never get those that are not dropped."""
+        """A server that was away could never get the slots that are not dropped."""
         for seed in range(5):
             kinds = {fault.kind for fault in Run(Plan(seed, "overtaking", snapshots=True)).faults}
             self.assertEqual(kinds - {"take_snapshot"}, set())
@@ -82,7 +82,7 @@ class SnapshotFaultTests(SynchronousTestCase):
 
     @long
     def test_server_that_stays_away_fetches_a_snapshot(self) -> None:
-        """The others have dropped what it lacks."""
+        """The other servers have dropped what this one lacks."""
         self.happen("stay_away")
         self.assertEqual(self.installed, 1)
 
@@ -110,7 +110,7 @@ class SnapshotFaultTests(SynchronousTestCase):
 
     @long
     def test_source_of_a_fetch_is_disturbed(self) -> None:
-        """It dies, alone or with its receiver, is cut off, or takes the next snapshot."""
+        """The source dies, alone or with its receiver, is cut off, or takes the next snapshot."""
         for kind, is_deadly in (
             ("crash_source", True),
             ("crash_both", True),
