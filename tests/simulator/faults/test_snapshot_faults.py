@@ -82,7 +82,7 @@ class SnapshotFaultTests(SynchronousTestCase):
 
     @long
     def test_server_that_stays_away_fetches_a_snapshot(self) -> None:
-        """The other servers have dropped what this one lacks."""
+        """A server that was away lacks what the others have dropped."""
         self.happen("stay_away")
         self.assertEqual(self.installed, 1)
 
