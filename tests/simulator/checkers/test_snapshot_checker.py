@@ -15,7 +15,7 @@ from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.snapshot_checker import SnapshotChecker, WatchedRestorer
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from pfsb.simulator.cluster.process import RecordingStateMachine
+from pfsb.simulator.cluster.process import ROWS_OF_A_PIECE, RecordingStateMachine
 from pfsb.simulator.cluster.server_process import SimulatedApplications
 from pfsb.storage.memory import MemoryDisk
 from tests.simulator.checkers.test_cluster_checker import BATCH_A, A, B
@@ -142,11 +142,12 @@ class RecordingStateMachineTests(SynchronousTestCase):
     def test_pieces_show_the_state_at_which_they_were_begun(self) -> None:
         """Slots that are executed while they are taken are not in them."""
         machine, other = RecordingStateMachine(), RecordingStateMachine()
-        updates = [ClientUpdate("a", 0, number, 0, b"x") for number in range(1, 20)]
-        machine.execute(1, 0, updates[:9])
+        updates = [ClientUpdate("a", 0, number, 0, b"x") for number in range(1, 4 * ROWS_OF_A_PIECE)]
+        begun = 2 * ROWS_OF_A_PIECE - 1
+        machine.execute(1, 0, updates[:begun])
         pieces = machine.freeze()
         taken = [next(pieces)]
-        machine.execute(2, 0, updates[9:])
+        machine.execute(2, 0, updates[begun:])
         taken += pieces
         restorer = other.restorer()
         self.assertTrue(IRestorer.providedBy(restorer))
@@ -154,9 +155,9 @@ class RecordingStateMachineTests(SynchronousTestCase):
             restorer.take(piece)
         self.assertEqual(other.executed, [])
         restorer.adopt()
-        self.assertEqual((other.slots, other.executed), (1, machine.executed[:9]))
-        self.assertEqual(other.slot_of["a", 9], 1)
-        self.assertGreater(len(taken), 2)
+        self.assertEqual((other.slots, other.executed), (1, machine.executed[:begun]))
+        self.assertEqual(other.slot_of["a", begun], 1)
+        self.assertEqual(len(taken), 3)
 
 
 class WatchedRestorerTests(SynchronousTestCase):
