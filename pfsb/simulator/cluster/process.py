@@ -115,7 +115,7 @@ class SimulatedProcess(Protocol):
         """Let the checkers around this server go on from these models, of the slot from which it was restored."""
 
 
-ROWS_OF_A_PIECE: Final = 4
+ROWS_OF_A_PIECE: Final = 20
 """Number of executed updates in one piece of a snapshot of a `RecordingStateMachine`."""
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from attrs import define
+from attrs import define, evolve, field
 from zope.interface import implementer
 
 from pfsb.applications.frozen_keys import Entry, FrozenKeys
-from pfsb.paxos.interfaces import ISnapshotFile
+from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile
+from pfsb.paxos.messages import Prepare, SnapshotPart
 from pfsb.paxos.records import Record, SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
@@ -53,6 +54,15 @@ def _without_digest(process: Any) -> None:
 @DEFECTS.add("snapshot-without-oldest-valid", "Departures 7 and 56", "a snapshot leaves out which updates are too old")
 def _without_oldest_valid(process: Any) -> None:
     after_restore(process, lambda: setattr(process.replica.ordered_queue, "oldest_valid", 0))
+
+
+@DEFECTS.add(
+    "snapshot-of-a-later-slot", "Departure 56", "the state is read when the first piece is made, some slots too late"
+)
+def _of_a_later_slot(process: Any) -> None:
+    @instead_of(process.replica.ordered_queue, "freeze")
+    def broken(freeze: Callable[[], Iterator[Piece]]) -> Iterator[Piece]:
+        yield from freeze()
 
 
 @OF_STATE.add("snapshot-without-answers", "Departure 56, G20", "a snapshot leaves out the results that sessions keep")
@@ -154,9 +164,25 @@ def _dropped_before_snapshot(process: Any) -> None:
     become(process.replica.storage, _HastyStorage)
 
 
+@OF_STATE.add(
+    "snapshot-of-one-opinion", "Departures 40 and 56", "a snapshot counts though no majority has executed the same"
+)
+def _of_one_opinion(process: Any) -> None:
+    process.replica.snapshot_taker.is_agreed = lambda seq: True
+
+
 # ---------------------------------------------------------------------------------------------
 # Fetching and installing
 # ---------------------------------------------------------------------------------------------
+
+
+@DEFECTS.add("parts-of-any-snapshot", "Departure 57", "a part of one snapshot is joined with those of another")
+def _parts_of_any_snapshot(process: Any) -> None:
+    fetcher = process.replica.snapshot_fetcher
+
+    @instead_of(fetcher, "on_snapshot_part")
+    def broken(take: Callable[[SnapshotPart], None], message: SnapshotPart) -> None:
+        take(evolve(message, name=fetcher.fetch.name) if fetcher.fetch is not None and message.data else message)
 
 
 @DEFECTS.add("older-snapshot-installed", "Departure 57", "a snapshot of a slot that was executed since is installed")
@@ -179,6 +205,73 @@ def _install_not_noted(process: Any) -> None:
     def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
         if not isinstance(record, SnapshotRecord) or replica.snapshot_taker.file is not None:
             append(record, lazy=lazy)
+
+
+@DEFECTS.add(
+    "promise-below-snapshot", "Departure 57, G19", "a server promises slots that an installed snapshot stands for"
+)
+def _promise_below_snapshot(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.prepare, "can_answer")
+    def broken(can_answer: Callable[[Prepare], bool], message: Prepare) -> bool:
+        return replica.snapshot_fetcher.installed > 0 or can_answer(message)
+
+
+@DEFECTS.add(
+    "silent-source-kept", "Departure 57", "a server waits for ever for the parts of a snapshot that do not come"
+)
+def _silent_source_kept(process: Any) -> None:
+    fetcher = process.replica.snapshot_fetcher
+
+    @instead_of(fetcher, "is_wanted")
+    def broken(is_wanted: Callable[[SnapshotName], bool], name: SnapshotName) -> bool:
+        if fetcher.fetch is not None:
+            fetcher.fetch.progress_at = process.clock.seconds()
+        return is_wanted(name)
+
+
+@implementer(IFetchedSnapshot)
+@define(eq=False)
+class _BoldFile:
+    """Never tells that there was no room for it."""
+
+    _inner: Any
+    has_failed: bool = field(default=False, init=False)
+
+    @property
+    def size(self) -> int:
+        return int(self._inner.size)
+
+    @property
+    def waiting_bytes(self) -> int:
+        return int(self._inner.waiting_bytes)
+
+    def write(self, data: bytes) -> None:
+        self._inner.write(data)
+
+    def finish(self, finished: Callable[[bool], None]) -> None:
+        self._inner.finish(finished)
+
+
+class _BoldStorage(SimulatedStorage):
+    __slots__ = ()
+
+    def fetch_snapshot(self, name: SnapshotName) -> Any:
+        return _BoldFile(super().fetch_snapshot(name))
+
+
+@DEFECTS.add("failed-fetch-unnoticed", "Departures 45 and 57", "a server waits for ever for a file that found no room")
+def _failed_fetch_unnoticed(process: Any) -> None:
+    become(process.replica.storage, _BoldStorage)
+
+
+@OF_STATE.add("install-not-told", "Departure 57", "clients whose commands have run in skipped slots are not told")
+def _install_not_told(process: Any) -> None:
+    @instead_of(process.replica, "attach")
+    def broken(attach: Callable[..., None], **given: Any) -> None:
+        attach(**given)
+        override(process.server.local_clients, "restored", lambda _: do_nothing)
 
 
 @DEFECTS.add("slots-only", "Departure 57", "a server never offers its snapshot, and sends what slots it has")

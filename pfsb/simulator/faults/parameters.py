@@ -333,6 +333,7 @@ def draw_settings(rng: random.Random, given: Mapping[str, Any]) -> Settings:
         history_slots_kept=rng.choice((0, 4, 1_024)),
         horizon_slots=rng.choice((60, 300, 100_000)),
         digests_kept=1_000,
+        snapshot_slots=0,
     )
     return evolve(drawn, **given)
 

@@ -71,6 +71,8 @@ _KINDS: Final = {
 
 The kinds of partitions are in the profile.
 """
+_OF_FULL_DISKS: Final = ("fill_in_fetch", "fill_in_fetch")
+"""Further kinds of the family `snapshots`, in runs that have `disk_troubles`."""
 
 
 @frozen
@@ -117,7 +119,9 @@ def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_numbe
     missed, unless they are dropped.
     """
     catches_up = parameters.lasting.get(ReconciliationReply, MessageFault()).loss < 1.0
-    kinds = _KINDS["snapshots"] if catches_up else ("take_snapshot",)
+    kinds: tuple[str, ...] = _KINDS["snapshots"] if catches_up else ("take_snapshot",)
+    if catches_up and "disk_troubles" in parameters.families:
+        kinds += _OF_FULL_DISKS
     per_second = rng.choice(SNAPSHOT_FAULTS_PER_SECOND)
     rows: list[tuple[float, str, str]] = []
     at = rng.expovariate(per_second)

@@ -527,6 +527,17 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.5, 1.5),
         has_snapshots=True,
     ),
+    "snapshot-late": Profile(
+        "snapshots whose parts or offers are always late: meanwhile leaders change and servers take the next snapshot",
+        ("crashes", "partitions"),
+        ("isolate_leader", "isolate", "split"),
+        servers=(3, 3, 3, 5),
+        lasting=(SnapshotPart, SnapshotPart, SnapshotOffer),
+        user_profile=_BUSY,
+        settings=_SHORT_PARTS,
+        faults_per_second=(0.3, 1.0),
+        has_snapshots=True,
+    ),
     "snapshot-settings": Profile(
         "snapshots; servers with different configuration files, settings that change, and crashes",
         ("crashes", "clients"),

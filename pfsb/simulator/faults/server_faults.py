@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -266,8 +266,9 @@ class ServerFaults(FaultInjector):
         for server_id in self._cluster.ids:
             self._fill_disk(server_id)
 
-    def _fill_disk(self, server_id: int | None) -> None:
-        room, seconds = self._rng.choice((0, 1, 5, 50)), between(self._rng, 0.1, 10)
+    def _fill_disk(self, server_id: int | None, rooms: Sequence[int] = (0, 1, 5, 50)) -> None:
+        """Leave a server's disk room for one of these numbers of records, and empty it a while later."""
+        room, seconds = self._rng.choice(rooms), between(self._rng, 0.1, 10)
         if server_id is not None:
             disk = self._cluster.disk(server_id)
             disk.reserve_records = RESERVE_RECORDS

@@ -14,6 +14,8 @@ STEPS_OF_TAKING: Final = ("begun", "finishing", "noting")
 STEPS_OF_FETCHING: Final = ("fetching", "fetching", "loading", "noting")
 """Names of the moments at which faults crash a server: while it takes a snapshot, and while it fetches one. At noting,
 the record that names the snapshot is on its way to the disk."""
+STEPS_OF_FILES: Final = ("fetching", "loading", "loading")
+"""Names of the moments at which a disk that is full has no room for a snapshot that is fetched."""
 LOOK_SECONDS: Final = 0.0001
 """How long, in seconds, a fault pauses between two looks whether a server has come to the moment for its crash."""
 LOOKS_MAX: Final = 30_000
@@ -75,6 +77,12 @@ class SnapshotFaults(ServerFaults):
     def replace_snapshot(self) -> None:
         """Have the server from which another one fetches a snapshot take the next one."""
         self._bring_behind(lambda server_id: self._at_fetch(server_id, self._take, LOOKS_MAX))
+
+    def fill_in_fetch(self) -> None:
+        """Let the disk of a server that was away be full at some step of fetching a snapshot or of checking it. Make
+        room a while later."""
+        step = self._rng.choice(STEPS_OF_FILES)
+        self._bring_behind(lambda server_id: self._fill_at(server_id, step, LOOKS_MAX))
 
     # ------------------------------------------------------------------ situations
 
@@ -138,6 +146,16 @@ class SnapshotFaults(ServerFaults):
             self._later(seconds, self._crash_if_up, server_id)
         else:
             self._later(LOOK_SECONDS, self._crash_at, server_id, step, looks - 1)
+
+    def _fill_at(self, server_id: int, step: str, looks: int) -> None:
+        """Wait until a server is at this step of work on a snapshot, and fill its disk then."""
+        if not looks or not self._cluster.is_running(server_id):
+            return
+        if self._is_at(server_id, step):
+            self._marks.counts[f"disk full while a snapshot is at: {step}"] += 1
+            self._fill_disk(server_id, (0,))
+        else:
+            self._later(LOOK_SECONDS, self._fill_at, server_id, step, looks - 1)
 
     def _is_at(self, server_id: int, step: str) -> bool:
         replica, storage = self._cluster.replica(server_id), self._cluster.storage(server_id)

@@ -50,6 +50,7 @@ from pfsb.simulator.faults.plan import (
 )
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.disk_drills import DiskDrills
+from pfsb.simulator.runs.fetch_checker import FetchChecker
 from pfsb.simulator.runs.idle_hour import IdleHour
 from pfsb.simulator.runs.liveness_drills import LivenessDrills
 from pfsb.simulator.runs.pace_drills import PaceDrills
@@ -178,6 +179,7 @@ class Run:
         self.population = self._populate(users)
         self.injector = AllFaults(self.cluster, parameters, self.marks)
         """Makes the faults of this run happen."""
+        self._fetches = FetchChecker(self.cluster)
         self._phase = "trouble"
 
     def _make_names(self, clock: SimulatedClock, ids: Sequence[int]) -> SimulatedNames:
@@ -282,6 +284,7 @@ class Run:
                 require(
                     not wrong, f"server {server_id} has fetched {wrong} wrong snapshots, though no server is in error"
                 )
+        self._fetches.look()
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def heal_a_majority(self) -> None:

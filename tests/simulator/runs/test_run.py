@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import combinations
 from pathlib import Path
@@ -23,7 +23,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.healing import heal_all
 from pfsb.simulator.defects.defect import instead_of, override
-from pfsb.simulator.faults.profiles import PROFILES
+from pfsb.simulator.faults.profiles import PROFILES, Profile
 from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.runs.simulate_command import run_plan
@@ -34,7 +34,15 @@ SEEDS = 6
 """Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
-SEEDS_OF_ALL = 280
+SNAPSHOT_SEEDS = 4
+"""Number of seeds of each profile with snapshots, whose runs are longer than others."""
+SEEDS_OF_ALL = 312
+
+
+def seeds_of(profile: Profile) -> int:
+    if profile.has_idle_hour or profile.has_pace_drills:
+        return FEW_SEEDS
+    return SNAPSHOT_SEEDS if profile.has_snapshots else SEEDS
 
 
 def digest_of(seed: int) -> str:
@@ -105,12 +113,12 @@ class ProfileTests(SynchronousTestCase):
     """Some seeds of each profile; `make simulate` runs more."""
 
     def _outcomes(self) -> Iterator[RunOutcome]:
-        plans = [
-            Plan(seed, name)
-            for name, profile in PROFILES.items()
-            for seed in range(FEW_SEEDS if profile.has_idle_hour or profile.has_pace_drills else SEEDS)
-        ]
+        plans = [Plan(seed, name) for name, profile in PROFILES.items() for seed in range(seeds_of(profile))]
         plans += [Plan(seed) for seed in range(SEEDS, SEEDS_OF_ALL - len(plans) + SEEDS)]
+        yield from self._made(plans)
+
+    @staticmethod
+    def _made(plans: Sequence[Plan]) -> Iterator[RunOutcome]:
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             yield from pool.map(run_plan, plans, chunksize=4)
 
@@ -146,10 +154,32 @@ class ProfileTests(SynchronousTestCase):
             ("names", "fault: exchange_addresses"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
+        for mark in (
+            "snapshot taken",
+            "start from a snapshot",
+            "fetch of a snapshot",
+            "snapshot of another server installed",
+            "snapshot disturbed while it is fetched",
+        ):
+            found = sum(counts[mark] for name, counts in marks.items() if PROFILES[name].has_snapshots)
+            self.assertGreater(found, 0, mark)
         for mark in ("cluster of 6 servers", "cluster of 8 servers", "ids with gaps"):
             self.assertGreater(sum(counts[mark] for counts in marks.values()), 0, mark)
         for profile in PROFILES:
             self.assertGreater(marks[profile]["operations"], 10 * min(seeds[profile], SEEDS), profile)
+
+    def test_every_profile_keeps_every_promise_with_snapshots(self) -> None:
+        """One seed of each profile that has none by itself."""
+        marks: Counter[str] = Counter()
+        plans = [
+            Plan(0, name, snapshots=True)
+            for name, profile in PROFILES.items()
+            if not profile.has_snapshots and seeds_of(profile) == SEEDS
+        ]
+        for outcome in self._made(plans):
+            self.assertEqual(outcome.failure, "", f"{outcome.plan.command()}\n{outcome.picture}")
+            marks.update(outcome.marks)
+        self.assertGreater(marks["snapshot of another server installed"], len(plans) / 2)
 
 
 @long
@@ -277,6 +307,7 @@ class PlanTests(SynchronousTestCase):
         options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")
         self.assertEqual(Plan(7, faults=()).command(), "pfsb simulate --seed 7 --faults none")
+        self.assertEqual(Plan(7, snapshots=True).command(), "pfsb simulate --seed 7 --snapshots")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
         """Faults are drawn independently, which shrinking relies on."""
