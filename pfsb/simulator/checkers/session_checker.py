@@ -7,8 +7,8 @@ the durability gate lets out the effects of its slot.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -75,6 +75,13 @@ class Slot:
     """Number of sessions that were expired in this slot by another server than the one at which they were last opened.
     """
 
+    def compared(self) -> tuple[object, ...]:
+        """The part of the effect that servers compare with each other (Departure 40): the fields of results and the
+        codes of refusals, without their texts."""
+        ran = [(ticket, _compared(result)) for ticket, _, result in self.ran]
+        completed = [(ticket, _compared(result)) for ticket, result in self.completed]
+        return ran, completed, self.revision
+
 
 @define
 class Asked:
@@ -104,7 +111,15 @@ class SessionChecker:
     on_session_end: Callable[[str], None] = lambda client_id: None
     now: Callable[[], float] = lambda: 0.0
     """Returns the simulated time, in seconds."""
+    in_error: Collection[int] = ()
+    """Ids of the servers at which an application has gone wrong in their present incarnation
+    (`SimulatedCluster.in_error`)."""
+    contradicting: dict[int, int] = field(factory=dict)
+    """Server in error -> the first slot to which it has come, in its present incarnation, with results that differ from
+    those of correct servers in what servers compare (Departure 40)."""
     slots: dict[int, Slot] = field(factory=dict)
+    _of_servers_in_error: defaultdict[int, dict[int, Slot]] = field(factory=lambda: defaultdict(dict))
+    """Server in error -> slot -> its effect there; for the slots that no correct server has settled yet."""
     asked: dict[Ticket, dict[Command, Asked]] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
     """Ticket -> (the slot in which the command ran or got its result, the result or PENDING)."""
@@ -210,7 +225,24 @@ class SessionChecker:
         """Note the time at which a slot is executed for the first time. Called for each execution of the slot."""
         self._executed_at.setdefault(seq, self.now())
 
+    def started(self, server_id: int) -> None:
+        """Called for each incarnation of a server, before it executes anything."""
+        self.contradicting.pop(server_id, None)
+        self._of_servers_in_error.pop(server_id, None)
+
     def settled(self, server_id: int, slot: Slot) -> None:
+        """Check the effect of a slot at a server. The effect at a server in error is no truth: it is only compared."""
+        if server_id in self.in_error:
+            self._of_servers_in_error[server_id][slot.seq] = slot
+        else:
+            self._settled(server_id, slot)
+        for other, unknown in self._of_servers_in_error.items():
+            if slot.seq in unknown and slot.seq in self.slots:
+                differs = unknown.pop(slot.seq).compared() != self.slots[slot.seq].compared()
+                if differs and other not in self.contradicting:
+                    self.contradicting[other] = slot.seq
+
+    def _settled(self, server_id: int, slot: Slot) -> None:
         known = self.slots.setdefault(slot.seq, slot)
         if known is not slot:
             if known != slot:
@@ -287,6 +319,12 @@ class SessionChecker:
         self._ran_as[ticket] = command, epoch
 
 
+def _compared(result: Any) -> object:
+    if result is PENDING:
+        return None
+    return (result.fields, result.rows) if isinstance(result, Done) else result.code
+
+
 def _as_told(command: Command, result: Any) -> Any:
     """The result that a client is told: INTERNAL instead of an answer that cannot be printed."""
     if result is not PENDING:
@@ -316,6 +354,7 @@ class WatchedSessions:
         """Client -> the epoch in its bundle that is running at this moment, or has run last."""
         self._latest_epoch: dict[str, int] = {}
         """Client -> the epoch that its session got when it was last opened."""
+        checks.started(server_id)
         self._watch_commands()
         self._watch_epochs()
 

@@ -16,10 +16,12 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
+from pfsb.simulator.checkers.divergence_checker import check_stop
 from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
+from pfsb.simulator.cluster.dice import Dice
 from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.cluster.probe import Probe
@@ -92,7 +94,18 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.slipped: set[int] = set()
-        """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation."""
+        """Ids of the servers that have gone wrong in their present incarnation: their digest of the history was changed
+        by `slip`, or an application has executed something otherwise than a correct one (`in_error`)."""
+        self.in_error: set[int] = set()
+        """Ids of the servers at which an application has gone wrong in their present incarnation (`throw_dice`).
+
+        The checkers do not believe the results, the state and the answers of these servers. What the servers order is
+        checked as ever.
+        """
+        self.dice: dict[int, Dice] = {}
+        """Server -> the dice that its applications throw at present, or throw again after its next start."""
+        self.stopped_by_majority = 0
+        """Number of times that a server has stopped itself because a majority had executed something otherwise."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
         self.network.misdirection_observers.append(self._misdirected)
@@ -120,6 +133,7 @@ class SimulatedCluster:
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
         self.slipped.discard(server_id)
+        self.in_error.discard(server_id)
         server.incarnations += 1
         name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
@@ -143,6 +157,7 @@ class SimulatedCluster:
         server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
             self._patch(process)
+        self._load_dice(server_id)
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
@@ -234,6 +249,29 @@ class SimulatedCluster:
         if chain.seq:
             chain.replace_head(bytes(byte ^ 1 for byte in chain.head))
             self.slipped.add(server_id)
+
+    def throw_dice(self, server_id: int, dice: Dice) -> None:
+        """Let the applications of a server that runs go wrong by chance from now on, until `cure` is called.
+
+        Unless the dice are lasting, the next start of the server has correct applications, too.
+        """
+        self._running(server_id)
+        self.cure(server_id)
+        self.dice[server_id] = dice
+        dice.load(self.process(server_id), lambda: self._has_gone_wrong(server_id))
+
+    def cure(self, server_id: int) -> None:
+        """Let the applications of a server go wrong no more. What they have done stays so until its next start."""
+        dice = self.dice.pop(server_id, None)
+        if dice is not None:
+            dice.is_over = True
+
+    def has_other_digest(self, server_id: int) -> bool:
+        """Whether a running server has another digest of the history than correct servers, as far as is known."""
+        chain, known = self.replica(server_id).ordered_queue.digests, self.checks.execution.digests
+        seq = next((seq for seq in range(chain.seq, 0, -1) if seq in known), 0)
+        own = chain.at(seq) if seq else None
+        return own is not None and own != known[seq]
 
     def pause(self, server_id: int) -> None:
         self._running(server_id).server_clock.pause()
@@ -462,6 +500,26 @@ class SimulatedCluster:
             return None
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
+    def _load_dice(self, server_id: int) -> None:
+        """Let the applications of a server that starts throw dice, if those of its former incarnation did and the dice
+        are lasting."""
+        dice = self.dice.get(server_id)
+        if dice is not None and dice.is_lasting:
+            dice.load(self.process(server_id), lambda: self._has_gone_wrong(server_id))
+        else:
+            self.cure(server_id)
+
+    def _has_gone_wrong(self, server_id: int) -> None:
+        self.slipped.add(server_id)
+        self.in_error.add(server_id)
+
+    def _check_stop(self, server_id: int, failure: Failure) -> None:
+        """Check that a server which stops because a majority has executed something otherwise says so truly."""
+        self.stopped_by_majority += 1
+        chain, known = self.replica(server_id).ordered_queue.digests, self.checks.execution.digests
+        is_exact = server_id in self.in_error
+        self.findings.note(check_stop, server_id, failure.getErrorMessage(), self.ids, chain.at, known, is_exact)
+
     def _failed(self, server_id: int, failure: Failure) -> None:
         """Called when a server has stopped itself after a failure.
 
@@ -470,6 +528,8 @@ class SimulatedCluster:
         """
         self.failures[server_id] = failure
         stops_for_nothing = failure.check(StateDiverged) and server_id not in self.slipped
+        if failure.check(StateDiverged) and not stops_for_nothing:
+            self._check_stop(server_id, failure)
         if failure.check(*self.expected_failures) is None or stops_for_nothing:
             self.findings.add(failure)
         else:

@@ -133,7 +133,8 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
     """Draw the quotas, after all other parameters. Seeds without small quotas have the defaults.
 
     Quotas are small in every seed of a profile that `has_small_quotas`, and in one in five seeds of the other profiles;
-    in no seed with an idle hour, whose clients need sessions and locks of their own beside those of the users.
+    in no seed with an idle hour, or with applications that throw dice: the clients of these drills need sessions and
+    locks of their own beside those of the users.
     There is always room for one session of each user and one more. While sessions that users have left behind have not
     expired, other users may be refused a session; the end of a run waits until these have expired.
     """
@@ -146,7 +147,8 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
         "reply_cache_bytes": rng.choice((60, 1_000, 2**20)),
         "replies_bytes": rng.choice((100, 1_500, 2**28)),
     }
-    is_small = profile.has_small_quotas or (rng.random() < 0.2 and not profile.has_idle_hour)
+    has_other_clients = profile.has_idle_hour or "dice" in profile.families
+    is_small = profile.has_small_quotas or (rng.random() < 0.2 and not has_other_clients)
     return evolve(parameters, quotas=drawn if is_small else {})
 
 

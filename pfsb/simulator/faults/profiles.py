@@ -51,6 +51,7 @@ ALL_FAMILIES: Final = (
     "memory",
     "repeats",
     "slips",
+    "dice",
     "confusion",
     "paths",
     "names",
@@ -449,6 +450,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("slips", "crashes", "partitions"),
         ("isolate_leader", "split"),
         servers=(3, 4, 5),
+    ),
+    "dice": Profile(
+        "a server whose applications go wrong by chance, once or after each start, while servers die",
+        ("dice", "crashes", "partitions", "pauses", "network", "clients"),
+        ("isolate_leader", "split", "one_way"),
+        servers=(3, 3, 4, 5, 7),
+        faults_per_second=(0.5, 1.5),
     ),
     "paths": Profile(
         "links that drop fragments and large datagrams, carry less or more from time to time, and have short queues",

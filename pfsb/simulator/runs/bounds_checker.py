@@ -42,8 +42,9 @@ def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, S
             *_wrong_parts(cluster, server_id),
         ):
             raise Violation(f"server {server_id}: {sentence}")
-        _check_lock(server)
-        cluster.process(server_id).quotas.raise_violation()
+        if server_id not in cluster.in_error:
+            _check_lock(server)
+            cluster.process(server_id).quotas.raise_violation()
 
 
 def _wrong_tables(server: Server, users: int, window: int) -> Iterator[str]:

@@ -56,6 +56,9 @@ class Population(Protocol):
     def check_bounds(self) -> None:
         """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
         stopped."""
+    def contradicting(self) -> set[int]:
+        """The servers that have come to other results than correct servers, in their present incarnation."""
+
 
     def state(self, server_id: int) -> dict[str, object]:
         """The parts of a server's state that must be equal at all servers, by name."""
@@ -99,11 +102,12 @@ class UserPopulation:
             self.history.session_ended,
             cluster.clock.seconds,
         )
-        self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts)
+        self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts, cluster.in_error)
         numbers = count(1)
         self.users = [self._user(number, lambda: next(numbers)) for number in range(parameters.users)][-self.size :]
         self.listeners = [
             SimulatedListener(cluster, self.log, random.Random(f"{self.seed}/listener/{number}"))
+            cluster.in_error,
             for number in range(parameters.listeners)
         ]
         changing = parameters.changing_settings
@@ -164,6 +168,9 @@ class UserPopulation:
 
     def waiting(self) -> Iterator[str]:
         return (user.describe() for user in self.users if not user.is_satisfied)
+
+    def contradicting(self) -> set[int]:
+        return set(self.checks.contradicting)
 
     def check_bounds(self) -> None:
         check_bounds(self.cluster, len(self.users), self.parameters.changing_settings)
@@ -274,3 +281,6 @@ class PaperClientPopulation:
 
     def count(self, marks: Marks) -> None:
         marks.counts["operations"] += len(self.cluster.answers)
+    def contradicting(self) -> set[int]:
+        return set()
+

@@ -142,6 +142,8 @@ class ProfileTests(SynchronousTestCase):
             ("conditions", "condition on a revision held"),
             ("echoes", "bundle ordered beyond its horizon"),
             ("settings", "settings changed"),
+            ("dice", "server stopped, contradicted by a majority"),
+            ("dice", "DIVERGED fate=none"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
         ):
