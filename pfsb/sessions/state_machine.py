@@ -374,7 +374,7 @@ class SessionStateMachine:
         state over. Any other one begins with its first state.
         """
         installed = self._catalogue.installed
-        lacking = Abilities.of(installed.versions).lacks(values)
+        lacking = Abilities.of_server(installed).lacks(values)
         if lacking:
             raise CannotRun(
                 f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "

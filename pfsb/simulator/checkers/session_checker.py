@@ -127,7 +127,7 @@ class SessionChecker:
     """Ticket -> (the command that ran, the epoch of the connection that it came from)."""
     _executed_at: dict[int, float] = field(factory=dict)
     """Slot -> when the first server executed it, in simulated seconds."""
-    _model: SessionModel = field(init=False)
+    model: SessionModel = field(init=False)
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
     """Client -> (the number of its command that ran last, the slot in which that command ran)."""
     _answered_up_to: dict[str, int] = field(factory=dict)
@@ -138,7 +138,7 @@ class SessionChecker:
     _ended_at: dict[str, int] = field(factory=dict)
     """Client -> the slot that ended its latest session."""
 
-    @_model.default
+    @model.default
     def _make_model(self) -> SessionModel:
         return SessionModel(self.horizon_slots)
 
@@ -269,17 +269,21 @@ class SessionChecker:
 
     def _agrees_with_model(self, slot: Slot, updates: Sequence[ClientUpdate]) -> None:
         """Require that a slot had the effect that `SessionModel` computes from the ordered updates."""
-        expected = self._model.execute(slot.seq, updates)
+        expected = self.model.execute(slot.seq, updates)
         ran = [ticket for ticket, _, _ in slot.ran]
         if ran != expected.ran:
             raise Violation(f"by the ordered updates {expected.ran} must run in slot {slot.seq}, and {ran} ran")
-        if slot.epochs != (epochs := self._model.epochs()):
+        if slot.epochs != (epochs := self.model.epochs()):
             differing = dict(set(slot.epochs.items()) ^ set(epochs.items()))
             raise Violation(
                 f"by the ordered updates other sessions or epochs are open after slot {slot.seq}: {differing}"
             )
-        if slot.revision != self._model.revision:
-            raise Violation(f"by the ordered updates the revision is {self._model.revision}, and it is {slot.revision}")
+        if slot.revision != self.model.revision:
+            raise Violation(f"by the ordered updates the revision is {self.model.revision}, and it is {slot.revision}")
+        wanted = expected.results
+        found = {ticket: _compared(result) for ticket, _, result in slot.ran if ticket in wanted}
+        if found != wanted:
+            raise Violation(f"by the ordered updates the results in slot {slot.seq} are {wanted}, and they are {found}")
         for expired in expected.expired:
             self._was_silent(slot.seq, expired)
 
@@ -312,7 +316,8 @@ class SessionChecker:
             raise Violation(f"{ticket} ran in slot {seq}, after its client was told that it never would")
         client_id, number = ticket
         latest, slot = self._latest.get(client_id, (0, 0))
-        if number <= latest and seq - slot <= self.horizon_slots:
+        oldest = max(self.model.oldest_kept, seq - self.model.horizon_slots)
+        if number <= latest and slot >= oldest:
             raise Violation(f"S3: {ticket} ran in slot {seq}, after number {latest} in slot {slot}")
         self._latest[client_id] = number, seq
         self.results[ticket] = seq, result

@@ -39,7 +39,7 @@ from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
-from pfsb.transports.wire import decode_all
+from pfsb.transports.wire import Malformed, decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """Shares from which each incarnation of a server draws one: how many of its writes end before `MemoryStorage.sync`
@@ -104,6 +104,8 @@ class SimulatedCluster:
         """
         self.dice: dict[int, Dice] = {}
         """Server -> the dice that its applications throw at present, or throw again after its next start."""
+        self.window_max = 0
+        """Largest window to which the setting may be changed in the run; 0: no run changes it."""
         self.stopped_by_majority = 0
         """Number of times that a server has stopped itself because a majority had executed something otherwise."""
         self.network.observers.append(self._sent)
@@ -161,7 +163,7 @@ class SimulatedCluster:
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
-        invariants.install(process.replica)
+        invariants.install(process.replica, self.window_max)
         self.checks.started(server_id)
         process.start()
         self.findings.raise_first()
@@ -481,7 +483,12 @@ class SimulatedCluster:
             self.findings.note(self.checks.positions.sent, server_id, frame, disk)
 
     def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
-        for message in decode_all(sender, frame[OVERHEAD_BYTES:]):
+        try:
+            messages = decode_all(sender, frame[OVERHEAD_BYTES:])
+        except Malformed:
+            self.checks.relays.parts_misdirected(sender, receiver)
+            return
+        for message in messages:
             if isinstance(message, ClientUpdate):
                 self.checks.relays.misdirected(sender, receiver, message)
 

@@ -21,11 +21,13 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
+from pfsb.sessions.cluster_settings import HORIZON_MIN, RULES_KNOWN
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.lock_checker import WatchedLock
 from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessions
 from pfsb.simulator.cluster.process import ServerParts
 from pfsb.simulator.cluster.quota_checker import QuotaChecker
+from pfsb.simulator.cluster.tally import TALLY, SimulatedApplications
 
 APPLICATIONS = ("chat", "lock", "kv")
 
@@ -46,6 +48,13 @@ class SimulatedConfig(Config):
     drawn_quotas: Mapping[str, int] = field(factory=dict)
     servers_without_runs: frozenset[int] = frozenset()
     """Ids of the servers whose applications execute no runs."""
+    tallies: Sequence[int] = ()
+    """The versions of the application `tally` that the server has installed; empty: it has only `APPLICATIONS`, and can
+    run no others."""
+    rules: int = RULES_KNOWN
+    """The latest version of the rules of execution that the server says it can follow."""
+    horizon_min: int = HORIZON_MIN
+    """Minimum that users may choose for the setting `horizon`; the same for all servers."""
 
     def quotas(self) -> Mapping[str, int]:
         return self.drawn_quotas
@@ -84,18 +93,33 @@ class ServerProcess:
     def __init__(
         self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
-        applications: Sequence[Any] = find_applications(config.apps)
+        applications: Sequence[Any] = find_applications([name for name in config.apps if name != TALLY])
         if isinstance(config, SimulatedConfig) and parts.server_id in config.servers_without_runs:
             for application in filter(IRunExecutor.providedBy, applications):
                 application.run_verbs = ()
         self.applications = {application.name: application for application in applications}
-        catalogue = Catalogue([WatchedLock(app) if app.name == "lock" else app for app in applications])
-        self.server = make_server(config, catalogue, parts)
+        self.server = make_server(config, self._catalogue(config, applications), parts)
+        if isinstance(config, SimulatedConfig):
+            self.server.machine.settings.horizon_min = config.horizon_min
         self.replica = self.server.replica
         self.clock = parts.clock
         self.transport = parts.transport
         self._watch_executions(parts, checks, watch_reads)
         watch_introductions(self.replica, parts)
+
+    def _catalogue(self, config: Config, applications: Sequence[Any]) -> Catalogue:
+        """The catalogue with these applications, of which that for locks is watched. A server that has versions of
+        `tally` installed can be switched to them."""
+        given = {app.name: WatchedLock(app) if app.name == "lock" else app for app in applications}
+        if not isinstance(config, SimulatedConfig) or not config.tallies:
+            return Catalogue(given.values())
+        installed = SimulatedApplications(given, config.tallies, config.rules)
+        return Catalogue([installed.make(name, 1) for name in config.apps], installed)
+
+    def snapshots(self) -> dict[str, bytes]:
+        """Name of each application that runs, or could run -> its state."""
+        running = {app.name: app.snapshot() for app in self.server.catalogue.chosen}
+        return running | {name: app.snapshot() for name, app in self.applications.items()}
 
     def start(self) -> None:
         self.server.start()

@@ -576,6 +576,53 @@ def _file_rules(process: Any) -> None:
     )
 
 
+@DEFECTS.add(
+    "one-announces-for-all", "Departure 34", "what one server announces that it can run counts for all servers"
+)
+def _one_announces_for_all(process: Any) -> None:
+    settings = process.server.machine.settings
+
+    @instead_of(settings, "announce")
+    def broken(announce: Callable[[int, object], Result], server_id: int, data: object) -> Result:
+        result = announce(server_id, data)
+        if isinstance(result, Done):
+            settings.announced.update(dict.fromkeys(settings.values.members, settings.announced[server_id]))
+        return result
+
+
+class _WithoutFormerState:
+    """Installed applications that do not take over the state of another version."""
+
+    def __init__(self, installed: Any) -> None:
+        self._installed = installed
+        self.versions, self.rules = installed.versions, getattr(installed, "rules", 1)
+
+    def make(self, name: str, version: int) -> Any:
+        made = self._installed.make(name, version)
+        made.restore = do_nothing
+        return made
+
+
+@DEFECTS.add(
+    "versions-begin-anew", "Departure 34", "an application that runs under another version begins with its first state"
+)
+def _versions_begin_anew(process: Any) -> None:
+    catalogue = process.server.catalogue
+    catalogue.installed = _WithoutFormerState(catalogue.installed)
+
+
+@DEFECTS.add(
+    "horizon-goes-back", "Departure 34", "when the horizon grows, updates become valid again that were too old"
+)
+def _horizon_goes_back(process: Any) -> None:
+    replica, machine = process.replica, process.server.machine
+
+    @instead_of(replica, "adopt")
+    def broken(adopt: Callable[[int, int], None], window: int, horizon: int) -> None:
+        adopt(window, horizon)
+        replica.ordered_queue.oldest_valid = machine.oldest_kept = 0
+
+
 @DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")
 def _ended_replies_counted(process: Any) -> None:
     machine = process.server.machine

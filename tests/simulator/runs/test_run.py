@@ -141,11 +141,16 @@ class ProfileTests(SynchronousTestCase):
             ("late-answers", "fault: crash_loop"),
             ("conditions", "condition on a revision held"),
             ("echoes", "bundle ordered beyond its horizon"),
-            ("settings", "settings changed"),
+            ("settings", "operator: SETTINGS SET OK"),
+            ("settings", "operator: SETTINGS SET CONFLICT"),
+            ("settings", "operator: TALLY OK"),
+            ("settings", "operator: TALLY UNKNOWN"),
             ("dice", "server stopped, contradicted by a majority"),
             ("dice", "DIVERGED fate=none"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
+            ("moves", "address changed"),
+            ("moves", "datagram larger than its link carries"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
         for mark in ("cluster of 6 servers", "cluster of 8 servers", "ids with gaps"):
