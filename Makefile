@@ -11,7 +11,7 @@ beside_simulator := $(filter-out tests.simulator,$(subst /,.,$(patsubst %/,%,$(d
 
 .PHONY: run test quick simulate fuzz bench lint types docs package clean
 
-# Installs only what servers and clients need. The last two lines of the start say which ports to type at.
+# Installs only what servers and clients need. Two lines of the start say which ports to type at.
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
@@ -32,8 +32,8 @@ else
 	$(bin)/python -m twisted.trial $(TESTS)
 endif
 
-# Under a minute: everything but long tests, which are those with simulator runs, real clusters and load. No quick test
-# starts a server, so two processes can share them.
+# Under a minute: no long tests, which are those with simulator runs, real clusters and load, and only a fifth of all
+# random examples. No quick test starts a server, so two processes can share them.
 quick: $(ready)
 	PFSB_QUICK=1 $(bin)/python -m twisted.trial --jobs=2 $(TESTS)
 

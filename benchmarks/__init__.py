@@ -11,6 +11,7 @@ except for `in_memory` and `floors`, which measure its parts. The package pfsb n
 * `floors`: the minimum time that each step of a command takes on this machine.
 * `bare`: a cluster that only does the hops and forced writes of a command, for `floors`.
 * `memory`: the memory that a server needs for many keys.
+* `snapshots`: how long each step of a snapshot of an application takes, and its memory.
 * `in_memory`: a cluster in one process on a simulated clock, for `regressions` and `floors`.
 * `regressions`: `make bench`, which compares figures of this version with `recorded.json`.
 * `processes`: runs parts of a benchmark in processes of their own.

@@ -15,8 +15,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pfsb.simulator.defects.all_defects import DEFECTS
+from pfsb.simulator.defects.defect import Defect
 from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED, Catch
-from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, hunt, hunt_directed
+from pfsb.simulator.runs.defect_hunt import FEW_SEEDS, first_profile, hunt, hunt_directed
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +107,7 @@ def _hunt_all(names: Iterable[str]) -> None:
     caught, directed = dict(CAUGHT), dict(DIRECTED)
     for name in names:
         _note(caught, name, hunt(DEFECTS[name], CAUGHT.get(name)))
-        if name in DIRECTED or _is_rare(caught.get(name)):
+        if name in DIRECTED or _is_rare(DEFECTS[name], caught.get(name)):
             _note(directed, name, hunt_directed(DEFECTS[name]))
         sys.stderr.write(f"{name}: {caught.get(name, 'not caught')}\n")
         _write(caught, directed)
@@ -118,9 +119,10 @@ def _note(table: dict[str, Catch], name: str, catch: Catch | None) -> None:
         table[name] = catch
 
 
-def _is_rare(catch: Catch | None) -> bool:
-    """True if a catch needs many seeds, or another profile than `mixed`: then a directed schedule is hunted, too."""
-    return catch is None or (catch.schedule, catch.seed >= FEW_SEEDS) != ("mixed", False)
+def _is_rare(defect: Defect, catch: Catch | None) -> bool:
+    """True if a catch needs many seeds, or another profile than that with which its hunt has begun: then a directed
+    schedule is hunted, too."""
+    return catch is None or (catch.schedule, catch.seed >= FEW_SEEDS) != (first_profile(defect), False)
 
 
 def _write(caught: Mapping[str, Catch], directed: Mapping[str, Catch]) -> None:

@@ -217,6 +217,8 @@ def read_sources(root: Path = ROOT) -> Sources:
 
 
 def _read_module(path: str, text: str, sources: Sources) -> None:
+    if not path.startswith(PROTOCOL + "/") and not _DEFECT.search(text):
+        return
     tree = ast.parse(text)
     definitions = list(_definitions(tree))
     mentions = list(_mentions(tree, text))

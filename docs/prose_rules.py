@@ -14,6 +14,7 @@ import io
 import re
 import sys
 import tokenize
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,15 +57,30 @@ def problems(path: Path) -> Iterator[Problem]:
     """A `Problem` for each docstring or comment of a Python file that breaks a rule: docstrings first."""
     source = path.read_text(encoding="utf-8")
     name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
-    for node in ast.walk(ast.parse(source)):
+    for node in _statements(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             text = " ".join(node.value.value.split())
             for pattern, rule in RULES:
                 if pattern.match(text):
                     yield Problem(name, node.lineno, rule, text[:100])
+    if not RULES[-1][0].match(source):
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and RULES[-1][0].match(token.string):
             yield Problem(name, token.start[0], RULES[-1][1], token.string[:100])
+
+
+def _statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """The module and all of its statements, outer ones before inner ones.
+
+    Expressions are left out: most nodes of a tree are expressions, and no statement is below them.
+    """
+    waiting: deque[ast.AST] = deque([tree])
+    while waiting:
+        node = waiting.popleft()
+        yield node
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting.extend(getattr(node, name, ()))
 
 
 def python_files(paths: list[str]) -> Iterator[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
 from typing import Any, Final, NoReturn
 
@@ -25,6 +26,14 @@ _SECTIONS: Final = {
         "settings": ("pfsb.commands.settings", "Show or change the settings that all servers share."),
         "bench": ("pfsb.bench.tool", "Measure throughput and latency, and what they cost."),
         "demo": ("pfsb.demo.tool", "Run real servers through a scenario and record it."),
+    },
+    "Keep what a cluster holds": {
+        "backup": ("pfsb.backups.backup_command", "Write the state of a running cluster into a file, or check one."),
+        "restore": ("pfsb.backups.restore_command", "Make the data directories of a new cluster of a backup."),
+        "export": ("pfsb.backups.export_command", "Show what is in a backup as JSON lines."),
+        "import": ("pfsb.backups.import_command", "Put such lines into a running cluster."),
+        "recover": ("pfsb.backups.recover_command", "Make a new cluster of what is left when a majority is lost."),
+        "snapshot": ("pfsb.backups.snapshot_command", "Have servers write their states to disk as a whole."),
     },
     "Data of a stopped server": {
         "log": ("pfsb.service.log_command", "Show and check the log in a data directory."),
@@ -58,6 +67,10 @@ _COMMANDS: Final = {name: place for section in _SECTIONS.values() for name, plac
 
 USAGE: Final = 2
 """Exit status for a mistake in the command line (`pfsb.commands.exit_status`)."""
+
+
+PIPE: Final = 141
+"""Exit status when the reader of the output is gone: that of a process that SIGPIPE has ended."""
 
 
 class Subcommands(click.Group):
@@ -119,7 +132,17 @@ def _run(ctx: click.Context, options: Any) -> None:
     chosen: Any = import_module(_COMMANDS[ctx.invoked_subcommand][0])
     from twisted.internet.task import react
 
-    react(chosen.run, (options,))
+    react(_run_for_reader, (chosen.run, options))
+
+
+async def _run_for_reader(reactor: Any, run: Callable[[Any, Any], Awaitable[None]], options: Any) -> None:
+    """Run a subcommand. If the reader of its output has gone, as `head` does, it ends without a word."""
+    try:
+        await run(reactor, options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(PIPE) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

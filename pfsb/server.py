@@ -2,13 +2,14 @@
 
 Everything that touches the machine is passed in: `pfsb.service.assembly` passes a reactor, UDP and a log, and the
 simulator passes its own clock, network and disk. Front ends submit commands through `local_clients`, wait for revisions
-with `revisions`, `subscribe` to events, and look at the server with `status`, `servers` and `digest`.
+with `revisions`, subscribe to events with `event_feed`, and look at the server with `status`, `servers` and `digest`.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define
@@ -17,15 +18,18 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.applications.interfaces import Answer, Done, Event, Fields, Refused, Result, Word
+from pfsb.applications.interfaces import Answer, Done, Fields, Refused, Result, Word
 from pfsb.config.config import Config
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server_facts import ServerFacts, server_rows, status
+from pfsb.sessions.asking import ask
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.command_counts import CommandCounts
+from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.expiry import Expiry
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.quota_watch import QuotaWatch
@@ -33,7 +37,7 @@ from pfsb.sessions.refusals import HANGING
 from pfsb.sessions.revision_waiters import RevisionWaiters
 from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, values_of_file
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
-from pfsb.sessions.subscription import Subscription
+from pfsb.snapshots_asked import SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
@@ -109,6 +113,8 @@ class Server:
             birth=Birth(self.settings.make_birth, is_birth),
         )
         self._digests_asked: list[_DigestAsked] = []
+        self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
+        """Takes snapshots for clients."""
         self.disk_is_stuck = False
         """True after `stop` if the disk does not answer, so that a write is still under way."""
         self.facts = ServerFacts(
@@ -119,6 +125,7 @@ class Server:
             replica=self.replica,
             machine=self.machine,
             settings=self.settings,
+            asked=self.snapshots,
             clients=lambda: self.local_clients,
             transport=counters,
             storage=storage_counters,
@@ -126,6 +133,7 @@ class Server:
             started_at=clock.seconds(),
         )
         self.local_clients: LocalClients
+        self.event_feed: EventFeed
         self.revisions: RevisionWaiters
         self.expiry: Expiry
 
@@ -146,10 +154,12 @@ class Server:
             self._clock,
             self.config.limits,
         )
+        self.event_feed = self.local_clients.event_feed
         self.machine.counts = CommandCounts()
         self.revisions = RevisionWaiters(self.machine, self.replica.turn, self._clock)
-        submission, watch = self.local_clients.submission, QuotaWatch(self.machine)
-        self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, watch.look)
+        submission = self.local_clients.submission
+        look_at_quotas = partial(self._look_at_quotas, QuotaWatch(self.machine))
+        self.expiry = Expiry(self.server_id, self.replica, self.machine, submission, self._clock, look_at_quotas)
         self.replica.attach(
             introduce_waiting=self.local_clients.submission.introduce_unloaded,
             after_answers=self._after_answers,
@@ -157,10 +167,17 @@ class Server:
             disk_changed=self.local_clients.disk_changed,
         )
 
+    def _look_at_quotas(self, watch: QuotaWatch) -> None:
+        try:
+            ask(self.replica.turn, watch.look)
+        except Exception:
+            if not self.replica.turn.stopped:  # otherwise the exception is reported already
+                raise
+
     def _follow_settings(self, values: ClusterSettings) -> None:
         """Called while a slot is executed: let protocol and transport follow the settings that are in force from now
         on."""
-        self.replica.adopt(values.window, values.horizon)
+        self.replica.adopt(values.window, values.horizon, values.cluster_identity)
         self._transport.know_cluster(values.cluster_identity)
 
     def drain(self, drained: Callable[[], None]) -> None:
@@ -245,25 +262,13 @@ class Server:
 
     def memory_is_short(self, is_short: bool) -> None:
         """Called with True when the process has come near the limit of its memory: from then on commands that may make
-        the state larger are refused. Called with False when enough memory is free again."""
-        self.local_clients.submission.is_short_of_memory = is_short
+        the state larger are refused, and few sessions are opened. Called with False when enough memory is free
+        again."""
+        self.local_clients.submission.memory_is_short(is_short)
 
-    def subscribe(
-        self,
-        verb: str,
-        first: int,
-        deliver: Callable[[Event], None],
-        *,
-        is_patient: bool = False,
-        is_paused: bool = False,
-    ) -> Subscription:
-        """Call `deliver` with each event of the event log that clients follow by the verb `verb`.
-
-        Begins with event number `first`; 0: with the next new one. If `is_patient`, the events may come some
-        milliseconds later than they could. If `is_paused`, no event comes before `resume` of the returned subscription
-        is called. See `EventFeed.subscribe`.
-        """
-        return self.local_clients.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        """Read bytes of a snapshot of this server; see `IStableStorage.read_snapshot`."""
+        self._storage.read_snapshot(name, offset, bytes_max, found)
 
     def deadline(self) -> float:
         """The time, by the server's clock in seconds, at which a request that comes now must have its answer."""
@@ -312,7 +317,11 @@ class Server:
 
     def _answer_digest(self, asked: _DigestAsked) -> None:
         digest = self.replica.ordered_queue.digests.at(asked.seq)
-        if digest is None:
+        begin = self.replica.ordered_queue.digests.begin
+        if digest is None and asked.seq < begin:
+            text = f"slot {asked.seq} is below the snapshot of slot {begin}, from which this server has started"
+            self._answer(asked.answer, Refused("COMPACTED", text))
+        elif digest is None:
             kept = self.replica.settings.digests_kept
             refused = Refused("NOTFOUND", f"the digest of {asked.seq} is not kept: only the last {kept} are")
             self._answer(asked.answer, refused)

@@ -18,9 +18,14 @@ from pfsb.config.config import Config
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import SnapshotName
+from pfsb.paxos.snapshot_fetching import SnapshotFetcher
+from pfsb.paxos.snapshot_taking import SnapshotTaker
+from pfsb.sessions.asking import ask
 from pfsb.sessions.local_clients import LocalClients
 from pfsb.sessions.settings_follower import SettingsFollower
 from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.snapshots_asked import GivenBackup, SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
 from pfsb.support.hosts import shown
@@ -61,6 +66,7 @@ class ServerFacts:
     _replica: Replica
     _machine: SessionStateMachine
     _settings: SettingsFollower
+    _asked: SnapshotsAsked
     _clients: Callable[[], LocalClients]
     """Function that returns the clients of the server; called only after the server's start, when the clients exist."""
     transport: TransportCounters | None
@@ -101,6 +107,29 @@ class ServerFacts:
     def local_aru(self) -> int:
         """The highest sequence number up to which this server has executed every slot."""
         return self._replica.data.ordering.local_aru
+
+    @property
+    def compacted(self) -> int:
+        """The highest slot that this server's storage may have dropped, since a snapshot holds what came of it."""
+        return self._replica.storage.compacted
+
+    @property
+    def snapshot(self) -> SnapshotName | None:
+        """The snapshot from which this server would start; None: there is none."""
+        return self._replica.storage.snapshot
+
+    @property
+    def last_backup(self) -> GivenBackup | None:
+        """The last backup that this server has given since its start; None: it has given none."""
+        return self._asked.last_backup
+
+    @property
+    def snapshot_taker(self) -> SnapshotTaker:
+        return self._replica.snapshot_taker
+
+    @property
+    def snapshot_fetcher(self) -> SnapshotFetcher:
+        return self._replica.snapshot_fetcher
 
     @property
     def last_ordered(self) -> int:
@@ -286,7 +315,7 @@ class ServerFacts:
     def quotas(self) -> Mapping[str, tuple[int | None, int]]:
         """Name of each quota of the replicated state -> (how much of it is in use, how much there may be). The use is
         None for a quota that holds for each value or for each session by itself."""
-        return self._machine.quotas()
+        return ask(self._replica.turn, self._machine.quotas)
 
     @property
     def differing_settings(self) -> list[str]:
@@ -357,8 +386,8 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "connections": facts.connections,
         "pending": facts.pending_updates,
         "queued": facts.queued_updates,
-        "compacted": 0,
-        "snapshot": 0,
+        "compacted": facts.compacted,
+        "snapshot": 0 if facts.snapshot is None else facts.snapshot.seq,
         "digest": facts.digest,
         "uptime": round(facts.uptime, 3),
         "transport": config.transport,
@@ -367,7 +396,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "incarnation": facts.incarnation,
         "turns": facts.turns,
         "updates": facts.updates,
-        "proposed": {"count": proposals.count, "bytes": proposals.sum},
+        "proposed": {"count": proposals.count, "bytes": int(proposals.sum)},
         "discarded": facts.discarded,
         "frames": _frames(facts.transport),
         "storage": _groups(facts.storage) if facts.has_disk else {},
@@ -380,6 +409,27 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "admitted": facts.is_admitted,
         "not_acquainted": facts.not_acquainted,
         "time": round(facts.time, 3),
+        "snapshots": _snapshots(facts),
+    }
+
+
+def _snapshots(facts: ServerFacts) -> dict[str, object]:
+    taker, fetcher, name = facts.snapshot_taker, facts.snapshot_fetcher, facts.snapshot
+    fetch = fetcher.fetch
+    return {
+        "bytes": 0 if name is None else name.size,
+        "digest": None if name is None else name.digest.hex(),
+        "taking": taker.seq,
+        "taken": taker.taken,
+        "given_up": taker.failed,
+        "seconds": round(taker.seconds, 3),
+        "fetching": None
+        if fetch is None
+        else {"seq": fetch.name.seq, "bytes": fetch.name.size, "received": fetch.file.size, "from": fetch.source},
+        "installed": fetcher.installed,
+        "last_backup": None
+        if facts.last_backup is None
+        else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},
     }
 
 
@@ -450,4 +500,6 @@ def _groups(counters: StorageCounters | None) -> dict[str, object]:
         "batch_bytes": counters.batch_bytes,
         "slow_groups": counters.slow_groups,
         "max_write_seconds": round(counters.max_write_seconds, 6),
+        "log_bytes": counters.log_bytes,
+        "snapshot_bytes": counters.snapshot_bytes,
     }

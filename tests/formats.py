@@ -37,18 +37,30 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
     ViewChange,
 )
 from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.records import (
+    AruRecord,
+    OrderedRecord,
+    PeerRecord,
+    ProposalRecord,
+    Record,
+    SnapshotRecord,
+    ViewRecord,
+)
+from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.storage.effect import Effect
 from pfsb.storage.log.groups import NO_GROUP, seal
-from pfsb.storage.log.items import Content, encode
+from pfsb.storage.log.items import Content, StoredSnapshot, encode
 from pfsb.storage.log.segments import SegmentHead
 from pfsb.storage.owner import StorageOwner
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
@@ -169,6 +181,7 @@ EMPTY_BATCH = Batch.of(0, [])
 BATCH = Batch.of(1_700_000_000_000, [UPDATE])
 FAR_BATCH = Batch.of(TIME_MS_MAX, [UPDATE, FAR_UPDATE, UPDATE, UPDATE])
 
+SNAPSHOT = SnapshotName(800, 150_000, bytes(range(16)))
 BATCHES: Final[dict[str, Batch]] = {
     "empty, which is a no-op": EMPTY_BATCH,
     "one update": BATCH,
@@ -204,6 +217,10 @@ MESSAGES: Final[dict[str, Message]] = {
     "ACQUAINTED": Acquainted(SENDER, b"disk-001"),
     "HEARD": Heard(SENDER, b"disk-001"),
     "KNOWN_POSITION": KnownPosition(SENDER, b"disk-001", 4, 70_000),
+    "SNAPSHOT_OFFER": SnapshotOffer(SENDER, 811, SNAPSHOT),
+    "SNAPSHOT_REQUEST": SnapshotRequest(SENDER, SNAPSHOT, 50_000, 50_000),
+    "SNAPSHOT_PART": SnapshotPart(SENDER, SNAPSHOT, 50_000, bytes(range(256))),
+    "SNAPSHOT_PART of a snapshot that is gone": SnapshotPart(SENDER, SNAPSHOT, 0, b""),
     "ORDERED of one slot": Ordered(SENDER, 7, (812,), BATCH.digest),
     "ORDERED of twenty slots": Ordered(SENDER, 7, tuple(range(812, 832)), bytes(range(160)) * 2),
     "READ_REQUEST": ReadRequest(SENDER, (1 << 40) + 5),
@@ -277,6 +294,20 @@ RANDOM: Final = b"disk-003" * 2
 """All that is random in the log of the vectors."""
 SEGMENT: Final = SegmentHead(1, 1_048_576, RANDOM[:8], RANDOM, OWNER)
 
+PIECES: Final = (Piece("kv", b"key and value"), Piece("chat", b""))
+CLUSTER: Final = b"cluster!"
+"""The identity of the cluster in the snapshot."""
+
+
+def snapshot_parts() -> tuple[SnapshotName, list[bytes]]:
+    """The name of the snapshot of slot 1, and its parts: head, pieces and end."""
+    encoder = SnapshotEncoder(1, CLUSTER)
+    parts = [encoder.head(), *map(encoder.piece, PIECES), encoder.end()]
+    return encoder.name, parts
+
+
+SNAPSHOT_NAME, SNAPSHOT = snapshot_parts()
+
 GROUPS: Final[dict[str, tuple[Record, ...]]] = {
     "views": (ViewRecord(9, 7),),
     "slot 1, learned as ordered, and slot 2, accepted in view 7": (
@@ -289,6 +320,7 @@ GROUPS: Final[dict[str, tuple[Record, ...]]] = {
     ),
     "Local_Aru": (AruRecord(1),),
     "everything at once": (ViewRecord(10, 8), PeerRecord(0, b"disk-000", 1, 2), ProposalRecord(3, 8, FAR_BATCH)),
+    "a snapshot": (SnapshotRecord(SNAPSHOT_NAME),),
 }
 """The groups of a log, between that of its first start and one that leaves slot 2 out."""
 PASSES: Final = {2: batch_digest(BATCH.data)}
@@ -300,7 +332,8 @@ def contents() -> Iterator[tuple[str, Content]]:
     for name, records in GROUPS.items():
         effect = Effect()
         effect.apply_all(records)
-        yield name, Content(None, effect)
+        stored = None if effect.snapshot is None else StoredSnapshot(effect.snapshot, 1, 0)
+        yield name, Content(None, effect, snapshot=stored)
     yield "slot 2, left out", Content(passes=PASSES)
 
 
@@ -328,7 +361,17 @@ def plain_content(content: Content) -> dict[str, Plain]:
         "peers": [to_plain(peer) for peer in effect.peers.values()],
         "passes": [[seq, digest.hex()] for seq, digest in content.passes.items()],
         "slots": [[seq, slot.view, to_plain(slot.batch)] for seq, slot in effect.slots.items()],
+        "snapshot": to_plain(content.snapshot),
     }
+
+
+def snapshot_vectors() -> Iterator[dict[str, Plain]]:
+    """The head of a snapshot, its pieces and its end, which follow each other in its file."""
+    head, *pieces, end = SNAPSHOT
+    yield vector("head", head, {"seq": 1, "cluster_identity": CLUSTER.hex()})
+    for piece, data in zip(PIECES, pieces, strict=True):
+        yield vector(f"a piece of {piece.section}", data, piece)
+    yield vector("end", end, SNAPSHOT_NAME)
 
 
 def vectors() -> dict[str, list[dict[str, Plain]]]:
@@ -346,6 +389,7 @@ def vectors() -> dict[str, list[dict[str, Plain]]]:
             for name, notice in NOTICES.items()
         ],
         "log.json": list(log_vectors()),
+        "snapshot.json": list(snapshot_vectors()),
     }
 
 

@@ -1,15 +1,21 @@
-"""The mark of long tests: simulator runs, real clusters of processes, and load. `make quick` leaves them out."""
+"""The mark of long tests: simulator runs, real clusters of processes, load, and others that take as much time.
+
+`make quick` leaves long tests out.
+"""
 
 from __future__ import annotations
 
 import os
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T", bound=Any)
 
+IS_QUICK: Final = bool(os.environ.get("PFSB_QUICK"))
+"""Whether this run is one of `make quick`."""
+
 
 def long(test: T) -> T:
-    """Mark a test class or method that takes more than about a second. PFSB_QUICK in the environment skips it."""
-    if os.environ.get("PFSB_QUICK"):
+    """Mark a test class or method that takes more than about half a second. PFSB_QUICK in the environment skips it."""
+    if IS_QUICK:
         test.skip = "long; PFSB_QUICK leaves it out"
     return test

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 import pfsb
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, PeerRecord
+from pfsb.paxos.snapshot import SnapshotDecoder
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.bundle import decode as decode_bundles
 from pfsb.storage.log import groups, items, segments
@@ -117,6 +118,7 @@ class RecordTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
         self.segment = segment_path(self.directory / "log", 1)
+        self.snapshot = self.directory / "snapshots" / "000000000001.snapshot"
         self.vectors = read("log.json")
         self.bytes = b"".join(data for _, data, _ in self.vectors)
 
@@ -155,23 +157,46 @@ class RecordTests(SynchronousTestCase):
         """A start, the groups, and a slot that is left out: the bytes of the vectors, and zeros behind."""
         server = self.server()
         server.storage.recover()
+        file = server.storage.write_snapshot(1, formats.CLUSTER)
+        for piece in formats.PIECES:
+            file.write(piece)
+        names: list[object] = []
+        file.finish(names.append)
+        server.clock.run_until(lambda: bool(names))
+        self.assertEqual(names, [formats.SNAPSHOT_NAME])
         for records in GROUPS.values():
             server.write(*records)
         server.storage.close()
         [(seq, digest)] = formats.PASSES.items()
         server.storage.add_pass(seq, digest, unseen=False)
         self.assertEqual(self.segment.read_bytes(), self.bytes.ljust(SEGMENT.room, b"\0"))
+        self.assertEqual(self.snapshot.read_bytes(), self.snapshot_bytes())
+
+    def snapshot_bytes(self) -> bytes:
+        return b"".join(data for _, data, _ in read("snapshot.json"))
+
+    def test_snapshot(self) -> None:
+        """Decoding the bytes of the vectors gives their pieces and their name."""
+        decoder = SnapshotDecoder()
+        pieces = list(decoder.feed(self.snapshot_bytes()))
+        meanings = [meaning for _, _, meaning in read("snapshot.json")]
+        self.assertEqual([to_plain(piece) for piece in pieces], meanings[1:-1])
+        self.assertEqual(to_plain(decoder.name), meanings[-1])
+        self.assertEqual((decoder.seq, decoder.cluster_identity.hex()), tuple(meanings[0].values()))
 
     def test_storage_reads_these_bytes(self) -> None:
         """A data directory that holds the bytes of the vectors is recovered as they say."""
         self.segment.parent.mkdir(parents=True)
         self.segment.write_bytes(self.bytes.ljust(SEGMENT.room, b"\0"))
-        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(7)
+        self.snapshot.parent.mkdir()
+        self.snapshot.write_bytes(self.snapshot_bytes())
+        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(8)
         server = self.server()
         found = server.storage.recover()
-        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 2, 8))
+        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 2, 9))
         self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (10, 8, 1))
-        self.assertEqual(list(found.ordered), [(1, formats.EMPTY_BATCH)])
+        self.assertEqual((found.snapshot, list(found.ordered)), (formats.SNAPSHOT_NAME, []))
+        self.assertEqual(b"".join(found.snapshot_bytes), self.snapshot_bytes())
         accepted = [Accepted(2, 7, formats.BATCH), Accepted(3, 8, formats.FAR_BATCH)]
         self.assertEqual(found.accepted, accepted)
         self.assertEqual(found.peers, {0: PeerRecord(0, b"disk-000", 1, 2), 1: PeerRecord(1, b"disk-001", 12, 34_567)})
@@ -197,7 +222,7 @@ class PageTests(SynchronousTestCase):
     def test_page_has_every_kind_of_item_with_its_number(self) -> None:
         """The table of items in the document."""
         text = LOG_PAGE.read_text(encoding="utf-8")
-        for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SLOT"):
+        for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SNAPSHOT", "SLOT"):
             self.assertRegex(text, rf"(?m)^{getattr(items, name)} +{name} ", name)
 
     def test_page_gives_the_sizes_of_the_code(self) -> None:

@@ -123,6 +123,7 @@ class LargeValueTests(LabTestCase):
                 [Random(seq).randbytes(size) for seq, size in enumerate(sizes)],
             )
 
+    @long
     def test_large_and_small_proposals_compete(self) -> None:
         """Each instance has the whole value of one proposer, under loss as well."""
         for loss in (0.0, 0.1):
@@ -139,6 +140,7 @@ class LargeValueTests(LabTestCase):
                 self.assertEqual([len(peer.application.unfinished) for peer in lab.peers], [0] * 3)
                 self.assertEqual([len(peer.wanted) for peer in lab.peers], [0] * 3)
 
+    @long
     def test_parts_of_a_proposer_that_vanished_are_dropped(self) -> None:
         """The proposer's session expires. The instance stays free for all, the proposer included when it is back."""
         for lab in self.labs(3):
@@ -155,6 +157,7 @@ class LargeValueTests(LabTestCase):
             lab.wait_for_all(0)
             self.assertEqual(lab[2].status(0), (True, value))
 
+    @long
     def test_proposer_that_was_cut_off_begins_anew(self) -> None:
         """The parts that the server had taken are gone with its session."""
         for lab in self.labs(3):
@@ -168,6 +171,7 @@ class LargeValueTests(LabTestCase):
             lab.wait_for_all(0)
             self.assertEqual(lab[1].status(0), (True, b"large" * 200_000))
 
+    @long
     def test_proposers_that_share_too_little_room_all_finish(self) -> None:
         """A value has its room before its first part is taken, so those that have begun can be finished."""
         for lab in self.labs(3):
@@ -199,6 +203,7 @@ class ForgettingTests(LabTestCase):
             lab.cluster.run(1)
             self.assertEqual((lab.decided(0), lab[0].max()), (0, 2))
 
+    @long
     def test_lots_of_forgetting(self) -> None:
         for lab in self.labs(3, loss=0.1):
             rng = Random(f"{lab.cluster.seed}")
@@ -212,6 +217,7 @@ class ForgettingTests(LabTestCase):
             lab.wait_for_min(60)
             self.assertEqual([len(peer.application.decided) for peer in lab.peers], [0] * 3)
 
+    @long
     def test_memory_of_the_forgotten_is_freed(self) -> None:
         """No cached reply and no waiting update refers to a forgotten value."""
         for lab in self.labs(3):
@@ -295,6 +301,7 @@ class LossTests(LabTestCase):
                 lab[(seq + 1) % 3].start(seq, b"%d" % (10 * seq))
             lab.wait_for_all(*range(1, 50))
 
+    @long
     def test_many_instances_with_loss(self) -> None:
         for loss in (0.1, 0.2):
             for lab in self.labs(3, loss):
@@ -323,6 +330,7 @@ class PartitionTests(LabTestCase):
             lab.meet()
             yield lab
 
+    @long
     def test_minority_proposal_is_ignored(self) -> None:
         """The decisions that the majority made meanwhile stand."""
         for lab in self.labs():
@@ -337,6 +345,7 @@ class PartitionTests(LabTestCase):
             lab.cluster.run(2)
             self.assertEqual([peer.status(0) for peer in lab.peers], [(True, b"majority")] * 5)
 
+    @long
     def test_no_decision_without_a_majority(self) -> None:
         for lab in self.labs():
             lab.part((0, 2), (1, 3), (4,))
@@ -353,6 +362,7 @@ class PartitionTests(LabTestCase):
             lab.wait_for_majority(1)
             self.assertEqual(lab.decided(1), 3)
 
+    @long
     def test_all_agree_after_healing(self) -> None:
         for lab in self.labs():
             lab.part((0,), (1, 2, 3), (4,))
@@ -388,6 +398,7 @@ class PartitionTests(LabTestCase):
                 lab.part((0, 1), (2, 3, 4))
                 lab.wait_for_all(seq)
 
+    @long
     def test_many_requests_while_partitions_change(self) -> None:
         for lab in self.labs(loss=0.1):
             rng = Random(f"{lab.cluster.seed}/parts")

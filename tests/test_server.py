@@ -178,7 +178,7 @@ class LifeTests(ClusterTestCase):
         """Any server tells the chat lines of all."""
         self.begin(3)
         events: list[Event] = []
-        self.server(2).subscribe("LISTEN", 1, events.append)
+        self.server(2).event_feed.subscribe("LISTEN", 1, events.append, self.fail)
         self.do(self.connect(1), "SAY", "hello")
         self.cluster.run(0.5)
         self.assertEqual([dict(event.fields)["text"] for event in events], ["hello"])

@@ -14,7 +14,7 @@ STATUS_NAMES = (
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
-    *("admitted", "not_acquainted", "time"),
+    *("admitted", "not_acquainted", "time", "snapshots"),
 )
 """The names of STATUS, in their order."""
 
@@ -37,6 +37,7 @@ class StatusFormTests(ClusterTestCase):
             names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address"]
             self.assertEqual(list(peer), names)
         self.assertEqual(list(status["proposed"]), ["count", "bytes"])
+        self.assertEqual([type(value) for value in status["proposed"].values()], [int, int])
 
     def test_counters_are_shown_where_there_are_any(self) -> None:
         """A simulated server counts neither frames nor groups; `storage: memory` shows no groups."""
@@ -50,7 +51,11 @@ class StatusFormTests(ClusterTestCase):
             "parts": {"out": 0, "in": 0, "repeated": 0, "frames_in": 0, "given_up": 0},
             "datagram_bytes": {"1": 1_472},
         }
-        groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2}
+        facts.storage.log_bytes, facts.storage.snapshot_bytes = 5_242_880, 1_000
+        groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2} | {
+            "log_bytes": 5_242_880,
+            "snapshot_bytes": 1_000,
+        }
         status = self.status()
         self.assertEqual(list(status["frames"].items()), list(frames.items()))
         self.assertEqual(list(status["storage"].items()), list(groups.items()))

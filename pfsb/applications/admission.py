@@ -3,9 +3,9 @@
 A plugin is code of others. Whatever can be found without a client is found here: members that are missing, methods that
 take other arguments, and values of a wrong type. For the latter, an example of each command is executed on a copy of
 the application that is thrown away. Exceptions of methods that answer, or tell of time and sessions, are no reason to
-refuse: a cluster runs on after them, too (`pfsb.applications.failures`). Servers have no answer in the
-place of those of `snapshot`, `restore`, `used`, `length` and `events`: an application in which one of these fails is
-refused.
+refuse: a cluster runs on after them, too (`pfsb.applications.failures`). It also runs on after those of `snapshot`,
+`restore`, `freeze`, `take_piece`, `pieces_end`, `used`, `length` and `events`, but without a new version, a snapshot, a
+quota or events: an application in which one of these fails in its first state is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pfsb.applications.interfaces import (
     CommandDescription,
     Event,
     IEventLog,
+    IFrozenState,
     IPlainChecker,
     IQuotaUser,
     IReplicatedApplication,
@@ -34,8 +35,11 @@ from pfsb.applications.testing import (
     TrialContext,
     WrongApplication,
     as_ordered,
+    frozen_meanwhile,
     restored,
+    restored_from_pieces,
     right_deadline,
+    right_pieces,
     right_result,
     right_snapshot,
 )
@@ -51,6 +55,8 @@ _METHODS: Final[Mapping[str, int]] = {
     "restore": 1,
 }
 """Name of each method of `IReplicatedApplication` -> the number of its arguments."""
+_FROZEN_METHODS: Final[Mapping[str, int]] = {"freeze": 0, "take_piece": 1, "pieces_end": 0}
+"""Name of each method of `IFrozenState` -> the number of its arguments."""
 
 
 def refuse_wrong_application(application: Any, make: Callable[[], IReplicatedApplication]) -> None:
@@ -75,12 +81,9 @@ def _refusal(application: Any, why: str) -> BadRequest:
 
 
 def _check_members(application: Any) -> None:
-    for name, arguments in _METHODS.items():
-        method = getattr(application, name, None)
-        if not callable(method):
-            raise WrongApplication(f"it has no method {name} (pfsb.applications.interfaces.IReplicatedApplication)")
-        if not _takes(method, arguments):
-            raise WrongApplication(f"its method {name} must take {arguments} argument{'s' * (arguments != 1)}")
+    _check_methods(application, "IReplicatedApplication", _METHODS)
+    if IFrozenState.providedBy(application):
+        _check_methods(application, "IFrozenState", _FROZEN_METHODS)
     commands = getattr(application, "commands", None)
     if not isinstance(commands, Sequence) or not all(isinstance(each, CommandDescription) for each in commands):
         raise WrongApplication(f"its commands are {commands!r:.80}; they are CommandDescriptions in a tuple or a list")
@@ -92,6 +95,15 @@ def _check_members(application: Any) -> None:
         raise WrongApplication(f"it describes a verb twice: {', '.join(verbs)}")
     if isinstance(application, Application):
         _check_functions(application)
+
+
+def _check_methods(application: Any, interface: str, methods: Mapping[str, int]) -> None:
+    for name, arguments in methods.items():
+        method = getattr(application, name, None)
+        if not callable(method):
+            raise WrongApplication(f"it has no method {name} (pfsb.applications.interfaces.{interface})")
+        if not _takes(method, arguments):
+            raise WrongApplication(f"its method {name} must take {arguments} argument{'s' * (arguments != 1)}")
 
 
 def _check_functions(application: Application) -> None:
@@ -123,7 +135,9 @@ def _try(make: Callable[[], IReplicatedApplication]) -> None:
     snapshots. Raises `WrongApplication` if one is wrong."""
     application, context = make(), TrialContext(session="example", ticket=("example", 1))
     for description in application.commands:
+        check_frozen = _needed("freeze()", lambda: frozen_meanwhile(application))
         _try_command(application, description, context)
+        _needed("freeze()", check_frozen)
         _check_snapshot(application, make)
     _tolerant(lambda: application.session_ended("example", context))
     _tolerant(lambda: right_deadline(application))
@@ -132,6 +146,9 @@ def _try(make: Callable[[], IReplicatedApplication]) -> None:
 
 def _check_snapshot(application: IReplicatedApplication, make: Callable[[], IReplicatedApplication]) -> None:
     _needed("snapshot() or restore()", lambda: restored(make, right_snapshot(application)))
+    if IFrozenState.providedBy(application):
+        pieces, snapshot = _needed("freeze()", lambda: (right_pieces(application), application.snapshot()))
+        _needed("take_piece() or pieces_end()", lambda: restored_from_pieces(make, pieces, snapshot))
 
 
 def _try_command(application: IReplicatedApplication, description: CommandDescription, context: TrialContext) -> None:

@@ -67,9 +67,9 @@ class Application:
         assert verbs.keys() == descriptions.keys(), "every verb is described, and every description has a verb"
         self._usages = {verb: description.usage for verb, description in descriptions.items()}
         self._changes = {verb: verbs[verb] for verb, description in descriptions.items() if description.changes}
-        self._runs = {verb: (found.types, found.run) for verb, found in self._changes.items() if found.run is not None}
-        """Verb -> (types, function) of each verb that changes something."""
+        self._runs = _functions(self._changes)
         self._questions = {verb: verbs[verb] for verb, description in descriptions.items() if not description.changes}
+        self._queries = _functions(self._questions)
 
     def check(self, command: tuple[str, ...]) -> Command:
         """Check a command line, (VERB, argument, ...) as text, and return it in the normalised form that is ordered.
@@ -98,9 +98,17 @@ class Application:
         return not_understood(command) if found is None else found(command, context)
 
     def query(self, command: Command) -> Result:
-        run = runner(self._questions, command)
-        answer: Result = not_understood(command) if run is None else run(command)
-        return answer
+        """Answer a question by the function of its verb, as `runner` finds it. The types are compared here, as
+        `execute` does."""
+        try:
+            types, run = self._queries[command[0]]
+        except (LookupError, TypeError):
+            return not_understood(command)
+        if tuple(map(type, command)) == types:
+            answer: Result = run(command)
+            return answer
+        found = runner(self._questions, command)
+        return not_understood(command) if found is None else found(command)
 
     def session_ended(self, client_id: str, context: IContext) -> None:
         """Do nothing: by default an application holds nothing for a session."""
@@ -118,6 +126,11 @@ class Application:
     def restore(self, data: bytes) -> None:
         """Raise `NotImplementedError`: every application has this method of its own."""
         raise NotImplementedError(f"{type(self).__name__} has no restore(data), which takes what snapshot() has given")
+
+
+def _functions(verbs: Mapping[str, Verb]) -> dict[str, tuple[Types, Callable[..., Any]]]:
+    """Verb -> (types, function), for those of `verbs` that have a function."""
+    return {verb: (found.types, found.run) for verb, found in verbs.items() if found.run is not None}
 
 
 def runner(verbs: Mapping[str, Verb], command: Command) -> Callable[..., Any] | None:

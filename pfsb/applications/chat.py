@@ -6,18 +6,18 @@ since a client may LISTEN or LOG from any line on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from types import MappingProxyType
 
 import msgpack
+from attrs import frozen
 from zope.interface import implementer
 
-from pfsb.applications.application import Application, Verb
+from pfsb.applications.application import Verb
 from pfsb.applications.arguments import (
     Arguments,
     bounded_rows,
-    refuse_other_format,
     row_limit,
     rows_of_limit,
     utf8_length,
@@ -34,23 +34,39 @@ from pfsb.applications.interfaces import (
     IEventLog,
     IPlainChecker,
     IQuotaUser,
-    IReplicatedApplication,
     IRunExecutor,
     Quotas,
     Refused,
     Result,
 )
+from pfsb.applications.pieces import PiecewiseApplication
 
-_snapshot_format = 1
 _TWO_PARTS = {2}
 _ONLY_TEXTS = {str}
 
 
-@implementer(IReplicatedApplication, IEventLog, IQuotaUser, IRunExecutor, IPlainChecker)
-class Chat(Application):
+@frozen
+class FrozenLines:
+    """The lines of the chat up to one moment. Lines are only added, so these stay in their places."""
+
+    lines: list[tuple[str, str]]
+    """All lines, to which later ones are added."""
+    length: int
+    """Number of lines at that moment."""
+    head: tuple[()] = ()
+
+    def rows(self) -> Iterator[bytes]:
+        """The rows: each is a line, (client id, text). Full pieces never change, since they begin with the first line
+        and take as many as fit."""
+        return map(msgpack.Packer().pack, islice(self.lines, self.length))
+
+
+@implementer(IEventLog, IQuotaUser, IRunExecutor, IPlainChecker)
+class Chat(PiecewiseApplication[FrozenLines]):
     """The lines that were said, in the order of execution."""
 
     name = "chat"
+    snapshot_format = 2
     quota = "chat_bytes"
     listen_verb = "LISTEN"
     run_verbs = ("SAY",)
@@ -94,18 +110,15 @@ class Chat(Application):
         """The lines with the numbers `first` to `first + limit - 1`, as far as they exist, as events."""
         return [Event("CHAT", row) for row in self._rows(first, limit)]
 
-    def snapshot(self) -> bytes:
-        """The state as msgpack: (format, [(client id, text), ...])."""
-        data: bytes = msgpack.packb((_snapshot_format, self.lines))
-        return data
+    def state_now(self) -> FrozenLines:
+        return FrozenLines(self.lines, len(self.lines))
 
-    def restore(self, data: bytes) -> None:
-        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
-        found, *state = msgpack.unpackb(data, use_list=False)
-        refuse_other_format(self.name, found, _snapshot_format)
-        (lines,) = state
-        self.lines = list(lines)
-        self._used_bytes = sum(utf8_length(who) + utf8_length(text) for who, text in lines)
+    def begin(self, head: Sequence[object]) -> None:
+        self.lines, self._used_bytes = [], 0
+
+    def take_rows(self, rows: Sequence[tuple[str, str]]) -> None:
+        self._used_bytes += sum(utf8_length(who) + utf8_length(text) for who, text in rows)
+        self.lines += rows
 
     def used(self) -> int:
         return self._used_bytes

@@ -8,6 +8,8 @@ has changed anything. Every other exception is a fault, of one of two kinds:
   something before it raised, at every server alike.
   The same holds for an answer that cannot be printed (`pfsb.applications.results`): it is no result, or has a wrong
   name in it.
+  Where a call is no command, the server goes on without its value: a deadline or the use of a quota is not known, a log
+  has no new events, and a version that cannot take over the state of the former one is refused (SETTINGS SET).
 * A fault of the machine, such as MemoryError, happens at one server. If this server went on, its state would differ
   from that of the others. So it stops, and nothing of the turn leaves it (docs/internals/turn.rst); when it starts
   again, it executes the command again.

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import msgpack
-from attrs import frozen
+from attrs import define, field, frozen
 from zope.interface import implementer
 
-from pfsb.applications.application import Application, Verb
-from pfsb.applications.arguments import Arguments, paged_rows, refuse_other_format
+from pfsb.applications.application import Verb
+from pfsb.applications.arguments import Arguments, paged_rows
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
@@ -25,12 +27,12 @@ from pfsb.applications.interfaces import (
     Fields,
     IContext,
     IQuotaUser,
-    IReplicatedApplication,
     Refused,
     Result,
     Word,
 )
-from pfsb.applications.unfinished import UnfinishedValues
+from pfsb.applications.pieces import PiecewiseApplication
+from pfsb.applications.unfinished import Key, Unfinished, UnfinishedValues
 
 part_bytes_max = 24_000
 """Maximum number of bytes of a value, or of a part of one, in one command.
@@ -42,8 +44,6 @@ peers_max = 1_000
 
 decided_overhead_bytes = 64
 """Number of bytes that each decided instance counts besides its value, so that the number of them is limited, too."""
-
-_snapshot_format = 2
 
 
 @frozen
@@ -66,8 +66,43 @@ def _ignore(*_: object) -> None:
     pass
 
 
-@implementer(IReplicatedApplication, IQuotaUser)
-class Instances(Application):
+@define(eq=False)
+class FrozenInstances:
+    """All instances of one moment.
+
+    A row is (instance, value) of an instance that is decided, in the order of their decisions; or (client id, instance,
+    size, touched_ms, began, bytes so far) of an unfinished value.
+    """
+
+    head: tuple[Any, ...]
+    """The lowest instance that is not forgotten, the number of peers, [(peer, the instance in its last DONE)], and how
+    many unfinished values have begun."""
+    unfinished: list[tuple[Key, Unfinished]]
+    order: list[int]
+    """The decided instances in the order of their decisions, to which later ones are added; some are forgotten."""
+    length: int
+    """Length of `order` at that moment."""
+    decided: dict[int, bytes]
+    """The table of decided instances, as it is now."""
+    forgotten: dict[int, bytes] = field(factory=dict)
+    """The instances that were forgotten since, with their values."""
+
+    def rows(self) -> Iterator[bytes]:
+        pack = msgpack.Packer().pack
+        for seq in islice(self.order, self.length):
+            value = self.decided.get(seq)
+            if value is None:
+                value = self.forgotten.pop(seq, None)
+            if value is not None:  # it was not forgotten before
+                yield pack((seq, value))
+        self.forgotten.clear()
+        for (session, seq), unfinished in self.unfinished:
+            numbers = (unfinished.size, unfinished.touched_ms, unfinished.began)
+            yield pack((session, seq, *numbers, unfinished.bytes_so_far()))
+
+
+@implementer(IQuotaUser)
+class Instances(PiecewiseApplication[FrozenInstances]):
     """A table of values, each written once.
 
     While a command is executed, `on_decided(instance, value)` is called once if the command decides an instance, and
@@ -76,6 +111,7 @@ class Instances(Application):
     """
 
     name = "instances"
+    snapshot_format = 3
     quota = "instance_bytes"
     commands: Sequence[CommandDescription] = (
         CommandDescription(
@@ -98,6 +134,8 @@ class Instances(Application):
     def __init__(self, limits: InstanceLimits | None = None) -> None:
         self.limits = limits or InstanceLimits()
         self.decided: dict[int, bytes] = {}  # instance number -> its value
+        self._order: list[int] = []
+        """The decided instances in the order of their decisions; some of them may be forgotten."""
         self._used_bytes = 0  # a running sum over the decided instances
         self.least = 0  # instances below this number are forgotten
         self.unfinished = UnfinishedValues(
@@ -117,23 +155,23 @@ class Instances(Application):
             }
         )
 
-    def snapshot(self) -> bytes:
-        """The state as msgpack, in order: (format, the lowest instance that is not forgotten, number of peers, [(peer,
-        the instance in its last DONE)], [(decided instance, value)], unfinished values).
-        """
-        decided = sorted(self.decided.items())
-        state = (self.least, self._peers, sorted(self._done.items()), decided, self.unfinished.state())
-        data: bytes = msgpack.packb((_snapshot_format, *state))
-        return data
+    def state_now(self) -> FrozenInstances:
+        head = (self.least, self._peers, sorted(self._done.items()), self.unfinished.begun)
+        return FrozenInstances(head, self.unfinished.items(), self._order, len(self._order), self.decided)
 
-    def restore(self, data: bytes) -> None:
-        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
-        found, *state = msgpack.unpackb(data)
-        refuse_other_format(self.name, found, _snapshot_format)
-        self.least, self._peers, done, decided, unfinished = state
-        self._done, self.decided = dict(done), dict(decided)
-        self._used_bytes = sum(map(_charge, self.decided.values()))
-        self.unfinished.restore(unfinished)
+    def begin(self, head: Sequence[Any]) -> None:
+        self.least, self._peers, done, begun = head
+        self._done, self.decided, self._order, self._used_bytes = dict(done), {}, [], 0
+        self.unfinished.clear(begun)
+
+    def take_rows(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        for row in rows:
+            if len(row) == 2:
+                self._set_decided(*row)
+            else:
+                session, seq, size, touched_ms, began, so_far = row
+                unfinished = Unfinished(size, touched_ms, began, [so_far], len(so_far))
+                self.unfinished.put_back((session, seq), unfinished)
 
     def used(self) -> int:
         return self._used_bytes
@@ -224,11 +262,15 @@ class Instances(Application):
 
         The answer leaves the value out, because the session's reply cache keeps the answer.
         """
-        self.decided[seq] = value
-        self._used_bytes += _charge(value)
+        self._set_decided(seq, value)
         self.unfinished.drop_instance(seq)
         self.on_decided(seq, value)
         return _proposed("yes", context)
+
+    def _set_decided(self, seq: int, value: bytes) -> None:
+        self.decided[seq] = value
+        self._order.append(seq)
+        self._used_bytes += _charge(value)
 
     # ------------------------------------------------------------------ forgetting
 
@@ -255,6 +297,10 @@ class Instances(Application):
             value = self.decided.pop(seq, None)
             if value is not None:
                 self._used_bytes -= _charge(value)
+                if self._frozen is not None:
+                    self._frozen.forgotten[seq] = value
+        if len(self._order) > 2 * len(self.decided) + 64:
+            self._order = [*filter(self.decided.__contains__, self._order)]
         for seq in [seq for seq in self.unfinished.instances if seq < least]:
             self.unfinished.drop_instance(seq)
         self.least = least

@@ -57,6 +57,8 @@ class GrowingBytes:
     """Number of answers kept in reply caches whose value is the beginning of this value."""
     counted: int = 0
     """Number of bytes at the beginning of this value that are counted as memory which the kept answers occupy."""
+    key: bytes = b""
+    """The key whose value this is, or was; the application that made this object has set it (`IGrowingValues`)."""
 
 
 class DoneGrowing(Done):
@@ -346,6 +348,49 @@ class IReplicatedApplication(Interface):
 
     def restore(data: bytes) -> None:
         """Replace the state by that of a snapshot, which `snapshot` has made."""
+
+
+class IFrozenState(Interface):
+    """An application with a large state, of which it makes a snapshot while it goes on executing commands.
+
+    An application need not provide this interface: `snapshot` is called then, and the server does nothing else
+    meanwhile.
+    """
+
+    def freeze() -> Iterator[bytes]:
+        """The present state, as pieces that are taken later, one by one, while further commands are executed.
+
+        The pieces are equal on all servers that have executed the same commands, whatever is executed while they are
+        taken. Making one piece takes some milliseconds at most, so most have 64 KiB at most; none has more than 16 MiB.
+        At most one such iterator is in use at a time. Its method `close` ends it early. While none is in use the
+        application keeps nothing of former states.
+        """
+
+    def take_piece(data: bytes) -> None:
+        """Take the next piece of a snapshot, in the order in which `freeze` has made them. Called for an application
+        that was made for this and has executed nothing. Raises `ValueError` if the piece cannot be understood."""
+
+    def pieces_end() -> None:
+        """Called after the last piece: the state is whole from now on. Raises `ValueError` if pieces are missing."""
+
+
+class IGrowingValues(Interface):
+    """An application, with `IFrozenState`, whose state and whose answers share values that grow (`GrowingBytes`).
+
+    The bytes that reply caches count depend on which answers share a value with each other and with the state. Pieces
+    of the state leave that out. So those of the reply caches say it, and `share` restores it.
+    """
+
+    def growing_at(key: bytes) -> GrowingBytes | None:
+        """The object that answers share with the present entry of a key; None if there is none."""
+
+    def growing_then(key: bytes) -> GrowingBytes | None:
+        """The object that answers shared with the entry of a key at the last call of `IFrozenState.freeze`, whatever
+        was executed since. Asked for before the first piece is taken."""
+
+    def share(key: bytes, growing: GrowingBytes) -> None:
+        """Let the entry of a key share `growing` from now on, whose `data` becomes the value of the entry. Called after
+        a restore. Raises `ValueError` if there is no such key."""
 
 
 class IRunExecutor(Interface):

@@ -12,11 +12,10 @@ from itertools import chain, repeat
 from operator import itemgetter
 from types import MappingProxyType
 
-import msgpack
 from sortedcontainers import SortedList
 from zope.interface import implementer
 
-from pfsb.applications.application import Application, Verb, not_understood
+from pfsb.applications.application import Verb, not_understood
 from pfsb.applications.arguments import (
     Arguments,
     Quoted,
@@ -29,11 +28,11 @@ from pfsb.applications.arguments import (
     paged_rows,
     parse_integer,
     quoted,
-    refuse_other_format,
     rows_max,
     rows_of_limit,
     value_bytes_max,
 )
+from pfsb.applications.frozen_keys import Entry, FrozenKeys
 from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
@@ -42,16 +41,15 @@ from pfsb.applications.interfaces import (
     Fields,
     GrowingBytes,
     IContext,
+    IGrowingValues,
     IPlainChecker,
     IQuotaUser,
-    IReplicatedApplication,
     IRunExecutor,
     Quotas,
     Refused,
     Result,
 )
-
-_snapshot_format = 1
+from pfsb.applications.pieces import PiecewiseApplication
 
 UNSORTED_KEYS_MAX = 4_096
 """Maximum number of new keys that wait to be put into the sorted list. With few keys in the list, putting in all new
@@ -83,16 +81,13 @@ _THREE_PARTS = {3}
 _ONLY_BYTES = {bytes}
 _value_of = itemgetter(0)
 
-_Entry = tuple[bytes, int, GrowingBytes | None]
-"""(value, revision at which it was written, the `GrowingBytes` that answers to APPEND share, or None if there is
-none)."""
 
-
-@implementer(IReplicatedApplication, IQuotaUser, IRunExecutor, IPlainChecker)
-class KeyValue(Application):
+@implementer(IQuotaUser, IRunExecutor, IPlainChecker, IGrowingValues)
+class KeyValue(PiecewiseApplication[FrozenKeys]):
     """A map from key to value. Every command that changes it is atomic, and has one revision."""
 
     name = "kv"
+    snapshot_format = 2
     quota = "kv_bytes"
     run_verbs = ("PUT",)
     plain_words: Mapping[str, int] = MappingProxyType(
@@ -130,7 +125,7 @@ class KeyValue(Application):
     )
 
     def __init__(self) -> None:
-        self.entries: dict[bytes, _Entry] = {}
+        self.entries: dict[bytes, Entry] = {}
         """Key -> (value, revision at which it was set, the `GrowingBytes` that its answers to APPEND share, or None if
         there is none)."""
         self.used_bytes = 0
@@ -166,26 +161,38 @@ class KeyValue(Application):
             }
         )
 
-    def snapshot(self) -> bytes:
-        """The state as msgpack: (format, keys in order, their values, their revisions).
+    def state_now(self) -> FrozenKeys:
+        return FrozenKeys(self.entries, self._keys, self._unsorted)
 
-        Keys, values and revisions are three lists, since one row for each key would make a tuple for each key.
-        """
-        keys = list(self._in_order())
-        entries = [self.entries[key] for key in keys]
-        columns = keys, [entry[0] for entry in entries], [entry[1] for entry in entries]
-        data: bytes = msgpack.packb((_snapshot_format, *columns))
-        return data
+    def begin(self, head: Sequence[object]) -> None:
+        self.entries = {}
+        self.used_bytes = 0
+        self._keys, self._unsorted = SortedList(), []
 
-    def restore(self, data: bytes) -> None:
-        """Replace the state by that of a snapshot. Raises `ValueError` for a snapshot of another format."""
-        found, *columns = msgpack.unpackb(data)
-        refuse_other_format(self.name, found, _snapshot_format)
-        keys, values, revisions = columns
-        self.entries.clear()  # before the new entries are made: memory may not hold a million keys twice
-        self.entries = dict(zip(keys, zip(values, revisions, repeat(None)), strict=True))
-        self.used_bytes = sum(map(len, keys)) + sum(map(len, values))
-        self._keys, self._unsorted = SortedList(keys), []
+    def take_rows(self, rows: Sequence[tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]]) -> None:
+        for keys, values, revisions in rows:
+            self.entries.update(zip(keys, zip(values, revisions, repeat(None)), strict=True))
+            self.used_bytes += sum(map(len, keys)) + sum(map(len, values))
+            self._keys.update(keys)
+
+    def growing_at(self, key: bytes) -> GrowingBytes | None:
+        entry = self.entries.get(key)
+        return None if entry is None else entry[2]
+
+    def growing_then(self, key: bytes) -> GrowingBytes | None:
+        frozen = self._frozen
+        if frozen is None:
+            return self.growing_at(key)
+        entry = frozen.entry_then(key)
+        return None if entry is None else entry[2]
+
+    def share(self, key: bytes, growing: GrowingBytes) -> None:
+        entry = self.entries.get(key)
+        if entry is None:
+            raise ValueError(f"there is no key {quoted(key)}, which answers share")
+        value, revision, _ = entry
+        growing.key, growing.data = key, value
+        self.entries[key] = (value, revision, growing)
 
     def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
         """Check commands of one verb together: `columns` has all their keys, and if the verb takes a value, all their
@@ -234,6 +241,8 @@ class KeyValue(Application):
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
         self.used_bytes += growth
+        if self._frozen is not None:
+            self._frozen.keep_all(new)
         entries.update(new)
         return True
 
@@ -243,6 +252,8 @@ class KeyValue(Application):
         for key in command[1:]:
             entry = self.entries.pop(key, None)
             if entry is not None:
+                if self._frozen is not None:
+                    self._frozen.keep_deleted(key, entry)
                 self.used_bytes -= len(key) + len(entry[0])
                 self._in_order().remove(key)
                 deleted += 1
@@ -283,8 +294,10 @@ class KeyValue(Application):
             return self._refused(key, size, growth, quotas)
         self.used_bytes = used
         if size >= GROWING_FROM_BYTES:
-            growing = growing or GrowingBytes()
+            growing = growing or GrowingBytes(key=key)
             growing.data = value
+        if self._frozen is not None:
+            self._frozen.keep(key, entry)
         self.entries[key] = (value, context.revision, growing)
         fields = (("value", value), ("revision", context.revision))
         return Done(fields) if growing is None else DoneGrowing(fields, growing=growing)
@@ -399,11 +412,13 @@ class KeyValue(Application):
         else:
             growth = len(value) - len(entry[0])
             if not growth:
+                if self._frozen is not None:
+                    self._frozen.keep(key, entry)
                 self.entries[key] = (value, context.revision, None)
                 return None
         return self._store(key, (value, context.revision, None), growth, context.quotas)
 
-    def _store(self, key: bytes, entry: _Entry, growth: int, quotas: Quotas) -> Refused | None:
+    def _store(self, key: bytes, entry: Entry, growth: int, quotas: Quotas) -> Refused | None:
         """Give a key the entry `entry`, by which the state grows by `growth` bytes, and return None.
 
         If the state would grow, and the value or the state would exceed its quota, return a refusal instead, and change
@@ -415,11 +430,13 @@ class KeyValue(Application):
         self._put_entry(key, entry)
         return None
 
-    def _put_entry(self, key: bytes, entry: _Entry) -> None:
+    def _put_entry(self, key: bytes, entry: Entry) -> None:
         if key not in self.entries:
             self._unsorted.append(key)
             if len(self._unsorted) > UNSORTED_KEYS_MAX:
                 self._in_order()
+        if self._frozen is not None:
+            self._frozen.keep(key, self.entries.get(key))
         self.entries[key] = entry
 
     def used(self) -> int:

@@ -8,6 +8,7 @@ test of a single command shows if two servers would come to different states.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgpack
@@ -21,11 +22,13 @@ from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     IContext,
+    IFrozenState,
     IReplicatedApplication,
     Result,
     Ticket,
 )
 from pfsb.applications.results import check_result
+from pfsb.support.limits import PIECE_BYTES_MAX
 
 _SCALARS: Final = (str, int, bytes)
 
@@ -78,7 +81,8 @@ class Machine:
 
     Every command is executed on a second copy, too, which was made from the snapshot after the command before. The two
     must come to the same answer and the same snapshot; `WrongApplication` is raised if they do not, or if an answer is
-    none that a client can be told.
+    none that a client can be told. An application that provides `IFrozenState` is frozen before each command, and its
+    pieces are taken after it.
     """
 
     make: Callable[[], IReplicatedApplication]
@@ -152,7 +156,9 @@ class Machine:
             application.time_passed(context)
 
     def _on_both(self, act: Callable[[IReplicatedApplication, TrialContext], Any]) -> Any:
+        check_frozen = frozen_meanwhile(self.application)
         first, second = act(self.application, self._context), act(self._copy, self._context_of_copy)
+        check_frozen()
         if first != second:
             raise WrongApplication(f"a server that was restored from a snapshot answers {second}, another one {first}")
         if self._context.completed != self._context_of_copy.completed:
@@ -164,6 +170,8 @@ class Machine:
         if right_snapshot(self._copy) != snapshot:
             raise WrongApplication("two servers that have executed the same commands have different snapshots")
         self._copy = restored(self.make, snapshot)
+        if IFrozenState.providedBy(self.application):
+            self._copy = restored_from_pieces(self.make, right_pieces(self.application), snapshot)
         if isinstance(first, _Raised):
             raise BadRequest(first.text, first.code)
         return first
@@ -217,6 +225,57 @@ def restored(make: Callable[[], IReplicatedApplication], snapshot: bytes) -> IRe
     if right_snapshot(application) != snapshot:
         raise WrongApplication("restore(snapshot) gives another state: its snapshot differs from the one it was given")
     return application
+
+
+def right_pieces(application: Any) -> list[bytes]:
+    """All pieces of the present state of an application that provides `IFrozenState`. Raises `WrongApplication` if one
+    is no bytes, or too large."""
+    pieces = [*application.freeze()]
+    for piece in pieces:
+        if type(piece) is not bytes or len(piece) > PIECE_BYTES_MAX:
+            raise WrongApplication(f"freeze() makes {piece!r:.40}; a piece is bytes, {PIECE_BYTES_MAX} of them at most")
+    return pieces
+
+
+def frozen_meanwhile(application: Any) -> Callable[[], None]:
+    """Freeze an application. Call the returned function when the application has executed commands: it takes the pieces
+    that were not taken yet. It raises `WrongApplication` if all pieces are not those of the frozen state.
+
+    Nothing happens if the application does not provide `IFrozenState`.
+    """
+    if not IFrozenState.providedBy(application):
+        return lambda: None
+    expected = right_pieces(application)
+    pieces = application.freeze()
+    taken = [*islice(pieces, max(len(expected) - 1, 0) // 2)]
+
+    def check() -> None:
+        if [*taken, *pieces] != expected:
+            raise WrongApplication("freeze() makes other pieces if commands are executed while they are taken")
+
+    return check
+
+
+def restored_from_pieces(
+    make: Callable[[], IReplicatedApplication], pieces: Sequence[bytes], snapshot: bytes
+) -> IReplicatedApplication:
+    """A new application, which `make` makes, with the state of these pieces. Raises `WrongApplication` if its snapshot
+    is not `snapshot`, if its pieces differ, or if it does not notice that a piece is missing."""
+    application: Any = make()
+    for piece in pieces:
+        application.take_piece(piece)
+    application.pieces_end()
+    if right_snapshot(application) != snapshot or right_pieces(application) != [*pieces]:
+        raise WrongApplication("take_piece() gives another state: its snapshot or its pieces differ")
+    short: Any = make()
+    for piece in pieces[:-1]:
+        short.take_piece(piece)
+    try:
+        short.pieces_end()
+    except ValueError:
+        restored_application: IReplicatedApplication = application
+        return restored_application
+    raise WrongApplication("pieces_end() does not notice that a piece is missing; it raises ValueError then")
 
 
 def right_deadline(application: IReplicatedApplication) -> int | None:

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import TypeVar
 
-from attrs import define, field
+from attrs import define, evolve, field, frozen
 
 from pfsb.applications.interfaces import Refused
 
@@ -19,17 +19,23 @@ Key = tuple[str, int]
 """(client id of the session that sends the value, number of the instance that the value is proposed for)."""
 
 
-@define
+@frozen
 class Unfinished:
-    """One unfinished value: the parts of it that have come so far."""
+    """One unfinished value: the parts of it that had come at one moment. The next part makes another object."""
 
     size: int
     """Number of bytes that the whole value will have, as its client has announced."""
     touched_ms: int
     """The state machine's time, in milliseconds, when the latest part came."""
+    began: int
+    """The number of the value, in the order in which all values of this history began."""
     parts: list[bytes] = field(factory=list)
+    """The parts of the value, and those that came later: parts are added to one list."""
     received: int = 0
     """Number of bytes in all parts so far."""
+
+    def bytes_so_far(self) -> bytes:
+        return b"".join(self.parts)[: self.received]
 
 
 @define
@@ -48,10 +54,12 @@ class UnfinishedValues:
     """How long, in milliseconds of the state machine's time, an unfinished value is kept after its latest part, even if
     another value needs the room."""
     bytes_used: int = 0
+    begun: int = 0
+    """Number of values that have begun so far."""
     _values: OrderedDict[Key, Unfinished] = field(factory=OrderedDict)
     """All unfinished values; first the one whose latest part came the longest time ago."""
     _instances: dict[str, dict[int, None]] = field(factory=dict)
-    """Client id -> the instances for which the session has an unfinished value."""
+    """Client id -> the instances for which the session has an unfinished value, in the order in which they began."""
     _sessions: dict[int, dict[str, None]] = field(factory=dict)
     """Instance -> the sessions that have an unfinished value for it."""
 
@@ -72,7 +80,8 @@ class UnfinishedValues:
         if self.bytes_used + _charge(size) > self.bytes_max:
             used = f"{self.bytes_used} of {self.bytes_max} bytes"
             return Refused("BUSY", f"unfinished values occupy {used}, so one of {size} bytes has no room; try later")
-        self._add(key, Unfinished(size, now_ms))
+        self.begun += 1
+        self._add(key, Unfinished(size, now_ms, self.begun))
         return None
 
     def next_offset(self, key: Key, size: int) -> int:
@@ -86,9 +95,9 @@ class UnfinishedValues:
         whole value, which is dropped from here."""
         value = self._values[key]
         value.parts.append(part)
-        value.received += len(part)
-        value.touched_ms = now_ms
-        if value.received < value.size:
+        received = value.received + len(part)
+        if received < value.size:
+            self._values[key] = evolve(value, touched_ms=now_ms, received=received)
             self._values.move_to_end(key)
             return None
         self.drop(key)
@@ -122,19 +131,22 @@ class UnfinishedValues:
         """The instances for which there are unfinished values."""
         return self._sessions.keys()
 
-    def state(self) -> list[tuple[str, int, int, int, bytes]]:
-        """(client id, instance, size, touched_ms, bytes so far) of each value, for a snapshot."""
-        return [
-            (session, seq, value.size, value.touched_ms, b"".join(value.parts))
-            for (session, seq), value in self._values.items()
-        ]
+    def items(self) -> list[tuple[Key, Unfinished]]:
+        """All unfinished values; first the one whose latest part came the longest time ago. They do not change."""
+        return [*self._values.items()]
 
-    def restore(self, state: Iterable[tuple[str, int, int, int, bytes]]) -> None:
-        """Replace all unfinished values by those that `state` has returned at the time of a snapshot."""
+    def clear(self, begun: int) -> None:
+        """Drop all unfinished values, and go on as if `begun` values had begun."""
         for key in tuple(self._values):
             self.drop(key)
-        for session, seq, size, touched_ms, so_far in state:
-            self._add((session, seq), Unfinished(size, touched_ms, [so_far], len(so_far)))
+        self.begun = begun
+
+    def put_back(self, key: Key, value: Unfinished) -> None:
+        """Add the next one of the values that `items` has returned on another server."""
+        self._add(key, value)
+        instances = self._instances[key[0]]
+        for seq in sorted(instances, key=lambda seq: self._values[key[0], seq].began):
+            instances[seq] = instances.pop(seq)
 
     def _make_room(self, size: int, now_ms: int) -> None:
         """Make room for a value of `size` bytes: while there is none, drop the value whose latest part is oldest, if

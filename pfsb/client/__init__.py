@@ -7,7 +7,7 @@ The clerks are imported on first use, so that a program imports only the event l
 from typing import TYPE_CHECKING
 
 from pfsb.client.clerks import calls
-from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.errors import (
     AnswerLost,
@@ -64,6 +64,7 @@ __all__ = [
     "ChatLine",
     "Entry",
     "HeldLock",
+    "ReadLevel",
     "Reply",
     "ClerkError",
     "AnswerLost",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import History
@@ -39,11 +39,17 @@ class KnownCommand:
 def commands_of(reply: Reply) -> dict[str, KnownCommand]:
     """Verb -> command, of a reply to HELP."""
     found: dict[str, KnownCommand] = {}
+    last: str | None = None
     for row in reply.rows:
+        if row.startswith(" ") and last is not None:  # the help of the command before it goes on
+            command = found[last]
+            found[last] = evolve(command, help=f"{command.help} {row.strip()}".strip())
+            continue
         usage, _, text = row.strip().partition("  ")
         verb = re.match(r"[A-Z][A-Z0-9]*(?: [A-Z][A-Z0-9]*)*(?=\s|$)", usage)
-        if verb is not None:
-            found[verb[0]] = KnownCommand(verb[0], usage, text.strip())
+        last = None if verb is None else verb[0]
+        if last is not None:
+            found[last] = KnownCommand(last, usage, text.strip())
     return found
 
 

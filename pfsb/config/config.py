@@ -80,7 +80,7 @@ class Limits:
     """Maximum number of sessions that one connection to the client port may open with HELLO, one after the other, and
     one connection to the HTTP port with requests of so many clients."""
     address_connections: int | None = None
-    """Maximum number of connections of one address, at all doors together; None: nine tenths of `connections`."""
+    """Maximum number of connections of one address, at all doors together. None: nine tenths of `connections`."""
     address_sessions: int = 10_000
     """Maximum number of open sessions with names that the clients of one address have opened at a server."""
     unread_bytes: int = 67_108_864
@@ -88,7 +88,7 @@ class Limits:
     unread_seconds: float = 20.0
     """How long a client may read nothing of what was written to it before it is dropped."""
     memory_bytes: int | None = None
-    """Maximum memory of a server's process, in bytes, near which the server refuses changes; None: the limit of its
+    """Maximum memory of a server's process, in bytes, near which the server refuses changes. None: the limit of its
     control group, if that has one."""
     batch_bytes: int = 48_000
     """Maximum size, in bytes, of a batch of several updates; a proposal always takes at least one update. With 1, each
@@ -161,7 +161,8 @@ class Config:
     """How many slots above its Local_Aru a leader may propose (the fixed window). Counts at the birth of the cluster
     only."""
     snapshot_every: int = 10_000
-    """Number of slots between snapshots; 0: no snapshots. Without effect so far: there are no snapshots yet."""
+    """Number of slots from one snapshot of the state to the next (Departure 56); 0: snapshots are only taken when an
+    operator asks for one, and the log is kept until then."""
     faults: bool = False
     """Whether the FAULT commands are allowed."""
     http_names: tuple[str, ...] = ()
@@ -210,6 +211,7 @@ class Config:
             reconciliation_seconds=self.timers.progress / 4,
             window_slots=self.window,
             batch_bytes_max=self.limits.batch_bytes,
+            snapshot_slots=self.snapshot_every,
         )
 
     def membership_digest(self) -> bytes:

@@ -11,6 +11,11 @@ the greeting for the reply to that command, and each reply for that of the next 
 a connection that was greeted, none of its bytes is run, and the connection is closed (`pfsb.frontends.line.foreign`).
 Clients that connect long before their first command use a port of their own, at which no client is greeted
 (`RedisPortFactory`).
+
+Redis also takes some commands as plain lines, such as the `PING` of `redis-benchmark`. Here they are lines of the line
+protocol. A client of Redis looks for a CRLF at the end of each reply, and would wait for ever for that of a greeting
+that ends with LF. So a client whose first line ends with CRLF gets a greeting that ends so, too: a client of Redis then
+reports a broken reply and ends, and to other clients the CR is white space at the end of a line.
 """
 
 from __future__ import annotations
@@ -59,11 +64,12 @@ class ClientPortProtocol(Protocol):
             data = data.lstrip(_LINE_ENDS)
             if not data:
                 return
-            inner = self._begin(self._factory.redis if data[:1] == REDIS_BYTE else self._factory.line)
+            is_redis = data[:1] == REDIS_BYTE
+            inner = self._begin(self._factory.redis.buildProtocol(None)) if is_redis else self._begin_lines(data)
         inner.dataReceived(data)
 
     def readConnectionLost(self) -> None:
-        (self._inner or self._begin(self._factory.line)).readConnectionLost()
+        (self._inner or self._begin_lines()).readConnectionLost()
 
     def writeConnectionLost(self) -> None:
         if self._inner is not None:
@@ -88,12 +94,15 @@ class ClientPortProtocol(Protocol):
         """
         self._silence = self._factory.clock.callLater(0, self._begin_lines)
 
-    def _begin_lines(self) -> None:
-        self._begin(self._factory.line)
+    def _begin_lines(self, data: bytes = b"") -> StreamProtocol:
+        """Begins the line protocol. `data` are the first bytes of the client, if there are any."""
+        inner = self._factory.line.buildProtocol(None)
+        inner.is_greeted_with_crlf = data.partition(b"\n")[0].endswith(b"\r")
+        return self._begin(inner)
 
-    def _begin(self, factory: LineFactory | RespFactory) -> StreamProtocol:
+    def _begin(self, inner: StreamProtocol) -> StreamProtocol:
         self._end_silence()
-        inner = self._inner = factory.buildProtocol(None)
+        self._inner = inner
         assert self.transport is not None
         inner.makeConnection(self.transport)
         return inner

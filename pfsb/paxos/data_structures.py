@@ -97,7 +97,10 @@ class GlobalHistory:
                 yield number, slot
 
     def forget_up_to(self, seq: int) -> None:
-        for number in range(self.floor + 1, seq + 1):
+        numbers: Iterable[int] = range(self.floor + 1, seq + 1)
+        if seq - self.floor > len(self.slots):
+            numbers = [number for number in self.slots if number <= seq]
+        for number in numbers:
             slot = self.slots.pop(number, None)
             if slot is not None and slot.ordered is not None:
                 self.batch_bytes -= len(slot.ordered.data)
@@ -154,6 +157,10 @@ class PrepareOKs:
     def lacking(self) -> int:
         """Number of parts that have not arrived."""
         return self.parts - len(self.arrived)
+
+    def missing(self) -> Iterator[int]:
+        """The parts that have not arrived, ascending."""
+        return (part for part in range(self.parts) if part not in self.arrived)
 
 
 @define

@@ -41,11 +41,22 @@ from pfsb.paxos.messages import (
     ReadIndex,
     ReadRequest,
     ReconciliationRequest,
+    SnapshotRequest,
 )
 
 HANDLED: Final = {
     DiskTrouble.HANGS: (Alive,),
-    DiskTrouble.FULL: (Accept, Ordered, Alive, Confirm, Confirmed, ReadRequest, ReadIndex, ReconciliationRequest),
+    DiskTrouble.FULL: (
+        Accept,
+        Ordered,
+        Alive,
+        Confirm,
+        Confirmed,
+        ReadRequest,
+        ReadIndex,
+        ReconciliationRequest,
+        SnapshotRequest,
+    ),
 }
 """Disk trouble -> the kinds of messages that a server handles during this trouble. None of them forces a record to
 disk.

@@ -147,6 +147,11 @@ class DivergenceHandler(Handler):
         if comparison.differs:
             comparison.has_differed = False
 
+    def is_agreed(self, seq: int) -> bool:
+        """Whether a majority of all servers, this one included, has told that it has executed the slots up to `seq` as
+        this server has."""
+        return self._agreeing_at(seq) >= self.quorum
+
     # ------------------------------------------------------------------ conclusions
 
     def _judge(self) -> None:

@@ -16,6 +16,7 @@ from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal, State
 from pfsb.paxos.ordered_update_queue import Executed, OrderedUpdateQueue
 from pfsb.paxos.peers import Peers
 from pfsb.paxos.progress_timer import ProgressTimer
+from pfsb.paxos.records import AruRecord
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.update_queue import UpdateQueue
 
@@ -86,6 +87,18 @@ class GlobalOrderingHandler(Handler):
         The slots that can be executed then are executed.
         """
         self._execute(self._ordered_queue.mark_ordered(message), ordered_in_this_view=False)
+
+    def snapshot_installed(self) -> None:
+        """Departure 57: execute the slots that follow a snapshot without a gap, which was put in place just now.
+
+        To install it is progress in the same way as to execute slots that other servers have ordered (`_is_progress`).
+        """
+        executed = self._ordered_queue.catch_up()
+        if executed:
+            self._turn.append(AruRecord(self._data.ordering.local_aru), lazy=True)
+        self._execute(executed, ordered_in_this_view=False)
+        if self._is_progress(ordered_in_this_view=False):
+            self._progress_timer.start()
 
     def _order(self, seq: int, slot: Slot) -> None:
         assert slot.proposal is not None

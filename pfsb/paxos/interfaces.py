@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from zope.interface import Attribute, Interface
 
 from pfsb.paxos.messages import Batch, ClientUpdate, Message
 from pfsb.paxos.records import Record, Recovered
+from pfsb.paxos.snapshot import Piece, SnapshotName
 
 
 class IStableStorage(Interface):
@@ -62,11 +63,73 @@ class IStableStorage(Interface):
         True. A storage that a server can start from again keeps them, and returns False.
         """
 
+    snapshot: SnapshotName | None = Attribute(
+        """The snapshot that this storage holds: the one that the last `SnapshotRecord` on disk names; None: there is
+        none."""
+    )
+
+    compacted: int = Attribute(
+        """Slots up to this one may be gone from the storage, since a snapshot holds the state after them; 0: none is.
+        """
+    )
+
+    def write_snapshot(seq: int, cluster_identity: bytes) -> ISnapshotFile:
+        """Begin a file for the snapshot of slot `seq`, which replaces any other file that is being written."""
+
+    def fetch_snapshot(name: SnapshotName) -> IFetchedSnapshot:
+        """Begin, or go on with, the file of a snapshot that another server sends. Of the files of other names that were
+        begun by this method the longest is kept, and the others are deleted."""
+
+    def read_snapshot(name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        """Read bytes of a complete snapshot, which need not be the one that a record names yet.
+
+        `found` is called later, in the reactor, with at most `bytes_max` bytes from `offset` on; with none behind the
+        end, and if this storage does not have that snapshot, or no longer.
+        """
+
     def close() -> bool:
         """Write the records that still wait, and close the files. Further calls do nothing.
 
         Returns False if the disk does not answer: then a write is still under way.
         """
+
+
+class ISnapshotFile(Interface):
+    """The file of a snapshot that this server makes. A new file replaces one that was not finished."""
+
+    waiting_bytes: int = Attribute("""Number of bytes that were given to the file and are not written yet.""")
+
+    has_failed: bool = Attribute(
+        """Whether the file was given up, since the disk has no room for it. Nothing more is written then, and
+        `finished` is not called."""
+    )
+
+    def write(piece: Piece) -> None:
+        """Add a piece, which is written later."""
+
+    def finish(finished: Callable[[SnapshotName], None]) -> None:
+        """End the file. `finished` is called in the reactor when file and directory are on disk, with the name of the
+        snapshot. Until a `SnapshotRecord` names it the file may be deleted at the next start."""
+
+    def abandon() -> None:
+        """Give the file up. `finished` is not called any more."""
+
+
+class IFetchedSnapshot(Interface):
+    """The file of a snapshot that another server sends, from its beginning on. It outlives a restart."""
+
+    size: int = Attribute("""Number of bytes that the file has: the next part must begin there.""")
+
+    waiting_bytes: int = Attribute("""As in `ISnapshotFile`.""")
+
+    has_failed: bool = Attribute("""As in `ISnapshotFile`.""")
+
+    def write(data: bytes) -> None:
+        """Add the next bytes."""
+
+    def finish(finished: Callable[[bool], None]) -> None:
+        """Check the file against its name. `finished` is called in the reactor: with True when the file is right, and
+        file and directory are on disk; with False if it is wrong, and then it is deleted."""
 
 
 class StorageRefused(Exception):
@@ -136,9 +199,38 @@ class IStateMachine(Interface):
         executions: equal on every server whose state machine agrees, also after a restart (Departure 40).
         """
 
+    def freeze() -> Generator[Piece, None, None]:
+        """The present state, as pieces that may be taken later, one by one, while further slots are executed.
+
+        The pieces are equal on all servers that have executed the same slots. At most one such iterator is in use at a
+        time; a call of its method `close` ends it early.
+        """
+
+    def restorer() -> IRestorer:
+        """Build a state of pieces beside the present one."""
+
     def too_old(update: ClientUpdate) -> None:
         """Take notice that an update is ordered but not executed: its slot is beyond its horizon (Departure 7), or not
         above its `made_at` (Departure 37), or passed (Departure 38)."""
+
+
+class IRestorer(Interface):
+    """Builds the state of a snapshot, piece by piece; the state machine goes on meanwhile."""
+
+    def take(piece: Piece) -> None:
+        """Take the next piece, in the order in which `IStateMachine.freeze` has made them.
+
+        Raises `WrongSnapshot` if the piece cannot be understood.
+        """
+
+    def end() -> None:
+        """Called once after the last piece: the state is whole from now on. Raises `WrongSnapshot` if pieces are
+        missing."""
+
+    def adopt() -> None:
+        """Put the whole state in the place of the present one of the state machine, in a turn if the server runs.
+        Clients of this server whose sessions have changed are told. Calls `end` first if it was not called, and changes
+        nothing if that raises."""
 
 
 class ITracer(Interface):

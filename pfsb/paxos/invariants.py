@@ -19,6 +19,9 @@
 12. While the disk is in trouble, the server begins no write; while the disk hangs, no message comes to wait at the gate
     (Departures 44 and 45).
 13. A server that is not admitted is in LEADER_ELECTION: it follows no server, and does not lead (Departures 12 and 43).
+14. Local_Aru rises by executing the slots that follow, or else to the slot of a snapshot that was installed (Departure
+    57). None is installed that is not above Local_Aru, none by a server in REG_LEADER; afterwards none of its slots is
+    in memory.
 
 The tests and the simulator check the invariants at the end of every turn: `install` puts `check` into `Replica.checks`.
 """
@@ -56,6 +59,10 @@ class Memory:
     messages_in_wait: int = 0
     """Number of messages that waited at the gate at the last check, if the disk hung then; else 0."""
     hangs: bool = False
+    begin: int | None = None
+    """The slot with which the history of this server begins (`DigestChain.begin`); None: there was no check yet."""
+    snapshots: int = 0
+    """Number of snapshots that the server has installed since its start."""
     ordered: dict[int, Batch] = field(factory=dict)
     """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
     window_max: int = 0
@@ -96,10 +103,26 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
             yield f"2: slot {seq} was ordered, and is gone"
         if slot is not None and (slot.ordered is None or slot.ordered.data != batch.data):
             yield f"2: what is ordered at {seq} has changed"
+    yield from _wrong_installs(replica, memory)
     if data.server.state is State.REG_LEADER and not memory.leads and data.views.last_installed <= memory.led:
         yield f"5: leads view {data.views.last_installed} again"
     if memory.hangs and _hangs(replica) and replica.turn.messages_in_wait > memory.messages_in_wait:
         yield f"12: {replica.turn.messages_in_wait} messages wait for a disk that hangs, more and more"
+
+
+def _wrong_installs(replica: Replica, memory: Memory) -> Iterator[str]:
+    begin, history = replica.ordered_queue.digests.begin, replica.data.ordering.global_history
+    if replica.snapshot_fetcher.installed == memory.snapshots:
+        if memory.begin not in (None, begin):
+            yield f"14: the history begins anew, with slot {begin}, and no snapshot was installed"
+        return
+    if begin <= memory.local_aru:
+        yield f"14: a snapshot of slot {begin} was installed, and Local_Aru was {memory.local_aru}"
+    if memory.leads and replica.data.server.state is State.REG_LEADER:
+        yield f"14: a leader has installed a snapshot of slot {begin}"
+    left = [seq for seq in history.slots if seq <= begin]
+    if left:
+        yield f"14: a snapshot of slot {begin} was installed, and slots {left} are in memory"
 
 
 def _violated_now(replica: Replica, window_max: int) -> Iterator[str]:
@@ -175,6 +198,8 @@ def _remember(replica: Replica, memory: Memory) -> None:
     memory.local_aru = data.ordering.local_aru
     memory.last_installed = data.views.last_installed
     memory.time_ms = replica.ordered_queue.time.time_ms
+    memory.begin = replica.ordered_queue.digests.begin
+    memory.snapshots = replica.snapshot_fetcher.installed
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:
         memory.led = data.views.last_installed

@@ -15,6 +15,7 @@ from typing import Final, Self
 import msgpack
 from attrs import field
 
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.values import value
 
 DIGEST_BYTES: Final = 16
@@ -325,6 +326,36 @@ class Confirmed:
     number: int
 
 
+@value
+class SnapshotOffer:
+    """Departure 57: the answer to a RECONCILIATION_REQUEST for slots that the sender has dropped: it has this
+    snapshot, which stands for them."""
+
+    server_id: int
+    local_aru: int
+    name: SnapshotName
+
+
+@value
+class SnapshotRequest:
+    """Departure 57: the sender asks for the part of a snapshot that begins at `offset` and has `size` bytes."""
+
+    server_id: int
+    name: SnapshotName
+    offset: int
+    size: int
+
+
+@value
+class SnapshotPart:
+    """Departure 57: a part of the snapshot of this name; without data, the sender has no such snapshot any more."""
+
+    server_id: int
+    name: SnapshotName
+    offset: int
+    data: bytes
+
+
 VOTES: Final = frozenset({ViewChange, PrepareOK, Accept})
 """Kinds of messages by which a server binds itself."""
 AcceptOrOrdered = Accept | Ordered
@@ -348,5 +379,8 @@ RareMessage = (
     | ReadIndex
     | Confirm
     | Confirmed
+    | SnapshotOffer
+    | SnapshotRequest
+    | SnapshotPart
 )
 Message = FrequentMessage | RareMessage

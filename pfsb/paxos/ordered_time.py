@@ -50,6 +50,15 @@ class OrderedTime:
             self._ahead_ms = max(self._ahead_ms, batch_time_ms - int(self._clock.seconds() * 1000))
         return batch_time_ms
 
+    def restore(self, time_ms: int, leads: bool) -> None:
+        """Move the time to that of a snapshot, as if its slot had just been executed here. `leads`: as in `execute`."""
+        begins = not self.has_begun
+        self.has_begun = True
+        self.time_ms = time_ms
+        if begins or not leads or time_ms > self._told_ms:
+            ahead_ms = time_ms - int(self._clock.seconds() * 1000)
+            self._ahead_ms = max(self._ahead_ms, ahead_ms) if leads and not begins else ahead_ms
+
     def _bounded(self, batch_time_ms: int) -> int:
         """The state machine's time after a batch with this time: it does not go back, and goes ahead by
         `TIME_STEP_MS_MAX` at most, except with the first batch."""

@@ -6,21 +6,24 @@ A server learns the batch that is ordered in a slot by votes, by data lists or b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
-from pfsb.paxos.interfaces import IStateMachine
-from pfsb.paxos.messages import Batch, ClientUpdate, GloballyOrderedUpdate, State
+from pfsb.paxos.frozen_history import History, HistoryRestorer
+from pfsb.paxos.interfaces import IRestorer, IStateMachine
+from pfsb.paxos.messages import DIGEST_BYTES, Batch, ClientUpdate, GloballyOrderedUpdate, State
 from pfsb.paxos.ordered_time import OrderedTime
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import AruRecord, OrderedRecord
+from pfsb.paxos.snapshot import Piece
+from pfsb.paxos.snapshot_rows import FrozenPieces
 from pfsb.support.values import value
 
-DIGEST_BYTES = 16
 HISTORY_BYTES_KEPT = 4_000_000
 
 
@@ -41,6 +44,8 @@ class DigestChain:
     def __init__(self, kept: int) -> None:
         self._ring = bytearray(kept * DIGEST_BYTES)
         self._kept = kept
+        self.begin = 0
+        """The slot from which the chain begins: 0, or that of the snapshot from which this server has started."""
         self.seq = 0
         self.head = bytes(DIGEST_BYTES)
 
@@ -50,6 +55,11 @@ class DigestChain:
         self.seq += 1
         at = self.seq % self._kept * DIGEST_BYTES
         self._ring[at : at + DIGEST_BYTES] = self.head
+
+    def begin_at(self, seq: int, head: bytes) -> None:
+        """Begin again with slot `seq`, whose hash is `head`. The hashes of the slots below it are not known."""
+        self.begin = self.seq = seq
+        self.replace_head(head)
 
     def replace_head(self, head: bytes) -> None:
         """Put another hash in the place of that of the last slot, as if executing the slot had had other outcomes.
@@ -63,7 +73,7 @@ class DigestChain:
     def at(self, seq: int) -> bytes | None:
         """The hash over the batches and outcomes up to slot `seq`; None if it is no longer kept, or the slot is not
         executed yet."""
-        if seq > self.seq or seq <= self.seq - self._kept:
+        if seq > self.seq or seq <= self.seq - self._kept or seq < self.begin:
             return None
         at = seq % self._kept * DIGEST_BYTES
         return bytes(self._ring[at : at + DIGEST_BYTES])
@@ -93,6 +103,14 @@ class OrderedUpdateQueue(Handler):
         self.digests = DigestChain(core.settings.digests_kept)
         self.passes: Mapping[int, bytes] = {}
         """Slot -> digest of its batch, for the slots that this server passes without executing them (Departure 38)."""
+        self.on_adopted: Callable[[int, int], None] = lambda seq, oldest_valid: None
+        """Called with the slot of a snapshot and `oldest_valid` when the history of the snapshot has been adopted, and
+        before its state is: no update that was executed by then is pending any more."""
+        self.batch_bytes = 0
+        """Number of bytes of the batches that were executed since this server's start."""
+        self.snapshot_slot = 0
+        """The slot after whose execution `on_snapshot_slot` is called (Departure 56); 0: there is none."""
+        self.on_snapshot_slot: Callable[[], None] = lambda: None
 
     def mark_ordered(self, message: GloballyOrderedUpdate) -> list[Executed]:
         """Store that `message.batch` is ordered at `message.seq`, and execute the slots that now follow without a gap.
@@ -114,6 +132,43 @@ class OrderedUpdateQueue(Handler):
             self._forget_old_slots()
         return executed
 
+    # ------------------------------------------------------------------ snapshots
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        """The pieces of a snapshot of the slots up to Local_Aru (`IStateMachine.freeze`)."""
+        history = History(
+            self._data.ordering.local_aru,
+            self.digests.head,
+            self.time.time_ms,
+            self.oldest_valid,
+            self.last_executed.timestamps,
+        )
+        machine = self.state_machine.freeze()
+        return FrozenPieces(chain(history.pieces(), machine), machine.close)
+
+    def restorer(self) -> HistoryRestorer:
+        """Builds history and state of a snapshot beside the present ones (`IRestorer`). The slots behind it, of which
+        some may be ordered here, are executed by the next call of `mark_ordered` or `catch_up`."""
+        return HistoryRestorer(self.state_machine.restorer(), self._adopt)
+
+    def _adopt(self, history: History, machine: IRestorer) -> None:
+        """Go on as if the slot of the snapshot had just been executed here. `machine` then puts its state in place, and
+        so the settings: the horizon, which bounds `oldest_valid` from the next slot on, and the window."""
+        ordering = self._data.ordering
+        assert history.seq > ordering.local_aru, "a snapshot does not take the state back"
+        ordering.local_aru = history.seq
+        ordering.global_history.forget_up_to(history.seq)
+        ordering.global_history.top = max(ordering.global_history.top, history.seq)
+        self.last_executed.timestamps = history.timestamps
+        self.oldest_valid = history.oldest_valid
+        self.time.restore(history.time_ms, self._data.server.state is State.REG_LEADER)
+        self.digests.begin_at(history.seq, history.digest)
+        self._turn.note_execution()
+        self.on_adopted(history.seq, history.oldest_valid)
+        machine.adopt()
+
+    # ------------------------------------------------------------------ recovery and execution
+
     def recover(self, seq: int, batch: Batch) -> None:
         """Figure 14: execute again a slot that was executed before the restart."""
         data = self._data
@@ -123,15 +178,16 @@ class OrderedUpdateQueue(Handler):
         self._advance_aru()
         self._forget_old_slots()
 
-    def catch_up(self) -> None:
-        """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk.
+    def catch_up(self) -> list[Executed]:
+        """Figure 14: execute slots that are ordered on disk above the Local_Aru on disk. Returns them.
 
         There may be such slots, because a crash can keep the record that a slot is ordered, and lose the record of the
         new Local_Aru. Without this step they would never be executed: other servers do not send a slot again that this
         server knows as ordered.
         """
-        self._advance_aru()
+        executed = self._advance_aru()
         self._forget_old_slots()
+        return executed
 
     def _advance_aru(self) -> list[Executed]:
         """Figure 11, Block C: as long as the slot after Local_Aru is ordered, execute it and raise Local_Aru. Returns
@@ -141,6 +197,8 @@ class OrderedUpdateQueue(Handler):
         while (slot := ordering.global_history.get(ordering.local_aru + 1)) is not None and slot.ordered is not None:
             ordering.local_aru += 1
             executed.append(self.execute_slot(ordering.local_aru, slot))
+            if ordering.local_aru == self.snapshot_slot:
+                self.on_snapshot_slot()
         return executed
 
     def execute_slot(self, seq: int, slot: Slot) -> Executed:
@@ -170,6 +228,7 @@ class OrderedUpdateQueue(Handler):
         self._turn.note_execution()
         last_executed.drop_older_than(oldest)
         self.digests.extend(slot.ordered.digest, outcomes)
+        self.batch_bytes += len(slot.ordered.data)
         if self._tracer is not None:
             self._tracer.trace("executed", seq=seq, updates=len(fresh), digest=self.digests.head.hex())
         return Executed(seq, updates)

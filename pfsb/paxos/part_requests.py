@@ -1,4 +1,7 @@
-"""Departure 47: which parts of long promises a new leader asks for now, and which of its requests it takes for lost.
+"""Which parts of something long a server asks for now, and which of its requests it takes for lost.
+
+A new leader asks for the parts of long promises (Departure 47), and a server that is far behind for those of a snapshot
+(Departure 57). What follows is said of promises, and holds for snapshots as well.
 
 A promise whose data list is long has many parts. A socket's buffer may hold as little as one of them, and a network may
 lose any of them. So the leader asks for each part that it lacks, and limits the number of requests under way: few at
@@ -12,11 +15,10 @@ who asked for its parts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from attrs import define, field
-
-from pfsb.paxos.data_structures import PrepareOKs
 
 ROOM_AT_FIRST = 3.0
 """Number of requests that may be under way at first: their answers fit into a socket buffer of Linux's default size."""
@@ -32,6 +34,17 @@ PATIENCE_MAX = 8
 as lost (`PartRequests.patience`)."""
 FAILURES_BORNE = 2
 """How many times in a row a server may leave its requests unanswered before servers that answer are preferred."""
+
+
+class InParts(Protocol):
+    """Something that one server sends in parts, and of which some have arrived."""
+
+    @property
+    def lacking(self) -> int:
+        """Number of parts that have not arrived; 0: it is complete."""
+
+    def missing(self) -> Iterable[int]:
+        """The parts that have not arrived and may be asked for now, ascending."""
 
 
 @define
@@ -50,7 +63,10 @@ class Request:
 
 @define(eq=False)
 class PartRequests:
-    """The requests of one Prepare phase. `resend_seconds` is the shortest time after which a request counts as lost."""
+    """The requests of one Prepare phase, or for one snapshot.
+
+    `resend_seconds` is the shortest time after which a request counts as lost.
+    """
 
     resend_seconds: float
     _under_way: dict[int, dict[int, Request]] = field(factory=dict)
@@ -101,7 +117,7 @@ class PartRequests:
         for other in requests.values():
             other.overtaken += other.number < request.number
 
-    def choose(self, promises: Mapping[int, PrepareOKs], wanted: int, now: float) -> list[tuple[int, int]]:
+    def choose(self, promises: Mapping[int, InParts], wanted: int, now: float) -> list[tuple[int, int]]:
         """Choose the parts of promises that the leader asks for at the time `now`. Returns a (server, part) pair for
         each request; the caller sends the requests.
 
@@ -111,16 +127,16 @@ class PartRequests:
         limit is.
         """
         are_lost = self.forget_lost(now)
-        lacking = [i for i, promise in promises.items() if not promise.complete]
+        lacking = [i for i, promise in promises.items() if promise.lacking]
         lacking.sort(key=lambda i: (self._failures.get(i, 0) // FAILURES_BORNE, promises[i].lacking, i))
         room = max(int(are_lost), int(self._room) - sum(map(len, self._under_way.values())))
         chosen: list[tuple[int, int]] = []
         for server_id in lacking[:wanted]:
             promise, requests = promises[server_id], self._under_way.setdefault(server_id, {})
-            for part in range(promise.parts):
+            for part in promise.missing():
                 if len(chosen) >= room:
                     return chosen
-                if part not in promise.arrived and part not in requests:
+                if part not in requests:
                     self._note(server_id, part, now)
                     chosen.append((server_id, part))
         return chosen

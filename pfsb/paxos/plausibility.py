@@ -31,6 +31,9 @@ from pfsb.paxos.messages import (
     PrepareOK,
     ReadIndex,
     ReconciliationReply,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     VCProof,
     ViewChange,
@@ -56,6 +59,8 @@ than the one in this server's configuration, and may have been larger when the p
 HELD_BYTES_MAX: Final = 32_000_000
 """Total size, in bytes, of the ordered batches in memory. While they have more, this server takes no ordered batch but
 that of the slot after Local_Aru, which can be executed at once."""
+SNAPSHOT_BYTES_MAX: Final = 2**40
+"""Maximum size, in bytes, of a snapshot that another server may offer."""
 
 
 class Plausibility:
@@ -98,6 +103,12 @@ class Plausibility:
                 return self._reply(message)
             case ReadIndex(seq=seq):
                 return seq <= SLOT_MAX
+            case SnapshotOffer(local_aru=aru, name=name):
+                return name.seq <= aru <= SLOT_MAX and name.size <= SNAPSHOT_BYTES_MAX
+            case SnapshotRequest(name=name, offset=offset, size=size):
+                return offset + size <= name.size <= SNAPSHOT_BYTES_MAX
+            case SnapshotPart(name=name, offset=offset, data=data):
+                return offset + len(data) <= name.size
         return True
 
     def view(self, view: int, sender: int) -> bool:

@@ -80,6 +80,11 @@ class ReconciliationHandler(Handler):
         """Called at a leader with a server, and the first and the last of the slots that the server lacks, none of
         which the leader has executed: sends that server their PROPOSALs. Returns the number of bytes of the batches
         that were sent."""
+        self.on_dropped: Callable[[int], bool] = lambda server_id: False
+        """Called with a server that asks for slots which the storage has dropped: offers it a snapshot (Departure 57).
+        Returns False if there is none."""
+        self.is_fetching: Callable[[], bool] = lambda: False
+        """Tells whether this server fetches a snapshot (Departure 57); meanwhile it asks for no slots."""
         self._rng = rng
         self._storage = storage
         self._ordering = ordering
@@ -221,6 +226,19 @@ class ReconciliationHandler(Handler):
     def stop(self) -> None:
         self._stop_waiting()
 
+    def was_offered(self, server_id: int) -> bool:
+        """Take notice of a snapshot that a server offers in answer to a request. Returns False if that server was not
+        asked for any slots."""
+        if server_id == self._peer:
+            self._awaits_reply = False
+        return server_id in self._asked
+
+    def installed(self) -> None:
+        """Go on asking for slots, from the present Local_Aru on, since a snapshot was installed."""
+        self._stop_waiting()
+        self._peer = None
+        self.ask_a_peer()
+
     def is_behind(self) -> bool:
         """Whether slots are missing that this server can take.
 
@@ -247,7 +265,9 @@ class ReconciliationHandler(Handler):
         return is_here and self._burst_end < self._target
 
     def ask_a_peer(self) -> None:
-        if self.is_behind():
+        if self.is_fetching():
+            self._arm(self._settings.reconciliation_seconds)
+        elif self.is_behind():
             peer = self._choose_peer()
             if peer is not None:
                 self._ask(peer, self._data.ordering.local_aru + 1)
@@ -347,10 +367,9 @@ class ReconciliationHandler(Handler):
 
     def on_reconciliation_request(self, message: ReconciliationRequest) -> None:
         """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
+        if not self.may_serve(message.server_id):
+            return
         allowance = self._allowances[message.server_id]
-        if not allowance.is_left(self._clock.seconds()):
-            self.refused += 1
-            return  # Departure 37: the peer asks again after a time, or asks another
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
         if last < message.first:
@@ -365,9 +384,26 @@ class ReconciliationHandler(Handler):
             bytes_max = BURST_MESSAGES * self._settings.frame_data_bytes_max
 
             def found(rows: list[tuple[int, Batch]]) -> None:
-                self._turn.run(self._serve, message.server_id, message.first, rows)
+                self._turn.run(self._serve_read, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def may_serve(self, server_id: int) -> bool:
+        """Departure 37: whether a server may get something now. Otherwise it asks again after a time, or asks another
+        one."""
+        if self._allowances[server_id].is_left(self._clock.seconds()):
+            return True
+        self.refused += 1
+        return False
+
+    def note_served(self, server_id: int, size: int) -> None:
+        """Count `size` bytes that are sent to a server against what it may ask for."""
+        self._allowances[server_id].spend(size)
+
+    def _serve_read(self, to: int, first: int, rows: list[tuple[int, Batch]]) -> None:
+        """Serve what was read from disk. If the slots are not there since they were dropped, offer a snapshot."""
+        if rows or first > self._storage.compacted or not self.on_dropped(to):
+            self._serve(to, first, rows)
 
     def _serve_above_gap(self, to: int, first: int, last: int) -> None:
         """Departure 49: send server `to`, as leader, those of the slots from `first` to `last` that are ordered, and
@@ -440,5 +476,5 @@ class ReconciliationHandler(Handler):
         updates = tuple(GloballyOrderedUpdate(me, seq, batch) for seq, batch in rows)
         size = sum(len(batch.data) for _, batch in rows)
         self.bytes_sent += size
-        self._allowances[to].spend(size)
+        self.note_served(to, size)
         self._turn.send(ReconciliationReply(me, burst_end, self._data.ordering.local_aru, updates), to)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from attrs import define, evolve, field
 
 from pfsb.paxos.messages import Batch
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.values import value
 
 
@@ -75,7 +76,17 @@ class PeerRecord:
         return evolve(self, position=self.position + groups) if self.incarnation else self
 
 
-Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord
+@value
+class SnapshotRecord:
+    """The snapshot of this name is complete on disk: a restart begins with it, and needs no slot up to its own.
+
+    The storage may drop those slots when the record is on disk, and every older snapshot.
+    """
+
+    name: SnapshotName
+
+
+Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord | SnapshotRecord
 
 
 @value
@@ -101,8 +112,13 @@ class Recovered:
     last_attempted: int = 0
     last_installed: int = 0
     local_aru: int = 0
+    snapshot: SnapshotName | None = None
+    """The snapshot from which the server starts; None: it executes its history from slot 1 on."""
+    snapshot_bytes: Iterable[bytes] = ()
+    """The bytes of the snapshot, in portions; an iterator."""
     ordered: Iterable[tuple[int, Batch]] = ()
-    """(sequence number, ordered batch) of the slots 1..local_aru, in order: an iterator, since there may be many."""
+    """(sequence number, ordered batch) of the slots from 1, or from the one after the snapshot, to local_aru, in order:
+    an iterator, since there may be many."""
     accepted: list[Accepted] = field(factory=list)
     """The slots above local_aru that are on disk, whether accepted or known as ordered, in ascending order."""
     peers: dict[int, PeerRecord] = field(factory=dict)

@@ -6,12 +6,14 @@ servers that it is new (Departure 12).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import Accepted, Recovered
+from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
 
 ORDERED = 0
 """The `view` of an `Accepted` that is no proposal but an ordered batch."""
@@ -25,13 +27,16 @@ def recover(
 ) -> None:
     """Figure 14, Block A: rebuild memory from disk, and execute the stored history again.
 
-    Executing rebuilds Last_Executed and the reply caches (G20). State is not restored (Departure 21): a server always
+    Executing rebuilds Last_Executed and the reply caches (G20). If the disk holds a snapshot, both come from it, and
+    only the slots behind it are executed. State is not restored (Departure 21): a server always
     starts in an election, which the caller enters next. Pending_Updates are not restored: clients repeat their updates
     (Departure 3). Since a long history takes a while, `progress(done, of)` is called after every 1000th slot, with the
     number of slots executed so far and the number of all slots to be executed.
     """
     data.views.last_installed = found.last_installed
     data.views.last_attempted = max(found.last_attempted, found.last_installed)
+    if found.snapshot is not None:
+        _restore(found.snapshot, found.snapshot_bytes, ordered_queue)
     for seq, batch in found.ordered:
         ordered_queue.recover(seq, batch)
         if seq % 1000 == 0:
@@ -40,6 +45,25 @@ def recover(
     for accepted in found.accepted:
         _accept(data, accepted)
     ordered_queue.catch_up()
+
+
+def _restore(name: SnapshotName, portions: Iterable[bytes], ordered_queue: OrderedUpdateQueue) -> None:
+    """Begin with the state of a snapshot. Raises `StorageRefused` if it is not the right one."""
+    decoder, restorer = SnapshotDecoder(), ordered_queue.restorer()
+    try:
+        for portion in portions:
+            for piece in decoder.feed(portion):
+                restorer.take(piece)
+        if not decoder.is_complete:
+            raise WrongSnapshot("it ends too early")
+        if decoder.name != name or restorer.seq != name.seq:
+            raise WrongSnapshot("it is another one than the storage names")
+        restorer.adopt()
+    except WrongSnapshot as error:
+        raise StorageRefused(
+            f"the snapshot of slot {name.seq} on this disk cannot be used: {error}; leave the server stopped, and the "
+            "others go on without it as long as they are a majority"
+        ) from error
 
 
 def _accept(data: DataStructures, accepted: Accepted) -> None:

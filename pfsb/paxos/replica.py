@@ -55,6 +55,9 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
@@ -74,6 +77,8 @@ from pfsb.paxos.recovery import recover
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot_fetching import SnapshotFetcher
+from pfsb.paxos.snapshot_taking import SnapshotTaker
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
 from pfsb.paxos.telling import TellingHandler
 from pfsb.paxos.turn import Turn
@@ -148,6 +153,10 @@ class Replica:
             core, self.ordered_queue, self.update_queue, self.progress_timer, peers, self.demand, slot_time
         )
         self.reconciliation = ReconciliationHandler(core, rng, storage, self.ordering, peers, self.demand, slot_time)
+        self.snapshot_taker = SnapshotTaker(core, self.ordered_queue, storage)
+        self.snapshot_fetcher = SnapshotFetcher(
+            core, self.ordered_queue, storage, self.ordering, self.reconciliation, self.snapshot_taker, peers
+        )
         self.divergence = DivergenceHandler(core, self.ordered_queue.digests)
         self.alive = AliveHandler(
             core,
@@ -222,6 +231,8 @@ class Replica:
         # Reconciliation executes slots through global ordering, which starts reconciliation when it finds a gap in the
         # ordered slots (section 5.6, trigger 2).
         self.ordering.on_gap = self._on_gap
+        # A snapshot takes the place of slots that this server lacks: updates in them are pending no more.
+        self.ordered_queue.on_adopted = self.update_queue.drop_spent
         # The leader tells what it orders (Departure 55).
         if self.membership.leader_tells:
             self.ordering.on_majority = self.telling.tell
@@ -236,6 +247,11 @@ class Replica:
         self.proposals.on_sent = self.retransmission.proposal_sent
         self.election.on_begin = self.retransmission.election_begun
         self.reconciliation.on_unordered = self.retransmission.resend_to
+        # A server that asks for slots below a snapshot is offered the snapshot (Departure 57).
+        self.reconciliation.on_dropped = self.snapshot_fetcher.offer
+        self.reconciliation.is_fetching = lambda: self.snapshot_fetcher.is_busy
+        # A snapshot counts when a majority has executed the same (Departures 40 and 56).
+        self.snapshot_taker.is_agreed = self.divergence.is_agreed
         self.peers.on_return = self._path_is_back
         self.update_timers.on_open_slot = self.reconciliation.ask_leader
         self.update_timers.is_behind = self.reconciliation.is_behind
@@ -280,10 +296,11 @@ class Replica:
         self._after_answers = after_answers
         self.demand.clients_wait = clients_wait
 
-    def adopt(self, window_slots: int, horizon_slots: int) -> None:
+    def adopt(self, window_slots: int, horizon_slots: int, cluster_identity: bytes) -> None:
         """Follow the settings of the cluster, which the state machine executes in the present slot (Departure 34)."""
         self.window.adopt(window_slots)
         self.ordered_queue.horizon_slots = horizon_slots
+        self.snapshot_taker.cluster_identity = cluster_identity
 
     # ------------------------------------------------------------------ start and stop
 
@@ -309,6 +326,7 @@ class Replica:
         self._transport.start(self, found.identity, self.log_positions.start, self.log_positions.told, passes)
         self.turn.run(self._begin_admission, found.identity)
         self.retransmission.start()
+        self.snapshot_taker.begin()
 
     def _begin_admission(self, identity: bytes) -> None:
         self.log_positions.write_start()
@@ -329,6 +347,8 @@ class Replica:
         self.progress_timer.stop()
         self.update_timers.stop()
         self.reconciliation.stop()
+        self.snapshot_taker.stop()
+        self.snapshot_fetcher.stop()
         self.reads.stop()
         self.retransmission.stop()
         if self._tracer is not None:
@@ -479,6 +499,12 @@ class Replica:
                     self.reconciliation.on_reconciliation_reply(message)
                 else:
                     line = INVALID
+            case SnapshotOffer():
+                self.snapshot_fetcher.on_snapshot_offer(message)
+            case SnapshotRequest():
+                self.snapshot_fetcher.on_snapshot_request(message)
+            case SnapshotPart():
+                self.snapshot_fetcher.on_snapshot_part(message)
             case Confirm():
                 self.reads.on_confirm(message)
             case Confirmed():

@@ -48,3 +48,6 @@ class Settings:
     """Number of slots after its `made_at` in which an update may still be executed (Departure 7)."""
     digests_kept: int = 100_000
     """Number of executed slots, the latest ones, whose digest a client can ask for by DIGEST."""
+    snapshot_slots: int = 10_000
+    """Number of slots from one snapshot to the next (Departure 56); 0: snapshots are only taken when one is asked for.
+    """

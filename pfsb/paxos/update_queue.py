@@ -161,6 +161,21 @@ class UpdateQueue:
             del self._clients.pending_updates[update.client_id]
             self._stop_update_timer(update.client_id, seq)
 
+    def drop_spent(self, seq: int, oldest_valid: int) -> None:
+        """Drop, as `drop_executed` does, the pending updates that no later slot executes, since a snapshot of slot
+        `seq` has taken the place of the slots up to it.
+
+        They are the updates that Last_Executed has, or that were made before slot `oldest_valid`; Last_Executed may
+        have forgotten these (Departure 7).
+        """
+        clients = self._clients
+        for update in [*clients.pending_updates.values()]:
+            if clients.last_executed.of(update.client_id) >= update.timestamp or update.made_at < oldest_valid:
+                self.drop_executed(update, seq)
+        enqueued, executed = clients.last_enqueued, clients.last_executed
+        for client_id in [each for each, timestamp in enqueued.items() if timestamp <= executed.of(each)]:
+            del enqueued[client_id]
+
     def bound_updates(self) -> Set[Identity]:
         bound: set[Identity] = set()
         ordering = self._data.ordering

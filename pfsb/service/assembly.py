@@ -140,6 +140,7 @@ def real_server(
 
 def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> LogStorage:
     """Make the storage of a server in `directory`, not opened yet. `clock` is a reactor."""
+    from pfsb.storage.log.compaction import Slack
     from pfsb.storage.log.storage import LogStorage
 
     return LogStorage(
@@ -152,6 +153,7 @@ def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_
         on_failure,
         config.ids,
         config.limits.reserve_bytes,
+        Slack(config.snapshot_every) if config.snapshot_every else Slack(),
     )
 
 

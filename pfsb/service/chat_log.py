@@ -256,7 +256,10 @@ class ChatLogWriter:
         self._end()
         if self._length - self._next < CLOSE_LINES_MAX:
             for first in range(self._next, self._length + 1, PAGE_LINES):
-                self._background.call(partial(self._write_last, self._page(first)))
+                page = self._page(first)
+                if page is None:
+                    break
+                self._background.call(partial(self._write_last, page))
         is_written = self._background.finish(CLOSE_SECONDS)
         if is_written:
             self._chat_log.close()
@@ -274,9 +277,15 @@ class ChatLogWriter:
         if self._call is not None and self._call.active():
             self._call.cancel()
 
-    def _page(self, first: int) -> Sequence[Event]:
+    def _page(self, first: int) -> Sequence[Event] | None:
+        """The lines of the page that begins with line `first`, as events. None if the application has raised an
+        exception, which is logged."""
         count = min(PAGE_LINES, self._length - first + 1)
-        return self._events(first, count) if count > 0 else ()
+        try:
+            return self._events(first, count) if count > 0 else ()
+        except Exception:
+            self._log.failure("the chat could not tell its lines from {first} on; it is asked again", first=first)
+            return None
 
     def _go_on(self) -> None:
         """Give the thread the next page of lines. If there is no line to write, let the thread look whether the file is
@@ -285,8 +294,11 @@ class ChatLogWriter:
             return
         if self._call is not None and self._call.active():
             self._call.cancel()
-        self._is_busy = True
         page, length = self._page(self._next), self._length
+        if page is None:
+            self._later(TROUBLE_SECONDS)
+            return
+        self._is_busy = True
         self._background.call(lambda: self._reactor.callFromThread(self._taken, self._take(page, length)))
 
     def _take(self, page: Sequence[Event], length: int) -> OSError | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,10 @@ import click
 from attrs import define
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage import sqlite
 from pfsb.storage.log.listing import groups_of, plain_group, plain_log, plain_state, write_tables
 from pfsb.storage.log.scan import Log, scan
+from pfsb.storage.log.snapshot_files import SnapshotFiles
 from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.support.command_line import one_argument, subcommand
 
@@ -65,7 +66,7 @@ async def run(reactor: Any, options: Options) -> None:
         _check(log)
         if options.sqlite is not None:
             write_tables(log, options.sqlite)
-    except (StorageRefused, OSError, sqlite3.Error) as error:
+    except sqlite.errors_and(StorageRefused, OSError) as error:
         sys.stdout.flush()
         sys.stderr.write(f"pfsb: {error}\n")
         raise SystemExit(1) from None
@@ -73,11 +74,13 @@ async def run(reactor: Any, options: Options) -> None:
 
 def _check(log: Log) -> None:
     """Raise `StorageRefused` if a start of the server would refuse this log, although all that is in it is right: a
-    slot is missing, or there are fewer groups than the position note says."""
+    slot is missing, there are fewer groups than the position note says, or the snapshot is missing or wrong."""
     log.refuse_gap()
     note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
     if log.state.incarnation is not None or note.path.exists():
         note.refuse_less(log.directory, log.position)
+    if log.state.snapshot is not None:
+        SnapshotFiles.beside(log.directory).refuse_wrong(log.state.snapshot.name)
 
 
 def _show(log: Log, options: Options) -> None:

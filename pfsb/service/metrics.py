@@ -80,7 +80,7 @@ class Metrics(Collector):
         comes at the end."""
         groups = (
             *(self._protocol, self._messages, self._disk, self._clients, self._http),
-            *(self._build, self._role, self._peers, self._queues, self._times, self._doors),
+            *(self._build, self._role, self._peers, self._queues, self._times, self._doors, self._snapshots),
         )
         for group in groups:
             yield from group()
@@ -140,6 +140,22 @@ class Metrics(Collector):
         yield _gauges("pfsb_disk_trouble", "1 while the disk hangs, or is full, else 0.", "trouble", troubles)
         yield _counters("pfsb_disk_troubles_total", "How often trouble began.", "trouble", facts.disk_troubles)
         yield _histogram("pfsb_reactor_lag_seconds", "How late the event loop calls what is due.", self._lag.late)
+
+    def _snapshots(self) -> Iterator[Metric]:
+        facts = self._facts
+        taker, fetcher, name = facts.snapshot_taker, facts.snapshot_fetcher, facts.snapshot
+        slot, size = (0, 0) if name is None else (name.seq, name.size)
+        yield _gauge("pfsb_snapshot_slot", "The slot of the snapshot from which a start begins; 0: none.", slot)
+        yield _gauge("pfsb_snapshot_bytes", "Size of that snapshot.", size)
+        yield _gauge("pfsb_compacted_slot", "Slots up to here may be gone from the log.", facts.compacted)
+        ends = {"taken": taker.taken, "given_up": taker.failed, "installed": fetcher.installed}
+        yield _counters("pfsb_snapshots_total", "Snapshots since the start, by what became of them.", "end", ends)
+        yield _gauge("pfsb_snapshot_taking_seconds", "How long the last snapshot took.", taker.seconds)
+        sizes = facts.storage or StorageCounters()
+        yield _gauge("pfsb_log_bytes", "Size of the log.", sizes.log_bytes)
+        backup = facts.last_backup
+        text = "When this server last gave a backup; 0: not since its start."
+        yield _gauge("pfsb_last_backup_timestamp_seconds", text, 0 if backup is None else backup.at)
 
     def _clients(self) -> Iterator[Metric]:
         facts = self._facts

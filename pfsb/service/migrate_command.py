@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from attrs import define
 from twisted.python.failure import Failure
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.storage import sqlite
 from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.log.migration import old_files, owner_in
 from pfsb.storage.log.scan import Log
@@ -65,7 +65,7 @@ async def run(reactor: Any, options: Options) -> None:
 
 
 def _contents(log: Log) -> str:
-    owner, slots = log.head.owner, len(log.index.above(0))
+    owner, slots = log.head.owner, len(log.index.above(log.state.compacted))
     return (
         f'the log of server {owner.server_id} of cluster "{owner.cluster_name}" holds {slots} slots in '
         f"{len(log.heads)} file{'s' if len(log.heads) > 1 else ''}, at log position {log.position}"
@@ -93,7 +93,7 @@ def _owner(directory: Path) -> StorageOwner:
     lock.acquire()
     try:
         return owner_in(directory, directory / "log")
-    except (sqlite3.Error, OSError, ValueError) as error:
+    except sqlite.errors_and(OSError, ValueError) as error:
         raise unusable(directory, error) from error
     finally:
         lock.release()

@@ -46,6 +46,7 @@ from pfsb.service.pid_file import PidFile, remove_stale
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
+from pfsb.sessions.asking import ask
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.support.open_files import allow_many_files
 from pfsb.tracing import JSONTracer
@@ -283,7 +284,7 @@ class ServerService(Service):
     @property
     def _pid_file(self) -> PidFile:
         twistd: Any = self._options.parent
-        return PidFile(Path(twistd["pidfile"] or os.devnull))
+        return PidFile(Path(twistd["pidfile"]) if twistd["pidfile"] else None)
 
     def _start(self) -> None:
         options = self._options
@@ -396,12 +397,16 @@ class ServerService(Service):
 
             def events(first: int, limit: int) -> Sequence[Event]:
                 present = _chat(server)
-                return () if present is None else present.events(first, limit)
+                return () if present is None else ask(server.replica.turn, present.events, first, limit)
 
             def append(event: Event) -> None:
                 writer.append(event)
 
-            told = server.subscribe(chat.listen_verb, 0, append, is_patient=True)
+            def failed(error: Exception) -> None:
+                text = "{path} gets no new lines until this server starts again"
+                self._log.failure(text, Failure(error), path=str(directory / "chat.log"))
+
+            told = server.event_feed.subscribe(chat.listen_verb, 0, append, failed, is_patient=True)
             writer = self._chat_log = ChatLogWriter(clock, ChatLog(directory / "chat.log"), events, told.next - 1)
             writer.start()
 

@@ -12,8 +12,9 @@ the rule is never made stricter.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain, compress, repeat, starmap
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain, compress, repeat
 from operator import is_, itemgetter
 from typing import Any, Final, NamedTuple
 
@@ -59,6 +60,11 @@ class Bundle(NamedTuple):
     """True if executing this bundle opens its session, unless an earlier bundle has opened it. Only an anonymous
     session is opened in this way."""
     entries: Sequence[Entry]
+
+
+_bundle: Final[Callable[[tuple[Any, ...]], Bundle]] = partial(tuple.__new__, Bundle)
+"""Makes a `Bundle` of the tuple of its fields. A call of `Bundle` takes ten instructions of byte code, which are 1 % of
+a PUT at 64 x 1."""
 
 
 @frozen
@@ -141,7 +147,7 @@ def decode(payload: bytes) -> list[Bundle] | None:
     """
     try:
         rows = msgpack.unpackb(payload, use_list=False)
-        return list(starmap(Bundle, rows)) if _are_bundles(rows) else None
+        return [*map(_bundle, rows)] if _are_bundles(rows) else None
     except (MemoryError, RecursionError):
         raise
     except Exception:

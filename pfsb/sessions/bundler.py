@@ -31,6 +31,19 @@ DISPLACED = NeverRan(
     "UNAVAILABLE", "another update was ordered in place of the one with the command, which did not run"
 )
 
+SKIPPED = Refused(
+    "UNAVAILABLE",
+    "this server has skipped the slot with the command, by a snapshot; it may have happened: repeat the same number "
+    "to learn",
+    fate="unknown",
+)
+"""The final result of an operation or command whose own result this server does not know, since it has taken over the
+state of a snapshot."""
+SKIPPED_QUESTION = Refused(
+    "UNAVAILABLE", "this server has skipped the slot with the question, by a snapshot; it changes nothing: ask again"
+)
+NOT_RUN = NeverRan("UNAVAILABLE", "the command was ordered in a slot that did not execute it, and did not run")
+
 
 def nothing(*_: Any) -> None:
     """Does nothing: the default of a call-back that the caller does not need."""
@@ -77,7 +90,7 @@ class Bundler:
         """`opens` says whether a bundle may open the session (`Bundle.opens`). `on_idle` is called, in a turn, each
         time that an outstanding bundle has got its results and no part waits."""
         self.client_id = client_id
-        self._epoch = epoch
+        self.epoch = epoch
         self._opens = opens
         self._head = bundle.encode_head(client_id, epoch, opens)
         self.introduced = False
@@ -89,6 +102,16 @@ class Bundler:
     @property
     def idle(self) -> bool:
         return not self.outstanding and not self.waiting
+
+    @property
+    def may_open(self) -> bool:
+        """Whether the next bundle may open the session: no bundle was executed yet, as far as this server knows."""
+        return self._opens
+
+    @property
+    def numbers(self) -> Sequence[int]:
+        """The number of each entry of the outstanding bundle."""
+        return [number for part in self.outstanding for number in part.numbers]
 
     def add(self, part: BundlePart) -> None:
         self.waiting.append(part)
@@ -121,7 +144,7 @@ class Bundler:
                 self.refuse_all(results[0])
                 return
             self._opens = False
-            self._head = bundle.encode_head(self.client_id, self._epoch, False)
+            self._head = bundle.encode_head(self.client_id, self.epoch, False)
         parts, self.outstanding = self.outstanding, []
         if len(parts) == 1 and len(results) == len(parts[0].numbers):
             parts[0].finish(results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter, sub
@@ -23,6 +24,7 @@ submitted, and when their results were given to the front end, in seconds by the
 _ALL_DONE: Final = {Done}
 _ALL_RUNS: Final = {RunResults}
 _verb = itemgetter(0)
+_results = itemgetter(3)
 
 
 class CommandTimes:
@@ -54,7 +56,7 @@ class CommandTimes:
         noted, self.noted = self.noted, []
         if not noted:
             return
-        kinds = {*map(type, [each[3] for each in noted])}
+        kinds = {*map(type, map(_results, noted))}
         if len(kinds) == 1 or RunResults not in kinds:
             self._count(noted, are_runs=kinds == _ALL_RUNS)
         else:
@@ -80,9 +82,14 @@ class CommandTimes:
         if len(verbs) == 1 and (are_runs or {*map(type, chain.from_iterable(results))} == _ALL_DONE):
             self._histogram(verbs.pop(), DONE).observe_all(seconds, [*map(len, commands)])
             return
-        for took, group, outcomes in zip(seconds, commands, results, strict=True):
-            for command, result in zip(group, outcomes, strict=True):
-                self._histogram(command[0], _outcome(result)).observe(took)
+        kinds: defaultdict[tuple[str, str], list[tuple[float, int]]] = defaultdict(list)
+        for took, group, answers in zip(seconds, commands, results, strict=True):
+            are_done = are_runs or {*map(type, answers)} == _ALL_DONE
+            outcomes = [DONE] * len(group) if are_done else [*map(_outcome, answers)]
+            for kind, count in Counter(zip(map(_verb, group), outcomes, strict=True)).items():
+                kinds[kind].append((took, count))
+        for kind, counted in kinds.items():
+            self._histogram(*kind).observe_all(*zip(*counted, strict=True))
 
     def _histogram(self, verb: str, outcome: str) -> Histogram:
         found = self._histograms.get((verb, outcome))

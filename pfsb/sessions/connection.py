@@ -28,10 +28,11 @@ from pfsb.applications.interfaces import PENDING, Answer, BadRequest, Command, D
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.turn import Turn
 from pfsb.sessions import bundle
+from pfsb.sessions.asking import ask
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.command_times import CommandTimes
 from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
-from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, replaced
+from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, over, replaced
 from pfsb.sessions.submission import Submission
 
 SHUTDOWN = Refused("SHUTDOWN", "this server is stopping; another one will answer")
@@ -40,6 +41,11 @@ DIVERGED = Refused(
 )
 SHORT_OF_MEMORY = Refused(
     "READONLY", "this server is short of memory, and takes no command that adds something; delete what is not needed"
+)
+TOO_SHORT_FOR_SESSIONS = Refused(
+    "READONLY",
+    "this server is short of memory, and opens no more sessions until it has more; commands that delete something are "
+    "taken from clients that do not say HELLO",
 )
 BUSY = Refused("BUSY", "too much is under way here for clients that are gone; another server may have room")
 
@@ -63,6 +69,8 @@ class Submitted:
 
     numbers: Sequence[int]
     """The number of each command, in ascending order; 0 for a question among them."""
+    highest: int
+    """The highest of the command numbers; 0 if all of the commands are questions."""
     answer: AnswerAll | None
     """The call-back for the results of these commands, called once; None after that.
 
@@ -71,11 +79,6 @@ class Submitted:
     """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
-
-    @property
-    def highest(self) -> int:
-        """The highest of the command numbers; 0 if all of the commands are questions."""
-        return max(self.numbers)
 
     @property
     def lowest(self) -> int:
@@ -105,6 +108,7 @@ class ClientConnection:
         turn: Turn,
         clock: IReactorTime,
         on_session_end: Callable[[str, str], None],
+        on_failed: Callable[[Exception], None] | None,
         on_disconnected: Callable[[ClientConnection], None],
         names_max: int,
         times: CommandTimes,
@@ -112,9 +116,10 @@ class ClientConnection:
         """`client_id` is the id of the anonymous session with which the connection begins.
 
         `on_session_end(code, text)` is called, behind the durability gate, when the session for which this connection
-        speaks at that time is taken over by another connection, or ends otherwise. `on_disconnected` is called once,
-        when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO: a
-        client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
+        speaks at that time is taken over by another connection, or ends otherwise. `on_failed` is called with each
+        exception of `on_session_end` and of the call-backs for answers; None: it is raised. `on_disconnected` is called
+        once, when this connection is lost. `names_max` is the number of sessions that the connection may open by HELLO:
+        a client that says HELLO again and again, each time with another id, leaves a session behind each time. `times`
         counts how long the client waits for its answers.
         """
         self._submission = submission
@@ -122,6 +127,7 @@ class ClientConnection:
         self._turn = turn
         self._clock = clock
         self._on_session_end = on_session_end
+        self._on_failed = on_failed
         self._on_disconnected = on_disconnected
         self._names_max = names_max
         self._times = times
@@ -260,7 +266,7 @@ class ClientConnection:
         answer = partial(self._give_answers, self._clock.seconds(), questions, answer)
         trouble = self._turn.trouble
         if trouble is not None and self._turn.shows_only_what_is_durable:
-            answer(self._results_of(questions))
+            answer(ask(self._turn, self._results_of, questions))
         elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))
         else:
@@ -331,8 +337,8 @@ class ClientConnection:
     def _submit_to_log(
         self, numbers: Sequence[int], encoded_entries: bytes, answer: AnswerAll, submitted_at: float
     ) -> None:
-        submitted = Submitted(numbers, answer)
-        highest = submitted.highest
+        highest = max(numbers)
+        submitted = Submitted(numbers, highest, answer)
         if highest:
             self._highest = highest
             self.submitted[highest] = submitted
@@ -378,7 +384,7 @@ class ClientConnection:
         `NeverRan` and `NotOpened` are the results of commands that never run, and all commands that were submitted
         after them get the same, so the client may use these numbers again.
         """
-        if type(results) is RunResults:
+        if type(results) is RunResults or type(results[0]) is Done:
             # All have run, and none is PENDING. With one command in each group, the checks below cost it 2 %.
             self.submitted.pop(submitted.highest, None)
             self._answer_submitted(submitted, results)
@@ -446,7 +452,7 @@ class ClientConnection:
             return
         result = self._machine.answer_of(session, number)
         if result is PENDING:
-            self.pending[number] = Submitted((number,), None, [(number, answer)])
+            self.pending[number] = Submitted((number,), number, None, [(number, answer)])
         else:
             self._answer_behind_gate(answer, result)
 
@@ -463,16 +469,27 @@ class ClientConnection:
     def _give_answer(self, submitted_at: float, command: Command, answer: Answer, result: Result) -> None:
         self.unanswered -= 1
         if self._is_connected:
-            answer(result)
+            try:
+                answer(result)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, (command,), (result,))
 
     def _give_answers(
         self, submitted_at: float, commands: Sequence[Command], answer: AnswerAll, results: Sequence[Result]
     ) -> None:
-        self.unanswered -= len(results)
+        self.unanswered -= len(commands)
         if self._is_connected:
-            answer(results)
+            try:
+                answer(results)
+            except Exception as error:
+                self._fail(error)
             self._times.note(submitted_at, commands, results)
+
+    def _fail(self, error: Exception) -> None:
+        if self._on_failed is None:
+            raise error
+        self._on_failed(error)
 
     # ------------------------------------------------------------------ the session
 
@@ -492,10 +509,10 @@ class ClientConnection:
             answer(DIVERGED)
         elif self._turn.trouble is not None:
             answer(TROUBLE_REFUSALS[self._turn.trouble].change)
-        elif self._submission.is_short_of_memory and not self._machine.has_session(client_id):
-            answer(SHORT_OF_MEMORY)
         elif client_id not in self._names and len(self._names) >= self._names_max:
             answer(Refused("BUSY", f"this connection has opened {self._names_max} sessions; open a new connection"))
+        elif not self._machine.has_session(client_id) and not self._submission.may_open_session():
+            answer(TOO_SHORT_FOR_SESSIONS)
         else:
             self._names.add(client_id)
             operation = (OPEN, client_id, ttl_seconds * 1000)
@@ -535,9 +552,31 @@ class ClientConnection:
         if not self._is_changing_session:
             self._turn.call(self._tell_session_end, refusal)
 
+    def restored(self) -> None:
+        """Takes notice, in a turn, that the state is that of a snapshot now, and that `completed` and `session_ended`
+        were not called for the slots before it.
+
+        The result of a command that was PENDING, and is not any more, is kept by the session, unless that was dropped.
+        That is the right one if the session had begun by the time at which this connection opened it: in one session no
+        number is used twice, whichever connection opens it. If the session is another one by now, its numbers may be
+        those of other commands.
+        """
+        session = self._machine.sessions.get(self.client_id)
+        if session is not None and session.opened <= self.epoch:
+            for number in [number for number in self.pending if number not in session.waiting]:
+                self.completed(number, self._machine.answer_of(session, number))
+        if self._session_end is None and not self.bundler.may_open:
+            if session is None:
+                self.session_ended(over(self.client_id))
+            elif session.epoch != self.epoch:
+                self.session_ended(replaced(self.client_id))
+
     def _tell_session_end(self, refusal: Refused) -> None:
         if self._is_connected:
-            self._on_session_end(refusal.code, refusal.text)
+            try:
+                self._on_session_end(refusal.code, refusal.text)
+            except Exception as error:
+                self._fail(error)
 
     def _on_bundler_idle(self) -> None:
         """Closes the session, in a turn, if a BYE has waited until no command of the session was under way."""

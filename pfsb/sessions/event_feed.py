@@ -10,6 +10,7 @@ from attrs import define, field
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
 from pfsb.paxos.turn import Turn
+from pfsb.sessions.asking import ask
 from pfsb.sessions.subscription import Subscription
 
 
@@ -18,6 +19,7 @@ class EventLog:
     """The event log of one application, with the subscriptions of this server's clients to it. Each application that
     has an event log has one listen verb for it."""
 
+    _turn: Turn
     application: Any
     """The application that keeps the events. When the cluster changes to another version of the application, the object
     of that version takes its place."""
@@ -28,15 +30,17 @@ class EventLog:
     alike."""
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
-        """Up to `limit` events of the log, in order, from number `first` on."""
-        found: Sequence[Event] = self.application.events(first, limit)
+        """Up to `limit` events of the log, in order, from number `first` on. Raises what the application raises."""
+        found: Sequence[Event] = ask(self._turn, self.application.events, first, limit)
         return found
 
 
 class EventFeed:
     """All subscriptions of one server. Events are delivered behind the durability gate, like answers."""
 
-    def __init__(self, catalogue: Catalogue, turn: Turn) -> None:
+    def __init__(self, catalogue: Catalogue, turn: Turn, event_count: Callable[[IEventLog], int]) -> None:
+        """`event_count` gives the number of events that an application had when its log was looked at last
+        (`SessionStateMachine.event_count`)."""
         self._catalogue = catalogue
         self._turn = turn
         self._logs: dict[str, EventLog] = {}
@@ -46,7 +50,7 @@ class EventFeed:
         clients wait, and the others send ACCEPTs to this server at once (Departure 25)."""
         self._follow_catalogue()
         for log in self._logs.values():
-            log.released = log.application.length()  # what was recovered is on disk
+            log.released = event_count(log.application)  # what was recovered is on disk
         catalogue.watch(self._follow_catalogue)
 
     @property
@@ -60,6 +64,7 @@ class EventFeed:
         verb: str,
         first: int,
         deliver: Callable[[Event], None],
+        failed: Callable[[Exception], None],
         *,
         is_patient: bool = False,
         is_paused: bool = False,
@@ -73,6 +78,9 @@ class EventFeed:
         delivered before `Subscription.resume` is called: the log may have more events already than the subscriber can
         take at once.
 
+        If an event cannot be told, the subscription ends, and `failed` is called with the exception. It should log it,
+        and tell the subscriber, who must not wait for further events.
+
         Raises `BadRequest` if no application of the cluster has the verb any more.
         """
         log = self._logs.get(verb)
@@ -83,7 +91,7 @@ class EventFeed:
             log.subscriptions.pop(subscription, None)
             self._impatient.pop(subscription, None)
 
-        subscription = Subscription(log, first or log.released + 1, deliver, stopped)
+        subscription = Subscription(log, first or log.released + 1, deliver, failed, stopped)
         log.subscriptions[subscription] = None
         if not is_patient:
             self._impatient[subscription] = None
@@ -96,11 +104,10 @@ class EventFeed:
         """Number of subscriptions to the events of a listen verb."""
         return len(self._logs[verb].subscriptions)
 
-    def log_grew(self, application: IEventLog) -> None:
-        """Delivers the new events of an application, to all its subscribers, when the present turn has passed the
-        gate."""
-        log = self._logs[application.listen_verb]
-        self._turn.call(self._release, log, application.length())
+    def log_grew(self, application: IEventLog, length: int) -> None:
+        """Delivers the new events of an application, up to number `length`, to all its subscribers, when the present
+        turn has passed the gate."""
+        self._turn.call(self._release, self._logs[application.listen_verb], length)
 
     def _release(self, log: EventLog, length: int) -> None:
         log.released = length
@@ -117,7 +124,7 @@ class EventFeed:
         for application in self._catalogue.applications:
             if IEventLog.providedBy(application):
                 verb = application.listen_verb
-                log = self._logs[verb] = before.get(verb) or EventLog(application, 0)
+                log = self._logs[verb] = before.get(verb) or EventLog(self._turn, application, 0)
                 log.application = application
         for log in [log for verb, log in before.items() if verb not in self._logs]:
             for subscription in tuple(log.subscriptions):

@@ -23,7 +23,8 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from pfsb.applications.interfaces import Done, Result
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
-from pfsb.sessions.state_machine import ASK, EXPIRE, Session, SessionStateMachine
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import ASK, EXPIRE, SessionStateMachine
 from pfsb.sessions.submission import Submission
 
 LOOK_SECONDS = 0.1

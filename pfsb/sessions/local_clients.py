@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.applications.interfaces import Event, IEventLog, Refused, Result
+from pfsb.applications.interfaces import IEventLog, Refused, Result
 from pfsb.config.config import Limits
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
@@ -23,7 +23,6 @@ from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.refusals import TROUBLE_REFUSALS
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.sessions.submission import Submission
-from pfsb.sessions.subscription import Subscription
 
 SWEEP_SECONDS = 0.25
 """Time, in seconds, between two looks at unanswered commands: a command that is overdue is refused at most this much
@@ -52,7 +51,7 @@ class LocalClients:
         self.clock = clock
         self._limits = limits
         self.submission = Submission(server_id, incarnation_name, replica, machine, clock, limits.connections)
-        self.event_feed = EventFeed(catalogue, replica.turn)
+        self.event_feed = EventFeed(catalogue, replica.turn, machine.event_count)
         self.times = CommandTimes(clock.seconds)
         """Counts how long clients have waited for their answers since this server started."""
         self._incarnation_name = incarnation_name
@@ -92,9 +91,13 @@ class LocalClients:
         """Number of commands and questions of all clients that have no answer yet."""
         return sum(connection.unanswered for connection in self._connections)
 
-    def connect(self, ended: Callable[[str, str], None]) -> ClientConnection:
+    def connect(
+        self, ended: Callable[[str, str], None], failed: Callable[[Exception], None] | None = None
+    ) -> ClientConnection:
         """Makes the connection of a client. `ended(code, text)` is called when the session of the connection has ended:
-        it is `on_session_end` of `ClientConnection`."""
+        it is `on_session_end` of `ClientConnection`. `failed` is called with each exception of a call-back that takes
+        an answer or the end of the session: then the client may wait in vain. None: such an exception is only logged.
+        """
         client_id = bundle.anonymous(self._incarnation_name, next(self._connection_numbers))
         connection = ClientConnection(
             client_id,
@@ -103,24 +106,13 @@ class LocalClients:
             turn=self.replica.turn,
             clock=self.clock,
             on_session_end=ended,
+            on_failed=failed,
             on_disconnected=self._remove,
             names_max=self._limits.opened_sessions,
             times=self.times,
         )
         self._connections[connection] = None
         return connection
-
-    def subscribe(
-        self,
-        verb: str,
-        first: int,
-        deliver: Callable[[Event], None],
-        *,
-        is_patient: bool = False,
-        is_paused: bool = False,
-    ) -> Subscription:
-        """Subscribes to the events of an application: see `EventFeed.subscribe`."""
-        return self.event_feed.subscribe(verb, first, deliver, is_patient=is_patient, is_paused=is_paused)
 
     def answers_in_wait(self) -> list[int]:
         """For each connection, the oldest first: the number of answers that its client waits for
@@ -158,8 +150,11 @@ class LocalClients:
     def asked_for(self) -> None:
         self.submission.answer_leader()
 
-    def log_grew(self, application: IEventLog) -> None:
-        self.event_feed.log_grew(application)
+    def log_grew(self, application: IEventLog, length: int) -> None:
+        self.event_feed.log_grew(application, length)
+
+    def restored(self) -> None:
+        self.submission.restored()
 
     # ------------------------------------------------------------------ commands that are not answered in time
 

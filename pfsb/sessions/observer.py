@@ -44,8 +44,12 @@ class ISessionObserver(Interface):
     def asked_for() -> None:
         """Called when the leader does not hear this server, and asks whether its updates get through (Departure 36)."""
 
-    def log_grew(application: IEventLog) -> None:
-        """Called when an application has new events for its subscribers."""
+    def log_grew(application: IEventLog, length: int) -> None:
+        """Called when an application has new events for its subscribers: `length` is the number of the latest one."""
+
+    def restored() -> None:
+        """Called when the state of a snapshot has taken the place of the state machine's: the calls for the slots in
+        between are left out. The protocol's tables have changed already."""
 
 
 @implementer(ISessionObserver)
@@ -67,5 +71,8 @@ class NoObserver:
     def asked_for(self) -> None:
         pass
 
-    def log_grew(self, application: IEventLog) -> None:
+    def log_grew(self, application: IEventLog, length: int) -> None:
+        pass
+
+    def restored(self) -> None:
         pass

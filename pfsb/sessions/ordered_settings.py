@@ -211,6 +211,11 @@ class OrderedSettings(Application):
         self.on_change(values)
         self._values = values
 
+    def put(self, values: ClusterSettings | None, announced: dict[int, Abilities]) -> None:
+        """Put the settings of a snapshot in force. `on_change` is not called: the whole state comes from the
+        snapshot."""
+        self._values, self.announced = values, announced
+
     # ------------------------------------------------------------------ snapshots
 
     def snapshot(self) -> bytes:

@@ -7,7 +7,7 @@ in one update share what an update costs the protocol: a place in each queue and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from attrs import define, field
 
@@ -79,6 +79,21 @@ class PaxosClients:
         if paxos_client is None or update.timestamp < paxos_client.timestamp:
             return False
         return update.timestamp > paxos_client.timestamp or update.payload != paxos_client.payload
+
+    def displaced(self, last_executed: Callable[[str], int]) -> list[PaxosClient]:
+        """The Paxos clients of which an update with a later timestamp was executed than any that this server has made
+        (`is_foreign`). `last_executed` tells the timestamp of a client's latest executed update."""
+        return [each for each in self.by_name.values() if last_executed(each.client_id) > each.timestamp]
+
+    def end_spent(self, pending: Mapping[str, ClientUpdate]) -> Sequence[Bundler]:
+        """Frees the Paxos clients whose outstanding update is not pending any more: no later slot executes it. Returns
+        the bundlers of these updates."""
+        spent = [each for each in self.by_name.values() if each.bundlers and each.client_id not in pending]
+        bundlers = [bundler for each in spent for bundler in each.bundlers]
+        for each in spent:
+            each.bundlers = ()
+        self._free += spent
+        return bundlers
 
     def give_up(self, client_id: str) -> Sequence[Bundler]:
         """Uses this Paxos client no more: its timestamps are used up, so no update of it would be executed.

@@ -11,7 +11,9 @@ texts in UTF-8, which are equal on every server, unlike memory.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final, Protocol
 
 from attrs import define, field, frozen
 
@@ -101,8 +103,8 @@ class Page:
     has_beginnings: bool = False
     """Whether one of the results is a beginning of a value that grows."""
     number: int = 0
-    """The place of the page, from 1, in the order in which pages of all sessions got their first bytes; 0: it has no
-    bytes yet."""
+    """The place of the page, from 1, in the order in which `make_room` looks at the pages of all sessions. A page gets
+    one with its first bytes, and another one when it is put at the end. 0: the page has no bytes yet."""
     looked_at: int = 0
     """The number of results in the page when `KeptReplies` last looked at it."""
 
@@ -115,6 +117,13 @@ class Page:
         if not self.in_ranges:
             return [*self.results]
         return [each for number, result in self.results.items() for each in _numbers(number, result)]
+
+    @property
+    def highest(self) -> int:
+        """The highest command number whose result is in the page, which is not empty."""
+        if not self.in_ranges:
+            return max(self.results)
+        return max([_numbers(number, result)[-1] for number, result in self.results.items()])
 
     def kept(self, number: int) -> Done | Result | Beginning | int | None:
         """The result of the command with this number, as it is kept; None if the page does not have it."""
@@ -140,6 +149,16 @@ class Page:
         self.entries_max -= len(results) - 1
 
 
+class RepliesWatcher(Protocol):
+    """Looks on while a snapshot is taken (`pfsb.sessions.frozen_sessions`)."""
+
+    def answers_change(self, answers: ReplyCache) -> None:
+        """Called before `KeptReplies.make_room` changes or drops a page of this cache."""
+
+    def growing_changes(self, growing: GrowingBytes) -> None:
+        """Called before `counted` of a value is changed of which beginnings are kept."""
+
+
 @define
 class KeptReplies:
     """The bytes of the results that all sessions keep together, and the rule by which pages of the sessions' caches
@@ -152,13 +171,21 @@ class KeptReplies:
     size: int = 0
     """Bytes that are kept. A value that grows counts once, however many of its beginnings are kept."""
     pages: OrderedDict[int, Page] = field(factory=OrderedDict, eq=False, repr=False)
-    """Number of a page -> the page, for all pages that have bytes. `make_room` looks at the first one next."""
-    _numbered: int = 0
+    """Number of a page -> the page, for all pages that have bytes, by ascending numbers. `make_room` looks at the first
+    one next."""
+    numbered: int = 0
+    """The highest number that a page has got."""
+    growing: dict[int, GrowingBytes] = field(factory=dict, eq=False, repr=False)
+    """Address of each object of which beginnings are kept -> the object, in the order in which the first of its
+    beginnings was kept."""
+    watcher: RepliesWatcher | None = field(default=None, eq=False, repr=False)
+    """Told of some changes before they are made; None: no one looks on."""
 
     def note(self, page: Page) -> None:
-        """Count, from now on, a page that has got its first bytes."""
-        self._numbered += 1
-        page.number, page.looked_at = self._numbered, len(page)
+        """Put a page at the end of `pages`: one that has got its first bytes, and is counted from now on, or one at
+        which `make_room` has looked."""
+        self.numbered += 1
+        page.number, page.looked_at = self.numbered, len(page)
         self.pages[page.number] = page
 
     def release(self, page: Page) -> None:
@@ -170,8 +197,11 @@ class KeptReplies:
                 growing = result.growing
                 growing.kept -= 1
                 if not growing.kept:
+                    if self.watcher is not None:
+                        self.watcher.growing_changes(growing)
                     self.size -= growing.counted
                     growing.counted = 0
+                    del self.growing[id(growing)]
 
     def make_room(self) -> None:
         """Drop pages until no more than `bytes_max` bytes are kept.
@@ -181,10 +211,11 @@ class KeptReplies:
         Each such look is paid for by a result, so the work is constant for each command on average.
         """
         while self.size > self.bytes_max and self.pages:
-            number, page = self.pages.popitem(last=False)
+            page = self.pages.popitem(last=False)[1]
+            if self.watcher is not None:
+                self.watcher.answers_change(page.owner)
             if len(page) > page.looked_at:
-                page.looked_at = len(page)
-                self.pages[number] = page
+                self.note(page)
             else:
                 page.owner.drop(page)
 
@@ -205,6 +236,8 @@ class ReplyCache:
     """Maximum bytes of the results that are kept. The newest results are kept even if they alone are larger."""
     _kept: KeptReplies = field(factory=KeptReplies, eq=False, repr=False)
     """The count of the results of all sessions, this one included."""
+    client_id: str = ""
+    """The client id of the session."""
     _full: deque[Page] = field(init=False, factory=deque)
     """The pages of this cache that take no more results, the oldest first."""
     page: Page = field(init=False)
@@ -248,13 +281,17 @@ class ReplyCache:
                 self.keep(number + place, result)
             return
         left: range | RunResults = results if results.counted else results.revisions
-        while left:
-            page = self.page
-            room = max(1, page.entries_max - len(page.results))
-            page.keep_together(number, left[:room])
-            if len(page.results) >= page.entries_max:
-                self._begin_page()
+        while len(left) > (room := max(1, self.page.entries_max - len(self.page.results))):
+            self._keep_together(number, left[:room])
             number, left = number + room, left[room:]
+        self._keep_together(number, left)
+
+    def _keep_together(self, number: int, results: range | RunResults) -> None:
+        """Keep these results in the present page, which has room for them."""
+        page = self.page
+        page.keep_together(number, results)
+        if len(page.results) >= page.entries_max:
+            self._begin_page()
 
     def keep(self, number: int, result: Result, revision: int = 0) -> bool:
         """Keep the result of the command with this number. Returns whether it is "OK revision=R" and nothing else,
@@ -303,6 +340,10 @@ class ReplyCache:
         page.has_beginnings = True
         growing = result.growing
         growth = len(growing.data) - growing.counted
+        if not growing.kept:
+            self._kept.growing[id(growing)] = growing
+        elif self._kept.watcher is not None:
+            self._kept.watcher.growing_changes(growing)
         growing.kept += 1
         growing.counted = len(growing.data)
         page.shared += growth
@@ -326,6 +367,18 @@ class ReplyCache:
         yield from self._full
         yield self.page
 
+    def new_page(self, size: int, shared: int, number: int, looked_at: int) -> Page:
+        """A page for `put_pages`, still without results."""
+        page = self._make_page()
+        page.size, page.shared, page.number, page.looked_at = size, shared, number, looked_at
+        return page
+
+    def put_pages(self, pages: Iterable[Page]) -> None:
+        """Take these pages of a snapshot, the oldest first, in the place of all present ones. The last one takes the
+        next results."""
+        *full, self.page = pages
+        self._full = deque(full)
+
     def _begin_page(self) -> None:
         full, page = self._full, self.page
         entries = ENTRY_BYTES * len(page)
@@ -333,18 +386,21 @@ class ReplyCache:
         self._kept.size += entries
         if not page.number:
             self._kept.note(page)
-        count, size = len(self), sum(each.size for each in self.pages())
-        while full and (count - len(full[0]) >= self.answers_max or size > self.bytes_max):
+        full.append(page)
+        count, size = sum(map(len, full)), sum(map(_size_of_page, full))
+        while len(full) > 1 and (count - len(full[0]) >= self.answers_max or size > self.bytes_max):
             oldest = full.popleft()
             count -= len(oldest)
             size -= oldest.size
             self._forget(oldest)
-        full.append(page)
         self.page = self._make_page()
 
     def _forget(self, page: Page) -> None:
         self._kept.release(page)
-        self.forgotten = max(self.forgotten, *page.numbers)
+        self.forgotten = max(self.forgotten, page.highest)
+
+
+_size_of_page: Final = attrgetter("size")
 
 
 def _a_quarter_of(answers_max: int) -> int:

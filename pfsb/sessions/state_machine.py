@@ -11,13 +11,14 @@ is too old to be executed (Departure 7).
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, chain, groupby, pairwise, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import astuple, define, evolve
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -33,6 +34,7 @@ from pfsb.applications.interfaces import (
     Done,
     IContext,
     IEventLog,
+    IGrowingValues,
     IQuotaUser,
     IRunExecutor,
     Quotas,
@@ -45,15 +47,29 @@ from pfsb.applications.interfaces import (
 from pfsb.applications.results import check_result
 from pfsb.paxos.interfaces import IStateMachine
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.snapshot import Piece
+from pfsb.paxos.snapshot_rows import FrozenPieces, packed, pieces_of
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle, Entry, NotOpened
 from pfsb.sessions.checked_payloads import CheckedPayloads
 from pfsb.sessions.cluster_settings import QUOTAS, ClusterSettings, WrongSetting, show_app
 from pfsb.sessions.command_counts import CommandCounts
+from pfsb.sessions.frozen_sessions import FrozenSessions
+from pfsb.sessions.frozen_state import (
+    CLOSED,
+    GROWING,
+    SESSIONS,
+    STATE,
+    FrozenApplication,
+    StateHead,
+    raising,
+)
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.ordered_settings import SET, Abilities, OrderedSettings
 from pfsb.sessions.outcomes import Noted, encode_outcomes
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
+from pfsb.sessions.restorer import RestoredState, SessionRestorer
+from pfsb.sessions.session import Closed, Session
 
 OPEN, CLOSE, EXPIRE = "OPEN", "CLOSE", "EXPIRE"
 BIRTH, ANNOUNCE = "BIRTH", "ANNOUNCE"
@@ -70,6 +86,8 @@ _command = itemgetter(1)
 _ONE = {1}
 _NOT_NAMES = ("", bundle.SERVER, bundle.ANONYMOUS)
 """Beginnings that a client id must not have if a client is to open a session under it."""
+
+_log = Logger()
 
 
 class CannotRun(ImportError):
@@ -126,6 +144,11 @@ def replaced(client_id: str) -> Refused:
     return Refused("REPLACED", f"session {client_id} was opened anew from another connection")
 
 
+def over(client_id: str) -> Refused:
+    """The refusal of a command whose session has ended before."""
+    return Refused("NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it")
+
+
 def failed_alike(verb: str) -> Refused:
     """The result of a command that has failed by a fault of the application's program, at every server."""
     text = f"{verb} failed inside the application, at every server alike; it may have changed something"
@@ -139,30 +162,6 @@ def _changes_settings(content: Bundle) -> bool:
     Otherwise clients that keep their sessions open could keep all operators from raising that setting.
     """
     return any(command[0] == SET for _, command in content.entries)
-
-
-@define
-class Session:
-    """The replicated state of one client's session."""
-
-    client_id: str
-    epoch: int
-    """The revision at which the session was last opened: commands that come under another epoch are fenced off."""
-    server_id: int
-    """The id of the server at which the session was last opened, and which knows whether its client is connected."""
-    ttl_ms: int
-    answers: ReplyCache
-    last_number: int = 0
-    """The highest command number executed."""
-    waiting: dict[int, str] = field(factory=dict)
-    """Number of each command of this session that has run and is PENDING -> name of its application.
-
-    The result comes later, as that of a LOCK does. The settings `session_window` and `session_waits` limit how many
-    commands may be PENDING.
-    """
-    opened: int = 0
-    """The revision at which the session began. A client to which HELLO gives another value than before knows that its
-    former session has ended."""
 
 
 @implementer(IContext)
@@ -205,7 +204,8 @@ def _never_has_a_deadline(application: Any) -> bool:
 def _successor(before: Any, name: str, version: int, installed: InstalledApplications) -> Any:
     """The application that runs as `name` from now on, given the one that ran as `name` before, if any.
 
-    Raises `CannotRun` if this server cannot make it.
+    Raises `CannotRun` if this server cannot make it, and `BadRequest` if it cannot take over the state of the one that
+    ran before, which is so at every server alike.
     """
     if before is not None and version_of(before) == version:
         return before
@@ -216,8 +216,24 @@ def _successor(before: Any, name: str, version: int, installed: InstalledApplica
             f"the settings of the cluster ask for {show_app(name, version)}, which cannot be loaded here: {error}"
         ) from error
     if before is not None:
-        made.restore(before.snapshot())
+        _hand_over(before, made)
     return made
+
+
+def _hand_over(before: Any, made: Any) -> None:
+    """Gives the state of an application to its next version. Raises `BadRequest` for a fault of the program of one of
+    them, and any other exception as it is: perhaps only this server meets that one."""
+    try:
+        made.restore(before.snapshot())
+    except Exception as error:
+        if depends_on_machine(error):
+            raise
+        _log.failure("{name} could not be handed over; so it is on every server", Failure(error), name=before.name)
+        shown = show_app(before.name, version_of(made))
+        # The text of the exception is left out: a part of it, such as an address, may differ from server to server.
+        raise BadRequest(
+            f"{shown} cannot take over the state of version {version_of(before)} ({type(error).__name__})", "CONFLICT"
+        ) from None
 
 
 def _follow_each_other(entries: Sequence[Entry]) -> bool:
@@ -285,9 +301,11 @@ class SessionStateMachine:
         """Number of updates that this process has executed, including those that it has executed again to recover."""
         self.time_ms = 0
         self.sessions: dict[str, Session] = {}
-        self.closed_sessions: OrderedDict[str, tuple[int, int, int]] = OrderedDict()
-        """Client id of a named session that has ended, unless forgotten -> (its last number, slot and revision of its
-        end), oldest first."""
+        self.closed_sessions: dict[str, Closed] = {}
+        """Client id of a named session that has ended, unless forgotten -> its end, oldest first."""
+        self._ends: deque[tuple[str, Closed]] = deque()
+        """(client id, end) of the sessions in `closed_sessions`, in their order. Sessions that were opened anew may be
+        among them still. (To find its first key, a dict looks at all places of keys that were removed before it.)"""
         self.forgotten = 0
         """The revision at which the latest forgotten session ended; 0: none was forgotten (Departure 33)."""
         self.heard_in: dict[int, int] = {}
@@ -309,6 +327,9 @@ class SessionStateMachine:
         self._overdue: dict[str, int] = {}
         """Name of an application -> a deadline that the application has not dealt with, although it was told of the
         time."""
+        self._failing: set[tuple[str, str]] = set()
+        """(name of an application, name of its method) of each repeated call that has failed, and has given no new
+        value since."""
         self._checked = CheckedPayloads()
         self._prefixes: dict[int, str] = {}
         """Server id -> the beginning of the names of its Paxos clients."""
@@ -317,6 +338,13 @@ class SessionStateMachine:
         self.outcomes: list[Noted] = []
         """Results of the slot that is being executed: those that the digest of the history must cover
         (`pfsb.sessions.outcomes`)."""
+        self._freezes = 0
+        """Number of snapshots that were begun since this server's start."""
+        self._frozen_applications: list[FrozenApplication] = []
+        """The applications of that moment, as far as their pieces may not be taken yet."""
+        self.frozen: FrozenSessions | None = None
+        """The sessions of the moment at which the last snapshot was begun, while it is taken; else None. It is told of
+        each session before the session changes."""
 
     def _read_catalogue(self) -> None:
         catalogue = self._catalogue
@@ -340,6 +368,8 @@ class SessionStateMachine:
         self._have_deadlines = [app for app in catalogue.applications if not _never_has_a_deadline(app)]
         """The applications that are asked for deadlines, in their order."""
         self._logs = [_EventLog(app) for app in catalogue.applications if IEventLog.providedBy(app)]
+        self._sharing: list[Any] = [app for app in catalogue.applications if IGrowingValues.providedBy(app)]
+        """The applications whose state shares values that grow with kept results."""
 
     # ------------------------------------------------------------------ settings
 
@@ -359,13 +389,37 @@ class SessionStateMachine:
     def quotas(self) -> dict[str, tuple[int | None, int]]:
         """Name of each quota -> (how much of it is in use, how much there may be); empty before slot 1 is executed.
 
-        The use of a quota that holds for each value, or for each session, is None.
+        The use of a quota that holds for each value, or for each session, is None, and so is a use that the application
+        cannot tell. Raises an exception of an application if perhaps only this server meets it.
         """
         if not self.settings.is_born:
             return {}
-        used = {app.quota: app.used() for app in self.applications if IQuotaUser.providedBy(app)}
+        used: dict[str, int | None] = {
+            app.quota: self._used_of(app) for app in self.applications if IQuotaUser.providedBy(app)
+        }
         used |= {"sessions": len(self.sessions), "replies_bytes": self.kept_replies.size}
         return {name: (used.get(name), getattr(self.settings.values, name)) for name in QUOTAS}
+
+    def _used_of(self, application: Any) -> int | None:
+        """How much of its quota an application uses; None if it cannot tell, at every server alike. That is logged
+        once."""
+        try:
+            used: int = application.used()
+            if type(used) is not int:
+                raise TypeError(f"used() of {application.name} has returned {used!r:.40}, no int")
+        except Exception as error:
+            self._stop_or_tell_once(error, application, "used")
+            return None
+        self._failing.discard((application.name, "used"))
+        return used
+
+    def _require_abilities(self, values: ClusterSettings) -> None:
+        lacking = Abilities.of_server(self._catalogue.installed).lacks(values)
+        if lacking:
+            raise CannotRun(
+                f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
+                "install it here and start the server again; nothing is lost"
+            )
 
     def _switch_applications(self, values: ClusterSettings) -> None:
         """Run the applications that the settings name.
@@ -373,17 +427,8 @@ class SessionStateMachine:
         An application that ran before under the same version goes on. One that ran under another version hands its
         state over. Any other one begins with its first state.
         """
-        installed = self._catalogue.installed
-        lacking = Abilities.of_server(installed).lacks(values)
-        if lacking:
-            raise CannotRun(
-                f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "
-                "install it here and start the server again; nothing is lost"
-            )
-        try:
-            chosen = self._chosen(values)
-        except BadRequest as error:
-            raise CannotRun(f"{error}; the settings of the cluster ask for it") from error
+        self._require_abilities(values)
+        chosen = self._chosen(values)
         if chosen != list(self._catalogue.chosen):
             self._catalogue.switch(chosen)
             self._read_catalogue()
@@ -434,16 +479,39 @@ class SessionStateMachine:
             self._forget_closed_sessions()
             if self.kept_replies.size > self.kept_replies.bytes_max:
                 self.kept_replies.make_room()
-            for log in self._logs:
-                if log.application.length() != log.length:
-                    log.length = log.application.length()
-                    self.observer.log_grew(log.application)
+            self._look_at_logs()
         else:
             self._execute_before_birth(updates)
         if self.on_executed is not None:
             self.on_executed(seq, updates)
         outcomes, self.outcomes = self.outcomes, []
         return encode_outcomes(self.revision, outcomes)
+
+    def _look_at_logs(self) -> None:
+        for log in self._logs:
+            try:
+                length = log.application.length()
+            except Exception as error:
+                self._stop_or_tell_once(error, log.application, "length")
+            else:
+                if length != log.length:
+                    self._log_grew(log, length)
+
+    def _log_grew(self, log: _EventLog, length: object) -> None:
+        """Tells the observer of new events of a log, unless `length`, which the application has given, is no number of
+        events."""
+        application = log.application
+        if type(length) is not int or length < 0:
+            error = TypeError(f"length() of {application.name} has returned {length!r:.40}, no number of events")
+            self._stop_or_tell_once(error, application, "length")
+            return
+        self._failing.discard((application.name, "length"))
+        log.length = length
+        self.observer.log_grew(application, length)
+
+    def event_count(self, application: Any) -> int:
+        """The number of events that an application had when its log was looked at last, after the last slot."""
+        return next(log.length for log in self._logs if log.application is application)
 
     def _execute_before_birth(self, updates: Sequence[ClientUpdate]) -> None:
         """Run the birth of the settings, and nothing else: no other command can be executed without them."""
@@ -740,23 +808,24 @@ class SessionStateMachine:
         bundle."""
         client_id = content.client_id
         session = self.sessions.get(client_id)
+        if self.frozen is not None and session is not None:
+            self.frozen.keep(session)
         if content.opens and session is None and client_id[0] == bundle.ANONYMOUS:
             refusal = self.refusal_if_full()
             if refusal is not None and not _changes_settings(content):
                 return refusal
-            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, self._reply_cache())
+            answers = self._reply_cache(client_id)
+            session = Session(client_id, 0, server_id, ANONYMOUS_TTL_MS, answers, frozen_in=self._freezes)
             self.sessions[client_id] = session
         if session is None:
-            return Refused(
-                "NOSESSION", f"session {client_id} is over: closed, or expired while nothing was heard of it"
-            )
+            return over(client_id)
         if session.epoch != content.epoch:
             return replaced(client_id)
         return session
 
-    def _reply_cache(self, forgotten: int = 0) -> ReplyCache:
+    def _reply_cache(self, client_id: str, forgotten: int = 0) -> ReplyCache:
         values = self.settings.values
-        return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies)
+        return ReplyCache(values.session_window, forgotten, values.reply_cache_bytes, self.kept_replies, client_id)
 
     def refusal_if_full(self) -> NotOpened | None:
         """The refusal of one more session; None if there may be one."""
@@ -826,6 +895,15 @@ class SessionStateMachine:
             raise error
         self._log.failure("{what} raised; so it does on every server", Failure(error), what=what)
 
+    def _stop_or_tell_once(self, error: Exception, application: Any, what: str) -> None:
+        """Does what `stop_unless_alike` does, for a call that is repeated in every slot or at every look: logs its
+        exceptions once, until it has given a new value (`_failing`)."""
+        key = (application.name, what)
+        if key in self._failing and not depends_on_machine(error):
+            return
+        self._failing.add(key)
+        self.stop_unless_alike(error, f"{what} of {application.name}")
+
     def ordered_question(self, command: Command, is_ours: bool) -> Result | None:
         """Answers a question that came through the log. Only the server at which it was asked does so (`is_ours`).
 
@@ -892,6 +970,8 @@ class SessionStateMachine:
         if session is None and self._ending is not None and self._ending.client_id == client_id:
             session = self._ending
         if session is not None and number in session.waiting:
+            if self.frozen is not None:
+                self.frozen.keep(session)
             session.answers.keep(number, result)
             session.waiting.pop(number, None)
             self._completed.append((client_id, session.epoch, number, result))
@@ -910,7 +990,7 @@ class SessionStateMachine:
         try:
             function(*args)
         except Exception as error:
-            self.stop_unless_alike(error, function.__qualname__)
+            self.stop_unless_alike(error, getattr(function, "__qualname__", "a method of an application"))
 
     def _context_for(self, client_id: str) -> Context:
         """Sets `context` for a call of an application that executes no command, and returns it.
@@ -971,19 +1051,29 @@ class SessionStateMachine:
         session = self.sessions.get(client_id)
         resumed = session is not None
         if session is not None:
-            self.observer.session_ended(
-                client_id,
-                session.epoch,
-                replaced(client_id),
-            )
+            if self.frozen is not None:
+                self.frozen.keep(session)
+            self.observer.session_ended(client_id, session.epoch, replaced(client_id))
             session.epoch, session.server_id, session.ttl_ms = self.revision, server_id, ttl_ms
         else:
             refusal = self.refusal_if_full()
             if refusal is not None:
                 return refusal
-            last_number, *_ = self.closed_sessions.pop(client_id, (0, 0, 0))
-            answers = self._reply_cache(forgotten=last_number)
-            session = Session(client_id, self.revision, server_id, ttl_ms, answers, last_number, opened=self.revision)
+            ended = self.closed_sessions.pop(client_id, (0, 0, 0))
+            if self.frozen is not None:
+                self.frozen.keep_closed(ended)
+            last_number = ended[0]
+            answers = self._reply_cache(client_id, last_number)
+            session = Session(
+                client_id,
+                self.revision,
+                server_id,
+                ttl_ms,
+                answers,
+                last_number,
+                opened=self.revision,
+                frozen_in=self._freezes,
+            )
             self.sessions[client_id] = session
         fields = (
             ("client", client_id),
@@ -1019,7 +1109,8 @@ class SessionStateMachine:
             return replaced(client_id)
         del self.sessions[client_id]
         if session.last_number and client_id[0] != bundle.ANONYMOUS:
-            self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
+            ended = self.closed_sessions[client_id] = (session.last_number, self._seq, self.revision)
+            self._ends.append((client_id, ended))
         self._ending = session
         for application in self.applications:
             self._call_application(application.session_ended, client_id, self._context_for(client_id))
@@ -1039,9 +1130,113 @@ class SessionStateMachine:
         longer be known.
         """
         self.oldest_kept = max(self.oldest_kept, self._seq - self.settings.values.horizon)
-        while self.closed_sessions:
-            client_id, (_, closed_at, revision) = next(iter(self.closed_sessions.items()))
+        while self._ends:
+            client_id, ended = self._ends[0]
+            _, closed_at, revision = ended
             if closed_at >= self.oldest_kept:
                 return
-            del self.closed_sessions[client_id]
-            self.forgotten = revision
+            self._ends.popleft()
+            if self.closed_sessions.get(client_id) is ended:
+                if self.frozen is not None:
+                    self.frozen.keep_closed(ended)
+                del self.closed_sessions[client_id]
+                self.forgotten = revision
+
+    # ------------------------------------------------------------------ snapshots
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        """The present state as pieces (`IStateMachine.freeze`): the sections of `pfsb.sessions.frozen_state`.
+
+        An application that does not make pieces itself makes its snapshot here, in one go. If an application raises an
+        exception, the first step of the iterator raises it: the server goes on, without this snapshot.
+        """
+        self._end_freeze(self._freezes)
+        self._freezes += 1
+        try:
+            pieces = self._freeze()
+        except Exception as error:
+            self._end_freeze(self._freezes)
+            pieces = raising(error)
+        return FrozenPieces(pieces, partial(self._end_freeze, self._freezes))
+
+    def _freeze(self) -> Iterator[Piece]:
+        kept, settings, applications = self.kept_replies, self.settings, self._frozen_applications
+        for application in self._catalogue.chosen if settings.is_born else ():
+            applications.append(FrozenApplication.of(application))
+        head = StateHead(
+            self._seq,
+            self.revision,
+            self.time_ms,
+            self.forgotten,
+            self.oldest_kept,
+            sorted(self.heard_in.items()),
+            sorted(self._overdue.items()),
+            kept.size,
+            kept.numbered,
+            len(self.closed_sessions),
+            len(kept.growing),
+            len(self.sessions),
+            settings.values.encode() if settings.is_born else None,
+            [(server_id, each.encode()) for server_id, each in sorted(settings.announced.items())],
+            [(each.name, each.version, each.size) for each in applications],
+        )
+        frozen = self.frozen = FrozenSessions(
+            self._freezes,
+            [*self.sessions.values()],
+            self.sessions,
+            [*kept.growing.values()],
+            self._sharing,
+            [*self._ends],
+            self.closed_sessions,
+        )
+        kept.watcher = frozen
+        return chain(
+            pieces_of(STATE, [(packed(astuple(head, recurse=False)), 1)]),
+            pieces_of(CLOSED, frozen.closed_rows()),
+            pieces_of(GROWING, frozen.growing_rows()),
+            pieces_of(SESSIONS, frozen.rows()),
+            *[each.pieces() for each in applications],
+        )
+
+    def _end_freeze(self, number: int) -> None:
+        """Keep nothing of this frozen state any more, if it is the last one; an earlier one has ended."""
+        if number != self._freezes:
+            return
+        applications, self._frozen_applications = self._frozen_applications, []
+        self.frozen = self.kept_replies.watcher = None
+        for each in applications:
+            each.close()
+
+    def restorer(self) -> SessionRestorer:
+        """Builds a state of the pieces of a snapshot (`IStateMachine.restorer`)."""
+        return SessionRestorer(self._make_for, self._runs, self._adopt)
+
+    def _make_for(self, values: ClusterSettings, name: str, version: int) -> Any:
+        self._require_abilities(values)
+        return _successor(None, name, version, self._catalogue.installed)
+
+    def _runs(self, application: Any) -> bool:
+        """Whether this application runs here, and may have executed commands: the caller of `Catalogue` has made it
+        (`GivenApplications`), so it cannot be made anew."""
+        return self._seq > 0 and any(each is application for each in self.applications)
+
+    def _adopt(self, state: RestoredState) -> None:
+        """Go on with the state of a snapshot, and tell the observer."""
+        self._end_freeze(self._freezes)
+        state.end(waiting=True)
+        head = state.head
+        self.settings.put(state.values, state.announced)
+        self._seq, self.revision, self.time_ms = head.seq, head.revision, head.time_ms
+        self.context.time_ms = head.time_ms
+        self.sessions, self.closed_sessions = state.sessions, state.closed_sessions
+        self._ends = deque(state.closed_sessions.items())
+        self.forgotten, self.oldest_kept = head.forgotten, head.oldest_kept
+        self.heard_in, self._overdue = dict(head.heard_in), dict(head.overdue)
+        self.kept_replies = state.kept
+        if state.values is not None:
+            self._catalogue.switch([each.application for each in state.applications])
+            self._read_catalogue()
+            self._apply_quotas(state.values)
+            self.on_settings(state.values)
+        self.observer.restored()
+        self._look_at_logs()

@@ -10,8 +10,9 @@ call-backs of its parts, and the session's next bundle is introduced at the end 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from attrs import evolve
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
@@ -19,10 +20,24 @@ from pfsb.applications.interfaces import Command, Refused, Result
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.sessions import bundle
-from pfsb.sessions.bundler import DISPLACED, NOT_SENT, UNKNOWN, BundlePart, Bundler, nothing
+from pfsb.sessions.bundler import (
+    DISPLACED,
+    NOT_RUN,
+    NOT_SENT,
+    SKIPPED,
+    SKIPPED_QUESTION,
+    UNKNOWN,
+    BundlePart,
+    Bundler,
+    nothing,
+)
 from pfsb.sessions.paxos_clients import PaxosClients
 from pfsb.sessions.refusals import NotSent, Provisional
-from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine
+from pfsb.sessions.state_machine import CLOSE, HERE, SessionStateMachine, over, replaced
+
+SHORT_SESSIONS_MAX: Final = 256
+"""Maximum number of new sessions that clients of a server may open with HELLO while its memory is short: clients must
+be able to delete something, and a session takes about two kilobytes at every server."""
 
 
 class Submitter(Protocol):
@@ -37,6 +52,9 @@ class Submitter(Protocol):
 
     def session_ended(self, refusal: Refused) -> None:
         """Called in a turn, when the session was taken over, closed or expired."""
+
+    def restored(self) -> None:
+        """Called in a turn, when the state is that of a snapshot, so that earlier calls may have been left out."""
 
 
 class Submission:
@@ -65,8 +83,10 @@ class Submission:
         self.draining = False
         """True when the server is stopping: no new commands are accepted."""
         self.is_short_of_memory = False
-        """True while the server uses almost all of the memory that it may have: no new command is accepted that may
-        make the state larger."""
+        """True while the server uses almost all of the memory that it may have (`memory_is_short`): no new command is
+        accepted that may make the state larger."""
+        self._sessions_left = 0
+        """Number of sessions that may still be opened while memory is short."""
         self.paxos_clients = PaxosClients(server_id, incarnation_name, replica.settings.batch_bytes_max)
         self.own_bundler = Bundler(bundle.SERVER, 0, opens=False)
         """The bundler of the server's own session."""
@@ -105,6 +125,15 @@ class Submission:
         """True if too many bundles of sessions without a connection are outstanding, as happens while no majority
         runs."""
         return len(self.abandoned) >= self._abandoned_max
+
+    def memory_is_short(self, is_short: bool) -> None:
+        self.is_short_of_memory, self._sessions_left = is_short, SHORT_SESSIONS_MAX
+
+    def may_open_session(self) -> bool:
+        """Whether one more session may be opened; counts it while memory is short (`SHORT_SESSIONS_MAX`)."""
+        if self.is_short_of_memory:
+            self._sessions_left -= 1
+        return self._sessions_left >= 0
 
     @property
     def has_diverged(self) -> bool:
@@ -262,6 +291,52 @@ class Submission:
             bundler.too_old()
         self._end_update(update)
 
+    def restored(self) -> None:
+        """Takes notice, in a turn, that the state is that of a snapshot now, and has skipped slots.
+
+        The updates of this server that these slots have executed, or that no later slot executes, are not pending any
+        more (`UpdateQueue.drop_spent`). Their commands get the results that the sessions keep, or learn that their fate
+        is unknown (`_answer_skipped`). Then the connections learn what has become of their sessions, and of commands
+        that were PENDING. Last, this server shows by an update that it serves its clients: the leader may have asked
+        for that in one of these slots (Departure 36).
+        """
+        clients = self._replica.data.clients
+        ended: list[Bundler] = []
+        for each in self.paxos_clients.displaced(clients.last_executed.of):
+            self._log_displaced(clients.last_executed.of(each.client_id), each.client_id)
+            ended += self.paxos_clients.give_up(each.client_id)
+        ended += self.paxos_clients.end_spent(clients.pending_updates)
+        for bundler in ended:
+            self._answer_skipped(bundler)
+        self._ended(ended)
+        for submitter in [*self.submitters.values()]:
+            submitter.restored()
+        if self.submitters:
+            self.answer_leader()
+
+    def _answer_skipped(self, bundler: Bundler) -> None:
+        """Answers the outstanding bundle of a session, which was executed in a slot that this server has skipped, or
+        which no slot executes any more.
+
+        A command has run if its number is not above the last one of its session, and if the session is still open under
+        the bundle's epoch: from the epoch on, only this server has given out numbers. A bundle runs as a whole or not
+        at all. If the session has ended, or another connection has opened it, its last number may be another command's:
+        then the fate is unknown. So it is for operations, whose results no session keeps.
+        """
+        numbers = bundler.numbers
+        session = self._machine.sessions.get(bundler.client_id)
+        if bundler is self.own_bundler:
+            bundler.executed([SKIPPED] * len(numbers))
+        elif session is None or session.epoch != bundler.epoch:
+            refusal = over(bundler.client_id) if session is None else replaced(bundler.client_id)
+            refusal = evolve(refusal, fate="unknown")
+            bundler.executed([refusal if number else SKIPPED_QUESTION for number in numbers])
+        elif max(numbers) > session.last_number:
+            bundler.refuse_all(NOT_RUN)
+        else:
+            answers = [self._machine.answer_of(session, number) if number else SKIPPED_QUESTION for number in numbers]
+            bundler.executed(answers)
+
     def _displaced(self, update: ClientUpdate) -> None:
         """Departure 37: gives up the Paxos client of an update that was ordered in the name of this server, which has
         not made it.
@@ -269,15 +344,18 @@ class Submission:
         That update has used up timestamps of the Paxos client. So no server executes the client's outstanding update:
         its commands are refused, and may be repeated. Later bundles travel in updates of other Paxos clients.
         """
-        self._log.error(
-            "update {timestamp} of {client} was ordered, and this server has not made it: some server is in error",
-            timestamp=update.timestamp,
-            client=update.client_id,
-        )
+        self._log_displaced(update.timestamp, update.client_id)
         bundlers = self.paxos_clients.give_up(update.client_id)
         for bundler in bundlers:
             bundler.refuse_all(DISPLACED)
         self._ended(bundlers)
+
+    def _log_displaced(self, timestamp: int, client_id: str) -> None:
+        self._log.error(
+            "update {timestamp} of {client} was ordered, and this server has not made it: some server is in error",
+            timestamp=timestamp,
+            client=client_id,
+        )
 
     def completed(self, client_id: str, epoch: int, number: int, result: Result) -> None:
         """Passes on, in a turn, the result of a command that was PENDING, if its session has a connection here.

@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from twisted.logger import Logger
-
 from pfsb.applications.interfaces import Event
 from pfsb.applications.results import check_event
 
@@ -24,15 +22,22 @@ class EventSource(Protocol):
 class Subscription:
     """A cursor of one client into an event log. It needs no queue: events that are not delivered yet are in the log."""
 
-    _log = Logger()
-
     def __init__(
-        self, log: EventSource, first: int, deliver: Callable[[Event], None], on_stopped: Callable[[Subscription], None]
+        self,
+        log: EventSource,
+        first: int,
+        deliver: Callable[[Event], None],
+        failed: Callable[[Exception], None],
+        on_stopped: Callable[[Subscription], None],
     ) -> None:
+        """`deliver` is called with each event, in their order. `failed` is called, once, with the exception, if the
+        subscription ends since an event cannot be told; it should log the exception. `on_stopped` is called at every
+        end, before `failed`."""
         self._source = log
         self._next = first
         self.deliver = deliver
         """Called with each event, in their order."""
+        self._failed = failed
         self._on_stopped = on_stopped
         self._paused = False
         self._is_running = True
@@ -67,27 +72,26 @@ class Subscription:
         self._is_delivering = True
         try:
             while self._may_deliver():
-                limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
-                events = self._source.events(self._next, limit)
-                if not events:
-                    raise LookupError(f"event {self._next} was released, and is not in its log")
-                for event in events:
-                    if not self._may_deliver():
-                        break
-                    self._next += 1
-                    self._deliver_event(event)
+                self._deliver_some()
+        except Exception as error:
+            self.stop()
+            self._failed(error)
         finally:
             self._is_delivering = False
 
-    def _deliver_event(self, event: Event) -> None:
-        """Delivers one event. If the event is not one that a client can be told (`check_event`), or the call-back
-        raises, the subscription ends, since the client would miss the event."""
-        try:
+    def _deliver_some(self) -> None:
+        """Delivers up to `EVENTS_AT_ONCE` events. Raises an exception if one of them cannot be told: if the application
+        raises it, the event is not one that a client can be told (`check_event`), or the call-back raises it."""
+        limit = min(EVENTS_AT_ONCE, self._released - self._next + 1)
+        events = self._source.events(self._next, limit)
+        if not events:
+            raise LookupError(f"event {self._next} was released, and is not in its log")
+        for event in events:
+            if not self._may_deliver():
+                break
             check_event(event)
+            self._next += 1
             self.deliver(event)
-        except Exception:
-            self._log.failure("{name} could not be told; whoever follows there is told no more", name=event.name)
-            self.stop()
 
     def _may_deliver(self) -> bool:
         return self._is_running and not self._paused and self._next <= self._released

@@ -19,6 +19,10 @@ class StorageCounters:
     write_seconds: Histogram = field(factory=lambda: Histogram(SECONDS))
     last_write_seconds: float = 0.0
     max_write_seconds: float = 0.0
+    log_bytes: int = 0
+    """Size, in bytes, of all segments of the log together."""
+    snapshot_bytes: int = 0
+    """Size, in bytes, of all complete snapshots together."""
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
         """Count one written group: its records, the bytes of their batches, and how many seconds the write took.

@@ -11,8 +11,9 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from typing import Final
 
 from attrs import define, field
@@ -86,6 +87,9 @@ class DirectoryWatch:
     _files: Sequence[Path]
     _on_failure: Callable[[Failure], None]
     _found: dict[Path, os.stat_result] = field(factory=dict, init=False)
+    """Path of each file -> how it was found last."""
+    _changes: Lock = field(factory=Lock, init=False)
+    """Held while `_found` changes."""
     _stopped: Event = field(factory=Event, init=False)
 
     def start(self) -> None:
@@ -94,7 +98,13 @@ class DirectoryWatch:
 
     def add(self, path: Path) -> None:
         """Look at this file, too, from now on. It must be there. Callable from any thread."""
-        self._found[path] = path.stat()
+        with self._changes:
+            self._found[path] = path.stat()
+
+    def forget(self, path: Path) -> None:
+        """Look no more at this file, which may be deleted when the method has returned. Callable from any thread."""
+        with self._changes:
+            self._found.pop(path, None)
 
     def stop(self) -> None:
         """Look no more. If a look is under way, `on_failure` may still be called."""
@@ -103,17 +113,28 @@ class DirectoryWatch:
     def look(self) -> None:
         """Look once at all files. Raises `StorageRefused` for the first one that is gone, replaced, shorter or not
         readable."""
-        for path, before in list(self._found.items()):
-            try:
-                now = path.stat()
-            except OSError as error:
-                gone = "deleted" if isinstance(error, FileNotFoundError) else f"not readable ({error.strerror})"
-                raise _under_a_running_server(path, gone) from error
+        with self._changes:
+            paths = list(self._found)
+        for path in paths:
+            fate = self._fate(path)
+            if fate is not None and path in self._found:
+                raise _under_a_running_server(path, fate)
+
+    def _fate(self, path: Path) -> str | None:
+        """The fate of a file that is not the one that was found before, in words; None: it is the same."""
+        try:
+            now = path.stat()
+        except OSError as error:
+            return "deleted" if isinstance(error, FileNotFoundError) else f"not readable ({error.strerror})"
+        with self._changes:
+            before = self._found.get(path, now)
             if (now.st_dev, now.st_ino) != (before.st_dev, before.st_ino):
-                raise _under_a_running_server(path, "replaced by another file")
+                return "replaced by another file"
             if now.st_size < before.st_size:
-                raise _under_a_running_server(path, "cut short")
-            self._found[path] = now
+                return "cut short"
+            if path in self._found:
+                self._found[path] = now
+        return None
 
     def _run(self) -> None:
         try:
@@ -135,6 +156,15 @@ def free_bytes(directory: Path) -> tuple[int, int]:
     """(free bytes, all bytes) of the file system of `directory`: the free ones are those that this process may use."""
     found = os.statvfs(directory)
     return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
+
+def bytes_in(directory: Path) -> int:
+    """The size, in bytes, of all files in a directory together. Files may be made and deleted meanwhile."""
+    size = 0
+    for entry in os.scandir(directory):
+        with suppress(FileNotFoundError):
+            size += entry.stat().st_size
+    return size
 
 
 def sync_directory(directory: Path) -> None:

@@ -8,7 +8,16 @@ from typing import NamedTuple, assert_never
 from attrs import define, field
 
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.records import (
+    AruRecord,
+    OrderedRecord,
+    PeerRecord,
+    ProposalRecord,
+    Record,
+    SnapshotRecord,
+    ViewRecord,
+)
+from pfsb.paxos.snapshot import SnapshotName
 
 ORDERED_VIEW = 0
 """View number that is stored for a slot whose batch was learned as ordered.
@@ -20,6 +29,10 @@ The view in which that batch was proposed is not known then, and makes no differ
 HistoryCallback = Callable[[list[tuple[int, Batch]]], None]
 """Function that gets the ordered batches that `IStableStorage.read_history` was asked for: (seq, batch) of consecutive
 slots. Called at most once for each reading; never after the storage has failed."""
+SnapshotCallback = Callable[[bytes], None]
+"""Function that gets the bytes that `IStableStorage.read_snapshot` was asked for. Called as a `HistoryCallback` is."""
+KEPT_SLOTS = 10_000
+"""Number of slots, up to that of a snapshot, that stay readable for servers that are a little behind."""
 
 
 class StoredSlot(NamedTuple):
@@ -43,6 +56,19 @@ class Effect:
     local_aru: int | None = None
     slots: dict[int, StoredSlot] = field(factory=dict)
     peers: dict[int, PeerRecord] = field(factory=dict)
+    snapshot: SnapshotName | None = None
+    """The snapshot from which a restart begins; of two, the one of the higher slot."""
+    skipped: int = 0
+    """Slots up to this one may be missing, or be there without being ordered, since a snapshot was named before
+    Local_Aru had reached its slot: it came from another server. 0: there are none.
+
+    The changes that a group makes do not hold the Local_Aru of the groups before. In them this is the highest slot of
+    a snapshot that was named before the group itself had set a Local_Aru as high, and `skipped_after` tells the rest.
+    """
+
+    def skipped_after(self, local_aru: int) -> int:
+        """The slot `skipped` for a storage whose Local_Aru was `local_aru` before these changes."""
+        return self.skipped if self.skipped > local_aru else 0
 
     def apply(self, record: Record) -> None:
         # The most frequent records come first.
@@ -57,8 +83,17 @@ class Effect:
                 self.slots[seq] = StoredSlot(ORDERED_VIEW, batch)
             case PeerRecord():
                 self.peers[record.server_id] = record
+            case SnapshotRecord(name):
+                self._apply_snapshot(name)
             case _:
                 assert_never(record)
+
+    def _apply_snapshot(self, name: SnapshotName) -> None:
+        reached = 0 if self.snapshot is None else self.snapshot.seq
+        if name.seq > max(reached, self.local_aru or 0):
+            self.skipped = name.seq
+        if name.seq >= reached:
+            self.snapshot = name
 
     def apply_all(self, records: Iterable[Record]) -> None:
         for record in records:

@@ -15,12 +15,23 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Record, Recovered, ViewRecord
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.start_number import start_number
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
+from pfsb.storage.effect import KEPT_SLOTS, Effect, HistoryCallback, SnapshotCallback, batch_bytes
+from pfsb.storage.memory_snapshots import (
+    MemoryFetchedSnapshot,
+    MemorySnapshotFile,
+    MemorySnapshots,
+    Steps,
+    is_right,
+)
 from pfsb.storage.refusals import history_gap
 from pfsb.support.limits import IDENTITY_BYTES, START_MARK_BYTES
+
+PORTION_BYTES = 65_536
+"""Maximum size, in bytes, of one portion of `Recovered.snapshot_bytes`."""
 
 
 class ReserveUsedUp(Exception):
@@ -49,11 +60,17 @@ class MemoryDisk:
     """The disk counts as full when it has room for no more records than this."""
     forgotten: int = 0
     """Slots up to here are no longer stored, since every server has executed them (`MemoryStorage.forget_history`)."""
+    compacted: int = 0
+    """Slots up to here are no longer read, since a snapshot holds the state after them."""
+    snapshots: dict[SnapshotName, bytes] = field(factory=dict)
+    """All complete snapshots; at most one of them is named by a record (`Effect.snapshot`)."""
+    parts: dict[SnapshotName, bytes] = field(factory=dict)
+    """The parts of snapshots that have come from other servers, from the beginning of each."""
 
     def copy(self) -> MemoryDisk:
         """A new disk with the present contents of this one. Later writes to either disk do not change the other."""
         now = self.contents
-        contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers))
+        contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers), now.snapshot, now.skipped)
         return MemoryDisk(
             self.identity,
             self.incarnation,
@@ -62,6 +79,9 @@ class MemoryDisk:
             contents,
             dict(self.passes),
             forgotten=self.forgotten,
+            compacted=self.compacted,
+            snapshots=dict(self.snapshots),
+            parts=dict(self.parts),
         )
 
     @property
@@ -70,13 +90,54 @@ class MemoryDisk:
         return start_number(self.incarnation, self.start_mark)
 
     def first_gap(self) -> int | None:
-        """The first slot from 1 to Local_Aru that is not stored; None if all of them are stored."""
+        """The first slot up to Local_Aru that is not stored, and that no snapshot stands for; None: there is none."""
         local_aru = self.local_aru
-        return next((seq for seq in range(1, local_aru + 1) if seq not in self.contents.slots), None)
+        return next((seq for seq in range(self.gone + 1, local_aru + 1) if seq not in self.contents.slots), None)
+
+    @property
+    def gone(self) -> int:
+        """Slots up to here need not be stored: every server has executed them, or a snapshot holds their effect."""
+        return max(self.forgotten, self.compacted)
 
     def has(self, seq: int) -> bool:
-        """Whether this slot is stored, or was stored and then forgotten because every server had executed it."""
-        return seq <= self.forgotten or seq in self.contents.slots
+        """Whether this slot is stored, or need not be: every server had executed it before it was forgotten, or a
+        snapshot on this disk holds its effect."""
+        return seq <= self.gone or seq in self.contents.slots
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The slot of the snapshot that a record names; 0: there is none."""
+        return 0 if self.contents.snapshot is None else self.contents.snapshot.seq
+
+    def is_another_named(self, name: SnapshotName) -> bool:
+        """Whether the snapshot that a record names is another one of the same slot."""
+        return self.snapshot_seq == name.seq and self.contents.snapshot != name
+
+    def compact(self, kept_slots: int) -> None:
+        """Read the slots no more up to that of the snapshot that a record names, less `kept_slots`. They are still
+        there until `delete_superfluous`."""
+        self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
+
+    def delete_superfluous(self) -> None:
+        """Delete what the snapshot that a record names stands for: slots, and older snapshots."""
+        slots = self.contents.slots
+        for seq in [seq for seq in slots if seq <= self.compacted]:
+            del slots[seq]
+        for name in [name for name in self.snapshots if name.seq < self.snapshot_seq]:
+            del self.snapshots[name]
+
+    def delete_leftovers(self) -> None:
+        """Delete what a crash has left of the time before: also snapshots that no record names."""
+        self.delete_superfluous()
+        self.snapshots = {name: data for name, data in self.snapshots.items() if name == self.contents.snapshot}
+        self.parts = {name: data for name, data in self.parts.items() if name.seq > self.snapshot_seq and data}
+
+    def refuse_wrong_snapshot(self) -> None:
+        """Raise `StorageRefused` unless the snapshot that a record names is there, and right."""
+        name = self.contents.snapshot
+        if name is not None and not is_right(self.snapshots.get(name, b""), name):
+            fate = "damaged" if name in self.snapshots else "missing"
+            raise StorageRefused(f"memory: the snapshot of slot {name.seq} is {fate}")
 
     def forget_up_to(self, seq: int) -> None:
         for number in range(self.forgotten + 1, seq + 1):
@@ -85,11 +146,14 @@ class MemoryDisk:
 
     @property
     def local_aru(self) -> int:
-        return self.contents.local_aru or 0
+        """Local_Aru, which is not below the slot of the snapshot."""
+        return max(self.contents.local_aru or 0, self.snapshot_seq)
 
     def ordered(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
         """Yield the slots from `first` to `last`, but none above Local_Aru, as (seq, batch); ends before the first slot
-        that is missing."""
+        that is missing. Nothing if `first` is compacted."""
+        if first <= self.compacted:
+            return
         for seq in range(first, min(last, self.local_aru) + 1):
             slot = self.contents.slots.get(seq)
             if slot is None:
@@ -127,7 +191,7 @@ class MemoryStorage:
     the group is on disk before `sync` returns. `on_failure` is called once, with the exception of the first write that
     fails (see `fail_next`) as a Failure; by default it raises the exception again. `is_transient` says that the disk
     ends with this storage: no later incarnation starts from it, so it need not keep the history that every server has
-    executed.
+    executed. A record that names a snapshot drops the slots up to that of the snapshot, less `kept_slots`.
     """
 
     _disk: MemoryDisk
@@ -137,6 +201,7 @@ class MemoryStorage:
     _on_failure: Callable[[Failure], None] = _raise
     _writes_at_once: Callable[[], bool] = _never
     _is_transient: bool = False
+    _kept_slots: int = KEPT_SLOTS
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
@@ -151,6 +216,12 @@ class MemoryStorage:
     """The exception with which the next write of a group fails (see `fail_next`); None: it does not fail."""
     _hangs: bool = field(default=False, init=False)
     """Whether no write ends at present (see `hang`)."""
+    _snapshots: MemorySnapshots = field(init=False)
+
+    @_snapshots.default
+    def _make_snapshots(self) -> MemorySnapshots:
+        steps = Steps(self._clock, self._sync_seconds, self._step_fails)
+        return MemorySnapshots(self._disk, steps, lambda: self.is_full, self.counters)
 
     @_acknowledgements.default
     def _make_acknowledgements(self) -> Acknowledgements:
@@ -172,18 +243,29 @@ class MemoryStorage:
 
     # IStableStorage
 
+    @property
+    def snapshot(self) -> SnapshotName | None:
+        return self._disk.contents.snapshot
+
+    @property
+    def compacted(self) -> int:
+        return self._disk.compacted
+
     def recover(self) -> Recovered:
         assert not self.running, "recover is called once"
         disk = self._disk
         if disk.in_use:
             raise StorageRefused("memory: in use by another server; each server needs a disk of its own")
-        if disk.forgotten:
+        if disk.forgotten > disk.snapshot_seq:
             raise StorageRefused(
                 f"memory: the history up to slot {disk.forgotten} is forgotten; this memory ends with its server"
             )
         gap = disk.first_gap()
         if gap is not None:
-            raise history_gap("memory", gap, disk.local_aru)
+            raise history_gap("memory", gap, disk.local_aru, disk.gone + 1)
+        disk.refuse_wrong_snapshot()
+        disk.delete_leftovers()
+        self._snapshots.count_bytes()
         disk.in_use = self.running = True
         disk.identity = disk.identity or self._random_bytes(IDENTITY_BYTES)
         disk.incarnation += 1
@@ -220,6 +302,17 @@ class MemoryStorage:
             self._disk.forget_up_to(min(up_to, self._disk.local_aru))
         return self._is_transient
 
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> MemorySnapshotFile:
+        return self._snapshots.write(seq, cluster_identity)
+
+    def fetch_snapshot(self, name: SnapshotName) -> MemoryFetchedSnapshot:
+        return self._snapshots.fetch(name)
+
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: SnapshotCallback) -> None:
+        if self.running:
+            data = self._snapshots.read(name, offset, bytes_max)
+            self._clock.callLater(0, self._answer_snapshot, found, data)
+
     def close(self) -> bool:
         """Put all appended records on the disk now. The callbacks of waiting syncs are called later, by the clock.
 
@@ -241,23 +334,27 @@ class MemoryStorage:
 
     # For the simulator
 
-    def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
+    def crash(self, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
         """Let the storage's server die: no callback is called any more, and records that are not on disk are lost.
 
         At most two groups are pending, the one being written and the one that waits for it. A real disk may finish a
         write without the server hearing of that: so the first `groups_kept` pending groups reach the disk as a whole,
         and so do the first `records_torn` records of the next one. (A log on disk never keeps a part of a group; a
         protocol that survives such groups does not depend on that.) Records that were appended but not synced never
-        reach the disk.
+        reach the disk. Of the bytes of a snapshot that is being fetched, the first `bytes_kept` of those that were
+        given to the storage and are not on the disk yet reach it.
         """
         if not self.running:
             return
+        if self._snapshots.fetched is not None:
+            self._snapshots.fetched.keep(bytes_kept)
         self._cancel_write()
         pending = self.pending()
         self._disk.position += len(pending[:groups_kept])
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
         self._disk.contents.apply_all(kept + torn)
+        self._disk.compact(self._kept_slots)
         self._silence()
         self._let_go()
 
@@ -279,6 +376,7 @@ class MemoryStorage:
         """Let no write end from now on, neither with success nor with an error, until `go_on`."""
         self._hangs = True
         self._cancel_write()
+        self._snapshots.steps.hang()
 
     def go_on(self) -> None:
         """End what `hang` has begun: the write that is under way ends soon."""
@@ -286,6 +384,7 @@ class MemoryStorage:
             self._hangs = False
             if self._under_way is not None:
                 self._write_call = self._clock.callLater(0, self._finish_group, self._under_way, 0.0)
+            self._snapshots.steps.go_on()
 
     # Groups
 
@@ -314,18 +413,32 @@ class MemoryStorage:
 
     def write(self, group: Group) -> bool:
         """Put a group on the disk; False if that failed and the storage has therefore stopped."""
-        error, self.next_error = self.next_error, None
-        if error is not None:
-            self._fail(Failure(error))
+        if self.next_error is not None and self._next_write_fails():
             return False
         if self._disk.free_records is not None:
             self._disk.free_records -= len(group.records)
             if self._disk.free_records < 0:
                 self._fail(Failure(ReserveUsedUp("the disk has no room, although it was full long before")))
                 return False
-        self._disk.contents.apply_all(group.records)
+        contents = self._disk.contents
+        before = contents.snapshot
+        contents.apply_all(group.records)
         self._disk.position += 1
+        if contents.snapshot is not None and contents.snapshot is not before:
+            self._disk.compact(self._kept_slots)
+            self._snapshots.named(contents.snapshot, self._disk.delete_superfluous)
         return True
+
+    def _next_write_fails(self) -> bool:
+        """Let this write fail if `fail_next` says so; then the storage has stopped."""
+        error, self.next_error = self.next_error, None
+        if error is not None:
+            self._fail(Failure(error))
+        return error is not None
+
+    def _step_fails(self) -> bool:
+        """Called at the end of each step of work on snapshots: whether the storage has failed in it."""
+        return self._next_write_fails()
 
     def _acknowledge(self, group: Group, seconds: float) -> None:
         self.counters.count(len(group.records), batch_bytes(group.records), seconds)
@@ -341,6 +454,7 @@ class MemoryStorage:
         self._under_way = None
         self._waiting = Group()
         self._appended = []
+        self._snapshots.steps.stop()
         self.running = False
         self._disk.in_use = False
 
@@ -368,11 +482,19 @@ class MemoryStorage:
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=disk.local_aru,
-            ordered=disk.ordered(1, disk.local_aru),
+            snapshot=disk.contents.snapshot,
+            snapshot_bytes=self._snapshot_portions(),
+            ordered=disk.ordered(disk.snapshot_seq + 1, disk.local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
             peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
         )
+
+    def _snapshot_portions(self) -> Iterator[bytes]:
+        name = self._disk.contents.snapshot
+        data = b"" if name is None else self._disk.snapshots[name]
+        for at in range(0, len(data), PORTION_BYTES):
+            yield data[at : at + PORTION_BYTES]
 
     def _range(self, first: int, last: int, bytes_max: int) -> list[tuple[int, Batch]]:
         found: list[tuple[int, Batch]] = []
@@ -386,3 +508,7 @@ class MemoryStorage:
     def _answer(self, found: HistoryCallback, batches: list[tuple[int, Batch]]) -> None:
         if not self._silent:
             found(batches)
+
+    def _answer_snapshot(self, found: SnapshotCallback, data: bytes) -> None:
+        if not self._silent:
+            found(data)

@@ -6,21 +6,24 @@ Nothing is written to such a database any more: a server takes it over at its fi
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, frozen
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord
+from pfsb.storage import sqlite
 from pfsb.storage.effect import StoredSlot
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap, other_format
 from pfsb.storage.rows import checked_rows
 from pfsb.storage.wal import acknowledged_commits_lost, log_of
+
+if TYPE_CHECKING:
+    import sqlite3
 
 FORMAT_VERSION: Final = 3
 """Number of the format that is taken over."""
@@ -73,14 +76,16 @@ class OldDatabase:
 
     @classmethod
     def open(cls, path: Path) -> OldDatabase:
-        """Open the database. Raises `StorageRefused` if its log is damaged where acknowledged records stand."""
+        """Open the database. Raises `StorageRefused` if its log is damaged where acknowledged records stand, and if
+        this Python cannot read databases."""
+        module = sqlite.needed(f"{path}: to take over this database of an earlier version of pfsb")
         log = log_of(path)
         if log.exists() and acknowledged_commits_lost(log):
             raise StorageRefused(
                 f"{log}: damaged before its end, where acknowledged records stand; {MUST_NOT_VOTE_AGAIN}"
             )
         uri = f"{path.absolute().as_uri()}?mode=ro"
-        return cls(path, sqlite3.connect(uri, uri=True, isolation_level=None))
+        return cls(path, module.connect(uri, uri=True, isolation_level=None))
 
     def close(self) -> None:
         self._connection.close()

@@ -1,4 +1,4 @@
-"""Two threads of a storage: one writes groups, one reads history for servers that are behind.
+"""Two threads of a storage: one writes groups, one reads history and snapshots for servers that are behind.
 
 Neither thread knows the reactor. Both call their callbacks from the thread itself, so a callback must use
 `callFromThread` to reach the reactor.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Event
 from typing import ClassVar, Final, NamedTuple, Protocol
@@ -16,8 +17,9 @@ from attrs import define, field, frozen
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Record
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.durable import NoRoom
-from pfsb.storage.effect import Effect, HistoryCallback, batch_bytes
+from pfsb.storage.effect import Effect, HistoryCallback, SnapshotCallback, batch_bytes
 from pfsb.storage.room import Room
 from pfsb.storage.worker import StorageThread
 
@@ -46,6 +48,17 @@ class IHistory(Protocol):
         """Read ordered slots from `first` to `last`, as `IStableStorage.read_history` passes them to its callback."""
 
     def close(self) -> None: ...
+
+
+class ISnapshots(Protocol):
+    """Reads bytes of complete snapshots, for a `HistoryReader`."""
+
+    def read(self, name: SnapshotName, path: Path | None, offset: int, bytes_max: int) -> bytes:
+        """Read bytes of a snapshot, as `IStableStorage.read_snapshot` passes them to its callback. `path` is where it
+        lies; None: it was deleted."""
+
+    def close(self) -> None:
+        """Close the file that is open. It may be opened again."""
 
 
 class WrittenGroup(NamedTuple):
@@ -218,14 +231,30 @@ class _Read:
     found: HistoryCallback
 
 
+@frozen
+class _ReadSnapshot:
+    name: SnapshotName
+    path: Path | None
+    offset: int
+    bytes_max: int
+    found: SnapshotCallback
+
+
+class _CloseSnapshot(NamedTuple):
+    """Stands in the queue of the reader for the closing of the snapshot that was read last."""
+
+
 @define(eq=False)
 class HistoryReader(StorageThread):
-    """The thread that reads ranges of the history, one after the other, while the writer goes on writing."""
+    """The thread that reads ranges of the history and bytes of snapshots, one after the other, while the writer goes on
+    writing."""
 
     thread_name: ClassVar[str] = "pfsb storage reader"
     _history: IHistory
+    _snapshots: ISnapshots
     _found: Callable[[HistoryCallback, list[tuple[int, Batch]]], None]
-    _queue: SimpleQueue[_Read | None] = field(factory=SimpleQueue, init=False)
+    _found_snapshot: Callable[[SnapshotCallback, bytes], None]
+    _queue: SimpleQueue[_Read | _ReadSnapshot | _CloseSnapshot | None] = field(factory=SimpleQueue, init=False)
 
     def read(self, first: int, last: int, bytes_max: int, found: HistoryCallback) -> bool:
         """Queue the reading of the ordered slots from `first` to `last`, for a call of `found` with them.
@@ -237,18 +266,39 @@ class HistoryReader(StorageThread):
         self._queue.put(_Read(first, last, bytes_max, found))
         return True
 
+    def read_snapshot(
+        self, name: SnapshotName, path: Path | None, offset: int, bytes_max: int, found: SnapshotCallback
+    ) -> bool:
+        """Queue the reading of bytes of a snapshot, for a call of `found` with them. `path` is where it lies; None: it
+        was deleted. Returns False, and queues nothing, as `read` does."""
+        if self._queue.qsize() >= READS_WAITING_MAX:
+            return False
+        self._queue.put(_ReadSnapshot(name, path, offset, bytes_max, found))
+        return True
+
+    def close_snapshot(self) -> None:
+        """Have the snapshot closed that was read last: if it was deleted, its bytes leave the disk then."""
+        self._queue.put(_CloseSnapshot())
+
     def begin_stop(self) -> None:
-        """Let the thread read all queued ranges, close its file and end."""
+        """Let the thread read all that is queued, close its files and end."""
         self._queue.put(None)
 
     def work(self) -> None:
         while (read := self._queue.get()) is not None:
-            self._found(read.found, self._history.read(read.first, read.last, read.bytes_max))
+            if isinstance(read, _Read):
+                self._found(read.found, self._history.read(read.first, read.last, read.bytes_max))
+            elif isinstance(read, _ReadSnapshot):
+                data = self._snapshots.read(read.name, read.path, read.offset, read.bytes_max)
+                self._found_snapshot(read.found, data)
+            else:
+                self._snapshots.close()
         self._history.close()
+        self._snapshots.close()
 
 
 READS_WAITING_MAX = 64
-"""Maximum number of ranges that may wait to be read.
+"""Maximum number of ranges of the history and of snapshots that may wait to be read.
 
 Requests beyond it are answered with an empty list; the server that wanted the range then asks another server.
 """

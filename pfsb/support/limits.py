@@ -22,6 +22,10 @@ BATCH_BYTES_MAX: Final = 58_000
 """Largest encoded batch, in bytes. Every message that may have to carry the batch fits into a frame, whatever its
 numbers are: a batch that has once been accepted is told to new leaders, proposed again, and sent to servers that lack
 it."""
+PIECE_BYTES: Final = 65_536
+"""Size of the data of a piece of a snapshot, in bytes, at which a piece that is made row by row is complete."""
+PIECE_BYTES_MAX: Final = 16 * 1_048_576
+"""Maximum size of the data of one piece of a snapshot, in bytes."""
 TIME_MS_MAX: Final = 253_402_300_799_999
 """Latest time, in milliseconds since 1970, that a batch may carry: the end of the year 9999 (UTC).
 
@@ -42,3 +46,5 @@ TTL_SECONDS_MAX: Final = 3_600
 """Maximum time to live of a session, in seconds, that a client may ask for."""
 CLIENT_ID_CHARACTERS_MAX: Final = 64
 """Maximum characters of a client id that a client may give itself."""
+SNAPSHOT_SECONDS_MAX: Final = 3_600
+"""Maximum time, in seconds, for which a client may wait for a snapshot that it has asked for."""

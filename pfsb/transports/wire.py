@@ -40,11 +40,15 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
 from pfsb.support.limits import CLIENT_ID_CHARS_MAX, IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
 LIST_ENTRIES_MAX: Final = 10_000
@@ -85,9 +89,13 @@ class MessageKind:
     HEARD: Final = 18
     KNOWN_POSITION: Final = 19
     ORDERED: Final = 20
+    SNAPSHOT_OFFER: Final = 21
+    SNAPSHOT_REQUEST: Final = 22
+    SNAPSHOT_PART: Final = 23
 
 
-LATER: Final = (KnownPosition, Ordered)
+LaterMessage = KnownPosition | Ordered | SnapshotOffer | SnapshotRequest | SnapshotPart
+LATER: Final = (KnownPosition, Ordered, SnapshotOffer, SnapshotRequest, SnapshotPart)
 """The types of messages that were added to format version 3 after its first use: frames with one of them have a type of
 their own."""
 
@@ -115,18 +123,33 @@ def encode(message: Message) -> bytes:
     return packed
 
 
-def encode_later(message: KnownPosition | Ordered) -> bytes:
+def encode_later(message: LaterMessage) -> bytes:
     """The bytes of one message of a kind that was added after the first wire format (`LATER`).
 
     Such messages travel in frames of the type `TYPE_LATER_MESSAGES`, in the body of which these bytes stand.
     """
-    row: tuple[object, ...]
-    if isinstance(message, Ordered):
-        row = (MessageKind.ORDERED, message.view, message.seqs, message.digests)
-    else:
-        row = (MessageKind.KNOWN_POSITION, message.identity, message.start, message.position)
-    packed: bytes = msgpack.packb(row)
+    packed: bytes = msgpack.packb(_later_row(message))
     return packed
+
+
+def _later_row(message: LaterMessage) -> tuple[object, ...]:
+    match message:
+        case Ordered(_, view, seqs, digests):
+            return (MessageKind.ORDERED, view, seqs, digests)
+        case KnownPosition(_, identity, start, position):
+            return (MessageKind.KNOWN_POSITION, identity, start, position)
+        case SnapshotOffer(_, local_aru, name):
+            return (MessageKind.SNAPSHOT_OFFER, local_aru, *_name_row(name))
+        case SnapshotRequest(_, name, offset, size):
+            return (MessageKind.SNAPSHOT_REQUEST, *_name_row(name), offset, size)
+        case SnapshotPart(_, name, offset, data):
+            return (MessageKind.SNAPSHOT_PART, *_name_row(name), offset, data)
+        case _:
+            assert_never(message)
+
+
+def _name_row(name: SnapshotName) -> tuple[object, ...]:
+    return (name.seq, name.size, name.digest)
 
 
 def encode_any(message: Message) -> bytes:
@@ -171,7 +194,7 @@ def _row(message: Message) -> tuple[object, ...]:
             return (MessageKind.ACQUAINTED, identity)
         case Heard(_, identity):
             return (MessageKind.HEARD, identity)
-        case KnownPosition() | Ordered():
+        case KnownPosition() | Ordered() | SnapshotOffer() | SnapshotRequest() | SnapshotPart():
             raise OtherFrame("this type of message was added later, and travels in a frame of another type")
         case ReadRequest(_, number):
             return (MessageKind.READ_REQUEST, number)
@@ -270,6 +293,14 @@ def decode(sender: int, row: object) -> Message:
             return Confirm(sender, checked_number("view", view, least=1), checked_number("number", number))
         case (MessageKind.CONFIRMED, view, number):
             return Confirmed(sender, checked_number("view", view, least=1), checked_number("number", number))
+        case (MessageKind.SNAPSHOT_OFFER, local_aru, seq, size, digest):
+            return SnapshotOffer(sender, checked_number("local_aru", local_aru), _snapshot_name(seq, size, digest))
+        case (MessageKind.SNAPSHOT_REQUEST, seq, size, digest, offset, wanted):
+            begin = checked_number("offset", offset), checked_number("size", wanted, least=1)
+            return SnapshotRequest(sender, _snapshot_name(seq, size, digest), *begin)
+        case (MessageKind.SNAPSHOT_PART, seq, size, digest, offset, data):
+            part = checked_number("offset", offset), _bytes("data", data)
+            return SnapshotPart(sender, _snapshot_name(seq, size, digest), *part)
         case _:
             raise Malformed(f"no message has this type and number of fields: {reprlib.repr(row)}")
 
@@ -282,6 +313,12 @@ def _named_batches(seqs: object, digests: object) -> tuple[tuple[int, ...], byte
             f"digests must be {DIGEST_BYTES} bytes for each of the seqs, not {reprlib.repr((seqs, digests))}"
         )
     return voted, digests
+
+
+def _snapshot_name(seq: object, size: object, digest: object) -> SnapshotName:
+    if type(digest) is not bytes or len(digest) != SNAPSHOT_DIGEST_BYTES:
+        raise Malformed(f"the digest of a snapshot must be {SNAPSHOT_DIGEST_BYTES} bytes, not {reprlib.repr(digest)}")
+    return SnapshotName(_seq(seq), checked_number("size", size, least=1), digest)
 
 
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:
@@ -323,20 +360,18 @@ def are_updates(rows: tuple[Any, ...]) -> bool:
 
 
 _ONLY_INT = {int}
+_UPDATE_TYPES = (str, int, int, int, bytes)
 
 
 def _is_update(row: object) -> bool:
-    if type(row) is not tuple or len(row) != _UPDATE_FIELDS:
+    if type(row) is not tuple or tuple(map(type, row)) != _UPDATE_TYPES:
         return False
-    client_id, server_id, timestamp, made_at, payload = row
+    client_id, server_id, timestamp, made_at, _ = row
     return (
-        type(client_id) is str
-        and len(client_id) <= CLIENT_ID_CHARS_MAX
-        and type(server_id) is type(timestamp) is type(made_at) is int
+        len(client_id) <= CLIENT_ID_CHARS_MAX
         and 0 <= server_id <= SERVER_ID_MAX
         and 0 <= timestamp <= NUMBER_MAX
         and 0 <= made_at <= NUMBER_MAX
-        and type(payload) is bytes
     )
 
 

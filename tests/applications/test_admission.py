@@ -17,6 +17,7 @@ from pfsb.applications.interfaces import (
     Done,
     Event,
     IEventLog,
+    IFrozenState,
     IPlainChecker,
     IQuotaUser,
     IRunExecutor,
@@ -60,8 +61,30 @@ class Counter:
         self.count = int(data)
 
 
+@implementer(IFrozenState)
+class Frozen(Counter):
+    """A `Counter` with a frozen state: a piece for each digit of the count, and an empty one at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digits = ""
+        self.is_whole = False
+
+    def freeze(self) -> Any:
+        return iter([*[digit.encode() for digit in str(self.count)], b""])
+
+    def take_piece(self, data: bytes) -> Any:
+        self.digits += data.decode()
+        self.is_whole = not data
+
+    def pieces_end(self) -> Any:
+        if not self.is_whole:
+            raise ValueError("no end")
+        self.count = int(self.digits)
+
+
 def changed(*bases: type, **members: Any) -> Callable[[], Any]:
-    return type("Changed", (*bases, Counter), members)
+    return type("Changed", bases if Frozen in bases else (*bases, Counter), members)
 
 
 class AdmissionTests(SynchronousTestCase):
@@ -128,6 +151,31 @@ class AdmissionTests(SynchronousTestCase):
             raise NotImplementedError("no snapshot\nhere")
 
         self.assertIn("NotImplementedError: no snapshot here", self.refusal(changed(snapshot=fail)))
+
+    def test_frozen_state_is_tried(self) -> None:
+        """A frozen state stays as it was while a command is executed, and another application can be made from it."""
+        refuse_wrong_application(Frozen(), Frozen)
+
+        def live(self: Any) -> Any:
+            for place in range(len(str(self.count))):
+                yield str(self.count)[place].encode()
+            yield b""
+
+        def fail(self: Any) -> Any:
+            raise ZeroDivisionError
+
+        for members, told in (
+            ({"freeze": None}, "it has no method freeze (pfsb.applications.interfaces.IFrozenState)"),
+            ({"take_piece": lambda self: None}, "its method take_piece must take 1 argument"),
+            ({"freeze": lambda self: iter(["text"])}, "a piece is bytes"),
+            ({"freeze": lambda self: iter([bytes(16 * 1_048_576 + 1)])}, "a piece is bytes, 16777216 of them at most"),
+            ({"freeze": live}, "freeze() makes other pieces if commands are executed while they are taken"),
+            ({"freeze": fail}, "freeze() fails: ZeroDivisionError"),
+            ({"take_piece": lambda self, data: None, "pieces_end": lambda self: None}, "gives another state"),
+            ({"pieces_end": lambda self: setattr(self, "count", int(self.digits or 0))}, "that a piece is missing"),
+            ({"pieces_end": fail}, "take_piece() or pieces_end() fails: ZeroDivisionError"),
+        ):
+            self.assertIn(told, self.refusal(changed(Frozen, **members)))
 
     def test_deadline_is_a_number_or_none(self) -> None:
         for wrong in (1.5, "1", True):

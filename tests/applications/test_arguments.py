@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgpack
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
@@ -28,8 +28,9 @@ from pfsb.applications.interfaces import BadRequest, IEventLog, IReplicatedAppli
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from tests.applications.context import FakeContext, refusal
+from tests.examples import examples
 
-bounded = settings(max_examples=150, deadline=None, database=None)
+bounded = examples(150, database=None)
 
 arguments = st.one_of(
     st.sampled_from(["x", "nil", "", "wait=1", "wait=-1", "from=2", "limit=5", "limit=0", "token=7", "12", "-1"]),
@@ -212,7 +213,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIn("cannot be empty", str(refusal(kv, "GET", Data(b""))))
 
     @given(st.binary(max_size=30))
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     def test_text_that_stands_for_bytes(self, data: bytes) -> None:
         """Each text makes the same bytes again, and is no `Data` only if they are UTF-8 without NUL."""
         argument = argument_of(text_of(data))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from attrs import evolve
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Done, Event
 from tests.applications.context import Machine, code, field, refusal, rows
+from tests.examples import examples
 
 
 class ChatTest(SynchronousTestCase):
@@ -113,7 +114,7 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(self.chat.snapshot(), before)
         self.assertIsNone(self.chat.next_deadline())
 
-    @settings(max_examples=50, deadline=None, database=None)
+    @examples(50, database=None)
     @given(
         st.lists(st.tuples(st.sampled_from("abc"), st.text(st.characters(codec="utf-8", min_codepoint=1), min_size=1)))
     )

@@ -11,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 import tests
 from tests.applications.history import digest
+from tests.long import long
 
 root = Path(tests.__file__).resolve().parents[1]
 
@@ -25,6 +26,7 @@ def digest_elsewhere(hash_seed: str, seed: int, commands: int) -> str:
 class DeterminismTest(SynchronousTestCase):
     """Tests that `execute` is deterministic."""
 
+    @long
     def test_processes_with_different_hash_seeds_agree(self) -> None:
         """No answer, no order of answers and no snapshot depends on the order of a set."""
         digests = {digest_elsewhere(hash_seed, seed=7, commands=3_000) for hash_seed in ("0", "1", "2")}

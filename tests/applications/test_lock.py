@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from attrs import evolve
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
@@ -11,6 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING, Done, Result
 from pfsb.applications.lock import Lock
 from tests.applications.context import Machine, code, field, refusal, rows
+from tests.examples import examples
 
 
 def granted(name: str, token: int) -> Done:
@@ -386,5 +386,5 @@ class LockModelTest(SynchronousTestCase):
 
     def test_every_history_keeps_the_lines_in_order(self) -> None:
         """One holder, first come first served, growing tokens, exact deadlines, equal servers."""
-        bounded = settings(max_examples=80, stateful_step_count=40, deadline=None, database=None)
+        bounded = examples(80, stateful_step_count=40, database=None)
         run_state_machine_as_test(LockAgainstModel, settings=bounded)

@@ -11,7 +11,7 @@ from pfsb.applications.interfaces import PENDING, BadRequest, Done
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.applications.testing import Machine, WrongApplication
-from tests.applications.test_admission import Counter, changed
+from tests.applications.test_admission import Counter, Frozen, changed
 
 
 class RightApplicationTests(SynchronousTestCase):
@@ -67,10 +67,27 @@ class WrongApplicationTests(SynchronousTestCase):
         numbers = iter(range(100))
         self.assertIn("snapshot", self.found(changed(snapshot=lambda self: str(next(numbers)).encode())))
 
+    def test_pieces_of_another_moment_are_found(self) -> None:
+        """Pieces of the present state would differ on servers that execute commands at other times."""
+
+        def freeze(self: Any) -> Any:
+            yield str(self.count).encode()
+            yield b""
+
+        self.assertIn("freeze() makes other pieces", self.found(changed(Frozen, freeze=freeze)))
+
+    def test_state_beside_the_pieces_is_found(self) -> None:
+        def pieces_end(self: Any) -> None:
+            Frozen.pieces_end(self)
+            self.count -= self.count > 4
+
+        self.assertIn("take_piece() gives another state", self.found(changed(Frozen, pieces_end=pieces_end)))
+
     def test_wrong_result_is_found(self) -> None:
         self.assertIn("a Done or a Refused", self.found(changed(execute=lambda self, command, context: None)))
 
     def test_right_one_passes(self) -> None:
-        machine = Machine(Counter)
-        self.assertEqual(machine.run("alice", "COUNT", "2"), Done((("count", 2),)))
-        self.assertEqual(machine.ask("SHOW"), Done((("count", 2),)))
+        for make in (Counter, Frozen):
+            machine = Machine(make)
+            self.assertEqual(machine.run("alice", "COUNT", "22"), Done((("count", 22),)))
+            self.assertEqual(machine.ask("SHOW"), Done((("count", 22),)))

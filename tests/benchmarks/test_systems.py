@@ -119,6 +119,7 @@ def command_of(pid: int) -> str:
     return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
+@long
 class ProcessTests(SynchronousTestCase):
     """Tests with real processes, which are ended whether the test succeeds or not."""
 
@@ -252,12 +253,12 @@ class PeerTests(SynchronousTestCase):
             system.open_writer(0)()
 
 
+@long
 class PfsbTests(SynchronousTestCase):
     """Tests with real servers, which are ended whether the test succeeds or not."""
 
     timeout = 120
 
-    @long
     def test_servers_are_loaded_killed_and_stopped(self) -> None:
         """The comparison treats pfsb as every other system."""
         Pfsb.prepare(Choices())

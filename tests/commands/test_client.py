@@ -331,7 +331,7 @@ class CommandLineTests(SynchronousTestCase):
         self.assertIn("3 servers, 2 are a majority, 1 may fail", check.summary(load(file)))
 
     def test_every_command_says_what_it_is_for(self) -> None:
-        text = cli.program.get_help(click.Context(cli.program))
+        text = cli.program.get_help(click.Context(cli.program, **cli.program.context_settings))
         for name in ("cluster", "client", "status", "check", "demo"):
             self.assertIn(name, text)
 

@@ -194,6 +194,8 @@ class PromptTests(TerminalCase):
         """A person who leaves knows which of them may still happen; a lock is given up."""
         self.patch(client_terminal, "LAST_ANSWERS_SECONDS", 0.1)
         ended = await self.start()
+        for member in self.cluster.members:  # which would keep the connection for two seconds more
+            self.addCleanup(member.crash)
         self.patch(FakeCluster, "run", lambda *_: None)
         self.keys.send_text("PUT a 1\rGET a\rLOCK b\r" + CTRL_D)
         await ended

@@ -8,8 +8,12 @@ from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.applications.interfaces import Done
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
 from pfsb.client.core.replies import Reply
 from pfsb.commands.terminal_input import HISTORY_LINES_MAX, CommandCompleter, LineHistory, commands_of
+from pfsb.frontends.line import help as help_pages
 
 HELP = Reply(
     "OK",
@@ -62,6 +66,16 @@ class CompleterTests(SynchronousTestCase):
             "Change settings, all or none.", "FAULT LOSS"
         ))  # fmt: skip
         self.assertEqual(found["LOCK"].usage, "LOCK name [wait=SECONDS] [ttl=SECONDS]")
+
+    def test_help_may_go_on_in_further_rows(self) -> None:
+        """The rows are those of a server: every command has all of its usage and help."""
+        described = (*help_pages.ALWAYS, *KeyValue().commands, *Lock().commands)
+        answer = help_pages.all_commands(described)
+        assert isinstance(answer, Done)
+        rows = tuple(str(row[0][1]) for row in answer.rows)
+        self.assertGreater(len(rows), len(described))
+        found = commands_of(Reply("OK", rows))
+        self.assertEqual([(each.usage, each.help) for each in found.values()], [(d.usage, d.help) for d in described])
 
 
 class HistoryTests(SynchronousTestCase):

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
 from pfsb.config.config import Config, ConfigError, Limits, ServerConfig, Timers, load
 from pfsb.paxos.settings import Settings
+from tests.examples import examples
 
 ETC = Path(pfsb.__file__).parent.parent / "etc"
 
@@ -278,7 +279,7 @@ class RefusalTests(ConfigTestCase):
     def test_a_file_that_is_too_large_or_too_deep(self) -> None:
         """Every input has a limit."""
         self.assertEqual(self.refusal("#" * 1_000_001), "is too large, 1000000 bytes are allowed")
-        self.assertEqual(self.refusal("[" * 5_000), "is nested too deeply")
+        self.assertEqual(self.refusal("[" * 1_000), "is nested too deeply")
 
     def test_an_unknown_key_with_the_nearest_known_one(self) -> None:
         """Unknown keys are refused at every level."""
@@ -529,13 +530,13 @@ class AnyTextTests(ConfigTestCase):
         finally:
             Path(path).unlink()
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @examples(150, database=None)
     @given(st.dictionaries(KEYS | st.text(), VALUES, max_size=6))
     def test_no_mapping_raises_anything_but_a_config_error(self, mapping: dict[object, object]) -> None:
         """Any wrong configuration is refused with one line."""
         self.outcome(yaml.safe_dump(mapping))
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @examples(150, database=None)
     @given(st.lists(KEYS, min_size=1, max_size=3), VALUES)
     def test_one_wrong_value_in_a_right_file_raises_nothing_else(self, path: list[object], value: object) -> None:
         """A wrong value in a file that is otherwise correct is refused with one line."""
@@ -547,7 +548,7 @@ class AnyTextTests(ConfigTestCase):
             inner[path[-1]] = value
         self.outcome(yaml.safe_dump(content))
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @examples(150, database=None)
     @given(
         st.text(alphabet=st.sampled_from("ab0:-,[]{}&*!|>'\"%@`#?\\Ux~<\n\t \ud800\x85")).map(
             lambda t: t.encode("utf-8", "replace").decode()

@@ -11,6 +11,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
+from tests.long import long
 
 ROOT = Path(pfsb.__file__).resolve().parent
 PAGE = ROOT.parent / "docs" / "architecture.rst"
@@ -89,6 +90,7 @@ class TableTests(SynchronousTestCase):
         for place, name in enumerate(rows()):
             self.assertLessEqual(may_import(name), set(list(rows())[:place]), name)
 
+    @long
     def test_imports_are_those_that_the_table_allows(self) -> None:
         """A reader who looks for the place of a new file can believe the table."""
         for name in rows():

@@ -10,6 +10,7 @@ from textwrap import dedent
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
+from tests.long import long
 
 PACKAGE = Path(pfsb.__file__).resolve().parent
 
@@ -25,6 +26,7 @@ def undescribed(tree: ast.Module) -> Iterator[str]:
 
 
 class DocstringTests(SynchronousTestCase):
+    @long
     def test_every_module_and_public_class_has_a_docstring(self) -> None:
         """A reader who sees signatures and docstrings only must find the way."""
         found = [

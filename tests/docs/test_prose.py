@@ -8,11 +8,13 @@ from twisted.python.filepath import FilePath
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.docs.docs_script import load
+from tests.long import long
 
 prose_rules = load("prose_rules")
 
 
 class ProseTests(SynchronousTestCase):
+    @long
     def test_every_docstring_and_comment_keeps_the_rules(self) -> None:
         """Run `python docs/prose_rules.py` for the list."""
         paths = [str(prose_rules.ROOT / path) for path in prose_rules.PATHS]

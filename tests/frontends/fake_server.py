@@ -128,6 +128,7 @@ class FakeSubscription:
     log: Any
     next: int
     deliver: Callable[[Event], None]
+    failed: Callable[[Exception], None]
     paused: bool = False
     stopped: bool = False
     _going: bool = False
@@ -156,6 +157,7 @@ class FakeSubscription:
 class FakeClientConnection:
     local_clients: FakeLocalClients
     ended: Callable[[str, str], None]
+    failed: Callable[[Exception], None] | None = None
     client_id: str = ""
     number: int = 0
     over: Refused | None = None
@@ -276,8 +278,10 @@ class FakeLocalClients:
     held: list[Callable[[], None]] = field(factory=list)
     connections: list[FakeClientConnection] = field(factory=list)
 
-    def connect(self, ended: Callable[[str, str], None]) -> FakeClientConnection:
-        connection = FakeClientConnection(self, ended)
+    def connect(
+        self, ended: Callable[[str, str], None], failed: Callable[[Exception], None] | None = None
+    ) -> FakeClientConnection:
+        connection = FakeClientConnection(self, ended, failed)
         self.connections.append(connection)
         return connection
 
@@ -318,6 +322,28 @@ class FakeRevisions:
             self.waits.append((revision, seconds, reached))
 
 
+@define(eq=False, slots=False)
+class FakeEventFeed:
+    """A stand-in for EventFeed: its subscriptions deliver an event as soon as it is there."""
+
+    cluster: FakeCluster
+
+    def subscribe(
+        self,
+        verb: str,
+        first: int,
+        deliver: Callable[[Event], None],
+        failed: Callable[[Exception], None],
+        *,
+        is_paused: bool = False,
+    ) -> FakeSubscription:
+        log = self.cluster.catalogue.entry(verb).application
+        subscription = FakeSubscription(log, first or log.length() + 1, deliver, failed, paused=is_paused)
+        self.cluster.subscriptions.append(subscription)
+        subscription.go_on()
+        return subscription
+
+
 class FakeServer:
     view = 7
 
@@ -334,6 +360,7 @@ class FakeServer:
         self.catalogue = self.cluster.catalogue
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
+        self.event_feed = FakeEventFeed(self.cluster)
         self.dead: set[int] = set()
         self.faults = LinkFaults(Clock(), Random(1))
         self.skip: set[int] = set()
@@ -386,12 +413,3 @@ class FakeServer:
 
     def has_session(self, client_id: str) -> bool:
         return client_id in self.cluster.sessions
-
-    def subscribe(
-        self, verb: str, first: int, deliver: Callable[[Event], None], *, is_paused: bool = False
-    ) -> FakeSubscription:
-        log = self.catalogue.entry(verb).application
-        subscription = FakeSubscription(log, first or log.length() + 1, deliver, paused=is_paused)
-        self.cluster.subscriptions.append(subscription)
-        subscription.go_on()
-        return subscription

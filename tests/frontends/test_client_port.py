@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.config.config import Limits
 from pfsb.frontends.client_port import SILENCE_SECONDS, ClientPortFactory, ClientPortProtocol, RedisPortFactory
+from tests.examples import examples
 from tests.frontends.fake_server import FakeServer, fake_config
 from tests.frontends.line.test_protocol import WELCOME, Transport
 from tests.frontends.resp.test_parser import cut, encoded
@@ -44,6 +45,20 @@ class ClientPortTests(SynchronousTestCase):
         protocol.dataReceived(b"ING\n")
         self.assertEqual(transport.value(), WELCOME + b"OK\n")
 
+    def test_greeting_ends_as_the_first_line_of_the_client(self) -> None:
+        """A client of Redis that sends PING as a line reads up to a CRLF. It finds one, and that the reply is broken;
+        else it would wait for ever."""
+        for data, greeting in (
+            (b"PING\r\n", WELCOME[:-1] + b"\r\n"),
+            (b"\r\nPING\r\nPING\n", WELCOME[:-1] + b"\r\n"),
+            (b"PING\nPING\r\n", WELCOME),
+            (b"PING", WELCOME),
+        ):
+            protocol, transport = self.connect()
+            protocol.dataReceived(data)
+            self.assertEqual(transport.value(), greeting + b"OK\n" * data.count(b"G\n") + b"OK\n" * data.count(b"G\r"))
+            protocol.connectionLost()
+
     def test_client_of_redis_hears_only_replies(self) -> None:
         protocol, transport = self.connect()
         for byte in encoded(b"PING"):
@@ -68,7 +83,7 @@ class ClientPortTests(SynchronousTestCase):
         st.booleans(),
         st.lists(st.integers(0), max_size=5),
     )
-    @settings(max_examples=200, deadline=None, database=None)
+    @examples(200, database=None)
     def test_no_value_of_a_late_client_of_redis_or_of_http_runs(
         self, parts: list[bytes], is_http: bool, places: list[int]
     ) -> None:

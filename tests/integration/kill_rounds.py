@@ -1,6 +1,6 @@
 """Kills real servers with SIGKILL at random moments under load: no acknowledged write may be lost, none may run twice.
 
-    python -m tests.integration.kill_rounds ROUNDS [--seed N] [--first N] [--kinds all,starting,one,two]
+    python -m tests.integration.kill_rounds ROUNDS [--seed N] [--first N] [--kinds all,starting,one,two,behind]
 
 Three servers on the loopback are killed in each round, and started again in the same directories. Then every write that
 was answered, in this round and in those before, must be there exactly once at each of them. Every `--fresh` rounds the
@@ -8,7 +8,11 @@ directories are new. Kinds of rounds:
 
 * `all`: all three servers at once;
 * `starting`: all three at once, and up to two seconds after they were started again some or all of them once more;
-* `one`, `two`: so many of the three.
+* `one`, `two`: so many of the three;
+* `behind`: one of the three, which stays away until the others have dropped slots that it lacks, and is killed up to
+  two seconds after its start once more, while it fetches a snapshot or installs it.
+
+The servers take snapshots often, and many kills come while one is written.
 
 A round that fails says how to repeat it, and its directories stay. The seed decides kinds and pauses. A repetition
 meets other moments all the same, since real processes do not run in step with each other.
@@ -53,6 +57,9 @@ LOAD_SECONDS: Final = (0.05, 0.7)
 """How long, in seconds, servers are under load before they are killed; drawn evenly between the two."""
 START_SECONDS: Final = 2.0
 """How long, in seconds, after their start servers are killed at the latest, in rounds of the kind `starting`."""
+AWAY_SECONDS: Final = (0.3, 1.5)
+"""How long, in seconds, the others go on before each of their snapshots in rounds of the kind `behind`; drawn evenly
+between the two."""
 AFTER_SECONDS: Final = 0.1
 """How long, in seconds, the load goes on when the servers answer again."""
 WAIT_SECONDS: Final = 60.0
@@ -69,7 +76,7 @@ END: Final = ";"
 """Stands behind each text in a value."""
 TIMES: Final = {"done": (1,), "none": (0,), "unknown": (0, 1)}
 """Fate of a write -> how often its text may stand in the value of its key."""
-KINDS: Final = {"all": 5, "starting": 2, "one": 1, "two": 2}
+KINDS: Final = {"all": 5, "starting": 2, "one": 1, "two": 2, "behind": 2}
 """Kind of a round -> how often it is drawn, in proportion."""
 
 
@@ -195,11 +202,13 @@ class KillRounds:
 
     _reactor: Any
     directory: Path
+    snapshot_every: int
     cluster: ProcessCluster = field(init=False)
     load: KillLoad = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.cluster = ProcessCluster(self._reactor, self.directory, SERVERS, changes={"apps": ["kv"]})
+        changes = {"apps": ["kv"], "snapshot_every": self.snapshot_every}
+        self.cluster = ProcessCluster(self._reactor, self.directory, SERVERS, changes=changes)
         clerks = [
             TwistedClerk(self._reactor, self.cluster.addresses, timeout_seconds=None, ttl_seconds=TTL_SECONDS)
             for _ in range(CLERKS)
@@ -224,13 +233,16 @@ class KillRounds:
         if dice.random() < SHARE_AT_ANSWER:
             await load.next_answer().addTimeout(WAIT_SECONDS, self._reactor, _unanswered)
         waiting = load.under_way
-        victims = dice.sample(cluster.ids, {"one": 1, "two": 2}.get(kind, SERVERS))
+        victims = dice.sample(cluster.ids, {"one": 1, "behind": 1, "two": 2}.get(kind, SERVERS))
         await cluster.kill(*victims)
+        if kind == "behind":
+            await self._leave_behind(dice)
         for server_id in victims:
             cluster.start(server_id)
-        if kind == "starting":
+        if kind in {"starting", "behind"}:
             await cluster.pause(dice.uniform(0, START_SECONDS))
-            victims = dice.sample(cluster.ids, dice.randint(1, SERVERS))
+            if kind == "starting":
+                victims = dice.sample(cluster.ids, dice.randint(1, SERVERS))
             await cluster.kill(*victims)
             for server_id in victims:
                 cluster.start(server_id)
@@ -244,7 +256,23 @@ class KillRounds:
         await self.check(load.writes[first:], f"{number:05}-")
         errors = "".join(f", {count} {code}" for code, count in (load.failed - failed).items())
         written = len(load.writes) - first
-        return f"{waiting} under way when killed, answers after {answered_after:.2f} s, {written} writes{errors}"
+        snapshots = [status["snapshots"] for status in (await cluster.statuses()).values()]
+        return (
+            f"{waiting} under way when killed, answers after {answered_after:.2f} s, {written} writes{errors}, "
+            f"{sum(each['taken'] for each in snapshots)} snapshots taken and "
+            f"{sum(each['installed'] for each in snapshots)} installed since the servers' last starts"
+        )
+
+    async def _leave_behind(self, dice: Random) -> None:
+        """Have the others take two snapshots, some seconds apart: after the second one they need no slot before the
+        first."""
+        others = self.cluster.running
+        for _ in range(2):
+            await self.cluster.pause(dice.uniform(*AWAY_SECONDS))
+            for server_id in others:
+                reply = await self.cluster.ask(server_id, f"SNAPSHOT wait={WAIT_SECONDS:.0f}", WAIT_SECONDS)
+                if not reply.ok:
+                    raise ClusterTrouble(f"server {server_id}: {reply.line}")
 
     def _more_than(self, answered: int) -> Callable[[], Awaitable[bool]]:
         async def look() -> bool:
@@ -299,7 +327,8 @@ async def run_rounds(reactor: Any, options: argparse.Namespace, say: Callable[[s
     rounds = range(options.first, options.first + options.rounds)
     for fresh in range(0, options.rounds, options.fresh):
         directory = base / f"from-{rounds[fresh]}"
-        kills, number, kind = KillRounds(reactor, directory), rounds[fresh], ",".join(options.kinds)
+        kills = KillRounds(reactor, directory, options.snapshot_every)
+        number, kind = rounds[fresh], ",".join(options.kinds)
         try:
             await kills.cluster.start_all()
             for number in rounds[fresh : fresh + options.fresh]:
@@ -338,6 +367,9 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fresh", type=int, default=10, help="rounds in the same directories (default: 10)")
     parser.add_argument(
         "--kinds", type=_kinds, default=list(KINDS), help=f"kinds of rounds (default: {','.join(KINDS)})"
+    )
+    parser.add_argument(
+        "--snapshot-every", type=int, default=10, help="slots between two snapshots, 0: none are taken (default: 10)"
     )
     parser.add_argument("--directory", help="where directories are made (default: that for temporary files)")
     return parser.parse_args(given)

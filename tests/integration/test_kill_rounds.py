@@ -17,7 +17,7 @@ class KillRoundsTests(ClusterCase):
         said: list[str] = []
         directory = self.directory()
         directory.mkdir()
-        options = arguments(["3", "--kinds", "all,starting", "--directory", str(directory)])
+        options = arguments(["3", "--kinds", "all,starting,behind", "--directory", str(directory)])
         await run_rounds(reactor, options, said.append)
         self.assertIn("none lost, none twice", said[-1])
         self.assertEqual(list(directory.iterdir()), [], "directories of rounds that went well are removed")

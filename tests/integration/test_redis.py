@@ -83,6 +83,14 @@ class RedisToolsTests(ClusterCase):
         self.assertEqual((status, "INCR:" in out), (1, True), out)
         self.assertIn("unknown command LPUSH", err)
 
+    async def test_redis_benchmark_without_a_choice_ends_on_the_client_port(self) -> None:
+        """The program begins with PING as a line, which is one of the line protocol there. It ends with an error, and
+        does not wait for ever."""
+        cluster = await self.start_cluster(1)
+        options = ("-p", str(client_port(cluster, 0)), "-n", "100", "-q")
+        _, err, status = await self.run_to_its_end("redis-benchmark", *options)
+        self.assertEqual((status, err.strip()), (1, "Error: Bad multi-bulk length"))
+
     async def test_mass_insertion_of_redis_cli_comes_to_its_end(self) -> None:
         """`redis-cli --pipe` ends when the reply to an ECHO of random bytes has come."""
         cluster = await self.start_cluster(1)

@@ -19,6 +19,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.cluster.cluster import SimulatedCluster
+from tests.long import long
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
@@ -107,6 +108,7 @@ class ElectionScenarios(ScenarioTestCase):
         self.cluster.run_until(lambda: self.state(2) is State.LEADER_ELECTION)
         self.cluster.heal()
 
+    @long
     def test_11_idle_for_a_hundred_timeouts(self) -> None:
         """G8, Departure 10: an idle system holds no elections, and writes nothing to its disks."""
         cluster = self.begin()
@@ -402,6 +404,7 @@ class MajorityScenarios(ScenarioTestCase):
         cluster.submit(0, "b", 1)
         self.until_executed(["a", "b"], seconds=10)
 
+    @long
     def test_13_minority_with_clients(self) -> None:
         """Section 4: a minority executes nothing; when the partition heals all that its clients asked is executed."""
         for minority in ((3, 4), (0, 1)):

@@ -16,12 +16,14 @@ from pfsb.paxos.messages import (
     ViewChange,
 )
 from pfsb.paxos.settings import Settings
+from tests.long import long
 from tests.paper.scenario import ONE_UPDATE_A_SLOT, ScenarioTestCase, passing
 
 RECONCILIATION = (ReconciliationRequest, ReconciliationReply)
 
 
 class Elections(ScenarioTestCase):
+    @long
     def test_leaders_follow_each_other_in_the_order_of_their_ids(self) -> None:
         """Section 5.1: view v is led by the server at position (v - 1) mod N."""
         cluster = self.begin(5)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, TypeVar
 
-from attrs import define, evolve, field
+from attrs import astuple, define, evolve, field
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pfsb.paxos import invariants, membership
-from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, IStableStorage, IStateMachine, ITransport
 from pfsb.paxos.messages import (
     Accept,
     Acquainted,
@@ -33,6 +33,8 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.records import PeerRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import Piece, SnapshotDecoder, SnapshotEncoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot_rows import FrozenPieces, RowReader, packed
 from tests.paxos.messages import accept, alive, prepare_ok, proposal, vc_proof, view_change
 
 M = TypeVar("M")
@@ -77,6 +79,35 @@ class FakeStorage:
     """Whether the storage is one that forgets history."""
     forgotten: int = 0
     """The highest slot that the storage was told to be of no use to any server."""
+    snapshot: SnapshotName | None = None
+    compacted: int = 0
+    files: list[FakeSnapshotFile] = field(factory=list)
+    """The files of snapshots that were begun here."""
+    fetched: list[FakeFetchedSnapshot] = field(factory=list)
+    """The files of snapshots of other servers that were begun or gone on with."""
+    complete: dict[SnapshotName, bytes] = field(factory=dict)
+    """The snapshots that `read_snapshot` finds."""
+    parts_left: dict[SnapshotName, bytes] = field(factory=dict)
+    """Beginnings of fetched files that an earlier fetch has left on disk."""
+
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> FakeSnapshotFile:
+        self.files.append(FakeSnapshotFile(self, SnapshotEncoder(seq, cluster_identity)))
+        return self.files[-1]
+
+    def fetch_snapshot(self, name: SnapshotName) -> FakeFetchedSnapshot:
+        self.fetched.append(FakeFetchedSnapshot(self, name, self.parts_left.get(name, b"")))
+        return self.fetched[-1]
+
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        self.snapshot_reads.append((name, offset, bytes_max, found))
+
+    snapshot_reads: list[tuple[SnapshotName, int, int, Callable[[bytes], None]]] = field(factory=list)
+
+    def finish_snapshot_reads(self) -> None:
+        """All reads of snapshots that were asked for, also by the answers to earlier ones, find what is there."""
+        while self.snapshot_reads:
+            name, offset, bytes_max, found = self.snapshot_reads.pop(0)
+            found(self.complete.get(name, b"")[offset : offset + bytes_max])
 
     def recover(self) -> Recovered:
         return self.found
@@ -105,6 +136,76 @@ class FakeStorage:
     def finish_all(self) -> None:
         while self.waiting:
             self.finish_sync()
+
+
+@implementer(ISnapshotFile)
+@define(eq=False)
+class FakeSnapshotFile:
+    """A file of a snapshot that is complete when the test says so."""
+
+    storage: FakeStorage
+    encoder: SnapshotEncoder
+    waiting_bytes: int = 0
+    has_failed: bool = False
+    pieces: list[Piece] = field(factory=list)
+    abandoned: bool = False
+    finished: Callable[[SnapshotName], None] | None = None
+
+    def write(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+
+    def finish(self, finished: Callable[[SnapshotName], None]) -> None:
+        self.finished = finished
+
+    def abandon(self) -> None:
+        self.abandoned = True
+        self.finished = None
+
+    def complete(self) -> SnapshotName:
+        """File and directory are on disk now."""
+        assert self.finished is not None
+        data = b"".join([self.encoder.head(), *map(self.encoder.piece, self.pieces), self.encoder.end()])
+        self.storage.complete[self.encoder.name] = data
+        self.finished(self.encoder.name)
+        return self.encoder.name
+
+
+@implementer(IFetchedSnapshot)
+@define(eq=False)
+class FakeFetchedSnapshot:
+    """A file of a snapshot that another server sends."""
+
+    storage: FakeStorage
+    name: SnapshotName
+    data: bytes
+    has_failed: bool = False
+    finished: Callable[[bool], None] | None = None
+    waiting_bytes: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+        self.storage.parts_left[self.name] = self.data
+
+    def finish(self, finished: Callable[[bool], None]) -> None:
+        self.finished = finished
+
+    def check(self) -> None:
+        """The storage compares the file with its name now."""
+        assert self.finished is not None
+        decoder = SnapshotDecoder()
+        try:
+            list(decoder.feed(self.data))
+            is_right = decoder.is_complete and decoder.name == self.name
+        except WrongSnapshot:
+            is_right = False
+        if is_right:
+            self.storage.complete[self.name] = self.data
+        self.storage.parts_left.pop(self.name, None)
+        self.finished(is_right)
 
 
 @define(eq=False)
@@ -157,8 +258,38 @@ class RecordingStateMachine:
         self.executed.append((seq, time_ms, list(updates)))
         return self.outcomes
 
+    def freeze(self) -> Generator[Piece, None, None]:
+        executed = [(seq, time_ms, [astuple(update) for update in updates]) for seq, time_ms, updates in self.executed]
+        return FrozenPieces(iter([Piece("executed", packed(executed))]), lambda: None)
+
+    def restorer(self) -> ListRestorer:
+        return ListRestorer(self)
+
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append(update)
+
+
+@define(eq=False)
+class ListRestorer:
+    """Restores what a `RecordingStateMachine` has executed."""
+
+    machine: RecordingStateMachine
+    pieces: list[Piece] = field(factory=list)
+    adopted: bool = False
+
+    def take(self, piece: Piece) -> None:
+        self.pieces.append(piece)
+
+    def end(self) -> None:
+        if len(self.pieces) != 1:
+            raise WrongSnapshot("its list is missing")
+
+    def adopt(self) -> None:
+        (rows,) = RowReader().rows(self.pieces[0].data)
+        self.machine.executed = [
+            (seq, time_ms, [ClientUpdate(*each) for each in updates]) for seq, time_ms, updates in rows
+        ]
+        self.adopted = True
 
 
 @define(eq=False)

@@ -170,3 +170,26 @@ class InvariantTests(SynchronousTestCase):
         for replica in (self.leader, self.follower):
             replica.storage_identity.is_newcomer = True
             self.violates(13, replica)
+
+    def test_14_slots_are_left_out_only_by_a_snapshot(self) -> None:
+        """The history begins anew when a snapshot was installed, above Local_Aru, and then its slots are gone."""
+        memory = self.seen(self.follower)
+        digests = self.follower.ordered_queue.digests
+        digests.begin_at(1, digests.head)
+        self.violates(14, self.follower, memory)
+        self.follower.snapshot_fetcher.installed = 1
+        self.violates(14, self.follower, memory)
+        memory.local_aru = 0
+        self.violates(14, self.follower, memory)
+        self.follower.data.ordering.global_history.forget_up_to(1)
+        check(self.follower, memory)
+
+    def test_14_a_leader_installs_no_snapshot(self) -> None:
+        """A leader has the promises of a majority for all slots above its Local_Aru."""
+        memory = self.seen(self.leader)
+        memory.local_aru = 0
+        digests = self.leader.ordered_queue.digests
+        digests.begin_at(1, digests.head)
+        self.leader.data.ordering.global_history.forget_up_to(1)
+        self.leader.snapshot_fetcher.installed = 1
+        self.violates(14, self.leader, memory)

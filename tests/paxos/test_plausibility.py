@@ -281,7 +281,7 @@ class PromiseTests(PlausibilityTestCase):
 
     def test_promise_with_the_slots_of_a_larger_window_counts(self) -> None:
         """The cluster's settings may have a larger window than this server's file."""
-        self.replica.adopt(1_000, 100)
+        self.replica.adopt(1_000, 100, bytes(8))
         slots = 16 * SMALL.window_slots + 1
         self.receive(prepare_ok(3, 2, *(proposal(1, 1, seq) for seq in range(1, slots + 1))))
         self.assertNotDiscarded()

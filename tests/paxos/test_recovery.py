@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from attrs import evolve
 
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch, PrepareOK, State
 from pfsb.paxos.records import Accepted, PeerRecord, Recovered
+from pfsb.paxos.snapshot import SnapshotEncoder, SnapshotName
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import (
     accept,
@@ -129,3 +131,69 @@ class RecoveryTests(RecoveryTestCase):
         self.receive(proposal(1, 1, 2, BOB))
         self.assertSent(accept(2, 1, 2))
         self.assertExecuted([ALICE], [BOB])
+
+
+class SnapshotTests(RecoveryTestCase):
+    """A server starts from a snapshot, and from the slots behind it."""
+
+    def encoded(self) -> tuple[SnapshotName, bytes]:
+        """A snapshot of the present state."""
+        encoder = SnapshotEncoder(self.data.ordering.local_aru, b"identity")
+        data = encoder.head() + b"".join(map(encoder.piece, self.replica.ordered_queue.freeze())) + encoder.end()
+        return encoder.name, data
+
+    def recover_from(self, name: SnapshotName | None, data: bytes, *history: Batch) -> None:
+        """Start anew on a disk with a snapshot of slot 2, in portions, and with the slots behind it."""
+        self.found = Recovered(
+            identity_of(2),
+            incarnation=3,
+            last_attempted=1,
+            last_installed=1,
+            local_aru=2 + len(history),
+            snapshot=name,
+            snapshot_bytes=iter([data[at : at + 50] for at in range(0, len(data), 50)]),
+            ordered=iter(list(enumerate(history, start=3))),
+            peers={i: PeerRecord(i, identity_of(i)) for i in (1, 3, 4, 5)},
+        )
+        self.start()
+
+    def test_slots_behind_the_snapshot_are_executed(self) -> None:
+        """The server is as if it had executed all of them again."""
+        self.recover(1, batch(ALICE, time_ms=40), batch(BOB, time_ms=50))
+        name, data = self.encoded()
+        self.recover(1, batch(ALICE, time_ms=40), batch(BOB, time_ms=50), batch(client_update("bob", 2)))
+        digest, executed = self.replica.ordered_queue.digests.head, self.machine.executed
+        self.recover_from(name, data, batch(BOB, client_update("bob", 2)))
+        self.assertEqual(self.machine.executed, executed)
+        self.assertEqual(self.data.ordering.local_aru, 3)
+        self.assertEqual(self.data.clients.last_executed.of("bob"), 2)
+        self.assertNotEqual(self.replica.ordered_queue.digests.head, digest)  # the batch was another one
+        self.recover_from(name, data, batch(client_update("bob", 2)))
+        self.assertEqual(self.replica.ordered_queue.digests.head, digest)
+        self.assertEqual(self.storage.records, [])
+
+    def test_snapshot_alone(self) -> None:
+        self.recover(1, batch(ALICE), batch(BOB))
+        self.recover_from(*self.encoded())
+        self.assertExecuted([ALICE], [BOB])
+        self.assertEqual((self.data.ordering.local_aru, self.data.ordering.global_history.floor), (2, 2))
+
+    def test_wrong_snapshots_stop_the_start(self) -> None:
+        """In one line for the operator; nothing is executed on a state that may be wrong."""
+        self.recover(1, batch(ALICE), batch(BOB))
+        name, data = self.encoded()
+        other = SnapshotName(name.seq, name.size, bytes(16))
+        half = len(data) // 2
+        for wrong_name, wrong, why in (
+            (name, data[:-1], "it ends too early"),
+            (name, b"", "it ends too early"),
+            (name, data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :], "a piece of it is damaged"),
+            (other, data, "it is another one than the storage names"),
+        ):
+            error = self.assertRaises(StorageRefused, self.recover_from, wrong_name, wrong)
+            self.assertEqual(
+                str(error),
+                f"the snapshot of slot 2 on this disk cannot be used: {why}; leave the server stopped, and the others "
+                "go on without it as long as they are a majority",
+            )
+            self.assertEqual(self.machine.executed, [])

@@ -211,6 +211,7 @@ class ChatLogWriterTests(TestCase):
         self.log = SlowChatLog(self.path)
         self.state: list[Event] = []
         self.largest = 0
+        self.fails = False
 
     def begin(self, length: int = 0) -> ChatLogWriter:
         self.state = [said(i) for i in range(1, length + 1)]
@@ -222,6 +223,8 @@ class ChatLogWriterTests(TestCase):
 
     def events(self, first: int, limit: int) -> Sequence[Event]:
         self.largest = max(self.largest, limit)
+        if self.fails:
+            raise KeyError(first)
         return self.state[first - 1 : first - 1 + limit]
 
     def say(self, writer: ChatLogWriter, index: int) -> None:
@@ -283,6 +286,21 @@ class ChatLogWriterTests(TestCase):
             self.say(writer, index)
         self.assertTrue(writer.close())
         self.assertEqual(self.path.read_bytes(), lines(*range(1, 501)))
+
+    async def test_chat_that_fails_to_tell_its_lines_is_asked_again(self) -> None:
+        """By a timer, and when the server stops: that goes on, too."""
+        writer = self.begin()
+        self.fails = True
+        self.say(writer, 1)
+        await deferLater(reactor, 0.05)
+        self.assertTrue(self.flushLoggedErrors(KeyError))
+        self.fails = False
+        await self.until_file_is(lines(1))
+        self.fails = True
+        self.say(writer, 2)
+        self.assertTrue(writer.close())
+        self.fails = False
+        self.assertTrue(self.flushLoggedErrors(KeyError))
 
     async def test_disk_that_fails_is_tried_again(self) -> None:
         """A disk that was full or gave an error, whatever it was: the file goes on when the disk works again."""

@@ -10,14 +10,18 @@ import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, ViewRecord
+from pfsb.paxos.messages import Batch
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, SnapshotRecord, ViewRecord
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.start_number import start_number
 from pfsb.service.log_command import Options, command, run
+from pfsb.storage.log.compaction import Slack
 from pfsb.storage.log.segments import segment_path
 from pfsb.support.command_line import parse
 from tests.storage.support import Server, batch, ordered_to, slot_records
@@ -105,6 +109,15 @@ class LogCommandTests(SynchronousTestCase):
         again = self.assertRaises(click.UsageError, self.run_command, str(self.directory), "--sqlite", str(path))
         self.assertIn("exists already", str(again))
 
+    def test_python_without_sqlite_shows_the_log_and_writes_no_database(self) -> None:
+        """One line says what is missing, and no file is made."""
+        path = Path(self.mktemp())
+        with patch.dict(sys.modules, {"sqlite3": None}):
+            shown, err, status = self.run_command(str(self.directory), "--sqlite", str(path))
+        self.assertIn("slots                4\n", shown)
+        self.assertIn(f"pfsb: {path}: to write a database, Python's module sqlite3 is needed, which this Python ", err)
+        self.assertEqual((err.count("\n"), status, path.exists()), (1, 1, False))
+
     def test_log_that_a_start_would_refuse(self) -> None:
         """One line, in the words of a start, and exit status 1."""
         path = segment_path(self.directory / "log", 1)
@@ -126,6 +139,59 @@ class LogCommandTests(SynchronousTestCase):
         server.write(*slot_records([7]), AruRecord(7))
         server.storage.close()
         self.assertIn("slot 5 is missing from the history", self.run_command(str(self.directory))[1])
+
+    def add_snapshot(self) -> SnapshotName:
+        """Go on to a second segment, and have a snapshot of slot 2 drop the first one."""
+        server = Server(self.directory, slack=Slack(0))
+        server.storage.recover()
+        server.write(OrderedRecord(3, batch("three")), AruRecord(3))
+        for seq in range(5, 25):
+            server.write(ProposalRecord(seq, 4, Batch(bytes(60_000))))
+        server.clock.run_until(segment_path(self.directory / "log", 2).exists)
+        server.write(ProposalRecord(25, 4, batch("25")), ProposalRecord(3, 6, batch("three")))
+        names: list[SnapshotName] = []
+        file = server.storage.write_snapshot(24, b"cluster!")
+        file.finish(names.append)
+        server.clock.run_until(lambda: bool(names))
+        server.write(SnapshotRecord(names[0]))
+        server.clock.run_until(lambda: server.storage.compacted > 0)
+        server.storage.close()
+        return names[0]
+
+    def test_snapshot_is_shown(self) -> None:
+        """With the part of the log that is kept; the slots that are gone are none that are missing."""
+        name = self.add_snapshot()
+        out, err, status = self.run_command(str(self.directory), "--json")
+        log = json.loads(out.splitlines()[-1])
+        self.assertEqual((err, status), ("", 0))
+        self.assertEqual(log["snapshot"], {"seq": 24, "bytes": name.size, "digest": name.digest.hex()})
+        self.assertEqual((log["first_segment"], log["compacted"], log["segments"]), (2, 24, 1))
+        self.assertEqual((log["local_aru"], log["first_missing_slot"], log["slots"]), (24, None, 1))
+        group = json.loads(out.splitlines()[0])
+        self.assertEqual((group["segment"], group["group"] > 20), (2, True))
+        path = Path(self.mktemp())
+        self.run_command(str(self.directory), "--sqlite", str(path))
+        self.assertEqual(self.query(path, "SELECT * FROM snapshot"), [(24, name.size, name.digest.hex(), 2, 24)])
+        self.assertEqual(self.query(path, "SELECT number FROM segments"), [(2,)])
+
+    def test_snapshot_that_a_start_would_refuse(self) -> None:
+        """In the words of a start, from the data directory and from the directory of the log."""
+        self.add_snapshot()
+        path = self.directory / "snapshots" / "000000000024.snapshot"
+        path.write_bytes(path.read_bytes()[:-1])
+        for directory in (self.directory, self.directory / "log"):
+            _, err, status = self.run_command(str(directory))
+            self.assertIn("000000000024.snapshot: cut off at", err)
+            self.assertEqual((err.count("\n"), status), (1, 1))
+
+    def test_example_reads_a_log_whose_front_was_dropped(self) -> None:
+        """From the first segment that is there."""
+        self.add_snapshot()
+        out, _, _ = self.run_command(str(self.directory), "--json")
+        numbers = [str(json.loads(line)["group"]) for line in out.splitlines()[:-1]]
+        command = [sys.executable, str(EXAMPLE), str(self.directory / "log")]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        self.assertEqual([line.split()[0] for line in found.stdout.splitlines()], numbers)
 
     def test_mistakes_of_the_command_line(self) -> None:
         """One line that says what is needed."""

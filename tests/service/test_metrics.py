@@ -118,6 +118,20 @@ FAMILIES = """\
 # TYPE pfsb_disk_slow_writes_total counter
 # HELP pfsb_client_command_seconds From a command's arrival to its answer, by outcome: OK, or the code of a refusal.
 # TYPE pfsb_client_command_seconds histogram
+# HELP pfsb_snapshot_slot The slot of the snapshot from which a start begins; 0: none.
+# TYPE pfsb_snapshot_slot gauge
+# HELP pfsb_snapshot_bytes Size of that snapshot.
+# TYPE pfsb_snapshot_bytes gauge
+# HELP pfsb_compacted_slot Slots up to here may be gone from the log.
+# TYPE pfsb_compacted_slot gauge
+# HELP pfsb_snapshots_total Snapshots since the start, by what became of them.
+# TYPE pfsb_snapshots_total counter
+# HELP pfsb_snapshot_taking_seconds How long the last snapshot took.
+# TYPE pfsb_snapshot_taking_seconds gauge
+# HELP pfsb_log_bytes Size of the log.
+# TYPE pfsb_log_bytes gauge
+# HELP pfsb_last_backup_timestamp_seconds When this server last gave a backup; 0: not since its start.
+# TYPE pfsb_last_backup_timestamp_seconds gauge
 """
 
 PROCESS = (

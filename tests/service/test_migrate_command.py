@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from typing import Any
+from unittest.mock import patch
 
 import click
 from twisted.internet.task import Clock
@@ -59,6 +60,16 @@ class MigrateCommandTests(OldDirectoryTestCase):
         recovered = self.server().storage.recover()
         self.assertEqual((recovered.incarnation, recovered.local_aru), (4, 41))
 
+    def test_python_without_sqlite_refuses_a_database_and_needs_none_for_a_log(self) -> None:
+        """One line says what is missing, also at the start of a server; once there is a log, nothing is missing."""
+        missing = "pfsb.sqlite3: to take over this database of an earlier version of pfsb, Python's module sqlite3 is"
+        with patch.dict(sys.modules, {"sqlite3": None}):
+            self.assertCommandRefused(missing)
+            self.assertRefused(missing)
+        self.run_command()
+        with patch.dict(sys.modules, {"sqlite3": None}):
+            self.assertEqual(self.server().storage.recover().local_aru, 41)
+
     def test_second_time_does_nothing(self) -> None:
         """The log is checked, and the exit status is 0."""
         self.run_command()
@@ -69,9 +80,9 @@ class MigrateCommandTests(OldDirectoryTestCase):
 
     def test_database_that_was_left_over_is_deleted_when_the_log_is_good(self) -> None:
         """A crash between the two leaves both."""
-        patch = self.patch(migration, "delete_old_files", lambda _: None)
+        undeleted = self.patch(migration, "delete_old_files", lambda _: None)
         self.run_command()
-        patch.restore()
+        undeleted.restore()
         self.assertTrue(self.database.exists())
         out, _, _ = self.run_command()
         self.assertIn("pfsb.sqlite3 is not needed any more", out)

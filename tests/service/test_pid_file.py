@@ -36,3 +36,12 @@ class PidFileTests(SynchronousTestCase):
         self.path.mkdir()
         remove_stale(self.path)
         self.assertTrue(self.path.is_dir())
+
+    def test_a_device_in_the_place_of_the_file_is_never_removed(self) -> None:
+        """A server may run as root, and ``--pidfile=`` or ``--pidfile=/dev/null`` asks for no file."""
+        os.mkfifo(self.path)
+        remove_stale(self.path)
+        PidFile(self.path).remove()
+        self.assertTrue(self.path.is_fifo())
+        PidFile(None).hold()
+        PidFile(None).remove()

@@ -46,7 +46,8 @@ class StartTests(SynchronousTestCase):
         """Imports delay a server that restarts, and start-up time counts towards fail-over."""
         look = (
             "import sys, pfsb.service.service; "
-            "late = ('pfsb.frontends.http.', 'pfsb.frontends.resp.protocol.', 'pfsb.storage.memory.', 'twisted.web.'); "
+            "late = ('pfsb.frontends.http.', 'pfsb.frontends.resp.protocol.', 'pfsb.storage.memory.', 'twisted.web.', "
+            "'sqlite3.'); "
             "print([name for name in sys.modules if (name + '.').startswith(late)])"
         )
         loaded = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, timeout=60, check=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from ast import literal_eval
 from collections.abc import Sequence
 from itertools import count
 from typing import Any
@@ -37,7 +38,9 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.connection import ClientConnection, Submitted
 from pfsb.sessions.observer import ISessionObserver
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN, SessionStateMachine
+from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.cluster.cluster import ServerParts, SimulatedCluster
+from pfsb.simulator.cluster.process import facts_of_history
 from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 from pfsb.transports.faults import LinkFaults
 
@@ -92,6 +95,9 @@ class Later(BareApplication):
     def snapshot(self) -> bytes:
         return repr(self._tickets).encode()
 
+    def restore(self, data: bytes) -> None:
+        self._tickets = literal_eval(data.decode())
+
 
 def applications() -> Catalogue:
     return Catalogue([Chat(), KeyValue(), Lock(), Later()])
@@ -128,6 +134,7 @@ class Observer:
     ends: list[tuple[str, int, str]] = field(factory=list)
     asked: int = 0
     grown: list[str] = field(factory=list)
+    restored_states: int = 0
 
     def executed(self, update: ClientUpdate, position: int, results: Sequence[Any]) -> None:
         self.results.append(results)
@@ -145,8 +152,11 @@ class Observer:
     def session_ended(self, client_id: str, epoch: int, refusal: Refused) -> None:
         self.ends.append((client_id, epoch, refusal.code))
 
-    def log_grew(self, application: IEventLog) -> None:
+    def log_grew(self, application: IEventLog, length: int) -> None:
         self.grown.append(application.listen_verb)
+
+    def restored(self) -> None:
+        self.restored_states += 1
 
 
 class Driver:
@@ -295,6 +305,14 @@ class ServerProcess:
 
     def start(self) -> None:
         self.server.start()
+
+    def facts(self) -> Facts:
+        return facts_of_history(self.replica)
+
+    def models(self) -> Models:
+        return {}
+
+    def follow(self, models: Models) -> None: ...
 
     def submit(self, update: ClientUpdate) -> None:
         raise AssertionError("clients connect to LocalClients")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -9,6 +11,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application
 from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
 from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import (
     PENDING,
@@ -16,6 +19,7 @@ from pfsb.applications.interfaces import (
     Command,
     CommandDescription,
     Done,
+    Event,
     IContext,
     IReplicatedApplication,
     Refused,
@@ -23,6 +27,7 @@ from pfsb.applications.interfaces import (
     Word,
 )
 from pfsb.applications.key_value import KeyValue
+from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.sessions.observer import NoObserver
 from tests.sessions.support import ClusterTestCase, Driver, code, dump, value
 
@@ -107,6 +112,36 @@ class DeadlineOfItsOwn(Application):
 
     def restore(self, data: bytes) -> None:
         raise AssertionError("no test restores a snapshot")
+
+
+class FailingChat(Chat):
+    """A chat whose methods `length` and `used` raise or return whatever the test wants."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fails: dict[str, Any] = {}
+        """Name of a method -> the exception that it raises, or the value that it returns in place of the right one."""
+
+    def length(self) -> int:
+        return self._failed("length", super().length())
+
+    def used(self) -> int:
+        return self._failed("used", super().used())
+
+    def _failed(self, method: str, right: int) -> int:
+        wrong = self.fails.get(method, right)
+        if isinstance(wrong, Exception):
+            raise wrong
+        return cast(int, wrong)
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    """A method that raises `error`."""
+
+    def fail(*_: object) -> Any:
+        raise error
+
+    return fail
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:
@@ -344,6 +379,64 @@ class OtherCallTests(CounterTestCase):
         self.counter.raises, self.counter.deadline = None, 2_000
         self.assertEqual(self.driver.machine.next_deadline(), 2_000)
 
+    def test_call_whose_name_is_not_known(self) -> None:
+        """A method may be any object that can be called; the log names it as well as it can."""
+
+        def fail(*_: object) -> None:
+            raise KeyError("x")
+
+        self.patch(self.counter, "session_ended", partial(fail))
+        self.driver.close("alice", self.epoch)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+
+
+class LogAndQuotaTests(SynchronousTestCase):
+    """The methods of the optional interfaces, which are called again and again."""
+
+    def setUp(self) -> None:
+        self.chat = FailingChat()
+        self.driver = Driver(catalogue=Catalogue([self.chat]), apps=(("chat", 1),))
+        self.machine = self.driver.machine
+        self.epoch = self.driver.open("alice")["epoch"]
+        self.numbers = iter(range(1, 1_000))
+
+    def say(self) -> Result:
+        result: Result = self.driver.run("alice", self.epoch, (next(self.numbers), ("SAY", "hello")))[0]
+        return result
+
+    def test_length_that_cannot_be_told(self) -> None:
+        """Every server meets it in every slot: commands run, and no client is told of events until it can be told."""
+        for wrong in (KeyError("x"), BadRequest("no"), "seven", None, -1, 1.0, True):
+            with self.subTest(wrong):
+                self.chat.fails["length"] = wrong
+                grown = len(self.driver.observer.grown)
+                for _ in range(3):
+                    self.assertIsInstance(self.say(), Done)
+                self.assertEqual(len(self.driver.observer.grown), grown)
+                logged = self.flushLoggedErrors(type(wrong) if isinstance(wrong, Exception) else TypeError)
+                self.assertEqual(len(logged), 1)
+                self.chat.fails.clear()
+                self.assertIsInstance(self.say(), Done)
+                self.assertEqual(len(self.driver.observer.grown), grown + 1)
+                self.assertEqual(self.machine.event_count(self.chat), self.chat.length())
+
+    def test_length_that_this_machine_cannot_tell(self) -> None:
+        self.chat.fails["length"] = MemoryError()
+        self.assertRaises(MemoryError, self.say)
+
+    def test_use_of_a_quota_that_cannot_be_told(self) -> None:
+        """Quotas of others are told."""
+        for wrong in (KeyError("x"), BadRequest("no"), "much", 1.5):
+            with self.subTest(wrong):
+                self.chat.fails["used"] = wrong
+                for _ in range(3):
+                    self.assertIsNone(self.machine.quotas()["chat_bytes"][0])
+                self.assertEqual(self.machine.quotas()["sessions"][0], 1)
+                logged = self.flushLoggedErrors(type(wrong) if isinstance(wrong, Exception) else TypeError)
+                self.assertEqual(len(logged), 1)
+                self.chat.fails.clear()
+                self.assertEqual(self.machine.quotas()["chat_bytes"][0], self.chat.used())
+
 
 class WholeServerTests(ClusterTestCase):
     """One server of three runs out of memory inside a command, after it has changed something."""
@@ -374,3 +467,54 @@ class WholeServerTests(ClusterTestCase):
         self.assertEqual(value(self.do(again, "GET", "k")), "onetwo")
         states = {repr(dump(self.server(i).machine)) for i in self.cluster.ids}
         self.assertEqual(len(states), 1)
+
+    def application(self, name: str) -> Any:
+        return next(app for app in self.server(self.at).catalogue.applications if app.name == name)
+
+    def test_server_stops_that_runs_out_of_memory_outside_of_execution(self) -> None:
+        """The use of a quota and the events of a log are asked for by STATUS, by timers and by clients that read on: no
+        turn is under way that could end with the exception."""
+        self.application("chat").used = raising(MemoryError())
+        self.assertRaises(MemoryError, self.server(self.at).status)
+        self.cluster.run(0.01)
+        self.assertFalse(self.cluster.is_running(self.at))
+
+    def test_server_stops_that_runs_out_of_memory_when_it_looks_at_quotas(self) -> None:
+        self.application("chat").used = raising(MemoryError())
+        self.cluster.run(3.0)
+        self.assertFalse(self.cluster.is_running(self.at))
+
+    def test_sessions_expire_although_the_use_of_a_quota_cannot_be_told(self) -> None:
+        """One timer looks at both."""
+        for i in self.cluster.ids:
+            app: Any = next(app for app in self.server(i).catalogue.applications if app.name == "chat")
+            app.used = raising(KeyError("x"))
+        client = self.connect(self.at)
+        self.answer(client.hello("alice", ttl_seconds=1))
+        client.disconnect()
+        self.cluster.run(8.0)
+        self.assertTrue(self.flushLoggedErrors(KeyError))
+        self.assertFalse(self.server(self.at).has_session("alice"))
+
+    def test_server_stops_that_runs_out_of_memory_in_the_events_of_a_client(self) -> None:
+        heard: list[Event] = []
+        failures: list[Exception] = []
+        subscription = self.server(self.at).event_feed.subscribe("LISTEN", 1, heard.append, failures.append)
+        subscription.pause()
+        self.do(self.open("alice", self.at), "SAY", "hello")
+        self.application("chat").events = raising(MemoryError())
+        subscription.resume()
+        self.cluster.run(0.01)
+        self.assertEqual((self.cluster.is_running(self.at), heard), (False, []))
+        self.assertEqual([*map(type, failures)], [MemoryError])
+
+    def test_server_stops_that_runs_out_of_memory_in_a_question_while_the_disk_hangs(self) -> None:
+        """The question is answered at once then, and in no turn."""
+        client = self.open("alice", self.at)
+        self.application("kv").query = raising(MemoryError())
+        server = self.server(self.at)
+        server.replica.turn.run(server.replica.turn.set_trouble, DiskTrouble.HANGS)
+        self.cluster.run(0.01)
+        self.assertRaises(MemoryError, client.look, "GET", "k")
+        self.cluster.run(0.01)
+        self.assertFalse(self.cluster.is_running(self.at))

@@ -12,6 +12,7 @@ from pfsb.paxos.data_structures import ServerData
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.support.limits import PAYLOAD_BYTES_MAX
+from tests.long import long
 from tests.sessions.support import encoded
 
 
@@ -31,6 +32,7 @@ class EncodingTests(SynchronousTestCase):
         one = Bundle("alice", 2**62, False, entries)
         self.assertEqual(bundle.decode(encoded(one)), [one])
 
+    @long
     def test_update_holds_any_number_of_bundles(self) -> None:
         """An array header has one of three lengths: for up to 15 bundles, for up to 65,535, and for more."""
         for count in (1, 15, 16, 65_536):

@@ -26,7 +26,8 @@ from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.settings_follower import abilities_of
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
-from pfsb.simulator.cluster.tally import SimulatedApplications
+from pfsb.simulator.cluster.server_process import SimulatedApplications
+from tests.examples import examples
 from tests.sessions import support
 from tests.sessions.support import ClusterTestCase, encoded
 
@@ -61,12 +62,14 @@ class EncodingTests(SynchronousTestCase):
                 wrong = evolve(VALUES, **{name: value})
                 self.assertRaises(WrongSetting, ClusterSettings.decode, wrong.encode())
 
+    @examples(100)
     @given(st.binary(max_size=200))
     def test_other_bytes_raise_wrong_setting_and_nothing_else(self, data: bytes) -> None:
         """Decoding is total: what is ordered must never stop a server."""
         with contextlib.suppress(WrongSetting):
             ClusterSettings.decode(data)
 
+    @examples(100)
     @given(st.recursive(st.integers() | st.text() | st.binary() | st.none(), st.lists, max_leaves=12))
     def test_other_values_raise_wrong_setting_and_nothing_else(self, value: object) -> None:
         """Well-formed msgpack of another shape is refused, too, for settings and for abilities."""
@@ -175,7 +178,7 @@ class ChangeTests(SynchronousTestCase):
 
     def test_installed_applications_may_tell_which_rules_a_server_follows(self) -> None:
         """A test has servers of a later version; a real server follows the rules that its code knows."""
-        installed = SimulatedApplications(tallies=(2,), rules=3)
+        installed = SimulatedApplications((), tallies=(2,), rules=3)
         self.assertEqual(Abilities.of_server(installed), Abilities({"tally": (2,)}, 3))
         self.assertEqual(abilities_of(installed), Abilities({"tally": (2,)}, 3))
         self.assertEqual(Abilities.of_server(PluginApplications()).rules, RULES_KNOWN)
@@ -212,6 +215,8 @@ class TwoVersions:
         """Whether the application lock has the verbs of kv."""
         self.help = ""
         """The help of all verbs of the application lock; "": each verb has its own."""
+        self.cannot_restore: Exception | None = None
+        """The exception of the method `restore` of all applications that are made."""
 
     @property
     def versions(self) -> dict[str, tuple[int, ...]]:
@@ -227,6 +232,12 @@ class TwoVersions:
         application: KeyValue | Lock = KeyValue() if name == "kv" or self.rival else Lock()
         application.name = name
         application.version = version
+        if (error := self.cannot_restore) is not None:
+
+            def restore(data: bytes) -> None:
+                raise error
+
+            application.restore = restore  # type: ignore[method-assign]
         if name == "lock" and self.help:
             application.commands = [evolve(each, help=self.help) for each in application.commands]
         return application
@@ -302,6 +313,34 @@ class ExecutionTests(SynchronousTestCase):
         self.run_command("SETTINGS SET", "apps=kv:2,lock")
         self.assertEqual([each.version for each in self.machine.applications[:2]], [2, 1])
         self.assertEqual(self.machine.applications[0].snapshot(), state)
+
+    def test_version_that_cannot_take_over_the_state_is_refused(self) -> None:
+        """Every server refuses alike, and would at each start again: the former version goes on, and the refusal is
+        equal to the byte. A refusal that the application raises is no reason to stop, either."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.run_command("INCR", b"n", 1)
+        before = self.machine.settings.values
+        state = self.machine.applications[0].snapshot()
+        for error in (KeyError(object()), BadRequest("a key is missing"), ZeroDivisionError()):
+            self.installed.cannot_restore = error
+            result = self.run_command("SETTINGS SET", "apps=kv:2,lock", "window=5")
+            assert isinstance(result, Refused)
+            name = type(error).__name__
+            text = f"kv:2 cannot take over the state of version 1 ({name}); no setting was changed"
+            self.assertEqual(result, Refused("CONFLICT", text))
+            self.assertEqual((self.machine.settings.values, self.machine.applications[0].snapshot()), (before, state))
+            self.assertEqual(len(self.flushLoggedErrors(type(error))), 1)
+        self.assertIsInstance(self.run_command("INCR", b"n", 1), Done)
+        self.installed.cannot_restore = None
+        self.assertIsInstance(self.run_command("SETTINGS SET", "apps=kv:2,lock"), Done)
+
+    def test_server_whose_machine_cannot_take_over_the_state_stops(self) -> None:
+        """Another server may well have done it."""
+        self.execute(birth(0, VALUES))
+        self.announce_all()
+        self.installed.cannot_restore = MemoryError()
+        self.assertRaises(MemoryError, self.run_command, "SETTINGS SET", "apps=kv:2,lock")
 
     def test_server_that_lacks_an_application_stops_with_one_line(self) -> None:
         """The cluster runs something that this server does not have."""
@@ -428,7 +467,7 @@ class EventFeedTests(SynchronousTestCase):
         self.calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         turn: Any = SimpleNamespace(call=lambda function, *args: self.calls.append((function, args)))
         self.catalogue = Catalogue([Chat()])
-        self.feed = EventFeed(self.catalogue, turn)
+        self.feed = EventFeed(self.catalogue, turn, lambda application: 0)
         self.heard: list[int] = []
 
     def say(self) -> Chat:
@@ -436,7 +475,7 @@ class EventFeedTests(SynchronousTestCase):
         assert isinstance(chat, Chat)
         context: Any = SimpleNamespace(revision=1, session="alice", time_ms=0, ticket=("alice", 1), quotas=VALUES)
         chat.execute(("SAY", "hello"), context)
-        self.feed.log_grew(chat)
+        self.feed.log_grew(chat, chat.length())
         return chat
 
     def pass_gate(self) -> None:
@@ -445,7 +484,7 @@ class EventFeedTests(SynchronousTestCase):
             function(*args)
 
     def listen(self, first: int) -> None:
-        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]))
+        self.feed.subscribe("LISTEN", first, lambda event: self.heard.append(dict(event.fields)["index"]), self.fail)
 
     def test_events_of_a_new_log_wait_at_the_gate(self) -> None:
         """A line that was said in a turn that is not on disk is not told, also if the log began in that turn."""
@@ -475,7 +514,7 @@ class EventFeedTests(SynchronousTestCase):
         self.listen(1)
         self.assertTrue(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([KeyValue()])
-        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append)
+        self.assertRaises(BadRequest, self.feed.subscribe, "LISTEN", 1, self.heard.append, self.fail)
         self.assertFalse(self.feed.has_impatient_subscriptions)
         self.catalogue.switch([Chat()])
         self.say()

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.applications.interfaces import PENDING, Done, Refused, RunResults
 from pfsb.sessions.command_times import NOTED_MAX, CommandTimes
 from pfsb.support.histogram import SECONDS, Histogram
+from tests.examples import examples
 from tests.sessions.support import ClusterTestCase, code
 
 REFUSED = Refused("CONFLICT", "no")
@@ -37,6 +38,7 @@ groups = st.lists(
 
 
 class CountTests(SynchronousTestCase):
+    @examples(100)
     @given(groups)
     def test_histograms_are_those_of_counting_each_command(self, noted: Sequence[tuple[float, Any]]) -> None:
         """Groups are counted together where their commands are alike; that shows in nothing but the cost."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pfsb.applications.interfaces import Done
+from pfsb.applications.interfaces import Done, Refused
 from pfsb.paxos.messages import ClientUpdate
-from pfsb.sessions import bundle
+from pfsb.sessions import bundle, submission
 from tests.sessions.support import HORIZON_SLOTS, ClusterTestCase, Told, code, small_limits, value
 
 INCR, GET = ("INCR", "n"), ("GET", "n")
@@ -28,6 +28,51 @@ class CommandTests(ClusterTestCase):
         self.assertEqual(value(self.do(client, "DEL", "k"), "deleted"), 0)
         self.server().memory_is_short(False)
         self.assertIsInstance(self.do(client, "PUT", "k", "2"), Done)
+
+    def test_server_short_of_memory_opens_a_few_sessions(self) -> None:
+        """Clients that open a session first must be able to make room, as `pfsb client` and clerks do. But sessions
+        take memory, too, so only some are opened; the refusal tells what can be done without one."""
+        self.patch(submission, "SHORT_SESSIONS_MAX", 2)
+        self.do(self.open("before"), "PUT", "k", "1")
+        self.server().memory_is_short(True)
+        client = self.open("first")
+        self.assertEqual(code(self.do(client, "PUT", "k", "2")), ("READONLY", "none"))
+        self.assertEqual(value(self.do(client, "DEL", "k"), "deleted"), 1)
+        self.assertIsInstance(self.answer(self.connect().hello("second")), Done)
+        refused = self.answer(self.connect().hello("third"))
+        assert isinstance(refused, Refused)
+        self.assertEqual(code(refused), ("READONLY", "none"))
+        self.assertIn("short of memory", refused.text)
+        self.assertIn("delete", refused.text)
+        for again in ("first", "before"):
+            self.assertIsInstance(self.answer(self.connect().hello(again)), Done)
+        self.assertIsInstance(self.do(self.connect(), "DEL", "k"), Done)
+        self.server().memory_is_short(False)
+        self.assertIsInstance(self.answer(self.connect().hello("third")), Done)
+
+    def test_front_end_hears_of_its_call_backs_that_fail(self) -> None:
+        """Answers and the end of the session: the client waits for them in vain, so its connection must be ended. The
+        other clients of the turn have their answers."""
+        failures: list[Exception] = []
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        local_clients, check = self.server().local_clients, self.server().catalogue.check
+        connection = local_clients.connect(fail, failures.append)
+        other = self.open("bob")
+        connection.hello("alice", 10, fail)
+        self.cluster.run(0.5)
+        connection.submit(1, check(INCR), fail)
+        told = other.ask("INCR", "n", number=1)
+        connection.submit_all([2, 3], [check(INCR)] * 2, lambda: fail)
+        connection.query_local(check(GET), fail)
+        self.answer(told)
+        self.cluster.run(0.5)
+        self.assertEqual([*map(type, failures)], [ZeroDivisionError] * 4)
+        self.open("alice")
+        self.cluster.run(0.5)
+        self.assertEqual((len(failures), connection.unanswered), (5, 0))
 
     def test_pipelined_commands_make_few_bundles(self) -> None:
         """Commands that come while an update is under way go into the next bundle."""

@@ -18,14 +18,21 @@ import pfsb
 
 PACKAGE = Path(pfsb.__file__).parent
 EXECUTING: Final = (
+    "paxos/frozen_history.py",
     "paxos/ordered_time.py",
     "paxos/ordered_update_queue.py",
+    "paxos/snapshot_rows.py",
     "sessions/bundle.py",
     "sessions/checked_payloads.py",
     "sessions/cluster_settings.py",
+    "sessions/frozen_sessions.py",
+    "sessions/frozen_state.py",
+    "sessions/kept_results.py",
     "sessions/ordered_settings.py",
     "sessions/outcomes.py",
     "sessions/reply_cache.py",
+    "sessions/restorer.py",
+    "sessions/session.py",
     "sessions/state_machine.py",
     *sorted(f"applications/{path.name}" for path in (PACKAGE / "applications").glob("*.py")),
 )
@@ -47,13 +54,25 @@ ALLOWED: Final = {
     ),
     ("paxos/ordered_update_queue.py", "core.settings.digests_kept"): "how far back DIGEST can be asked for",
     ("paxos/ordered_update_queue.py", "self._settings.history_slots_kept"): "how much history stays in memory",
+    **dict.fromkeys(
+        (
+            ("sessions/frozen_sessions.py", "id(ended)"),
+            ("sessions/frozen_sessions.py", "id(growing)"),
+            ("sessions/frozen_sessions.py", "id(session)"),
+            ("sessions/kept_results.py", "id(result.growing)"),
+            ("sessions/reply_cache.py", "id(growing)"),
+            ("sessions/restorer.py", "id(growing)"),
+        ),
+        "whether it is the same object; where the objects stand in an order, it is that in which they came",
+    ),
+    ("sessions/restorer.py", "head.settings"): "those of the snapshot, which have come from the log",
     ("sessions/state_machine.py", "self._server_id"): (
         "whether the observer is told, as the client is connected here; what runs does not depend on it"
     ),
 }
 """(module, use of a local value) -> why it decides no result."""
 
-ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change"})
+ORDERED: Final = frozenset({"values", "is_born", "announce", "give_birth", "on_change", "put"})
 """Attributes of `self.settings` in the state machine, which are the ordered settings and no local ones."""
 
 MODULES: Final = frozenset(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
@@ -31,9 +31,11 @@ from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.command_counts import CommandCounts
 from pfsb.sessions.reply_cache import KeptReplies, ReplyCache
 from pfsb.sessions.state_machine import CLOSE, EXPIRE, OPEN
+from tests.examples import examples
+from tests.long import long
 from tests.sessions.support import BareApplication, Driver, code, dump
 
-OPTIONS = settings(max_examples=200, deadline=None, database=None)
+OPTIONS = examples(200, database=None)
 NAMED = ("alice", "bob")
 ANONYMOUS = ("~0.1", "~0.2")
 NUMBERS = 60
@@ -303,12 +305,13 @@ def _all_of(driver: Driver) -> Sequence[Any]:
 class SameStateTests(SynchronousTestCase):
     """A bundle comes to the same state and the same answers, however it is executed."""
 
+    @long
     def test_random_bundles(self) -> None:
         """Repeated numbers, questions, refusals, fenced sessions, quotas that are reached within a bundle, and faults
         of applications are among them; and enough runs, without which the test would show nothing."""
         together = said = 0
 
-        @settings(OPTIONS, max_examples=100)
+        @examples(100, database=None)
         @given(
             st.integers(1, 12),
             st.one_of(st.just({}), st.just({}), quotas),

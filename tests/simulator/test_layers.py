@@ -9,6 +9,7 @@ from pathlib import Path
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb.simulator
+from tests.long import long
 
 ROOT = Path(pfsb.simulator.__file__).parent
 
@@ -41,6 +42,7 @@ class LayerTests(SynchronousTestCase):
         found = {path.parent.name for path in ROOT.glob("*/__init__.py")}
         self.assertEqual(found, set(PACKAGES))
 
+    @long
     def test_imports_run_downward_only(self) -> None:
         """An import of a higher package would close a circle sooner or later."""
         for place, package in enumerate(PACKAGES):

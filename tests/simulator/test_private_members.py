@@ -15,6 +15,8 @@ from pathlib import Path
 from attrs import define, field
 from twisted.trial.unittest import TestCase
 
+from tests.long import long
+
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("pfsb", "tests")
 CHECKED = ("pfsb/simulator", "tests")
@@ -182,6 +184,7 @@ def _shown(path: Path) -> str:
 
 
 class PrivateMembersTests(TestCase):
+    @long
     def test_only_the_listed_files_name_private_members_of_other_modules(self) -> None:
         found = [
             f"{_shown(path)}:{line}: {text}"

@@ -156,4 +156,5 @@ def plain(recovered: Recovered) -> tuple[object, ...]:
         recovered.accepted,
         recovered.peers,
         recovered.passes,
+        *(() if recovered.snapshot is None else (recovered.snapshot, b"".join(recovered.snapshot_bytes))),
     )

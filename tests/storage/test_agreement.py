@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, SnapshotRecord, ViewRecord
+from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from tests.examples import examples
 from tests.storage.support import Server, plain
+
+PIECE = Piece("kv", b"state")
+
+
+def name_of(seq: int) -> SnapshotName:
+    """The name of the snapshot of this slot, whose only piece is `PIECE`."""
+    encoder = SnapshotEncoder(seq, b"cluster!")
+    for _ in (encoder.head(), encoder.piece(PIECE), encoder.end()):
+        pass
+    return encoder.name
+
 
 SEQS = st.integers(1, 6)
 NUMBERS = st.integers(0, 2**40)
@@ -26,6 +41,7 @@ RECORDS = st.one_of(
     st.builds(OrderedRecord, SEQS, BATCHES),
     st.builds(AruRecord, st.integers(0, 4)),
     st.builds(PeerRecord, st.integers(0, 5), st.binary(min_size=8, max_size=8)),
+    st.integers(1, 6).map(lambda seq: SnapshotRecord(name_of(seq))),
 )
 STARTS = st.lists(st.lists(st.lists(RECORDS, max_size=6), max_size=4), min_size=1, max_size=3)
 """Starts of a server; each has turns, each of which has records."""
@@ -37,29 +53,54 @@ class AgreementTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
 
-    @settings(max_examples=25, deadline=None)
+    @examples(25)
     @given(STARTS)
     def test_both_recover_the_same(self, starts: list[list[list[Record]]]) -> None:
         """Over any number of starts, any grouping into turns; a gap is refused by both, in the same words."""
         shutil.rmtree(self.directory, ignore_errors=True)
         disk = MemoryDisk()
+        self.local_aru = 0
         for turns in [*starts, []]:
+            turns = [[self.sane(record) for record in turn] for turn in turns]
             on_file = self.run_log(turns)
             in_memory = self.run_memory(disk, turns)
             self.assertEqual(on_file, in_memory)
             if isinstance(on_file, str):
                 return
 
+    def sane(self, record: Record) -> Record:
+        """A record that a server could write: its Local_Aru never goes back."""
+        if isinstance(record, AruRecord):
+            self.local_aru = max(self.local_aru, record.local_aru)
+            return AruRecord(self.local_aru)
+        return record
+
+    def make_snapshots(
+        self, storage: IStableStorage, turns: list[list[Record]], wait: Callable[[list[Any]], None]
+    ) -> None:
+        """Make the snapshots that the records name."""
+        for record in [record for turn in turns for record in turn]:
+            if isinstance(record, SnapshotRecord):
+                names: list[SnapshotName] = []
+                file = storage.write_snapshot(record.name.seq, b"cluster!")
+                file.write(PIECE)
+                file.finish(names.append)
+                wait(names)
+                self.assertEqual(names, [record.name])
+
     def run_log(self, turns: list[list[Record]]) -> object:
         server = Server(self.directory)
         try:
             recovered = plain(server.storage.recover())
             history: list[object] = []
+            self.make_snapshots(server.storage, turns, lambda names: server.clock.run_until(lambda: bool(names)))
             for number, turn in enumerate(turns):
                 server.sync(number, *turn)
             server.clock.run_until(lambda: server.told == list(range(len(turns))))
+            storage = server.storage
             history.append(server.read(1, 9))
-            return recovered, history
+            history.append(server.read(storage.compacted + 1, 9))
+            return recovered, storage.snapshot, storage.compacted, history
         except StorageRefused as error:
             return str(error).partition(": ")[2]
         finally:
@@ -71,6 +112,7 @@ class AgreementTests(SynchronousTestCase):
         try:
             recovered = plain(storage.recover())
             history: list[object] = []
+            self.make_snapshots(storage, turns, lambda names: clock.pump([0] * 5))
             told: list[int] = []
             for number, turn in enumerate(turns):
                 for record in turn:
@@ -79,8 +121,9 @@ class AgreementTests(SynchronousTestCase):
             clock.advance(0)
             self.assertEqual(told, list(range(len(turns))))
             storage.read_history(1, 9, 10**6, history.append)
+            storage.read_history(storage.compacted + 1, 9, 10**6, history.append)
             clock.advance(0)
-            return recovered, history
+            return recovered, storage.snapshot, storage.compacted, history
         except StorageRefused as error:
             return str(error).partition(": ")[2]
         finally:

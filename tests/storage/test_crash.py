@@ -11,11 +11,13 @@ from twisted.trial.unittest import SynchronousTestCase
 import pfsb
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.records import Recovered
+from tests.long import long
 from tests.storage.support import Server, batch
 
 ROOT = Path(pfsb.__file__).parent.parent
 
 
+@long
 class KillTests(SynchronousTestCase):
     """Acknowledged records survive, however the process ends."""
 

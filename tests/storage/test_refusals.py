@@ -87,7 +87,7 @@ class RefusalTests(SynchronousTestCase):
         """A later pfsb may have written what this one would misunderstand."""
         self.make()
         self.edit(8, (9).to_bytes(4, "big"))
-        self.assertRefused("has format 9; this version of pfsb reads format 4; start the version of pfsb that wrote it")
+        self.assertRefused("has format 9; this version of pfsb reads format 5; start the version of pfsb that wrote it")
 
     def test_file_that_is_no_segment(self) -> None:
         """A file of another program is not overwritten."""

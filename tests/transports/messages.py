@@ -25,11 +25,15 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.limits import CLIENT_ID_CHARS_MAX, NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
 
 SENDER = 3
@@ -82,6 +86,8 @@ def told(draw: st.DrawFn) -> Ordered:
     return Ordered(SENDER, draw(views), voted.seqs, voted.digests)
 
 
+snapshot_names = st.builds(SnapshotName, seqs, seqs, st.binary(min_size=16, max_size=16))
+
 BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     ClientUpdate: client_updates,
     ViewChange: st.builds(ViewChange, st.just(SENDER), numbers),
@@ -99,6 +105,9 @@ BY_TYPE: dict[type[Message], st.SearchStrategy[Message]] = {
     Heard: st.builds(Heard, st.just(SENDER), st.binary(min_size=8, max_size=8)),
     KnownPosition: st.builds(KnownPosition, st.just(SENDER), st.binary(min_size=8, max_size=8), numbers, numbers),
     Acquainted: st.builds(Acquainted, st.just(SENDER), st.binary(min_size=8, max_size=8)),
+    SnapshotOffer: st.builds(SnapshotOffer, st.just(SENDER), numbers, snapshot_names),
+    SnapshotRequest: st.builds(SnapshotRequest, st.just(SENDER), snapshot_names, numbers, seqs),
+    SnapshotPart: st.builds(SnapshotPart, st.just(SENDER), snapshot_names, numbers, st.binary(max_size=100)),
     ReadRequest: st.builds(ReadRequest, st.just(SENDER), numbers),
     ReadIndex: st.builds(ReadIndex, st.just(SENDER), numbers, numbers),
     Confirm: st.builds(Confirm, st.just(SENDER), views, numbers),

@@ -6,7 +6,8 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import BadRequest
-from pfsb.transports.faults import DELAYED_FRAMES_MAX, LinkFaults
+from pfsb.transports import faults
+from pfsb.transports.faults import LinkFaults
 
 
 class LinkFaultsTests(SynchronousTestCase):
@@ -78,9 +79,10 @@ class LinkFaultsTests(SynchronousTestCase):
 
     def test_frames_held_back_are_bounded(self) -> None:
         """Every queue has a maximum length: a full one loses frames."""
+        self.patch(faults, "DELAYED_FRAMES_MAX", 40)
         self.faults.delay(1000)
-        held = [self.faults.hold_back(self.send_frame, 1, b"") for _ in range(DELAYED_FRAMES_MAX + 1)]
-        self.assertEqual(held, [True] * DELAYED_FRAMES_MAX + [False])
+        held = [self.faults.hold_back(self.send_frame, 1, b"") for _ in range(41)]
+        self.assertEqual(held, [True] * 40 + [False])
         self.faults.stop()
 
     def test_stop_loses_what_is_held_back(self) -> None:

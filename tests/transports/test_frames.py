@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,6 +17,7 @@ from pfsb.transports.frames import (
     cluster_digest,
 )
 from pfsb.transports.wire import LATER, encode, encode_any
+from tests.examples import examples
 from tests.transports.messages import SENDER, accept, any_message, proposal
 
 IDS = frozenset({0, 1, 2, SENDER})
@@ -155,14 +156,14 @@ class RefusalTests(FrameTestCase):
         [frame] = codec(SENDER).seal([encode(accept()), b"\x91\x63"])
         self.assertRefused(codec(RECEIVER), frame, "body")
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(st.binary(max_size=120), st.booleans(), st.booleans())
     def test_random_bytes_are_refused(self, noise: bytes, sealed: bool, with_header: bool) -> None:
         """Random bytes are refused, also behind a header that is right."""
         head = one_frame(codec(SENDER))[:OVERHEAD_BYTES] if with_header else b""
         self.assertRaises(FrameRefused, codec(RECEIVER, secret=SECRET if sealed else None).open, head + noise + b"\xc1")
 
-    @settings(max_examples=80, deadline=None)
+    @examples(80)
     @given(any_message, st.booleans(), st.data())
     def test_truncated_frame_is_refused(self, message: Message, sealed: bool, data: st.DataObject) -> None:
         """No part of a frame passes for a frame."""
@@ -171,7 +172,7 @@ class RefusalTests(FrameTestCase):
         cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
         self.assertRefused(codec(RECEIVER, secret=secret), cut, "size")
 
-    @settings(max_examples=120, deadline=None)
+    @examples(120)
     @given(any_message, st.booleans(), st.data())
     def test_flipped_bits_are_refused(self, message: Message, keyed: bool, data: st.DataObject) -> None:
         """One to five wrong bits anywhere in a frame are noticed, with a secret and without."""

@@ -21,6 +21,7 @@ from pfsb.transports.notices import (
 )
 from pfsb.transports.path_size import FLOOR_BYTES
 from pfsb.transports.wire import Malformed
+from tests.examples import examples
 
 TAG = bytes(range(16))
 
@@ -65,6 +66,7 @@ class NoticeTests(SynchronousTestCase):
         for frame_type, body in cases:
             self.assertRaises(Malformed, decode_notice, frame_type, body)
 
+    @examples(100)
     @given(st.sampled_from((TYPE_PART, TYPE_REPORT, TYPE_PROBE, TYPE_ECHO)), st.binary(max_size=80))
     def test_any_bytes_are_a_notice_or_malformed(self, frame_type: int, body: bytes) -> None:
         """Nothing else is raised, and a notice that is taken stands for its bytes (a probe: for their number)."""

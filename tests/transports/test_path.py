@@ -15,6 +15,7 @@ from pfsb.transports.links import Links
 from pfsb.transports.notices import FIRST_TIME, TYPE_PART, Part
 from pfsb.transports.path import Path
 from pfsb.transports.path_size import BASE_BYTES
+from tests.long import long
 from tests.transports.messages import accept, proposal
 from tests.transports.receiver import NotingReceiver
 
@@ -202,6 +203,7 @@ class KeyedPartsTests(PartsTests):
 
     secret = b"a secret"
 
+    @long
     def test_frame_that_was_overtaken_by_thousands_is_taken(self) -> None:
         """The counter of the frame is then too old; those of its parts are not."""
         message = proposal(b"x" * LARGE, sender=0)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.start_number import start_number
 from pfsb.transports.replay import STARTS_MAX, STORAGES_MAX, WINDOW_FRAMES, ReplayGuard, ReplayWindow
+from tests.examples import examples
 
 
 class ReplayWindowTests(SynchronousTestCase):
@@ -30,7 +31,7 @@ class ReplayWindowTests(SynchronousTestCase):
         self.assertFalse(window.admit(2**64 - 1))
         self.assertFalse(window.admit(1))
 
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     @given(st.lists(st.integers(1, 3 * WINDOW_FRAMES), max_size=60))
     def test_window_agrees_with_a_set(self, counters: list[int]) -> None:
         """The bit mask means: not seen, and less than a window behind the highest."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import get_args
 
 import msgpack
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,9 +18,10 @@ from pfsb.transports.wire import (
     encode_any,
     join_encoded,
 )
+from tests.examples import examples
 from tests.transports.messages import BY_TYPE, SENDER, accept, any_message, batches, proposal
 
-FEW = settings(max_examples=60, deadline=None)
+FEW = examples(60)
 
 msgpack_values = st.recursive(
     st.none()
@@ -91,13 +92,13 @@ class HostileBytesTests(SynchronousTestCase):
         except Malformed:
             return None
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.binary(max_size=80))
     def test_random_bytes_are_malformed_at_worst(self, body: bytes) -> None:
         """Random bytes raise nothing but Malformed."""
         self.decode_or_refuse(body)
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.integers(0, 14), st.lists(msgpack_values, max_size=6))
     def test_wrong_fields_are_malformed_at_worst(self, kind: int, fields: list[object]) -> None:
         """Well-formed msgpack, of any shape, behind any message type."""
@@ -209,7 +210,7 @@ class WellFormedTests(SynchronousTestCase):
         """`Batch.of` gives batches that followers take."""
         self.assertTrue(well_formed(batch))
 
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     @given(st.lists(msgpack_values, min_size=2, max_size=2) | msgpack_values)
     def test_what_is_well_formed_can_be_opened(self, content: object) -> None:
         """A follower that stored a batch can execute it."""

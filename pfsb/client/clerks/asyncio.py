@@ -8,15 +8,14 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks import calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
-from pfsb.client.clerks.calls import Call, Entry
+from pfsb.client.clerks.calls import Call, Entry, ReadLevel
+from pfsb.client.clerks.chat_lines import ClerkChat
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
 from pfsb.client.clerks.errors import BadCall, ClerkError, error_of
-from pfsb.client.clerks.line_buffer import LineBuffer
-from pfsb.client.clerks.listening import Listener
 from pfsb.client.core.command import Command
 from pfsb.client.core.replies import Reply
 from pfsb.client.drivers.asyncio import AsyncioDriver
@@ -52,6 +51,7 @@ class AsyncClerk:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._started: AsyncioDriver | None = None
+        self._chat = ClerkChat(self._core, lambda: self._driver)
 
     async def __aenter__(self) -> AsyncClerk:
         self._driver.act()
@@ -101,15 +101,15 @@ class AsyncClerk:
                     self._core.give_up(command)
             raise
 
-    async def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
+    async def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
         return await self.run(calls.get(key, read=read))
 
-    async def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> bytes | None:
+    async def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> bytes | None:
         """Return the bytes of the value of a key; None if it is absent."""
         return await self.run(calls.get_bytes(key, read=read))
 
-    async def entry(self, key: str | bytes, *, read: str = "linearizable") -> Entry | None:
+    async def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
         return await self.run(calls.entry(key, read=read))
 
@@ -125,6 +125,14 @@ class AsyncClerk:
         """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent;
         returns whether the key was set."""
         return await self.run(calls.cas(key, old, new))
+
+    async def if_revision(self, key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> T | None:
+        """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+        `revision`; 0: if it is absent, "any": if it is there.
+
+        Returns the result of `call`; None if `key` was last written at another revision, and nothing was changed.
+        """
+        return await self.run(calls.if_revision(key, revision, call))
 
     async def incr(self, key: str | bytes, by: int = 1) -> int:
         """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
@@ -165,7 +173,7 @@ class AsyncClerk:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return await self.run(calls.keys(first, end, limit=limit))
 
-    async def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+    async def settings(self, *, read: ReadLevel = "linearizable") -> dict[str, int | str]:
         """Return the settings that all servers of the cluster share, by name."""
         return await self.run(calls.settings(read=read))
 
@@ -238,24 +246,12 @@ class AsyncClerk:
         If the server fails, the iteration continues at another server without a gap. `async with` stops listening at
         the end of its block; so does a `break` out of `async for line in clerk.listen()`.
         """
-        driver = self._driver
-        buffer = LineBuffer(first, lambda: chat_stream.LINES_MAX, self._catch_up, self._unlisten)
-        self._core.listen(buffer.listener, driver.now)
-        driver.act()
-        return ChatStream(buffer, driver.loop)
+        return ChatStream(self._chat.lines(first), self._driver.loop)
 
     @property
     def listening(self) -> int:
         """How many iterators and functions get lines of the chat at present."""
-        return len(self._core.listeners)
-
-    def _catch_up(self, listener: Listener) -> None:
-        self._core.catch_up(listener, self._driver.now)
-        self._driver.act()
-
-    def _unlisten(self, listener: Listener) -> None:
-        self._core.unlisten(listener, self._driver.now)
-        self._driver.act()
+        return len(self._chat)
 
     @property
     def _driver(self) -> AsyncioDriver:

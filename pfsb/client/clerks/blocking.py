@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TypeVar, Unpack, overload
@@ -12,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar, Unpack, overload
 from pfsb.client.clerks import calls
 from pfsb.client.clerks.asyncio import AsyncClerk, forked
 from pfsb.client.clerks.call_list import checked_calls
-from pfsb.client.clerks.calls import Call, ChatLine, Entry
+from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
 from pfsb.client.clerks.chat_stream import ChatStream
 from pfsb.client.clerks.clerk_core import HeldLock
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions
@@ -107,15 +108,15 @@ class Clerk:
             return self._wait(self._clerk.run_all(asked, return_exceptions=True))
         return self._wait(self._clerk.run_all(asked))
 
-    def get(self, key: str | bytes, *, read: str = "linearizable") -> str | None:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> str | None:
         """Return the value of a key; None if it is absent."""
         return self.run(calls.get(key, read=read))
 
-    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> bytes | None:
+    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> bytes | None:
         """Return the bytes of the value of a key; None if it is absent."""
         return self.run(calls.get_bytes(key, read=read))
 
-    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Entry | None:
+    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
         return self.run(calls.entry(key, read=read))
 
@@ -131,6 +132,14 @@ class Clerk:
         """Compare and set: give a key the value `new` if its value is `old`, or for `old` None if the key is absent;
         returns whether the key was set."""
         return self.run(calls.cas(key, old, new))
+
+    def if_revision(self, key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> T | None:
+        """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+        `revision`; 0: if it is absent, "any": if it is there.
+
+        Returns the result of `call`; None if `key` was last written at another revision, and nothing was changed.
+        """
+        return self.run(calls.if_revision(key, revision, call))
 
     def incr(self, key: str | bytes, by: int = 1) -> int:
         """Add `by` to the integer at a key, or to 0 if the key is absent; returns the sum.
@@ -171,7 +180,7 @@ class Clerk:
         """Return the keys of the entries that `range` with the same arguments would return, without their values."""
         return self.run(calls.keys(first, end, limit=limit))
 
-    def settings(self, *, read: str = "linearizable") -> dict[str, int | str]:
+    def settings(self, *, read: ReadLevel = "linearizable") -> dict[str, int | str]:
         """Return the settings that all servers of the cluster share, by name."""
         return self.run(calls.settings(read=read))
 
@@ -191,14 +200,14 @@ class Clerk:
         lost while the block runs, every call of this clerk raises `LockLost` until the block is left, and the end of
         the block raises `LockLost`, too.
         """
-        held = self._wait(self._clerk.acquire(name, wait))
+        grant = _Grant(self._clerk, name, wait)
         try:
-            yield held
+            yield self._wait(grant.get())
         except BaseException:
-            with suppress(ClerkError):  # the caller gets the error of the block instead
-                self._wait(self._clerk.release(held))
+            with suppress(ClerkError, RuntimeError):  # the caller gets the error of the block instead
+                self._wait(grant.give_back())
             raise
-        self._wait(self._clerk.release(held))
+        self._wait(grant.give_back())
 
     def listen(self, first: int | None = None) -> Chat:
         """Iterate over every line of the chat from number `first` on; None: over the lines that are added from now on.
@@ -236,14 +245,17 @@ class Clerk:
         if os.getpid() != self._pid:
             wanted.close()
             raise forked(self._pid)  # the thread that would carry out the call is not in this process
+        is_begun = False
         try:
             self._refuse_own_thread()
             with self._gate:
                 if self._is_closed or not self._thread.is_alive():
                     raise Closed("this clerk was closed", "CLOSED", "none")
+                is_begun = True
                 future = asyncio.run_coroutine_threadsafe(wanted, self._loop)
         except BaseException:
-            wanted.close()
+            if not is_begun:  # otherwise the clerk's thread may be in the coroutine
+                wanted.close()
             raise
         try:
             return future.result()
@@ -256,6 +268,39 @@ class Clerk:
             raise RuntimeError("a notice of the clerk comes in its own thread, which must not wait for the clerk")
 
 
+class _Grant:
+    """A lock that a thread of the program asks for; its methods run in the clerk's thread.
+
+    The grant notes by itself that it has the lock. The thread of the program may be interrupted (KeyboardInterrupt)
+    just as the lock comes, and then never learns that it has it.
+    """
+
+    def __init__(self, clerk: AsyncClerk, name: str, wait: float | None) -> None:
+        self._clerk = clerk
+        self._name = name
+        self._wait = wait
+        self._asking: asyncio.Task[Any] | None = None
+        self._held: HeldLock | None = None
+        self._is_over = False
+
+    async def get(self) -> HeldLock:
+        if self._is_over:
+            raise asyncio.CancelledError
+        self._asking = asyncio.current_task()
+        self._held = await self._clerk.acquire(self._name, self._wait)
+        return self._held
+
+    async def give_back(self) -> None:
+        """Gives the lock back if it has come, and else asks for it no more. Raises `LockLost` if the lock was lost
+        before."""
+        self._is_over = True
+        held, self._held = self._held, None
+        if held is not None:
+            await self._clerk.release(held)
+        elif self._asking is not None:
+            self._asking.cancel()
+
+
 class Chat:
     """An iterator over lines of the chat, which gives each line once, in order.
 
@@ -266,6 +311,9 @@ class Chat:
     def __init__(self, stream: ChatStream, wait: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
         self._stream = stream
         self._wait = wait
+        self._come: deque[ChatLine] = deque()
+        """Lines that have come and that the program has not got: a thread that waits may be interrupted
+        (KeyboardInterrupt) just as a line comes."""
 
     def __iter__(self) -> Chat:
         return self
@@ -277,14 +325,15 @@ class Chat:
         self.close()
 
     def __next__(self) -> ChatLine:
-        try:
-            line = self._wait(_next_of(self._stream))
-        except Closed:
-            line = None
-        if line is None:
-            raise StopIteration
-        assert isinstance(line, ChatLine)
-        return line
+        while True:
+            with suppress(IndexError):
+                return self._come.popleft()
+            try:
+                is_over = self._wait(_fetch(self._stream, self._come))
+            except Closed:
+                is_over = True
+            if is_over:
+                raise StopIteration
 
     def close(self) -> None:
         """Stop listening."""
@@ -292,6 +341,10 @@ class Chat:
             self._wait(self._stream.aclose())
 
 
-async def _next_of(stream: ChatStream) -> ChatLine | None:
-    # The end of the chat is None here, because a future cannot carry StopIteration or StopAsyncIteration.
-    return await anext(stream, None)
+async def _fetch(stream: ChatStream, come: deque[ChatLine]) -> bool:
+    """Wait for the next line of a stream, and add it to `come`. Returns True if the stream has ended instead."""
+    line = await anext(stream, None)
+    if line is None:
+        return True
+    come.append(line)
+    return False

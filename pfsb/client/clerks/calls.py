@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 from attrs import field, frozen
 
@@ -19,7 +19,9 @@ from pfsb.client.core.replies import Reply, read_fields
 
 T = TypeVar("T")
 
-READ_LEVELS: Final = ("linearizable", "sequential", "stale")
+ReadLevel = Literal["linearizable", "sequential", "stale"]
+"""How a question is answered (docs/protocol.rst, *Reads*)."""
+READ_LEVELS: Final[tuple[str, ...]] = get_args(ReadLevel)
 
 _VERB: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _OPTION: Final = re.compile(r"[^\s=\"]+")
@@ -92,7 +94,7 @@ class ChatLine:
     text: str
 
 
-def get(key: str | bytes, *, read: str = "linearizable") -> Call[str | None]:
+def get(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[str | None]:
     """Get the value of a key; the result is None if it is absent. `read` is linearizable, sequential or stale.
 
     A value that is not UTF-8 becomes the str that `Entry` describes; `get_bytes` gives it as bytes.
@@ -100,7 +102,7 @@ def get(key: str | bytes, *, read: str = "linearizable") -> Call[str | None]:
     return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
 
 
-def get_bytes(key: str | bytes, *, read: str = "linearizable") -> Call[bytes | None]:
+def get_bytes(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[bytes | None]:
     """Get the bytes of the value of a key; the result is None if it is absent. `read` is as in `get`."""
 
     def made(reply: Reply) -> bytes | None:
@@ -109,7 +111,7 @@ def get_bytes(key: str | bytes, *, read: str = "linearizable") -> Call[bytes | N
     return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
 
 
-def entry(key: str | bytes, *, read: str = "linearizable") -> Call[Entry | None]:
+def entry(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[Entry | None]:
     """Get the value of a key and the revision at which it was written; the result is None if the key is absent."""
 
     def made(reply: Reply) -> Entry | None:
@@ -134,6 +136,23 @@ def cas(key: str | bytes, old: str | bytes | None, new: str | bytes) -> Call[boo
     result says whether the key was set."""
     expected = "nil" if old is None else _quoted(old)
     return Call(f"CAS {_quoted(key)} {expected} {_quoted(new)}", lambda reply: reply.ok, frozenset({"CONFLICT"}))
+
+
+def if_revision(key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> Call[T | None]:
+    """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+    `revision`; 0: if it is absent, "any": if it is there.
+
+    The result is that of `call`; None if `key` was last written at another revision, and nothing was changed.
+    """
+    if revision != "any" and _whole("revision", revision) < 0:
+        raise _wrong("revision", revision, 'an int from 0 on, or "any"')
+    if not isinstance(call, Call):
+        raise _wrong("call", call, "a call, as calls.put makes one")
+
+    def made(reply: Reply) -> T | None:
+        return None if reply.code == "PRECONDITION" else call.read(reply)
+
+    return Call(f"IF {_quoted(key)} {revision} {call.line}", made, call.forgiven | {"PRECONDITION"})
 
 
 def incr(key: str | bytes, by: int = 1) -> Call[int]:
@@ -215,7 +234,7 @@ def listen(first: int | None) -> Call[int | None]:
     return Call("LISTEN" if first is None else f"LISTEN from={_whole('first', first)}", made)
 
 
-def settings(*, read: str = "linearizable") -> Call[dict[str, int | str]]:
+def settings(*, read: ReadLevel = "linearizable") -> Call[dict[str, int | str]]:
     """Get the settings that all servers of the cluster share, by name; see docs/operating.rst for their meaning."""
 
     def made(reply: Reply) -> dict[str, int | str]:
@@ -240,7 +259,7 @@ def command(
     read_reply: Callable[[Reply], T],
     options: Mapping[str, str | int] | None = None,
     forgiven: frozenset[str] = frozenset(),
-    read: str | None = None,
+    read: ReadLevel | None = None,
 ) -> Call[T]:
     """Make a call of an application that has no functions here, such as one of your own.
 
@@ -328,7 +347,7 @@ def _text_of(data: str | bytes) -> str:
     return data.decode(errors="surrogateescape") if isinstance(data, bytes) else data
 
 
-def _level(read: str) -> str:
+def _level(read: ReadLevel) -> str:
     if read not in READ_LEVELS:
         raise BadCall(f"read is one of {', '.join(READ_LEVELS)}, not {read!r}", "BADREQUEST", "none")
     return "" if read == "linearizable" else f" read={read}"

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
-from typing import Final
+from collections.abc import Callable
+from functools import partial
 
-from pfsb.client.clerks.calls import ChatLine
-from pfsb.client.clerks.errors import Closed
+from pfsb.client.clerks.chat_lines import LineIterator
 from pfsb.client.clerks.line_buffer import LineBuffer
 
-LINES_MAX: Final = 1_000
-"""Maximum number of lines that a stream keeps until the program reads them. Further lines are dropped; when the program
-has read those that are kept, the clerk asks a server to repeat the dropped ones."""
 
-
-class ChatStream:
+class ChatStream(LineIterator):
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
     The iteration ends when the clerk is closed, after `aclose`, and at the end of an `async with` block. A stream that
@@ -25,33 +20,9 @@ class ChatStream:
     """
 
     def __init__(self, buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:
-        self._buffer = buffer
-        self._news = asyncio.Event()
+        super().__init__(buffer, asyncio.Event(), partial(_call_in, loop))
         self._begun = asyncio.Event()
-        # Methods of the events, not of this stream: otherwise the clerk would keep a dropped stream.
-        buffer.on_news, buffer.on_begun = self._news.set, self._begun.set
-        self._dropped = weakref.finalize(self, _close_in_loop, buffer, loop)
-        self._dropped.atexit = False
-
-    def __aiter__(self) -> ChatStream:
-        return self
-
-    async def __anext__(self) -> ChatLine:
-        while True:
-            self._news.clear()
-            try:
-                line = self._buffer.take()
-            except Closed:
-                raise StopAsyncIteration from None
-            if line is not None:
-                return line
-            await self._news.wait()
-
-    async def __aenter__(self) -> ChatStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
+        buffer.on_begun = self._begun.set
 
     async def begun(self) -> None:
         """Wait until a server has accepted LISTEN: no line that is added to the chat after that is missed.
@@ -64,11 +35,9 @@ class ChatStream:
 
     async def aclose(self) -> None:
         """Stop listening."""
-        if self._dropped.detach() is not None:
-            self._buffer.close()
+        self._end()
 
 
-def _close_in_loop(buffer: LineBuffer, loop: asyncio.AbstractEventLoop) -> None:
-    """Close the buffer in the thread of its loop, since Python may drop a stream in any thread."""
+def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed, and the clerk with it
-        loop.call_soon_threadsafe(buffer.close)
+        loop.call_soon_threadsafe(function)

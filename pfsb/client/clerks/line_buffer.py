@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from attrs import define, field
 
 from pfsb.client.clerks.calls import ChatLine
 from pfsb.client.clerks.errors import ClerkError, Closed
 from pfsb.client.clerks.listening import Listener
+
+LINES_MAX: Final = 1_000
+"""Maximum number of lines that a buffer keeps until the program takes them. Further lines are refused; when the program
+has taken those that are kept, the clerk asks a server to repeat the others."""
 
 
 def _ignore() -> None:
@@ -25,9 +30,6 @@ class LineBuffer:
     """
 
     first: int | None
-    lines_max: Callable[[], int]
-    """Function that returns the maximum number of lines to keep. Further lines are refused; a server repeats them when
-    there is room again."""
     _catch_up: Callable[[Listener], None]
     """Function that is called with the listener when the buffer is empty: if it has refused a line, it has room
     again."""
@@ -61,7 +63,7 @@ class LineBuffer:
         self._stop(self.listener)
 
     def _deliver(self, line: ChatLine) -> bool:
-        if len(self._lines) >= self.lines_max():
+        if len(self._lines) >= LINES_MAX:
             return False
         self._lines.append(line)
         self.on_news()

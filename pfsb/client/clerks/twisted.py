@@ -9,13 +9,13 @@ from attrs import define
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from pfsb.client.clerks import calls, twisted_chat
+from pfsb.client.clerks import calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
-from pfsb.client.clerks.calls import Call, ChatLine, Entry
-from pfsb.client.clerks.clerk_core import ClerkCore, HeldLock, call_safely
+from pfsb.client.clerks.calls import Call, ChatLine, Entry, ReadLevel
+from pfsb.client.clerks.chat_lines import ClerkChat
+from pfsb.client.clerks.clerk_core import HeldLock, call_safely
 from pfsb.client.clerks.clerk_options import TIMEOUT_SECONDS, ClerkOptions, check_timeout, make_clerk_core
 from pfsb.client.clerks.errors import ClerkError, error_of
-from pfsb.client.clerks.line_buffer import LineBuffer
 from pfsb.client.clerks.listening import Listener
 from pfsb.client.clerks.twisted_chat import TwistedChat
 from pfsb.client.core.replies import Reply
@@ -63,6 +63,7 @@ class TwistedClerk:
         self._reactor = reactor
         self._driver = TwistedDriver(reactor, self._core)
         self._driver.start()
+        self._chat = ClerkChat(self._core, lambda: self._driver)
 
     async def __aenter__(self) -> TwistedClerk:
         return self
@@ -114,15 +115,15 @@ class TwistedClerk:
             return replies.addCallback(lambda found: read_all(asked, found, True))
         return gatherResults([self.run(call) for call in asked], consumeErrors=True).addErrback(_first_error)
 
-    def get(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[str | None]:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[str | None]:
         """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
         return self.run(calls.get(key, read=read))
 
-    def get_bytes(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[bytes | None]:
+    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[bytes | None]:
         """Get the bytes of the value of a key; the Deferred fires with them, or None if the key is absent."""
         return self.run(calls.get_bytes(key, read=read))
 
-    def entry(self, key: str | bytes, *, read: str = "linearizable") -> Deferred[Entry | None]:
+    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[Entry | None]:
         """Get a key; the Deferred fires with its value and revision, or None if the key is absent."""
         return self.run(calls.entry(key, read=read))
 
@@ -140,6 +141,15 @@ class TwistedClerk:
         The Deferred fires with whether the key was set.
         """
         return self.run(calls.cas(key, old, new))
+
+    def if_revision(self, key: str | bytes, revision: int | Literal["any"], call: Call[T]) -> Deferred[T | None]:
+        """Compare and set by revision: carry out `call`, which sets or removes keys, if `key` was last written at
+        `revision`; 0: if it is absent, "any": if it is there.
+
+        The Deferred fires with the result of `call`; with None if `key` was last written at another revision, and
+        nothing was changed.
+        """
+        return self.run(calls.if_revision(key, revision, call))
 
     def incr(self, key: str | bytes, by: int = 1) -> Deferred[int]:
         """Add `by` to the integer at a key, or to 0 if the key is absent; the Deferred fires with the sum."""
@@ -177,7 +187,7 @@ class TwistedClerk:
         """Get keys; the Deferred fires with the keys of the entries that `range` with the same arguments would give."""
         return self.run(calls.keys(first, end, limit=limit))
 
-    def settings(self, *, read: str = "linearizable") -> Deferred[dict[str, int | str]]:
+    def settings(self, *, read: ReadLevel = "linearizable") -> Deferred[dict[str, int | str]]:
         """Get the settings that all servers of the cluster share; the Deferred fires with a dict by name."""
         return self.run(calls.settings(read=read))
 
@@ -249,7 +259,7 @@ class TwistedClerk:
         Without `heard`, returns an iterator over the same lines, for `async for` and `async with` in a coroutine.
         """
         if heard is None:
-            return self._iterate(first)
+            return TwistedChat(self._chat.lines(first), self._reactor)
         if not callable(heard):
             raise TypeError(f"heard is {heard!r:.80}; it is a function, and the number of a line is given by first=")
         tell: Callable[[ChatLine], object] = heard
@@ -259,42 +269,25 @@ class TwistedClerk:
             return True
 
         listener = Listener(first, deliver, lambda error: call_safely(failed, error, _log_failure), lambda: None)
-        self._core.listen(listener, self._driver.now)
-        self._driver.act()
-        return Listening(self._core, self._driver, listener)
-
-    def _iterate(self, first: int | None) -> TwistedChat:
-        buffer = LineBuffer(first, lambda: twisted_chat.LINES_MAX, self._catch_up, self._unlisten)
-        self._core.listen(buffer.listener, self._driver.now)
-        self._driver.act()
-        return TwistedChat(buffer, self._reactor)
+        self._chat.listen(listener)
+        return Listening(self._chat, listener)
 
     @property
     def listening(self) -> int:
         """How many iterators and functions get lines of the chat at present."""
-        return len(self._core.listeners)
-
-    def _catch_up(self, listener: Listener) -> None:
-        self._core.catch_up(listener, self._driver.now)
-        self._driver.act()
-
-    def _unlisten(self, listener: Listener) -> None:
-        self._core.unlisten(listener, self._driver.now)
-        self._driver.act()
+        return len(self._chat)
 
 
 @define(eq=False)
 class Listening:
     """A listener to the chat that `TwistedClerk.listen` has started."""
 
-    _core: ClerkCore
-    _driver: TwistedDriver
+    _chat: ClerkChat
     _listener: Listener
 
     def stop(self) -> None:
         """Stop listening: the callbacks `heard` and `failed` of `TwistedClerk.listen` are not called any more."""
-        self._core.unlisten(self._listener, self._driver.now)
-        self._driver.act()
+        self._chat.unlisten(self._listener)
 
 
 @define(eq=False)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import weakref
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
 
-from pfsb.client.clerks.calls import ChatLine
-from pfsb.client.clerks.errors import Closed
+from pfsb.client.clerks.chat_lines import LineIterator
 from pfsb.client.clerks.line_buffer import LineBuffer
-
-LINES_MAX: Final = 1_000
-"""Maximum number of lines that an iterator keeps until the program reads them. Further lines are dropped, and repeated
-by a server when the program has read those that are kept."""
 
 
 @define(eq=False)
-class _Waiters:
-    """The Deferreds of those coroutines that wait until a line has come, or the listening has begun or ended."""
+class _News:
+    """The Deferreds of those coroutines that wait until a line has come, or the listening has ended."""
 
-    _all: list[Deferred[None]] = field(factory=list)
+    _waiters: list[Deferred[None]] = field(factory=list)
+
+    def clear(self) -> None:
+        """Do nothing: a coroutine waits for what comes after its call of `wait`."""
 
     def wait(self) -> Deferred[None]:
         waiter: Deferred[None] = Deferred()
-        self._all.append(waiter)
+        self._waiters.append(waiter)
         return waiter
 
-    def fire(self) -> None:
-        waiters, self._all = self._all, []
+    def set(self) -> None:
+        waiters, self._waiters = self._waiters, []
         for waiter in waiters:
             if not waiter.called:  # one that was cancelled has been called
                 waiter.callback(None)
 
 
-class TwistedChat:
+class TwistedChat(LineIterator):
     """An asynchronous iterator over lines of the chat, which gives each line once, in order.
 
     The iteration ends when the clerk is closed, after `stop`, and at the end of an `async with` block. An iterator that
@@ -45,34 +42,8 @@ class TwistedChat:
     """
 
     def __init__(self, buffer: LineBuffer, reactor: Any) -> None:
-        self._buffer = buffer
-        self._news = _Waiters()
-        # A method of the waiters, not of this iterator: otherwise the clerk would keep a dropped iterator.
-        buffer.on_news = self._news.fire
-        # Python may drop an iterator in any thread.
-        self._dropped = weakref.finalize(self, reactor.callFromThread, buffer.close)
-        self._dropped.atexit = False
-
-    def __aiter__(self) -> TwistedChat:
-        return self
-
-    async def __anext__(self) -> ChatLine:
-        while True:
-            try:
-                line = self._buffer.take()
-            except Closed:
-                raise StopAsyncIteration from None
-            if line is not None:
-                return line
-            await self._news.wait()
-
-    async def __aenter__(self) -> TwistedChat:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.stop()
+        super().__init__(buffer, _News(), reactor.callFromThread)
 
     def stop(self) -> None:
         """Stop listening."""
-        if self._dropped.detach() is not None:
-            self._buffer.close()
+        self._end()

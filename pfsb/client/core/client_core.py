@@ -27,7 +27,7 @@ from pfsb.client.core.hello import Hello
 from pfsb.client.core.odd_replies import OddReply, check_event, check_reply
 from pfsb.client.core.outage import outage_text
 from pfsb.client.core.replies import EventLine, Reply, refusal
-from pfsb.client.core.retry_policy import belongs_elsewhere, is_to_be_renumbered
+from pfsb.client.core.retry_policy import ReadonlyServers, belongs_elsewhere, is_final_for_hello, is_to_be_renumbered
 from pfsb.client.core.server_rotation import ServerRotation
 from pfsb.client.core.timeouts import ResponseTimeout
 
@@ -105,6 +105,7 @@ class ClientCore:
     none was."""
     _chat_cursor: ChatCursor = field(init=False, factory=ChatCursor)
     _rotation: ServerRotation = field(init=False)
+    _readonly: ReadonlyServers = field(init=False)
     _final_refusal: Reply | None = field(init=False, default=None)
     """The refusal that answers every further command, after the session was closed or was taken over by another
     program. None: commands are accepted."""
@@ -120,6 +121,10 @@ class ClientCore:
     @_rotation.default
     def _make_rotation(self) -> ServerRotation:
         return ServerRotation(self.addresses, self.dice, self.index)
+
+    @_readonly.default
+    def _make_readonly(self) -> ReadonlyServers:
+        return ReadonlyServers(len(self.addresses))
 
     # ------------------------------------------------------------------ calls of the user
 
@@ -350,7 +355,7 @@ class ClientCore:
             command.number = self._hello.take_number()
         if not command.times_sent:
             self.held_locks.sent(command)
-        command.times_sent += 1
+        command.times_sent, command.is_refused = command.times_sent + 1, False
         command.sent_at = self._now
         self.response_timeout.expect(command.verb, self._now)
         self._request(command.number, command.line, partial(self._heard_reply, command))
@@ -363,7 +368,8 @@ class ClientCore:
 
     def _heard_reply(self, command: Command, reply: Reply) -> None:
         check_reply(command.verb, reply)
-        if belongs_elsewhere(command, reply, self._hello):
+        if belongs_elsewhere(command, reply, self._hello, self._readonly, self._now):
+            command.is_refused = reply.fate == "none"
             self._move_on(reply.line)
             return
         if reply.code == "REPLACED" and not command.is_local:
@@ -423,7 +429,15 @@ class ClientCore:
             self._pump()
         else:
             self._hello.under_way = reply.fate == "unknown"
+            is_final = is_final_for_hello(reply, self._readonly, self._now)
             self._move_on(reply.line)
+            if is_final:
+                self._commands.refuse(reply.code, reply.text, self._ends_without_session)
+
+    def _ends_without_session(self, command: Command) -> bool:
+        """Whether `command` is refused when no server opens the session for a reason that lasts. An UNLOCK waits for
+        the session: if that is alive, the lock would be held as long as it lives."""
+        return _is_of_session(command) and command.verb != "UNLOCK" and not self._needs_no_session(command)
 
     def _session_ended(self, state: str) -> None:
         """Called for a SESSION event, which says that this connection has no session any more; `state` is the reason.

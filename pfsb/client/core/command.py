@@ -11,10 +11,10 @@ from attrs import define, field
 from pfsb.client.core.replies import Reply
 
 LOCAL_VERBS: Final = frozenset(
-    {"PING", "STATUS", "DIGEST", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
+    {"PING", "STATUS", "DIGEST", "SNAPSHOT", "SERVERS", "HELP", "FAULT", "LISTEN", "UNLISTEN", "HELLO", "BYE", "QUIT"}
 )
 """Verbs of commands that concern one server only. These are sent without a number and outside the session."""
-WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST"})
+WAITING_VERBS: Final = frozenset({"LOCK", "DIGEST", "SNAPSHOT"})
 """Verbs whose answer may take long although the server is healthy."""
 
 QUESTION_VERBS: Final = frozenset({"GET", "MGET", "RANGE", "KEYS", "LOG", "LOCKS", "DECIDED", "INSTANCES"})
@@ -45,6 +45,8 @@ class Command:
     verb: str = field(init=False)
     number: int | None = None
     times_sent: int = 0
+    is_refused: bool = False
+    """True: the last server that got the command has answered that it has not run, and will not (fate=none)."""
     no_session: int = 0
     """How many times, so far, servers have answered this command with NOSESSION."""
     is_renumbered: bool = False
@@ -86,11 +88,11 @@ class Command:
     @property
     def may_have_run(self) -> bool:
         """Whether the command was sent, so that servers may have executed it."""
-        return self.times_sent > 0
+        return self.times_sent > 0 and not self.is_refused
 
     @property
     def fate(self) -> str:
-        """The fate of the command if it is given up now: "unknown" if it was sent and may change something, else
+        """The fate of the command if it is given up now: "unknown" if it may have run and may change something, else
         "none". A question changes nothing; of the commands about one server only FAULT changes something."""
         changes = not self.is_question and (not self.is_local or self.verb == "FAULT")
         return "unknown" if self.may_have_run and changes else "none"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from attrs import define, field
+
 from pfsb.client.core.command import Command
 from pfsb.client.core.hello import Hello
 from pfsb.client.core.replies import Reply
@@ -13,10 +15,44 @@ NO_SESSION_RETRIES: Final = 3
 BUSY_RETRIES: Final = 20
 """Maximum number of times that a command may have been sent, for any reason, if it is to be tried again after the
 answer BUSY. For a command that was sent more often, BUSY is the final answer."""
+READONLY_ROUNDS: Final = 3
+"""Number of times that each server is asked before READONLY is the final answer: a server whose memory or disk is full
+stays so until an operator makes room."""
+READONLY_SECONDS: Final = 5.0
+"""How long, in seconds, after READONLY was a final answer for one command it is one at once for all others: a client
+may have many of them under way."""
 
 
-def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
-    """Whether, after this reply, the command is to be tried at another server with the same number."""
+@define(eq=False)
+class ReadonlyServers:
+    """Counts the refusals of servers that take no changes (READONLY), to end the search for one that does."""
+
+    _servers: int
+    """Number of servers of the cluster."""
+    _refusals: int = field(init=False, default=0)
+    _last_at: float = field(init=False, default=0.0)
+    _final_until: float = field(init=False, default=0.0)
+
+    def refused(self, now: float) -> bool:
+        """Called with each such refusal. Returns whether it is the final answer: each server was asked
+        `READONLY_ROUNDS` times."""
+        if now < self._final_until:
+            return True
+        if now - self._last_at > READONLY_SECONDS:
+            self._refusals = 0
+        self._last_at = now
+        self._refusals += 1
+        if self._refusals < READONLY_ROUNDS * self._servers:
+            return False
+        self._refusals, self._final_until = 0, now + READONLY_SECONDS
+        return True
+
+
+def belongs_elsewhere(command: Command, reply: Reply, hello: Hello, readonly: ReadonlyServers, now: float) -> bool:
+    """Whether, after this reply, the command is to be tried at another server with the same number.
+
+    An UNLOCK is tried until a server takes it: otherwise the lock would be held as long as the session lives.
+    """
     if reply.ok or (command.is_local and reply.code != "SHUTDOWN"):
         return False
     if reply.code == "NOSESSION":
@@ -24,9 +60,21 @@ def belongs_elsewhere(command: Command, reply: Reply, hello: Hello) -> bool:
         return command.no_session <= NO_SESSION_RETRIES
     if reply.code == "REPLACED":
         return hello.was_own_hello()
+    if reply.code in ("BUSY", "READONLY") and command.verb == "UNLOCK":
+        return True
     if reply.code == "BUSY":
         return command.times_sent <= BUSY_RETRIES
-    return reply.code in ("SHUTDOWN", "UNAVAILABLE", "READONLY")
+    if reply.code == "READONLY":
+        return not readonly.refused(now)
+    return reply.code in ("SHUTDOWN", "UNAVAILABLE")
+
+
+def is_final_for_hello(reply: Reply, readonly: ReadonlyServers, now: float) -> bool:
+    """Whether, after this refusal of HELLO, the commands that wait for the session are to be refused, too.
+
+    DIVERGED counts like READONLY: a person has to look at the servers first. All other refusals pass with time.
+    """
+    return reply.code in ("READONLY", "DIVERGED") and readonly.refused(now)
 
 
 def is_to_be_renumbered(command: Command, reply: Reply) -> bool:

@@ -21,6 +21,7 @@ STATUS_OF: Final = {
     "CONFLICT": 409,
     "NOTHELD": 409,
     "REPLACED": 409,
+    "COMPACTED": 410,
     "PRECONDITION": 412,
     "TOOLARGE": 413,
     "MEDIATYPE": 415,

@@ -6,6 +6,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from pfsb.applications.arguments import Quoted, integer_max, parse_integer, quoted
@@ -30,6 +32,11 @@ HELD_BACK_MAX: Final = 128
 """Maximum number of session events (locks granted, session ended) that one stream keeps while its client does not read.
 One more ends the stream."""
 CHAT: Final = "LISTEN"
+FAILED: Final = b": the server made a mistake and noted it in its log\n\n"
+"""The comment at the end of a stream that ends since a line cannot be told."""
+
+
+_log = Logger()
 
 
 def get_lines(request: PfsbRequest) -> None:
@@ -117,7 +124,9 @@ class EventStream:
             self._site.sessions.listen(self._client_id, self._listener)
         self._keep_alive()
         # Paused at first, since all lines from `first` on may be a large part of the memory.
-        self._subscription = subscription = self._site.server.subscribe(CHAT, first or 0, self._tell, is_paused=True)
+        self._subscription = subscription = self._site.server.event_feed.subscribe(
+            CHAT, first or 0, self._tell, self._failed, is_paused=True
+        )
         if not first:
             # Tell the client its place in the log, in case the stream breaks off before the first line.
             self._request.write(b"id: %d\n\n" % (subscription.next - 1))
@@ -159,6 +168,12 @@ class EventStream:
             self._subscription.pause()
             self._site.iteration_end.call_in_turn(self._begin_page)
         self._request.write(data)
+
+    def _failed(self, error: Exception) -> None:
+        """Called when a line cannot be told: ends the stream, since lines would be missing in it."""
+        _log.failure("a stream of events is ended, since a line could not be told", Failure(error))
+        self._request.write(FAILED)
+        self._request.end_stream()
 
     def _granted(self, name: str, token: int) -> None:
         self._tell_session_event(_block("lock", {"name": name, "token": token}))

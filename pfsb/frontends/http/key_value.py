@@ -61,10 +61,19 @@ def _change_key(request: PfsbRequest, key: Quoted, *words: str) -> None:
 
 
 def patch_key(request: PfsbRequest, key: Quoted) -> None:
-    """Change a key's value by the operation that the body names: INCR, APPEND, CAS or PUTHASH.
+    """Change a key's value by the operation that the body names: INCR, APPEND, CAS or PUTHASH. If the body is just
+    bytes, the query names the operation that takes them: APPEND or PUTHASH.
 
     The new value depends on the old one. PUTHASH makes it a hash of the old value and the value in the body.
     """
+    data = request.raw_body()
+    if data is not None:
+        operation = request.query.take("op") or ""
+        request.query.refuse_more()
+        if operation not in _OF_BYTES:
+            raise BadRequest(f"?op= says what to do with bytes, {' or '.join(_OF_BYTES)}; not {quoted(operation)}")
+        _change_key(request, key, _OF_BYTES[operation], key, data)
+        return
     request.query.refuse_more()
     body = request.body()
     operation = body.text("op")
@@ -87,6 +96,9 @@ _OPERATIONS: Final[dict[str, tuple[str, Callable[[Body], list[str]]]]] = {
     "cas": ("CAS", _old_and_new),
     "puthash": ("PUTHASH", lambda body: [body.data("value")]),
 }
+
+_OF_BYTES: Final = {"append": "APPEND", "puthash": "PUTHASH"}
+"""Operation of a request whose body is just bytes -> its verb, which takes the key and these bytes."""
 
 
 def get_many(request: PfsbRequest) -> None:

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITCPTransport
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web import http
 from zope.interface import implementer
@@ -34,6 +35,8 @@ IDLE_SECONDS: Final = 60
 """How long, in seconds, a connection may be without a request before it is closed."""
 LEAVE_SECONDS: Final = 2.0
 """How long, in seconds, a client may take to read its last answer before a connection that ends is aborted."""
+
+_log = Logger()
 
 
 @implementer(IHalfCloseableProtocol)
@@ -64,6 +67,13 @@ class Channel(http.HTTPChannel):
     arrives."""
 
     def connectionMade(self) -> None:
+        try:
+            self._begin()
+        except Exception as error:  # Twisted would leave the connection open
+            self.fail(error)
+
+    def _begin(self) -> None:
+        """Lets the client in, or refuses it if there are too many."""
         super().connectionMade()
         self.address = address_of(self.transport)
         self.opened: set[str] = set()
@@ -214,6 +224,12 @@ class Channel(http.HTTPChannel):
     def drop(self, reason: str, *, at_once: bool) -> None:
         """Ends the connection at once, whatever `at_once` says, since its client does not read. The client is not told
         the reason, which is in the server's log: there is no place for it amid an answer."""
+        _abort(self.transport)
+
+    def fail(self, error: Exception) -> None:
+        """Aborts the connection after a mistake of this server with it, which is logged: its client would wait for an
+        answer for ever."""
+        _log.failure("a connection is aborted after a mistake of this server", Failure(error))
         _abort(self.transport)
 
     # ------------------------------------------------------------------ requests

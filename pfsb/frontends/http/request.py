@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from attrs import evolve
-from twisted.internet.interfaces import IPushProducer, IReactorTime
+from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.http_headers import Headers
@@ -320,7 +320,7 @@ class PfsbRequest(http.Request):
             elif is_large(result):
                 self.site.iteration_end.call_in_turn(lambda: self._shape_and_reply(shape, result))
             else:
-                self._reply_with(shape(result))
+                self._shape_and_reply(shape, result)
 
         return answer
 
@@ -377,6 +377,11 @@ class PfsbRequest(http.Request):
             self._end()
             self.finish()
 
+    def break_off(self) -> None:
+        """Close the connection amid a stream that cannot be completed."""
+        if not self._gone:
+            cast(ITCPTransport, self.transport).abortConnection()
+
     # ------------------------------------------------------------------ inside
 
     def _answer(self, status: int, data: bytes) -> None:
@@ -425,11 +430,16 @@ class PfsbRequest(http.Request):
         self.setHeader("X-Content-Type-Options", "nosniff")
 
     def _send(self, data: bytes) -> None:
-        if not self._gone:
+        if self._gone:
+            return
+        try:
             self._set_common_headers()
             self._end()
             self.write(data)
             self.finish()
+        except Exception as error:
+            channel: Any = self.channel
+            channel.fail(error)  # what was written may be a part of the answer
 
     def _leave_session(self) -> None:
         session, self._session = self._session, None

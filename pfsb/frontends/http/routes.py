@@ -9,7 +9,7 @@ from twisted.web.http_headers import Headers
 
 from pfsb.applications.arguments import Quoted
 from pfsb.applications.interfaces import BadRequest
-from pfsb.frontends.http import chat, commands, key_value, locks, server_info, settings
+from pfsb.frontends.http import chat, commands, key_value, locks, server_info, settings, snapshots
 from pfsb.frontends.http.answers import NotAllowed
 
 Handler = Callable[..., None]
@@ -34,6 +34,8 @@ ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/v1/servers": {"GET": server_info.get_servers},
     "/v1/settings": {"GET": settings.get_settings, "PATCH": settings.change_settings},
     "/v1/digest": {"GET": server_info.get_digest},
+    "/v1/snapshot": {"POST": snapshots.take_snapshot},
+    "/v1/backup": {"POST": snapshots.send_backup},
     "/v1/faults": {"POST": server_info.set_fault},
     "/v1/openapi.json": {"GET": server_info.get_description},
     "/healthz": {"GET": server_info.get_health},

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from attrs import define, field
-
 from pfsb.applications.interfaces import (
     Answer,
     BadRequest,
@@ -81,22 +79,6 @@ class Verbs:
         self.plain.update(plain_forms(self.submitted, checkers))
 
 
-@define(eq=False)
-class _Pipelined:
-    """The commands of consecutive requests, which are submitted together."""
-
-    is_local: bool = False
-    """True for questions to this server's own state; False for commands, and for questions that are put to the
-    cluster."""
-    tags: list[Any] = field(factory=list)
-    commands: list[Command] = field(factory=list)
-    characters: int = 0
-
-    @property
-    def is_for_the_log(self) -> bool:
-        return bool(self.commands) and not self.is_local
-
-
 class Conversation:
     """Handles the requests of one client; their replies go to the queue. Knows nothing of bytes and sockets.
 
@@ -132,6 +114,7 @@ class Conversation:
         self._check = server.catalogue.check
         self._verbs = verbs
         self._submitted_verbs = verbs.submitted
+        self._work = verbs.work
         self.replies = replies
         self._on_session_end = on_session_end
         self._has_numbers = has_numbers
@@ -155,7 +138,15 @@ class Conversation:
         self.finished = False
         """True after QUIT or BYE: no further request is handled, and the connection ends with the last reply."""
         self._handlers = self._make_handlers()
-        self._pipelined = _Pipelined()
+        self._pipelined: list[Command] = []
+        """The commands of consecutive requests, which are submitted together."""
+        self._pipelined_tags: list[Any] = []
+        """The tag of each pipelined command."""
+        self._pipelined_characters = 0
+        """Number of characters of all pipelined commands together."""
+        self._pipelines_locally = False
+        """True if the pipelined commands are questions to this server's own state; False if they are commands, or
+        questions that are put to the cluster."""
 
     def _make_handlers(self) -> dict[str, Callable[[Request], None]]:
         handlers: dict[str, Callable[[Request], None]] = {
@@ -171,7 +162,7 @@ class Conversation:
     @property
     def unsubmitted(self) -> int:
         """The number of pipelined requests. They have no place in the queue of replies yet."""
-        return len(self._pipelined.commands)
+        return len(self._pipelined)
 
     def handle_request(self, request: Request) -> None:
         """Handles a request, or collects it for `submit_pipelined`.
@@ -189,21 +180,28 @@ class Conversation:
         self.submit_pipelined()
         handle(request)
 
-    def collect(self, commands: Sequence[Command], tags: Sequence[Any], characters: int, is_local: bool) -> None:
-        """Collects checked commands for `submit_pipelined`, as `handle_request` does with each of them.
+    def collect(self, commands: Sequence[Command], tags: Sequence[Any], characters: int, is_local: bool) -> bool:
+        """Collects checked commands of one verb for `submit_pipelined`, as `handle_request` does with each of them.
 
         `tags` has the tag of each command, `characters` is the length of all of them together, and `is_local` is True
-        for questions to this server's own state.
+        for questions to this server's own state. Returns False, without any effect, if one of them is a large request:
+        then the caller must hand over the requests one by one.
         """
-        pipelined = self._room_for(characters, is_local)
-        pipelined.commands += commands
-        pipelined.tags += tags
+        if not self._are_small(commands):
+            return False
+        self._make_room(characters, is_local)
+        self._pipelined += commands
+        self._pipelined_tags += tags
+        return True
 
-    def are_small(self, commands: Sequence[Command]) -> bool:
-        """Whether none of these commands, which have the same verb, is a large request, so that `collect` may take
-        them."""
-        work = self._verbs.work.get(commands[0][0])
-        return work is None or not is_large_request(max(map(work, commands)))
+    def _are_small(self, commands: Sequence[Command]) -> bool:
+        """Whether none of these commands, which have the same verb, is a large request. Also False if their application
+        cannot tell how much work they are: then each is answered by itself."""
+        work = self._work.get(commands[0][0])
+        try:
+            return work is None or not is_large_request(max(map(work, commands)))
+        except Exception:
+            return False
 
     def _handler_of_event_log(self, verb: str) -> Callable[[Request], None] | None:
         if verb in self._verbs.listen:
@@ -212,13 +210,14 @@ class Conversation:
 
     def submit_pipelined(self) -> None:
         """Submits the pipelined commands: called when no requests are left, and before one that is not pipelined."""
-        if not self._pipelined.commands:
+        commands, tags = self._pipelined, self._pipelined_tags
+        if not commands:
             return
-        pipelined, self._pipelined = self._pipelined, _Pipelined()
-        if pipelined.is_local:
-            self._query_local(pipelined.commands, self.replies.place_all(pipelined.tags))
-        elif not self._submit_together(pipelined.tags, pipelined.commands):
-            for tag, command in zip(pipelined.tags, pipelined.commands, strict=True):
+        self._pipelined, self._pipelined_tags, self._pipelined_characters = [], [], 0
+        if self._pipelines_locally:
+            self._query_local(commands, self.replies.place_all(tags))
+        elif not self._submit_together(tags, commands):
+            for tag, command in zip(tags, commands, strict=True):
                 self._submit(tag, command, waits=False)
 
     def pause(self) -> None:
@@ -284,7 +283,7 @@ class Conversation:
         command = self._check(parts)
         if level != "linearizable" and self._verbs.submitted[command[0]].changes:
             raise BadRequest(f"{command[0]} changes something: read= goes with questions")
-        work = self._verbs.work.get(command[0])
+        work = self._work.get(command[0])
         if work is not None and is_large_request(expected := work(command)):
             self.submit_pipelined()
             may_be_known = self._has_numbers and request.tag is not None and description.changes
@@ -295,7 +294,7 @@ class Conversation:
             self._submit(request.tag, command, waits=True)
         elif level == "linearizable":
             self._pipeline(request, command, is_local=False)
-        elif level == "stale" or not (self.replies.in_order or self._pipelined.is_for_the_log):
+        elif level == "stale" or not (self.replies.in_order or (self._pipelined and not self._pipelines_locally)):
             self._pipeline(request, command, is_local=True)
         else:
             # read=sequential behind other requests: wait for their replies, so that the answer shows what they wrote.
@@ -303,24 +302,23 @@ class Conversation:
             self.replies.handle_when_first(request.tag, partial(self._query_local_one, command))
 
     def _pipeline(self, request: Request, command: Command, is_local: bool) -> None:
-        pipelined = self._room_for(len(request.rest), is_local)
-        pipelined.commands.append(command)
-        pipelined.tags.append(request.tag)
+        self._make_room(len(request.rest), is_local)
+        self._pipelined.append(command)
+        self._pipelined_tags.append(request.tag)
 
-    def _room_for(self, characters: int, is_local: bool) -> _Pipelined:
-        """The list of pipelined commands, to which the caller then adds commands of `characters` characters in all.
-        `is_local` is True if these are questions to this server's own state.
+    def _make_room(self, characters: int, is_local: bool) -> None:
+        """Called before commands of `characters` characters in all are added to the pipelined ones. `is_local` is True
+        if these are questions to this server's own state.
 
-        The list holds commands of one kind only, and not too many characters. So the commands that it holds are
-        submitted first if they are of the other kind, or if the new ones would make it too long.
+        The pipelined commands are of one kind only, and have not too many characters. So those that are there are
+        submitted first if they are of the other kind, or if all together would have too many.
         """
-        pipelined = self._pipelined
-        if is_local != pipelined.is_local or pipelined.characters + characters > PIPELINED_CHARACTERS_MAX:
+        if self._pipelined and (
+            is_local != self._pipelines_locally or self._pipelined_characters + characters > PIPELINED_CHARACTERS_MAX
+        ):
             self.submit_pipelined()
-            pipelined = self._pipelined
-        pipelined.is_local = is_local
-        pipelined.characters += characters
-        return pipelined
+        self._pipelines_locally = is_local
+        self._pipelined_characters += characters
 
     def _submit_together(self, tags: list[Any], commands: list[Command]) -> bool:
         """Submits the commands to the session as one; each still gets its own reply.
@@ -425,7 +423,7 @@ class Conversation:
                 self._session_end = Refused(code, text)
                 self._on_session_end(self._session_end)
 
-        connected.append(self._local_clients.connect(ended))
+        connected.append(self._local_clients.connect(ended, self.replies.fail))
         self._session_is_used = False
         self._session_end = self._hello_refusal = None
         return connected[0]

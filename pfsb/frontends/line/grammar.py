@@ -16,7 +16,7 @@ from attrs import define
 
 from pfsb.applications.arguments import Quoted, argument_of, text_of
 from pfsb.applications.interfaces import BadRequest, Done, Event, Fields, Result, RunResults, Word
-from pfsb.frontends.stream.reply_queue import is_large
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, is_large
 
 NUMBER_MAX: Final = 2**63 - 1
 """The highest command number; the lowest is 1."""
@@ -128,12 +128,9 @@ def quote(text: str) -> str:
 
 def render(number: int | None, result: Result) -> bytes:
     """The lines of one reply, each with its line end, and with the command number if the request had one."""
-    prefix = "" if number is None else f"#{number} "
     if isinstance(result, Done):
-        if not result.rows:
-            return f"{prefix}OK{_pairs(result.fields)}\n".encode()
-        rows = "".join([f"{prefix}+{_pairs(row)[1:]}\n" for row in result.rows])
-        return f"{rows}{prefix}OK{_pairs(result.fields)}\n".encode()
+        return b"".join(_lines(number, result))
+    prefix = "" if number is None else f"#{number} "
     return f"{prefix}ERR {result.code} fate={result.fate} {_one_line(result.text)}\n".encode()
 
 
@@ -164,6 +161,12 @@ def _template(results: RunResults) -> bytes:
 def render_in_slices(number: int | None, result: Result) -> bytes | Iterator[bytes]:
     """The bytes of a reply, as `render` makes them; or, for a large reply, an iterator that makes one line after the
     other, while the reply is written."""
+    if type(result) is Done and not result.rows:
+        # Nearly all replies are of this kind: with a call of `is_large` for each, a local read at 8 x 8 took 4 % more.
+        fields = result.fields
+        if not fields or isinstance(fields[0][1], int) or len(fields[0][1]) <= OUTPUT_BYTES_MAX:
+            prefix = "" if number is None else f"#{number} "
+            return f"{prefix}OK{_pairs(fields)}\n".encode()
     if is_large(result):
         assert isinstance(result, Done)
         return _lines(number, result)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from pfsb.applications.interfaces import BadRequest, CommandDescription, Done, Fields, Result, Word
-from pfsb.support.spelling import nearest
+from pfsb.support.spelling import suggestion
 
 ALWAYS: Final = (
     CommandDescription("HELLO", "HELLO client-id [ttl=SECONDS]", "Open your session, or take it over from elsewhere."),
@@ -17,6 +17,9 @@ ALWAYS: Final = (
     CommandDescription("STATUS", "STATUS", "Show the state of this server as JSON.", changes=False),
     CommandDescription("DIGEST", "DIGEST [seq=S]", "Show a hash of all updates executed up to S.", changes=False),
     CommandDescription("SERVERS", "SERVERS", "Show all servers as this one sees them.", changes=False),
+    CommandDescription(
+        "SNAPSHOT", "SNAPSHOT [wait=SECONDS]", "Let this server write its state to disk as a whole.", changes=False
+    ),
     CommandDescription("HELP", "HELP [command]", "Show all commands, or one with an example.", changes=False),
     CommandDescription(
         "FAULT",
@@ -27,11 +30,20 @@ ALWAYS: Final = (
 )
 """The commands of the line protocol itself, which a server has whatever applications it runs."""
 
+COLUMNS: Final = 78
+"""Maximum length, in characters, of a row of HELP that has several words, so that a terminal of 80 columns breaks no
+word: a row stands behind a + there."""
+USAGE_COLUMNS: Final = 40
+"""Maximum length, in characters, of a usage that has its help beside it in the answer to HELP."""
+TEXT_COLUMNS_MIN: Final = 24
+"""Minimum width, in characters, of the column with the help."""
+
 SESSION: Final = frozenset({"HELLO", "BYE", "QUIT"})
 
 _EXAMPLES: Final = {
     "HELLO": "HELLO alice ttl=30",
     "DIGEST": "DIGEST seq=812",
+    "SNAPSHOT": "SNAPSHOT wait=60",
     "HELP": "HELP PUT",
     "FAULT": "FAULT CUT 1,3",
     "SAY": "SAY good morning",
@@ -52,23 +64,39 @@ _EXAMPLES: Final = {
 
 
 def all_commands(descriptions: Iterable[CommandDescription]) -> Result:
-    """The answer to HELP: a row for each command, with its usage and one sentence."""
+    """The answer to HELP: a row for each command, with its usage and one sentence. A sentence that does not fit into
+    `COLUMNS` goes on in further rows, which begin with spaces."""
     found = list(descriptions)
-    width = max(len(each.usage) for each in found if len(each.usage) <= 40)
-    rows = [_row(f"{each.usage:{width}}  {each.help}") for each in found]
-    return Done(rows=tuple(rows))
+    width = max(len(each.usage) for each in found if len(each.usage) <= USAGE_COLUMNS)
+    return Done(rows=tuple(_row(line) for each in found for line in _lines(each.usage, each.help, width + 2)))
 
 
 def one_command(description: CommandDescription) -> Result:
     """The answer to HELP with a command: rows with its usage, what it does, how it is run, and an example."""
-    rows = [description.usage, f"  {description.help}", f"  {_manner(description)}"]
+    rows = [description.usage, *_lines("", description.help, 2), *_lines("", _manner(description), 2)]
     rows.append(f"  Example: {_example(description)}")
     return Done(rows=tuple(_row(row) for row in rows))
 
 
+def _lines(first: str, text: str, indent: int) -> list[str]:
+    """`text` in lines of up to `COLUMNS` characters, each behind `indent` spaces; the words `first` stand before the
+    first line if they fit into these spaces, and else in a line of their own."""
+    from textwrap import wrap  # imported only here, since HELP is seldom asked for
+
+    lines = wrap(text, max(COLUMNS - indent, TEXT_COLUMNS_MIN), break_long_words=False, break_on_hyphens=False)
+    lines = [" " * indent + line for line in lines]
+    if not first:
+        return lines
+    if not lines or len(first) + 2 > indent:
+        return [first, *lines]
+    return [f"{first:{indent}}{lines[0].lstrip()}", *lines[1:]]
+
+
 def unknown(verb: str, known: Collection[str]) -> BadRequest:
-    """The error for a command that does not exist; its text proposes a command with a similar name."""
-    return BadRequest(f"there is no command {verb}, HELP shows all; {nearest(verb, known)}", code="UNKNOWN")
+    """The error for a command that does not exist; its text proposes a command whose name is nearly the same."""
+    near = suggestion(verb, known)
+    text = f"there is no command {verb}, HELP shows all"
+    return BadRequest(text if near is None else f"{text}; {near}", code="UNKNOWN")
 
 
 def _row(text: str) -> Fields:

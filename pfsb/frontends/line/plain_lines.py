@@ -19,6 +19,7 @@ from attrs import define
 
 from pfsb.applications.interfaces import Command, CommandDescription
 from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
+from pfsb.frontends.stream.plain_checks import Check, plain_check
 
 _NUMBER: Final = rb"#[1-9][0-9]{0,17} "
 _WORD: Final = rb"[!#-~]+"
@@ -56,18 +57,14 @@ class PlainLines:
         return self.data.split(b"\n")[:-1]
 
 
-Check = Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
-"""`check_plain` of an application (`pfsb.applications.interfaces.IPlainChecker`)."""
-
-
 class PlainForm:
     """Recognises the plain lines of one verb by a regular expression, and has their commands checked by the verb's
     application."""
 
     def __init__(self, description: CommandDescription, words: int, check: Check) -> None:
         """`description` describes the verb, and `words` is the number of words behind it in a plain line; if the verb
-        takes the rest of the line, the text there counts as one. `check` is the method `check_plain` of the verb's
-        application."""
+        takes the rest of the line, the text there counts as one. `check` is that of the verb's application
+        (`plain_check`)."""
         verb = description.verb.encode()
         self._verb = description.verb
         self._check = check
@@ -152,8 +149,9 @@ class RequestSplitter:
         if not (data and self._splitter.is_between_lines):
             return self._feed_parts(data)
         taken = self._take(data, 0)
-        if type(taken) is PlainLines and len(taken.data) == len(data):
-            return (taken,)
+        if type(taken) is PlainLines:
+            length = len(taken.data)
+            return (taken,) if length == len(data) else (taken, *self._feed_parts(data, length))
         if taken is None and data.find(b"\n") + 1 == len(data):
             return self._splitter.feed(data)
         return self._feed_parts(data)
@@ -163,14 +161,15 @@ class RequestSplitter:
         a plain one."""
         return self._splitter.feed(data)
 
-    def _feed_parts(self, data: bytes) -> Sequence[bytes | TooLong | Endless | PlainLines]:
-        """Feed bytes that are of several lines, or do not begin at the beginning of a line.
+    def _feed_parts(self, data: bytes, start: int = 0) -> Sequence[bytes | TooLong | Endless | PlainLines]:
+        """Feed the bytes of `data` from `start` on, which are of several lines, or do not begin at the beginning of a
+        line.
 
         Behind each line that is not plain, more and more lines are left to the `LineSplitter` without a look, until one
         is found to be plain: so a client that sends no plain lines pays for few looks.
         """
         found: list[bytes | TooLong | Endless | PlainLines] = []
-        start, unseen = 0, 0
+        unseen = 0
         while start < len(data):
             if not self._splitter.is_between_lines:
                 stop = data.find(b"\n", start) + 1 or len(data)
@@ -214,7 +213,7 @@ def plain_forms(descriptions: Mapping[str, CommandDescription], applications: Se
     (`IPlainChecker`). Verbs whose commands may be PENDING are left out.
     """
     return {
-        verb.encode(): PlainForm(descriptions[verb], words, application.check_plain)
+        verb.encode(): PlainForm(descriptions[verb], words, plain_check(application))
         for application in applications
         for verb, words in application.plain_words.items()
         if verb in descriptions and not descriptions[verb].waits

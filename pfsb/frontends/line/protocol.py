@@ -35,12 +35,21 @@ if TYPE_CHECKING:
 class LineProtocol(StreamProtocol):
     """One client that speaks the line protocol."""
 
+    is_greeted_with_crlf = False
+    """True if the greeting ends with CRLF, and not with LF as all other lines of the server do."""
+
     def __init__(self, factory: LineFactory) -> None:
         super().__init__(factory)
         self.factory = factory
         limit = factory.server.config.limits.command_bytes
         self.replies = ReplyQueue(
-            self._write, render_in_slices, factory.iteration_end, self._relieved, render_run, self._tell_held
+            self._write,
+            render_in_slices,
+            factory.iteration_end,
+            self._relieved,
+            self.on_failure,
+            render_run,
+            self._tell_held,
         )
         telnet = self.replies.write_between_replies
         self._splitter = RequestSplitter(factory.verbs.plain, limit, PIPELINED_CHARACTERS_MAX, telnet)
@@ -57,7 +66,8 @@ class LineProtocol(StreamProtocol):
             self.factory.server, self.factory.verbs, self.replies, self._tell_session_end, self._shared, self.address
         )
         self._line_conversation = conversation
-        self.replies.write_between_replies(self.factory.welcome())
+        welcome = self.factory.welcome()
+        self.replies.write_between_replies(welcome.replace(b"\n", b"\r\n") if self.is_greeted_with_crlf else welcome)
         return conversation
 
     def write_refusal(self, refused: Refused) -> None:
@@ -68,7 +78,6 @@ class LineProtocol(StreamProtocol):
         self.replies.flush()
 
     def handle_request(self, request: bytes | TooLong | Endless | PlainLines) -> None:
-        conversation = self._line_conversation
         if isinstance(request, PlainLines):
             self._handle_plain(request)
             return
@@ -77,6 +86,7 @@ class LineProtocol(StreamProtocol):
             return
         if not self._has_had_a_line and self._is_foreign_beginning(request):
             return
+        conversation = self._line_conversation
         number: int | None = None
         try:
             if isinstance(request, TooLong):
@@ -117,12 +127,11 @@ class LineProtocol(StreamProtocol):
     def _handle_plain(self, plain: PlainLines) -> None:
         """Hands the commands of plain lines to the conversation together. If `session_window` leaves no room for all of
         them, or one is a large request, puts the lines back into the queue instead, to be handled one by one."""
-        conversation = self._line_conversation
+        conversation, commands = self._line_conversation, plain.commands
         under_way = self.replies.outstanding + conversation.unsubmitted
-        if under_way + len(plain.commands) > self._window or not conversation.are_small(plain.commands):
+        fits = under_way + len(commands) <= self._window
+        if not (fits and conversation.collect(commands, plain.tags, len(plain.data), plain.is_local)):
             self._requests.extendleft(reversed(plain.lines))
-        else:
-            conversation.collect(plain.commands, plain.tags, len(plain.data), plain.is_local)
 
     def _tell_session_end(self, refused: Refused) -> None:
         state = Word("replaced" if refused.code == "REPLACED" else "expired")

@@ -11,6 +11,7 @@ from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.arguments import refuse_more, whole, without_arguments
 from pfsb.frontends.line.fault_command import apply_fault
 from pfsb.frontends.line.grammar import Request, split_options
+from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 
 if TYPE_CHECKING:
     from pfsb.server import Server
@@ -33,13 +34,15 @@ class ServerQueries:
 
     @property
     def handlers(self) -> dict[str, Handler]:
-        """Verb -> the function that handles its requests. DIGEST is not among them, since it has a deadline."""
+        """Verb -> the function that handles its requests. DIGEST is not among them, since its time begins before it is
+        handled."""
         return {
             "PING": self._ping,
             "STATUS": self._status,
             "SERVERS": self._servers,
             "HELP": self._help,
             "FAULT": self._fault,
+            "SNAPSHOT": self._snapshot,
         }
 
     def _ping(self, request: Request, answer: Answer) -> None:
@@ -62,6 +65,15 @@ class ServerQueries:
         seq = whole(options.pop("seq"), "seq") if "seq" in options else None
         refuse_more(words, options, "DIGEST [seq=S], as in: DIGEST seq=812")
         self._server.digest(seq, answer, until)
+
+    def _snapshot(self, request: Request, answer: Answer) -> None:
+        words, options = split_options(request.args)
+        limits = self._server.config.limits
+        seconds = float(whole(options.pop("wait"), "wait")) if "wait" in options else limits.request_seconds
+        refuse_more(words, options, "SNAPSHOT [wait=SECONDS], as in: SNAPSHOT wait=60")
+        if not 1 <= seconds <= SNAPSHOT_SECONDS_MAX:
+            raise BadRequest(f"wait is in seconds, from 1 to {SNAPSHOT_SECONDS_MAX}, as in: SNAPSHOT wait=60")
+        self._server.snapshots.answer(seconds, answer)
 
     def _servers(self, request: Request, answer: Answer) -> None:
         without_arguments(request)

@@ -43,7 +43,9 @@ class Subscriptions:
         if first:
             answer(Done())
         # Paused at first, since all events from `first` on may be a large part of the memory.
-        self._by_verb[verb] = subscription = self._server.subscribe(verb, first, self._write_event, is_paused=True)
+        self._by_verb[verb] = subscription = self._server.event_feed.subscribe(
+            verb, first, self._write_event, self.replies.fail, is_paused=True
+        )
         if not first:
             # Tell the client the number of its first event, so that it can resume at another server from there.
             answer(Done((("from", subscription.next),)))

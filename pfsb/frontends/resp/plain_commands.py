@@ -21,6 +21,7 @@ from pfsb.frontends.resp import replies
 from pfsb.frontends.resp.commands import Client
 from pfsb.frontends.resp.parser import ARGUMENT_OVERHEAD_BYTES, CommandParser, Item
 from pfsb.frontends.resp.replies import Form
+from pfsb.frontends.stream.plain_checks import Check, plain_check
 
 _ARGUMENT: Final = rb"\$[1-9][0-9]{0,8}\r\n[!#-~]+\r\n"
 _without_dollar: Final = itemgetter(slice(1, None))
@@ -69,11 +70,9 @@ class PlainCommands:
 class PlainForm:
     """Recognises the plain commands of one name by a regular expression, and has them checked by their application."""
 
-    def __init__(
-        self, meaning: PlainMeaning, check: Callable[[str, Sequence[Sequence[bytes]]], Sequence[Command] | None]
-    ) -> None:
-        """`meaning` has the name of the commands, and the verb of the line protocol that they become. `check` is the
-        method `check_plain` of the application that has this verb (`IPlainChecker`)."""
+    def __init__(self, meaning: PlainMeaning, check: Check) -> None:
+        """`meaning` has the name of the commands, and the verb of the line protocol that they become. `check` is that
+        of the application that has this verb (`plain_check`)."""
         self._meaning = meaning
         self._check = check
         name, words = meaning.name.encode(), 1 + meaning.arguments
@@ -152,6 +151,6 @@ def plain_forms(applications: Sequence[Any]) -> dict[bytes, PlainForm]:
     (`IPlainChecker`).
     """
     checkers = filter(IPlainChecker.providedBy, applications)
-    checks = {verb: each.check_plain for each in checkers for verb in each.plain_words}
+    checks = {verb: plain_check(each) for each in checkers for verb in each.plain_words}
     forms = [PlainForm(meaning, checks[meaning.verb]) for meaning in PLAIN if meaning.verb in checks]
     return {form.begin: form for form in forms}

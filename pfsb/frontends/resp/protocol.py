@@ -153,11 +153,11 @@ class RespConversation:
             self.refuses_all = name != b"EXEC"
             raise BadRequest("MULTI was refused, so no command runs until EXEC or DISCARD has come", "EXECABORT")
 
-    def handle_plain(self, plain: PlainCommands) -> None:
+    def handle_plain(self, plain: PlainCommands) -> bool:
         """Collects plain commands for `submit_pipelined` of the `Conversation`, as `handle_words` would collect each of
-        them."""
+        them. Returns False, without any effect, if one of them is a large request."""
         tags = [plain.form(self._client)] * len(plain.commands)
-        self.conversation.collect(plain.commands, tags, len(plain.data), is_local=False)
+        return self.conversation.collect(plain.commands, tags, len(plain.data), is_local=False)
 
     def reply(self, result: Result, form: Form = replies.ok) -> None:
         """Replies to a command whose `result` is known at once: takes the next place in the queue of replies, and gives
@@ -203,7 +203,13 @@ class RespProtocol(StreamProtocol):
         limit = factory.server.config.limits.command_bytes
         self._splitter = CommandSplitter(factory.plain, limit, PIPELINED_CHARACTERS_MAX)
         self.replies = self._resp_replies = RespReplyQueue(
-            self._write, _render, factory.iteration_end, self._relieved, replies.render_run, self._tell_held
+            self._write,
+            _render,
+            factory.iteration_end,
+            self._relieved,
+            self.on_failure,
+            replies.render_run,
+            self._tell_held,
         )
 
     def split_requests(self, data: bytes) -> Iterable[Item | PlainCommands]:
@@ -224,6 +230,10 @@ class RespProtocol(StreamProtocol):
 
     def write_refusal(self, refused: Refused) -> None:
         self.replies.write_between_replies(replies.error(refused))
+
+    def write_failure(self, reason: str) -> None:
+        """The reason is an error in place of the next reply: a client of Redis knows no other lines."""
+        self.write_refusal(Refused("INTERNAL", reason, fate="unknown"))
 
     def handle_request(self, request: Item | PlainCommands) -> None:
         match request:
@@ -248,15 +258,14 @@ class RespProtocol(StreamProtocol):
         """Hands plain commands to the conversation together. If `session_window` leaves no room for all of them, one is
         a large request, or all commands are refused after a MULTI, puts them back into the queue instead, to be handled
         one by one."""
-        under_way = self.replies.outstanding + self._resp.conversation.unsubmitted
+        resp = self._resp
+        under_way = self.replies.outstanding + resp.conversation.unsubmitted
         fits = under_way + len(plain.commands) <= self._window
-        if self._resp.refuses_all or not fits or not self._resp.conversation.are_small(plain.commands):
+        if resp.refuses_all or not (fits and resp.handle_plain(plain)):
             self._requests.extendleft(reversed(plain.items))
-        else:
-            self._resp.handle_plain(plain)
 
-    def _must_wait(self, conversation: IConversation) -> bool:
-        return self._resp_replies.blocked or super()._must_wait(conversation)
+    def _may_handle(self, conversation: IConversation) -> bool:
+        return not self._resp_replies.blocked and super()._may_handle(conversation)
 
     def _may_read(self, conversation: IConversation) -> bool:
         """True if the connection is to be read: even while a LOCK waits, until `session_window` requests wait behind
@@ -264,7 +273,7 @@ class RespProtocol(StreamProtocol):
 
         A LOCK may wait for hours, and only a server that reads the connection notices that the client is gone.
         """
-        may_handle = not super()._must_wait(conversation)
+        may_handle = super()._may_handle(conversation)
         return may_handle and (not self._resp_replies.blocked or len(self._requests) < self._window)
 
 

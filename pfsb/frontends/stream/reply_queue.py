@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field
@@ -91,9 +92,9 @@ def _texts_of_rows(rows: Sequence[Fields]) -> int:
 
 def is_large(result: Result) -> bool:
     """Whether the reply to a request with this result takes long to render: it has many rows, or a long text."""
-    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply
-        fields = result.fields
-        return bool(fields) and isinstance(value := fields[0][1], _SIZED) and len(value) > OUTPUT_BYTES_MAX
+    if type(result) is Done and not result.rows:  # nearly always, and asked for each reply of Redis
+        value = result.fields[0][1] if result.fields else 0
+        return isinstance(value, _SIZED) and len(value) > OUTPUT_BYTES_MAX
     if isinstance(result, DoneGrowing):
         return result.size > OUTPUT_BYTES_MAX
     if isinstance(result, Refused):
@@ -160,7 +161,8 @@ class EndOfIteration:
 
 
 def _call_safely(function: Callable[[], None]) -> None:
-    """Calls a function of one connection; an exception is logged, since the functions of all others come after it."""
+    """Calls a function of one connection; an exception is logged, since the functions of all others come after it. A
+    function whose client waits for it must catch its exceptions itself, and end the connection (`ReplyQueue.fail`)."""
     try:
         function()
     except Exception as error:
@@ -191,7 +193,10 @@ class _ReplyPlace:
     def answer_all(self, results: Sequence[Result]) -> None:
         if self.results is None:
             self.results = results
-            self._queue._place_answered(self)
+            try:
+                self._queue._place_answered(self)
+            except Exception as error:
+                self._queue.fail(error)
 
 
 @define(eq=False)
@@ -208,6 +213,9 @@ class ReplyQueue:
     _render: Render
     _iteration_end: EndOfIteration
     _relieved: Callable[[], None]
+    _failed: Callable[[], None]
+    """Function that is called, without arguments, when something that the client waits for cannot be written. The owner
+    must end the connection, since the client would wait for ever."""
     _render_run: RenderRun | None = None
     """Renders the replies of commands that were executed together (`RenderRun`); None: they are rendered one by one."""
     _holds: Callable[[], None] | None = None
@@ -215,8 +223,12 @@ class ReplyQueue:
     owner need not know."""
     held_bytes: int = field(init=False, default=0)
     """The size in memory, in bytes, of all results that wait to be rendered."""
+    in_order: int = field(init=False, default=0)
+    """The number of requests that have no reply yet, not counting those whose reply may come out of order
+    (`place_waiting`)."""
+    outstanding: int = field(init=False, default=0)
+    """The number of all requests that have no reply yet."""
     _places: deque[_ReplyPlace] = field(init=False, factory=deque)
-    _in_order: int = field(init=False, default=0)
     _waiting: set[_ReplyPlace] = field(init=False, factory=set)
     _stream: Iterator[bytes] | None = field(init=False, default=None)
     """The rest of the large reply that is being written in slices, at the head of the queue; None if there is none."""
@@ -234,17 +246,6 @@ class ReplyQueue:
     that replies which are there at once are written together."""
     _handling: bool = field(init=False, default=False)
     _closed: bool = field(init=False, default=False)
-
-    @property
-    def in_order(self) -> int:
-        """The number of requests that have no reply yet, not counting those whose reply may come out of order
-        (`place_waiting`)."""
-        return self._in_order
-
-    @property
-    def outstanding(self) -> int:
-        """The number of all requests that have no reply yet."""
-        return self._in_order + len(self._waiting)
 
     def place(self, tag: Tag) -> Answer:
         """Takes the next place for a request. Returns the function to call with its result, once, at any time."""
@@ -265,6 +266,7 @@ class ReplyQueue:
         """
         place = _ReplyPlace(self, (tag,), out_of_order=True)
         self._waiting.add(place)
+        self.outstanding += 1
         return place.answer
 
     def handle_when_first(self, tag: Tag, handle: Callable[[Answer], None]) -> None:
@@ -307,9 +309,24 @@ class ReplyQueue:
         The next page of many events is asked for in this way: until then they stay in their event log.
         """
         if self._stream is None:
-            self._iteration_end.call_in_turn(function)
+            self._iteration_end.call_in_turn(partial(self._call, function))
         else:
             self._after_stream.append(function)
+
+    def fail(self, error: Exception) -> None:
+        """Logs an exception that keeps the client from something that it waits for, and has the owner of this queue end
+        the connection. Does nothing if the connection has ended."""
+        if not self._closed:
+            _log.failure("a connection is ended after a mistake of this server", Failure(error))
+            self._failed()
+
+    def _call(self, function: Callable[[], None]) -> None:
+        """Calls a function that the reactor, or a server's turn, would call for this connection: nothing but `fail`
+        sees its exceptions."""
+        try:
+            function()
+        except Exception as error:
+            self.fail(error)
 
     def flush(self) -> None:
         """Hands the output that was collected in this iteration of the reactor to the transport now."""
@@ -357,8 +374,8 @@ class ReplyQueue:
         """Called when the connection is gone: forget all output, and ignore the answers that are still to come."""
         self._closed = True
         self._places.clear()
-        self._in_order = 0
         self._waiting.clear()
+        self.in_order = self.outstanding = 0
         self._stream = None
         self._delayed.clear()
         self._after_stream.clear()
@@ -367,19 +384,23 @@ class ReplyQueue:
 
     def _iteration_is_over(self) -> None:
         self._flush_is_due = False
-        self.flush()
+        try:
+            self.flush()
+        except Exception as error:
+            self.fail(error)
 
     def _place_answered(self, place: _ReplyPlace) -> None:
         if self._closed:
             return
         if place.out_of_order:
             self._waiting.discard(place)
+            self.outstanding -= 1
             self.write_between_replies(b"".join(self._slices(place)))
         elif self._places[0] is not place:
             self._hold(place)
             return
         elif self._handling:
-            self._emit()
+            self._emit(place)
             return
         else:
             self._advance()
@@ -391,7 +412,7 @@ class ReplyQueue:
         while places and self._stream is None:
             place = places[0]
             if place.results is not None:
-                self._emit()
+                self._emit(place)
             elif place.handle is not None:
                 handle, place.handle = place.handle, None
                 self._handle(place, handle)
@@ -409,12 +430,16 @@ class ReplyQueue:
 
     def _append(self, place: _ReplyPlace) -> _ReplyPlace:
         self._places.append(place)
-        self._in_order += len(place.tags)
+        count = len(place.tags)
+        self.in_order += count
+        self.outstanding += count
         return place
 
     def _pop(self) -> None:
         place = self._places.popleft()
-        self._in_order -= len(place.tags)
+        count = len(place.tags)
+        self.in_order -= count
+        self.outstanding -= count
         if place.held_bytes:
             self.held_bytes -= place.held_bytes
             if not self.held_bytes and self._holds is not None:
@@ -429,10 +454,9 @@ class ReplyQueue:
             if self._holds is not None:
                 self._holds()
 
-    def _emit(self) -> None:
-        """Writes the replies of the place at the head of the queue. If they are large, alone or together, or the client
-        does not read, they are written in slices instead, from a later iteration on."""
-        place = self._places[0]
+    def _emit(self, place: _ReplyPlace) -> None:
+        """Writes the replies of `place`, which is at the head of the queue. If they are large, alone or together, or
+        the client does not read, they are written in slices instead, from a later iteration on."""
         try:
             data = None if self._paused else self._rendered_at_once(place)
         except Exception:
@@ -487,7 +511,7 @@ class ReplyQueue:
     def _slice_soon(self) -> None:
         if not self._slice_is_due:
             self._slice_is_due = True
-            self._iteration_end.call_in_turn(self._write_slice)
+            self._iteration_end.call_in_turn(partial(self._call, self._write_slice))
 
     def _write_slice(self) -> None:
         """Writes the next slice of a large reply, about `OUTPUT_BYTES_MAX` bytes. Further slices follow in later

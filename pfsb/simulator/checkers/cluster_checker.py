@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
-from pfsb.paxos.messages import ClientUpdate, Message, Proposal
+from pfsb.paxos.messages import ClientUpdate, Message, Proposal, SnapshotPart
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.position_checker import PositionChecker
+from pfsb.simulator.checkers.snapshot_checker import SnapshotChecker
 from pfsb.simulator.checkers.update_checker import BindingChecker, Identity, RelayChecker
 from pfsb.simulator.checkers.violation import forbid, require
 from pfsb.storage.memory import MemoryDisk
@@ -77,6 +79,18 @@ class ExecutionChecker:
         known = self.digests.setdefault(seq, digest)
         require(known == digest, f"after slot {seq} server {server_id} has another digest than others")
 
+    def restored(self, server_id: int, seq: int) -> None:
+        """Let a server go on from a snapshot of slot `seq`: it has run what other servers have run up to there."""
+        before = self.executed_up_to[server_id]
+        require(seq > before, f"server {server_id} has executed up to {before}, and goes back to a snapshot of {seq}")
+        self.executed_up_to[server_id] = seq
+        for skipped in range(before + 1, seq + 1):
+            require(
+                skipped in self.values, f"server {server_id} has a snapshot of slot {seq}, and nobody ran {skipped}"
+            )
+            for client_id, timestamp, _ in self.values[skipped][1]:
+                self._ran[server_id].setdefault((client_id, timestamp), skipped)
+
     def _took_effect(self, server_id: int, seq: int, update: ClientUpdate) -> None:
         identity = (update.client_id, update.timestamp)
         payload = self.introduced.get(identity)
@@ -120,6 +134,7 @@ class ClusterChecker:
     messages: MessageChecker = field(factory=MessageChecker)
     answers: AnswerChecker = field(factory=AnswerChecker)
     positions: PositionChecker = field(factory=PositionChecker)
+    snapshots: SnapshotChecker = field(factory=SnapshotChecker)
     durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)
@@ -150,6 +165,8 @@ class ClusterChecker:
                     forbid(self.bindings.proposed(message))
                 case ClientUpdate():
                     forbid(self.relays.sent(server_id, to, message))
+                case SnapshotPart():
+                    self.snapshots.part(server_id, message.name, message.offset, message.data)
 
     def executed(self, server_id: int, seq: int, updates: Sequence[ClientUpdate]) -> None:
         self.execution.executed(server_id, seq, updates)
@@ -158,6 +175,22 @@ class ClusterChecker:
         self.execution.settled(server_id, seq, time_ms, updates)
         if (digest := self.digest(server_id, seq)) is not None:
             self.execution.digest(server_id, seq, digest)
+
+    def settled_by_snapshot(self, server_id: int, seq: int) -> None:
+        """Check that a snapshot is on disk from which a server goes on. Called when messages and answers may leave that
+        rest on it."""
+        on_disk = self.disks[server_id].snapshot_seq
+        require(
+            on_disk >= seq, f"server {server_id} goes on from a snapshot of {seq}, and has that of {on_disk} on disk"
+        )
+        self.execution.settled_up_to[server_id] = seq
+
+    def named(self, server_id: int, name: SnapshotName, disk: MemoryDisk) -> None:
+        """Check a snapshot when a record on a server's disk names it. From now on a restart of the server begins with
+        it, and needs the slots that follow."""
+        self.snapshots.named(server_id, name, disk.snapshots.get(name))
+        gap = disk.first_gap()
+        require(gap is None, f"server {server_id} has a snapshot of slot {name.seq} on disk, and lacks slot {gap}")
 
     def answered(self, identity: Identity, seq: int) -> None:
         self.answers.answer(identity, seq)

@@ -15,6 +15,7 @@ from pfsb.paxos.messages import (
     PrepareOK,
     Proposal,
     ReconciliationReply,
+    SnapshotOffer,
     VCProof,
 )
 from pfsb.simulator.checkers.message_checker import MessageChecker
@@ -72,6 +73,9 @@ class DurabilityChecker:
             case ReconciliationReply():
                 for update in message.updates:
                     self.chosen(update.seq, update.batch, f"server {server_id} calls it ordered")
+            case SnapshotOffer():
+                named = self.disks[server_id].contents.snapshot
+                require(message.name == named, f"server {server_id} has {named} on disk, but sends {message}")
 
     def chosen(self, seq: int, batch: Batch, why: str) -> None:
         """Require that a majority of disks holds this batch in this slot.
@@ -106,7 +110,10 @@ class DurabilityChecker:
             require(self._is_chosen(seq), f"server {server_id} votes in view {view} at {seq}, with {slot} on disk")
 
     def _has_voted(self, server_id: int, view: int, seq: int, digest: bytes) -> bool:
-        """Whether the disk of a server holds its vote for this batch in this view, or something later in the slot."""
+        """Whether the disk of a server holds its vote for this batch in this view, or something later in the slot, or a
+        snapshot that stands for the slot."""
+        if seq <= self.disks[server_id].gone:
+            return True
         slot = self._slot(server_id, seq)
         if slot is None:
             return False
@@ -164,9 +171,10 @@ class DurabilityChecker:
     def _is_chosen(self, seq: int) -> bool:
         """Whether a majority of disks holds the same batch for this slot.
 
-        A slot that a disk has forgotten counts as chosen, since a server forgets a slot only when all servers have it.
+        A slot that a disk need not hold any more counts as chosen: a server forgets a slot only when all servers have
+        it, and a snapshot stands only for slots that were executed.
         """
-        if any(seq <= disk.forgotten for disk in self.disks.values()):
+        if any(seq <= disk.gone for disk in self.disks.values()):
             return True
         batches = [disk.contents.slots[seq].batch.data for disk in self.disks.values() if seq in disk.contents.slots]
         return any(2 * batches.count(data) > len(self.disks) for data in batches)
@@ -177,9 +185,9 @@ class DurabilityChecker:
     @staticmethod
     def _holds_named(disk: MemoryDisk, seq: int, digest: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return seq <= disk.forgotten or (slot is not None and slot.batch.digest == digest)
+        return seq <= disk.gone or (slot is not None and slot.batch.digest == digest)
 
     @staticmethod
     def _holds(disk: MemoryDisk, seq: int, data: bytes) -> bool:
         slot = disk.contents.slots.get(seq)
-        return seq <= disk.forgotten or (slot is not None and slot.batch.data == data)
+        return seq <= disk.gone or (slot is not None and slot.batch.data == data)

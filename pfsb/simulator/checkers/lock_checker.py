@@ -7,11 +7,11 @@ incarnation of one server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from attrs import define, field
-from zope.interface import implementer
+from attrs import define, evolve, field
+from zope.interface import alsoProvides, implementer
 
 from pfsb.applications.interfaces import (
     PENDING,
@@ -19,6 +19,7 @@ from pfsb.applications.interfaces import (
     CommandDescription,
     Done,
     IContext,
+    IFrozenState,
     IReplicatedApplication,
     Quotas,
     Refused,
@@ -53,6 +54,14 @@ class LockChecker:
     timeouts: int = 0
     locks_max: int = 10_000
     """The quota `session_locks` in force: how many locks a session may hold or wait for."""
+
+    def copy(self) -> LockChecker:
+        """Another checker that knows the same locks. Checks by either of them do not change the other."""
+        locks = {
+            name: evolve(lock, queue=list(lock.queue), deadlines=dict(lock.deadlines))
+            for name, lock in self.locks.items()
+        }
+        return evolve(self, locks=locks)
 
     def begins(self, time_ms: int) -> None:
         """Check, before a command runs at the state machine's time `time_ms`, that no LOCK waits beyond its time
@@ -205,53 +214,66 @@ class WatchedLock:
 
     version = 1
 
-    def __init__(self, inner: IReplicatedApplication) -> None:
-        self._inner = inner
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        """The application itself."""
         self.name: str = inner.name
         self.commands: Sequence[CommandDescription] = inner.commands
         self.checker = LockChecker()
         self._violation: Violation | None = None
+        if IFrozenState.providedBy(inner):
+            alsoProvides(self, IFrozenState)
 
     def raise_violation(self) -> None:
         if self._violation is not None:
             raise self._violation
 
     def check(self, command: tuple[str, ...]) -> Command:
-        checked: Command = self._inner.check(command)
+        checked: Command = self.inner.check(command)
         return checked
 
     def execute(self, command: Command, context: IContext) -> Any:
         watched = _WatchedContext(context)
         ticket = context.ticket
         self._run_check(self.checker.begins, watched.time_ms)
-        result = self._inner.execute(command, watched)
+        result = self.inner.execute(command, watched)
         self.checker.locks_max = watched.quotas.session_locks
         self._run_check(self.checker.executed, command, ticket, result, watched.completed, watched.time_ms)
         return result
 
     def query(self, command: Command) -> Result:
-        result: Result = self._inner.query(command)
+        result: Result = self.inner.query(command)
         return result
 
     def session_ended(self, client_id: str, context: IContext) -> None:
         watched = _WatchedContext(context)
-        self._inner.session_ended(client_id, watched)
+        self.inner.session_ended(client_id, watched)
         self._run_check(self.checker.session_ended, client_id, watched.completed)
 
     def time_passed(self, context: IContext) -> None:
         watched = _WatchedContext(context)
-        self._inner.time_passed(watched)
+        self.inner.time_passed(watched)
         self._run_check(self.checker.time_passed, watched.completed)
 
     def next_deadline(self) -> int | None:
-        deadline: int | None = self._inner.next_deadline()
+        deadline: int | None = self.inner.next_deadline()
         return deadline
 
     def snapshot(self) -> bytes:
-        return bytes(self._inner.snapshot())
+        return bytes(self.inner.snapshot())
 
     def restore(self, data: bytes) -> None:
-        self._inner.restore(data)
+        self.inner.restore(data)
+
+    def freeze(self) -> Iterator[bytes]:
+        pieces: Iterator[bytes] = self.inner.freeze()
+        return pieces
+
+    def take_piece(self, data: bytes) -> None:
+        self.inner.take_piece(data)
+
+    def pieces_end(self) -> None:
+        self.inner.pieces_end()
 
     def _run_check(self, check: Callable[..., None], *args: object) -> None:
         try:

@@ -8,7 +8,7 @@ the durability gate lets out the effects of its slot.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -16,13 +16,16 @@ from zope.interface import implementer
 
 from pfsb.applications.interfaces import PENDING, Command, Done, Refused, Result, Ticket
 from pfsb.applications.results import check_result
-from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.interfaces import IRestorer, IStateMachine
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.snapshot import Piece
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.observer import NoObserver
-from pfsb.sessions.state_machine import EXPIRE, Session, SessionStateMachine, failed_alike
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import EXPIRE, SessionStateMachine, failed_alike
 from pfsb.simulator.checkers.session_model import Expired, SessionModel
+from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.storage.memory import MemoryDisk
 
@@ -348,12 +351,19 @@ class WatchedSessions:
     """
 
     def __init__(
-        self, server_id: int, machine: SessionStateMachine, checks: SessionChecker, settle: Callable[..., None]
+        self,
+        server_id: int,
+        machine: SessionStateMachine,
+        checks: SessionChecker,
+        settle: Callable[..., None],
+        begins_restoring: Callable[[], None] = lambda: None,
     ) -> None:
+        """`begins_restoring` is called before a state is built from a snapshot."""
         self._server_id = server_id
         self._machine = machine
         self._checks = checks
         self._settle = settle
+        self._begins_restoring = begins_restoring
         self._slot = Slot(0)
         self._epochs: dict[str, int] = {}
         """Client -> the epoch in its bundle that is running at this moment, or has run last."""
@@ -392,6 +402,19 @@ class WatchedSessions:
         if recovers:
             self._settle(self._checks.settled, self._server_id, slot)
         return outcomes
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        pieces: Generator[Piece, None, None] = self._machine.freeze()
+        return pieces
+
+    def restorer(self) -> IRestorer:
+        self._begins_restoring()
+        return WatchedRestorer(self._machine.restorer(), self._restored)
+
+    def _restored(self) -> None:
+        """Go on from the epochs of a snapshot. `SnapshotChecker` requires that they are those of the model."""
+        self._epochs = {}
+        self._latest_epoch = {client_id: session.epoch for client_id, session in self._machine.sessions.items()}
 
     def too_old(self, update: ClientUpdate) -> None:
         self._checks.marks["bundle ordered beyond its horizon"] += 1

@@ -14,6 +14,7 @@ from pfsb.paxos.interfaces import ITracer
 from pfsb.paxos.messages import VOTES, ClientUpdate, Message, State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
 from pfsb.simulator.checkers.divergence_checker import check_stop
@@ -24,7 +25,7 @@ from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
 from pfsb.simulator.cluster.dice import Dice
 from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
-from pfsb.simulator.cluster.probe import Probe
+from pfsb.simulator.cluster.probe import Probe, Unsettled
 from pfsb.simulator.cluster.process import (
     ProtocolProcess,
     RunningServer,
@@ -33,9 +34,11 @@ from pfsb.simulator.cluster.process import (
     SimulatedServer,
     WatchedStateMachine,
 )
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.cluster.tracing import Trace, Tracers
 from pfsb.simulator.cluster.transport import SimulatedTransport
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.effect import KEPT_SLOTS
+from pfsb.storage.memory import MemoryDisk
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
@@ -66,6 +69,7 @@ class SimulatedCluster:
         start: bool = True,
         has_disks: bool = True,
         names: Callable[[SimulatedClock, Sequence[int]], SimulatedNames] | None = None,
+        kept_slots: int = KEPT_SLOTS,
     ) -> None:
         """`servers` has the ids of the servers, or their number, and then the ids begin with 0 and have no gap.
 
@@ -75,7 +79,7 @@ class SimulatedCluster:
         with every event of the cluster as a dict. `tracer` is called with a server's id at each of its starts, and
         makes a tracer for the events of that server. Without `has_disks` the servers run with `storage: memory`, and
         none of them can be started again. `names` makes the addresses of the servers; without it, each server is always
-        where the others expect it.
+        where the others expect it. `kept_slots` is the number of slots, up to that of a snapshot, that disks keep.
         """
         self.seed = seed
         self.ids = tuple(range(servers)) if isinstance(servers, int) else tuple(servers)
@@ -94,13 +98,14 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.slipped: set[int] = set()
-        """Ids of the servers that have gone wrong in their present incarnation: their digest of the history was changed
-        by `slip`, or an application has executed something otherwise than a correct one (`in_error`)."""
+        """Ids of the servers that have gone wrong in their present incarnation, except those that have installed a
+        snapshot since: their digest of the history was changed by `slip`, or an application has executed something
+        otherwise than a correct one (`in_error`)."""
         self.in_error: set[int] = set()
         """Ids of the servers at which an application has gone wrong in their present incarnation (`throw_dice`).
 
         The checkers do not believe the results, the state and the answers of these servers. What the servers order is
-        checked as ever.
+        checked as ever. There are no snapshots in a cluster with such servers.
         """
         self.dice: dict[int, Dice] = {}
         """Server -> the dice that its applications throw at present, or throw again after its next start."""
@@ -121,6 +126,8 @@ class SimulatedCluster:
         Any other exception in a server ends the simulation.
         """
         self.failures: dict[int, Failure] = {}
+        self._unsettled = {i: Unsettled() for i in self.ids}
+        self._kept_slots = kept_slots
         self._has_disks = has_disks
         self._build = build
         self._patch = patch
@@ -144,7 +151,7 @@ class SimulatedCluster:
         mark_rng = random.Random(f"{name}/mark")
         at_once_rng = random.Random(f"{name}/here")
         share_at_once = at_once_rng.choice(SHARES_WRITTEN_AT_ONCE)
-        storage = MemoryStorage(
+        storage = SimulatedStorage(
             server.disk,
             server_clock,
             lambda: disk_rng.uniform(*server.sync_seconds),
@@ -152,6 +159,9 @@ class SimulatedCluster:
             lambda failure: self._failed(server_id, failure),
             lambda: server.sync_seconds[1] <= QUICK_SECONDS_MAX and at_once_rng.random() < share_at_once,
             is_transient=not self._has_disks,
+            kept_slots=self._kept_slots,
+            server_clock=server_clock,
+            on_named=lambda name: self._named(server_id, name),
         )
         secret = None if self.network.names is None else self.network.names.secret
         transport = SimulatedTransport(self.network, server_id, server_clock, rng, secret)
@@ -164,19 +174,22 @@ class SimulatedCluster:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
         invariants.install(process.replica, self.window_max)
+        for check, args in self._unsettled[server_id].take_up_to(server.disk.snapshot_seq):
+            self.findings.note(check, *args)
         self.checks.started(server_id)
         process.start()
         self.findings.raise_first()
 
-    def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0) -> None:
+    def crash(self, server_id: int, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
         """Let a server lose power: nothing of this incarnation runs again.
 
         The first `groups_kept` pending groups of records reach the disk, and the first `records_torn` records of the
-        next group. All other records that are not on disk are lost.
+        next group. All other records that are not on disk are lost. Of a snapshot that is being fetched, the first
+        `bytes_kept` of those bytes reach the disk that are not on it yet.
         """
         running = self._running(server_id)
         self.tracers.tell(server_id, "crash")
-        running.storage.crash(groups_kept, records_torn)
+        running.storage.crash(groups_kept, records_torn, bytes_kept)
         running.server_clock.close()
         self.network.detach(server_id)
         self.servers[server_id].running = None
@@ -314,7 +327,7 @@ class SimulatedCluster:
     def links(self, server_id: int) -> Links:
         return self._running(server_id).transport.links
 
-    def storage(self, server_id: int) -> MemoryStorage:
+    def storage(self, server_id: int) -> SimulatedStorage:
         return self._running(server_id).storage
 
     def disk(self, server_id: int) -> MemoryDisk:
@@ -443,14 +456,24 @@ class SimulatedCluster:
     # ------------------------------------------------------------------ inside
 
     def _probe(self, server_id: int, server_clock: ServerClock) -> Probe:
-        return Probe(server_id, server_clock, self.network, self.checks, self.findings, self.answers, self.replica)
+        return Probe(
+            server_id,
+            server_clock,
+            self.network,
+            self.checks,
+            self.findings,
+            self.answers,
+            self.process,
+            self._unsettled[server_id],
+            self.slipped,
+        )
 
     def _server_parts(
         self,
         server_id: int,
         server_clock: ServerClock,
         rng: random.Random,
-        storage: MemoryStorage,
+        storage: SimulatedStorage,
         transport: SimulatedTransport,
     ) -> ServerParts:
         probe = self._probe(server_id, server_clock)
@@ -476,6 +499,9 @@ class SimulatedCluster:
             if not VOTES.isdisjoint(map(type, messages)):
                 told, disk = self.replica(server_id).log_positions.told(), self.servers[server_id].disk
                 self.findings.note(self.checks.positions.voted, server_id, told, disk)
+
+    def _named(self, server_id: int, name: SnapshotName) -> None:
+        self.findings.note(self.checks.named, server_id, name, self.servers[server_id].disk)
 
     def _frame_sent(self, server_id: int, frame: bytes) -> None:
         disk, true = self.servers[server_id].disk, self.checks.durability.disks[server_id]

@@ -125,6 +125,7 @@ class Watcher:
     def tracer(self, server_id: int) -> ITracer:
         """Make the tracer of one incarnation of a server."""
         self._states.pop(server_id, None)
+        self.marks.counts["start from a snapshot"] += self._cluster.disk(server_id).snapshot_seq > 0
         return _Tracer(self, server_id)
 
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
@@ -192,6 +193,9 @@ class Watcher:
     def discarded(self, rule: str) -> None:
         self._mark(f"discarded: {rule}")
 
+    def counted(self, name: str) -> None:
+        self._mark(name)
+
     @property
     def _cluster(self) -> SimulatedCluster:
         assert self.cluster is not None, "the watcher is given the cluster before the first event"
@@ -227,5 +231,11 @@ class _Tracer:
                 self._watcher.executed(self._server_id, fields["seq"], fields["updates"])
             case "timer" if fields["name"] == "votes":
                 self._watcher.votes_timed()
+            case "snapshot" if fields["step"] == "end":
+                self._watcher.counted("snapshot taken")
+            case "fetch":
+                self._watcher.counted("fetch of a snapshot goes on" if fields["begin"] else "fetch of a snapshot")
+            case "install":
+                self._watcher.counted("snapshot of another server installed")
             case "discard":
                 self._watcher.discarded(fields["line"])

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any
 
-from attrs import define
+from attrs import define, field
 
 from pfsb.paxos.messages import ClientUpdate, GloballyOrderedUpdate
 from pfsb.paxos.ordered_update_queue import Executed
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import Piece
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
+from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings
 from pfsb.simulator.cluster.clock import ServerClock
 from pfsb.simulator.cluster.network import SimulatedNetwork
+
+
+@define(eq=False)
+class Unsettled:
+    """The checks of one server that wait until an execution counts, over all its incarnations.
+
+    A crash undoes what is only in memory, and these checks are dropped with it. A snapshot is an exception: the record
+    of it may be on disk although the server has died before it heard of that. Then the slots up to that of the snapshot
+    count, and their checks are made at the next start.
+    """
+
+    _checks: dict[int, tuple[int, Callable[..., None], tuple[object, ...]]] = field(factory=dict)
+    """Number -> (the last slot on which the check rests, check, its arguments)."""
+    _numbers: Iterator[int] = field(factory=count)
+
+    def add(self, seq: int, check: Callable[..., None], args: tuple[object, ...]) -> int:
+        number = next(self._numbers)
+        self._checks[number] = seq, check, args
+        return number
+
+    def remove(self, number: int) -> None:
+        self._checks.pop(number, None)
+
+    def take_up_to(self, seq: int) -> list[tuple[Callable[..., None], tuple[object, ...]]]:
+        """The checks of slots up to `seq`, in their order. All others are dropped."""
+        checks, self._checks = self._checks, {}
+        return [(check, args) for up_to, check, args in checks.values() if up_to <= seq]
 
 
 @define(eq=False)
@@ -33,7 +64,11 @@ class Probe:
     _answers: dict[Identity, int]
     """Update -> the slot in the first answer to this update, whichever server gave it. Shared by the probes of all
     servers."""
-    _replica: Callable[[int], Replica]
+    _process: Callable[[int], Any]
+    """Returns the `SimulatedProcess` of the present incarnation of a server."""
+    _unsettled: Unsettled
+    _slipped: set[int]
+    """The servers that have another digest than they should have (`SimulatedCluster.slipped`)."""
 
     def executed(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> None:
         if not self._server_clock.closed:
@@ -50,22 +85,63 @@ class Probe:
 
         def marked(message: GloballyOrderedUpdate) -> list[Executed]:
             executed = mark_ordered(message)
-            self.settle(self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
+            self._settle(message.seq, self._checks.execution.ordered, self._server_id, message.seq, message.batch.data)
             return executed
 
         setattr(replica.ordered_queue, "mark_ordered", marked)  # noqa: B010 - a method, for this one object
+        self._watch_snapshots(replica)
+
+    def _watch_snapshots(self, replica: Replica) -> None:
+        """Make the replica report to the checkers each state that it freezes, and each that it is restored to."""
+        queue = replica.ordered_queue
+        freeze, restorer = queue.freeze, queue.restorer
+
+        def frozen() -> Iterator[Piece]:
+            pieces: Iterator[Piece] = freeze()
+            process, seq = self._process(self._server_id), replica.data.ordering.local_aru
+            if self._server_id not in self._slipped:
+                facts, models = process.facts(), process.models()
+                self.settle(self._checks.snapshots.frozen, self._server_id, seq, facts, models)
+            return pieces
+
+        def begun() -> WatchedRestorer:
+            return WatchedRestorer(restorer(), self._restored)
+
+        setattr(queue, "freeze", frozen)  # noqa: B010
+        setattr(queue, "restorer", begun)  # noqa: B010
+
+    def _restored(self) -> None:
+        """Check the state of a snapshot that was put in place, and let the checkers of this server go on from there.
+
+        The slots up to that of the snapshot count as soon as the record of the snapshot is on disk.
+        """
+        process, server_id = self._process(self._server_id), self._server_id
+        seq = process.replica.data.ordering.local_aru
+
+        def check() -> None:
+            self._checks.execution.restored(server_id, seq)
+            process.follow(self._checks.snapshots.restored(server_id, seq, process.facts()))
+
+        self._slipped.discard(server_id)
+        self._findings.note(check)
+        self.settle(self._checks.settled_by_snapshot, server_id, seq)
 
     def settle(self, check: Callable[..., None], *args: object) -> None:
         """Call `check(*args)` as soon as the execution that is under way counts, unless the server has ended by then.
 
         That is at once in recovery, and otherwise when the durability gate lets out the effects of the present turn.
         """
+        self._settle(self._checks.execution.executed_up_to[self._server_id], check, *args)
+
+    def _settle(self, seq: int, check: Callable[..., None], *args: object) -> None:
+        """Do the same as `settle` for a check that rests on the slots up to `seq`."""
         if self._server_clock.closed:
             return
         if self._recovers:
             self._findings.note(check, *args)
         else:
-            self._replica(self._server_id).turn.call(self._settled, check, *args)
+            number = self._unsettled.add(seq, check, args)
+            self._process(self._server_id).replica.turn.call(self._settled, number, check, *args)
 
     def answered(self, identity: Identity, seq: int) -> None:
         if not self._server_clock.closed:
@@ -76,6 +152,7 @@ class Probe:
     def _recovers(self) -> bool:
         return not self._network.is_attached(self._server_id)
 
-    def _settled(self, check: Callable[..., None], *args: object) -> None:
+    def _settled(self, number: int, check: Callable[..., None], *args: object) -> None:
         if not self._server_clock.closed:
+            self._unsettled.remove(number)
             self._findings.note(check, *args)

@@ -8,21 +8,25 @@ protocol alone, and `pfsb.simulator.cluster.server_process` has the whole server
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Generator, Sequence
+from typing import Any, Final, Protocol
 
+import msgpack
 from attrs import define, field, frozen
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITracer, ITransport
+from pfsb.paxos.interfaces import IRestorer, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.cluster.clock import ServerClock
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.cluster.transport import SimulatedTransport
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.memory import MemoryDisk
 
 OnExecuted = Callable[[int, int, Sequence[ClientUpdate]], None]
 """Call-back with (seq, the state machine's time in ms, the updates that run in the slot).
@@ -45,6 +49,13 @@ class WatchedStateMachine:
     def execute(self, seq: int, time_ms: int, updates: Sequence[ClientUpdate]) -> bytes:
         self._executed(seq, time_ms, updates)
         return self._inner.execute(seq, time_ms, updates)
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        pieces: Generator[Piece, None, None] = self._inner.freeze()
+        return pieces
+
+    def restorer(self) -> IRestorer:
+        return self._inner.restorer()
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)
@@ -94,6 +105,19 @@ class SimulatedProcess(Protocol):
 
     def stop(self) -> None: ...
 
+    def facts(self) -> Facts:
+        """A copy of all that must be equal at all servers that have executed the same slots, by name."""
+
+    def models(self) -> Models:
+        """A copy of what the checkers around this server know of its state, by name."""
+
+    def follow(self, models: Models) -> None:
+        """Let the checkers around this server go on from these models, of the slot from which it was restored."""
+
+
+ROWS_OF_A_PIECE: Final = 4
+"""Number of executed updates in one piece of a snapshot of a `RecordingStateMachine`."""
+
 
 @implementer(IStateMachine)
 @define(eq=False)
@@ -105,7 +129,10 @@ class RecordingStateMachine:
     slots: int = 0
     slot_of: dict[Identity, int] = field(factory=dict)
     expired: list[Identity] = field(factory=list)
+    """The updates that were too old, as far as this incarnation was told of them."""
     on_executed: Callable[[int, ClientUpdate], None] = lambda seq, update: None
+    on_restored: Callable[[], None] = lambda: None
+    """Called when the state of a snapshot was put in place."""
 
     def is_valid(self, update: ClientUpdate) -> bool:
         return True
@@ -118,15 +145,64 @@ class RecordingStateMachine:
             self.on_executed(seq, update)
         return b""
 
+    def freeze(self) -> Generator[Piece, None, None]:
+        """The present state, piece by piece. The list of updates only grows, so its beginning is the state at this
+        moment, whatever is executed while the pieces are taken."""
+        return self._pieces(self.slots, len(self.executed))
+
+    def _pieces(self, slots: int, updates: int) -> Generator[Piece, None, None]:
+        yield Piece("machine", msgpack.packb((slots, updates)))
+        for first in range(0, updates, ROWS_OF_A_PIECE):
+            yield Piece("machine", msgpack.packb(self.executed[first : min(first + ROWS_OF_A_PIECE, updates)]))
+
+    def restorer(self) -> RecordingRestorer:
+        return RecordingRestorer(self)
+
     def too_old(self, update: ClientUpdate) -> None:
         self.expired.append((update.client_id, update.timestamp))
+
+
+@implementer(IRestorer)
+@define(eq=False)
+class RecordingRestorer:
+    """Builds the state of a `RecordingStateMachine` of the pieces of a snapshot."""
+
+    _machine: RecordingStateMachine
+    _head: tuple[int, int] | None = None
+    """(number of the last executed slot, number of updates); None: the first piece was not taken yet."""
+    _executed: list[tuple[int, str, int, bytes]] = field(factory=list)
+
+    def take(self, piece: Piece) -> None:
+        try:
+            rows: Any = msgpack.unpackb(piece.data, use_list=False)
+            if self._head is None:
+                slots, updates = rows
+                self._head = int(slots), int(updates)
+            else:
+                self._executed += [
+                    (int(seq), str(client), int(number), bytes(data)) for seq, client, number, data in rows
+                ]
+        except (ValueError, TypeError, msgpack.UnpackException) as error:
+            raise WrongSnapshot("a piece of it holds no updates") from error
+
+    def end(self) -> None:
+        if self._head is None or self._head[1] != len(self._executed):
+            raise WrongSnapshot("updates are missing in it")
+
+    def adopt(self) -> None:
+        self.end()
+        assert self._head is not None
+        machine = self._machine
+        machine.slots, machine.executed = self._head[0], self._executed
+        machine.slot_of = {(client_id, number): seq for seq, client_id, number, _ in self._executed}
+        machine.on_restored()
 
 
 class ProtocolProcess:
     """A server that is the protocol over a `RecordingStateMachine`. It answers each update with the update's slot."""
 
     def __init__(self, parts: ServerParts) -> None:
-        self.state_machine = RecordingStateMachine(on_executed=self._executed)
+        self.state_machine = RecordingStateMachine(on_executed=self._executed, on_restored=self._restored)
         self.clock = parts.clock
         self.transport = parts.transport
         self._answered = parts.answered
@@ -154,6 +230,15 @@ class ProtocolProcess:
     def stop(self) -> None:
         self.replica.stop()
 
+    def facts(self) -> Facts:
+        return {**facts_of_history(self.replica), "history": list(self.state_machine.executed)}
+
+    def models(self) -> Models:
+        return {}
+
+    def follow(self, models: Models) -> None:
+        """Do nothing: no checker around this server has a model of its own."""
+
     def submit(self, update: ClientUpdate) -> None:
         """Take an update from a client of this server."""
         self.replica.perform(self._introduce, update)
@@ -178,6 +263,25 @@ class ProtocolProcess:
             self._waiting.discard(identity)
             self.replica.turn.call(self._answered, identity, seq)
 
+    def _restored(self) -> None:
+        """Answer the updates of this server's clients that have run in slots of which a snapshot has taken the
+        place."""
+        slot_of = self.state_machine.slot_of
+        for identity in sorted(self._waiting & slot_of.keys()):
+            self._waiting.discard(identity)
+            self.replica.turn.call(self._answered, identity, slot_of[identity])
+
+
+def facts_of_history(replica: Replica) -> Facts:
+    """The facts about the executed slots that a server has below its state machine."""
+    queue = replica.ordered_queue
+    return {
+        "digest": queue.digests.head,
+        "Last_Executed": list(queue.last_executed.timestamps.items()),
+        "ordered time": queue.time.time_ms,
+        "oldest valid slot": queue.oldest_valid,
+    }
+
 
 @define(eq=False)
 class RunningServer:
@@ -185,7 +289,7 @@ class RunningServer:
 
     process: SimulatedProcess
     server_clock: ServerClock
-    storage: MemoryStorage
+    storage: SimulatedStorage
     transport: SimulatedTransport
     is_draining: bool = False
     """Whether the server was told to drain. It stops by itself, after `DRAIN_SECONDS` at the latest."""

@@ -7,12 +7,13 @@ applications with its own. What a command writes comes from the specification of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.sessions.reply_cache import ENTRY_BYTES
-from pfsb.sessions.state_machine import Session, SessionStateMachine
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.linearizability.models import KEY_VALUE_VERBS
 from pfsb.simulator.linearizability.register_model import effect_of
@@ -25,10 +26,12 @@ class QuotaChecker:
     The first violation is kept until the run calls `raise_violation`, as `WatchedLock` does.
     """
 
-    def __init__(self, machine: SessionStateMachine, kv: Any, chat: Any, marks: Counter[str]) -> None:
+    def __init__(
+        self, machine: SessionStateMachine, applications: Callable[[], Mapping[str, Any]], marks: Counter[str]
+    ) -> None:
+        """`applications` returns the applications that run at the moment, by name."""
         self._machine = machine
-        self._kv = kv
-        self._chat = chat
+        self._applications = applications
         self._marks = marks
         self._values: dict[str, str | None] = {}
         """Key -> its value after the last command that named it; None: the key is absent."""
@@ -57,6 +60,25 @@ class QuotaChecker:
 
         machine.execute_command = executed  # type: ignore[method-assign]
         machine.execute_run = run_executed  # type: ignore[method-assign]
+
+    @property
+    def _kv(self) -> Any:
+        return self._applications()["kv"]
+
+    @property
+    def _chat(self) -> Any:
+        return self._applications()["chat"]
+
+    def counted(self) -> tuple[dict[str, str | None], int, int, bool]:
+        """A copy of what the checker has counted: the values of the keys, their bytes, and those of the chat; and
+        whether there was a change of the settings."""
+        return dict(self._values), self._kv_bytes, self._chat_bytes, self._has_operators
+
+    def go_on_from(self, counted: tuple[dict[str, str | None], int, int, bool]) -> None:
+        """Go on from what the checker of another server has counted up to a slot, since this server has the state of a
+        snapshot of that slot now."""
+        values, self._kv_bytes, self._chat_bytes, self._has_operators = counted
+        self._values = dict(values)
 
     def _note(self, check: Callable[..., None], *args: Any) -> None:
         try:

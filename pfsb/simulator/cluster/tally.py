@@ -1,4 +1,4 @@
-"""An application of the simulator that has two versions, and the applications that a simulated server has installed.
+"""An application of the simulator that has two versions.
 
 The applications of pfsb have one version each. So a setting of the cluster that names another version, and servers that
 can run it sooner or later than others, need an application that was made for them (Departure 34).
@@ -6,18 +6,14 @@ can run it sooner or later than others, need an application that was made for th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Sequence
 
 import msgpack
-from attrs import field, frozen
 from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
 from pfsb.applications.arguments import Arguments
 from pfsb.applications.interfaces import (
-    BadRequest,
     Command,
     CommandDescription,
     Done,
@@ -27,7 +23,6 @@ from pfsb.applications.interfaces import (
 )
 
 TALLY = "tally"
-VERSIONS = (1, 2)
 
 
 @implementer(IReplicatedApplication)
@@ -63,26 +58,3 @@ class Tally(Application):
 def _check(asked: Arguments) -> Command:
     (name,) = asked.words(1, 1)
     return ("TALLY", name)
-
-
-@frozen
-class SimulatedApplications:
-    """The applications that one incarnation of a simulated server has installed: some that are made already, and some
-    versions of `Tally`."""
-
-    given: Mapping[str, IReplicatedApplication] = field(factory=lambda: MappingProxyType({}))
-    """Name -> application of version 1, which can be used once, at the birth of the cluster."""
-    tallies: Sequence[int] = VERSIONS
-    """The versions of `Tally` that are installed."""
-    rules: int = 1
-    """The latest version of the rules of execution that the server says it can follow. None of them differ."""
-
-    @property
-    def versions(self) -> Mapping[str, Sequence[int]]:
-        return {**dict.fromkeys(self.given, (1,)), TALLY: self.tallies}
-
-    def make(self, name: str, version: int) -> Any:
-        """An application with its first state. Raises `BadRequest` for one that is not installed."""
-        if version not in self.versions.get(name, ()):
-            raise BadRequest(f'there is no application "{name}" version {version}')
-        return Tally(version) if name == TALLY else self.given[name]

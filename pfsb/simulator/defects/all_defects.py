@@ -25,6 +25,7 @@ from pfsb.simulator.defects import (
     reads,
     runs,
     sessions,
+    snapshots,
     telling,
     votes,
 )
@@ -51,7 +52,7 @@ DEFECTS: Final[Mapping[str, Defect]] = {
         runs,
     )
     for defect in module.DEFECTS.by_name.values()
-}
+} | {defect.name: defect for module in (snapshots.DEFECTS, snapshots.OF_STATE) for defect in module.by_name.values()}
 
 
 def planted(name: str) -> Plant:

@@ -16,11 +16,6 @@ def _invalid_batch_accepted(process: Any) -> None:
     override(process.replica.validity, "of_batch", lambda _: lambda seq, batch: True)
 
 
-@DEFECTS.add("invalid-update-queued", "Departure 37", "an update of a server in error is queued, whatever is in it")
-def _invalid_update_queued(process: Any) -> None:
-    override(process.replica.validity, "of_update", lambda _: lambda update: True)
-
-
 @DEFECTS.add("future-update-proposed", "Departure 37", "a leader proposes an update that was made after its slot")
 def _future_update_proposed(process: Any) -> None:
     replica = process.replica

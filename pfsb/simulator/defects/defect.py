@@ -30,6 +30,8 @@ class Defect:
     apply: Plant
     needs_sessions: bool
     """Whether the defect needs a whole `pfsb.server.Server`, and cannot be planted in the protocol alone."""
+    needs_snapshots: bool = False
+    """Whether the defect can show only where servers take snapshots."""
 
 
 @define
@@ -37,6 +39,7 @@ class Defects:
     """The defects of one module, in the order in which they are written there."""
 
     needs_sessions: bool = False
+    needs_snapshots: bool = False
     by_name: dict[str, Defect] = field(factory=dict)
 
     def add(self, name: str, source: str, broken: str) -> Callable[[Plant], Plant]:
@@ -44,7 +47,7 @@ class Defects:
 
         def register(apply: Plant) -> Plant:
             assert name not in self.by_name, f"two defects are named {name}"
-            self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions)
+            self.by_name[name] = Defect(name, source, broken, apply, self.needs_sessions, self.needs_snapshots)
             return apply
 
         return register

@@ -19,9 +19,9 @@ from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRec
 from pfsb.paxos.start_number import are_of_two_copies, incarnation_of, start_number
 from pfsb.paxos.storage_identity import StorageIdentityHandler
 from pfsb.paxos.turn import Turn
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 from pfsb.storage.effect import Effect
-from pfsb.storage.memory import MemoryStorage
 from pfsb.transports.frames import HEADER
 from pfsb.transports.links import Links
 
@@ -138,7 +138,7 @@ def _reply_early(process: Any) -> None:
 def _sync_not_awaited(process: Any) -> None:
     clock = process.clock
 
-    class HastyStorage(MemoryStorage):
+    class HastyStorage(SimulatedStorage):
         """A storage whose `sync` says at once that the group is on disk."""
 
         __slots__ = ()
@@ -151,7 +151,7 @@ def _sync_not_awaited(process: Any) -> None:
     become(process.replica.storage, HastyStorage)
 
 
-class _StubbornStorage(MemoryStorage):
+class _StubbornStorage(SimulatedStorage):
     __slots__ = ()
 
     def write(self, group: Any) -> bool:
@@ -166,13 +166,13 @@ def _write_error_ignored(process: Any) -> None:
     become(process.replica.storage, _StubbornStorage)
 
 
-class _TearingStorage(MemoryStorage):
+class _TearingStorage(SimulatedStorage):
     __slots__ = ()
 
-    def crash(self, groups_kept: int = 0, records_torn: int = 0) -> None:
+    def crash(self, groups_kept: int = 0, records_torn: int = 0, bytes_kept: int = 0) -> None:
         records = [record for group in self.pending()[groups_kept : groups_kept + 1] for record in group.records]
         contents = self.contents
-        super().crash(groups_kept, records_torn)
+        super().crash(groups_kept, records_torn, bytes_kept)
         match records[records_torn : records_torn + 1]:
             case [ProposalRecord(seq, view, batch)]:
                 contents.apply(ProposalRecord(seq, view, Batch(batch.data[: len(batch.data) // 2])))

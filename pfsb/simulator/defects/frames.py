@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pfsb.paxos.interfaces import IFrameReceiver
+from pfsb.simulator.cluster.storage import SimulatedStorage
 from pfsb.simulator.defects.defect import Defects, become, instead_of
-from pfsb.storage.memory import MemoryStorage
 from pfsb.transports.frames import NOT_KNOWN, FrameCodec
 from pfsb.transports.links import Links
 
@@ -43,7 +43,7 @@ def _checksum_ignored(process: Any) -> None:
     become(process.transport.links, _TrustingLinks)
 
 
-class _HastyStorage(MemoryStorage):
+class _HastyStorage(SimulatedStorage):
     """A storage that tells its log position too early."""
 
     __slots__ = ()

@@ -10,7 +10,7 @@ from attrs import evolve
 from pfsb.applications.interfaces import Command, Result, RunResults
 from pfsb.sessions.bundle import Bundle, Entry
 from pfsb.sessions.reply_cache import ReplyCache
-from pfsb.sessions.state_machine import Session
+from pfsb.sessions.session import Session
 from pfsb.simulator.defects.defect import Defects, become, instead_of
 
 DEFECTS = Defects(needs_sessions=True)

@@ -11,7 +11,8 @@ from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
 from pfsb.sessions.reply_cache import ReplyCache
-from pfsb.sessions.state_machine import EXPIRE, Session
+from pfsb.sessions.session import Session
+from pfsb.sessions.state_machine import EXPIRE
 from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
 
 DEFECTS = Defects(needs_sessions=True)

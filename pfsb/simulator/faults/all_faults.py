@@ -14,9 +14,10 @@ from pfsb.simulator.faults.network_faults import NetworkFaults
 from pfsb.simulator.faults.parameters import Parameters
 from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.repeated_bundles import RepeatedBundles
+from pfsb.simulator.faults.snapshot_faults import SnapshotFaults
 
 
-class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles):
+class AllFaults(NetworkFaults, NameFaults, ConfusionFaults, RepeatedBundles, SnapshotFaults):
     """Injects faults into a cluster until `cease` is called.
 
     After that, no further fault happens, and earlier faults do not heal by themselves.

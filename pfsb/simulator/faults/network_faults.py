@@ -22,6 +22,9 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     VCProof,
     ViewChange,
 )
@@ -44,6 +47,8 @@ EXCHANGES: Final = (
 
 A kind is of little use to the servers if the other kinds of its group do not get through.
 """
+SNAPSHOT_EXCHANGE: Final = (SnapshotOffer, SnapshotRequest, SnapshotPart)
+"""One more such group, in runs with snapshots."""
 
 
 class NetworkFaults(FaultInjector):
@@ -181,7 +186,9 @@ class NetworkFaults(FaultInjector):
 
         Messages of one to three groups of `EXCHANGES` pass as usual; all other messages are lost, or very late.
         """
-        exchanges = self._rng.sample(EXCHANGES, self._rng.choice((1, 2, 3)))
+        has_snapshots = "snapshots" in self._parameters.families
+        groups = (*EXCHANGES, SNAPSHOT_EXCHANGE) if has_snapshots else EXCHANGES
+        exchanges = self._rng.sample(groups, self._rng.choice((1, 2, 3)))
         longest = between(self._rng, 0.3, 3)
         others = self._rng.choice((MessageFault(loss=1.0), MessageFault((longest / 4, longest))))
         link = SelectiveLink(frozenset(kind for exchange in exchanges for kind in exchange), others)

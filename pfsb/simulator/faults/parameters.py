@@ -12,9 +12,10 @@ from pfsb.config.config import Limits
 from pfsb.paxos.messages import Message, PrepareOK, Proposal, ReconciliationReply
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.cluster.network import LinkQuality, MessageFault, PathLimits, SocketBuffer
-from pfsb.simulator.faults.profiles import FAMILIES, Profile
+from pfsb.simulator.faults.profiles import FAMILIES, SNAPSHOT_KINDS, Profile
 from pfsb.simulator.workload.commands import Vocabulary
 from pfsb.simulator.workload.user_profile import UserProfile
+from pfsb.storage.effect import KEPT_SLOTS
 from pfsb.support.limits import SERVER_ID_MAX
 from pfsb.transports.path_size import ETHERNET_BYTES
 
@@ -80,6 +81,8 @@ class Parameters:
     buffer: SocketBuffer | None = None
     """The buffer of each server's socket, from the beginning to the end of the run; None: each frame is read when it
     arrives."""
+    kept_slots: int = KEPT_SLOTS
+    """Number of slots, up to that of a snapshot, that the servers' disks keep readable."""
 
     @property
     def servers(self) -> int:
@@ -218,6 +221,23 @@ def with_buffers(rng: random.Random, profile: Profile, parameters: Parameters) -
     alone = dict.fromkeys((PrepareOK, Proposal, ReconciliationReply), MessageFault())
     lasting = {**alone, **parameters.lasting}
     return evolve(parameters, buffer=SocketBuffer(frames_max, bytes_max, reading_seconds), lasting=lasting)
+
+
+def with_snapshots(rng: random.Random, parameters: Parameters) -> Parameters:
+    """The parameters, changed so that servers take snapshots after few slots and keep few slots below them, in memory
+    and on disk: a server that was away for a while must fetch a snapshot. `rng` serves these parameters alone."""
+    settings = evolve(
+        parameters.settings,
+        snapshot_slots=rng.choice((5, 10, 20, 50, 200)),
+        history_slots_kept=rng.choice((0, 0, 2, 8)),
+    )
+    return evolve(
+        parameters,
+        settings=settings,
+        families=parameters.families | {"snapshots"},
+        faulty_kinds=(*parameters.faulty_kinds, *SNAPSHOT_KINDS),
+        kept_slots=rng.choice((0, 0, 3, 20)),
+    )
 
 
 def _within_reach(parameters: Parameters) -> Parameters:

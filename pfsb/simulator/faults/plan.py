@@ -12,6 +12,8 @@ from typing import Final
 
 from attrs import frozen
 
+from pfsb.paxos.messages import ReconciliationReply
+from pfsb.simulator.cluster.network import MessageFault
 from pfsb.simulator.faults.parameters import Parameters
 
 LOOK_SECONDS: Final = 0.0005
@@ -19,6 +21,8 @@ LOOK_SECONDS: Final = 0.0005
 LOOKS_MAX: Final = 6_000
 """Maximum number of looks at the cluster by a fault that waits for a certain situation. If the situation has not come
 by then, the fault does not happen."""
+SNAPSHOT_FAULTS_PER_SECOND: Final = (0.3, 0.6, 1.0)
+"""Numbers of faults around snapshots, on average in each second of the simulation, from which a seed draws one."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -54,6 +58,10 @@ _KINDS: Final = {
         "impostor",
     ),
     "confusion": ("confused_peer", "confused_peer", "damaged_frames"),
+    "snapshots": (
+        *("take_snapshot", "stay_away", "stay_away", "crash_in_snapshot", "crash_in_snapshot"),
+        *("crash_in_fetch", "crash_in_fetch", "crash_source", "cut_source", "crash_both", "replace_snapshot"),
+    ),
     "paths": ("path_size", "path_size", "path_size_of_one"),
     "disk_troubles": (
         *("hang_disk", "hang_disk", "hang_disk_of_leader", "hang_disk_of_leader"),
@@ -93,13 +101,31 @@ def draw_faults(rng: random.Random, parameters: Parameters) -> tuple[Fault, ...]
         while at < parameters.seconds:
             rows.append((at, "partitions", rng.choice((*parameters.partitions, "heal"))))
             at += between(rng, 0.1, 10)
-    families = [family for family in _KINDS if family in parameters.families]
+    families = [family for family in _KINDS if family in parameters.families and family != "snapshots"]
     at = rng.expovariate(parameters.faults_per_second)
     while families and at < parameters.seconds:
         family = rng.choice(families)
         rows.append((at, family, rng.choice(_KINDS[family])))
         at += rng.expovariate(parameters.faults_per_second)
     return tuple(Fault(number, *row) for number, row in enumerate(sorted(rows)))
+
+
+def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_number: int) -> tuple[Fault, ...]:
+    """Draw faults of the family `snapshots`. They are numbered from `first_number` on: the other faults of the run stay
+    as they are without snapshots.
+
+    Where no RECONCILIATION_REPLY ever arrives, no server is cut off or crashed: it could not get the slots that it has
+    missed, unless they are dropped.
+    """
+    catches_up = parameters.lasting.get(ReconciliationReply, MessageFault()).loss < 1.0
+    kinds = _KINDS["snapshots"] if catches_up else ("take_snapshot",)
+    per_second = rng.choice(SNAPSHOT_FAULTS_PER_SECOND)
+    rows: list[tuple[float, str, str]] = []
+    at = rng.expovariate(per_second)
+    while at < parameters.seconds:
+        rows.append((at, "snapshots", rng.choice(kinds)))
+        at += rng.expovariate(per_second)
+    return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 
 
 def between(rng: random.Random, low: float, high: float) -> float:

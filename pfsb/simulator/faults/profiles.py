@@ -21,6 +21,9 @@ from pfsb.paxos.messages import (
     ReadIndex,
     ReadRequest,
     ReconciliationReply,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     VCProof,
     ViewChange,
 )
@@ -52,12 +55,12 @@ ALL_FAMILIES: Final = (
     "repeats",
     "slips",
     "dice",
-    "confusion",
     "paths",
     "names",
     "disk_troubles",
     "old_copies",
     "copies",
+    "snapshots",
 )
 """All families of faults, including those that only certain profiles have."""
 
@@ -72,6 +75,8 @@ ALL_FAULTY_KINDS: Final = (
     Alive,
     ReconciliationReply,
 )
+SNAPSHOT_KINDS: Final = (SnapshotOffer, SnapshotRequest, SnapshotPart, SnapshotPart)
+"""Kinds of messages that faults may delay or lose as well, in runs with snapshots."""
 ALL_PARTITIONS: Final = ("split", "isolate", "star", "chain", "one_way", "mute_leader", "one_by_one")
 
 
@@ -145,6 +150,9 @@ class Profile:
     """Whether the drills are those of `pfsb.simulator.runs.view_drills`: servers are brought into later views."""
     has_servers_without_runs: bool = False
     """Whether every second server executes all commands one by one, as an older version would."""
+    has_snapshots: bool = False
+    """Whether servers take snapshots often, and drop most of the slots below them. Any other profile does the same with
+    `Plan.snapshots`."""
     has_sessions: bool = True
     """Whether the servers have sessions; otherwise they are the protocol alone, with clients as in the paper."""
 
@@ -173,6 +181,11 @@ step with each other.
 With such users, many reads begin while a request for a read index, or a round of CONFIRM, is under way for earlier
 reads. The new reads must not use that request or round, and wait for the next one (Departure 24).
 """
+
+_BUSY: Final = {"think_seconds": 0.03, "rhythm_seconds": 0.0}
+"""Value of `Profile.user_profile` for users that ask for so much that a server which is away soon lacks many slots."""
+_SHORT_PARTS: Final = {"frame_data_bytes_max": (60, 200), "window_slots": (4, 16), "batch_bytes_max": (1, 200)}
+"""Value of `Profile.settings` by which a snapshot has so many parts that it takes a while to fetch one."""
 
 PROFILES: Final[Mapping[str, Profile]] = {
     "mixed": Profile("all kinds of trouble", servers=(1, 2, 3, 3, 3, 3, 4, 5, 5, 7, 9), is_mixed=True),
@@ -499,6 +512,75 @@ PROFILES: Final[Mapping[str, Profile]] = {
     ),
     "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),
     "drains": Profile("servers that are stopped in order, and clocks that are set", ("drains", "clocks", "clients")),
+    "snapshots": Profile(
+        "all kinds of trouble; servers take snapshots often, and drop what they stand for",
+        servers=(3, 3, 3, 4, 5, 5, 7, 9),
+        is_mixed=True,
+        has_snapshots=True,
+    ),
+    "snapshot-crashes": Profile(
+        "snapshots; servers die at any step of taking, fetching and installing one",
+        ("crashes",),
+        user_profile=_BUSY,
+        settings=_SHORT_PARTS,
+        faults_per_second=(0.3, 1.0),
+        has_snapshots=True,
+    ),
+    "snapshot-disks": Profile(
+        "snapshots; disks that are slow, fail, hang or are full, and crashes",
+        ("disks", "disk_troubles", "crashes"),
+        user_profile=_BUSY,
+        settings={"disk_seconds": (0.5, 1.0, 2.0)},
+        faults_per_second=(0.3, 1.0),
+        has_snapshots=True,
+    ),
+    "snapshot-losses": Profile(
+        "snapshots in many parts or in large ones, which are lost, late, repeated or larger than links carry; crashes",
+        ("network", "moods", "paths", "crashes"),
+        faulty_kinds=(ReconciliationReply, Alive, Accept),
+        user_profile=_BUSY,
+        settings={
+            "frame_data_bytes_max": (60, 200, 1_000, 50_000, 50_000),
+            "batch_bytes_max": (200, 48_000),
+            "window_slots": (4, 16),
+        },
+        vocabulary={"long_values_bytes": 3_000},
+        faults_per_second=(0.5, 1.5),
+        has_snapshots=True,
+    ),
+    "snapshot-settings": Profile(
+        "snapshots; servers with different configuration files, settings that change, and crashes",
+        ("crashes", "clients"),
+        servers=(3, 3, 4, 5),
+        users=(2, 4, 6),
+        vocabulary={"keys": 2, "locks": 2, "share_of_locks": 0.4},
+        has_changing_settings=True,
+        has_snapshots=True,
+    ),
+    "snapshot-lies": Profile(
+        "snapshots; servers in error that offer wrong ones and send wrong parts, damaged frames, and crashes",
+        ("confusion", "crashes", "strangers"),
+        user_profile=_BUSY,
+        settings=_SHORT_PARTS,
+        faults_per_second=(0.5, 1.5),
+        has_snapshots=True,
+    ),
+    "snapshot-slips": Profile(
+        "snapshots; a server executes a slot otherwise than the others, again and again, while servers die",
+        ("slips", "crashes", "partitions"),
+        ("isolate_leader", "split"),
+        servers=(3, 4, 5),
+        user_profile=_BUSY,
+        faults_per_second=(0.5, 1.5),
+        has_snapshots=True,
+    ),
+    "snapshot-paper": Profile(
+        "snapshots and all kinds of trouble, the protocol alone, and clients as the paper has them",
+        ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),
+        settings={"horizon_slots": (100_000,)},
+        has_snapshots=True,
+        has_sessions=False,
+    ),
     "paper": Profile(
         "all kinds of trouble, the protocol alone, and clients as the paper has them",
         ("network", "moods", "partitions", "crashes", "holes", "pauses", "clocks", "disks"),

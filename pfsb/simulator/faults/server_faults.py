@@ -151,12 +151,14 @@ class ServerFaults(FaultInjector):
             self._later(between(self._rng, 0.05, 4), self._restart, server_id)
 
     def _die(self, server_id: int) -> None:
-        """Crash a server. Chance decides how many of the records that are being written get to its disk."""
+        """Crash a server. Chance decides how many of the records that are being written get to its disk, and how many
+        bytes of a snapshot that it fetches."""
         pending = self._cluster.storage(server_id).pending_groups()
         kept = self._rng.randint(0, len(pending))
         torn = self._rng.randint(0, pending[kept]) if kept < len(pending) and self._rng.random() < 0.5 else 0
+        fetched = self._rng.choice((0, 1, 100)) if "snapshots" in self._parameters.families else 0
         self._marks.crash(kept, torn)
-        self._cluster.crash(server_id, kept, torn)
+        self._cluster.crash(server_id, kept, torn, fetched)
 
     def _restart(self, server_id: int) -> None:
         if not self._cluster.is_running(server_id):

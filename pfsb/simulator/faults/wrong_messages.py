@@ -13,6 +13,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from attrs import evolve
+
 from pfsb.paxos.messages import (
     DIGEST_BYTES,
     Accept,
@@ -34,6 +36,9 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
@@ -41,6 +46,7 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.plausibility import VIEW_STEP_MAX
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
 from pfsb.sessions import bundle
 from pfsb.support.limits import IDENTITY_BYTES, NUMBER_MAX, SERVER_ID_MAX, SLOT_MAX, VIEW_MAX
 
@@ -85,6 +91,8 @@ class WrongMessages:
         ]
         if self._receiver.membership.leader_tells:
             makers.append(self._told)
+        if self._receiver.settings.snapshot_slots:
+            makers += [self._snapshot_offers, self._snapshot_requests, self._snapshot_parts]
         return self._rng.choice(makers)()
 
     # ------------------------------------------------------------------ numbers and contents
@@ -220,6 +228,43 @@ class WrongMessages:
         request = ReconciliationRequest(self._sender, first, NUMBER_MAX)
         prepare = Prepare(self._sender, max(1, self._receiver.data.views.last_installed), SLOT_MAX + 1)
         return [self._rng.choice((request, prepare))] * copies
+
+    def _snapshot_name(self) -> SnapshotName:
+        """The name of a snapshot that no server has, of a slot that may be executed soon or never."""
+        seq = self._rng.choice((max(1, self._aru - 3), self._next_slot(), self._aru + 100, self._far_slot()))
+        size = self._rng.choice((1, 44, 1_000, 2**40, 2**40 + 1, NUMBER_MAX))
+        return SnapshotName(seq, size, self._rng.randbytes(SNAPSHOT_DIGEST_BYTES))
+
+    def _known_snapshot(self) -> SnapshotName:
+        """The name of the snapshot that the receiver fetches or has, if there is one; otherwise of one that no server
+        has."""
+        fetch = self._receiver.snapshot_fetcher.fetch
+        known = self._receiver.storage.snapshot if fetch is None else fetch.name
+        return known or self._snapshot_name()
+
+    def _snapshot_offers(self) -> list[Message]:
+        """A SNAPSHOT_OFFER of a snapshot that no server has, perhaps of the slot of the one that is being fetched."""
+        name = self._snapshot_name()
+        if self._rng.random() < 0.3:
+            name = evolve(self._known_snapshot(), digest=name.digest)
+        aru = self._rng.choice((0, name.seq, min(name.seq + 5, NUMBER_MAX), SLOT_MAX))
+        return [SnapshotOffer(self._sender, aru, name)]
+
+    def _snapshot_requests(self) -> list[Message]:
+        """SNAPSHOT_REQUESTs without end, or for bytes that no snapshot has."""
+        copies = self._rng.randint(1, REPEATED_MAX)
+        name = self._rng.choice((self._snapshot_name(), self._known_snapshot()))
+        offset = self._rng.choice((0, name.size - 1, name.size, NUMBER_MAX))
+        return [SnapshotRequest(self._sender, name, offset, self._rng.choice((1, 1_000, NUMBER_MAX)))] * copies
+
+    def _snapshot_parts(self) -> list[Message]:
+        """A SNAPSHOT_PART of what is being fetched with wrong bytes, at a wrong place, or without bytes."""
+        fetch, name = self._receiver.snapshot_fetcher.fetch, self._known_snapshot()
+        offset, size = self._rng.choice(((0, 1), (max(0, name.size - 7), 7), (NUMBER_MAX, 1_000)))
+        if fetch is not None and fetch.lacking:
+            offset, size = fetch.bounds(self._rng.choice(list(fetch.missing())))
+        wrong = self._rng.choice((self._rng.randbytes(min(size, 50_000)), self._rng.randbytes(1), b""))
+        return [SnapshotPart(self._sender, name, offset, wrong)]
 
     def _updates(self) -> list[Message]:
         """Updates that are not valid, or whose `made_at` is far in the future, or that name the receiver as their own

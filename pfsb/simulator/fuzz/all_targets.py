@@ -12,6 +12,7 @@ from pfsb.simulator.fuzz.file_targets import (
     ConfigurationTarget,
     LogTarget,
     PositionNoteTarget,
+    SnapshotTarget,
 )
 from pfsb.simulator.fuzz.frame_targets import (
     SECRET,
@@ -22,6 +23,7 @@ from pfsb.simulator.fuzz.frame_targets import (
     NoticeTarget,
 )
 from pfsb.simulator.fuzz.port_targets import HTTPTarget, LineTarget, RespTarget
+from pfsb.simulator.fuzz.snapshot_targets import PieceTarget, SnapshotBytesTarget
 from pfsb.simulator.fuzz.target import Target
 
 TARGETS: Final[dict[str, Callable[[], Target]]] = {
@@ -36,6 +38,9 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "lies": LieTarget,
     "logs": LogTarget,
     "position-notes": PositionNoteTarget,
+    "snapshots": SnapshotTarget,
+    "snapshot-bytes": SnapshotBytesTarget,
+    "pieces": PieceTarget,
     "chat-logs": ChatLogTarget,
     "configurations": ConfigurationTarget,
     "lines": LineTarget,

@@ -29,6 +29,8 @@ from pfsb.paxos.messages import (
 )
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.service.assembly import frame_identity
+from pfsb.simulator.checkers.position_checker import position_of
+from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.frame_targets import EXAMPLES, captured_bodies, changed_body, changed_value
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
 from pfsb.simulator.fuzz.small_cluster import SmallCluster
@@ -44,6 +46,8 @@ FIRST_COMMANDS: Final = 20
 """
 ELECTION_EVERY: Final = 32
 """Mean number of inputs among which one comes while the leader is silenced and the others elect a new leader."""
+BEHIND_EVERY: Final = 16
+"""Mean number of inputs among which one comes to a server that was left behind, and fetches a snapshot."""
 LIES: Final = (Accept, Ordered, PrepareOK, Proposal, GloballyOrderedUpdate, ReconciliationReply, Stranger)
 """Kinds of messages on which safety rests, and STRANGER, which tells its receiver to stop."""
 
@@ -69,7 +73,7 @@ class ClusterTarget(Target):
         return captured_bodies()
 
     def begin(self, name: str) -> None:
-        self.cluster = SmallCluster(name, SERVERS, tolerated=self.tolerates)
+        self.cluster = SmallCluster(name, SERVERS, tolerated=self.tolerates, snapshots=True)
         self.cluster.run_until_led()
         self.cluster.work(FIRST_COMMANDS)
         self._codecs = {i: self._codec(i) for i in self.cluster.servers}
@@ -85,7 +89,7 @@ class ClusterTarget(Target):
         """
         disk = self.cluster.disks[server_id]
         identity = frame_identity(self.cluster.config, server_id)
-        return FrameCodec(identity, disk.identity, disk.start_number, None, lambda: disk.position)
+        return FrameCodec(identity, disk.identity, disk.start_number, None, lambda: position_of(disk, server_id))
 
     def fresh(self) -> list[bytes]:
         return [each.frame[OVERHEAD_BYTES:] for each in self.cluster.frames]
@@ -93,9 +97,9 @@ class ClusterTarget(Target):
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
         """Make an input: one byte, and a frame body.
 
-        The byte says which server sends the body to which, and whether an election goes on meanwhile
-        (`ELECTION_EVERY`). Half of the bodies have one message, of each kind equally often; the others are changed
-        frames of the cluster.
+        The byte says which server sends the body to which, whether an election goes on meanwhile (`ELECTION_EVERY`),
+        and whether the receiver was left behind before (`BEHIND_EVERY`). Half of the bodies have one message, of each
+        kind equally often; the others are changed frames of the cluster.
         """
         mutation.landmarks = self._landmarks()
         how = bytes([mutation.dice.randrange(256)])
@@ -123,6 +127,9 @@ class ClusterTarget(Target):
         if how >= 256 - 256 // ELECTION_EVERY:
             self.cluster.silence_leader()
         sender, receiver = self.pair_of(how)
+        if how < 256 // BEHIND_EVERY:
+            self.cluster.leave_behind(receiver)
+            self.cluster.run(self.cluster.dice.choice((0.0, 0.05, 0.3)))
         body = self.taken_out(sender, data[1:])
         if body and len(body) <= FRAME_BYTES_MAX - OVERHEAD_BYTES:
             self._tell(sender, receiver, body)
@@ -207,6 +214,18 @@ class PayloadTarget(ClusterTarget):
     def begin(self, name: str) -> None:
         super().begin(name)
         self._number = 0
+        self._views = self._installed()
+
+    def end(self) -> None:
+        """Check the service, and that no leader was suspected: an update that a leader cannot propose holds up all
+        others until there is another leader."""
+        self.cluster.require_service()
+        views = self._installed()
+        require(views == self._views, f"the cluster has gone from the views {self._views} to {views}")
+        self.cluster.close()
+
+    def _installed(self) -> set[int]:
+        return {server.replica.data.views.last_installed for server in self.cluster.servers.values()}
 
     def fresh(self) -> list[bytes]:
         return []

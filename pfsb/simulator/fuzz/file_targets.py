@@ -20,7 +20,16 @@ from pfsb.config.config import load
 from pfsb.config.yaml_file import ConfigError
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch, ClientUpdate
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.records import (
+    AruRecord,
+    OrderedRecord,
+    PeerRecord,
+    ProposalRecord,
+    Record,
+    SnapshotRecord,
+    ViewRecord,
+)
+from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.service.chat_log import ChatLog, line_of
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.target import Target
@@ -28,6 +37,7 @@ from pfsb.storage.effect import Effect
 from pfsb.storage.log.items import Content
 from pfsb.storage.log.scan import scan
 from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment, segment_path
+from pfsb.storage.log.snapshot_files import SnapshotFiles
 from pfsb.storage.log.storage import IStorageReactor, LogStorage
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.owner import StorageOwner
@@ -50,11 +60,22 @@ def _batch(number: int) -> Batch:
     return Batch.of(number, [ClientUpdate("2.1.1", 2, number, 0, b"command %d" % number)])
 
 
+def _snapshot() -> tuple[SnapshotName, bytes]:
+    """The snapshot of slot 2, whose state is made up."""
+    encoder = SnapshotEncoder(2, b"cluster!")
+    pieces = (Piece("kv", b"key and value" * 20), Piece("kv", b""), Piece("chat", bytes(range(200))))
+    parts = [encoder.head(), *map(encoder.piece, pieces), encoder.end()]
+    return encoder.name, b"".join(parts)
+
+
+SNAPSHOT_NAME, SNAPSHOT_BYTES = _snapshot()
+SNAPSHOT: Final = SnapshotFiles.beside(Path(LOG)).path(SNAPSHOT_NAME.seq)
+
 GROUPS: Final[tuple[tuple[Record, ...], ...]] = (
     (ViewRecord(5, 4), PeerRecord(0, b"disk-000"), PeerRecord(1, b"disk-001", 3, 99)),
     (OrderedRecord(1, _batch(1)), OrderedRecord(2, _batch(2)), OrderedRecord(3, _batch(3))),
     (AruRecord(3), ProposalRecord(4, 4, _batch(4))),
-    (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6)),
+    (ProposalRecord(5, 4, _batch(5)), ViewRecord(7, 6), SnapshotRecord(SNAPSHOT_NAME)),
     (ProposalRecord(5, 6, _batch(6)), AruRecord(4)),
 )
 """The groups of records in the data directories whose files are changed."""
@@ -111,10 +132,11 @@ def _recovered(directory: Path) -> Recovery:
     found = storage.recover()
     try:
         ordered = list(found.ordered)
+        snapshot = b"".join(found.snapshot_bytes)
     finally:
         storage.close()
     views = (found.last_attempted, found.last_installed, found.local_aru)
-    return found.identity, views, ordered, found.accepted, found.peers, storage.position
+    return found.identity, views, found.snapshot, snapshot, ordered, found.accepted, found.peers, storage.position
 
 
 def _files(groups: Sequence[Sequence[Record]]) -> dict[Path, bytes]:
@@ -137,11 +159,12 @@ def _files(groups: Sequence[Sequence[Record]]) -> dict[Path, bytes]:
                 writer.append(Content(1 if number == 0 else None, effect))
         finally:
             writer.close()
-        return {path: (directory / path).read_bytes() for path in (SEGMENT, NOTE)}
+        return {SNAPSHOT: SNAPSHOT_BYTES} | {path: (directory / path).read_bytes() for path in (SEGMENT, NOTE)}
 
 
 def _write(directory: Path, files: dict[Path, bytes]) -> None:
     (directory / LOG).mkdir()
+    (directory / SNAPSHOT.parent).mkdir()
     for path, data in files.items():
         (directory / path).write_bytes(data)
 
@@ -191,6 +214,24 @@ class PositionNoteTarget(FileTarget):
     def run(self, data: bytes) -> None:
         directory = self.clear()
         _write(directory, self._files | {NOTE: data})
+        with suppress(StorageRefused):
+            require(_recovered(directory) == _content_after(len(GROUPS)), "another content was recovered")
+
+
+class SnapshotTarget(FileTarget):
+    """Checks that a server refuses a changed snapshot, or starts with all that was written."""
+
+    name = "snapshots"
+    help = "snapshots of data directories, changed by a disk"
+    guided_by = ("pfsb/storage/log/snapshot_files.py", "pfsb/paxos/snapshot.py")
+
+    def seeds(self) -> list[bytes]:
+        self._files = _files(GROUPS)
+        return [SNAPSHOT_BYTES]
+
+    def run(self, data: bytes) -> None:
+        directory = self.clear()
+        _write(directory, self._files | {SNAPSHOT: data})
         with suppress(StorageRefused):
             require(_recovered(directory) == _content_after(len(GROUPS)), "another content was recovered")
 

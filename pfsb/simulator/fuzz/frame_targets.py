@@ -28,11 +28,15 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     State,
     Stranger,
     VCProof,
     ViewChange,
 )
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.service.assembly import frame_identity
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.fuzz.mutation import Mutation, packed, unpacked
@@ -61,6 +65,7 @@ COMMANDS: Final = 60
 
 _UPDATE = ClientUpdate("0.1.1", 0, 4, 2, packed((("~0.1.1", 0, True, ((1, ("PUT", b"k", b"v")),)),)))
 _BATCH = Batch.of(1_700_000_000_000, [_UPDATE])
+_SNAPSHOT = SnapshotName(2, 1_000, bytes(16))
 EXAMPLES: Final[tuple[Message, ...]] = (
     _UPDATE,
     ViewChange(0, 2),
@@ -82,6 +87,9 @@ EXAMPLES: Final[tuple[Message, ...]] = (
     Heard(0, b"disk-001"),
     KnownPosition(0, b"disk-001", 1, 1),
     Ordered(0, 1, (3, 4), 2 * _BATCH.digest),
+    SnapshotOffer(0, 2, _SNAPSHOT),
+    SnapshotRequest(0, _SNAPSHOT, 0, 50),
+    SnapshotPart(0, _SNAPSHOT, 0, b"part"),
 )
 """One message of each kind, since some kinds are rare among captured frames."""
 

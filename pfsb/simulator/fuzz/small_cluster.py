@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 from twisted.internet.testing import StringTransport
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
@@ -18,10 +18,13 @@ from pfsb.applications.catalogue import Catalogue, find_applications
 from pfsb.config.config import Config, ServerConfig
 from pfsb.frontends.line.protocol import LineFactory
 from pfsb.paxos.messages import State
+from pfsb.paxos.settings import Settings
 from pfsb.server import Server
 from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.clock import SimulatedClock
+from pfsb.simulator.cluster.server_process import contents_of
+from pfsb.storage.effect import KEPT_SLOTS
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.faults import LinkFaults
@@ -36,6 +39,8 @@ PATIENCE_SECONDS: Final = 60.0
 ELECTION_SECONDS: Final = (0.9, 1.3)
 """How long, in simulated seconds, servers need to suspect a silent leader, and to elect another leader."""
 FRAMES_KEPT: Final = 200
+SLOTS_BEHIND: Final = 30
+"""Number of commands that are sent while a server is left behind."""
 COMMANDS: Final = (
     "PUT colour blue",
     "PUT colour red if=1",
@@ -56,6 +61,14 @@ COMMANDS: Final = (
     "SCAN",
     "PING",
 )
+
+
+@frozen
+class _SnapshotConfig(Config):
+    """A configuration with which servers take snapshots after few slots, and keep little besides."""
+
+    def settings(self) -> Settings:
+        return evolve(super().settings(), snapshot_slots=8, history_slots_kept=2)
 
 
 @frozen
@@ -89,13 +102,18 @@ class SmallCluster:
         servers: int,
         secret: bytes | None = None,
         tolerated: Callable[[Failure], bool] = lambda failure: False,
+        *,
+        snapshots: bool = False,
     ) -> None:
         """`name` is the seed of the random numbers of the cluster. `tolerated(failure)` returns whether a server may
-        stop itself with this failure, or log it."""
+        stop itself with this failure, or log it. With `snapshots` a server that was left behind for a while must fetch
+        a snapshot."""
         self.clock = SimulatedClock(BEGIN_SECONDS)
         self.dice = random.Random(name)
         configs = {i: ServerConfig(i, ("127.0.0.1", 1 + i), "tcp:1") for i in range(servers)}
-        self.config = Config("small", "small", configs, (servers - 1) // 2)
+        self._kept_slots = 0 if snapshots else KEPT_SLOTS
+        kind = _SnapshotConfig if snapshots else Config
+        self.config = kind("small", "small", configs, (servers - 1) // 2)
         self._secret = secret
         self._tolerated = tolerated
         self.links: dict[int, Links] = {}
@@ -121,7 +139,14 @@ class SmallCluster:
         links = self.links[server_id] = Links(frame_identity(config, server_id), clock, faults, carry, self._secret)
         disk = self.disks[server_id] = MemoryDisk()
         fail = partial(self._fail, server_id)
-        storage = MemoryStorage(disk, clock, lambda: self.dice.uniform(*SYNC_SECONDS), self._random_bytes, fail)
+        storage = MemoryStorage(
+            disk,
+            clock,
+            lambda: self.dice.uniform(*SYNC_SECONDS),
+            self._random_bytes,
+            fail,
+            kept_slots=self._kept_slots,
+        )
         given = GivenSurroundings(server_id, clock, random.Random(self.dice.random()), storage, links, fail)
         return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
 
@@ -184,6 +209,13 @@ class SmallCluster:
         self.work(5)
         self.run(self.dice.uniform(*ELECTION_SECONDS))
 
+    def leave_behind(self, server_id: int) -> None:
+        """Let no frames pass to and from a server until the others have executed many slots, and taken snapshots."""
+        self.silent = {server_id}
+        self.work(SLOTS_BEHIND)
+        self.run(PATIENCE_SECONDS / 100)
+        self.silent = set()
+
     # ------------------------------------------------------------------ looking
 
     def require_service(self) -> None:
@@ -226,7 +258,7 @@ class SmallCluster:
             "digest": server.replica.ordered_queue.digests.head.hex(),
             "revision": machine.revision,
             "time": machine.time_ms,
-            "sessions": repr(machine.sessions),
+            "sessions": repr([(client_id, contents_of(session)) for client_id, session in machine.sessions.items()]),
             "applications": [repr(app.snapshot()) for app in server.catalogue.applications],
         }
 

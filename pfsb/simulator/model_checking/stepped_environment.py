@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 from attrs import field, frozen
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from zope.interface import implementer
 
-from pfsb.paxos.interfaces import IStableStorage, IStateMachine, ITransport
+from pfsb.paxos.interfaces import (
+    IFetchedSnapshot,
+    IRestorer,
+    ISnapshotFile,
+    IStableStorage,
+    IStateMachine,
+    ITransport,
+)
 from pfsb.paxos.messages import Accept, Alive, ClientUpdate, Message, Prepare, PrepareOK, Proposal, VCProof
 from pfsb.paxos.records import ProposalRecord, Record, Recovered
 from pfsb.paxos.replica import Replica
+from pfsb.paxos.snapshot import Piece, SnapshotName
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS
 from pfsb.simulator.model_checking.steps import Executed, Led, in_words
@@ -133,6 +141,18 @@ class SteppedStorage:
 
     def forget_history(self, up_to: int) -> bool:
         return False
+
+    snapshot = None
+    compacted = 0
+
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> ISnapshotFile:
+        raise AssertionError("servers take no snapshots here")
+
+    def fetch_snapshot(self, name: SnapshotName) -> IFetchedSnapshot:
+        raise AssertionError("servers take no snapshots here")
+
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: Callable[[bytes], None]) -> None:
+        raise AssertionError("servers take no snapshots here")
 
     def close(self) -> bool:
         raise AssertionError("servers end by crashes only here")
@@ -272,6 +292,12 @@ class ExecutionProbe:
         else:
             self._settled(fact)  # at the start, the server executes slots that are on its disk already
         return b""
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        raise Violation("there are no snapshots in the explored cluster")
+
+    def restorer(self) -> IRestorer:
+        raise Violation("there are no snapshots in the explored cluster")
 
     def too_old(self, update: ClientUpdate) -> None:
         raise Violation(f"{update} is too old already")

@@ -26,6 +26,9 @@ from pfsb.paxos.messages import (
     ReadRequest,
     ReconciliationReply,
     ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
     Stranger,
     VCProof,
     ViewChange,
@@ -172,6 +175,8 @@ def in_words(message: Message) -> str:
             return "that it is heard"
         case KnownPosition():
             return "that its storage was further"
+        case SnapshotOffer() | SnapshotRequest() | SnapshotPart():
+            raise AssertionError("there are no snapshots in the explored cluster")
         case _:
             assert_never(message)
 

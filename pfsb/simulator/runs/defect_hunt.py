@@ -9,10 +9,10 @@ from pfsb.simulator.defects.defect import Defect, Plant
 from pfsb.simulator.defects.expected_catches import Catch
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.run import Plan, Run
-from pfsb.simulator.schedules.all_schedules import SCHEDULES, WITH_SESSIONS
+from pfsb.simulator.schedules.all_schedules import OF_SNAPSHOTS, SCHEDULES, WITH_SESSIONS
 
 FEW_SEEDS = 60
-"""Number of seeds of the mixed profile with which a hunt begins."""
+"""Number of seeds of the first profile with which a hunt begins."""
 MANY_SEEDS = 2_000
 """Maximum number of seeds of each profile, before the directed schedules are tried. A defect that no random run and no
 directed schedule shows is a blind spot of the simulator."""
@@ -54,16 +54,23 @@ def check_of(failure: str) -> str:
 def hunt(defect: Defect, known: Catch | None = None) -> Catch | None:
     """The first random run that shows a defect, or else the first directed schedule that does; None if none does.
 
-    The mixed profile is tried first, then the profile of `known`, the catch of an earlier hunt, then all profiles in
-    turn. Raises RuntimeError if the defect does not fit the server any more.
+    The mixed profile is tried first, or `snapshot-crashes` for a defect of snapshots; then the profile of `known`, the
+    catch of an earlier hunt; then all profiles in turn in which the defect can show. Raises RuntimeError if the defect
+    does not fit the server any more.
     """
     return _first(defect, _random(defect, known)) or hunt_directed(defect)
 
 
 def hunt_directed(defect: Defect) -> Catch | None:
     """The first directed schedule, and its seed, that shows a defect; None if none does."""
-    schedules = WITH_SESSIONS if defect.needs_sessions else SCHEDULES
+    schedules = sorted(OF_SNAPSHOTS) if defect.needs_snapshots else SCHEDULES
+    schedules = [name for name in schedules if name in WITH_SESSIONS or not defect.needs_sessions]
     return _first(defect, ((schedule, seed) for schedule in schedules for seed in range(DIRECTED_SEEDS)))
+
+
+def first_profile(defect: Defect) -> str:
+    """The profile with which a hunt for a defect begins."""
+    return "snapshot-crashes" if defect.needs_snapshots else "mixed"
 
 
 def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
@@ -80,10 +87,15 @@ def _first(defect: Defect, attempts: Iterable[tuple[str, int]]) -> Catch | None:
 
 
 def _random(defect: Defect, known: Catch | None) -> Iterator[tuple[str, int]]:
-    profiles = [name for name, profile in PROFILES.items() if profile.has_sessions or not defect.needs_sessions]
-    deep = known.schedule if known is not None and known.schedule in PROFILES else "mixed"
-    yield from (("mixed", seed) for seed in range(FEW_SEEDS))
-    if deep != "mixed":
+    profiles = [
+        name
+        for name, profile in PROFILES.items()
+        if (profile.has_sessions or not defect.needs_sessions) and (profile.has_snapshots or not defect.needs_snapshots)
+    ]
+    first = first_profile(defect)
+    deep = known.schedule if known is not None and known.schedule in PROFILES else first
+    yield from ((first, seed) for seed in range(FEW_SEEDS))
+    if deep != first:
         yield from ((deep, seed) for seed in range(MANY_SEEDS))
     for turn in range(MANY_SEEDS // ROUND):
         for profile in profiles:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
 
-from pfsb.sessions.state_machine import Session
 from pfsb.simulator.checkers.session_checker import SessionChecker
+from pfsb.simulator.checkers.snapshot_checker import Facts
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
@@ -63,7 +63,7 @@ class Population(Protocol):
         """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
         stopped."""
 
-    def state(self, server_id: int) -> dict[str, object]:
+    def state(self, server_id: int) -> Facts:
         """The parts of a server's state that must be equal at all servers, by name."""
 
     def check_history(self) -> None:
@@ -199,20 +199,9 @@ class UserPopulation:
     def check_bounds(self) -> None:
         check_bounds(self.cluster, len(self.users), self.parameters.changing_settings)
 
-    def state(self, server_id: int) -> dict[str, object]:
+    def state(self, server_id: int) -> Facts:
         process: ServerProcess = self.cluster.process(server_id)
-        machine = process.server.machine
-        state: dict[str, object] = {
-            "digest": process.replica.ordered_queue.digests.head,
-            "Last_Executed": process.replica.data.clients.last_executed,
-            "revision": machine.revision,
-            "time": machine.time_ms,
-            "table of sessions": {client_id: _contents(session) for client_id, session in machine.sessions.items()},
-            "table of closed sessions": dict(machine.closed_sessions),
-            "quotas": machine.quotas(),
-            "settings": machine.settings.snapshot() if machine.settings.is_born else None,
-        }
-        return state | {f"state of {name}": snapshot for name, snapshot in process.snapshots().items()}
+        return process.facts()
 
     def check_history(self) -> None:
         outcome = self.history.check()
@@ -228,22 +217,6 @@ class UserPopulation:
         marks.counts["operations"] += len(self.history.entries)
         for operator in self.operators:
             marks.counts.update({f"operator: {what}": times for what, times in operator.told.items()})
-
-
-def _contents(session: Session) -> Sequence[object]:
-    """All that a session holds, with each kept result by itself.
-
-    A server that has executed commands together may keep their results as one entry, and is equal to one that has
-    executed them one by one.
-    """
-    answers = session.answers
-    pages = [
-        (page.number, page.looked_at, page.size, page.shared, [(number, page.kept(number)) for number in page.numbers])
-        for page in answers.pages()
-    ]
-    limits = answers.answers_max, answers.bytes_max, answers.forgotten
-    origin = session.epoch, session.server_id, session.ttl_ms, session.opened
-    return origin, session.last_number, session.waiting, limits, pages
 
 
 @define(eq=False)
@@ -296,13 +269,9 @@ class PaperClientPopulation:
             if pending > self.size:
                 raise Violation(f"server {server_id}: {pending} updates are pending for {self.size} clients")
 
-    def state(self, server_id: int) -> dict[str, object]:
-        replica = self.cluster.replica(server_id)
-        return {
-            "digest": replica.ordered_queue.digests.head,
-            "Last_Executed": replica.data.clients.last_executed,
-            "history": self.cluster.executed(server_id),
-        }
+    def state(self, server_id: int) -> Facts:
+        process: ProtocolProcess = self.cluster.process(server_id)
+        return process.facts()
 
     def check_history(self) -> None:
         """Do nothing: each answer was checked when it was given."""

@@ -197,6 +197,29 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         r"disks are full",
         "A server with a full disk refuses changes, and answers the questions that it can (Departure 45).",
     ),
+    # ------------------------------------------------------------------ snapshots
+    (
+        r"notes .*snapshot of slot|has a snapshot of slot .* on disk, and lacks",
+        "A record names a snapshot only when all of it is on disk, and only then are slots dropped: a restart finds "
+        "the snapshot, and each slot above it.",
+    ),
+    (
+        r"different snapshots of one slot|freezes another state|two servers take snapshots of one slot",
+        "All servers that have executed the same slots make the same snapshot, byte for byte.",
+    ),
+    (
+        r"is restored after slot|is restored from a snapshot",
+        "A server that is restored from a snapshot is in the same state as one that has executed the slots.",
+    ),
+    (
+        r"goes on from a snapshot of|goes back to a snapshot|does not take the state back",
+        "A server installs a snapshot only above what it has executed, and nothing that rests on it leaves before the "
+        "record of it is on disk.",
+    ),
+    (
+        r"sends a part of a snapshot|than the snapshot of slot .* has there|wrong snapshot",
+        "Parts of one snapshot become a file of just those bytes.",
+    ),
     # ------------------------------------------------------------------ progress
     (
         r"somebody is not served|in vain for|after .* no update was answered|frames lost, .* updates were answered",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, evolve, frozen
@@ -18,8 +19,9 @@ from zope.interface import implementer
 
 from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.log_positions import StorageWentBack
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.storage_identity import StorageWasReplaced
-from pfsb.simulator.checkers.violation import Violation
+from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.simulator.cluster.clock import SimulatedClock
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.healing import heal_all, heal_some
@@ -36,8 +38,16 @@ from pfsb.simulator.faults.parameters import (
     with_changing_settings,
     with_path_limits,
     with_quotas,
+    with_snapshots,
 )
-from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, Fault, between, draw_faults
+from pfsb.simulator.faults.plan import (
+    CLOCKS_BEGIN_SECONDS,
+    DAY_SECONDS,
+    Fault,
+    between,
+    draw_faults,
+    draw_snapshot_faults,
+)
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
 from pfsb.simulator.runs.dice_drills import DiceDrills
 from pfsb.simulator.runs.disk_drills import DiskDrills
@@ -69,6 +79,9 @@ class Plan:
     times. None: all of them happen."""
     users: int | None = None
     """Maximum number of users that take part; None: all users that the seed draws."""
+    snapshots: bool = False
+    """Whether servers take snapshots, and further faults are about these, though the profile has none. All else is
+    drawn as without them."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -79,6 +92,8 @@ class Plan:
             value = getattr(self, name)
             if value is not None:
                 words.append(f"--{name} {value}")
+        if self.snapshots:
+            words.append("--snapshots")
         if self.without:
             words.append(f"--without {','.join(sorted(self.without))}")
         if self.faults is not None:
@@ -115,15 +130,21 @@ class Run:
         self.profile = PROFILES[plan.profile]
         ids_rng = random.Random(f"{plan.seed}/{plan.profile}/ids")
         drawn = draw_parameters(rng, self.profile, plan.servers, plan.seconds, ids_rng)
-        self.faults = tuple(
-            fault
-            for fault in draw_faults(rng, drawn)
-            if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
-        )
+        faults = draw_faults(rng, drawn)
         drawn = with_batching(rng, self.profile, _switched_off(drawn, plan.without))
         drawn = with_quotas(rng, self.profile, drawn)
         drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
-        self.parameters = parameters = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
+        drawn = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
+        if plan.snapshots or self.profile.has_snapshots:
+            snapshots_rng = random.Random(f"{plan.seed}/{plan.profile}/snapshots")
+            drawn = with_snapshots(snapshots_rng, drawn)
+            faults += draw_snapshot_faults(snapshots_rng, drawn, len(faults))
+        self.parameters = parameters = drawn
+        self.faults = tuple(
+            fault
+            for fault in faults
+            if fault.family not in plan.without and (plan.faults is None or fault.number in plan.faults)
+        )
         self.marks = Marks()
         self._rng = random.Random(f"{plan.seed}/run")
         watcher = Watcher(self.marks)
@@ -138,6 +159,7 @@ class Run:
             tracer=watcher.tracer,
             start=False,
             names=self._make_names if "names" in parameters.families else None,
+            kept_slots=parameters.kept_slots,
         )
         watcher.cluster = self.cluster
         self.cluster.network.observers.append(watcher.sent)
@@ -229,6 +251,9 @@ class Run:
         self._phase = "looking back"
         self._check_equality()
         self.population.check_history()
+        if self.parameters.settings.snapshot_slots:
+            self._phase = "from snapshots"
+            self._start_from_snapshots()
 
     def _drills(self, slowness: float) -> LivenessDrills:
         if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
@@ -255,6 +280,12 @@ class Run:
     def _look_at_bounds(self) -> None:
         if self._phase != "pace":  # the drills have clients of their own
             self.population.check_bounds()
+        if "confusion" not in self.parameters.families:
+            for server_id in self.cluster.running_ids:
+                wrong = self.cluster.replica(server_id).snapshot_fetcher.wrong
+                require(
+                    not wrong, f"server {server_id} has fetched {wrong} wrong snapshots, though no server is in error"
+                )
         self.cluster.clock.callLater(BOUNDS_SECONDS, self._look_at_bounds)
 
     def heal_a_majority(self) -> None:
@@ -361,6 +392,23 @@ class Run:
                     raise Violation(
                         f"server {server_id} has another {name} than server {first_id}:\n{value!r}\n{first[name]!r}"
                     )
+
+    def _start_from_snapshots(self) -> None:
+        """Have all servers take a snapshot of the state that all of them have now, and start again from it. Raises
+        `Violation` if one of them does not, or comes to another state than others."""
+        taken: dict[int, SnapshotName | None] = {}
+        for server_id in self.cluster.ids:
+            replica = self.cluster.replica(server_id)
+            replica.perform(replica.snapshot_taker.take_now, partial(taken.setdefault, server_id))
+        are_taken = "a server takes no snapshot, though all is well"
+        self._wait_for(lambda: len(taken) == len(self.cluster.ids), are_taken, EQUALITY_SECONDS)
+        require(None not in taken.values(), are_taken)
+        for server_id in self.cluster.ids:
+            self.cluster.crash(server_id)
+            self.cluster.restart(server_id)
+        self._wait_for(self.cluster.has_leader, "nobody leads after a start from snapshots", EQUALITY_SECONDS)
+        self._wait_for(self._all_are_equal, "the servers are not equal after a start from snapshots", EQUALITY_SECONDS)
+        self._check_equality()
 
     def _count_what_is_left(self) -> None:
         self.population.count(self.marks)

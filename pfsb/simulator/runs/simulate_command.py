@@ -74,7 +74,7 @@ class Options:
         """Whether no option narrows what the mixed profile draws, so that enough seeds must reach all marks."""
         plan = self.plan
         left_out = (plan.servers, plan.seconds, plan.users, plan.faults)
-        as_drawn = plan.profile == "mixed" and not plan.without and self.broken is None
+        as_drawn = plan.profile == "mixed" and not plan.without and not plan.snapshots and self.broken is None
         return as_drawn and left_out == (None,) * len(left_out)
 
     def seeds(self) -> Iterator[int]:
@@ -111,6 +111,7 @@ class Options:
     help=f"Kinds of faults to leave out, with commas between ({', '.join(ALL_FAMILIES)}).",
 )
 @click.option("--faults", metavar="N,...", help="Numbers of the faults that happen, or none; otherwise all.")
+@click.option("--snapshots", is_flag=True, help="Servers take snapshots, and drop what is below, in any profile.")
 @click.option("--users", type=Number(1, 1_000), help="How many of the users take part.")
 @click.option(
     "--broken",
@@ -127,6 +128,7 @@ def command(
     without: str,
     faults: str | None,
     users: int | None,
+    snapshots: bool,
     **given: Any,
 ) -> Options:
     """Run whole clusters in one process, on a simulated clock, network and disks, while everything goes wrong that the
@@ -150,7 +152,7 @@ def command(
         raise click.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
     # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
     first = seed if seed is not None else 0 if seeds_count else random.SystemRandom().randrange(SEEDS_MAX)
-    plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users)
+    plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users, snapshots)
     options = Options(plan=plan, seed=seed, schedule=schedule, **given)
     if not options.is_single and (options.trace or options.diagram):
         raise click.UsageError("--trace and --diagram are for one run (example: pfsb simulate --seed 7 --trace t)")

@@ -19,6 +19,7 @@ from pfsb.simulator.cluster.server_process import builder, configuration
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.workload.connection import SimulatedConnection
 from pfsb.simulator.workload.paper_clients import PaperClient
+from pfsb.storage.effect import KEPT_SLOTS
 
 Schedule = Callable[[int, Plant | None], None]
 """A directed schedule: called once for a run, with the seed of the run and the defect that is planted in every server
@@ -100,10 +101,16 @@ class Servers:
     """A cluster of whole servers, to which clients connect and open sessions."""
 
     def __init__(
-        self, seed: int, patch: Plant | None, limits: Mapping[int, Limits] | None = None, **parameters: Any
+        self,
+        seed: int,
+        patch: Plant | None,
+        limits: Mapping[int, Limits] | None = None,
+        kept_slots: int = KEPT_SLOTS,
+        **parameters: Any,
     ) -> None:
         """`limits`: server -> the limits in its configuration file; servers that are left out have the usual ones.
-        `parameters` are values for fields of the protocol's `Settings`, in place of the usual ones."""
+        `kept_slots` is the number of slots, up to that of a snapshot, that disks keep. `parameters` are values for
+        fields of the protocol's `Settings`, in place of the usual ones."""
         settings = Settings(**parameters)
         self.rng = random.Random(f"{seed}/directed")
         self.cluster = SimulatedCluster(
@@ -112,6 +119,7 @@ class Servers:
             patch=patch,
             start=False,
             build=lambda parts: builder(configs[parts.server_id], self.checks)(parts),
+            kept_slots=kept_slots,
         )
         ids, limits = self.cluster.ids, limits or {}
         configs = {i: configuration(ids, settings, limits.get(i, Limits())) for i in ids}

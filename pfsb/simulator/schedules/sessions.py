@@ -15,6 +15,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
+from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.plan import DAY_SECONDS
 from pfsb.simulator.faults.wrong_messages import VALID_PAYLOAD

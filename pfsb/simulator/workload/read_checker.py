@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from attrs import define, field
 from zope.interface import implementer
 
 from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import Event, Result
-from pfsb.paxos.interfaces import IStateMachine
+from pfsb.paxos.interfaces import IRestorer, IStateMachine
 from pfsb.paxos.messages import ClientUpdate
+from pfsb.paxos.snapshot import Piece
 from pfsb.sessions.observer import NoObserver
 from pfsb.sessions.state_machine import SessionStateMachine
+from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.process import ServerParts
 from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
@@ -137,7 +139,8 @@ class WatchedReads:
 
     _inner: IStateMachine
     _machine: SessionStateMachine
-    _chat: Chat
+    _chat: Callable[[], Chat]
+    """Returns the chat application that runs at the moment."""
     _log: ReadHistory
     _server_id: int
     _settle: Callable[..., None]
@@ -146,12 +149,13 @@ class WatchedReads:
     @classmethod
     def of(
         cls, parts: ServerParts, log: ReadHistory
-    ) -> Callable[[IStateMachine, SessionStateMachine, Chat], WatchedReads]:
+    ) -> Callable[[IStateMachine, SessionStateMachine, Callable[[], Chat]], WatchedReads]:
         """Make the function that puts a `WatchedReads`, with the history `log`, around the state machine of a server,
         for one incarnation of it. `parts` are the `ServerParts` of this incarnation.
 
         The constructor of `ServerProcess` calls the function once, with the state machine to wrap, the
-        `SessionStateMachine` inside of that, and the chat application. The function returns the `WatchedReads`.
+        `SessionStateMachine` inside of that, and a function that returns the chat application. The function returns the
+        `WatchedReads`.
         """
         return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.server_id, parts.settle)
 
@@ -164,14 +168,26 @@ class WatchedReads:
         if not recovers:  # asked for before the execution, so that the slot is settled before listeners get its events
             self._settle(self._log.settled, self._server_id, found)
         outcomes = self._inner.execute(seq, time_ms, updates)
-        length = self._chat.length()
+        chat = self._chat()
+        length = chat.length()
         if seq > self._log.up_to:
             found.answers.update((name, self._read(name)) for name in self._log.names)
-            found.events += self._chat.events(self._told + 1, length - self._told)
+            found.events += chat.events(self._told + 1, length - self._told)
         self._told = length
         if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
             self._log.settled(self._server_id, found)
         return outcomes
+
+    def freeze(self) -> Generator[Piece, None, None]:
+        pieces: Generator[Piece, None, None] = self._inner.freeze()
+        return pieces
+
+    def restorer(self) -> IRestorer:
+        return WatchedRestorer(self._inner.restorer(), self._restored)
+
+    def _restored(self) -> None:
+        """Take no notice of the events of a snapshot: other servers have executed the slots that have caused them."""
+        self._told = self._chat().length()
 
     def too_old(self, update: ClientUpdate) -> None:
         self._inner.too_old(update)

@@ -9,6 +9,8 @@ as it was forced to disk; or a refusal (`StorageRefused`), if anything of that i
 * `scan`: reading a whole log at the start, and what is refused;
 * `index`: the place of each slot; `reader`: reading slots;
 * `writer`: writing groups, and going on from one file to the next;
+* `snapshot_files`: the files of snapshots beside the log; `snapshots`: the thread that writes them, and deletes what
+  they replace; `compaction`: the part of the log that is kept beside a snapshot;
 * `migration`: making a log of a database of format 3;
 * `storage`: `LogStorage`, in the reactor.
 """

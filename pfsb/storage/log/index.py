@@ -58,19 +58,35 @@ class SlotIndex:
         """The place of a slot; None if the log does not hold it."""
         return Place.of(self.entry(seq))
 
-    def first_gap(self, last: int) -> int | None:
-        """The first slot from 1 to `last` that the log does not hold; None if it holds all of them."""
-        for number in range((last >> _CHUNK_BITS) + 1):
-            first = number << _CHUNK_BITS
+    def first_gap(self, last: int, after: int = 0) -> int | None:
+        """The first slot above `after`, up to `last`, that the log does not hold; None if it holds all of them."""
+        for number in range(after + 1 >> _CHUNK_BITS, (last >> _CHUNK_BITS) + 1):
+            chunk_first = number << _CHUNK_BITS
+            first = max(chunk_first, after + 1)
             chunk = self._chunks.get(number)
             if chunk is None:
-                if max(first, 1) <= last:
-                    return max(first, 1)
+                if first <= last:
+                    return first
                 continue
-            entries = chunk[max(1 - first, 0) : last - first + 1]
+            entries = chunk[first - chunk_first : last - chunk_first + 1]
             if 0 in entries:
-                return max(first, 1) + entries.index(0)
+                return first + entries.index(0)
         return None
+
+    def drop(self, up_to: int) -> None:
+        """Free the memory of the slots up to `up_to`, as far as whole chunks end there. The places of the others
+        stay."""
+        for number in [number for number in self._chunks if number < up_to + 1 >> _CHUNK_BITS]:
+            del self._chunks[number]
+
+    def highest(self) -> dict[int, int]:
+        """Number of a segment -> the highest slot whose place is in it; for all segments that have one."""
+        found: dict[int, int] = {}
+        for number in sorted(self._chunks):
+            for slot, entry in enumerate(self._chunks[number], start=number << _CHUNK_BITS):
+                if entry:
+                    found[entry >> OFFSET_BITS] = slot
+        return found
 
     def above(self, seq: int) -> list[int]:
         """All slots above `seq` that the log holds, ascending."""

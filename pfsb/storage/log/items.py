@@ -12,22 +12,26 @@ from attrs import define, field
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
 from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.support.limits import IDENTITY_BYTES
+from pfsb.support.values import value
 
 START: Final = 1
 VIEWS: Final = 2
 ARU: Final = 3
 PEER: Final = 4
 PASS: Final = 5
+SNAPSHOT: Final = 7
 SLOT: Final = 6
-"""The kind of an item that holds a slot. Each item begins with its kind, and the items of a group are in ascending
-order of their kinds."""
+"""The kind of an item that holds a slot. Each item begins with its kind. The items of a group are in ascending order of
+their kinds, but for the slots, which are the last."""
 
 _NUMBER: Final = Struct(">BQ")
 _TWO_NUMBERS: Final = Struct(">BQQ")
 _PEER: Final = Struct(">BH8sQQ")
 _PASS: Final = Struct(">BQ8s")
+_SNAPSHOT: Final = Struct(f">BQQ{SNAPSHOT_DIGEST_BYTES}sQQ")
 _SLOT: Final = Struct(">BQQI")
 _ARU_AND_SLOT: Final = Struct(">BQBQQI")
 PASS_DIGEST_BYTES: Final = 8
@@ -44,6 +48,18 @@ A plain tuple, since a start makes one for each slot of the history.
 """
 
 
+@value
+class StoredSnapshot:
+    """The snapshot from which a restart begins, and the part of the log that is kept beside it."""
+
+    name: SnapshotName
+    first_segment: int
+    """Number of the lowest segment that must be there. Segments below it are deleted, or will be."""
+    compacted: int
+    """The slots up to this one are not read any more: they stood in segments that are deleted, or were never known as
+    ordered one by one (`Effect.skipped`). It is at most the slot of the snapshot."""
+
+
 @define
 class Content:
     """The content of a group, or, without slots, the state that results from all groups up to some place.
@@ -57,6 +73,7 @@ class Content:
     effect: Effect = field(factory=Effect)
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for slots that are left out (Departure 38)."""
+    snapshot: StoredSnapshot | None = None
 
     def apply(self, later: Content) -> None:
         """Take over the values that a later group sets, except for its slots."""
@@ -70,6 +87,8 @@ class Content:
             self.effect.peers.update(later.effect.peers)
         if later.passes:
             self.passes.update(later.passes)
+        if later.snapshot is not None:
+            self.snapshot = later.snapshot
 
     def opening(self, later: Content) -> Content:
         """The content of the first group of a segment: the whole state after the group, and the slots of the group.
@@ -78,13 +97,30 @@ class Content:
         of a segment.
         """
         effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
-        opening = Content(self.incarnation, effect, dict(self.passes))
+        opening = Content(self.incarnation, effect, dict(self.passes), self.snapshot)
         opening.apply(later)
         return opening
 
     @property
     def local_aru(self) -> int:
-        return self.effect.local_aru or 0
+        """Local_Aru, which is not below the slot of the snapshot."""
+        local_aru = self.effect.local_aru or 0
+        return local_aru if self.snapshot is None else max(local_aru, self.snapshot.name.seq)
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The slot of the snapshot; 0: there is none."""
+        return 0 if self.snapshot is None else self.snapshot.name.seq
+
+    @property
+    def compacted(self) -> int:
+        """The slots up to this one are not read any more, since a snapshot holds the state after them; 0: none."""
+        return 0 if self.snapshot is None else self.snapshot.compacted
+
+    @property
+    def first_segment(self) -> int:
+        """Number of the lowest segment that must be there."""
+        return 1 if self.snapshot is None else self.snapshot.first_segment
 
     @property
     def views(self) -> ViewRecord:
@@ -108,6 +144,14 @@ def encode(content: Content) -> list[bytes]:
     for seq in sorted(content.passes):
         assert len(content.passes[seq]) == PASS_DIGEST_BYTES, "the digest of a batch that is left out has eight bytes"
         parts.append(_PASS.pack(PASS, seq, content.passes[seq]))
+    if content.snapshot is not None:
+        name, first_segment, compacted = (
+            content.snapshot.name,
+            content.snapshot.first_segment,
+            content.snapshot.compacted,
+        )
+        assert len(name.digest) == SNAPSHOT_DIGEST_BYTES, "the digest of a snapshot has sixteen bytes"
+        parts.append(_SNAPSHOT.pack(SNAPSHOT, name.seq, name.size, name.digest, first_segment, compacted))
     for seq in sorted(effect.slots):
         view, batch = effect.slots[seq]
         parts.append(_SLOT.pack(SLOT, seq, view, len(batch.data)))
@@ -150,8 +194,11 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
             content.effect.local_aru = key
         elif kind == PEER:
             content.effect.peers[key] = PeerRecord(key, *values)
-        else:
+        elif kind == PASS:
             content.passes[key] = values[0]
+        else:
+            size, digest, first_segment, compacted = values
+            content.snapshot = StoredSnapshot(SnapshotName(key, size, digest), first_segment, compacted)
     return content, at
 
 
@@ -202,5 +249,5 @@ def aru_and_slots(data: bytes, at: int, end: int) -> tuple[int, dict[int, SlotPl
     return local_aru, decode_slots(data, at + _NUMBER.size, end)
 
 
-_FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS}
+_FORMS: Final = {START: _NUMBER, VIEWS: _TWO_NUMBERS, ARU: _NUMBER, PEER: _PEER, PASS: _PASS, SNAPSHOT: _SNAPSHOT}
 _KEYED: Final = frozenset({PEER, PASS})

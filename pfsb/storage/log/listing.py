@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.start_number import incarnation_of, mark_of
+from pfsb.storage import sqlite
 from pfsb.storage.log.groups import group_at
 from pfsb.storage.log.index import Place
 from pfsb.storage.log.items import Content, decode
 from pfsb.storage.log.scan import Log
+
+if TYPE_CHECKING:
+    import sqlite3
 
 TABLES = """
 CREATE TABLE identity (
@@ -23,6 +26,7 @@ CREATE TABLE views (last_attempted INTEGER, last_installed INTEGER, local_aru IN
 CREATE TABLE segments (number INTEGER PRIMARY KEY, bytes INTEGER, first_group INTEGER, last_group INTEGER);
 CREATE TABLE groups (number INTEGER PRIMARY KEY, segment INTEGER, start INTEGER, bytes INTEGER, slots INTEGER);
 CREATE TABLE history (seq INTEGER PRIMARY KEY, view INTEGER, number INTEGER, batch BLOB);
+CREATE TABLE snapshot (seq INTEGER PRIMARY KEY, bytes INTEGER, digest TEXT, first_segment INTEGER, compacted INTEGER);
 CREATE TABLE passes (seq INTEGER PRIMARY KEY, digest TEXT);
 CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER, mark TEXT);
 """
@@ -77,6 +81,10 @@ def plain_state(content: Content) -> dict[str, Any]:
             str(peer.server_id): {"identity": peer.identity.hex(), **_start_of(peer), "position": peer.position}
             for peer in effect.peers.values()
         }
+    if content.snapshot is not None:
+        stored = content.snapshot
+        plain["snapshot"] = {"seq": stored.name.seq, "bytes": stored.name.size, "digest": stored.name.digest.hex()}
+        plain["first_segment"], plain["compacted"] = stored.first_segment, stored.compacted
     if content.passes:
         plain["passes"] = {str(seq): digest.hex() for seq, digest in content.passes.items()}
     return plain
@@ -103,18 +111,20 @@ def plain_log(log: Log) -> dict[str, Any]:
         "identity": log.head.identity.hex(),
         "segments": len(log.heads),
         "position": log.position,
-        "slots": len(log.index.above(0)),
-        "first_missing_slot": log.index.first_gap(log.state.local_aru),
+        "slots": len(log.index.above(log.state.compacted)),
+        "first_missing_slot": log.first_gap(),
         "torn_bytes": log.torn_bytes,
         **plain_state(log.state),
+        **({"local_aru": log.state.local_aru} if log.state.local_aru else {}),
     }
 
 
 def write_tables(log: Log, path: Path) -> None:
     """Write everything in a log into a new SQLite file at `path`, for the `sqlite3` tool. Raises OSError, also if the
-    file is there, or `sqlite3.Error`."""
+    file is there, `sqlite3.Error`, or `StorageRefused` if this Python cannot write databases."""
+    module = sqlite.needed(f"{path}: to write a database")
     path.touch(exist_ok=False)
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    with closing(module.connect(path, isolation_level=None)) as connection:
         connection.executescript(TABLES)
         connection.execute("BEGIN")
         _insert_state(connection, log)
@@ -130,6 +140,10 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
     connection.execute("INSERT INTO identity VALUES (?, ?, ?, ?, ?, ?)", (*identity, state.incarnation or 0))
     views = state.views.last_attempted, state.views.last_installed, state.local_aru, log.position
     connection.execute("INSERT INTO views VALUES (?, ?, ?, ?)", views)
+    if state.snapshot is not None:
+        name, first_segment, compacted = state.snapshot.name, state.snapshot.first_segment, state.snapshot.compacted
+        values = name.seq, name.size, name.digest.hex(), first_segment, compacted
+        connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", values)
     passes = [(seq, digest.hex()) for seq, digest in state.passes.items()]
     connection.executemany("INSERT INTO passes VALUES (?, ?)", passes)
     for peer in state.effect.peers.values():

@@ -13,7 +13,7 @@ from attrs import define, evolve, field
 
 from pfsb.storage.durable import lacks_room
 from pfsb.storage.log.groups import SALT_BYTES
-from pfsb.storage.log.segments import UNFINISHED, SegmentHead, make_segment, room_of, segment_path
+from pfsb.storage.log.segments import FORMAT_VERSION, UNFINISHED, SegmentHead, make_segment, room_of, segment_path
 from pfsb.storage.room import Room
 from pfsb.storage.worker import StorageThread
 
@@ -69,7 +69,8 @@ class SegmentMaker(StorageThread):
                 self._make(number)
 
     def _make(self, number: int) -> None:
-        head = evolve(self._example, number=number, room=room_of(number), salt=self._random_bytes(SALT_BYTES))
+        salt = self._random_bytes(SALT_BYTES)
+        head = evolve(self._example, number=number, room=room_of(number), salt=salt, version=FORMAT_VERSION)
         while not self._make_if_there_is_room(head):
             if self._ends.wait(AGAIN_SECONDS):
                 raise _Ends

@@ -1,4 +1,4 @@
-"""Takes a data directory of format 3, a SQLite database, over into a log of format 4, at the first start.
+"""Takes a data directory of format 3, a SQLite database, over into a log, at the first start.
 
 The log is made under another name, read again and compared with the database, slot by slot, and only then gets its
 name. From then on the database is left over, and deleted. A crash at any time leaves the database as it was, or the

@@ -50,6 +50,8 @@ class LogReader:
         Raises `StorageRefused` at a damaged group.
         """
         found: list[tuple[int, Batch]] = []
+        if first <= self._log.state.compacted:
+            return found
         for seq in range(first, min(last, self._log.state.local_aru) + 1):
             slot = self._slot(seq)
             if slot is None:
@@ -60,13 +62,13 @@ class LogReader:
             found.append((seq, self._batch(slot)))
         return found
 
-    def ordered(self, local_aru: int) -> Iterator[tuple[int, Batch]]:
-        """Yield the slots from 1 to `local_aru`, as (seq, batch), and close the reader.
+    def ordered(self, local_aru: int, after: int = 0) -> Iterator[tuple[int, Batch]]:
+        """Yield the slots above `after` up to `local_aru`, as (seq, batch), and close the reader.
 
         Raises `StorageRefused` at a damaged group.
         """
         try:
-            for seq in range(1, local_aru + 1):
+            for seq in range(after + 1, local_aru + 1):
                 slot = self._slot(seq)
                 assert slot is not None, "the log was checked for gaps"
                 yield seq, self._batch(slot)
@@ -94,7 +96,7 @@ class LogReader:
         if entry != self._entry:
             self._entry = 0
             self._slots = self._read_group(entry) if entry else {}
-            self._entry = entry
+            self._entry = entry if self._slots else 0
         return self._slots.get(seq)
 
     def _batch(self, slot: SlotPlace) -> Batch:
@@ -103,16 +105,15 @@ class LogReader:
 
     def _read_group(self, entry: int) -> dict[int, SlotPlace]:
         """Make sure that the group whose place is `entry` (`Place.entry`) is in the window, the bytes that were read
-        last. Returns slot -> its place in the window.
+        last. Returns slot -> its place in the window; nothing if the segment has just been dropped.
 
         Raises `StorageRefused` if the group is damaged.
         """
         segment, offset = entry >> OFFSET_BITS, entry & SEGMENT_BYTES_MAX - 1
-        if segment != self._segment:
-            self.close()
-            self._descriptor = os.open(self._log.path(segment), os.O_RDONLY | os.O_CLOEXEC)
-            self._segment = segment
-        salt = self._log.heads[segment].salt
+        head = self._log.heads.get(segment)
+        if head is None or (segment != self._segment and not self._open(segment)):
+            return {}
+        salt = head.salt
         at = offset - self._window_at
         group = group_at(self._window, at, salt) if at >= 0 else None
         if group is None:
@@ -122,6 +123,18 @@ class LogReader:
             raise damaged(self._log.path(segment), f"the checksum of the group at byte {offset} is wrong")
         _, _, _, start, end = group
         return slots_of(self._window, start, end)
+
+    def _open(self, segment: int) -> bool:
+        """Open the file of a segment; returns False if the segment has just been dropped."""
+        self.close()
+        try:
+            self._descriptor = os.open(self._log.path(segment), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if segment < self._log.state.first_segment:
+                return False
+            raise
+        self._segment = segment
+        return True
 
     def _read_window(self, offset: int, salt: bytes) -> None:
         """Read bytes of the open segment, from `offset` on, and keep them as the window: at least the whole group that

@@ -6,7 +6,7 @@ that is not as it was written is refused: a server that has lost a promise or a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from struct import Struct
 
@@ -14,9 +14,16 @@ from attrs import define, field
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.log.groups import NO_GROUP, Group, Sealed, another_marker, group_at
-from pfsb.storage.log.index import Place, SlotIndex
+from pfsb.storage.log.index import OFFSET_BITS, Place, SlotIndex
 from pfsb.storage.log.items import Content, NotCanonical, aru_and_slots, decode_slots, decode_state
-from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, damaged, numbers_in, segment_path
+from pfsb.storage.log.segments import (
+    BLOCK_BYTES,
+    FORMAT_WITHOUT_SNAPSHOTS,
+    SegmentHead,
+    damaged,
+    numbers_in,
+    segment_path,
+)
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, history_gap
 
@@ -30,7 +37,7 @@ class Log:
 
     directory: Path
     heads: dict[int, SegmentHead]
-    """Number of a segment -> its head, for all segments that are there, ascending."""
+    """Number of a segment -> its head, for all segments that are there and needed, ascending."""
     state: Content = field(factory=Content)
     """All that the groups so far have set, but for the slots."""
     position: int = 0
@@ -40,6 +47,13 @@ class Log:
     index: SlotIndex = field(factory=SlotIndex)
     segment: int = 1
     """Number of the segment into which the next group goes."""
+    highest: dict[int, int] = field(factory=dict)
+    """Number of a segment -> the highest slot whose latest content is in it; for all segments before `segment` that
+    have one. Of segments that were filled since the start: the highest slot in it, 0 if it has none."""
+    top: int = 0
+    """The highest slot in the segment `segment`, as in `highest`; 0: it has none."""
+    leftovers: list[int] = field(factory=list)
+    """Numbers of segments that are there and not needed: a crash came before they were deleted."""
     end: int = 0
     """Offset, in the segment `segment`, of the end of its last group; if it has none, of the end of its head."""
     torn_bytes: int = 0
@@ -58,10 +72,14 @@ class Log:
         return Place.of(self.last_entry)
 
     def refuse_gap(self) -> None:
-        """Raise `StorageRefused` if the log lacks a slot up to Local_Aru."""
-        gap = self.index.first_gap(self.state.local_aru)
+        """Raise `StorageRefused` if the log lacks a slot up to Local_Aru, and no snapshot stands for it."""
+        gap = self.first_gap()
         if gap is not None:
-            raise history_gap(str(self.directory), gap, self.state.local_aru)
+            raise history_gap(str(self.directory), gap, self.state.local_aru, self.state.compacted + 1)
+
+    def first_gap(self) -> int | None:
+        """The first slot up to Local_Aru that the log lacks, and that no snapshot stands for; None: there is none."""
+        return self.index.first_gap(self.state.local_aru, self.state.compacted)
 
     def read_last(self) -> bytes:
         """Read the last group once more, as a whole; empty if it does not stand in the segment `segment`.
@@ -84,8 +102,19 @@ class Log:
 
     def go_on_in(self, head: SegmentHead) -> None:
         """Let the next group go into the beginning of this segment."""
+        self.highest[self.segment], self.top = self.top, 0
         self.heads[head.number] = head
         self.segment, self.end = head.number, head.size
+
+    def drop_front(self) -> list[int]:
+        """Forget the segments that are not needed any more, and the slots that are not read any more. Returns the
+        numbers of these segments, whose files are still there."""
+        dropped = [number for number in self.heads if number < self.state.first_segment]
+        for number in dropped:
+            del self.heads[number]
+            self.highest.pop(number, None)
+        self.index.drop(self.state.compacted)
+        return dropped
 
     def written(self, content: Content, group: Sealed) -> None:
         """Take notice that a group with this content is on disk, behind the last one. Readers find its slots from now
@@ -93,6 +122,8 @@ class Log:
         self.last_entry = Place(self.segment, self.end).entry
         for seq in content.effect.slots:
             self.index.put(seq, self.last_entry)
+            if seq > self.top:
+                self.top = seq
         self.end += group.size
         self.position += 1
         self.chain = group.chain
@@ -111,6 +142,7 @@ class Log:
             usual = None if opens else aru_and_slots(data, at, end)
             if usual is None:
                 content, at = decode_state(data, at, end)
+                self._refuse_wrong_snapshot(content, entry)
                 self.state.apply(content)
                 if opens and not _is_whole_state(content, self.state):
                     raise NotCanonical("it opens the segment with another state than was before")
@@ -122,6 +154,23 @@ class Log:
         except NotCanonical as error:
             raise damaged(self._path_of(entry), f"group {number}: {error}") from None
         self.position, self.chain, self.last_entry = number, chain, entry
+
+    def _refuse_wrong_snapshot(self, content: Content, entry: int) -> None:
+        """Raise `NotCanonical` if the content names a snapshot that no writer would name at this place."""
+        later, before = content.snapshot, self.state.snapshot
+        if later is None or later == before:
+            return
+        number = entry >> OFFSET_BITS
+        if self.heads[number].version == FORMAT_WITHOUT_SNAPSHOTS:
+            raise NotCanonical("segments of this format hold no snapshots")
+        if not later.first_segment <= number or not later.compacted <= later.name.seq:
+            raise NotCanonical("it drops a part of the log that its snapshot does not hold")
+        if before is not None and (
+            later.name.seq < before.name.seq
+            or later.first_segment < before.first_segment
+            or later.compacted < before.compacted
+        ):
+            raise NotCanonical("its snapshot is older than the one before")
 
     def _path_of(self, entry: int) -> Path:
         place = Place.of(entry)
@@ -148,10 +197,11 @@ def scan(directory: Path, owner: StorageOwner | None = None) -> Log:
     Raises `StorageRefused` if it is damaged, lacks something, or was not made for `owner` (None: for any server).
     Nothing is changed.
     """
-    log = Log(directory, read_heads(directory, owner))
-    log.end = log.head.size
+    log, found = _begin(directory, owner)
+    if log.segment > 1:
+        _begin_behind(log, log.segment)
     _read_segments(log, log.heads)
-    return log
+    return _whole(log, found)
 
 
 def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
@@ -161,46 +211,88 @@ def scan_end(directory: Path, owner: StorageOwner | None = None) -> Log:
     of this end. `owner` is the server that the log must be of; None: any. Raises `StorageRefused` for the same faults
     as `scan`, if they show in this end or in the head of any segment.
     """
-    log = Log(directory, read_heads(directory, owner))
-    log.end = log.head.size
+    log, found = _begin(directory, owner)
     numbers = sorted(log.heads, reverse=True)
     for number in numbers:
-        head = log.heads[number]
-        first = group_at(_content(log.path(number)), head.size, head.salt)
-        if first is not None:
-            _, log.chain, _, _, _ = first
+        if _begin_behind(log, number):
             break
     _read_segments(log, range(number, numbers[0] + 1))
+    return _whole(log, found)
+
+
+def _begin(directory: Path, owner: StorageOwner | None) -> tuple[Log, list[int]]:
+    """A log of which only the heads have been read, and the numbers of all segments that are there, ascending.
+
+    It begins at the first segment behind which none is missing. Whether others should be there is known at its end.
+    """
+    heads = read_heads(directory, owner)
+    found = list(heads)
+    first = found[-1]
+    while first - 1 in heads:
+        first -= 1
+    log = Log(directory, {number: heads[number] for number in found if number >= first})
+    log.segment = first
+    log.end = log.head.size
+    return log, found
+
+
+def _begin_behind(log: Log, number: int) -> bool:
+    """Have the log begin with the first group of this segment, whatever was before it. Returns False, and does
+    nothing, if there is no such group."""
+    head = log.heads[number]
+    first = group_at(_content(log.path(number)), head.size, head.salt)
+    if first is not None:
+        _, log.chain, _, _, _ = first
+    return first is not None
+
+
+def _whole(log: Log, found: Sequence[int]) -> Log:
+    """Refuse a log, which was read to its end, if a segment is missing that it needs; then forget those that it does
+    not need. `found` has the numbers of all segments that are there, ascending."""
+    # A log without any group tells nothing, and begins with its first segment, or lacks the one before it.
+    first = log.state.first_segment if log.last_entry else max(min(log.heads) - 1, 1)
+    there = set(found)
+    for number in range(first, found[-1] + 1):
+        if number not in there:
+            raise _missing(log.directory, number)
+    log.leftovers = [number for number in found if number < first]
+    log.highest = log.index.highest()
+    log.top = log.highest.pop(log.segment, 0)
+    log.drop_front()
     return log
 
 
 def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, SegmentHead]:
-    """Number of a segment -> its head, for all segments of the log in `directory`.
+    """Number of a segment -> its head, for all segments that are in `directory`, ascending.
 
-    Raises `StorageRefused` if a segment is missing, damaged, cut short, of another storage, or not made for `owner`
-    (None: for any server).
+    Raises `StorageRefused` if a segment is damaged, cut short, of another storage, or not made for `owner` (None: for
+    any server), or if there is none.
     """
-    numbers = list(numbers_in(directory))
     heads: dict[int, SegmentHead] = {}
-    for expected, number in enumerate(numbers, start=1):
-        if number != expected:
-            break
+    first: SegmentHead | None = None
+    for number in numbers_in(directory):
         path = segment_path(directory, number)
         head = _read_head(path)
-        _refuse_strange(path, head, heads.get(1, head), number, owner)
-        heads[number] = head
-    if len(heads) < max(numbers, default=1):
-        missing = segment_path(directory, len(heads) + 1)
-        found = "although other segments of this log are there" if numbers else "and so are all segments of this log"
-        raise StorageRefused(f"{missing}: missing, {found}; {MUST_NOT_VOTE_AGAIN}")
+        first = first or head
+        _refuse_strange(path, head, first, number, owner)
+        if head.room:
+            heads[number] = head
+    if not heads:
+        raise _missing(directory, None if first is None else 2)
     return heads
+
+
+def _missing(directory: Path, number: int | None) -> StorageRefused:
+    """The refusal of a log whose segment with this number is missing; None: all of them are."""
+    found = "and so are all segments of this log" if number is None else "although other segments of this log are there"
+    return StorageRefused(f"{segment_path(directory, number or 1)}: missing, {found}; {MUST_NOT_VOTE_AGAIN}")
 
 
 def owner_of(directory: Path) -> StorageOwner | None:
     """The server that the log in `directory` was made for, as far as its first head tells; None: there is no log, or
     its first head cannot be read."""
     try:
-        return _read_head(segment_path(directory, 1)).owner
+        return _read_head(segment_path(directory, next(numbers_in(directory), 1))).owner
     except (OSError, StorageRefused):
         return None
 
@@ -222,7 +314,7 @@ def _refuse_strange(path: Path, head: SegmentHead, first: SegmentHead, number: i
             f"{path}: belongs to the storage {head.identity.hex()}, and the log beside it to the storage "
             f"{first.identity.hex()}; bring back the files of one directory together"
         )
-    if head.number != number:
+    if head.number != number or (head.room == 0 and number > 1):
         raise damaged(path, f"it is segment {head.number} under another name")
     size = path.stat().st_size
     if size < head.room:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from struct import Struct, error
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 from xxhash import xxh3_128_digest
 
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.durable import sync_data
+from pfsb.storage.durable import lacks_room, sync_data
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN, other_format
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Number of the format of data directories that this version writes. Formats 1 and 2 belong to versions of pfsb that
 were not released; `pfsb.storage.log.migration` takes over those of format 3, a SQLite database."""
+FORMAT_WITHOUT_SNAPSHOTS: Final = 4
+"""Number of the format of segments that hold no snapshots, and else are like those of `FORMAT_VERSION`. They are read,
+and groups are appended to them; a start of a server goes on in a new segment."""
 MAGIC: Final = b"pfsb log"
 BLOCK_BYTES: Final = 4_096
 """Number of bytes of which the size of a head is a multiple, so that no later write touches a sector of the head."""
@@ -33,6 +36,8 @@ of the parts that follow it: those of the cluster digest and of the cluster's na
 """
 UNFINISHED: Final = "next.new"
 """Name of the file of a segment that is still being made."""
+DROPPED: Final = "dropped.new"
+"""Name of the file of the head that remains in the place of the first segment, while it is being made."""
 
 
 @frozen
@@ -42,12 +47,16 @@ class SegmentHead:
     number: int
     """1 for the first segment of a log, and one more for each later one."""
     room: int
-    """Size, in bytes, that the file of the segment was made with. The file may have grown since."""
+    """Size, in bytes, that the file of the segment was made with. The file may have grown since.
+
+    0: the file stands in the place of the first segment, which was dropped (`drop_segments`), and is this head alone.
+    """
     identity: bytes
     """Identity of the storage (Departure 12)."""
     salt: bytes
     """Random bytes, of this segment alone."""
     owner: StorageOwner
+    version: int = FORMAT_VERSION
 
     @property
     def size(self) -> int:
@@ -65,7 +74,7 @@ class SegmentHead:
         name = owner.cluster_name.encode()
         fixed = _FIXED.pack(
             MAGIC,
-            FORMAT_VERSION,
+            self.version,
             size,
             self.number,
             self.room,
@@ -88,7 +97,7 @@ class SegmentHead:
         _, version, size, number, room, identity, salt, server_id, digest_bytes, name_bytes, count = _FIXED.unpack_from(
             data
         )
-        if version != FORMAT_VERSION:
+        if version not in (FORMAT_VERSION, FORMAT_WITHOUT_SNAPSHOTS):
             raise other_format(path, version, FORMAT_VERSION)
         content = data[: max(size, CHECK_BYTES) - CHECK_BYTES]
         if size > len(data) or _check(content) != data[len(content) : size]:
@@ -101,7 +110,7 @@ class SegmentHead:
         except (UnicodeDecodeError, error):
             raise damaged(path, "its head is damaged") from None
         owner = StorageOwner(name, data[_FIXED.size : name_at], members, server_id)
-        head = cls(number, room, identity, salt, owner)
+        head = cls(number, room, identity, salt, owner, version)
         if head.encode() != data[:size]:
             raise damaged(path, "its head is damaged")
         return head
@@ -157,6 +166,41 @@ def make_segment(directory: Path, head: SegmentHead, pause: Callable[[], None] =
         os.close(descriptor)
     os.rename(unfinished, segment_path(directory, head.number))
     sync_directory(directory)
+
+
+def drop_segments(directory: Path, numbers: Collection[int], head: SegmentHead, pause: Callable[[], None]) -> None:
+    """Delete segments, in ascending order; those that are gone already are left out.
+
+    In the place of the first segment of a log a head remains, which is like `head`, that of another segment: versions
+    of pfsb that know nothing of snapshots find its format there, and refuse the directory for that reason. It is on
+    disk before other segments are deleted. If the disk has no room for it, it is made after that; if there is none even
+    then, the first segment stays. `pause` is called before each file.
+    """
+    is_first_there = 1 in numbers and not _replace_first(directory, head)
+    for number in sorted(set(numbers) - {1}):
+        pause()
+        segment_path(directory, number).unlink(missing_ok=True)
+    sync_directory(directory)
+    if is_first_there:
+        _replace_first(directory, head)
+
+
+def _replace_first(directory: Path, example: SegmentHead) -> bool:
+    """Put a head in the place of the first segment; returns False if the disk has no room for it."""
+    head = evolve(example, number=1, room=0, version=FORMAT_VERSION)
+    unfinished = directory / DROPPED
+    try:
+        with unfinished.open("wb") as file:
+            file.write(head.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        if not lacks_room(error):
+            raise
+        return False
+    os.rename(unfinished, segment_path(directory, 1))
+    sync_directory(directory)
+    return True
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

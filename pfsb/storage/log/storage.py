@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -19,19 +19,31 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.passes import batch_digest
-from pfsb.paxos.records import Accepted, Record, Recovered
+from pfsb.paxos.records import Accepted, AruRecord, Record, Recovered, SnapshotRecord
+from pfsb.paxos.snapshot import SnapshotName
+from pfsb.storage import sqlite
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.directory import DirectoryLock, DirectoryWatch, sync_directory
+from pfsb.storage.directory import DirectoryLock, DirectoryWatch, bytes_in, sync_directory
 from pfsb.storage.durable import NoRoom
-from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback
+from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback
 from pfsb.storage.log import migration
+from pfsb.storage.log.compaction import Slack
 from pfsb.storage.log.groups import SALT_BYTES
-from pfsb.storage.log.items import Content
+from pfsb.storage.log.items import Content, StoredSnapshot
 from pfsb.storage.log.maker import SegmentMaker
 from pfsb.storage.log.reader import LogReader
 from pfsb.storage.log.scan import Log, scan, scan_end
-from pfsb.storage.log.segments import SegmentHead, make_segment, room_of
+from pfsb.storage.log.segments import (
+    FORMAT_VERSION,
+    SegmentHead,
+    drop_segments,
+    make_segment,
+    room_of,
+    segment_path,
+)
+from pfsb.storage.log.snapshot_files import SnapshotFiles, SnapshotReader
+from pfsb.storage.log.snapshots import FetchedSnapshot, SnapshotFile, SnapshotStore, SnapshotThread
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.owner import StorageOwner
 from pfsb.storage.position_note import PositionNote, note_of
@@ -41,7 +53,7 @@ from pfsb.storage.threads import GroupWriter, HistoryReader, WrittenGroup
 from pfsb.support.limits import IDENTITY_BYTES, START_MARK_BYTES
 
 CLOSE_SECONDS_MAX = 10.0
-"""How long, in seconds, `close` waits for each of the three threads to end. The reactor stands still in this time."""
+"""How long, in seconds, `close` waits for each of the four threads to end. The reactor stands still in this time."""
 CLOSE_SECONDS_MIN = 0.2
 """Minimum time, in seconds, that `close` waits for each thread, even if its disk has not answered for long."""
 LOOK_SECONDS = 0.5
@@ -50,6 +62,11 @@ LOOK_SECONDS = 0.5
 If all servers have one disk, all of them must notice that it is full within a Progress_Timer, or the leader finds
 itself without followers (Departure 45).
 """
+READ_AGAIN_SECONDS = 0.02
+"""How long, in seconds, a read of a snapshot waits that finds `READS_WAITING_MAX` reads before it."""
+SNAPSHOT_OPEN_SECONDS = 60.0
+"""How long, in seconds, the snapshot that another server has read last stays open. If a newer one has replaced it, the
+other server can read the rest of it until then, and it takes room on the disk."""
 
 
 class IStorageReactor(IReactorTime, IReactorFromThreads):
@@ -66,7 +83,8 @@ class LogStorage:
     called once, in the reactor, with the first failure to write, to read or to make a segment, or when a file was
     deleted or replaced. From then on nothing is written and no callback says that anything is durable; the server has
     to stop, because after a failed write the content of the disk is unknown. `reserve_bytes` is how much of the file
-    system must be free: with less, `is_full` becomes true (`Room`).
+    system must be free: with less, `is_full` becomes true (`Room`). `slack` is how much of the history that a snapshot
+    holds stays readable.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -80,9 +98,11 @@ class LogStorage:
     _on_failure: Callable[[Failure], None]
     _members: tuple[int, ...] = ()
     _reserve_bytes: int = 0
+    _slack: Slack = field(factory=Slack)
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     position: int = field(default=0, init=False)
     is_full: bool = field(default=False, init=False)
+    compacted: int = field(default=0, init=False)
     lock: DirectoryLock = field(init=False)
     """Keeps other processes from the directory, from `recover` to `close` or a failure."""
     _acknowledgements: Acknowledgements = field(init=False)
@@ -91,6 +111,10 @@ class LogStorage:
     _reader: HistoryReader | None = field(default=None, init=False)
     _maker: SegmentMaker | None = field(default=None, init=False)
     _watch: DirectoryWatch | None = field(default=None, init=False)
+    snapshot_store: SnapshotStore | None = field(default=None, init=False)
+    """The snapshots of the storage; None before its start."""
+    _snapshot_read: float | None = field(default=None, init=False)
+    """Time, by the reactor's clock, at which bytes of a snapshot were asked for last; None: none is open."""
     _note: PositionNote = field(init=False)
     """The position note: the file beside the storage that says how many groups the storage must hold. Set when the
     storage is checked, before any group is written."""
@@ -120,20 +144,30 @@ class LogStorage:
         """The path of the database that earlier versions of pfsb had in place of the log."""
         return migration.old_files(self._directory)[0]
 
+    @property
+    def snapshot_files(self) -> SnapshotFiles:
+        """The files of snapshots, which lie beside the log."""
+        return SnapshotFiles.beside(self.path)
+
     # IStableStorage
+
+    @property
+    def snapshot(self) -> SnapshotName | None:
+        return None if self.snapshot_store is None else self.snapshot_store.snapshot
 
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
-        Before this method returns it has checked owner and format, and the whole log. The groups up to Local_Aru are
-        read once more while `Recovered.ordered` is read, which raises `StorageRefused` if one has changed meanwhile.
+        Before this method returns it has checked owner and format, the whole log, and the snapshot. The snapshot, and
+        the groups up to Local_Aru, are read once more while `Recovered.snapshot_bytes` and `Recovered.ordered` are
+        read, which raise `StorageRefused` if something has changed meanwhile.
         A database of format 3 is taken over first (`pfsb.storage.log.migration`).
         """
         assert not self._running, "recover is called once"
         self.lock.acquire()
         try:
             recovered = self._recover()
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             self.lock.release()
             raise unusable(self._place, error) from error
         except StorageRefused:
@@ -152,7 +186,10 @@ class LogStorage:
             return
         with self._locked():
             if self.path.exists():
-                self._check(scan_end(self.path, self._owner()))
+                log = scan_end(self.path, self._owner())
+                self._check(log)
+                if log.state.snapshot is not None:
+                    self.snapshot_files.refuse_missing(log.state.snapshot.name)
             else:
                 self._check_old()
 
@@ -181,6 +218,28 @@ class LogStorage:
             refuse_wrong_pass(log, seq, digest, unseen)
             self._append_pass(log, seq, digest)
 
+    def refuse_if_in_use(self) -> None:
+        """Raise `StorageRefused` if the directory has a storage, or something that was beside one: no new one can be
+        made there then."""
+        if self._place.exists():
+            raise StorageRefused(f"{self._place}: there already; a new storage needs a directory without one")
+        self._refuse_leftovers()
+
+    def begin_with_snapshot(self, name: SnapshotName, portions: Iterable[bytes]) -> None:
+        """Make a new storage whose server starts with the state of a snapshot, and has executed the slots up to its
+        own; all of it is on disk when this returns.
+
+        `portions` are the bytes of the snapshot. Raises `StorageRefused` as `refuse_if_in_use` does, or if the
+        directory cannot be written. The log gets its name last, so a storage that is not complete is none.
+        """
+        self._directory.mkdir(parents=True, exist_ok=True)
+        with self._locked():
+            self.refuse_if_in_use()
+            self.snapshot_files.write(name, portions)
+            effect = Effect()
+            effect.apply_all([SnapshotRecord(name), AruRecord(name.seq)])
+            self._create(effect)
+
     def append(self, record: Record) -> None:
         if self._running:
             self._appended.append(record)
@@ -200,11 +259,29 @@ class LogStorage:
             self._reactor.callLater(0, self._answer, found, [])
 
     def forget_history(self, up_to: int) -> bool:
-        """Keep the slots, and return False: a restart executes all of them again, since there are no snapshots yet."""
+        """Keep the slots, and return False: a restart executes them again, but for those that a snapshot holds."""
         return False
 
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> SnapshotFile:
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.write(seq, cluster_identity)
+
+    def fetch_snapshot(self, name: SnapshotName) -> FetchedSnapshot:
+        assert self.snapshot_store is not None, "the storage was started"
+        return self.snapshot_store.fetch(name)
+
+    def read_snapshot(self, name: SnapshotName, offset: int, bytes_max: int, found: SnapshotCallback) -> None:
+        if not self._running:
+            return
+        assert self._reader is not None and self.snapshot_store is not None
+        self._snapshot_read = self._reactor.seconds()
+        if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
+            # The reader has much to do. No bytes would mean that the snapshot is not there.
+            self._reactor.callLater(READ_AGAIN_SECONDS, self.read_snapshot, name, offset, bytes_max, found)
+
     def close(self) -> bool:
-        """Let the threads finish the waiting reads and writes, and close the files; returns whether that was done.
+        """Let the threads finish the waiting reads and writes, and close the files; returns whether that was done. A
+        snapshot that is being made is given up, and one that is being fetched is kept as far as it is written.
 
         If a thread does not end, the directory stays locked, since the writer may still write there. A disk that hangs
         already is not waited for: a write may take `CLOSE_SECONDS_MAX`, counted from its beginning.
@@ -217,14 +294,16 @@ class LogStorage:
         reader, self._reader = self._reader, None
         writer, self._writer = self._writer, None
         maker, self._maker = self._maker, None
-        if reader is None or writer is None or maker is None:
+        snapshots = self.snapshot_store
+        if reader is None or writer is None or maker is None or snapshots is None:
             self.lock.release()
             return True
-        for thread in (reader, writer, maker):
+        snapshots.stop()
+        for thread in (reader, writer, maker, snapshots.thread):
             thread.begin_stop()
         written = writer.has_stopped(max(CLOSE_SECONDS_MIN, CLOSE_SECONDS_MAX - writer.busy_seconds))
         seconds = CLOSE_SECONDS_MAX if written else CLOSE_SECONDS_MIN
-        if reader.has_stopped(seconds) and maker.has_stopped(seconds) and written:
+        if all(thread.has_stopped(seconds) for thread in (reader, maker, snapshots.thread)) and written:
             if self._note_error is None:
                 self.lock.release()
                 return True
@@ -250,7 +329,7 @@ class LogStorage:
         self.lock.acquire()
         try:
             yield
-        except (sqlite3.Error, OSError, NoRoom, ValueError) as error:
+        except sqlite.errors_and(OSError, NoRoom, ValueError) as error:
             raise unusable(self._place, error) from error
         finally:
             self.lock.release()
@@ -265,9 +344,14 @@ class LogStorage:
         log = self._find_log()
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
+        self._make_segment_of_this_format(log)
         maker = self._make_maker(log, room)
-        writer = LogWriter.open(log, maker.take, maker.want)
+        named = partial(self._snapshot_named, log.head)
+        writer = LogWriter.open(log, maker.take, maker.want, named, self._slack)
         try:
+            self._delete_leftovers(log)
+            if log.head.version < FORMAT_VERSION:
+                writer.go_on()
             recovered = self._begin(log, writer)
         except BaseException:
             writer.close()
@@ -275,6 +359,35 @@ class LogStorage:
         self._start_threads(log, writer, maker, room)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
+
+    def _make_segment_of_this_format(self, log: Log) -> None:
+        """If the last segment of the log was made by an earlier version of pfsb, which knows no snapshots, make the
+        next one, or make the last one anew if it has no group.
+
+        An earlier version then refuses the directory for its format, before there is anything in it that it does not
+        know.
+        """
+        if log.head.version == FORMAT_VERSION:
+            return
+        number = log.segment if log.end == log.head.size else log.segment + 1
+        salt = self._random_bytes(SALT_BYTES)
+        head = evolve(log.head, number=number, room=room_of(number), salt=salt, version=FORMAT_VERSION)
+        make_segment(self.path, head)
+        log.heads[number] = head
+        if number == log.segment:
+            log.go_on_in(head)
+            log.torn_bytes = 0
+
+    def _delete_leftovers(self, log: Log) -> None:
+        """Delete what a crash has left of the time before the present snapshot.
+
+        The log was opened for writing before, so the group that names the snapshot is on disk by now.
+        """
+        if log.leftovers:
+            drop_segments(self.path, log.leftovers, log.head, lambda: None)
+            log.leftovers.clear()
+        stored = log.state.snapshot
+        self.snapshot_files.delete_leftovers(None if stored is None else stored.name)
 
     def _find_log(self) -> Log:
         """The whole log, read and checked, which may be a new one, or made of a database of an earlier version; that is
@@ -297,8 +410,9 @@ class LogStorage:
             self._refuse_leftovers()
             self._create()
 
-    def _create(self) -> None:
-        """Make a log: complete and on disk before it gets its final name.
+    def _create(self, first: Effect | None = None) -> None:
+        """Make a log: complete and on disk before it gets its final name. `first` is what its first group holds; None:
+        it has no group.
 
         Therefore an incomplete one under the final name has been damaged: it cannot be a new one whose making was cut
         short. The directory and its parent are forced to disk too: otherwise power loss could remove the name of the
@@ -309,6 +423,12 @@ class LogStorage:
         unfinished.mkdir()
         identity, salt = self._random_bytes(IDENTITY_BYTES), self._random_bytes(SALT_BYTES)
         make_segment(unfinished, SegmentHead(1, room_of(1), identity, salt, self._owner()))
+        if first is not None:
+            writer = LogWriter.open(scan(unfinished, self._owner()))
+            try:
+                writer.write(first)
+            finally:
+                writer.close()
         os.rename(unfinished, self.path)
         sync_directory(self._directory)
         sync_directory(self._directory.parent)
@@ -332,6 +452,8 @@ class LogStorage:
         log = scan(self.path, self._owner())
         self._check(log)
         log.refuse_gap()
+        if log.state.snapshot is not None:
+            self.snapshot_files.refuse_wrong(log.state.snapshot.name)
         return log
 
     def _check(self, log: Log) -> None:
@@ -364,7 +486,9 @@ class LogStorage:
         writer.append(Content(incarnation))
         self.position = log.position
         self._note.open(self.position)
+        self.compacted = log.state.compacted
         views = log.state.views
+        name = None if log.state.snapshot is None else log.state.snapshot.name
         return Recovered(
             identity=log.head.identity,
             incarnation=incarnation,
@@ -372,7 +496,9 @@ class LogStorage:
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=log.state.local_aru,
-            ordered=LogReader(log).ordered(log.state.local_aru),
+            snapshot=name,
+            snapshot_bytes=() if name is None else self.snapshot_files.portions(name),
+            ordered=LogReader(log).ordered(log.state.local_aru, log.state.snapshot_seq),
             accepted=accepted,
             peers=dict(log.state.effect.peers),
             passes=dict(log.state.passes),
@@ -416,12 +542,25 @@ class LogStorage:
             self._close_note,
         )
         self._reader = HistoryReader(
-            self._fail_from_thread, LogReader(log), lambda found, batches: in_reactor(self._answer, found, batches)
+            self._fail_from_thread,
+            LogReader(log),
+            SnapshotReader(),
+            lambda found, batches: in_reactor(self._answer, found, batches),
+            lambda found, data: in_reactor(self._answer_snapshot, found, data),
         )
+        self.snapshot_store = SnapshotStore(
+            self.snapshot_files,
+            SnapshotThread(self._fail_from_thread),
+            room,
+            in_reactor,
+            self.counters,
+            None if log.state.snapshot is None else log.state.snapshot.name,
+        )
+        self._count_bytes()
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
         self._maker = maker
         self._watch.start()
-        for thread in (self._writer, self._reader, maker):
+        for thread in (self._writer, self._reader, maker, self.snapshot_store.thread):
             thread.start()
 
     # In the maker's thread
@@ -429,6 +568,21 @@ class LogStorage:
     def _segment_made(self, path: Path) -> None:
         assert self._watch is not None, "the maker starts after the watch"
         self._watch.add(path)
+        self._count_bytes()
+
+    # In the thread that makes or deletes segments
+
+    def _count_bytes(self) -> None:
+        self.counters.log_bytes = bytes_in(self.path)
+
+    def _drop_segments(self, head: SegmentHead, numbers: list[int], thread: SnapshotThread) -> None:
+        """Delete these segments, which a snapshot has made superfluous. `head` is that of any segment of this log."""
+        assert self._watch is not None, "the thread starts after the watch"
+        for number in numbers:
+            self._watch.forget(segment_path(self.path, number))
+        if numbers:
+            drop_segments(self.path, numbers, head, thread.pause)
+        self._count_bytes()
 
     # In the writer's thread
 
@@ -441,6 +595,11 @@ class LogStorage:
         self._reactor.callFromThread(self._group_written, group)
         self._note.tell(group.position)
 
+    def _snapshot_named(self, head: SegmentHead, stored: StoredSnapshot, dropped: list[int]) -> None:
+        """Called in the writer's thread before `_written`: the group that is on disk now names a snapshot, which makes
+        these segments superfluous. `head` is the head of any segment of this log."""
+        self._reactor.callFromThread(self._snapshot_is_named, head, stored, dropped)
+
     def _close_note(self) -> None:
         try:
             self._note.close()
@@ -449,8 +608,24 @@ class LogStorage:
 
     # In the reactor
 
+    def _snapshot_is_named(self, head: SegmentHead, stored: StoredSnapshot, dropped: list[int]) -> None:
+        assert self.snapshot_store is not None, "the writer starts after it"
+        if not self._failed:
+            self.compacted = stored.compacted
+            self.snapshot_store.named(
+                stored.name, partial(self._drop_segments, head, dropped, self.snapshot_store.thread)
+            )
+
+    def _close_idle_snapshot(self) -> None:
+        """Close the snapshot that was read last, if that was long ago."""
+        read = self._snapshot_read
+        if read is not None and self._reactor.seconds() > read + SNAPSHOT_OPEN_SECONDS and self._reader is not None:
+            self._snapshot_read = None
+            self._reader.close_snapshot()
+
     def _look_at_room(self) -> None:
         """Have the writer look at the room of the disk, unless it is still busy with the last look."""
+        self._close_idle_snapshot()
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         if self._running and self._writer is not None and not self._looks:
             self._looks = True
@@ -487,6 +662,10 @@ class LogStorage:
         if not self._failed:
             found(batches)
 
+    def _answer_snapshot(self, found: SnapshotCallback, data: bytes) -> None:
+        if not self._failed:
+            found(data)
+
     def _fail_from_thread(self, failure: Failure) -> None:
         """Called by a thread with the failure that has ended it: let the reactor stop the storage."""
         self._reactor.callFromThread(self._fail, failure)
@@ -496,6 +675,8 @@ class LogStorage:
             self._failed = True
             self._running = False
             self._appended.clear()
+            if self.snapshot_store is not None:
+                self.snapshot_store.stop()
             self._acknowledgements.forget()
             self._stop_looking()
             self._on_failure(failure)
@@ -509,6 +690,10 @@ def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
     another batch that is accepted only: that one may yet be replaced by this one.
     """
     path = log.directory
+    if seq <= log.state.snapshot_seq:
+        raise StorageRefused(
+            f"{path}: slot {seq} is executed: this server starts with the snapshot of slot {log.state.snapshot_seq}"
+        )
     if log.state.passes.get(seq) == digest:
         raise StorageRefused(f"{path}: slot {seq} is left out already, with this digest")
     reader = LogReader(log)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define, field
+from attrs import define, evolve, field
 
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.durable import DurableFile
 from pfsb.storage.effect import Effect
+from pfsb.storage.log.compaction import Slack, stored_snapshot
 from pfsb.storage.log.groups import Sealed, seal
 from pfsb.storage.log.index import SEGMENT_BYTES_MAX
-from pfsb.storage.log.items import Content, encode
+from pfsb.storage.log.items import Content, StoredSnapshot, encode
 from pfsb.storage.log.scan import Log
-from pfsb.storage.log.segments import SegmentHead
+from pfsb.storage.log.segments import FORMAT_WITHOUT_SNAPSHOTS, SegmentHead
 
 
 def _none_is_ready() -> SegmentHead | None:
@@ -21,6 +23,10 @@ def _none_is_ready() -> SegmentHead | None:
 
 
 def _nobody_makes_one(number: int) -> None:
+    pass
+
+
+def _nobody_deletes(snapshot: StoredSnapshot, dropped: list[int]) -> None:
     pass
 
 
@@ -32,12 +38,17 @@ class LogWriter:
     the head of that segment, or None while it is not made. If the next segment is not ready when the present one is
     full, the writer goes on in the present one, whose file grows: that is slower, but no group has to wait until a
     segment is made.
+
+    When a group that names a snapshot is on disk, `named` is called with the item and with the numbers of the segments
+    that are not needed any more, as far as `slack` lets them go.
     """
 
     log: Log
     _file: DurableFile
     _take_next: Callable[[], SegmentHead | None] = _none_is_ready
     _want_next: Callable[[int], None] = _nobody_makes_one
+    _named: Callable[[StoredSnapshot, list[int]], None] = _nobody_deletes
+    _slack: Slack = field(factory=Slack)
     _has_asked: bool = field(default=False, init=False)
     """Whether the next segment has been asked for."""
     _was_refused: bool = field(default=False, init=False)
@@ -49,6 +60,8 @@ class LogWriter:
         log: Log,
         take_next: Callable[[], SegmentHead | None] = _none_is_ready,
         want_next: Callable[[int], None] = _nobody_makes_one,
+        named: Callable[[StoredSnapshot, list[int]], None] = _nobody_deletes,
+        slack: Slack | None = None,
     ) -> LogWriter:
         """Open the last segment of a log that was just read, and make its last group durable. The other arguments are
         those of the class.
@@ -68,7 +81,7 @@ class LogWriter:
         except BaseException:
             file.close()
             raise
-        return cls(log, file, take_next, want_next)
+        return cls(log, file, take_next, want_next, named, slack or Slack())
 
     @property
     def position(self) -> int:
@@ -86,15 +99,18 @@ class LogWriter:
         that look like damage before acknowledged groups. After OSError it is not known what is on disk: nothing more
         may be written.
         """
-        log = self.log
-        group, content = self._sealed(content)
-        if log.end + group.size > log.head.room and not self._was_refused and self._go_on():
-            group, content = self._sealed(content)
+        log, given = self.log, content
+        group, content = self._sealed(given)
+        if log.end + group.size > log.head.room and not self._was_refused and self.go_on():
+            group, content = self._sealed(given)
         assert log.end < SEGMENT_BYTES_MAX, "the index has room for the offset"
         self._was_refused = True
         self._file.write(group.pieces, log.end)
         self._was_refused = False
         log.written(content, group)
+        if given.effect.snapshot is not None:
+            assert log.state.snapshot is not None, "the group has named a snapshot"
+            self._named(log.state.snapshot, log.drop_front())
         if not self._has_asked and log.end > log.head.room // 2:
             self._has_asked = True
             self._want_next(log.segment + 1)
@@ -103,14 +119,25 @@ class LogWriter:
         self._file.close()
 
     def _sealed(self, content: Content) -> tuple[Sealed, Content]:
-        """The next group, ready to be written, and its content: that is `content`, and also the whole state if the
-        group opens a segment."""
+        """The next group, ready to be written, and its content: that is `content`, with the item of a snapshot that it
+        names, and also the whole state if the group opens a segment."""
         log = self.log
+        if content.effect.snapshot is not None:
+            content = self._with_snapshot(content, content.effect.snapshot)
         if log.end == log.head.size:
             content = log.state.opening(content)
         return seal(log.head.salt, log.chain, log.position + 1, encode(content)), content
 
-    def _go_on(self) -> bool:
+    def _with_snapshot(self, content: Content, name: SnapshotName) -> Content:
+        """The content, with the item of the snapshot that it names, unless the log has named a later one."""
+        log = self.log
+        if name.seq < log.state.snapshot_seq:
+            return content
+        assert log.head.version > FORMAT_WITHOUT_SNAPSHOTS, "a start has gone on in a segment of the present format"
+        skipped = content.effect.skipped_after(log.state.local_aru)
+        return evolve(content, snapshot=stored_snapshot(log, name, skipped, self._slack))
+
+    def go_on(self) -> bool:
         """Go on to the next segment; returns False if it has not been made yet, or nothing is in the present one."""
         if self.log.end == self.log.head.size:
             return False

@@ -40,6 +40,8 @@ class WrongArgumentTests(SynchronousTestCase):
                 lambda x: calls.put("a", x),
                 lambda x: calls.delete(x),
                 lambda x: calls.cas("a", "b", x),
+                lambda x: calls.if_revision(x, 7, calls.put("a", "1")),
+                lambda x: calls.if_revision("a", 7, x),
                 lambda x: calls.append("a", x),
                 lambda x: calls.puthash(x, "a"),
                 lambda x: calls.mput({"a": x}),
@@ -59,8 +61,25 @@ class WrongArgumentTests(SynchronousTestCase):
             self.refusal(calls.incr, "n", wrong)
             self.refusal(calls.unlock, "door", wrong)
             self.refusal(calls.range_, "a", limit=wrong)
+            self.refusal(calls.if_revision, "a", wrong, calls.put("a", "1"))
             if wrong is not None:
                 self.refusal(calls.listen, wrong)
+
+    def test_read_level_is_refused_with_the_right_ones(self) -> None:
+        """At once, and by every call that has one."""
+        for wrong in ("stael", "", "Stale", None, 5, ["stale"]):
+            for make in (
+                lambda x: calls.get("a", read=x),
+                lambda x: calls.get_bytes("a", read=x),
+                lambda x: calls.entry("a", read=x),
+                lambda x: calls.settings(read=x),
+                lambda x: calls.command("TODOS", read_reply=lambda reply: reply, read=x or "none"),
+            ):
+                self.assertIn("read is one of linearizable, sequential, stale, not ", self.refusal(make, wrong))
+
+    def test_revision_is_a_number_from_0_on_or_any(self) -> None:
+        self.assertIn('an int from 0 on, or "any"', self.refusal(calls.if_revision, "a", -1, calls.put("a", "1")))
+        self.assertEqual(calls.if_revision("a", "any", calls.delete("b")).line, 'IF "a" any DEL "b"')
 
     def test_wait_is_a_finite_number_of_seconds(self) -> None:
         for wrong in (-1, float("nan"), float("inf"), "1", True):

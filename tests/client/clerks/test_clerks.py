@@ -10,12 +10,14 @@ import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.threads import deferToThread
+from twisted.internet.threads import blockingCallFromThread, deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 import pfsb
+from pfsb.applications.interfaces import Refused
 from pfsb.client import (
     AsyncClerk,
     BadCall,
@@ -28,13 +30,13 @@ from pfsb.client import (
     TwistedClerk,
     Unavailable,
 )
-from pfsb.client.clerks import calls, chat_stream
+from pfsb.client.clerks import calls, line_buffer
 from pfsb.client.clerks.clerk_core import ClerkCore
 from pfsb.client.core.client_core import WINDOW
 from tests.client.cluster import LoopbackTestCase, reactor
 from tests.long import long
 
-WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True)
+WANTED = ("v", ("a", "v"), 7, "x", "xy", "", True, False, False, True, True, None, "w!", None, 1)
 """The results of the calls below."""
 
 
@@ -54,6 +56,11 @@ def use_everything(clerk: Clerk) -> tuple[Any, ...]:
         clerk.cas("c", None, "2"),
         clerk.delete("nothing"),
         clerk.delete("c"),
+        clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        clerk.if_revision("a", "any", calls.append("a", "!")),
+        clerk.if_revision("nothing", "any", calls.delete("a")),
+        clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
@@ -73,6 +80,11 @@ async def await_everything(clerk: AsyncClerk | TwistedClerk) -> tuple[Any, ...]:
         await clerk.cas("c", None, "2"),
         await clerk.delete("nothing"),
         await clerk.delete("c"),
+        await clerk.if_revision("a", entry.revision, calls.cas("a", "v", "w")),
+        await clerk.if_revision("a", entry.revision, calls.put("a", "x")),
+        await clerk.if_revision("a", "any", calls.append("a", "!")),
+        await clerk.if_revision("nothing", "any", calls.delete("a")),
+        await clerk.if_revision("nothing", 0, calls.incr("nothing")),
     )
 
 
@@ -82,6 +94,40 @@ class ImportTests(SynchronousTestCase):
         program = "import pfsb.client, sys; sys.exit('twisted.internet.reactor' in sys.modules)"
         environment = {**os.environ, "PYTHONPATH": str(Path(pfsb.__file__).resolve().parents[1])}
         self.assertEqual(subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode, 0)
+
+
+class Interrupted:
+    """Interrupts the next call of a blocking clerk that is made in the block, and ends the block with it: as Ctrl-C
+    does, but exactly when the result of the call has come, or else before the thread `waits` for it."""
+
+    def __init__(self, *, waits: bool = True) -> None:
+        self.results: list[Any] = []
+        """The result of the call, which the script does not get."""
+        self._waits = waits
+        self._was_there = False
+        self._begin = asyncio.run_coroutine_threadsafe
+
+    def __enter__(self) -> Interrupted:
+        self._patch = mock.patch.object(asyncio, "run_coroutine_threadsafe", self._run)
+        self._patch.start()
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> bool:
+        self._patch.stop()
+        return kind is KeyboardInterrupt
+
+    def _run(self, wanted: Any, loop: Any) -> Any:
+        future: Any = self._begin(wanted, loop)
+        if self._was_there:
+            return future
+        self._was_there = True
+        if not self._waits:
+            raise KeyboardInterrupt
+        return mock.Mock(result=lambda: self._interrupt(future), cancel=future.cancel)
+
+    def _interrupt(self, future: Any) -> Any:
+        self.results.append(future.result())
+        raise KeyboardInterrupt
 
 
 class ClerkTestCase(LoopbackTestCase):
@@ -254,6 +300,20 @@ class CallTests(ClerkTestCase):
         self.assertEqual((await self.assertFailure(clerk.put("a", "3"), Unavailable)).fate, "unknown")
         await self.end_silence()
 
+    async def test_clerk_says_why_no_server_takes_changes(self) -> None:
+        """The program has the servers' reason within seconds, also if it has no session, and HELLO is refused."""
+        clerk, other = self.twisted(), self.twisted()
+        await clerk.get("a")
+        for member in self.cluster.members:
+            member.server.local_clients.refuse = Refused("READONLY", "short of memory; delete something")
+        for each in (clerk, other):
+            error = await self.assertFailure(each.put("a", "1"), Unavailable)
+            self.assertEqual((error.code, error.fate), ("READONLY", "none"))
+            self.assertEqual(error.text, "short of memory; delete something")
+        for member in self.cluster.members:
+            member.server.local_clients.refuse = None
+        self.assertEqual([await clerk.incr("n"), await other.incr("n")], [1, 2])
+
     async def test_closed_clerk_takes_no_calls(self) -> None:
         clerk = self.twisted()
         await clerk.close()
@@ -336,7 +396,36 @@ class LockTests(ClerkTestCase):
         verbs = [command[0] for _, _, command in self.cluster.shared.executed]
         self.assertEqual(verbs, ["LOCK", "UNLOCK", "INCR", "LOCK", "UNLOCK"])
 
-    async def test_second_clerk_waits_for_a_held_lock(self) -> None:
+    async def test_lock_is_given_back_if_it_comes_when_the_script_was_just_interrupted(self) -> None:
+        """The script never sees the lock, and could not give it back."""
+
+        def script(clerk: Clerk) -> Any:
+            clerk.get("a")  # the session is open
+            with Interrupted() as interrupted, clerk.lock("a"):
+                self.fail("the block of a lock that was interrupted")
+            clerk.incr("n")  # UNLOCK is answered before
+            return interrupted.results
+
+        (held,) = await self.blocking(script)
+        self.assertEqual(held.name, "a")
+        verbs = [command[0] for _, _, command in self.cluster.shared.executed]
+        self.assertEqual(verbs, ["GET", "LOCK", "UNLOCK", "INCR"])
+
+    async def test_lock_that_is_waited_for_is_not_taken_when_the_script_was_interrupted(self) -> None:
+        """The interruption comes before the thread waits for the call, so the call cannot be cancelled there."""
+        holder = self.twisted()
+        held = await holder.acquire("a")
+
+        def script(clerk: Clerk) -> Any:
+            clerk.get("a")
+            with Interrupted(waits=False), clerk.lock("a"):
+                self.fail("the block of a lock that was interrupted")
+            blockingCallFromThread(reactor, holder.release, held)
+            clerk.get("a")
+            with clerk.lock("a", wait=0) as ours:
+                return ours.name
+
+        self.assertEqual(await self.blocking(script), "a")
         first, second = self.twisted(), self.twisted()
         async with first.lock("door"):
             waiting = second.acquire("door")
@@ -433,6 +522,19 @@ class ChatTests(ClerkTestCase):
 
         self.assertEqual(await self.blocking(script), (True, [f"line {n}" for n in range(5)], []))
 
+    async def test_line_that_comes_when_the_script_was_just_interrupted_is_not_lost(self) -> None:
+        """The script gets each line once, also if it goes on after Ctrl-C."""
+
+        def script(clerk: Clerk) -> Any:
+            clerk.say("one")
+            clerk.say("two")
+            with clerk.listen(1) as chat:
+                with Interrupted():
+                    self.fail(next(chat))
+                return [next(chat).text, next(chat).text]
+
+        self.assertEqual(await self.blocking(script), ["one", "two"])
+
     async def test_listening_fails_if_no_server_answers(self) -> None:
         for member in self.cluster.members:
             await member.crash()
@@ -481,7 +583,7 @@ class ChatTests(ClerkTestCase):
 
     async def test_slow_listener_holds_up_no_calls_and_misses_no_line(self) -> None:
         """Lines that do not fit into the stream stay at the server."""
-        self.patch(chat_stream, "LINES_MAX", 10)
+        self.patch(line_buffer, "LINES_MAX", 10)
 
         async def program(clerk: AsyncClerk) -> list[int]:
             stream = clerk.listen(1)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 
 from pfsb.client import AsyncClerk, Clerk
-from pfsb.client.clerks import twisted_chat
+from pfsb.client.clerks import line_buffer
 from pfsb.client.clerks.twisted import TwistedClerk
 from tests.client.clerks.test_clerks import ClerkTestCase
 
@@ -185,7 +185,7 @@ class TwistedTests(ClerkTestCase):
         await self.until(lambda: not clerk.listening)
 
     async def test_slow_iteration_misses_no_line(self) -> None:
-        self.patch(twisted_chat, "LINES_MAX", 10)
+        self.patch(line_buffer, "LINES_MAX", 10)
         clerk = self.twisted()
         chat = clerk.listen(first=1)
         for n in range(50):

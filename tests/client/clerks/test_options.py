@@ -28,6 +28,10 @@ from pfsb.client import AsyncClerk, Call, Clerk, TwistedClerk, calls
 
 right = Clerk("etc/four.yaml", timeout_seconds=None, client_id="alice", ttl_seconds=5, patience_seconds=1)
 AsyncClerk(["127.0.0.1:9400"], dice=Random(), on_session_end=print)
+right.get("a", read="stale")
+calls.command("TODOS", read_reply=lambda reply: reply.ok, read="sequential")
+maybe: int | None = right.if_revision("a", 0, calls.put("a", "1"))
+right.if_revision("a", "any", calls.delete("b"))
 ids: list[int] = right.run_all([calls.incr("n")])
 async def main(clerk: TwistedClerk) -> None:
     async with clerk.listen(first=1) as chat:
@@ -42,6 +46,12 @@ AsyncClerk("etc/four.yaml", on_session_end=5)  # wrong
 TwistedClerk(reactor, "etc/four.yaml", patience_seconds="long")  # wrong
 TwistedClerk(reactor, 5)  # wrong
 right.put("a", 5)  # wrong
+right.get("a", read="stael")  # wrong
+calls.settings(read="any")  # wrong
+calls.command("TODOS", read_reply=lambda reply: reply.ok, read="Stale")  # wrong
+right.if_revision("a", "none", calls.put("a", "1"))  # wrong
+right.if_revision("a", 7, "PUT a 1")  # wrong
+sure: int = right.if_revision("a", 7, calls.put("a", "1"))  # wrong
 right.run("PUT a 5")  # wrong
 texts: list[str] = right.run_all([calls.incr("n")])  # wrong
 """

@@ -10,7 +10,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.client.core.actions import SessionEnd
 from pfsb.client.core.client_core import ClientCore
 from pfsb.client.core.command import Command
-from pfsb.client.core.retry_policy import BUSY_RETRIES
+from pfsb.client.core.retry_policy import BUSY_RETRIES, READONLY_ROUNDS, READONLY_SECONDS
 from tests.client.core.script import ADDRESSES, Script
 
 HELLO = "HELLO x ttl=9"
@@ -85,6 +85,105 @@ class NumberTests(ClientCoreTestCase):
             self.script.hear("#1 ERR BUSY fate=none full")
             self.script.pass_time(1)
         self.assertEqual(self.script.outcomes, [("BUSY", "none")])
+
+    def refuse_by_all(self, line: str, times: int) -> int:
+        """Have servers, one after the other and `times` at most, answer the first request with this line. Returns how
+        many of them were asked before the answers came."""
+        asked = 0
+        while not self.script.answers and asked < times:
+            self.script.connect()
+            if line.startswith("#"):
+                self.script.hear('OK client="x" epoch=7 last=0 resumed=yes opened=1')
+            self.script.hear(line)
+            self.script.pass_time(1)
+            asked += 1
+        return asked
+
+    def test_answer_is_readonly_if_no_server_takes_changes(self) -> None:
+        """Each of them was asked a few times, which takes seconds and not the whole time of a call. Commands that were
+        sent together are refused together, and a later one at once."""
+        for text in ("PUT a 1", "PUT b 1", "PUT c 1"):
+            self.script.submit(text)
+        asked = self.refuse_by_all("#1 ERR READONLY fate=none short of memory", 1_000)
+        self.assertEqual((asked, self.script.outcomes), (READONLY_ROUNDS * len(ADDRESSES), [("READONLY", "none")]))
+        self.assertEqual(self.script.answers[0].text, "short of memory")
+        self.assertLess(self.script.now, 15)
+        self.script.hear("#2 ERR READONLY fate=none no", "#3 ERR READONLY fate=none no")
+        self.assertEqual(self.script.outcomes, [("READONLY", "none")] * 3)
+
+    def test_search_for_a_server_that_takes_changes_begins_anew_some_time_later(self) -> None:
+        """Another server may have room by then, also if the program asks often."""
+        self.script.submit("PUT a 1")
+        self.refuse_by_all("#1 ERR READONLY fate=none no", 1_000)
+        for number in range(2, 7):
+            self.script.submit("PUT a 1")
+            self.script.hear(f"#{number} ERR READONLY fate=none no")
+            self.script.pass_time(1)
+        self.assertEqual(len(self.script.answers), 5)
+        self.script.answer_hello(epoch=9)
+        self.script.hear("#6 OK revision=3")
+        self.assertEqual(self.script.outcomes[-1], ("OK", ""))
+
+    def test_some_servers_that_take_no_changes_do_not_matter(self) -> None:
+        """Refusals of different days do not add up, and the number of servers counts."""
+        for number in range(1, 20):
+            self.script.submit("PUT a 1")
+            for _ in range(2 * len(ADDRESSES)):
+                self.script.answer_hello(last=number - 1, epoch=7)
+                self.script.hear(f"#{number} ERR READONLY fate=none no")
+                self.script.pass_time(1)
+            self.script.answer_hello(last=number - 1, epoch=7)
+            self.script.hear(f"#{number} OK revision=3")
+            self.script.pass_time(READONLY_SECONDS + 1)
+            self.script.hang_up()
+            self.script.pass_time(1)
+        self.assertEqual({*self.script.outcomes}, {("OK", "")})
+
+    def test_answer_tells_why_no_server_opens_a_session(self) -> None:
+        """HELLO is refused to a new session when memory is short: the program hears why, and no command was sent."""
+        for code in ("READONLY", "DIVERGED"):
+            self.setUp()
+            self.script.submit("PUT a 1")
+            asked = self.refuse_by_all(f"ERR {code} fate=none this is why", 1_000)
+            self.assertEqual((asked, self.script.outcomes), (READONLY_ROUNDS * len(ADDRESSES), [(code, "none")]))
+            self.assertEqual(self.script.answers[0].text, "this is why")
+            self.script.submit("PUT a 2")
+            self.script.answer_hello()
+            self.script.hear("#1 OK revision=3")
+            self.assertEqual(self.script.outcomes, [(code, "none"), ("OK", "")])
+
+    def test_unlock_is_tried_until_a_server_takes_it(self) -> None:
+        """Otherwise the lock would be held as long as the session lives, which the client keeps alive."""
+        self.hold_lock()
+        unlock = self.script.submit('UNLOCK "door" token=5')
+        put = self.script.submit("PUT a 1")
+        for code in ("READONLY", "BUSY") * 15:
+            self.script.hear(f"#2 ERR {code} fate=none no")
+            self.script.pass_time(1)
+            self.script.answer_hello(last=1, epoch=7)
+        self.assertFalse(unlock.is_over)
+        for _ in range(30):
+            self.script.hang_up()
+            self.script.pass_time(1)
+            self.script.connect()
+            self.script.hear("ERR READONLY fate=none no")
+            self.script.pass_time(1)
+            self.script.answer_hello(last=1, epoch=7)
+        self.assertEqual((unlock.is_over, put.is_over), (False, True))
+        self.script.hear("#2 OK revision=3")
+        self.assertTrue(unlock.is_over)
+
+    def test_command_that_a_server_has_refused_has_not_run(self) -> None:
+        """The fate is known until the command is sent again: a server has accepted HELLO, and then said fate=none."""
+        command = self.script.submit("PUT a 1")
+        self.script.answer_hello()
+        self.script.hear("#1 ERR SHUTDOWN fate=none go on elsewhere")
+        self.assertEqual((command.fate, command.may_have_run), ("none", False))
+        self.script.pass_time(1)
+        self.script.answer_hello(epoch=7)
+        self.assertEqual((command.fate, command.may_have_run), ("unknown", True))
+        self.script.hear("#1 ERR SHUTDOWN fate=unknown go on elsewhere")
+        self.assertEqual(command.fate, "unknown")
 
     def test_command_given_up_before_it_was_sent_is_not_sent(self) -> None:
         command = self.script.submit("PUT a 1")

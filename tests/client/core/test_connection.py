@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -11,6 +11,7 @@ from pfsb.client.core import connection
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.replies import EventLine, Reply, read_fields, read_reply
 from pfsb.frontends.line.grammar import render, render_event
+from tests.examples import examples
 
 names = st.from_regex("[a-z_]{1,8}", fullmatch=True)
 values = st.one_of(st.integers(-(2**63), 2**63), st.text(), st.from_regex("[a-zA-Z_][a-zA-Z_]{0,8}", fullmatch=True))
@@ -18,7 +19,7 @@ values = st.one_of(st.integers(-(2**63), 2**63), st.text(), st.from_regex("[a-zA
 
 class ReadingTests(SynchronousTestCase):
     @given(st.dictionaries(names, values, max_size=5))
-    @settings(max_examples=150, deadline=None)
+    @examples(150)
     def test_fields_are_read_with_the_values_that_the_server_wrote(self, wanted: dict[str, int | str]) -> None:
         line = render(None, Done(tuple(wanted.items()))).decode().rstrip("\n")
         reply = read_reply(line)

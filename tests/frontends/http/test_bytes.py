@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pfsb.applications.interfaces import Done, Word
 from pfsb.frontends.http.answers import done_content, encoded
+from tests.examples import examples
 from tests.frontends.http.http_client import HTTPCase
 
 RAW = "application/octet-stream"
@@ -34,8 +35,25 @@ class BytesTests(HTTPCase):
             self.assertEqual(self.ask("PUT", "/v1/kv/a", body, Content_Type=f"{RAW}; charset=binary").status, 200)
             self.assertEqual(self.ask("GET", "/v1/kv/a", None, Accept=RAW).body, body)
 
-    def test_bytes_are_a_value_of_put_and_nothing_else(self) -> None:
-        for method, path in (("POST", "/v1/kv"), ("PATCH", "/v1/kv/a"), ("POST", "/v1/chat"), ("DELETE", "/v1/kv/a")):
+    def test_body_of_bytes_is_appended_or_hashed(self) -> None:
+        """The query says which, since the body has no place for it. Conditions hold as with JSON."""
+        self.content("PATCH", "/v1/kv/a?op=append", PNG, Content_Type=RAW)
+        self.content("PATCH", "/v1/kv/a?op=append", b'{"op": "incr"}', Content_Type=RAW)
+        self.assertEqual(self.ask("GET", "/v1/kv/a", None, Accept=RAW).body, PNG + b'{"op": "incr"}')
+        self.content("PATCH", "/v1/kv/a?op=puthash", b"\xff", Content_Type=RAW)
+        self.assertEqual(self.commands()[-1], ("PUTHASH", b"a", b"\xff"))
+        refused = self.ask("PATCH", "/v1/kv/a?op=append", b"\xff", Content_Type=RAW, If_None_Match="*")
+        self.assertRefused(refused, 412, "PRECONDITION")
+
+    def test_bytes_need_an_operation_that_takes_them(self) -> None:
+        for query in ("", "?op=", "?op=incr", "?op=cas", "?op=APPEND", "?op=append&op=append", "?op=append&x=1"):
+            self.assertRefused(self.ask("PATCH", f"/v1/kv/a{query}", b"x", Content_Type=RAW), 400, "BADREQUEST")
+        named_twice = self.ask("PATCH", "/v1/kv/a?op=append", {"op": "append", "text": "x"})
+        self.assertRefused(named_twice, 400, "BADREQUEST")
+        self.assertEqual(self.commands(), [])
+
+    def test_bytes_are_a_value_of_one_key_and_nothing_else(self) -> None:
+        for method, path in (("POST", "/v1/kv"), ("POST", "/v1/chat"), ("DELETE", "/v1/kv/a")):
             self.assertRefused(self.ask(method, path, b"{}", Content_Type=RAW), 415, "MEDIATYPE")
         self.assertEqual(self.commands(), [])
 
@@ -108,7 +126,7 @@ class BytesTests(HTTPCase):
         self.assertEqual(self.commands(), [])
 
     @given(st.binary(min_size=1, max_size=40), st.binary(max_size=60))
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     def test_any_bytes_come_back(self, key: bytes, value: bytes) -> None:
         path = f"/v1/kv/{quote(key, safe='')}"
         self.assertEqual(self.ask("PUT", path, value, Content_Type=RAW).status, 200)

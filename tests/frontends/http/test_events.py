@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pfsb.applications.interfaces import Refused
-from pfsb.frontends.http.chat import HEARTBEAT_SECONDS, HELD_BACK_MAX
+from pfsb.frontends.http.chat import FAILED, HEARTBEAT_SECONDS, HELD_BACK_MAX
 from pfsb.frontends.http.sessions import LOCK_AGAIN_SECONDS
 from tests.frontends.http.http_client import Connection, HTTPCase
 
@@ -82,6 +82,15 @@ class ChatTests(EventCase):
         self.site.leave()
         self.assertTrue(stream.heard().endswith(b"0\r\n\r\n"))
         self.assertTrue(stream.transport.disconnecting)
+
+    def test_line_that_cannot_be_told_ends_the_stream(self) -> None:
+        """With a comment that says why. Otherwise the client would wait for lines, while heartbeats come."""
+        stream = self.listen()
+        stream.heard()
+        self.cluster.subscriptions[0].failed(ZeroDivisionError())
+        self.assertIn(FAILED, heard := stream.heard())
+        self.assertTrue(heard.endswith(b"0\r\n\r\n"))
+        self.assertEqual((len(self.flushLoggedErrors(ZeroDivisionError)), self.site.streams), (1, {}))
 
     def test_positions_that_are_no_line_numbers(self) -> None:
         """A position that is no line number is refused with BADREQUEST."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -12,6 +12,7 @@ from pfsb.applications.arguments import Data, Quoted
 from pfsb.applications.interfaces import BadRequest, Done, Event, Refused, RunResults, Word
 from pfsb.frontends.line.grammar import BadLine, Request, number_of, parse, quote, render, render_event, render_run
 from pfsb.support.limits import NUMBER_MAX
+from tests.examples import examples
 
 any_text = st.text(alphabet=st.characters(exclude_categories=["Cs"]))
 words = st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"], exclude_characters=' "'), min_size=1)
@@ -41,7 +42,7 @@ class ParsingTests(SynchronousTestCase):
         self.assertEqual(parse("PUT größe 👍🏽\u3000x".encode()).args, ("größe", "👍🏽\u3000x"))
 
     @given(st.one_of(st.none(), st.integers(1, NUMBER_MAX)), arguments)
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     def test_every_written_request_is_read_back(self, number: int | None, args: list[str]) -> None:
         """Arguments that a program writes by the grammar arrive unchanged, literals as literals and words as words."""
         line = " ".join([*([f"#{number}"] if number else []), "VERB", *map(written, args)])
@@ -52,7 +53,7 @@ class ParsingTests(SynchronousTestCase):
         )
 
     @given(st.binary(max_size=60))
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_noise_is_a_request_or_a_bad_request_and_nothing_else(self, line: bytes) -> None:
         try:
             request = parse(line)
@@ -156,7 +157,7 @@ class RenderingTests(SynchronousTestCase):
         self.assertEqual(render(3, result), '#3 OK value="h\u00e9\\n" next="\\udcff1"\n'.encode())
 
     @given(st.binary(max_size=40))
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_bytes_are_read_as_they_were_shown(self, data: bytes) -> None:
         """Every reply to GET, and its value in a PUT, is one line of UTF-8 and means the bytes."""
         line = render(None, Done((("value", data),))).removeprefix(b"OK value=").removesuffix(b"\n")
@@ -187,7 +188,7 @@ class RenderingTests(SynchronousTestCase):
         self.assertEqual(render_event(event), '* CHAT index=1 text="hé\\n"\n'.encode())
 
     @given(st.lists(st.none() | st.integers(1, NUMBER_MAX), min_size=1), st.integers(0, 2**62))
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     def test_replies_to_a_run_are_those_to_each_of_its_commands(self, numbers: list[int | None], first: int) -> None:
         """With command numbers, without, and with some; and with further fields, whatever their names."""
         for each in (numbers, [None] * len(numbers), [number or 7 for number in numbers]):
@@ -196,7 +197,7 @@ class RenderingTests(SynchronousTestCase):
                 self.assertEqual(render_run(each, results), b"".join(map(render, each, results)))
 
     @given(st.text())
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_any_text_is_quoted_on_one_line_and_means_itself(self, text: str) -> None:
         """JSON would leave half surrogates and the line ends of Unicode as they are."""
         literal = quote(text)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -19,9 +19,10 @@ from pfsb.frontends.line.arguments import parts_of, read_level
 from pfsb.frontends.line.grammar import parse
 from pfsb.frontends.line.plain_lines import PlainForm, PlainLines, RequestSplitter, plain_forms
 from pfsb.frontends.line.splitter import LineSplitter, TooLong
+from tests.examples import examples
 from tests.frontends.line.test_protocol import LineTestCase
 
-OPTIONS = settings(max_examples=400, deadline=None, database=None)
+OPTIONS = examples(400, database=None)
 APPLICATIONS = KeyValue(), Chat()
 DESCRIPTIONS = {description.verb: description for each in APPLICATIONS for description in each.commands}
 FORMS = plain_forms(DESCRIPTIONS, APPLICATIONS)
@@ -206,6 +207,20 @@ class GrammarTests(SynchronousTestCase):
         assert isinstance(others, PlainLines)
         self.assertEqual(others.commands, [("PUT", b"c", b"d"), ("PUT", b"e", b"f")])
 
+    def test_lines_before_the_end_of_a_read_are_recognised_once(self) -> None:
+        """Where a read of the network ends amid a line, the whole lines before it cost no more than alone."""
+        checked: list[int] = []
+
+        class Watched(KeyValue):
+            def check_plain(self, verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command] | None:
+                checked.append(len(columns[0]))
+                return super().check_plain(verb, columns)
+
+        splitter = RequestSplitter(plain_forms(DESCRIPTIONS, [Watched()]), LINE_BYTES_MAX, 12_000)
+        (lines,) = splitter.feed(b"PUT a b\nPUT c d\nPUT e")
+        assert isinstance(lines, PlainLines)
+        self.assertEqual((len(lines.commands), checked), (2, [2]))
+
 
 class FormsTests(SynchronousTestCase):
     def test_verbs_that_wait_have_none(self) -> None:
@@ -276,11 +291,36 @@ class ConnectionTests(LineTestCase):
             seen.append(self.local_clients.connections[-1].submitted)
         return seen
 
-    @settings(max_examples=60, deadline=None, database=None)
+    @examples(60, database=None)
     @given(st.lists(st.integers(-5, 7).filter(bool), max_size=12))
     def test_flow_is_that_of_lines_that_the_parser_takes(self, steps: list[int]) -> None:
         """No more requests are under way than the window has room for; the others wait, and the client is not read."""
         self.assertEqual(self.trace(b"PUT", steps), self.trace(b"put", steps))
+
+    def test_application_that_fails_to_check_lines_together_checks_them_one_by_one(self) -> None:
+        """An exception, and a number of commands that is not that of the lines: every line has its reply."""
+
+        def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Sequence[Command]:
+            raise KeyError(verb)
+
+        kv = self.server.catalogue.entry("PUT").application
+        self.ask(b"PING")
+        for number, wrong in enumerate((fail, lambda verb, columns: [("PUT", b"a", b"1", -1, -1)], lambda *_: 7)):
+            self.patch(kv, "check_plain", wrong)
+            replies = self.ask(b"PUT a 1\nPUT b 2\nPUT c 3")
+            self.assertEqual(replies, [f"OK revision={3 * number + n}" for n in (1, 2, 3)])
+            self.assertTrue(self.flushLoggedErrors(KeyError, ValueError, TypeError))
+
+    def test_application_that_cannot_tell_the_work_of_commands_fails_each_of_them_alone(self) -> None:
+        """The connection goes on."""
+
+        def fail(command: Command) -> int:
+            raise KeyError(command[0])
+
+        self.factory.verbs.work["PUT"] = fail
+        replies = self.ask(b"PUT a 1\nPUT b 2\nGET a")
+        self.assertEqual([reply.partition(" fate=")[0] for reply in replies], ["ERR INTERNAL"] * 2 + ["ERR NOTFOUND"])
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 2)
 
     def test_applications_that_the_cluster_runs_no_more_have_no_plain_lines(self) -> None:
         self.assertIn(b"PUT", self.factory.verbs.plain)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
+from unittest import mock
 
 from attrs import evolve
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Answer, Done, Refused
+from pfsb.applications.interfaces import Answer, CommandDescription, Done, Refused
 from pfsb.config.config import Limits
+from pfsb.frontends.line import help as help_pages
 from pfsb.frontends.line.conversation import PIPELINED_CHARACTERS_MAX
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.frontends.stream import protocol
@@ -19,6 +22,9 @@ from pfsb.frontends.stream.protocol import LEAVE_SECONDS, LINGER_SECONDS, PIECE_
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 
 WELCOME = b"* WELCOME cluster=four server=2 view=7 leader=0 help=HELP\n"
+
+
+DROPPED = b'* DROPPED text="the server made a mistake with this connection and noted it in its log"\n'
 
 
 class Transport(StringTransport):
@@ -193,12 +199,46 @@ class CommandTests(LineTestCase):
         for verb in self.factory.verbs.descriptions:
             self.assertIn("Example: ", self.ask(f"help {verb.lower()}")[-2])
 
+    def test_help_breaks_no_word_on_a_terminal_of_80_columns(self) -> None:
+        """The words of usage and help are all there, in their order."""
+        *rows, end = self.ask("HELP")
+        self.assertEqual(end, "OK")
+        self.assertLess(max(map(len, rows)), 80)
+        said = " ".join(" ".join(row[1:] for row in rows).split())
+        for each in self.factory.verbs.descriptions.values():
+            self.assertIn(f"{each.usage} {each.help}", said)
+            *rows, _ = self.ask(f"HELP {each.verb}")
+            self.assertLess(max(map(len, rows)), 80)
+            self.assertIn(each.help, " ".join(" ".join(row[1:] for row in rows).split()))
+
+    def test_help_of_an_application_with_long_words(self) -> None:
+        """No word is cut, and no usage, however long it is."""
+        long = CommandDescription("LONG", f"LONG {'x' * 90}", f"{'a' * 100} {'b ' * 100}c")
+        found = help_pages.all_commands([long, *self.factory.verbs.descriptions.values()])
+        assert isinstance(found, Done)
+        rows = [str(row[0][1]) for row in found.rows]
+        self.assertEqual((rows[0], rows[1].strip()), (long.usage, "a" * 100))
+        self.assertEqual({len(row) > 78 for row in rows[2:]}, {False})
+
     def test_help_of_unknown_verb_names_the_nearest(self) -> None:
         self.assertIn("PUTHASH", self.reply("HELP PUTHSH"))
 
     def test_unknown_verb_names_the_nearest(self) -> None:
         reply = self.reply("#2 GTE colour")
         self.assertTrue(reply.startswith("#2 ERR UNKNOWN fate=none ") and "GET" in reply, reply)
+
+    def test_verb_that_is_like_none_gets_no_suggestion(self) -> None:
+        """A letter or two in common are not near."""
+        for verb in ("NONSENSE", "ASDF", "EXIT", "TEST", "LS", "INSERT", "XYZZY"):
+            self.assertTrue(self.reply(verb).endswith(f"there is no command {verb}, HELP shows all"))
+        for verb, right in (
+            ("PTU", "PUT"),
+            ("DELETE", "DEL"),
+            ("HALLO", "HELLO"),
+            ("STAUTS", "STATUS"),
+            ("QIT", "QUIT"),
+        ):
+            self.assertTrue(self.reply(verb).endswith(f'; did you mean "{right}"?'), verb)
 
 
 class TogetherTests(LineTestCase):
@@ -572,6 +612,104 @@ class BadInputTests(LineTestCase):
         self.server.status = lambda: {"set": {1}}  # type: ignore[dict-item, method-assign]
         self.assertEqual([line[:27] for line in self.ask("STATUS\nPING")], ["ERR INTERNAL fate=unknown t", "OK"])
         self.assertEqual(len(self.flushLoggedErrors(TypeError)), 1)
+
+
+class Broken(Transport):
+    """A transport that fails to write as soon as it has written more than `bytes_max` bytes."""
+
+    def __init__(self, bytes_max: int) -> None:
+        super().__init__()
+        self.bytes_max = bytes_max
+
+    def write(self, data: bytes) -> None:
+        if len(self.value()) > self.bytes_max:
+            raise ZeroDivisionError
+        super().write(data)
+
+
+class FailureTests(LineTestCase):
+    """Mistakes of the server that no reply can tell: the connection ends, since its client would wait for ever."""
+
+    def fail(self, *_: object) -> Any:
+        raise ZeroDivisionError
+
+    def assertEnded(self, transport: Transport, said: bytes = DROPPED) -> None:
+        """Asserts that the connection was ended, its client was told so last, and all is over when it does not read."""
+        self.clock.advance(0)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((transport.value(), transport.disconnecting, transport.aborted), (said, True, False))
+        self.clock.advance(LEAVE_SECONDS)
+        self.assertTrue(transport.aborted)
+
+    def test_client_of_a_session_whose_answer_is_lost(self) -> None:
+        """An answer passes through several hands, that to a HELLO for example."""
+        failed = self.session().failed
+        assert failed is not None
+        failed(ZeroDivisionError())
+        self.assertEnded(self.transport)
+
+    def test_client_that_listens(self) -> None:
+        self.ask("LISTEN")
+        self.server.cluster.subscriptions[0].failed(ZeroDivisionError())
+        self.assertEnded(self.transport)
+
+    def test_replies_that_are_ready_come_before(self) -> None:
+        """Replies that are not ready do not come any more."""
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b"INCR a\nPING\n")
+        self.protocol.replies.write_between_replies(b"* EVENT\n")
+        self.protocol.replies.fail(ZeroDivisionError())
+        self.local_clients.release()
+        self.assertEnded(self.transport, b"* EVENT\n" + DROPPED)
+
+    def test_client_whose_bytes_cannot_be_split(self) -> None:
+        with mock.patch.object(self.protocol, "split_requests", self.fail):
+            self.protocol.dataReceived(b"PING\n")
+        self.assertEnded(self.transport)
+
+    def test_client_that_cannot_be_greeted(self) -> None:
+        """Twisted leaves a connection open whose `connectionMade` raises."""
+        self.patch(self.factory, "welcome", self.fail)
+        protocol, transport = self.factory.buildProtocol(None), Transport()
+        protocol.makeConnection(transport)
+        self.assertEnded(transport)
+
+    def test_client_of_which_too_much_is_under_way_to_be_regulated(self) -> None:
+        """An exception comes when the requests are handled."""
+        self.patch(self.transport, "pauseProducing", self.fail)
+        self.local_clients.hold = True
+        self.protocol.dataReceived(b"INCR a\n" * self.limits.session_window)
+        self.assertEnded(self.transport)
+
+    def test_client_amid_a_large_reply(self) -> None:
+        """The reply that is cut must not look complete, so nothing stands behind it."""
+        self.ask("\n".join(f"PUT {n} {'v' * 1_000}" for n in range(200)))
+        protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=60_000)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"RANGE 0 9\n")
+        self.clock.advance(0)
+        self.assertGreater(len(transport.value()), 60_000)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertTrue(transport.aborted)
+        self.assertNotIn(DROPPED, transport.value())
+
+    def test_client_that_cannot_even_be_told(self) -> None:
+        """A connection that cannot be written to is aborted."""
+        protocol, transport = self.factory.buildProtocol(None), Broken(bytes_max=1)
+        protocol.makeConnection(transport)
+        protocol.dataReceived(b"PING\n")
+        self.clock.advance(0)
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+        self.assertTrue(transport.aborted)
+
+    def test_server_that_stops_ends_all_other_connections(self) -> None:
+        """A connection fails to end."""
+        others = [self.connect()[1] for _ in range(3)]
+        self.patch(self.transport, "loseConnection", self.fail)
+        self.factory.leave()
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual([each.disconnecting for each in others], [True] * 3)
+        self.assertTrue(self.transport.aborted)
 
 
 class BoundTests(LineTestCase):

@@ -13,7 +13,7 @@ from pfsb.frontends.line.subscriptions import PAGE_BYTES
 from pfsb.frontends.stream.addresses import CLEAN_SECONDS
 from pfsb.frontends.stream.large_requests import UNREAD_SECONDS
 from pfsb.frontends.stream.protocol import SLICE_SECONDS
-from tests.frontends.line.test_protocol import LineTestCase, Transport
+from tests.frontends.line.test_protocol import DROPPED, LineTestCase, Transport
 
 TEXT = "x" * 1_000
 LINES = 300
@@ -119,7 +119,8 @@ class SlicesOfRequestsTests(SharesTestCase):
             for _ in range(10):
                 self.iterate()
         self.assertEqual(len(self.flushLoggedErrors(RecursionError)), 1)
-        self.assertEqual((self.transport.aborted, transport.aborted), (True, False))
+        self.assertEqual((self.transport.disconnecting, transport.disconnecting), (True, False))
+        self.assertTrue(self.transport.value().endswith(DROPPED))
         self.assertEqual(transport.value(), b"OK\n" * 200)
         self.assertTrue(self.factory.admission.is_open)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.frontends.line.splitter import Endless, LineSplitter, TooLong
+from tests.examples import examples
 
 NEGOTIATIONS = [b"\xff\xfd\x01", b"\xff\xfb\x18", b"\xff\xfa\x1f\x00\x0a\x00\xff\xff\xff\xf0", b"\xff\xf1", b"\xff\xf4"]
 
@@ -21,7 +22,7 @@ class SplittingTests(SynchronousTestCase):
         self.assertEqual(lines(b"PING\nQUIT\r\nPI"), [b"PING", b"QUIT"])
 
     @given(st.lists(st.binary(max_size=20).map(lambda b: b.translate(None, b"\r\n\xff"))), st.data())
-    @settings(max_examples=100, deadline=None)
+    @examples(100)
     def test_lines_do_not_depend_on_how_the_stream_was_cut(self, wanted: list[bytes], data: st.DataObject) -> None:
         """Telnet negotiation between lines is ignored, wherever the network cuts it (RFC 854)."""
         stream = b"".join(data.draw(st.sampled_from([b"", *NEGOTIATIONS])) + line + b"\r\n" for line in wanted)
@@ -33,7 +34,7 @@ class SplittingTests(SynchronousTestCase):
         st.lists(st.tuples(st.binary(max_size=130), st.sampled_from([b"\n", b"\r\n", b"\r\0"])), max_size=8),
         st.lists(st.integers(0), max_size=8),
     )
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     def test_cr_nul_ends_a_line_like_the_others(self, given: list[tuple[bytes, bytes]], places: list[int]) -> None:
         """Wherever the network cuts the stream, and behind lines that are too long as well."""
         clean = [(line.translate(None, b"\r\n\0\xff"), end) for line, end in given]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.frontends.resp.parser import ARGUMENTS_MAX, BULK_BYTES_MAX, CommandParser, Item, Malformed, TooLarge
+from tests.examples import examples
 
 LIMIT = 100
-bounded = settings(max_examples=200, deadline=None, database=None)
+bounded = examples(200, database=None)
 arguments = st.lists(st.binary(max_size=12), min_size=1, max_size=4)
 
 

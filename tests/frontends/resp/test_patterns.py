@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.arguments import key_bytes_max
 from pfsb.applications.interfaces import BadRequest
 from pfsb.frontends.resp.patterns import CURSORS_MAX, Cursors, range_of
+from tests.examples import examples
 
 parts = st.sampled_from([b"a", b"b", b"\\", b"\0", b"\x01", b"\xed\x9f\xbf", b"\xfe", b"\xff"])
 keys = st.lists(parts, max_size=4).map(b"".join)
@@ -20,7 +21,7 @@ def is_in(key: bytes, bounds: tuple[bytes, bytes]) -> bool:
 
 
 class PatternTests(SynchronousTestCase):
-    @settings(max_examples=300, deadline=None, database=None)
+    @examples(300, database=None)
     @given(keys, keys)
     def test_range_holds_what_matches_and_nothing_else(self, prefix: bytes, key: bytes) -> None:
         """Keys are in the order of their bytes, which may be any."""

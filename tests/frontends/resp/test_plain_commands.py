@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -18,10 +18,11 @@ from pfsb.frontends.resp.parser import CommandParser, Item
 from pfsb.frontends.resp.patterns import Cursors
 from pfsb.frontends.resp.plain_commands import PLAIN, CommandSplitter, PlainCommands, plain_forms
 from pfsb.frontends.resp.replies import Dialect
+from tests.examples import examples
 from tests.frontends.resp.test_parser import cut, encoded
 from tests.frontends.resp.test_protocol import RespTestCase
 
-OPTIONS = settings(max_examples=300, deadline=None, database=None)
+OPTIONS = examples(300, database=None)
 APPLICATIONS = KeyValue(), Chat()
 FORMS = plain_forms(APPLICATIONS)
 CLIENT = Client(Dialect(2), Cursors())
@@ -161,6 +162,16 @@ class ConnectionTests(RespTestCase):
         self.protocol.dataReceived(encoded(b"LOCK", b"a"))
         self.protocol.dataReceived(encoded(b"SET", b"a", b"1") * 5)
         self.assertEqual(self.transport.producerState, "paused")
+
+    def test_application_that_fails_to_check_commands_together_checks_them_one_by_one(self) -> None:
+        """Every command has its reply."""
+
+        def fail(verb: str, columns: Sequence[Sequence[bytes]]) -> Any:
+            raise KeyError(verb)
+
+        self.patch(self.server.catalogue.entry("PUT").application, "check_plain", fail)
+        self.assertEqual(self.send(encoded(b"SET", b"a", b"1") * 3), b"+OK\r\n" * 3)
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
     def test_applications_that_the_cluster_runs_no_more_have_no_plain_commands(self) -> None:
         self.server.catalogue.switch([each for each in self.server.catalogue.applications if each.name != "kv"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from io import BytesIO
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,12 +15,13 @@ from pfsb.config.config import Limits
 from pfsb.frontends.line.conversation import Verbs
 from pfsb.frontends.resp.connection_commands import COMMANDS
 from pfsb.frontends.resp.protocol import RespFactory, RespProtocol
+from tests.examples import examples
 from tests.frontends.fake_server import FakeClientConnection, FakeServer, fake_config
 from tests.frontends.line.test_protocol import Transport
 from tests.frontends.resp.reading import Reply, Together, read_reply
 from tests.frontends.resp.test_parser import cut, encoded
 
-bounded = settings(max_examples=50, deadline=None, database=None)
+bounded = examples(50, database=None)
 
 
 class RespTestCase(SynchronousTestCase):
@@ -68,6 +69,18 @@ class RespTestCase(SynchronousTestCase):
 
     def session(self) -> FakeClientConnection:
         return self.local_clients.connections[-1]
+
+
+class FailureTests(RespTestCase):
+    def test_mistake_that_no_reply_can_tell_ends_the_connection(self) -> None:
+        """The client waits for a reply, and gets an error for it: whether its command has run is not known."""
+        self.local_clients.hold = True
+        self.protocol.dataReceived(encoded(b"INCR", b"a") + encoded(b"INCR", b"a"))
+        self.protocol.replies.fail(ZeroDivisionError())
+        self.local_clients.release()
+        self.assertError(self.said(), "-INTERNAL fate=unknown the server made a mistake with this connection")
+        self.assertTrue(self.transport.disconnecting)
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
 
 class CommandTests(RespTestCase):

@@ -14,11 +14,15 @@ class ReplyQueueTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.writes: list[bytes] = []
-        self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render, EndOfIteration(self.clock), self.note_relief)
+        self.relieved = self.failures = 0
+        self.end = EndOfIteration(self.clock)
+        self.queue = ReplyQueue(self.writes.append, render, self.end, self.note_relief, self.note_failure)
 
     def note_relief(self) -> None:
         self.relieved += 1
+
+    def note_failure(self) -> None:
+        self.failures += 1
 
     def end_iteration(self) -> list[bytes]:
         self.clock.advance(0)
@@ -149,6 +153,32 @@ class ReplyQueueTests(SynchronousTestCase):
         self.assertEqual(
             self.end_iteration(), [b"#3 ERR NOSESSION fate=unknown gone\n#4 ERR NOSESSION fate=unknown gone\n"]
         )
+
+    def test_owner_hears_of_what_cannot_be_written(self) -> None:
+        """A reply, output that was collected, a function that was to be called: the client waits for each of them."""
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError
+
+        def failed() -> int:
+            self.clock.advance(0)
+            self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), self.failures)
+            failures, self.failures = self.failures, 0
+            return failures
+
+        self.queue.call_between_replies(lambda: fail())
+        self.assertEqual(failed(), 1)
+        queue = ReplyQueue(fail, render, self.end, self.note_relief, self.note_failure)
+        queue.place(1)(Done())
+        self.assertEqual(failed(), 1)
+        queue.write_between_replies(b"* EVENT\n")
+        self.assertEqual(failed(), 1)
+        queue = ReplyQueue(self.writes.append, render, self.end, lambda: fail(), self.note_failure)
+        queue.place(1)(Done())
+        self.assertEqual(failed(), 1)
+        queue.close()
+        queue.fail(ZeroDivisionError())
+        self.assertEqual(failed(), 0)
 
     def test_answers_after_the_end_of_the_connection_go_nowhere(self) -> None:
         answer = self.queue.place(1)

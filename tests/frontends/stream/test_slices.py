@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.interfaces import Done, Fields, Result
+from pfsb.applications.interfaces import Done, DoneGrowing, Fields, Refused, Result
 from pfsb.frontends.line.grammar import render, render_in_slices
-from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, ROWS_AT_ONCE, EndOfIteration, ReplyQueue
+from pfsb.frontends.stream.reply_queue import OUTPUT_BYTES_MAX, ROWS_AT_ONCE, EndOfIteration, ReplyQueue, is_large
 
 ROW_BYTES = 1_000
 LARGE = Done((("count", 1_000),), tuple((("key", f"{n:03}" + "x" * ROW_BYTES),) for n in range(1_000)))
@@ -48,11 +48,21 @@ class SlicesTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.iterations = Iterations()
         self.writes: list[bytes] = []
-        self.relieved = 0
-        self.queue = ReplyQueue(self.writes.append, render_in_slices, EndOfIteration(self.iterations), self.note_relief)  # type: ignore[arg-type]
+        self.relieved = self.failures = 0
+        self.is_broken = False
+        self.end = EndOfIteration(self.iterations)  # type: ignore[arg-type]
+        self.queue = ReplyQueue(self.write, render_in_slices, self.end, self.note_relief, self.note_failure)
+
+    def write(self, data: bytes) -> None:
+        if self.is_broken:
+            raise ZeroDivisionError
+        self.writes.append(data)
 
     def note_relief(self) -> None:
         self.relieved += 1
+
+    def note_failure(self) -> None:
+        self.failures += 1
 
     def iterate(self) -> bytes:
         """Runs one iteration. Returns the bytes that were written."""
@@ -82,6 +92,35 @@ class SlicesTests(SynchronousTestCase):
         self.assertGreater(len(self.writes), 10)
         self.assertLess(max(map(len, self.writes)), OUTPUT_BYTES_MAX + 2 * ROW_BYTES)
 
+    def test_large_results_are_rendered_in_slices_and_no_others(self) -> None:
+        """Long texts, whether the value may grow or not, and many rows."""
+        most, row = "x" * OUTPUT_BYTES_MAX, (("key", "a"),)
+        grown = (("value", most.encode() + b"x"), ("revision", 7))
+        large = (
+            Done((("value", most + "x"), ("revision", 7))),
+            Done((("value", most.encode() + b"x"),)),
+            DoneGrowing(grown),
+            Done((("count", 1),), ((("key", most),),)),
+            Done((("count", ROWS_AT_ONCE + 1),), (row,) * (ROWS_AT_ONCE + 1)),
+        )
+        small = (
+            Done(),
+            Done((("revision", 10**18),)),
+            Done((("value", most), ("revision", 7))),
+            Done((("value", most.encode()),)),
+            Done((("value", True),)),
+            DoneGrowing((("value", most.encode()),)),
+            Done((("count", ROWS_AT_ONCE),), (row,) * ROWS_AT_ONCE),
+            Refused("NOTFOUND", most + "x"),
+        )
+        for number, results in ((None, large), (3, large), (None, small), (3, small)):
+            for result in results:
+                rendered = render_in_slices(number, result)
+                self.assertEqual((isinstance(rendered, bytes), is_large(result)), (results is small, results is large))
+                self.assertEqual(
+                    rendered if isinstance(rendered, bytes) else b"".join(rendered), render(number, result)
+                )
+
     def test_small_reply_is_written_in_the_turn_of_its_answer(self) -> None:
         few = Done((("count", ROWS_AT_ONCE),), LARGE.rows[:ROWS_AT_ONCE])
         self.answer(few)
@@ -96,6 +135,16 @@ class SlicesTests(SynchronousTestCase):
         self.assertEqual((self.iterate(), self.iterate()), (b"", b""))
         self.queue.resume()
         self.assertEqual(first + self.run_out(), render(1, LARGE))
+
+    def test_owner_hears_of_a_slice_that_cannot_be_written(self) -> None:
+        """The client would wait for the rest of the reply for ever. Other connections have their slices."""
+        others: list[str] = []
+        self.answer(LARGE)
+        self.iterate()
+        self.is_broken = True
+        self.end.call_in_turn(lambda: others.append("other"))
+        self.run_out()
+        self.assertEqual((self.failures, len(self.flushLoggedErrors(ZeroDivisionError)), others), (1, 1, ["other"]))
 
     def test_nothing_stands_within_a_reply(self) -> None:
         """Neither an event nor another reply, as that of a granted LOCK, is ever inside a reply."""

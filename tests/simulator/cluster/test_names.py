@@ -13,6 +13,7 @@ from pfsb.simulator.cluster.names import NameServers, SimulatedNames
 from pfsb.simulator.cluster.network import PathLimits
 from pfsb.simulator.faults.foreign_frames import part_of_an_impostor, require_no_change
 from pfsb.transports.path_size import BASE_BYTES, ETHERNET_BYTES
+from tests.long import long
 
 
 class SimulatedNamesTests(SynchronousTestCase):
@@ -74,6 +75,7 @@ class SimulatedNamesTests(SynchronousTestCase):
         self.submit(cluster, 2, 2)
         cluster.run_until(cluster.all_equal, 20)
 
+    @long
     def test_running_cluster_bears_name_servers_that_are_down(self) -> None:
         """Failing and unanswered look-ups cut no link, for as long as nothing moves."""
         for trouble in (NameServers(failure=1.0), NameServers(silence=1.0)):

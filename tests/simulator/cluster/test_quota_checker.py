@@ -22,7 +22,7 @@ class QuotaCheckerTests(SynchronousTestCase):
         quotas = {"kv_bytes": 10, "chat_bytes": 20, "value_bytes": 8}
         self.driver = Driver(catalogue=Catalogue([self.chat, self.kv]), window=100, **quotas)
         self.marks: Counter[str] = Counter()
-        self.checker = QuotaChecker(self.driver.machine, self.kv, self.chat, self.marks)
+        self.checker = QuotaChecker(self.driver.machine, lambda: {"kv": self.kv, "chat": self.chat}, self.marks)
         self.epoch = self.driver.open("alice")["epoch"]
         self.number = 0
 

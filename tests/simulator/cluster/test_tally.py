@@ -8,7 +8,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.interfaces import BadRequest, Done
 from pfsb.applications.testing import TrialContext
-from pfsb.simulator.cluster.tally import SimulatedApplications, Tally
+from pfsb.simulator.cluster.server_process import SimulatedApplications
+from pfsb.simulator.cluster.tally import Tally
 
 
 def count(tally: Tally, name: str) -> dict[str, Any]:
@@ -34,11 +35,17 @@ class TallyTests(SynchronousTestCase):
             self.assertEqual(count(new, "a")["count"], 2)
 
     def test_servers_make_what_is_installed(self) -> None:
-        """Given applications are the same objects, which a cluster uses once, and others are made anew."""
-        given = Tally(1)
-        installed = SimulatedApplications({"kv": given}, tallies=(1,))
-        self.assertIs(installed.make("kv", 1), given)
-        self.assertIsNot(installed.make("tally", 1), installed.make("tally", 1))
-        self.assertEqual(dict(installed.versions), {"kv": (1,), "tally": (1,)})
-        for name, version in (("tally", 2), ("kv", 2), ("chat", 1)):
+        """A server begins with the applications of its file. A tally is made anew each time, since it may run again."""
+        installed = SimulatedApplications(("tally", "kv"), tallies=(1, 2))
+        self.assertEqual([application.name for application in installed.of_file()], ["tally", "kv"])
+        self.assertIs(installed.make("kv", 1), installed.of_file()[1])
+        self.assertIsNot(installed.make("tally", 1), installed.of_file()[0])
+        self.assertEqual(dict(installed.versions), {"kv": (1,), "tally": (1, 2)})
+        for name, version in (("tally", 3), ("kv", 2), ("none", 1)):
             self.assertRaises(BadRequest, installed.make, name, version)
+
+    def test_server_without_tallies_can_run_none(self) -> None:
+        """All profiles but those with changing settings have such servers."""
+        installed = SimulatedApplications(("kv",))
+        self.assertEqual(dict(installed.versions), {"kv": (1,)})
+        self.assertRaises(BadRequest, installed.make, "tally", 1)

@@ -11,6 +11,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.faults.wrong_messages import WrongMessages
 from pfsb.simulator.runs.run import Plan, Run
 from pfsb.transports.wire import decode_all, encode_any, join_encoded
+from tests.long import long
 
 
 class WrongMessagesTests(SynchronousTestCase):
@@ -36,6 +37,7 @@ class ConfusedRunTests(SynchronousTestCase):
         getattr(run.injector, kind)()
         return run
 
+    @long
     def test_cluster_that_is_told_wrong_messages_discards_them_and_goes_on(self) -> None:
         """The messages get as far as the rules that discard them."""
         run = self.run_with("confused_peer", 5.0)

@@ -24,6 +24,7 @@ from pfsb.simulator.workload.listeners import SimulatedListener
 from pfsb.simulator.workload.read_checker import ReadHistory
 from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
 from pfsb.transports.wire import encode
+from tests.long import long
 
 
 def drawn(seed: int, profile: str = "mixed") -> Parameters:
@@ -53,6 +54,7 @@ class ParametersTests(SynchronousTestCase):
         mixed = Run(Plan(1))
         self.assertEqual({user.vocabulary for user in mixed.population.users}, {mixed.parameters.vocabulary})
 
+    @long
     def test_every_profile_draws_six_and_eight_servers_and_ids_with_gaps(self) -> None:
         """A share of the seeds has a size that is rare, and one of five has ids such as 2, 5 and 9."""
         seeds = 400

@@ -14,6 +14,7 @@ from pfsb.simulator.fuzz import watchdog
 from pfsb.simulator.fuzz.campaign import Campaign, attempt, replay, write_finding
 from pfsb.simulator.fuzz.finding import Finding
 from pfsb.simulator.fuzz.target import Target
+from tests.long import long
 from tests.simulator.fuzz import needle
 
 FOREVER = float("inf")
@@ -85,12 +86,14 @@ class CampaignTestCase(SynchronousTestCase):
 
 
 class SearchTests(CampaignTestCase):
+    @long
     def test_inputs_that_reach_new_lines_lead_further(self) -> None:
         """Four bytes in a row are found one after the other; by chance it would take 2**32 inputs."""
         self.run_rounds(self.campaign(NeedleTarget(guided=True)), 60)
         self.assertTrue(self.found)
         self.assertIn("the needle", self.found[0].failure)
 
+    @long
     def test_without_lines_to_go_by_the_needle_is_not_found(self) -> None:
         """Without guidance by lines the needle stays hidden: the guidance is what finds it in the test above."""
         self.run_rounds(self.campaign(NeedleTarget(guided=False)), 60)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from json import JSONDecoder
 from pathlib import Path
 from typing import Any, get_args
 
 import click
+import msgpack
 import yaml
 from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
@@ -25,6 +26,8 @@ from pfsb.paxos import validity
 from pfsb.paxos.alive import AliveHandler
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Alive, ClientUpdate, Message
+from pfsb.paxos.snapshot import Piece, SnapshotDecoder
+from pfsb.paxos.snapshot_rows import RowReader
 from pfsb.service.chat_log import ChatLog
 from pfsb.sessions import bundle
 from pfsb.simulator.fuzz.all_targets import TARGETS
@@ -43,7 +46,17 @@ from pfsb.transports.wire import encode
 from tests.long import long
 
 FOREVER = float("inf")
-INPUTS = {"payloads": 30, "messages": 40, "lies": 30, "lines": 40, "redis": 40, "http": 40, "logs": 40}
+INPUTS = {
+    "payloads": 30,
+    "messages": 40,
+    "lies": 30,
+    "lines": 40,
+    "redis": 40,
+    "http": 40,
+    "logs": 40,
+    "snapshots": 40,
+    "pieces": 40,
+}
 """Number of inputs of a short round, for targets that take milliseconds for each."""
 
 
@@ -81,7 +94,7 @@ class SoundTests(SynchronousTestCase):
             raise AssertionError("refused")
 
         self.patch(StorageRefused, "__init__", refused)
-        for name in ("logs", "position-notes"):
+        for name in ("logs", "position-notes", "snapshots"):
             target = TARGETS[name]()
             target.begin(name)
             self.addCleanup(target.end)
@@ -127,6 +140,19 @@ def _positions_of_any_line(lines: bytes) -> list[tuple[str, int]]:
     return [(words[2], int(words[1]))]
 
 
+def _believes_its_end(self: SnapshotDecoder, data: bytes) -> Iterator[Piece]:
+    """Take the digest at the end for that of the pieces."""
+    self.seq, self.size, self.digest = int.from_bytes(data[12:20], "big"), len(data), data[-16:]
+    return iter(())
+
+
+def _rows_of_any_bytes(_self: RowReader, data: bytes) -> list[Any]:
+    """Let the exceptions of msgpack out."""
+    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, unicode_errors="surrogatepass")
+    unpacker.feed(data)
+    return [*unpacker]
+
+
 def _report_of_any_length(body: bytes) -> notices.Report:
     return notices.Report(body[:16], body[16], tuple(struct.iter_unpack(">II", body[17:])))
 
@@ -149,6 +175,9 @@ FAULTS: dict[str, tuple[object, str, Callable[..., Any]]] = {
     "messages": (AliveHandler, "on_alive", _small_numbers_only),
     "lies": (AliveHandler, "on_alive", _small_numbers_only),
     "position-notes": (position_note, "positions_in", _positions_of_any_line),
+    "snapshots": (SnapshotDecoder, "feed", _believes_its_end),
+    "snapshot-bytes": (SnapshotDecoder, "feed", _believes_its_end),
+    "pieces": (RowReader, "rows", _rows_of_any_bytes),
     "logs": (scan, "group_at", _group_of_any_checksum),
     "chat-logs": (ChatLog, "agreeing_bytes", _agrees_by_its_size),
     "configurations": (yaml_file, "compose", lambda named, text: yaml.compose(text, Loader=yaml.BaseLoader)),
@@ -208,12 +237,26 @@ class LargestPayloadTests(SynchronousTestCase):
     def test_update_that_fills_its_frame_stops_no_cluster(self) -> None:
         self.assertEqual(self.attempt(), "")
 
+    @long
     def test_cluster_that_takes_such_updates_stops(self) -> None:
         """The leader cannot propose them, and neither can the next one."""
         for name in ("PAYLOAD_BYTES_MAX", "BATCH_BYTES_MAX"):
             self.patch(validity, name, 60_000)
         self.assertNotEqual(self.attempt(), "")
         self.flushLoggedErrors()
+
+
+class UntilFound:
+    """The reactor of a tool, whose time is over as soon as the tool has found a failure."""
+
+    tool: Any = None
+
+    def seconds(self) -> float:
+        now: float = reactor.seconds()  # type: ignore[attr-defined]
+        return now + 3_600 if self.tool is not None and self.tool.has_failed else now
+
+    def callLater(self, *call: Any) -> Any:
+        return reactor.callLater(*call)  # type: ignore[attr-defined]
 
 
 class CommandTests(TestCase):
@@ -235,8 +278,9 @@ class CommandTests(TestCase):
         """The exit status is 1 in both cases."""
         self.patch(wire, "are_updates", lambda found: True)
         directory = self.mktemp()
-        words = ("--for", "5", "--seed", "7", "--target", "batches", "--directory", directory)
-        tool = FuzzTool(reactor, self.options(*words), io.StringIO())
+        words = ("--for", "60", "--seed", "7", "--target", "batches", "--directory", directory)
+        clock: Any = UntilFound()
+        clock.tool = tool = FuzzTool(clock, self.options(*words), io.StringIO())
         await ensureDeferred(tool.run_campaign())
         self.assertTrue(tool.has_failed)
         path = next(Path(directory).iterdir())

@@ -14,6 +14,7 @@ from pfsb.simulator.linearizability.checker import CheckResult, check_linearizab
 from pfsb.simulator.linearizability.models import all_sub_histories
 from pfsb.simulator.linearizability.operations import Operation
 from pfsb.simulator.linearizability.search import Verdict
+from tests.long import long
 from tests.simulator.linearizability.histories import (
     Recorder,
     at,
@@ -262,6 +263,7 @@ class AgreementTests(SynchronousTestCase):
         history = recorder.record(clients=3, operations=dice.randrange(2, 8))
         return without_revisions(history) if dice.random() < 0.5 else history
 
+    @long
     def test_agrees_with_a_search_through_all_orders(self) -> None:
         """Short good histories, many of them spoilt afterwards: 2,000 of each seed."""
         dice = random.Random(20)
@@ -287,6 +289,7 @@ class AgreementTests(SynchronousTestCase):
                 self.assertTrue(outcome.ok, outcome.text)
 
 
+@long
 class SizeTests(SynchronousTestCase):
     """Bounds on steps instead of seconds, since the machine may be busy. A step takes about 8 microseconds."""
 

@@ -236,6 +236,7 @@ class ProtocolTests(SynchronousTestCase):
 class SteppedServerTests(SynchronousTestCase):
     """Snapshots: putting a server's state back leaves no trace."""
 
+    @long
     def test_state_that_is_put_back_goes_on_as_before(self) -> None:
         """Two servers make the same random steps, and one of them makes steps from other states in between."""
         walker, jumper = SteppedServer(0, (0, 1, 2)), SteppedServer(0, (0, 1, 2))

@@ -27,7 +27,7 @@ class RuleTests(SynchronousTestCase):
 
     def test_invariant_is_found_by_its_number(self) -> None:
         """The sentence is the one that the module of the invariants has."""
-        self.assertEqual(list(INVARIANTS), list(range(1, 14)))
+        self.assertEqual(list(INVARIANTS), list(range(1, 15)))
         text = rule_of("trouble, at 2.000 s: InvariantViolated: server 0: 6: REG_LEADER without a Progress_Timer")
         self.assertTrue(text.startswith("invariant 6: The Progress_Timer runs in REG_LEADER"), text)
         self.assertTrue(INVARIANTS[10].endswith("bounded (Departure 37)."), INVARIANTS[10])

@@ -72,6 +72,7 @@ class MeasureTests(SynchronousTestCase):
         both.silent_death()
 
 
+@long
 class DefectTests(SynchronousTestCase):
     """A drill that nothing can fail would show nothing."""
 

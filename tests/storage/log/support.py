@@ -13,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, Record, ViewRecord
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.durable import DurableFile, Piece
 from pfsb.storage.effect import Effect
-from pfsb.storage.log.items import Content
+from pfsb.storage.log.compaction import Slack
+from pfsb.storage.log.items import Content, StoredSnapshot
 from pfsb.storage.log.reader import LogReader
 from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment
@@ -30,7 +32,7 @@ IN_MEMORY = Path("/dev/shm")
 
 
 class Found(NamedTuple):
-    """All that a log holds; each slot with its view and the digest of its batch."""
+    """All that a log holds; each slot that is read, with its view and the digest of its batch."""
 
     position: int
     state: Content
@@ -69,10 +71,22 @@ def everything(directory: Path) -> Found:
     log = scan(directory, OWNER)
     reader = LogReader(log)
     try:
-        slots = [slot for seq in log.index.above(0) if (slot := reader.slot(seq)) is not None]
+        slots = [slot for seq in log.index.above(log.state.compacted) if (slot := reader.slot(seq)) is not None]
     finally:
         reader.close()
     return Found(log.position, log.state, {slot.seq: (slot.view, slot.batch.digest.hex()[:8]) for slot in slots})
+
+
+Named = Callable[[StoredSnapshot, list[int]], None]
+
+
+def do_nothing(stored: StoredSnapshot, dropped: list[int]) -> None:
+    """Leave the segments that a snapshot has made superfluous."""
+
+
+def snapshot_name(seq: int) -> SnapshotName:
+    """The name of some snapshot of this slot."""
+    return SnapshotName(seq, 100 + seq, bytes([seq]) * 16)
 
 
 class LogTestCase(SynchronousTestCase):
@@ -95,8 +109,8 @@ class LogTestCase(SynchronousTestCase):
         make_segment(self.directory, head)
         return head
 
-    def writer(self, log: Log | None = None) -> LogWriter:
-        """A writer that has its next segment as soon as it asks for it."""
+    def writer(self, log: Log | None = None, named: Named = do_nothing, slack: Slack | None = None) -> LogWriter:
+        """A writer that has its next segment as soon as it asks for it. `named` is told of snapshots."""
         ready: list[SegmentHead] = []
 
         def take() -> SegmentHead | None:
@@ -108,7 +122,7 @@ class LogTestCase(SynchronousTestCase):
         if log is None:
             log = scan(self.directory, OWNER)
         ready += [log.heads[number] for number in sorted(log.heads) if number > log.segment]
-        writer = LogWriter.open(log, take, want)
+        writer = LogWriter.open(log, take, want, named, slack)
         self.addCleanup(writer.close)
         return writer
 

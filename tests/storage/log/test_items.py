@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord, ViewRecord
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.effect import Effect, StoredSlot
-from pfsb.storage.log.items import Content, NotCanonical, decode, encode, slots_of
+from pfsb.storage.log.items import Content, NotCanonical, StoredSnapshot, decode, encode, slots_of
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
+from tests.examples import examples
 
 NUMBERS = st.integers(0, NUMBER_MAX)
 EIGHT = st.binary(min_size=8, max_size=8)
@@ -23,19 +25,22 @@ EFFECTS = st.builds(
     st.dictionaries(NUMBERS, SLOTS, max_size=4),
     st.lists(PEERS, max_size=4).map(lambda peers: {peer.server_id: peer for peer in peers}),
 )
-CONTENTS = st.builds(Content, st.none() | NUMBERS, EFFECTS, st.dictionaries(NUMBERS, EIGHT, max_size=3))
+NAMES = st.builds(SnapshotName, NUMBERS, NUMBERS, st.binary(min_size=16, max_size=16))
+SNAPSHOTS = st.none() | st.builds(StoredSnapshot, NAMES, NUMBERS, NUMBERS)
+SIX = StoredSnapshot(SnapshotName(6, 1_000, bytes(16)), 2, 5)
+CONTENTS = st.builds(Content, st.none() | NUMBERS, EFFECTS, st.dictionaries(NUMBERS, EIGHT, max_size=3), SNAPSHOTS)
 
 
 class FormTests(SynchronousTestCase):
     """Groups as bytes."""
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(100)
     @given(CONTENTS)
     def test_content_comes_back(self, content: Content) -> None:
         """Decoding gives the content, in whatever order it was put together."""
         self.assertEqual(decode(b"".join(encode(content))), content)
 
-    @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @examples(100)
     @given(CONTENTS, st.data())
     def test_no_other_form_is_accepted(self, content: Content, data: st.DataObject) -> None:
         """Bytes that are accepted at all are the form of their content."""
@@ -54,13 +59,18 @@ class FormTests(SynchronousTestCase):
         """The second of two items of one kind would replace the first."""
         views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
         one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
-        for body in (aru + views, views + views, aru + aru, two + one, one + one, one + aru):
+        [snapshot] = encode(Content(snapshot=StoredSnapshot(SnapshotName(1, 2, bytes(16)), 3, 0)))
+        decode(aru + snapshot + one)
+        for body in (
+            *(aru + views, views + views, aru + aru, two + one, one + one, one + aru),
+            *(snapshot + aru, one + snapshot, snapshot + snapshot),
+        ):
             self.assertRaises(NotCanonical, decode, body)
         self.assertEqual(len(slots_of(one + two, 0, len(one + two))), 2)
 
     def test_state_before_and_an_opening_give_the_state_after(self) -> None:
         """The first group of a segment holds the state, and is enough without the groups before."""
-        before = Content(3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}), {2: b"digest-2"})
+        before = Content(3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}), {2: b"digest-2"}, SIX)
         group = Content(None, Effect(None, 8, {9: StoredSlot(4, Batch(b"nine"))}, {0: PeerRecord(0, b"disk-000")}))
         opening = before.opening(group)
         self.assertEqual(before.effect.local_aru, 7, "the state itself is not changed")
@@ -68,4 +78,5 @@ class FormTests(SynchronousTestCase):
         alone.apply(opening)
         before.apply(group)
         self.assertEqual(alone, before)
+        self.assertEqual(before.snapshot_seq, 6)
         self.assertEqual(opening.effect.slots, group.effect.slots)

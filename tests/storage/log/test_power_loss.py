@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 
 from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.storage.durable import DurableFile
+from pfsb.storage.log.compaction import Slack
+from pfsb.storage.log.items import Content, StoredSnapshot
 from pfsb.storage.log.scan import scan, scan_end
-from pfsb.storage.log.segments import UNFINISHED
+from pfsb.storage.log.segments import UNFINISHED, drop_segments
 from pfsb.storage.log.writer import LogWriter
 from tests.long import long
 from tests.storage.log.support import (
@@ -24,13 +27,25 @@ from tests.storage.log.support import (
     ROOM_BYTES,
     Found,
     LogTestCase,
+    Named,
     content,
+    do_nothing,
     everything,
     slot,
+    snapshot_name,
     watch_writes,
 )
 
 SECTORS = (512, 4_096)
+WITH_SNAPSHOTS: Sequence[Content] = (
+    *CONTENTS[:9],
+    content(SnapshotRecord(snapshot_name(4))),
+    content(SnapshotRecord(snapshot_name(5)), AruRecord(6), slot(8, 400, 6)),
+    content(slot(9, 1_300, 6)),
+    content(SnapshotRecord(snapshot_name(20)), slot(10, 900, 6)),
+    content(slot(21, 600, 6), AruRecord(21)),
+)
+"""Groups of which three name snapshots, the last of them one of another server."""
 
 
 class Write:
@@ -84,12 +99,12 @@ class PowerLossTests(LogTestCase):
             name = os.path.basename(os.readlink(f"/proc/self/fd/{file.descriptor}"))
             self.writes.append(Write(name, self.files(), data, offset))
 
-    def found_after(self, contents: Sequence[object]) -> list[Found]:
-        """The content of the log after each number of groups, from none on."""
+    def found_after(self, contents: Sequence[Content], named: Named = do_nothing) -> list[Found]:
+        """The content of the log after each number of groups, from none on. `named` is told of snapshots."""
         self.make_segment(1)
-        writer = self.writer()
+        writer = self.writer(named=named, slack=Slack(0))
         found = [everything(self.directory)]
-        for each in CONTENTS if contents is CONTENTS else contents:
+        for each in contents:
             writer.append(each)
             found.append(everything(self.directory))
         writer.close()
@@ -116,6 +131,23 @@ class PowerLossTests(LogTestCase):
             self.assertEqual(everything(self.directory), found[number + 1], "all sectors are there")
         self.assertGreater(crashes, 100)
 
+    def test_every_combination_of_sectors_of_groups_that_name_snapshots(self) -> None:
+        """As of other groups, whether the segments that a snapshot makes superfluous are deleted by then or not."""
+
+        def drop(stored: StoredSnapshot, dropped: list[int]) -> None:
+            drop_segments(self.directory, dropped, self.head(1), lambda: None)
+
+        for named in (do_nothing, drop):
+            self.put_back({})
+            self.writes = []
+            self.watching = True
+            found = self.found_after(WITH_SNAPSHOTS, named)
+            self.watching = False
+            self.assertGreater(found[-1].state.first_segment, 2)
+            for number, write in enumerate(self.writes):
+                for _ in self.each_crash(write, lambda write: write.torn(512)):
+                    self.assertIn(everything(self.directory), found[number : number + 2])
+
     def test_every_beginning_of_a_write(self) -> None:
         """A write may end after any number of bytes, also if that is no multiple of a sector."""
         found = self.found_after(CONTENTS)
@@ -124,6 +156,7 @@ class PowerLossTests(LogTestCase):
             for _ in self.each_crash(write, lambda write: write.cut(13)):
                 self.assertEqual(everything(self.directory), found[number])
 
+    @long
     def test_start_after_a_crash_may_be_cut_short_itself(self) -> None:
         """A start writes the last group again, and zeros behind it: any part of that may be on disk."""
         self.found_after(CONTENTS)

@@ -1,0 +1,138 @@
+"""`pfsb recover`: makes a new cluster of the data directories that are left, when a majority is lost for ever."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+from attrs import define
+
+from pfsb.backups.new_cluster import REVISION_MAX, CannotBegin, answering, begin_anew
+from pfsb.backups.restore_command import made_before, make_directories, storage_of
+from pfsb.backups.survivors import Recovery, UnreadableSurvivor, latest_state, read_survivor
+from pfsb.commands.exit_status import ExitStatus
+from pfsb.commands.options import read_config
+from pfsb.config.config import Config
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.sessions.state_machine import CannotRun
+from pfsb.support.command_line import Number, subcommand
+from pfsb.support.limits import IDENTITY_BYTES
+
+_SHOWN_EVERY_SLOTS = 100_000
+
+
+@define
+class Options:
+    """Command line of `pfsb recover`."""
+
+    directories: Sequence[Path]
+    config: Config
+    revision: int | None
+    dry_run: bool
+
+
+@subcommand("recover")
+@click.argument("config", metavar="CONFIG")
+@click.argument("directories", nargs=-1, required=True, metavar="DIRECTORY...", type=click.Path(file_okay=False))
+@click.option(
+    "--revision",
+    type=Number(0, REVISION_MAX),
+    help="Go on above this revision, the highest that the former cluster may have had.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done and what may be lost, and do nothing.")
+def command(config: str, directories: tuple[str, ...], revision: int | None, dry_run: bool) -> Options:
+    """Make a new cluster, as CONFIG says, of the data directories of servers that are left of a former one.
+
+    Only when a majority of the former servers is lost for ever: what only they knew is lost, answered commands among
+    it. Stop the servers that are left; give all of their directories. These are not changed. CONFIG must name another
+    storage: than theirs.
+    """
+    read = read_config(config)
+    if any(read.storage_directory(each) is None for each in read.ids):
+        raise click.UsageError(f"{config}: storage: memory has no data directories")
+    return Options([Path(each) for each in directories], read, revision, dry_run)
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Make the new directories. Raises `SystemExit` with an `ExitStatus` if that fails."""
+    status = recover(reactor, options, sys.stdout, sys.stderr)
+    if status is not ExitStatus.OK:
+        raise SystemExit(int(status))
+
+
+def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
+    """Make the new directories, and write to `out` what was done and what may be lost, or to `err` why nothing was."""
+
+    def progress(done: int, of: int) -> None:
+        if done % _SHOWN_EVERY_SLOTS == 0:
+            err.write(f"{done} of {of} slots executed again\n")
+            err.flush()
+
+    made = list[int]()
+    try:
+        for server_id in options.config.ids:
+            storage_of(reactor, options.config, server_id).refuse_if_in_use()
+        survivors = []
+        for directory in options.directories:
+            try:
+                survivors.append(read_survivor(directory))
+            except UnreadableSurvivor as error:
+                err.write(
+                    f"pfsb recover: {error}\n{directory} can be left out of the command; what only its server knew is "
+                    "lost then\n"
+                )
+                return ExitStatus.REFUSED
+        for each in survivors:
+            out.write(f"{each.directory}: server {each.server_id}, executed slots up to {each.local_aru}\n")
+        found = latest_state(survivors, progress)
+        former, revision = found.state.cluster_identity, found.state.machine.revision
+        sessions = len(found.state.machine.sessions)
+        new = begin_anew(found.state, options.config.ids, os.urandom(IDENTITY_BYTES), options.revision)
+        out.write(f"the state after slot {new.history.seq}, revision {revision}, of cluster {former.hex()}\n")
+        out.write(_losses(found, len(survivors), survivors[0].log.head.owner.members))
+        out.write(
+            f"the new cluster {new.cluster_identity.hex()} goes on from revision {new.machine.revision}; {sessions} "
+            "sessions end, and all locks are free\n"
+        )
+        if options.dry_run:
+            out.write("nothing was done (--dry-run)\n")
+            return ExitStatus.OK
+        make_directories(reactor, options.config, options.config.ids, new, out, made)
+    except (CannotRun, CannotBegin, StorageRefused) as error:
+        err.write(f"pfsb recover: {error}\n")
+    except OSError as error:
+        err.write(f"pfsb recover: {error.filename or options.config.storage}: {error.strerror or error}\n")
+    else:
+        out.write(answering(options.config.ids))
+        return ExitStatus.OK
+    if made:
+        err.write(f"{made_before(options.config, made)}. Delete them, and recover again\n")
+    return ExitStatus.REFUSED
+
+
+def _losses(found: Recovery, survivors: int, members: Sequence[int]) -> str:
+    """Lines that say which commands may be lost, or count as run although that is not known."""
+    lines = []
+    quorum = len(members) // 2 + 1
+    if survivors >= quorum:
+        lines.append(
+            f"{survivors} of {len(members)} servers are left, which is a majority: they could go on by themselves, and "
+            "lose nothing. Recover only if they cannot"
+        )
+    else:
+        lines.append(
+            f"{survivors} of {len(members)} servers are left, and {quorum} were needed: commands that the others had "
+            f"answered behind slot {found.state.history.seq} are lost, and nobody can say how many"
+        )
+    if found.open_slots:
+        lines.append(
+            f"slots {found.ordered_up_to + 1} to {found.state.history.seq} were accepted here, and it is not known "
+            "whether they were ordered: their commands count as run"
+        )
+    if found.left_out:
+        lines.append(f"{found.left_out} slots that were accepted above a gap are left out: their commands are lost")
+    return "".join(f"{line}\n" for line in lines)

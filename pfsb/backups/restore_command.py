@@ -1,0 +1,206 @@
+"""`pfsb restore`: makes the data directories of a new cluster of a backup."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TextIO
+
+import click
+from attrs import define
+
+from pfsb.backups.backup_file import BackupState, load, no_backup
+from pfsb.backups.new_cluster import (
+    JUMP,
+    REVISION_MAX,
+    TOKEN_BYTES,
+    CannotBegin,
+    answering,
+    begin_anew,
+    token_of,
+    write,
+)
+from pfsb.commands.exit_status import ExitStatus
+from pfsb.commands.options import read_config
+from pfsb.config.config import Config
+from pfsb.paxos.interfaces import StorageRefused
+from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
+from pfsb.service.assembly import log_storage
+from pfsb.sessions.state_machine import CannotRun
+from pfsb.storage.log.snapshot_files import portions_of
+from pfsb.support.command_line import Number, subcommand
+from pfsb.support.limits import IDENTITY_BYTES
+
+
+@define
+class Options:
+    """Command line of `pfsb restore`."""
+
+    file: Path
+    config: Config
+    servers: Sequence[int]
+    token: bytes | None
+    """The token that the first restore has shown (`token_of`); None: this is the first."""
+    revision: int | None
+    dry_run: bool
+
+
+@subcommand("restore")
+@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("config", metavar="CONFIG")
+@click.option("--id", "servers", type=Number(0, 65_535), multiple=True, help="Only this server; repeatable.")
+@click.option("--cluster", metavar="HEX", help="Token of the new cluster, as the first restore told it.")
+@click.option(
+    "--revision",
+    type=Number(0, REVISION_MAX),
+    help=f"Go on above this revision, the highest that the former cluster may have had; else {JUMP} are left out.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+def command(
+    file: str, config: str, servers: tuple[int, ...], cluster: str | None, revision: int | None, dry_run: bool
+) -> Options:
+    """Make the data directories of a new cluster, which begins with the state in the backup FILE.
+
+    CONFIG describes the new cluster; all of its servers must be made from the same FILE, with the same --revision,
+    before the first one is started. On other machines --cluster takes the token that the first restore has shown. All
+    sessions and locks of the former cluster are void. A directory that has a storage already is refused.
+    """
+    read = read_config(config)
+    unknown = [each for each in servers if each not in read.ids]
+    if unknown:
+        raise click.UsageError(f"there is no server {unknown[0]}; known are {', '.join(map(str, read.ids))}")
+    if any(read.storage_directory(each) is None for each in read.ids):
+        raise click.UsageError(f"{config}: storage: memory has no data directories")
+    return Options(Path(file), read, servers or read.ids, _token(cluster), revision, dry_run)
+
+
+def _token(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        token = bytes.fromhex(text)
+    except ValueError:
+        token = b""
+    if len(token) != TOKEN_BYTES:
+        raise click.UsageError(f"--cluster takes {2 * TOKEN_BYTES} hexadecimal digits, as pfsb restore shows them")
+    return token
+
+
+async def run(reactor: Any, options: Options) -> None:
+    """Make the directories. Raises `SystemExit` with an `ExitStatus` if that fails."""
+    status = restore(reactor, options, sys.stdout, sys.stderr)
+    if status is not ExitStatus.OK:
+        raise SystemExit(int(status))
+
+
+def restore(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitStatus:
+    """Make the directories, and write to `out` what was done, or to `err` why not. Nothing is made if the file is wrong
+    or any of the directories is in use."""
+    config, made = options.config, list[int]()
+    token = b""
+    try:
+        state = load(options.file)
+    except (WrongSnapshot, CannotRun, OSError) as error:
+        err.write(f"pfsb restore: {no_backup(options.file, error)}\n")
+        return ExitStatus.REFUSED
+    try:
+        former, revision, sessions = state.cluster_identity, state.machine.revision, len(state.machine.sessions)
+        identity = os.urandom(IDENTITY_BYTES) if options.token is None else options.token[:IDENTITY_BYTES]
+        new = begin_anew(state, config.ids, identity, options.revision)
+        token = token_of(new)
+        if options.token not in (None, token):
+            raise CannotBegin(
+                f"--cluster {options.token.hex()} is of another state: FILE, --revision or the servers in CONFIG are "
+                "others than at the first restore"
+            )
+        in_use = _in_use(reactor, config, options.servers)
+        if in_use:
+            err.write("".join(f"pfsb restore: {why}\n" for why in in_use.values()))
+            err.write(_if_interrupted(options, [each for each in options.servers if each not in in_use]))
+            return ExitStatus.REFUSED
+        out.write(
+            f"{options.file}: the state after slot {state.name.seq}, revision {revision}, of cluster {former.hex()}\n"
+            f"the new cluster {identity.hex()} goes on from revision {new.machine.revision}; "
+            f"{sessions} sessions end, and all locks are free\n"
+        )
+        if options.dry_run:
+            out.write("nothing was done (--dry-run)\n")
+            return ExitStatus.OK
+        out.write(f"token of the new cluster, for --cluster: {token.hex()}\n")
+        out.flush()
+        make_directories(reactor, config, options.servers, new, out, made)
+    except (CannotBegin, StorageRefused) as error:
+        err.write(f"pfsb restore: {error}\n")
+    except OSError as error:
+        err.write(f"pfsb restore: {error.filename or config.storage}: {error.strerror or error}\n")
+    else:
+        left = [each for each in config.ids if each not in options.servers]
+        if left:
+            out.write(f"before any server starts: {_again(options, left, token.hex())}, on their machines\n")
+        out.write(answering(config.ids))
+        return ExitStatus.OK
+    if made:
+        rest = [each for each in options.servers if each not in made]
+        err.write(
+            f"{made_before(config, made)}. Delete them, or make the rest with {_again(options, rest, token.hex())}\n"
+        )
+    return ExitStatus.REFUSED
+
+
+def _in_use(reactor: Any, config: Config, servers: Sequence[int]) -> dict[int, StorageRefused]:
+    """Server -> why no storage can be made in its directory."""
+    found = {}
+    for server_id in servers:
+        try:
+            storage_of(reactor, config, server_id).refuse_if_in_use()
+        except StorageRefused as error:
+            found[server_id] = error
+    return found
+
+
+def _again(options: Options, servers: Sequence[int], token: str) -> str:
+    """The command that makes these servers of the same cluster."""
+    ids = " ".join(f"--id {each}" for each in servers)
+    revision = "" if options.revision is None else f" --revision {options.revision}"
+    return f"pfsb restore FILE CONFIG {ids} --cluster {token}{revision}"
+
+
+def _if_interrupted(options: Options, free: Sequence[int]) -> str:
+    """A line that says what may be done about directories that are there already."""
+    text = "if a restore that was interrupted has made this, and no server was started with it: delete it"
+    if free:
+        text += f", or make the rest with {_again(options, free, 'TOKEN')}, with the token that it has shown"
+    return text + "\n"
+
+
+def made_before(config: Config, made: Sequence[int]) -> str:
+    """The beginning of a line that names the directories that were made before something failed."""
+    return f"made before that: {', '.join(str(config.storage_directory(each)) for each in made)}"
+
+
+def make_directories(
+    reactor: Any, config: Config, servers: Sequence[int], state: BackupState, out: TextIO, made: list[int]
+) -> SnapshotName:
+    """Make the data directory of each of these servers, with the state of a new cluster in it, and say so. Those that
+    are complete are added to `made`. Raises `StorageRefused`, or `OSError`."""
+    parent = Path(config.storage)
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=parent, prefix=".restore-") as scratch:
+        file = Path(scratch) / "state.snapshot"
+        name = write(state, file)
+        for server_id in servers:
+            storage_of(reactor, config, server_id).begin_with_snapshot(name, portions_of(file))
+            made.append(server_id)
+            out.write(f"{config.storage_directory(server_id)}: made, for server {server_id}\n")
+            out.flush()
+    return name
+
+
+def storage_of(reactor: Any, config: Config, server_id: int) -> Any:
+    """The storage of a server of the new cluster, which is not there yet."""
+    directory = config.storage_directory(server_id)
+    assert directory is not None, "the command line was checked"
+    return log_storage(config, server_id, directory, reactor, lambda failure: None)

@@ -1,0 +1,408 @@
+"""Departure 57: a server that is too far behind for reconciliation fetches a snapshot from a server that has one.
+
+Servers drop the slots below their snapshots (Departure 56). A server that asks for such slots (section 5.6) gets an
+offer of the snapshot in place of them. It fetches the file part by part, at the pace of the network and of the server
+that sends it, goes on after a restart where it was, and at another server if the first one falls silent. When the file
+is whole and right on this server's disk, its state is built beside the present one, and put in its place in one turn.
+From there on reconciliation brings the slots that follow.
+
+Safety: the snapshot stands for the slots up to its own as ordered batches stand for theirs: a server that has executed
+all of them has made it. What this server has promised and accepted stays as it is; slots up to the snapshot's are
+ordered, and are dropped from memory as if they had been executed here. A SnapshotRecord and the new Local_Aru are
+forced together, and nothing that rests on them leaves before (Departure 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attrs import define, field
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from pfsb.paxos.core import Core, Handler
+from pfsb.paxos.frozen_history import HistoryRestorer
+from pfsb.paxos.global_ordering import GlobalOrderingHandler
+from pfsb.paxos.interfaces import IFetchedSnapshot, IStableStorage
+from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, State
+from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
+from pfsb.paxos.part_requests import PartRequests
+from pfsb.paxos.peers import Peers
+from pfsb.paxos.reconciliation import ReconciliationHandler
+from pfsb.paxos.records import AruRecord, SnapshotRecord
+from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot_taking import AGAIN_SECONDS, WAITING_BYTES_MAX, SnapshotTaker
+
+AHEAD_PARTS_MAX = 64
+"""Maximum number of parts, behind the first one that is missing, that are asked for: so many may wait in memory."""
+LOAD_BYTES = 262_144
+"""Number of bytes of a snapshot that are read and taken into the new state in one turn."""
+SILENCE_PERIODS = 8
+"""How long, in units of `reconciliation_seconds`, no part may come from a server before another one is asked."""
+PAUSE_PERIODS = 8
+"""How long, in units of `reconciliation_seconds`, this server asks for nothing after a snapshot found no room on its
+disk. Otherwise it would fetch the same again at once, and so on without end."""
+
+
+@define(eq=False)
+class Fetch:
+    """A snapshot that is being fetched. Its parts are numbered from 0: part 0 begins at `begin`, where the file ended
+    when the fetch began, and each but the last has `part_bytes` bytes."""
+
+    name: SnapshotName
+    file: IFetchedSnapshot
+    part_bytes: int
+    source: int
+    """The server that is asked for parts."""
+    others: set[int] = field(factory=set)
+    """Further servers that have offered this snapshot."""
+    begin: int = field(init=False)
+    written: int = field(default=0, init=False)
+    """Number of parts that were given to the file, all of them from part 0 on."""
+    arrived: dict[int, bytes] = field(factory=dict, init=False)
+    """Parts that have arrived before an earlier one, and wait for it."""
+    progress_at: float = 0.0
+    """Time by the clock at which the last part has arrived."""
+
+    @begin.default
+    def _make_begin(self) -> int:
+        return self.file.size
+
+    @property
+    def parts(self) -> int:
+        return -(-(self.name.size - self.begin) // self.part_bytes)
+
+    @property
+    def lacking(self) -> int:
+        return self.parts - self.written - len(self.arrived)
+
+    def missing(self) -> Iterator[int]:
+        last = min(self.parts, self.written + AHEAD_PARTS_MAX)
+        return (part for part in range(self.written, last) if part not in self.arrived)
+
+    def bounds(self, part: int) -> tuple[int, int]:
+        """(offset, size) of a part, in bytes."""
+        offset = self.begin + part * self.part_bytes
+        return offset, min(self.part_bytes, self.name.size - offset)
+
+    def take(self, part: int, data: bytes) -> None:
+        """Take a part that has arrived, and write all that have no gap before them."""
+        self.arrived[part] = data
+        while (following := self.arrived.pop(self.written, None)) is not None:
+            self.file.write(following)
+            self.written += 1
+
+
+@define(eq=False)
+class Load:
+    """A snapshot that is complete on disk, and whose state is being built."""
+
+    name: SnapshotName
+    source: int
+    """The server that has sent the last part."""
+    restorer: HistoryRestorer
+    decoder: SnapshotDecoder = field(factory=SnapshotDecoder)
+
+
+class SnapshotFetcher(Handler):
+    """Fetches a snapshot from another server, and sends parts of this server's snapshot to others."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        core: Core,
+        ordered_queue: OrderedUpdateQueue,
+        storage: IStableStorage,
+        ordering: GlobalOrderingHandler,
+        reconciliation: ReconciliationHandler,
+        taker: SnapshotTaker,
+        peers: Peers,
+    ) -> None:
+        super().__init__(core)
+        self._ordered_queue = ordered_queue
+        self._storage = storage
+        self._ordering = ordering
+        self._reconciliation = reconciliation
+        self._taker = taker
+        self._peers = peers
+        self.fetch: Fetch | None = None
+        """The snapshot whose parts are being fetched; None: none is."""
+        self.loading: SnapshotName | None = None
+        """The snapshot that was fetched, and is being checked or loaded; None: none is."""
+        self.requests = PartRequests(core.settings.resend_seconds)
+        self._checking: IFetchedSnapshot | None = None
+        """The file that is being checked; None: none is."""
+        self._load: Load | None = None
+        """The new state that is being built; None: none is."""
+        self._call: IDelayedCall | None = None
+        self.installed = 0
+        """Number of snapshots of other servers that were installed since this server's start."""
+        self.wrong = 0
+        """Number of fetched files, since the start, that were not what their names say."""
+        self._pause_until = 0.0
+        """Time by the clock before which no snapshot is fetched (`PAUSE_PERIODS`)."""
+        self._reading: dict[int, int] = {}
+        """Server -> number of parts that are being read for it."""
+        self.bytes_received = 0
+        self.bytes_sent = 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a snapshot is being fetched or loaded, or another try waits: reconciliation waits for that."""
+        return self.fetch is not None or self.loading is not None or self._clock.seconds() < self._pause_until
+
+    def stop(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    # ------------------------------------------------------------------ the server that has a snapshot
+
+    def offer(self, to: int) -> bool:
+        """Offer this server's snapshot to server `to`, which lacks slots that it stands for. Returns False if there is
+        none."""
+        name = self._storage.snapshot
+        if name is None:
+            return False
+        me, local_aru = self._data.server.server_id, self._data.ordering.local_aru
+        self._turn.send(SnapshotOffer(me, local_aru, name), to)
+        return True
+
+    def on_snapshot_request(self, message: SnapshotRequest) -> None:
+        """Send a part of a snapshot, as long as its receiver has not used up what it may ask for (Departure 37)."""
+        to, name, offset = message.server_id, message.name, message.offset
+        if not self._reconciliation.may_serve(to) or self._reading.get(to, 0) >= AHEAD_PARTS_MAX:
+            return
+        self._reading[to] = self._reading.get(to, 0) + 1
+
+        def found(data: bytes) -> None:
+            self._reading[to] -= 1
+            self._turn.run(self._send_part, to, name, offset, data)
+
+        size = min(message.size, self._settings.frame_data_bytes_max)
+        self._storage.read_snapshot(name, offset, size, found)
+
+    def _send_part(self, to: int, name: SnapshotName, offset: int, data: bytes) -> None:
+        self._reconciliation.note_served(to, len(data))
+        self.bytes_sent += len(data)
+        if not data and offset < name.size and name == self._storage.snapshot:
+            self._log.error(
+                "the file of the snapshot of slot {seq} is not there any more: this server cannot send it to server "
+                "{to}, and cannot start with it. A new snapshot (pfsb snapshot) heals that",
+                seq=name.seq,
+                to=to,
+            )
+        self._turn.send(SnapshotPart(self._data.server.server_id, name, offset, data), to)
+
+    # ------------------------------------------------------------------ the server that is behind
+
+    def on_snapshot_offer(self, message: SnapshotOffer) -> None:
+        """Begin to fetch a snapshot that a server offers which was asked for slots; or note one more server that has
+        the snapshot that is being fetched already."""
+        sender, name = message.server_id, message.name
+        if not self._reconciliation.was_offered(sender) or not self.is_wanted(name):
+            return
+        fetch = self.fetch
+        if not self.is_busy:
+            self._begin(name, sender)
+        elif fetch is not None and fetch.name == name and sender != fetch.source:
+            fetch.others.add(sender)
+
+    def on_snapshot_part(self, message: SnapshotPart) -> None:
+        fetch = self.fetch
+        if fetch is None or message.name != fetch.name:
+            return
+        if not message.data:
+            if message.server_id == fetch.source:
+                # Without the doubt, a server whose file is gone would be asked again at once, and so on without end.
+                self._peers.doubt(fetch.source, self._data.ordering.local_aru)
+                self._go_to_another(fetch)
+            return
+        if fetch.file.has_failed:
+            self._look_at(fetch)
+            return
+        part, rest = divmod(message.offset - fetch.begin, fetch.part_bytes)
+        end = min(fetch.parts, fetch.written + AHEAD_PARTS_MAX)
+        if rest or not fetch.written <= part < end or part in fetch.arrived:
+            return
+        if len(message.data) != fetch.bounds(part)[1]:
+            return
+        self.bytes_received += len(message.data)
+        fetch.progress_at = self._clock.seconds()
+        fetch.take(part, message.data)
+        self.requests.answered(message.server_id, part, self._clock.seconds())
+        if fetch.lacking:
+            self._ask(fetch)
+        else:
+            self._finish(fetch)
+
+    def is_wanted(self, name: SnapshotName) -> bool:
+        """Whether this server can use a snapshot: it is ahead of this server, which neither leads nor has trouble with
+        its disk."""
+        leads = self._data.server.state is State.REG_LEADER
+        return name.seq > self._data.ordering.local_aru and not leads and self._turn.trouble is None
+
+    def _begin(self, name: SnapshotName, source: int) -> None:
+        file = self._storage.fetch_snapshot(name)
+        fetch = self.fetch = Fetch(name, file, self._settings.frame_data_bytes_max, source)
+        fetch.progress_at = self._clock.seconds()
+        self.requests.begin()
+        self._log.info(
+            "fetches the snapshot of slot {seq}, {size} bytes, from server {source}",
+            seq=name.seq,
+            size=name.size - fetch.begin,
+            source=source,
+        )
+        if self._tracer is not None:
+            self._tracer.trace("fetch", seq=name.seq, peer=source, size=name.size, begin=fetch.begin)
+        if fetch.lacking:
+            self._ask(fetch)
+        else:
+            self._finish(fetch)
+
+    def _ask(self, fetch: Fetch) -> None:
+        """Ask for the parts that may be asked for now (`PartRequests`), and look again after a time. While the disk is
+        slower than the network, none are asked for."""
+        me = self._data.server.server_id
+        if fetch.file.waiting_bytes > WAITING_BYTES_MAX:
+            fetch.progress_at = self._clock.seconds()
+            self._look_after(AGAIN_SECONDS)
+            return
+        for source, part in self.requests.choose({fetch.source: fetch}, 1, self._clock.seconds()):
+            self._turn.send(SnapshotRequest(me, fetch.name, *fetch.bounds(part)), source)
+        self._look_after(self.requests.patience)
+
+    def _look_after(self, seconds: float) -> None:
+        if self._call is None:
+            self._call = self._clock.callLater(seconds, self._look)
+        else:
+            self._call.reset(seconds)
+
+    def _look(self) -> None:
+        self._call = None
+        if self.fetch is not None:
+            self._turn.run(self._look_at, self.fetch)
+        elif self._checking is not None:
+            self._turn.run(self._look_at_check, self._checking)
+
+    def _look_at(self, fetch: Fetch) -> None:
+        if fetch.file.has_failed:
+            self._has_no_room(fetch.name)
+        elif not self.is_wanted(fetch.name):
+            self._give_up()
+        elif self._clock.seconds() - fetch.progress_at > SILENCE_PERIODS * self._settings.reconciliation_seconds:
+            self._go_to_another(fetch)
+        else:
+            self._ask(fetch)
+
+    def _look_at_check(self, file: IFetchedSnapshot) -> None:
+        """Look whether the check of the file has failed, since the disk has no room, or needs the file no more."""
+        if file.has_failed and self.loading is not None:
+            self._has_no_room(self.loading)
+        else:
+            self._look_after(self._settings.reconciliation_seconds)
+
+    def _has_no_room(self, name: SnapshotName) -> None:
+        self._log.error(
+            "the disk has no room for the snapshot of slot {seq}, {size} bytes, which this server needs; it tries "
+            "again after a while",
+            seq=name.seq,
+            size=name.size,
+        )
+        self._pause_until = self._clock.seconds() + PAUSE_PERIODS * self._settings.reconciliation_seconds
+        self._give_up()
+
+    def _go_to_another(self, fetch: Fetch) -> None:
+        """Ask another server that has offered the same snapshot; if there is none, give up for now. What has arrived
+        stays on disk, for the next offer of this snapshot."""
+        if not fetch.others:
+            self._give_up()
+            return
+        fetch.source = min(fetch.others)
+        fetch.others.remove(fetch.source)
+        fetch.progress_at = self._clock.seconds()
+        self.requests.begin()
+        self._ask(fetch)
+
+    def _give_up(self) -> None:
+        self.fetch = self.loading = self._checking = self._load = None
+        self.stop()
+        self._reconciliation.ask_a_peer()
+
+    # ------------------------------------------------------------------ when the file is there
+
+    def _finish(self, fetch: Fetch) -> None:
+        """Have the file checked and forced to disk, when all parts are there."""
+        self.fetch, self.loading, self._checking = None, fetch.name, fetch.file
+        self._look_after(self._settings.reconciliation_seconds)
+
+        def finished(is_right: bool) -> None:
+            self._turn.run(self._checked, fetch, is_right)
+
+        fetch.file.finish(finished)
+
+    def _checked(self, fetch: Fetch, is_right: bool) -> None:
+        self._checking = None
+        self.stop()
+        if not is_right:
+            self.wrong += 1
+            self._log.error(
+                "the snapshot of slot {seq} from server {source} is not what its name says; it is fetched again",
+                seq=fetch.name.seq,
+                source=fetch.source,
+            )
+            self._peers.doubt(fetch.source, self._data.ordering.local_aru)
+            self._give_up()
+            return
+        self._load = Load(fetch.name, fetch.source, self._ordered_queue.restorer())
+        self._read(self._load, 0)
+
+    def _read(self, load: Load, offset: int) -> None:
+        def found(data: bytes) -> None:
+            self._turn.run(self._take, load, offset, data)
+
+        self._storage.read_snapshot(load.name, offset, LOAD_BYTES, found)
+
+    def _take(self, load: Load, offset: int, data: bytes) -> None:
+        """Take the next bytes of the snapshot into the new state; when it is complete, put it in place."""
+        if self._load is not load:
+            return
+        if not self.is_wanted(load.name):
+            self._give_up()
+            return
+        try:
+            for piece in load.decoder.feed(data):
+                load.restorer.take(piece)
+            if load.decoder.is_complete:
+                load.restorer.end()
+            elif not data:
+                raise WrongSnapshot("it ends too early")
+        except WrongSnapshot as error:
+            self._log.error("the snapshot of slot {seq} cannot be used: {error}", seq=load.name.seq, error=error)
+            # Without the doubt, the same offer would follow at once, and so on without end.
+            self._peers.doubt(load.source, self._data.ordering.local_aru)
+            self._give_up()
+            return
+        if load.decoder.is_complete:
+            self._install(load.name, load.restorer)
+        else:
+            self._read(load, offset + len(data))
+
+    def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
+        """Put the new state, which is complete, in the place of the present one, and force what says so.
+
+        Any exception in this method fails the turn, and stops the server: a part of the new state may be in place.
+        """
+        self._taker.stop()
+        restorer.adopt()
+        self.loading = self._load = None
+        self.installed += 1
+        self._turn.append(SnapshotRecord(name))
+        self._turn.append(AruRecord(name.seq), lazy=True)
+        self._log.info("has installed the snapshot of slot {seq}", seq=name.seq)
+        if self._tracer is not None:
+            self._tracer.trace("install", seq=name.seq, digest=self._ordered_queue.digests.head.hex())
+        self._ordering.snapshot_installed()
+        self._taker.begin()
+        self._reconciliation.installed()

@@ -1,0 +1,100 @@
+"""The sections of a snapshot in which the state of a `SessionStateMachine` is.
+
+They are, in their order: the machine's own numbers and the settings; sessions that have ended; values that grow, which
+kept results share; sessions, with the results that they keep (`pfsb.sessions.frozen_sessions`); and one section for
+each application.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf
+from typing import Any, Final
+
+from attrs import define
+
+from pfsb.applications.catalogue import version_of
+from pfsb.applications.interfaces import IFrozenState
+from pfsb.paxos.snapshot import Piece
+from pfsb.paxos.snapshot_rows import cut
+from pfsb.support.limits import PIECE_BYTES_MAX
+
+STATE: Final = "state"
+CLOSED: Final = "closed sessions"
+GROWING: Final = "growing values"
+SESSIONS: Final = "sessions"
+
+
+def section_of(name: str, version: int) -> str:
+    """The section of an application."""
+    return f"app {name} {version}"
+
+
+@define
+class StateHead:
+    """The one row of the section `STATE`, field by field."""
+
+    seq: int
+    revision: int
+    time_ms: int
+    forgotten: int
+    oldest_kept: int
+    heard_in: Sequence[tuple[int, int]]
+    """`SessionStateMachine.heard_in`, by ascending servers."""
+    overdue: Sequence[tuple[str, int]]
+    """Deadlines that applications have not dealt with, by the names of the applications."""
+    replies_bytes: int
+    """`KeptReplies.size`"""
+    pages_numbered: int
+    """`KeptReplies.numbered`"""
+    closed: int
+    """Number of rows of the section `CLOSED`, and so on."""
+    growing: int
+    sessions: int
+    settings: bytes | None
+    announced: Sequence[tuple[int, bytes]]
+    applications: Sequence[tuple[str, int, int | None]]
+    """(name, version, size) of each application, in their order. `size` is the number of bytes of a snapshot that was
+    made in one go; None: the application has made the pieces itself (`IFrozenState`)."""
+
+
+@define
+class FrozenApplication:
+    """An application whose state was frozen: its pieces, or its snapshot in one go."""
+
+    name: str
+    version: int
+    size: int | None
+    """As in `StateHead.applications`."""
+    _pieces: Iterator[bytes]
+    _data: bytes = b""
+
+    @classmethod
+    def of(cls, application: Any) -> FrozenApplication:
+        name, version = application.name, version_of(application)
+        if IFrozenState.providedBy(application):
+            return cls(name, version, None, application.freeze())
+        data = _as_bytes(application.snapshot(), name)
+        return cls(name, version, len(data), iter(()), data)
+
+    def pieces(self) -> Iterator[Piece]:
+        section = section_of(self.name, self.version)
+        if self.size is None:
+            return (Piece(section, _as_bytes(data, self.name, PIECE_BYTES_MAX)) for data in self._pieces)
+        return cut(section, self._data)
+
+    def close(self) -> None:
+        if self.size is None:
+            self._pieces.close()  # type: ignore[attr-defined]
+
+
+def _as_bytes(data: object, name: str, bytes_max: float = inf) -> bytes:
+    """The state, or a piece of it, that an application has given. Raises `TypeError` if it is none."""
+    if type(data) is not bytes or len(data) > bytes_max:
+        raise TypeError(f"the application {name} has made {data!r:.40}, which is no state, or no piece of one")
+    return data
+
+
+def raising(error: Exception) -> Iterator[Piece]:
+    raise error
+    yield  # so that this is a generator, which raises in its first step

@@ -1,0 +1,186 @@
+"""Defects of snapshots: of their contents, of taking, and of fetching and installing them (Departures 56 and 57)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define
+from zope.interface import implementer
+
+from pfsb.applications.frozen_keys import Entry, FrozenKeys
+from pfsb.paxos.interfaces import ISnapshotFile
+from pfsb.paxos.records import Record, SnapshotRecord
+from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
+from pfsb.simulator.checkers.snapshot_checker import WatchedRestorer
+from pfsb.simulator.cluster.storage import SimulatedStorage
+from pfsb.simulator.defects.defect import Defects, become, do_nothing, instead_of, override
+
+DEFECTS = Defects(needs_snapshots=True)
+OF_STATE = Defects(needs_sessions=True, needs_snapshots=True)
+"""The defects that need sessions and applications."""
+
+
+def after_restore(process: Any, act: Callable[[], None]) -> None:
+    """Call `act` each time that the server was restored from a snapshot, at its start or when it has fetched one."""
+
+    @instead_of(process.replica.ordered_queue, "restorer")
+    def broken(restorer: Callable[[], Any]) -> WatchedRestorer:
+        return WatchedRestorer(restorer(), act)
+
+
+# ---------------------------------------------------------------------------------------------
+# Contents
+# ---------------------------------------------------------------------------------------------
+
+
+@DEFECTS.add("snapshot-without-last-executed", "Departure 56, G15", "a snapshot leaves out Last_Executed")
+def _without_last_executed(process: Any) -> None:
+    after_restore(process, lambda: process.replica.ordered_queue.last_executed.timestamps.clear())
+
+
+@DEFECTS.add("snapshot-without-time", "Departures 35 and 56", "a snapshot leaves out the state machine's time")
+def _without_time(process: Any) -> None:
+    override(process.replica.ordered_queue.time, "restore", lambda _: do_nothing)
+
+
+@DEFECTS.add("snapshot-without-digest", "Departures 40 and 56", "a snapshot leaves out the digest of the history")
+def _without_digest(process: Any) -> None:
+    digests = process.replica.ordered_queue.digests
+    override(digests, "begin_at", lambda begin_at: lambda seq, head: begin_at(seq, bytes(len(head))))
+
+
+@DEFECTS.add("snapshot-without-oldest-valid", "Departures 7 and 56", "a snapshot leaves out which updates are too old")
+def _without_oldest_valid(process: Any) -> None:
+    after_restore(process, lambda: setattr(process.replica.ordered_queue, "oldest_valid", 0))
+
+
+@OF_STATE.add("snapshot-without-answers", "Departure 56, G20", "a snapshot leaves out the results that sessions keep")
+def _without_answers(process: Any) -> None:
+    def forget() -> None:
+        for session in process.server.machine.sessions.values():
+            session.answers.drop_all()
+
+    after_restore(process, forget)
+
+
+@OF_STATE.add("snapshot-without-ended-sessions", "Departures 33 and 56", "a snapshot leaves out sessions that ended")
+def _without_ended_sessions(process: Any) -> None:
+    after_restore(process, lambda: process.server.machine.closed_sessions.clear())
+
+
+@OF_STATE.add("snapshot-without-waits", "Departure 56", "a snapshot leaves out the sessions that wait for locks")
+def _without_waits(process: Any) -> None:
+    def forget() -> None:
+        for lock in process.applications["lock"].locks.values():
+            lock.places.clear()
+
+    after_restore(process, forget)
+
+
+class _OfNow(FrozenKeys):
+    """Reads entries as they are when their piece is made."""
+
+    def keep(self, key: bytes, entry: Entry | None) -> None:
+        pass
+
+    def keep_deleted(self, key: bytes, entry: Entry) -> None:
+        super().keep(key, entry)  # a key that was deleted has no present value
+        super().keep_deleted(key, entry)
+
+    def keep_all(self, keys: object) -> None:
+        pass
+
+
+@OF_STATE.add("pre-images-forgotten", "Departure 56", "a piece shows what was changed since its snapshot was begun")
+def _pre_images_forgotten(process: Any) -> None:
+    def plant() -> None:
+        @instead_of(process.applications["kv"], "state_now")
+        def broken(state_now: Callable[[], FrozenKeys]) -> FrozenKeys:
+            frozen = state_now()
+            become(frozen, _OfNow)
+            return frozen
+
+    plant()
+    after_restore(process, plant)
+
+
+# ---------------------------------------------------------------------------------------------
+# Taking
+# ---------------------------------------------------------------------------------------------
+
+
+@implementer(ISnapshotFile)
+@define(eq=False)
+class _HastyFile:
+    """Calls back when the end of the file was given to the storage, which has not written it yet."""
+
+    _inner: Any
+    _clock: Any
+    _encoder: SnapshotEncoder
+
+    @property
+    def waiting_bytes(self) -> int:
+        return int(self._inner.waiting_bytes)
+
+    @property
+    def has_failed(self) -> bool:
+        return bool(self._inner.has_failed)
+
+    def write(self, piece: Piece) -> None:
+        self._encoder.piece(piece)
+        self._inner.write(piece)
+
+    def finish(self, finished: Callable[[SnapshotName], None]) -> None:
+        self._encoder.end()
+        self._inner.finish(do_nothing)
+        self._clock.callLater(0, finished, self._encoder.name)
+
+    def abandon(self) -> None:
+        self._inner.abandon()
+
+
+class _HastyStorage(SimulatedStorage):
+    __slots__ = ()
+
+    def write_snapshot(self, seq: int, cluster_identity: bytes) -> Any:
+        encoder = SnapshotEncoder(seq, cluster_identity)
+        encoder.head()
+        return _HastyFile(super().write_snapshot(seq, cluster_identity), self.server_clock, encoder)
+
+
+@DEFECTS.add("dropped-before-snapshot", "Departure 56", "slots are dropped before the snapshot is complete on disk")
+def _dropped_before_snapshot(process: Any) -> None:
+    become(process.replica.storage, _HastyStorage)
+
+
+# ---------------------------------------------------------------------------------------------
+# Fetching and installing
+# ---------------------------------------------------------------------------------------------
+
+
+@DEFECTS.add("older-snapshot-installed", "Departure 57", "a snapshot of a slot that was executed since is installed")
+def _older_snapshot_installed(process: Any) -> None:
+    override(process.replica.snapshot_fetcher, "is_wanted", lambda _: lambda name: True)
+
+
+@DEFECTS.add("install-not-forced", "Departures 1 and 57", "what rests on an installed snapshot waits for no record")
+def _install_not_forced(process: Any) -> None:
+    @instead_of(process.replica.turn, "append")
+    def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
+        append(record, lazy=lazy or isinstance(record, SnapshotRecord))
+
+
+@DEFECTS.add("install-not-noted", "Departure 57", "a server that has installed a snapshot writes no record of it")
+def _install_not_noted(process: Any) -> None:
+    replica = process.replica
+
+    @instead_of(replica.turn, "append")
+    def broken(append: Callable[..., None], record: Record, *, lazy: bool = False) -> None:
+        if not isinstance(record, SnapshotRecord) or replica.snapshot_taker.file is not None:
+            append(record, lazy=lazy)
+
+
+@DEFECTS.add("slots-only", "Departure 57", "a server never offers its snapshot, and sends what slots it has")
+def _slots_only(process: Any) -> None:
+    override(process.replica.reconciliation, "on_dropped", lambda _: lambda server_id: False)

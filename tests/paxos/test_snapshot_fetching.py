@@ -1,0 +1,381 @@
+"""Tests of `pfsb.paxos.snapshot_fetching`: a server that is far behind installs a snapshot (Departure 57)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from pfsb.paxos.frozen_history import History
+from pfsb.paxos.messages import (
+    DIGEST_BYTES,
+    Prepare,
+    PrepareOK,
+    ReconciliationReply,
+    ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
+    State,
+    ViewChange,
+)
+from pfsb.paxos.records import AruRecord, SnapshotRecord
+from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot_fetching import PAUSE_PERIODS
+from pfsb.paxos.snapshot_rows import packed
+from pfsb.paxos.snapshot_taking import WAITING_BYTES_MAX
+from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase
+from tests.paxos.messages import alive, client_update, ordered
+
+S = 500
+"""The slot of the snapshot: far above all that the server under test has."""
+DIGEST = b"d" * DIGEST_BYTES
+
+
+def snapshot(seq: int = S, filling: bytes = b"f" * 1_500) -> tuple[SnapshotName, bytes]:
+    """A snapshot that the server under test can install; five parts long and a bit."""
+    history = History(seq, DIGEST, 5_000, 400, OrderedDict([("1.a", (7, seq))]))
+    pieces = [*history.pieces(), Piece("executed", packed([(each, 5_000, []) for each in range(1, 200)]))]
+    encoder = SnapshotEncoder(seq, b"cluster1")
+    data = [encoder.head(), *map(encoder.piece, pieces)]
+    if filling:
+        data.append(encoder.piece(Piece("unknown", filling)))
+    data.append(encoder.end())
+    return encoder.name, b"".join(data)
+
+
+class FetchTestCase(ReplicaTestCase):
+    def after_start(self) -> None:
+        self.follow()
+        self.name, self.data_of_snapshot = snapshot(filling=b"")
+        self.part = self.settings.frame_data_bytes_max
+        self.peer = self.be_behind()
+
+    def be_behind(self) -> int:
+        """Hear of slots that are far above; the server asks a peer for them. Returns that peer."""
+        for peer in self.replica.membership.others:
+            leads = self.replica.membership.leader_of(1) == peer
+            self.receive(alive(peer, 1, State.REG_LEADER if leads else State.REG_NONLEADER, S))
+        self.advance(0.1)
+        (asked,) = self.take_with_destination(ReconciliationRequest)
+        return asked
+
+    def take_with_destination(self, kind: type) -> list[int]:
+        """The destinations of the messages of a kind that no assertion has looked at yet."""
+        found = [sent for sent in self.transport.sent if isinstance(sent.message, kind) and not sent.looked_at]
+        for sent in found:
+            sent.looked_at = True
+        return [sent.to or 0 for sent in found]
+
+    def offer(self, name: SnapshotName | None = None, sender: int | None = None) -> None:
+        self.receive(SnapshotOffer(sender or self.peer, S, name or self.name))
+
+    def serve(self, sender: int | None = None, *, parts: int = 1_000) -> int:
+        """Answer requests for parts until none is left, or so many are answered. Returns how many were answered."""
+        answered = 0
+        while answered < parts and (asked := self.take(SnapshotRequest)):
+            for request in asked[: parts - answered]:
+                data = self.data_of_snapshot[request.offset : request.offset + request.size]
+                self.receive(SnapshotPart(sender or self.peer, request.name, request.offset, data))
+                answered += 1
+        return answered
+
+    @property
+    def file(self) -> FakeFetchedSnapshot:
+        return self.storage.fetched[-1]
+
+    def check_and_load(self) -> None:
+        self.file.check()
+        self._after_event()
+        self.storage.finish_snapshot_reads()
+        self._after_event()
+
+
+class FetchTests(FetchTestCase):
+    def test_an_offer_is_fetched_part_by_part_and_installed(self) -> None:
+        self.offer()
+        self.assertEqual(self.serve(), -(-self.name.size // self.part))
+        self.assertEqual(self.file.data, self.data_of_snapshot)
+        self.storage.records.clear()
+        self.check_and_load()
+        self.assertEqual(self.data.ordering.local_aru, S)
+        self.assertEqual(self.data.ordering.global_history.floor, S)
+        self.assertEqual(self.replica.ordered_queue.digests.head, DIGEST)
+        self.assertEqual(self.replica.ordered_queue.last_executed.of("1.a"), 7)
+        self.assertEqual(self.storage.records, [SnapshotRecord(self.name), AruRecord(S)])
+
+    def test_nothing_is_told_before_the_records_are_on_disk(self) -> None:
+        """ALIVE tells the Local_Aru on disk (Departure 1)."""
+        self.offer()
+        self.serve()
+        self.hold_syncs = True
+        self.check_and_load()
+        self.assertEqual((self.data.ordering.local_aru, self.replica.turn.durable.local_aru), (S, 0))
+        self.storage.finish_all()
+        self.assertEqual(self.replica.turn.durable.local_aru, S)
+
+    def test_slots_that_follow_the_snapshot_are_executed_with_it(self) -> None:
+        self.replica.reconciliation.catch_up_to(S)
+        history = self.data.ordering.global_history
+        update = client_update(timestamp=1, made_at=450)
+        self.receive(ordered(self.peer, S + 1, update))
+        self.assertIsNotNone(history.get(S + 1))
+        self.offer()
+        self.serve()
+        self.check_and_load()
+        self.assertEqual(self.data.ordering.local_aru, S + 1)
+        self.assertIn(AruRecord(S + 1), self.storage.records)
+
+    def test_a_server_that_was_not_asked_has_nothing_to_offer(self) -> None:
+        """No server offers a snapshot unasked; so one forged message begins nothing."""
+        stranger = next(i for i in self.replica.membership.others if i != self.peer)
+        self.offer(sender=stranger)
+        self.assertEqual(self.storage.fetched, [])
+
+    def test_an_older_snapshot_than_what_is_executed_is_not_wanted(self) -> None:
+        for seq in range(1, 4):
+            self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
+        self.offer(snapshot(3)[0])
+        self.assertEqual(self.storage.fetched, [])
+
+    def test_a_leader_fetches_nothing(self) -> None:
+        """A leader repeats its own proposals, and lacks no slot that it could not order."""
+        self.expire_progress_timer()
+        self.lead()
+        self.receive(SnapshotOffer(self.peer, S, self.name))
+        self.assertEqual(self.storage.fetched, [])
+
+    def test_no_slots_are_asked_for_while_a_snapshot_is_fetched(self) -> None:
+        self.offer()
+        self.serve(parts=1)
+        self.take(SnapshotRequest)
+        self.advance(0.3)
+        self.assertNotSent(ReconciliationRequest)
+        self.take(SnapshotRequest)
+
+    def test_a_lost_part_is_asked_for_again(self) -> None:
+        self.offer()
+        lost = self.take(SnapshotRequest)
+        self.advance(0.4)
+        again = self.take(SnapshotRequest)
+        self.assertIn(lost[0].offset, [request.offset for request in again])
+
+    def test_parts_may_come_in_any_order_and_twice(self) -> None:
+        self.offer()
+        asked = self.take(SnapshotRequest)
+        for request in [*reversed(asked), *asked]:
+            data = self.data_of_snapshot[request.offset : request.offset + request.size]
+            self.receive(SnapshotPart(self.peer, self.name, request.offset, data))
+        self.serve()
+        self.assertEqual(self.file.data, self.data_of_snapshot)
+
+    def test_parts_that_are_none_change_nothing(self) -> None:
+        """Parts of another snapshot, at a wrong place, of a wrong size, or behind the end."""
+        self.offer()
+        asked = self.take(SnapshotRequest)
+        other = snapshot(S + 1, b"")[0]
+        size = asked[0].size
+        for part in (
+            SnapshotPart(self.peer, other, 0, b"x" * size),
+            SnapshotPart(self.peer, self.name, 1, b"x" * size),
+            SnapshotPart(self.peer, self.name, 0, b"x" * (size - 1)),
+        ):
+            self.receive(part)
+        self.receive(SnapshotPart(self.peer, self.name, self.name.size - 1, b"xx"))
+        self.assertDiscarded("implausible")
+        self.assertEqual(self.file.data, b"")
+
+    def test_a_fetch_goes_on_where_an_earlier_one_ended(self) -> None:
+        begin = self.data_of_snapshot[: self.part + 10]
+        self.storage.parts_left[self.name] = begin
+        self.offer()
+        self.assertEqual(self.take(SnapshotRequest)[0].offset, len(begin))
+        self.advance(0.4)
+        self.serve()
+        self.assertEqual(self.file.data, self.data_of_snapshot)
+
+    def test_a_file_that_an_earlier_fetch_has_completed_is_only_checked(self) -> None:
+        self.storage.parts_left[self.name] = self.data_of_snapshot
+        self.offer()
+        self.assertEqual(self.take(SnapshotRequest), [])
+        self.check_and_load()
+        self.assertEqual(self.data.ordering.local_aru, S)
+
+    def test_a_wrong_file_is_fetched_again_from_another_server(self) -> None:
+        self.offer()
+        self.data_of_snapshot = self.data_of_snapshot[:-1] + b"?"
+        self.serve()
+        self.file.check()
+        self._after_event()
+        self.assertEqual(self.data.ordering.local_aru, 0)
+        (other,) = self.take_with_destination(ReconciliationRequest)
+        self.assertNotEqual(other, self.peer)
+
+    def test_a_file_that_the_disk_has_no_room_for_is_given_up_also_while_it_is_checked(self) -> None:
+        """The storage does not call back then, and the server asks for slots again."""
+        self.offer()
+        self.serve()
+        self.assertTrue(self.replica.snapshot_fetcher.is_busy)
+        self.file.has_failed = True
+        self.advance(self.settings.reconciliation_seconds)
+        self.assertIsNone(self.replica.snapshot_fetcher.loading)
+        self.assertAsksAgainAfterAPause()
+
+    def assertAsksAgainAfterAPause(self) -> None:
+        """Not at once: there would be no room again, and so on without end."""
+        fetcher, period = self.replica.snapshot_fetcher, self.settings.reconciliation_seconds
+        self.take(SnapshotRequest)
+        self.assertEqual((fetcher.is_busy, self.take_with_destination(ReconciliationRequest)), (True, []))
+        self.offer()
+        self.assertEqual(self.take(SnapshotRequest), [])
+        for _ in range(PAUSE_PERIODS + 1):
+            self.advance(period)
+            self.hear_leader(local_aru=S)
+        self.assertFalse(fetcher.is_busy)
+        self.assertNotEqual(self.take_with_destination(ReconciliationRequest), [])
+        self.take(ViewChange)
+
+    def test_a_file_without_room_is_given_up_while_parts_arrive(self) -> None:
+        """Each part would put off the look at the file otherwise, and all of the snapshot would come in vain."""
+        self.offer()
+        self.serve(parts=1)
+        self.file.has_failed = True
+        self.serve(parts=1)
+        self.assertIsNone(self.replica.snapshot_fetcher.fetch)
+        self.assertAsksAgainAfterAPause()
+
+    def test_while_the_disk_is_slow_no_more_parts_are_asked_for(self) -> None:
+        """Parts that come faster than the disk takes them would wait in memory."""
+        self.offer()
+        self.file.waiting_bytes = WAITING_BYTES_MAX + 1
+        self.serve(parts=1)
+        self.take(SnapshotRequest)
+        self.advance(0.2)
+        self.assertEqual(self.take(SnapshotRequest), [])
+        self.file.waiting_bytes = 0
+        self.advance(0.2)
+        self.assertNotEqual(self.take(SnapshotRequest), [])
+
+    def test_a_source_without_the_snapshot_is_replaced_by_another_offer(self) -> None:
+        self.offer()
+        self.take(SnapshotRequest)
+        self.receive(SnapshotPart(self.peer, self.name, 0, b""))
+        (other,) = self.take_with_destination(ReconciliationRequest)
+        self.peer = other
+        self.offer()
+        self.serve()
+        self.check_and_load()
+        self.assertEqual(self.data.ordering.local_aru, S)
+
+    def test_a_silent_source_is_given_up(self) -> None:
+        self.offer()
+        self.serve(parts=1)
+        for _ in range(12):
+            self.advance(0.2)
+            self.hear_leader(local_aru=S)
+            self.take(SnapshotRequest)
+        self.assertIsNone(self.replica.snapshot_fetcher.fetch)
+        self.assertNotEqual(self.take_with_destination(ReconciliationRequest), [])
+        self.take(ViewChange)
+
+    def test_a_snapshot_that_cannot_be_understood_is_not_installed(self) -> None:
+        """The bytes are right, and the pieces are not what this version knows."""
+        self.name, self.data_of_snapshot = snapshot()
+        self.patch(self.replica.ordered_queue, "restorer", self._refusing_restorer)
+        self.offer()
+        self.serve()
+        self.check_and_load()
+        self.assertEqual((self.data.ordering.local_aru, self.storage.snapshot), (0, None))
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.assertFalse(self.replica.peers.is_ahead(self.peer, 0), "the same offer would follow at once")
+        self.take(ReconciliationRequest)
+
+    def _refusing_restorer(self) -> object:
+        class Refusing:
+            def take(self, piece: Piece) -> None:
+                raise WrongSnapshot("no")
+
+        return Refusing()
+
+    def test_a_snapshot_that_was_overtaken_meanwhile_is_dropped(self) -> None:
+        self.name, self.data_of_snapshot = snapshot(2, b"")
+        self.receive(ordered(self.peer, 1, client_update(timestamp=1)))
+        self.offer()
+        self.serve()
+        self.receive(ordered(self.peer, 2, client_update(timestamp=2)))
+        self.check_and_load()
+        self.assertEqual(self.data.ordering.local_aru, 2)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.assertEqual(len(self.machine.executed), 2)
+        self.take(ReconciliationRequest)
+
+    def test_after_the_install_no_prepare_below_the_snapshot_is_answered(self) -> None:
+        """G19: what this server has accepted there is gone."""
+        self.offer()
+        self.serve()
+        self.check_and_load()
+        self.expire_progress_timer()
+        self.take(ViewChange)
+        self.preinstall(3)
+        self.receive(Prepare(3, 3, S - 1))
+        self.assertNotSent(PrepareOK)
+        self.receive(Prepare(3, 3, S))
+        self.assertEqual(len(self.take(PrepareOK)), 1)
+
+
+class ServingTests(ReplicaTestCase):
+    def after_start(self) -> None:
+        self.follow()
+        self.name, self.data_of_snapshot = snapshot()
+        self.storage.snapshot, self.storage.compacted = self.name, 400
+        self.storage.complete[self.name] = self.data_of_snapshot
+        self.data.ordering.global_history.forget_up_to(450)
+        self.data.ordering.local_aru = S
+        self.data.ordering.global_history.floor = S
+        self.replica.ordered_queue.digests.begin_at(S, DIGEST)
+        self.replica.snapshot_fetcher.installed += 1
+
+    def answer_reads(self) -> None:
+        while self.storage.reads:
+            *_, found = self.storage.reads.pop(0)
+            found([])
+
+    def test_a_server_that_asks_for_dropped_slots_is_offered_the_snapshot(self) -> None:
+        self.receive(ReconciliationRequest(4, 10, 1_000))
+        self.answer_reads()
+        self.assertSent(SnapshotOffer(self.server_id, S, self.name), 4)
+
+    def test_slots_that_are_kept_below_the_snapshot_are_never_replaced_by_it(self) -> None:
+        """A read that finds nothing for another reason is answered as before."""
+        self.receive(ReconciliationRequest(4, 410, 1_000))
+        self.answer_reads()
+        self.assertSent(ReconciliationReply(self.server_id, 410, S), 4)
+
+    def test_a_part_is_sent_as_it_was_asked_for(self) -> None:
+        self.receive(SnapshotRequest(4, self.name, 20, 100))
+        self.storage.finish_snapshot_reads()
+        self.assertSent(SnapshotPart(self.server_id, self.name, 20, self.data_of_snapshot[20:120]), 4)
+
+    def test_a_part_is_no_larger_than_a_frame(self) -> None:
+        self.receive(SnapshotRequest(4, self.name, 0, 1_000))
+        (read,) = self.storage.snapshot_reads
+        self.assertEqual(read[2], self.settings.frame_data_bytes_max)
+        self.storage.snapshot_reads.clear()
+
+    def test_a_snapshot_that_is_gone_is_answered_without_data(self) -> None:
+        gone = snapshot(S - 1)[0]
+        self.receive(SnapshotRequest(4, gone, 0, 100))
+        self.storage.finish_snapshot_reads()
+        self.assertSent(SnapshotPart(self.server_id, gone, 0, b""), 4)
+
+    def test_a_server_that_asks_without_end_is_not_served_without_end(self) -> None:
+        self.replica.reconciliation.note_served(4, 100_000_000)
+        self.receive(SnapshotRequest(4, self.name, 0, 100))
+        self.assertEqual(self.storage.snapshot_reads, [])
+
+    def test_numbers_that_cannot_be_are_discarded(self) -> None:
+        for message in (
+            SnapshotRequest(4, self.name, self.name.size, 1),
+            SnapshotOffer(4, 3, self.name),
+            SnapshotPart(4, self.name, self.name.size, b"x"),
+        ):
+            self.receive(message)
+            self.assertDiscarded("implausible")

@@ -1,0 +1,190 @@
+"""Tests of `pfsb.paxos.snapshot_taking`: when a snapshot is taken, and when its record is written (Departure 56)."""
+
+from __future__ import annotations
+
+from attrs import evolve
+
+from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.frozen_history import HISTORY
+from pfsb.paxos.messages import DIGEST_BYTES, Alive, State
+from pfsb.paxos.records import SnapshotRecord
+from pfsb.paxos.snapshot import SnapshotName
+from pfsb.paxos.snapshot_taking import PIECE_PAUSE_SECONDS, WAITING_BYTES_MAX
+from tests.paxos.case import SMALL, FakeSnapshotFile, ReplicaTestCase
+from tests.paxos.messages import client_update
+
+
+class SnapshotTakerTests(ReplicaTestCase):
+    settings = evolve(SMALL, snapshot_slots=3)
+
+    def after_start(self) -> None:
+        self.follow()
+        self.replica.snapshot_taker.is_agreed = lambda seq: True
+
+    def order_up_to(self, seq: int) -> None:
+        for each in range(self.data.ordering.local_aru + 1, seq + 1):
+            self.order(each, client_update(timestamp=each))
+        self.storage.records.clear()
+
+    def file(self) -> FakeSnapshotFile:
+        return self.storage.files[-1]
+
+    def take_all_pieces(self) -> FakeSnapshotFile:
+        self.advance(20 * PIECE_PAUSE_SECONDS)
+        self.assertIsNotNone(self.file().finished)
+        return self.file()
+
+    def test_a_snapshot_begins_at_each_multiple_and_at_no_other_slot(self) -> None:
+        self.order_up_to(2)
+        self.assertEqual(self.storage.files, [])
+        self.order_up_to(3)
+        self.assertEqual([each.encoder.seq for each in self.storage.files], [3])
+
+    def test_the_pieces_are_of_the_slot_at_which_it_began(self) -> None:
+        """Slots that are executed while the pieces are taken are not in them."""
+        self.order_up_to(3)
+        self.order_up_to(5)
+        pieces = self.take_all_pieces().pieces
+        restorer = self.replica.ordered_queue.restorer()
+        for piece in pieces:
+            restorer.take(piece)
+        self.assertEqual(restorer.seq, 3)
+        self.assertEqual(pieces[0].section, HISTORY)
+
+    def test_the_record_is_written_when_the_file_is_on_disk_and_not_before(self) -> None:
+        self.order_up_to(3)
+        file = self.take_all_pieces()
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        name = file.complete()
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
+
+    def test_who_has_asked_is_told_when_the_record_is_on_disk(self) -> None:
+        told: list[SnapshotName | None] = []
+        self.order_up_to(1)
+        self.replica.perform(self.replica.snapshot_taker.take_now, told.append)
+        file = self.take_all_pieces()
+        self.hold_syncs = True
+        name = file.complete()
+        self.assertEqual(told, [])
+        self.storage.finish_all()
+        self.advance(0)
+        self.assertEqual(told, [name])
+        self.assertEqual(name.seq, 1)
+
+    def test_a_request_while_one_is_taken_gets_the_next_one(self) -> None:
+        told: list[SnapshotName | None] = []
+        self.order_up_to(4)
+        self.replica.perform(self.replica.snapshot_taker.take_now, told.append)
+        self.take_all_pieces().complete()
+        self._after_event()
+        self.assertEqual(told, [])
+        self.take_all_pieces().complete()
+        self.advance(0.1)
+        self.assertEqual([name and name.seq for name in told], [4])
+
+    def test_a_snapshot_of_the_present_slot_is_not_taken_twice(self) -> None:
+        told: list[SnapshotName | None] = []
+        self.order_up_to(3)
+        name = self.take_all_pieces().complete()
+        self.storage.snapshot = name
+        self.replica.perform(self.replica.snapshot_taker.take_now, told.append)
+        self.advance(0)
+        self.assertEqual((told, len(self.storage.files)), ([name], 1))
+
+    def test_a_large_state_is_not_written_for_little_history(self) -> None:
+        self.order_up_to(3)
+        name = self.take_all_pieces().complete()
+        self.storage.snapshot = evolve(name, size=1_000_000)
+        self.order_up_to(6)
+        self.assertEqual(len(self.storage.files), 1)
+        self.storage.snapshot = evolve(name, size=1)
+        self.order_up_to(9)
+        self.assertEqual(self.file().encoder.seq, 9)
+
+    def test_no_piece_is_made_while_much_waits_to_be_written(self) -> None:
+        self.order_up_to(3)
+        self.file().waiting_bytes = WAITING_BYTES_MAX + 1
+        self.advance(0.2)
+        self.assertEqual(self.file().pieces, [])
+        self.file().waiting_bytes = 0
+        self.advance(0.2)
+        self.assertNotEqual(self.file().pieces, [])
+
+    def test_a_file_without_room_is_given_up_and_the_next_multiple_tried(self) -> None:
+        told: list[SnapshotName | None] = []
+        self.order_up_to(1)
+        self.replica.perform(self.replica.snapshot_taker.take_now, told.append)
+        self.file().has_failed = True
+        self.advance(0.2)
+        self.assertEqual((self.file().abandoned, told), (True, [None]))
+        self.order_up_to(3)
+        self.assertEqual(self.file().encoder.seq, 3)
+
+    def test_an_application_that_cannot_be_frozen_stops_nobody(self) -> None:
+        """The fault of the application is logged; the server goes on, and keeps its history."""
+
+        def fails() -> object:
+            raise ValueError("no")
+
+        self.order_up_to(2)
+        self.patch(self.replica.ordered_queue, "freeze", lambda: (fails() for _ in range(1)))
+        self.order_up_to(3)
+        self.advance(0.2)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+        self.order_up_to(4)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+
+    def test_while_the_disk_is_in_trouble_no_record_is_forced(self) -> None:
+        self.order_up_to(3)
+        file = self.take_all_pieces()
+        self.replica.perform(self.replica.turn.set_trouble, DiskTrouble.FULL)
+        file.complete()
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.replica.perform(self.replica.turn.set_trouble, None)
+        self.advance(0.2)
+        self.assertEqual(len(self.take_records(SnapshotRecord)), 1)
+
+    def test_a_server_that_stops_gives_its_snapshot_up(self) -> None:
+        self.order_up_to(3)
+        self.replica.stop()
+        self.assertTrue(self.file().abandoned)
+
+
+class WithoutSnapshotsTests(ReplicaTestCase):
+    def test_with_snapshot_every_0_none_is_taken_by_itself(self) -> None:
+        self.follow()
+        for seq in range(1, 8):
+            self.order(seq, client_update(timestamp=seq))
+        self.assertEqual(self.storage.files, [])
+
+
+class AgreementTests(ReplicaTestCase):
+    """Departure 40: a server that alone has executed something otherwise keeps its history, and offers nothing."""
+
+    settings = evolve(SMALL, snapshot_slots=3)
+
+    def after_start(self) -> None:
+        self.follow()
+
+    def agree(self, *servers: int, digest: bytes = b"") -> None:
+        """Hear that these servers have executed as much as this one, with the same digest, or with the given one."""
+        aru = self.data.ordering.local_aru
+        digests = self.replica.divergence.own_digests(aru)
+        for server_id in servers:
+            state = State.REG_LEADER if self.replica.membership.leader_of(1) == server_id else State.REG_NONLEADER
+            self.receive(Alive(server_id, 1, state, aru, True, digest + digests[len(digest) :]))
+
+    def test_the_record_waits_until_a_majority_has_executed_the_same(self) -> None:
+        one, two, *_ = self.replica.membership.others
+        for each in range(1, 4):
+            self.order(each, client_update(timestamp=each))
+        self.take_records(SnapshotRecord)
+        self.advance(20 * PIECE_PAUSE_SECONDS)
+        name = self.storage.files[-1].complete()
+        self.agree(one)
+        self.agree(two, digest=b"x" * DIGEST_BYTES)
+        self.advance(0.2)
+        self.assertEqual(self.take_records(SnapshotRecord), [])
+        self.agree(two)
+        self.advance(0.1)
+        self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])

@@ -1,0 +1,296 @@
+"""Building a state of pieces: what is right, what is missing, and what this server cannot run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+import msgpack
+from twisted.trial.unittest import SynchronousTestCase
+
+from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.chat import Chat
+from pfsb.applications.interfaces import Done
+from pfsb.applications.key_value import KeyValue
+from pfsb.applications.lock import Lock
+from pfsb.paxos.snapshot import Piece, WrongSnapshot
+from pfsb.paxos.snapshot_rows import packed
+from pfsb.sessions.frozen_state import CLOSED, GROWING, SESSIONS, STATE
+from pfsb.sessions.state_machine import CannotRun, SessionStateMachine
+from pfsb.support.limits import PIECE_BYTES_MAX
+from tests.sessions.histories import Fresh
+from tests.sessions.support import Driver, Later
+
+INSTALLED = Fresh({"chat": Chat, "kv": KeyValue, "lock": Lock, "later": Later})
+APPS = tuple((name, 1) for name in INSTALLED.makers)
+LARGE = b"x" * 300
+
+
+def driver(installed: Fresh = INSTALLED, **options: int) -> Driver:
+    catalogue = Catalogue([make() for make in INSTALLED.makers.values()], installed)
+    return Driver(0, catalogue, apps=APPS, **options)
+
+
+def busy_driver() -> Driver:
+    """A state machine with something in each section."""
+    made = driver(window=40)
+    epoch = made.open("alice")["epoch"]
+    made.run("alice", epoch, (1, ("PUT", "a", "1")), (2, ("WAIT",)), (3, ("SAY", "hello")), (4, ("LOCK", "door", -1)))
+    made.run("alice", epoch, (5, ("PUT", "long", LARGE.decode())), (6, ("APPEND", "long", "y")))
+    made.run_anonymous("~0.1", (1, ("INCR", "n", 1)), opens=True)
+    made.close("bob", made.open("bob")["epoch"])
+    other = made.open("carol")["epoch"]
+    made.run("carol", other, (1, ("INCR", "n", 1)))
+    made.close("carol", other)
+    return made
+
+
+def restore(machine: SessionStateMachine, pieces: list[Piece]) -> None:
+    restorer = machine.restorer()
+    for piece in pieces:
+        restorer.take(piece)
+    restorer.adopt()
+
+
+class RestoreTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.source = busy_driver()
+        self.pieces = [*self.source.machine.freeze()]
+        self.target = driver()
+        self.machine = self.target.machine
+
+    def test_sections(self) -> None:
+        sections = [STATE, CLOSED, GROWING, SESSIONS, "app chat 1", "app kv 1", "app lock 1", "app later 1"]
+        self.assertEqual([piece.section for piece in self.pieces], sections)
+
+    def test_state_is_the_same(self) -> None:
+        restore(self.machine, self.pieces)
+        self.assertEqual([*self.machine.freeze()], self.pieces)
+        self.assertEqual(self.target.observer.restored_states, 1)
+
+    def test_nothing_changes_before_it_is_adopted(self) -> None:
+        """The applications are others, too."""
+        before = [*self.machine.freeze()]
+        restorer = self.machine.restorer()
+        for piece in self.pieces:
+            restorer.take(piece)
+        restorer.end()
+        self.assertEqual([*self.machine.freeze()], before)
+        restorer.adopt()
+        self.assertEqual([*self.machine.freeze()], self.pieces)
+
+    def test_log_grows_once(self) -> None:
+        """The observer hears of the lines that are new here, and not again with the next slot."""
+        restore(self.machine, self.pieces)
+        self.assertEqual(self.target.observer.grown, ["LISTEN"])
+        self.target.seq = self.source.seq
+        self.target.execute()
+        self.assertEqual(self.target.observer.grown, ["LISTEN"])
+
+    def test_settings_are_told(self) -> None:
+        told: list[Any] = []
+        self.machine.on_settings = told.append
+        restore(self.machine, self.pieces)
+        self.assertEqual(told, [self.source.machine.settings.values])
+
+    def test_state_goes_on_in_applications_of_a_caller_that_has_made_them(self) -> None:
+        """The running applications take the state, since no others can be made: the pieces wait until it is adopted."""
+        given = Driver(0, Catalogue([Chat(), KeyValue(), Lock(), Later()]), apps=APPS)
+        epoch = given.open("dave")["epoch"]
+        given.run("dave", epoch, (1, ("PUT", "other", "1")), (2, ("SAY", "other")), (3, ("WAIT",)))
+        before = [*given.machine.freeze()]
+        restorer = given.machine.restorer()
+        for piece in self.pieces:
+            restorer.take(piece)
+        restorer.end()
+        self.assertEqual([*given.machine.freeze()], before)
+        restorer.adopt()
+        self.assertEqual([*given.machine.freeze()], self.pieces)
+
+    def test_state_before_the_birth_has_no_settings(self) -> None:
+        """Slot 1 may have been passed."""
+        unborn = [SessionStateMachine(0, Catalogue([Chat()])) for _ in range(2)]
+        unborn[0].execute(1, 7, [])
+        pieces = [*unborn[0].freeze()]
+        self.assertEqual([piece.section for piece in pieces], [STATE])
+        restore(unborn[1], pieces)
+        self.assertEqual((unborn[1].time_ms, unborn[1].settings.is_born), (7, False))
+
+    def test_result_that_is_larger_than_a_piece_is_cut(self) -> None:
+        """An application may give a result of any size."""
+        session = self.source.machine.sessions["alice"]
+        session.answers.keep(7, Done((("value", bytes(PIECE_BYTES_MAX + 5)),)))
+        pieces = [*self.source.machine.freeze()]
+        self.assertLessEqual(max(len(piece.data) for piece in pieces), PIECE_BYTES_MAX)
+        restore(self.machine, pieces)
+        self.assertEqual(self.machine.sessions["alice"].answers.get(7), session.answers.get(7))
+
+
+class WrongPiecesTests(SynchronousTestCase):
+    """Each of them is noticed before anything is changed."""
+
+    def setUp(self) -> None:
+        self.pieces = [*busy_driver().machine.freeze()]
+        self.target = driver()
+        self.before = [*self.target.machine.freeze()]
+
+    def assertRefused(self, *pieces: Piece) -> None:
+        self.assertRaises(WrongSnapshot, restore, self.target.machine, pieces)
+        self.assertEqual([*self.target.machine.freeze()], self.before)
+        self.assertEqual(self.target.observer.restored_states, 0)
+
+    def test_missing_pieces(self) -> None:
+        for left_out in self.pieces:
+            self.assertRefused(*[piece for piece in self.pieces if piece is not left_out])
+
+    def test_pieces_that_are_cut_off(self) -> None:
+        for short in self.pieces:
+            cut = Piece(short.section, short.data[:-1])
+            self.assertRefused(*[cut if piece is short else piece for piece in self.pieces])
+
+    def test_pieces_that_come_twice(self) -> None:
+        for twice in self.pieces[1:]:
+            if twice.section not in (CLOSED, "app chat 1", "app lock 1", "app kv 1"):
+                self.assertRefused(*[each for piece in self.pieces for each in [piece] * (1 + (piece is twice))])
+
+    def test_rows_of_another_form(self) -> None:
+        state, *rest = self.pieces
+        for section, *rows in (
+            (STATE, 7),
+            (STATE, (1, 2)),
+            (CLOSED, ("alice", 1)),
+            (GROWING, 7),
+            (SESSIONS, ()),
+            (SESSIONS, (1, 0, 0, 0, 0, ())),
+            (SESSIONS, (2, ())),
+            (SESSIONS, (0, "dave", 0, 0, 0, 0, 0, 0, (), 0), (1, 0, 0, 0, 0, ())),
+            (SESSIONS, (0, "dave", 0, 0, 0, 0, 0, 0, (), 1), (2, ())),
+            (SESSIONS, (0, "dave", 0, 0, 0, 0, 0, 0, (), 1), (1, 0, 0, 0, 0, ((9, 9),))),
+            (SESSIONS, (0, "dave", 0, 0, 0, 0, 0, 0, (), 1), (1, 0, 0, 0, 0, ((5, 1, 99, "value", 1, ()),))),
+            ("nonsense", 7),
+        ):
+            wrong = Piece(section, b"".join(map(packed, rows)))
+            self.assertRefused(*[wrong] * (section == STATE), state, wrong, *rest)
+
+    def test_numbers_of_the_state_that_are_none(self) -> None:
+        """The row of the state is adopted as it is, so it is looked at before."""
+        state, *rest = self.pieces
+        row = list(msgpack.unpackb(state.data, use_list=False))
+        for place, value in ((0, "7"), (1, None), (5, ((1,),)), (5, (("a", 1),)), (6, ((),)), (9, 1.0)):
+            wrong = packed([*row[:place], value, *row[place + 1 :]])
+            self.assertRefused(Piece(STATE, wrong), *rest)
+
+    def test_state_of_an_application_that_the_snapshot_does_not_name(self) -> None:
+        self.assertRefused(*self.pieces, Piece("app nonsense 1", b""))
+
+    def test_pieces_for_an_application_that_takes_none(self) -> None:
+        """Another version of the program made the snapshot."""
+        self.target = driver(Fresh({**INSTALLED.makers, "kv": lambda: _Renamed("kv")}))
+        self.before = [*self.target.machine.freeze()]
+        self.assertRefused(*self.pieces)
+
+    def test_application_that_is_not_installed(self) -> None:
+        """As with settings: the server stops, in one line for the operator."""
+        self.target = driver(Fresh({"chat": Chat}))
+        self.before = [*self.target.machine.freeze()]
+        error = self.assertRaises(CannotRun, restore, self.target.machine, self.pieces)
+        self.assertIn("kv version 1", str(error))
+        self.assertEqual([*self.target.machine.freeze()], self.before)
+
+    def test_fault_of_the_machine_is_no_wrong_snapshot(self) -> None:
+        def short_of_memory() -> Any:
+            raise MemoryError
+
+        self.target = driver(Fresh({**INSTALLED.makers, "kv": short_of_memory}))
+        self.assertRaises(CannotRun, restore, self.target.machine, self.pieces)
+
+
+class _Renamed(Later):
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+
+class FreezeTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.driver = busy_driver()
+        self.machine = self.driver.machine
+        self.kv = next(each for each in self.machine.applications if isinstance(each, KeyValue))
+        self.frozen: list[Iterator[bytes]] = []
+        """The iterators over the pieces of `kv`."""
+        freeze = self.kv.freeze
+
+        def note() -> Iterator[bytes]:
+            self.frozen.append(freeze())
+            return self.frozen[-1]
+
+        self.patch(self.kv, "freeze", note)
+
+    def test_application_that_raises_costs_the_snapshot_and_nothing_else(self) -> None:
+        """All servers would meet its fault at the same slot, and stop."""
+        (later,) = [each for each in self.machine.applications if each.name == "later"]
+        self.patch(later, "snapshot", lambda: {}["no key"])
+        pieces = self.machine.freeze()
+        self.assertRaises(KeyError, next, pieces)
+        self.assertEqual([*pieces], [])
+        self.assertNothingKept()
+        self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
+
+    def test_state_that_is_no_bytes_costs_the_snapshot_too(self) -> None:
+        """Whether it comes in one go or in pieces."""
+        (later,) = [each for each in self.machine.applications if each.name == "later"]
+        for application, method, wrong in (
+            (later, "snapshot", lambda: "text"),
+            (self.kv, "freeze", lambda: (each for each in [b"right", None])),
+            (self.kv, "freeze", lambda: (each for each in [bytes(PIECE_BYTES_MAX + 1)])),
+        ):
+            patch = self.patch(application, method, wrong)
+            self.assertRaises(TypeError, list, self.machine.freeze())
+            patch.restore()
+            self.assertNothingKept()
+
+    def assertNothingKept(self) -> None:
+        """While no snapshot is taken, nothing is told of changes, and the iterators of applications are closed."""
+        self.assertEqual(
+            (self.machine.kept_replies.watcher, self.machine.frozen, self.kv.is_frozen), (None, None, False)
+        )
+        self.assertEqual([[*each] for each in self.frozen], [[] for _ in self.frozen])
+
+    def test_iterator_that_is_used_up_or_closed_keeps_nothing(self) -> None:
+        for end in (list, Generator.close):
+            pieces = self.machine.freeze()
+            next(pieces)
+            end(pieces)
+            self.assertNothingKept()
+        pieces = self.machine.freeze()
+        pieces.close()
+        self.assertNothingKept()
+
+    def test_end_of_a_former_iterator_does_not_end_the_next_one(self) -> None:
+        expected = [*self.machine.freeze()]
+        former = self.machine.freeze()
+        pieces = self.machine.freeze()
+        former.close()
+        self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)), (3, ("PUT", "a", "2")))
+        self.assertEqual([*pieces], expected)
+
+    def test_state_that_is_replaced_while_it_is_frozen(self) -> None:
+        """The server goes on with another snapshot; no changes are noted then."""
+        others = [*busy_driver().machine.freeze()]
+        pieces = self.machine.freeze()
+        next(pieces)
+        restore(self.machine, others)
+        self.assertNothingKept()
+        self.driver.run_anonymous("~0.1", (2, ("INCR", "n", 1)))
+
+    def test_memory_of_images_is_small(self) -> None:
+        """A session that changes keeps aside some numbers, and no copy of its results."""
+        pieces = self.machine.freeze()
+        self.driver.run_anonymous("~0.1", (2, ("PUT", "b", "1")))
+        session = self.machine.sessions["~0.1"]
+        frozen = self.machine.frozen
+        assert frozen is not None
+        ((_, ((results, count, *_),)),) = frozen.images.values()
+        self.assertIs(results, session.answers.page.results)
+        self.assertEqual((count, len(results)), (1, 2))
+        pieces.close()
