@@ -72,7 +72,7 @@ class Parameters:
     """The servers that execute all commands one by one; the others execute runs of them together."""
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
-    changing_settings: Mapping[str, tuple[int, ...] | tuple[str, ...]] = field(factory=dict)
+    changing_settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """Name of each setting that changes in this run -> the values that it may get: in the configuration file of one
     server when it starts, or from an operator. Empty: the files of all servers are alike, and no setting changes."""
     path_limits: PathLimits | None = None
