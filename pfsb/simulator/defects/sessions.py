@@ -10,6 +10,7 @@ from attrs import evolve
 from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import RULES_KNOWN, ClusterSettings
 from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import EXPIRE
@@ -592,15 +593,17 @@ def _one_announces_for_all(process: Any) -> None:
 
 
 class _WithoutFormerState:
-    """Installed applications that do not take over the state of another version."""
+    """Installed applications that do not take over the state of another version when the settings change."""
 
     def __init__(self, installed: Any) -> None:
         self._installed = installed
-        self.versions, self.rules = installed.versions, getattr(installed, "rules", 1)
+        self.versions, self.rules = installed.versions, getattr(installed, "rules", RULES_KNOWN)
+        self.is_changing = False
 
     def make(self, name: str, version: int) -> Any:
         made = self._installed.make(name, version)
-        made.restore = do_nothing
+        if self.is_changing:
+            made.restore = do_nothing
         return made
 
 
@@ -609,19 +612,25 @@ class _WithoutFormerState:
 )
 def _versions_begin_anew(process: Any) -> None:
     catalogue = process.server.catalogue
-    catalogue.installed = _WithoutFormerState(catalogue.installed)
+    installed = catalogue.installed = _WithoutFormerState(catalogue.installed)
+
+    @instead_of(process.server.machine.settings, "on_change")
+    def broken(on_change: Callable[[ClusterSettings], None], values: ClusterSettings) -> None:
+        installed.is_changing = True
+        on_change(values)
+        installed.is_changing = False
 
 
 @DEFECTS.add(
     "horizon-goes-back", "Departure 34", "when the horizon grows, updates become valid again that were too old"
 )
 def _horizon_goes_back(process: Any) -> None:
-    replica, machine = process.replica, process.server.machine
+    machine, ordered_queue = process.server.machine, process.replica.ordered_queue
 
-    @instead_of(replica, "adopt")
-    def broken(adopt: Callable[[int, int], None], window: int, horizon: int) -> None:
-        adopt(window, horizon)
-        replica.ordered_queue.oldest_valid = machine.oldest_kept = 0
+    @instead_of(machine.settings, "on_change")
+    def broken(on_change: Callable[[ClusterSettings], None], values: ClusterSettings) -> None:
+        on_change(values)
+        ordered_queue.oldest_valid = machine.oldest_kept = 0
 
 
 @DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")

@@ -152,7 +152,7 @@ def command(
         raise click.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
     if snapshots and "dice" in PROFILES[profile].families:
         raise click.UsageError(
-            f"--snapshots: the profile {profile} takes none, since they would keep a state that no result has shown wrong"
+            f"--snapshots: the profile {profile} takes none; they could keep a wrong state before a result has shown it"
         )
     # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
     first = seed if seed is not None else 0 if seeds_count else random.SystemRandom().randrange(SEEDS_MAX)
