@@ -62,7 +62,9 @@ class SnapshotsAsked:
     def _take(self, seconds: float, taken: Taken) -> None:
         turn = self._replica.turn
         if not self._is_born():
-            turn.refuse(taken, Refused("UNAVAILABLE", "the cluster has no settings yet: no leader was elected so far"))
+            turn.refuse(
+                taken, Refused("UNAVAILABLE", "this server has executed nothing yet, so there is no state to keep")
+            )
         elif turn.trouble is not None:
             turn.refuse(taken, Refused("UNAVAILABLE", "the disk of this server takes nothing at present"))
         elif len(self._waiting) >= ASKED_MAX:

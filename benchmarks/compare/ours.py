@@ -58,6 +58,14 @@ class Pfsb(System):
         # each start of a server would compile all modules anew.
         return command, {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": ""}
 
+    def target(self, server: int) -> Target:
+        """Where a server accepts clients."""
+        return self._targets[server]
+
+    def storages(self) -> list[Path]:
+        """The directories in which the servers keep their data."""
+        return [self.directory / "var" / str(server) for server in range(self.servers)]
+
     def probe(self) -> Probe:
         """A `Probe` for these servers."""
         return Probe(self._targets, self.pids())

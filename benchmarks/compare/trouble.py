@@ -26,13 +26,16 @@ class Writers:
     """Clients that each write in a loop. Each is at one server, and moves to the next when a write fails."""
 
     _system: System
+    count: int = WRITERS
+    longest: float = field(init=False, default=0.0)
+    """The longest time, in seconds, from one acknowledged write of a client to its next one."""
     answered: list[tuple[float, float]] = field(init=False, factory=list)
     """The times at which each acknowledged write was begun and acknowledged, by time.monotonic."""
     _stopping: threading.Event = field(init=False, factory=threading.Event)
     _threads: list[threading.Thread] = field(init=False, factory=list)
 
     def start(self) -> None:
-        self._threads = [threading.Thread(target=self._write, args=(at,), daemon=True) for at in range(WRITERS)]
+        self._threads = [threading.Thread(target=self._write, args=(at,), daemon=True) for at in range(self.count)]
         for thread in self._threads:
             thread.start()
 
@@ -49,12 +52,16 @@ class Writers:
         count = self._system.servers
         servers = itertools.cycle((first + step) % count for step in range(count))
         write: Write | None = None
+        last: float | None = None
         while not self._stopping.is_set():
             try:
                 write = write or self._system.open_writer(next(servers))
                 begun = time.monotonic()
                 write()
-                self.answered.append((begun, time.monotonic()))
+                now = time.monotonic()
+                self.answered.append((begun, now))
+                self.longest = max(self.longest, now - (last or begun))
+                last = now
             except OSError:
                 write = None
                 self._stopping.wait(_RETRY_SECONDS)

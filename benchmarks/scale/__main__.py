@@ -29,7 +29,7 @@ from pfsb.bench.probe import NoCluster
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.scale",
-        description="Throughput, latency and memory over servers, sizes, connections, keys and sessions, and overload.",
+        description="Throughput, latency, memory and disk over servers, sizes, loads, keys, sessions and updates.",
     )
     parser.add_argument("--sections", default=",".join(SECTIONS), help=f"some of {', '.join(SECTIONS)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="few points, one second each: a few minutes in all")

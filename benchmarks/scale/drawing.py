@@ -43,6 +43,12 @@ _AXES: Final[dict[str, tuple[_Axes, ...]]] = {
     ),
     "keys": (_Axes("Memory over keys", "keys", "MiB of a server", "memory_mib", log_x=False),),
     "sessions": (_Axes("Memory over sessions", "sessions", "MiB of the largest server", "memory_mib", log_x=False),),
+    "updates": (
+        _Axes("Memory over updates", "updates", "MiB of the largest server", "memory_mib", log_x=False),
+        _Axes("Disk over updates", "updates", "MiB of the largest server", "disk_mib", log_x=False),
+        _Axes("Throughput over updates", "updates", _RATE, "per_second", log_x=False),
+        _Axes("Latency over updates", "updates", _P99, "p99_ms", log_x=False),
+    ),
 }
 
 

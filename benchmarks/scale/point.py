@@ -28,6 +28,8 @@ class Point:
     commands_per_proposal: float | None = None
     memory_mib: float | None = None
     """Resident memory of the largest server at the end of the measurement."""
+    disk_mib: float | None = None
+    """Size on disk of the files of the largest server's storage, at the end of the measurement."""
     due: float | None = None
     """Open loop: number of operations due each second."""
     missed: int = 0
@@ -49,12 +51,12 @@ class Point:
             found.server_cpu_us,
             found.commands_per_proposal,
             memory_bytes / MIB,
-            found.rate or None,
-            found.missed,
-            found.errors,
-            found.first_error,
-            found.client_cores,
-            found.other_cores,
+            due=found.rate or None,
+            missed=found.missed,
+            errors=found.errors,
+            first_error=found.first_error,
+            client_cores=found.client_cores,
+            other_cores=found.other_cores,
         )
 
     @classmethod

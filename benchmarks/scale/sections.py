@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from benchmarks.compare.ours import Pfsb
 from benchmarks.compare.system import Trouble, wait_for
 from benchmarks.scale.memory import memory_over_keys, memory_over_sessions
-from benchmarks.scale.point import Point
+from benchmarks.scale.point import MIB, Point
 from pfsb.bench.client import LoadClient, client_command
 from pfsb.bench.measure import measure
 from pfsb.bench.probe import Status
@@ -37,6 +37,11 @@ CONNECTIONS: Final = (1, 4, 16, 64, 256, 1_000, 2_500, 5_000)
 OVERLOAD: Final = ((1, 32), (8, 32), (64, 32), (256, 32), (1_000, 32), (5_000, 32))
 OFFERED: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0)
 """Rates at which the open loop begins operations, as multiples of the highest rate that the closed loop has reached."""
+UPDATED_KEYS: Final = 1_000
+"""Number of different keys to which the section `updates` writes again and again."""
+UPDATE_LOAD: Final = (8, 32)
+UPDATES_SECONDS_MAX: Final = 1_800.0
+"""How long, in seconds, the updates between two points may take."""
 OPEN_CONNECTIONS: Final = 256
 OPEN_DEPTH: Final = 128
 
@@ -54,6 +59,7 @@ class Extent:
     offered: Sequence[float] = OFFERED
     keys: Sequence[int] = (1_000, 10_000, 100_000, 300_000, 1_000_000)
     sessions: Sequence[int] = (100, 1_000, 3_000, 10_000)
+    updates: Sequence[int] = tuple(range(250_000, 5_000_001, 250_000))
 
 
 QUICK: Final = Extent(
@@ -65,6 +71,7 @@ QUICK: Final = Extent(
     offered=(0.5, 1.0, 2.0),
     keys=(1_000, 20_000),
     sessions=(100, 1_000),
+    updates=(50_000, 100_000, 150_000, 200_000),
 )
 
 
@@ -196,6 +203,38 @@ def in_memory_of_sessions(extent: Extent, scratch: Path) -> Iterator[Point]:
             yield Point("sessions", "one connection each", sessions, memory_mib=mib)
 
 
+def over_updates(extent: Extent, scratch: Path) -> Iterator[Point]:
+    """Measure memory and disk of a cluster of three while more and more updates are written to the same keys.
+
+    Snapshots are taken as by default, and the history that they hold is dropped.
+    """
+    with cluster(scratch / "updates", 3) as started:
+        loaded = _Loaded(started, "updates", extent)
+        connections, depth = UPDATE_LOAD
+        done = 0
+        for count in sorted(extent.updates):
+            point = loaded.point(
+                f"{UPDATED_KEYS:,} keys",
+                count,
+                connections=connections,
+                depth=depth,
+                keys=UPDATED_KEYS,
+                count=count - done,
+                limit=UPDATES_SECONDS_MAX,
+            )
+            done = count
+            yield evolve(point, disk_mib=max(map(_disk_bytes, started.storages())) / MIB)
+
+
+def _disk_bytes(directory: Path) -> int:
+    """Size on disk, in bytes, of the files below a directory. Files may come and go meanwhile."""
+    taken = 0
+    for path in directory.rglob("*"):
+        with suppress(FileNotFoundError):
+            taken += path.stat().st_blocks * 512
+    return taken
+
+
 Section = Callable[[Extent, Path], Iterator[Point]]
 
 SECTIONS: Final[dict[str, Section]] = {
@@ -205,4 +244,5 @@ SECTIONS: Final[dict[str, Section]] = {
     "overload": under_overload,
     "keys": in_memory_of_keys,
     "sessions": in_memory_of_sessions,
+    "updates": over_updates,
 }

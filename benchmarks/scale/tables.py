@@ -17,6 +17,7 @@ TITLES: Final = {
     "overload": "Under overload",
     "keys": "Memory over keys",
     "sessions": "Memory over sessions",
+    "updates": "Memory and disk over updates of the same keys",
 }
 _X_NAMES: Final = {
     "servers": "servers",
@@ -25,6 +26,7 @@ _X_NAMES: Final = {
     "overload": "under way, or due",
     "keys": "keys",
     "sessions": "sessions",
+    "updates": "updates",
 }
 
 _COLUMNS: Final[tuple[tuple[str, Callable[[Point], str]], ...]] = (
@@ -34,6 +36,7 @@ _COLUMNS: Final[tuple[tuple[str, Callable[[Point], str]], ...]] = (
     ("server us/op", lambda p: short(p.server_cpu_us)),
     ("writes/proposal", lambda p: short(p.commands_per_proposal)),
     ("MiB", lambda p: short(p.memory_mib)),
+    ("MiB on disk", lambda p: short(p.disk_mib)),
     ("missed/s", lambda p: count(p.due - (p.per_second or 0.0)) if p.due and p.missed else ABSENT),
     ("errors", lambda p: count(p.errors) if p.errors else ABSENT),
 )

@@ -37,9 +37,10 @@ def target_of(address: ServerAddress) -> Target:
     return host.strip("[]"), int(port)
 
 
-def ask(target: Target, line: str) -> list[str]:
-    """Send a line to a server on a new connection; returns the lines of its reply. Raises OSError."""
-    with socket.create_connection(target, ASK_SECONDS) as connection, connection.makefile("rw", newline="\n") as file:
+def ask(target: Target, line: str, seconds: float = ASK_SECONDS) -> list[str]:
+    """Send a line to a server on a new connection; returns the lines of its reply. Raises OSError, also if the server
+    is silent for `seconds`."""
+    with socket.create_connection(target, seconds) as connection, connection.makefile("rw", newline="\n") as file:
         file.write(f"{line}\n")
         file.flush()
         lines = []

@@ -161,8 +161,8 @@ class Config:
     """How many slots above its Local_Aru a leader may propose (the fixed window). Counts at the birth of the cluster
     only."""
     snapshot_every: int = 10_000
-    """Number of slots from one snapshot of the state to the next (Departure 56); 0: snapshots are only taken when an
-    operator asks for one, and the log is kept until then."""
+    """Maximum number of slots from one snapshot of the state to the next, which comes earlier after 64 MiB of updates
+    (Departure 56); 0: snapshots are only taken when an operator asks for one, and the log is kept until then."""
     faults: bool = False
     """Whether the FAULT commands are allowed."""
     http_names: tuple[str, ...] = ()

@@ -49,5 +49,5 @@ class Settings:
     digests_kept: int = 100_000
     """Number of executed slots, the latest ones, whose digest a client can ask for by DIGEST."""
     snapshot_slots: int = 10_000
-    """Number of slots from one snapshot to the next (Departure 56); 0: snapshots are only taken when one is asked for.
-    """
+    """Maximum number of slots from one snapshot to the next (Departure 56); 0: snapshots are only taken when one is
+    asked for."""

@@ -1,8 +1,9 @@
 """Departure 56: a server takes a snapshot of its state from time to time, and then needs no slot below it any more.
 
 The paper keeps Global_History for ever. Here each server takes snapshots by itself: when it has executed a slot whose
-number is a multiple of `snapshot_every`, the state is frozen, and its pieces are written to a file, a few each
-millisecond, while the server goes on. Nothing is ordered for that, and no other server is asked.
+number is a multiple of `snapshot_every`, or many bytes since the last one, the state is frozen, and its pieces are
+written to a file, a few each millisecond, while the server goes on. Nothing is ordered for that, and no other server is
+asked.
 
 Safety: a SnapshotRecord is forced when the file is complete on disk. From then on, and not before, the storage drops
 slots up to the snapshot's. Each of them is ordered: this server has executed it. So the value that stands in it is on
@@ -15,7 +16,9 @@ The record also waits until a majority of the servers is known to have executed 
 state to others.
 
 Slots whose numbers are multiples are the same on all servers, and so are the pieces of their snapshots: a server that
-fetches one (Departure 57) can go on at another server.
+fetches one (Departure 57) can go on at another server. Where busy clients fill the slots, ten thousand of them hold
+hundreds of megabytes, which fill the disk and are executed again at a start. So a server also looks at ten slots
+between two multiples, the same ones on all servers, whether so much has come together that a snapshot is worthwhile.
 """
 
 from __future__ import annotations
@@ -35,6 +38,11 @@ from pfsb.support.limits import IDENTITY_BYTES
 PIECE_PAUSE_SECONDS = 0.004
 """Pause, in seconds, after each piece of a snapshot. Making a piece takes some milliseconds, so a snapshot takes less
 than half of a processor that has nothing else to do, and a heartbeat is hardly late."""
+EARLY_LOOKS = 10
+"""At how many slots, between two multiples of `snapshot_slots`, a server looks whether a snapshot is worthwhile."""
+EARLY_BYTES = 64 * 1_048_576
+"""Number of bytes of batches that were executed since the last snapshot, from which on one is worthwhile at such a
+slot."""
 WAITING_BYTES_MAX = 4_000_000
 """Maximum number of bytes of a snapshot that may wait to be written: no more pieces are made meanwhile."""
 AGAIN_SECONDS = 0.05
@@ -94,11 +102,13 @@ class SnapshotTaker(Handler):
         return self.file is not None and self._pieces is None
 
     def begin(self) -> None:
-        """Wait, from now on, for the next slot whose number is a multiple of `snapshot_every`. Called at the start and
-        when a snapshot was installed."""
+        """Wait, from now on, for the next slot at which a snapshot may be taken. Called at the start and when a
+        snapshot was installed."""
         every = self._settings.snapshot_slots
         if every:
-            self._ordered_queue.snapshot_slot = (self._data.ordering.local_aru // every + 1) * every
+            aru = self._data.ordering.local_aru
+            steps = (every, max(1, every // EARLY_LOOKS))
+            self._ordered_queue.snapshot_slot = min((aru // step + 1) * step for step in steps)
 
     def take_now(self, taken: Taken) -> None:
         """Take a snapshot of the present state, as soon as the one is finished that is being taken. Called in a turn.
@@ -155,10 +165,12 @@ class SnapshotTaker(Handler):
         A snapshot is left out as long as fewer bytes of batches were executed since the last one than that one has: so
         no more is written for snapshots than for the history itself, however large the state is.
         """
+        is_multiple = self._data.ordering.local_aru % self._settings.snapshot_slots == 0
         self.begin()
         present = self._storage.snapshot
         executed = self._ordered_queue.batch_bytes - self._batch_bytes
-        if self.file is None and self._turn.trouble is None and (present is None or executed >= present.size):
+        worthwhile = max(0 if is_multiple else EARLY_BYTES, 0 if present is None else present.size)
+        if self.file is None and self._turn.trouble is None and executed >= worthwhile:
             self._begin_now()
 
     def _begin_now(self) -> None:

@@ -80,6 +80,7 @@ class CatchingUpTests(SnapshotCase):
     async def test_a_restart_executes_nothing_that_a_snapshot_holds(self) -> None:
         cluster = await self.start_cluster(3, snapshot_every=0)
         await self.put(cluster, 0, 30)
+        await cluster.wait_equal(cluster.ids)
         reply = await cluster.ask(1, "SNAPSHOT wait=30", seconds=40.0)
         self.assertTrue(reply.ok, reply.line)
         await cluster.kill(1)
@@ -92,6 +93,7 @@ class CatchingUpTests(SnapshotCase):
     async def test_a_damaged_snapshot_is_refused_at_the_start(self) -> None:
         cluster = await self.start_cluster(3, snapshot_every=0)
         await self.put(cluster, 0, 3)
+        await cluster.wait_equal(cluster.ids)
         reply = await cluster.ask(1, "SNAPSHOT wait=30", seconds=40.0)
         self.assertTrue(reply.ok, reply.line)
         await cluster.kill(1)

@@ -9,7 +9,7 @@ from pfsb.paxos.frozen_history import HISTORY
 from pfsb.paxos.messages import DIGEST_BYTES, Alive, State
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.paxos.snapshot_taking import PIECE_PAUSE_SECONDS, WAITING_BYTES_MAX
+from pfsb.paxos.snapshot_taking import EARLY_BYTES, PIECE_PAUSE_SECONDS, WAITING_BYTES_MAX
 from tests.paxos.case import SMALL, FakeSnapshotFile, ReplicaTestCase
 from tests.paxos.messages import client_update
 
@@ -90,6 +90,19 @@ class SnapshotTakerTests(ReplicaTestCase):
         self.replica.perform(self.replica.snapshot_taker.take_now, told.append)
         self.advance(0)
         self.assertEqual((told, len(self.storage.files)), ([name], 1))
+
+    def test_after_many_bytes_one_is_taken_before_the_next_multiple(self) -> None:
+        """Ten thousand slots of busy clients would hold hundreds of megabytes."""
+        self.order_up_to(3)
+        self.take_all_pieces().complete()
+        self.replica.ordered_queue.batch_bytes += EARLY_BYTES
+        self.order_up_to(4)
+        self.assertEqual([each.encoder.seq for each in self.storage.files], [3, 4])
+        name = self.take_all_pieces().complete()
+        self.storage.snapshot = evolve(name, size=2 * EARLY_BYTES)
+        self.replica.ordered_queue.batch_bytes += EARLY_BYTES
+        self.order_up_to(6)
+        self.assertEqual(len(self.storage.files), 2)  # by the size of the last one, little was executed
 
     def test_a_large_state_is_not_written_for_little_history(self) -> None:
         self.order_up_to(3)
