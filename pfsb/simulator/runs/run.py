@@ -81,7 +81,8 @@ class Plan:
     """Maximum number of users that take part; None: all users that the seed draws."""
     snapshots: bool = False
     """Whether servers take snapshots, and further faults are about these, though the profile has none. All else is
-    drawn as without them."""
+    drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong state
+    before a result has shown it."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -135,7 +136,7 @@ class Run:
         drawn = with_quotas(rng, self.profile, drawn)
         drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
         drawn = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
-        if plan.snapshots or self.profile.has_snapshots:
+        if (plan.snapshots and "dice" not in self.profile.families) or self.profile.has_snapshots:
             snapshots_rng = random.Random(f"{plan.seed}/{plan.profile}/snapshots")
             drawn = with_snapshots(snapshots_rng, drawn)
             faults += draw_snapshot_faults(snapshots_rng, drawn, len(faults))

@@ -34,7 +34,7 @@ SEEDS = 6
 """Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
 FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
-SEEDS_OF_ALL = 280
+SEEDS_OF_ALL = 340
 
 
 def digest_of(seed: int) -> str:
