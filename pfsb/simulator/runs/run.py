@@ -81,8 +81,8 @@ class Plan:
     """Maximum number of users that take part; None: all users that the seed draws."""
     snapshots: bool = False
     """Whether servers take snapshots, and further faults are about these, though the profile has none. All else is
-    drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong state
-    before a result has shown it."""
+    drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong
+    state before a result has shown it."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
