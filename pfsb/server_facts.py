@@ -198,7 +198,7 @@ class ServerFacts:
     @property
     def differing(self) -> list[int]:
         """Ids of the servers that have executed equal slots with other results than this server (Departure 40)."""
-        return [server_id for server_id, each in self._replica.divergence.by_peer.items() if each.differs]
+        return [server_id for server_id, each in self._replica.divergence.by_peer.items() if each.is_in_doubt]
 
     @property
     def proposal_bytes(self) -> Histogram:
@@ -359,7 +359,7 @@ class ServerFacts:
             local_aru=peer.local_aru,
             is_alive=self._replica.peers.heard_lately(server_id),
             agrees_up_to=comparison.agrees_up_to,
-            differs_at=comparison.differs_at if comparison.differs else None,
+            differs_at=comparison.differs_at if comparison.is_in_doubt else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
             address=None if self.transport is None else self.transport.addresses.get(server_id),
         )

@@ -141,8 +141,9 @@ class AliveHandler(Handler):
         self.stay_if_followed()
 
     def stay_if_followed(self) -> None:
-        """Restart the Progress_Timer if this server leads and a majority follows it (`is_followed`)."""
-        if self.is_followed():
+        """Restart the Progress_Timer if this server leads and a majority follows it (`is_followed`), unless its
+        followers go on without it (`is_overtaken`)."""
+        if self.is_followed() and not self.is_overtaken():
             self._progress_timer.start()
 
     def is_followed(self) -> bool:
@@ -160,6 +161,26 @@ class AliveHandler(Handler):
             for peer in self._peers.by_id.values()
         )
         return followers + 1 >= self.quorum
+
+    def is_overtaken(self) -> bool:
+        """Departure 10: whether this server leads, has waited for its next slot for longer than its Progress_Timer
+        lasts, and a follower says that it has executed that slot.
+
+        So followers execute slots, and this server cannot: the ACCEPTs for its proposal do not come. Either they are
+        lost again and again, or the followers were told of another batch in that slot, which takes a false message, and
+        vote for this proposal no more.
+        """
+        data = self._data
+        aru, view = data.ordering.local_aru, data.views.last_installed
+        slot = data.ordering.global_history.get(aru + 1)
+        if data.server.state is not State.REG_LEADER or slot is None or slot.proposal is None:
+            return False
+        if self._clock.seconds() - slot.first_sent_at < self._progress_timer.seconds:
+            return False
+        return any(
+            peer.state is State.REG_NONLEADER and peer.view == view and self._peers.is_ahead(server_id, aru)
+            for server_id, peer in self._peers.by_id.items()
+        )
 
     def _is_my_leader(self, message: Alive) -> bool:
         data = self._data

@@ -57,10 +57,21 @@ class Comparison:
     told: dict[int, bytes] = field(factory=dict)
     """Point -> the digest that the peer has told there; for the last `POINTS_KEPT` points that this server could
     compare."""
+    has_differed: bool = False
+    """Whether the peer has differed before its present start, and has neither agreed nor differed `TIMES` times since.
+
+    Such a difference does not stop this server: the peer may execute its history otherwise now. But changes are refused
+    because of it as before.
+    """
 
     @property
     def differs(self) -> bool:
         return self.times >= TIMES
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the peer has executed something otherwise, as far as it has told since it differed first."""
+        return self.differs or self.has_differed
 
 
 class DivergenceHandler(Handler):
@@ -84,13 +95,22 @@ class DivergenceHandler(Handler):
     def compare(self, message: Alive) -> None:
         """Compare the digests of an ALIVE. Raises `StateDiverged`, which ends the turn, if this server must stop."""
         comparison = self.by_peer[message.server_id]
-        differed = comparison.differs
+        was_in_doubt = comparison.is_in_doubt
         if not self._note(comparison, message):
             return
-        if comparison.differs or differed or self.is_undecided:
+        if comparison.differs or was_in_doubt or self.is_undecided:
             self._judge()
-        if comparison.differs != differed:
+        if comparison.is_in_doubt != was_in_doubt:
             self._log_change(message.server_id, comparison)
+
+    def forget_start(self, server_id: int) -> None:
+        """Called when a peer has started again: what it told before does not count as told by this start of it."""
+        comparison = self.by_peer[server_id]
+        comparison.has_differed = comparison.is_in_doubt
+        comparison.times = 0
+        comparison.told.clear()
+        if not comparison.has_differed:
+            comparison.differs_at = 0
 
     def _note(self, comparison: Comparison, message: Alive) -> bool:
         """Note the digests that an ALIVE tells. Returns whether this server could compare at least one of them."""
@@ -111,18 +131,21 @@ class DivergenceHandler(Handler):
             self._note_difference(comparison, agrees, differs)
         elif agrees:
             comparison.agrees_up_to, comparison.differs_at, comparison.times = agrees, 0, 0
+            comparison.has_differed = False
         return bool(agrees or differs)
 
     def _note_difference(self, comparison: Comparison, agrees: int, differs: int) -> None:
         comparison.agrees_up_to = max(agrees, comparison.agrees_up_to)
         if comparison.agrees_up_to >= differs:
             comparison.agrees_up_to = agrees  # the peer has started again since, and has another history now
-        if not agrees < comparison.differs_at < differs:
+        if not (comparison.times and agrees < comparison.differs_at < differs):
             comparison.differs_at = differs
         now = self._clock.seconds()
         if now >= comparison.counted_at + self._settings.alive_seconds / 2:
             comparison.counted_at = now
             comparison.times = min(comparison.times + 1, TIMES)
+        if comparison.differs:
+            comparison.has_differed = False
 
     def is_agreed(self, seq: int) -> bool:
         """Whether a majority of all servers, this one included, has told that it has executed the slots up to `seq` as
@@ -132,9 +155,9 @@ class DivergenceHandler(Handler):
     # ------------------------------------------------------------------ conclusions
 
     def _judge(self) -> None:
-        differing = {server_id: each for server_id, each in self.by_peer.items() if each.differs}
-        self._stop_if_a_majority_differs(differing)
-        self.is_undecided = any(self._agreeing_at(each.differs_at) < self.quorum for each in differing.values())
+        in_doubt = {server_id: each for server_id, each in self.by_peer.items() if each.is_in_doubt}
+        self._stop_if_a_majority_differs({server_id: each for server_id, each in in_doubt.items() if each.differs})
+        self.is_undecided = any(self._agreeing_at(each.differs_at) < self.quorum for each in in_doubt.values())
 
     def _stop_if_a_majority_differs(self, differing: dict[int, Comparison]) -> None:
         """Raise `StateDiverged` if a majority of all servers tells one digest for a point, and this server has
@@ -166,7 +189,7 @@ class DivergenceHandler(Handler):
         return 1 + sum(each.agrees_up_to >= point for each in self.by_peer.values())
 
     def _log_change(self, server_id: int, comparison: Comparison) -> None:
-        if not comparison.differs:
+        if not comparison.is_in_doubt:
             self._log.info("the digests of server {server} agree with this server's again", server=server_id)
             return
         self._log.error(

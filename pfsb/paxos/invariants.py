@@ -9,7 +9,8 @@
 7. A follower's Update_Queue is empty (Figure 9 B). No server queues more than `queue_updates_max` updates of other
    servers' clients.
 8. A client has at most one pending update, and it has not been executed (G16).
-9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10).
+9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10). Here and below, the
+   window is the largest one in which open slots were proposed: the setting may have been lowered since.
 10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
     and two more for the data lists by which a leader learns from followers that are ahead of it (G19). An ordered slot
     lies within the reach of reconciliation, and a slot has the votes of few views. So the memory of a server is
@@ -64,11 +65,17 @@ class Memory:
     """Number of snapshots that the server has installed since its start."""
     ordered: dict[int, Batch] = field(factory=dict)
     """sequence number -> the batch of each slot that was ordered, but not yet executed, at the last check."""
+    window_max: int = 0
+    """The largest window in which open slots may have been proposed (`install`)."""
 
 
-def install(replica: Replica) -> Memory:
-    """Check `replica` at the end of each of its turns from now on. Returns the `Memory` of these checks."""
-    memory = Memory()
+def install(replica: Replica, window_max: int = 0) -> Memory:
+    """Check `replica` at the end of each of its turns from now on. Returns the `Memory` of these checks.
+
+    `window_max` is the largest window that the cluster may have had when a slot was proposed that is still open, if
+    that can be another one than the present window of this server.
+    """
+    memory = Memory(window_max=window_max)
     replica.checks.append(partial(check, replica, memory))
     return memory
 
@@ -77,7 +84,7 @@ def check(replica: Replica, memory: Memory) -> None:
     """Check the invariants, which are the sentences of the module's docstring, at one server: those about its present
     state, and by `memory`, the values at the last check, those about changes. Raises `InvariantViolated` if one does
     not hold; else stores the present values in `memory`."""
-    for sentence in (*_violated_by_time(replica, memory), *_violated_now(replica)):
+    for sentence in (*_violated_by_time(replica, memory), *_violated_now(replica, memory.window_max)):
         raise InvariantViolated(f"server {replica.data.server.server_id}: {sentence}")
     _remember(replica, memory)
 
@@ -118,9 +125,9 @@ def _wrong_installs(replica: Replica, memory: Memory) -> Iterator[str]:
         yield f"14: a snapshot of slot {begin} was installed, and slots {left} are in memory"
 
 
-def _violated_now(replica: Replica) -> Iterator[str]:
+def _violated_now(replica: Replica, window_max: int) -> Iterator[str]:
     yield from _wrong_views(replica)
-    yield from _wrong_ordering(replica)
+    yield from _wrong_ordering(replica, max(replica.window.slots, window_max))
     yield from _wrong_clients(replica)
     if replica.storage_identity.is_newcomer and replica.data.server.state is not State.LEADER_ELECTION:
         yield f"13: {replica.data.server.state.value}, and not admitted"
@@ -147,8 +154,8 @@ def _wrong_views(replica: Replica) -> Iterator[str]:
         yield f"11: tells of view {replica.turn.durable.last_installed}, knows {views.last_installed}"
 
 
-def _wrong_ordering(replica: Replica) -> Iterator[str]:
-    ordering, window = replica.data.ordering, replica.window.slots
+def _wrong_ordering(replica: Replica, window: int) -> Iterator[str]:
+    ordering = replica.data.ordering
     history, aru = ordering.global_history, ordering.local_aru
     if replica.ordered_queue.digests.seq != aru:
         yield f"2: Local_Aru is {aru}, but {replica.ordered_queue.digests.seq} slots were executed"

@@ -241,7 +241,7 @@ class Replica:
         self.progress_timer.on_expiry = self.election.suspect
         # A group that is written takes along what is known of the other servers' storages (Departure 43).
         self.turn.due_records = self.log_positions.due_records
-        self.peers.on_incarnation = self.log_positions.write_incarnation
+        self.peers.on_incarnation = self._peer_has_started
         self.peers.on_first_vote = self.log_positions.write_first_vote
         # Retransmission repeats the messages of handlers that are built before it (Departure 49).
         self.proposals.on_sent = self.retransmission.proposal_sent
@@ -255,6 +255,12 @@ class Replica:
         self.peers.on_return = self._path_is_back
         self.update_timers.on_open_slot = self.reconciliation.ask_leader
         self.update_timers.is_behind = self.reconciliation.is_behind
+
+    def _peer_has_started(self, server_id: int) -> None:
+        """Called when a server has begun a later incarnation, which is noted on disk (Departure 43), and executes its
+        history anew (Departure 40)."""
+        self.log_positions.write_incarnation(server_id)
+        self.divergence.forget_start(server_id)
 
     def _on_gap(self, seq: int) -> None:
         """Slot `seq` is ordered here, and an earlier one is not: ask a peer for it or, as leader, repeat its

@@ -115,10 +115,10 @@ class ClusterSettings:
             _check_number(name, values.get(name, RANGES[name].least), 1)
         return cls(**values)
 
-    def change(self, values: Mapping[str, str]) -> ClusterSettings:
+    def change(self, values: Mapping[str, str], horizon_min: int = HORIZON_MIN) -> ClusterSettings:
         """New settings: these ones with the changes in `values`, which has name -> value as text. Raises `WrongSetting`
-        for a wrong name or value."""
-        return evolve(self, **{name: parse(name, text) for name, text in values.items()})
+        for a wrong name or value, such as a horizon below `horizon_min`."""
+        return evolve(self, **{name: parse(name, text, horizon_min) for name, text in values.items()})
 
     def shown(self) -> dict[str, int | str]:
         """All values by name, as SETTINGS and STATUS show them."""
@@ -136,8 +136,9 @@ def show_app(name: str, version: int) -> str:
     return name if version == 1 else f"{name}:{version}"
 
 
-def parse(name: str, text: str) -> Any:
-    """The value of the setting `name` in `text`, as a user has typed it. Raises `WrongSetting`."""
+def parse(name: str, text: str, horizon_min: int = HORIZON_MIN) -> Any:
+    """The value of the setting `name` in `text`, as a user has typed it. Raises `WrongSetting`; for a horizon below
+    `horizon_min`, too."""
     if name == "apps":
         return _parse_apps(text)
     if name not in RANGES:
@@ -145,7 +146,7 @@ def parse(name: str, text: str) -> Any:
     if not text.isascii() or not text.isdigit() or len(text) > 18:
         raise WrongSetting(f"{name} must be a whole number, not {text[:40]!r} (example: {name}={RANGES[name].least})")
     number = int(text)
-    _check_number(name, number, RANGES[name].least)
+    _check_number(name, number, horizon_min if name == "horizon" else RANGES[name].least)
     return number
 
 

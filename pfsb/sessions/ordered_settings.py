@@ -15,6 +15,7 @@ from zope.interface import implementer
 
 from pfsb.applications.application import Application, Verb
 from pfsb.applications.arguments import Arguments
+from pfsb.applications.catalogue import InstalledApplications
 from pfsb.applications.interfaces import (
     BadRequest,
     Command,
@@ -31,6 +32,7 @@ from pfsb.applications.names import APPLICATION_CHARACTERS_MAX
 from pfsb.sessions.cluster_settings import (
     APPLICATIONS_MAX,
     BIRTH_BYTES_MAX,
+    HORIZON_MIN,
     RULES_KNOWN,
     VERSION_MAX,
     ClusterSettings,
@@ -59,9 +61,15 @@ class Abilities:
         return packed
 
     @classmethod
-    def of(cls, versions: Mapping[str, Sequence[int]]) -> Abilities:
+    def of(cls, versions: Mapping[str, Sequence[int]], rules: int = RULES_KNOWN) -> Abilities:
         """The abilities of a server with these versions of applications installed."""
-        return cls({name: tuple(sorted(set(found))) for name, found in versions.items()})
+        return cls({name: tuple(sorted(set(found))) for name, found in versions.items()}, rules)
+
+    @classmethod
+    def of_server(cls, installed: InstalledApplications) -> Abilities:
+        """The abilities of a server that has these applications installed. A test may install applications that say by
+        an attribute `rules` which rules of execution their server can follow."""
+        return cls.of(installed.versions, getattr(installed, "rules", RULES_KNOWN))
 
     @classmethod
     def decode(cls, data: bytes) -> Abilities:
@@ -108,6 +116,8 @@ class OrderedSettings(Application):
     def __init__(self, values: ClusterSettings | None = None) -> None:
         """`values` are the first settings, if the cluster is born already; None: slot 1 brings them."""
         self._values = values
+        self.horizon_min = HORIZON_MIN
+        """Minimum that users may choose for the setting `horizon`. The simulator lowers it at all servers alike."""
         self.announced: dict[int, Abilities] = {}
         """Server id -> the abilities that it has announced last."""
         self.on_change: Callable[[ClusterSettings], None] = lambda values: None
@@ -167,7 +177,7 @@ class OrderedSettings(Application):
     def _set(self, command: Command, context: IContext) -> Result:
         """Change all settings that the command names, or none."""
         try:
-            values = self.values.change(dict(_pair(part) for part in command[1:]))
+            values = self.values.change(dict(_pair(part) for part in command[1:]), self.horizon_min)
         except WrongSetting as error:
             return Refused("BADREQUEST", f"{error}; no setting was changed")
         refusal = self._unable(values)

@@ -56,7 +56,7 @@ def abilities_of(installed: InstalledApplications) -> Abilities:
                 )
             else:
                 found.setdefault(name, []).append(version)
-    return Abilities.of(found)
+    return evolve(Abilities.of(found), rules=Abilities.of_server(installed).rules)
 
 
 @define(eq=False)

@@ -414,7 +414,7 @@ class SessionStateMachine:
         return used
 
     def _require_abilities(self, values: ClusterSettings) -> None:
-        lacking = Abilities.of(self._catalogue.installed.versions).lacks(values)
+        lacking = Abilities.of_server(self._catalogue.installed).lacks(values)
         if lacking:
             raise CannotRun(
                 f"the settings of the cluster ask for {', '.join(lacking)}, which this server does not have: "

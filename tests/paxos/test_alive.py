@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pfsb.paxos.messages import Acquainted, Alive, KnownPosition, State, ViewChange
+from pfsb.paxos.messages import Accept, Acquainted, Alive, ClientUpdate, KnownPosition, Proposal, State, ViewChange
 from tests.paxos.case import ReplicaTestCase
 from tests.paxos.messages import (
     accept,
@@ -16,7 +16,7 @@ FOREIGN = client_update("alice", 1, server_id=1)
 OWN = client_update("carol", 1, server_id=2)
 
 
-class LeaderTests(ReplicaTestCase):
+class LeaderTestCase(ReplicaTestCase):
     def after_start(self) -> None:
         self.lead(view=2)
 
@@ -26,6 +26,8 @@ class LeaderTests(ReplicaTestCase):
                 self.receive(message)
             self.advance(0.2)
 
+
+class LeaderTests(LeaderTestCase):
     def test_leader_that_hears_a_majority_stays(self) -> None:
         """Departure 10: an idle leader stays while it hears ALIVE from a majority, itself included."""
         self.hear(20, alive(1, 2), alive(3, 2))
@@ -51,6 +53,58 @@ class LeaderTests(ReplicaTestCase):
             self.receive(accept(3, 2, 1))
             self.advance(0.2)
         self.assertIs(self.data.server.state, State.REG_LEADER)
+
+
+class OvertakenLeaderTests(LeaderTestCase):
+    """Departure 10: a leader that has proposed an update in slot 1, which gets no votes.
+
+    Its followers say by ALIVE how far they have come.
+    """
+
+    servers = (1, 2, 3)
+
+    def after_start(self) -> None:
+        super().after_start()
+        self.replica.perform(self.replica.introduce, OWN)
+        self.take(Proposal)
+        self.take(Accept)
+
+    def state_after(self, seconds: float, *peers: Alive) -> State:
+        self.hear(seconds, *peers)
+        self.take(Proposal), self.take(Accept), self.take(ClientUpdate)
+        state = self.data.server.state
+        if state is State.LEADER_ELECTION:
+            self.assertIn(view_change(2, 3), self.take(ViewChange))
+        return state
+
+    def test_leader_whose_followers_have_executed_its_open_slot_suspects_itself(self) -> None:
+        """The followers go on without it, and vote for its proposal no more."""
+        self.assertIs(self.state_after(4, alive(1, 2), alive(3, 2, local_aru=1)), State.LEADER_ELECTION)
+
+    def test_it_has_a_progress_timer_to_get_its_votes_by_repetition(self) -> None:
+        """Lost ACCEPTs come when the PROPOSAL is sent again."""
+        self.assertIs(self.state_after(1.6, alive(1, 2), alive(3, 2, local_aru=1)), State.REG_LEADER)
+        self.receive(accept(3, 2, 1))
+        self.assertIs(self.state_after(4, alive(1, 2), alive(3, 2, local_aru=1)), State.REG_LEADER)
+
+    def test_leader_whose_slot_no_follower_has_executed_stays(self) -> None:
+        """Slow disks keep all of them waiting."""
+        self.assertIs(self.state_after(6, alive(1, 2), alive(3, 2)), State.REG_LEADER)
+
+    def test_what_servers_of_other_views_have_executed_does_not_matter(self) -> None:
+        """A later view may have ordered other slots: Departure 23 is about such a leader."""
+        ahead = (alive(3, 1, local_aru=1), alive(3, 2, State.LEADER_ELECTION, local_aru=1))
+        for other in ahead:
+            self.assertFalse(self.replica.alive.is_overtaken())
+            self.receive(other)
+        self.advance(2.0)
+        self.take(Proposal), self.take(Accept), self.take(ClientUpdate), self.take(ViewChange)
+        self.assertFalse(self.replica.alive.is_overtaken())
+
+    def test_idle_leader_is_not_overtaken_by_an_untrue_word(self) -> None:
+        """A server in error may claim slots that there are not; without an open slot a leader waits for nothing."""
+        self.receive(accept(3, 2, 1))
+        self.assertIs(self.state_after(6, alive(1, 2), alive(3, 2, local_aru=9)), State.REG_LEADER)
 
 
 class AliveTests(ReplicaTestCase):

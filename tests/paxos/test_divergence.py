@@ -169,6 +169,44 @@ class ComparingTests(DivergenceTestCase):
         comparison = self.replica.divergence.by_peer[5]
         self.assertEqual((comparison.agrees_up_to, comparison.differs_at), (16, 20))
 
+    def test_difference_before_a_start_does_not_stop_this_server(self) -> None:
+        """Departure 40: a server stops when each server of a majority has differed in two ALIVEs of its present start.
+
+        Server 3 was wrong at slot 18, and has started again. Now all others differ from this server at slot 19.
+        """
+        for _ in range(2):
+            self.hear(3, 18, self.chain(differs_from=18))
+        self.replica.peers.on_incarnation(3)
+        for server_id in (1, 4, 1, 4):
+            self.hear(server_id, 20, self.chain(differs_from=19))
+        self.hear(3, 20, self.chain(differs_from=19))
+        self.assertEqual(self.failures, [])
+        self.hear(3, 20, self.chain(differs_from=19))
+        text = str(self.expected_failure(StateDiverged))
+        self.assertIn("slots 17 to 20 otherwise than servers 1, 3, 4", text)
+
+    def test_refusal_goes_on_until_a_server_that_started_again_agrees(self) -> None:
+        """A server that is started again executes its history anew: until its digests come, nothing is known of it."""
+        for _ in range(2):
+            self.hear(5, 20, self.chain(differs_from=18))
+        self.assertTrue(self.refuses)
+        for _ in range(2):
+            self.replica.peers.on_incarnation(5)
+            self.hear(4, 16, self.chain())
+            self.assertTrue(self.refuses)
+            self.hear(5, 20, self.chain(differs_from=18))
+            self.assertTrue(self.refuses)
+        self.hear(5, 20, self.chain())
+        self.assertFalse(self.refuses)
+
+    def test_server_that_had_not_differed_twice_is_not_in_doubt_after_its_start(self) -> None:
+        """One ALIVE with another digest may be forged: it counts neither before nor after a start."""
+        self.hear(5, 20, self.chain(differs_from=18))
+        self.replica.peers.on_incarnation(5)
+        self.hear(5, 20, self.chain(differs_from=18))
+        comparison = self.replica.divergence.by_peer[5]
+        self.assertEqual((comparison.times, comparison.is_in_doubt, self.refuses), (1, False, False))
+
     def test_points_that_this_server_does_not_hold_say_nothing(self) -> None:
         """A server that is behind, or keeps fewer digests, compares only what it has."""
         for _ in range(3):

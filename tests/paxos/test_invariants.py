@@ -148,6 +148,15 @@ class InvariantTests(SynchronousTestCase):
         self.follower.data.apply_proposal(Proposal(0, 1, 2 + 4 * WINDOW, BATCH))
         self.violates(10, self.follower)
 
+    def test_9_and_10_allow_for_a_window_that_was_lowered(self) -> None:
+        """Slots that were proposed under the former window may be open still (Departure 34)."""
+        self.leader.data.ordering.last_proposed = 1 + WINDOW + 2
+        self.follower.data.apply_proposal(Proposal(0, 1, 1 + 4 * (WINDOW + 2), BATCH))
+        for replica in (self.leader, self.follower):
+            check(replica, Memory(window_max=WINDOW + 2))
+        self.violates(9, self.leader, Memory(window_max=WINDOW + 1))
+        self.violates(10, self.follower, Memory(window_max=WINDOW + 1))
+
     def test_11_durable_is_not_ahead(self) -> None:
         """The durable values are not ahead of the server's own."""
         self.follower.turn.durable.local_aru = 2

@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.catalogue import Catalogue
+from pfsb.applications.catalogue import Catalogue, PluginApplications
 from pfsb.applications.chat import Chat
 from pfsb.applications.interfaces import BadRequest, Done, Refused, Result
 from pfsb.applications.key_value import KeyValue
 from pfsb.applications.lock import Lock
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
-from pfsb.sessions.cluster_settings import RANGES, ClusterSettings, WrongSetting
+from pfsb.sessions.cluster_settings import RANGES, RULES_KNOWN, ClusterSettings, WrongSetting
 from pfsb.sessions.event_feed import EventFeed
 from pfsb.sessions.ordered_settings import Abilities, OrderedSettings
 from pfsb.sessions.settings_follower import abilities_of
 from pfsb.sessions.state_machine import ANNOUNCE, CannotRun, SessionStateMachine, birth
+from pfsb.simulator.cluster.server_process import SimulatedApplications
 from tests.examples import examples
 from tests.sessions import support
 from tests.sessions.support import ClusterTestCase, encoded
@@ -121,6 +122,12 @@ class ChangeTests(SynchronousTestCase):
         self.assertIn("horizon must be from 10000 to 1000000000, not 9999", result.text)
         self.assertEqual(self.settings.values, VALUES)
 
+    def test_simulated_cluster_may_have_a_short_horizon(self) -> None:
+        """The minimum is an attribute, so that runs of the simulator reach the end of the horizon."""
+        self.settings.horizon_min = 20
+        self.assertIsInstance(self.set("horizon=19"), Refused)
+        self.assertIsInstance(self.set("horizon=20"), Done)
+
     def test_short_horizon_of_an_earlier_order_is_read(self) -> None:
         """Ordered settings stay readable, whatever users may choose now."""
         short = evolve(VALUES, horizon=2)
@@ -168,6 +175,13 @@ class ChangeTests(SynchronousTestCase):
         self.assertIsInstance(self.set("rules=2"), Refused)
         self.settings.announce(2, later.encode())
         self.assertIsInstance(self.set("rules=2"), Done)
+
+    def test_installed_applications_may_tell_which_rules_a_server_follows(self) -> None:
+        """A test has servers of a later version; a real server follows the rules that its code knows."""
+        installed = SimulatedApplications((), tallies=(2,), rules=3)
+        self.assertEqual(Abilities.of_server(installed), Abilities({"tally": (2,)}, 3))
+        self.assertEqual(abilities_of(installed), Abilities({"tally": (2,)}, 3))
+        self.assertEqual(Abilities.of_server(PluginApplications()).rules, RULES_KNOWN)
 
     def test_announcement_of_a_stranger_does_not_count(self) -> None:
         """Only members announce."""

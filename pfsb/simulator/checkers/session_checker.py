@@ -7,8 +7,8 @@ the durability gate lets out the effects of its slot.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -78,6 +78,13 @@ class Slot:
     """Number of sessions that were expired in this slot by another server than the one at which they were last opened.
     """
 
+    def compared(self) -> tuple[object, ...]:
+        """The part of the effect that servers compare with each other (Departure 40): the fields of results and the
+        codes of refusals, without their texts."""
+        ran = [(ticket, _compared(result)) for ticket, _, result in self.ran]
+        completed = [(ticket, _compared(result)) for ticket, result in self.completed]
+        return ran, completed, self.revision
+
 
 @define
 class Asked:
@@ -107,7 +114,15 @@ class SessionChecker:
     on_session_end: Callable[[str], None] = lambda client_id: None
     now: Callable[[], float] = lambda: 0.0
     """Returns the simulated time, in seconds."""
+    in_error: Collection[int] = ()
+    """Ids of the servers at which an application has gone wrong in their present incarnation
+    (`SimulatedCluster.in_error`)."""
+    contradicting: dict[int, int] = field(factory=dict)
+    """Server in error -> the first slot to which it has come, in its present incarnation, with results that differ from
+    those of correct servers in what servers compare (Departure 40)."""
     slots: dict[int, Slot] = field(factory=dict)
+    _of_servers_in_error: defaultdict[int, dict[int, Slot]] = field(factory=lambda: defaultdict(dict))
+    """Server in error -> slot -> its effect there; for the slots that no correct server has settled yet."""
     asked: dict[Ticket, dict[Command, Asked]] = field(factory=dict)
     results: dict[Ticket, tuple[int, Any]] = field(factory=dict)
     """Ticket -> (the slot in which the command ran or got its result, the result or PENDING)."""
@@ -115,7 +130,7 @@ class SessionChecker:
     """Ticket -> (the command that ran, the epoch of the connection that it came from)."""
     _executed_at: dict[int, float] = field(factory=dict)
     """Slot -> when the first server executed it, in simulated seconds."""
-    _model: SessionModel = field(init=False)
+    model: SessionModel = field(init=False)
     _latest: dict[str, tuple[int, int]] = field(factory=dict)
     """Client -> (the number of its command that ran last, the slot in which that command ran)."""
     _answered_up_to: dict[str, int] = field(factory=dict)
@@ -126,7 +141,7 @@ class SessionChecker:
     _ended_at: dict[str, int] = field(factory=dict)
     """Client -> the slot that ended its latest session."""
 
-    @_model.default
+    @model.default
     def _make_model(self) -> SessionModel:
         return SessionModel(self.horizon_slots)
 
@@ -213,7 +228,24 @@ class SessionChecker:
         """Note the time at which a slot is executed for the first time. Called for each execution of the slot."""
         self._executed_at.setdefault(seq, self.now())
 
+    def started(self, server_id: int) -> None:
+        """Called for each incarnation of a server, before it executes anything."""
+        self.contradicting.pop(server_id, None)
+        self._of_servers_in_error.pop(server_id, None)
+
     def settled(self, server_id: int, slot: Slot) -> None:
+        """Check the effect of a slot at a server. The effect at a server in error is no truth: it is only compared."""
+        if server_id in self.in_error:
+            self._of_servers_in_error[server_id][slot.seq] = slot
+        else:
+            self._settled(server_id, slot)
+        for other, unknown in self._of_servers_in_error.items():
+            if slot.seq in unknown and slot.seq in self.slots:
+                differs = unknown.pop(slot.seq).compared() != self.slots[slot.seq].compared()
+                if differs and other not in self.contradicting:
+                    self.contradicting[other] = slot.seq
+
+    def _settled(self, server_id: int, slot: Slot) -> None:
         known = self.slots.setdefault(slot.seq, slot)
         if known is not slot:
             if known != slot:
@@ -240,17 +272,21 @@ class SessionChecker:
 
     def _agrees_with_model(self, slot: Slot, updates: Sequence[ClientUpdate]) -> None:
         """Require that a slot had the effect that `SessionModel` computes from the ordered updates."""
-        expected = self._model.execute(slot.seq, updates)
+        expected = self.model.execute(slot.seq, updates)
         ran = [ticket for ticket, _, _ in slot.ran]
         if ran != expected.ran:
             raise Violation(f"by the ordered updates {expected.ran} must run in slot {slot.seq}, and {ran} ran")
-        if slot.epochs != (epochs := self._model.epochs()):
+        if slot.epochs != (epochs := self.model.epochs()):
             differing = dict(set(slot.epochs.items()) ^ set(epochs.items()))
             raise Violation(
                 f"by the ordered updates other sessions or epochs are open after slot {slot.seq}: {differing}"
             )
-        if slot.revision != self._model.revision:
-            raise Violation(f"by the ordered updates the revision is {self._model.revision}, and it is {slot.revision}")
+        if slot.revision != self.model.revision:
+            raise Violation(f"by the ordered updates the revision is {self.model.revision}, and it is {slot.revision}")
+        wanted = expected.results
+        found = {ticket: _compared(result) for ticket, _, result in slot.ran if ticket in wanted}
+        if found != wanted:
+            raise Violation(f"by the ordered updates the results in slot {slot.seq} are {wanted}, and they are {found}")
         for expired in expected.expired:
             self._was_silent(slot.seq, expired)
 
@@ -283,11 +319,18 @@ class SessionChecker:
             raise Violation(f"{ticket} ran in slot {seq}, after its client was told that it never would")
         client_id, number = ticket
         latest, slot = self._latest.get(client_id, (0, 0))
-        if number <= latest and seq - slot <= self.horizon_slots:
+        oldest = max(self.model.oldest_kept, seq - self.model.horizon_slots)
+        if number <= latest and slot >= oldest:
             raise Violation(f"S3: {ticket} ran in slot {seq}, after number {latest} in slot {slot}")
         self._latest[client_id] = number, seq
         self.results[ticket] = seq, result
         self._ran_as[ticket] = command, epoch
+
+
+def _compared(result: Any) -> object:
+    if result is PENDING:
+        return None
+    return (result.fields, result.rows) if isinstance(result, Done) else result.code
 
 
 def _as_told(command: Command, result: Any) -> Any:
@@ -326,6 +369,7 @@ class WatchedSessions:
         """Client -> the epoch in its bundle that is running at this moment, or has run last."""
         self._latest_epoch: dict[str, int] = {}
         """Client -> the epoch that its session got when it was last opened."""
+        checks.started(server_id)
         self._watch_commands()
         self._watch_epochs()
 

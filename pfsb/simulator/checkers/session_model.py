@@ -7,6 +7,7 @@ epochs, numbers or ends of sessions in the same way at every server, which a com
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from attrs import define, field, frozen
@@ -14,7 +15,8 @@ from attrs import define, field, frozen
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.sessions.bundle import Bundle
-from pfsb.sessions.cluster_settings import ClusterSettings
+from pfsb.sessions.cluster_settings import HORIZON_MIN, ClusterSettings, WrongSetting
+from pfsb.sessions.ordered_settings import Abilities
 
 Ticket = tuple[str, int]
 
@@ -54,6 +56,8 @@ class Expected:
     ran: list[Ticket] = field(factory=list)
     ended: list[str] = field(factory=list)
     expired: list[Expired] = field(factory=list)
+    results: dict[Ticket, object] = field(factory=dict)
+    """Ticket of a SETTINGS SET or a TALLY -> its result: (fields, rows), or the code of a refusal."""
 
 
 @define
@@ -63,9 +67,16 @@ class SessionModel:
     horizon_slots: int
     revision: int = 0
     sessions: dict[str, ModelSession] = field(factory=dict)
-    sessions_max: int | None = None
-    """The quota of open sessions, as BIRTH or the last change says it; None before BIRTH. No random run changes this
-    setting."""
+    settings: ClusterSettings | None = None
+    """The settings in force; None before BIRTH."""
+    oldest_kept: int = 0
+    """Slot below which ended sessions are forgotten. It never goes back, also when the horizon grows."""
+    horizon_min: int = HORIZON_MIN
+    """Minimum that the servers let users choose for the horizon."""
+    _announced: dict[int, Abilities] = field(factory=dict)
+    """Server -> the versions of applications and rules that it has announced last."""
+    _counts: Counter[str] = field(factory=Counter)
+    """Name -> how often TALLY has counted it."""
     _ended: dict[str, tuple[int, int]] = field(factory=dict)
     """Client id of a session that has ended, and was not anonymous -> (its last number, the slot of its end)."""
     _heard: dict[int, int] = field(factory=dict)
@@ -88,9 +99,14 @@ class SessionModel:
                         self._operate(seq, update.server_id, operation, expected)
                 else:
                     self._run(update.server_id, content, expected)
-        oldest = seq - self.horizon_slots
-        self._ended = {client: end for client, end in self._ended.items() if end[1] >= oldest}
+        self.oldest_kept = max(self.oldest_kept, seq - self.horizon_slots)
+        self._ended = {client: end for client, end in self._ended.items() if end[1] >= self.oldest_kept}
         return expected
+
+    @property
+    def sessions_max(self) -> int | None:
+        """The quota of open sessions; None before BIRTH."""
+        return None if self.settings is None else self.settings.sessions
 
     def epochs(self) -> dict[str, int]:
         """Client id -> epoch of each open session."""
@@ -109,23 +125,53 @@ class SessionModel:
             return
         for number, command in content.entries:
             if number > session.last:
-                if command in changes:
-                    self._change_settings(command)
                 session.last = number
                 self.revision += 1
-                expected.ran.append((content.client_id, number))
+                ticket = (content.client_id, number)
+                expected.ran.append(ticket)
+                if command in changes:
+                    expected.results[ticket] = self._change_settings(command)
+                elif command[0] == "TALLY":
+                    expected.results[ticket] = self._tally(str(command[1]))
 
-    def _change_settings(self, command: Sequence[object]) -> None:
-        """Follow a change of the settings. It is taken for one that the servers do not refuse."""
-        for part in command[1:]:
-            name, _, value = str(part).partition("=")
-            if name == "sessions":
-                self.sessions_max = int(value)
+    def _change_settings(self, command: Sequence[object]) -> object:
+        """Follow a change of the settings. It is refused unless every member has announced what it asks for."""
+        assert self.settings is not None, "no command runs before BIRTH"
+        changes = dict(str(part).split("=", 1) for part in command[1:])
+        try:
+            values = self.settings.change(changes, self.horizon_min)
+        except WrongSetting:
+            return "BADREQUEST"
+        for server_id in values.members:
+            able = self._announced.get(server_id)
+            if able is None or values.rules > able.rules:
+                return "CONFLICT"
+            if any(version not in able.apps.get(name, ()) for name, version in values.apps):
+                return "CONFLICT"
+        self._adopt(values)
+        return (("revision", self.revision),), ()
+
+    def _adopt(self, values: ClusterSettings) -> None:
+        self.settings, self.horizon_slots = values, values.horizon
+        if "tally" not in dict(values.apps):
+            self._counts.clear()  # the state of an application that runs no more is gone
+
+    def _tally(self, name: str) -> object:
+        """Follow a TALLY, as the version of the application that runs executes it."""
+        assert self.settings is not None, "no command runs before BIRTH"
+        version = dict(self.settings.apps).get("tally", 0)
+        if not version:
+            return "UNKNOWN"
+        self._counts[name] += 1
+        total = (("total", self._counts.total()),) if version > 1 else ()
+        return (("count", self._counts[name]), *total, ("revision", self.revision)), ()
 
     def _operate(self, seq: int, server_id: int, operation: Sequence[object], expected: Expected) -> None:
         if operation[0] in ABOUT_SERVERS:
-            if operation[0] == "BIRTH" and isinstance(operation[1], bytes) and self.sessions_max is None:
-                self.sessions_max = ClusterSettings.decode(operation[1]).sessions
+            if operation[0] == "BIRTH" and isinstance(operation[1], bytes) and self.settings is None:
+                self._adopt(ClusterSettings.decode(operation[1]))
+            if operation[0] == "ANNOUNCE" and isinstance(operation[1], bytes):
+                self._announced[server_id] = Abilities.decode(operation[1])
             if operation[0] == "ASK" and isinstance(operation[1], int):
                 self._asked[operation[1]] = seq
             return

@@ -85,6 +85,11 @@ class RelayChecker:
     were meant for another server."""
     _relayed: Counter[tuple[int, ClientUpdate]] = field(factory=Counter)
     """(sender, update) -> number of copies that the sender, not the update's own server, has relayed."""
+    _got_parts: set[tuple[int, int]] = field(factory=set)
+    """Pairs (sender, receiver): the receiver has got parts of frames of the sender that were meant for another server.
+
+    Whole frames may come about of them, so the receiver may relay updates of the sender.
+    """
 
     def misdirected(self, sender: int, receiver: int, update: ClientUpdate) -> None:
         """Count a copy of an update that goes to `receiver` by mistake, and that `receiver` may relay, too.
@@ -94,12 +99,18 @@ class RelayChecker:
         if sender == update.server_id:
             self._copies[receiver, update] += 1
 
+    def parts_misdirected(self, sender: int, receiver: int) -> None:
+        """Note that a part of a frame goes to `receiver` by mistake. Which messages the frame has is not known here."""
+        self._got_parts.add((sender, receiver))
+
     def sent(self, server_id: int, to: int | None, update: ClientUpdate) -> str:
         """Check an update that server `server_id` sends to server `to`, or to all others if None. Returns the text of
         the violation, or "" if there is none."""
         receivers = [i for i in self.servers if i != server_id] if to is None else [to]
         if server_id == update.server_id:
             self._copies.update((receiver, update) for receiver in receivers)
+            return ""
+        if (update.server_id, server_id) in self._got_parts:
             return ""
         key = (server_id, update)
         self._relayed[key] += len(receivers)

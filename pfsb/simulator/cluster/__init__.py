@@ -10,6 +10,7 @@ checkers. After each call of the clock, the cluster raises the first violation t
 * `names`: addresses of servers, and name servers.
 * `process`: the environment of a server, and a server that is the protocol alone. `server_process`: the whole server.
 * `cluster`: starts, crashes, stops and pauses servers. `healing`: heals servers and the links between them.
+* `dice`: applications that go wrong by chance at one server. `tally`: an application that has two versions.
 * `probe`: reports of servers to the checkers. `quota_checker`: counts anew what quotas bound.
 * `tracing` and `marks`: traces, and counters of rare branches.
 

@@ -17,10 +17,12 @@ from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.server import DRAIN_LOOK_SECONDS, DRAIN_SECONDS
 from pfsb.simulator.checkers.cluster_checker import ClusterChecker
+from pfsb.simulator.checkers.divergence_checker import check_stop
 from pfsb.simulator.checkers.position_checker import position_of
 from pfsb.simulator.checkers.update_checker import Identity
 from pfsb.simulator.checkers.violation import Findings, Violation
 from pfsb.simulator.cluster.clock import ServerClock, SimulatedClock
+from pfsb.simulator.cluster.dice import Dice
 from pfsb.simulator.cluster.names import SimulatedNames
 from pfsb.simulator.cluster.network import LinkQuality, SimulatedNetwork
 from pfsb.simulator.cluster.probe import Probe, Unsettled
@@ -40,7 +42,7 @@ from pfsb.storage.memory import MemoryDisk
 from pfsb.support.limits import START_MARK_BYTES
 from pfsb.transports.frames import OVERHEAD_BYTES
 from pfsb.transports.links import Links
-from pfsb.transports.wire import decode_all
+from pfsb.transports.wire import Malformed, decode_all
 
 SHARES_WRITTEN_AT_ONCE = (0.0, 0.0, 0.9)
 """Shares from which each incarnation of a server draws one: how many of its writes end before `MemoryStorage.sync`
@@ -96,8 +98,21 @@ class SimulatedCluster:
         The checkers ignore the messages of these servers, since no other server may rely on them.
         """
         self.slipped: set[int] = set()
-        """Ids of the servers whose digest of the history was changed by `slip` in their present incarnation, except
-        those that have installed a snapshot since."""
+        """Ids of the servers that have gone wrong in their present incarnation, except those that have installed a
+        snapshot since: their digest of the history was changed by `slip`, or an application has executed something
+        otherwise than a correct one (`in_error`)."""
+        self.in_error: set[int] = set()
+        """Ids of the servers at which an application has gone wrong in their present incarnation (`throw_dice`).
+
+        The checkers do not believe the results, the state and the answers of these servers. What the servers order is
+        checked as ever. There are no snapshots in a cluster with such servers.
+        """
+        self.dice: dict[int, Dice] = {}
+        """Server -> the dice that its applications throw at present, or throw again after its next start."""
+        self.window_max = 0
+        """Largest window to which the setting may be changed in the run; 0: no run changes it."""
+        self.stopped_by_majority = 0
+        """Number of times that a server has stopped itself because a majority had executed something otherwise."""
         self.network.observers.append(self._sent)
         self.network.frame_observers.append(self._frame_sent)
         self.network.misdirection_observers.append(self._misdirected)
@@ -127,6 +142,7 @@ class SimulatedCluster:
         server = self.servers[server_id]
         assert server.running is None, f"server {server_id} is running"
         self.slipped.discard(server_id)
+        self.in_error.discard(server_id)
         server.incarnations += 1
         name = f"{self.seed}/{server_id}/{server.incarnations}"
         rng = random.Random(name)
@@ -153,10 +169,11 @@ class SimulatedCluster:
         server.running = RunningServer(process, server_clock, storage, transport)
         if self._patch is not None:
             self._patch(process)
+        self._load_dice(server_id)
         if server.is_disk_full:
             storage.fail_next(OSError("no space left on device"))
         self._probe(server_id, server_clock).watch(process.replica)
-        invariants.install(process.replica)
+        invariants.install(process.replica, self.window_max)
         for check, args in self._unsettled[server_id].take_up_to(server.disk.snapshot_seq):
             self.findings.note(check, *args)
         self.checks.started(server_id)
@@ -247,6 +264,29 @@ class SimulatedCluster:
         if chain.seq:
             chain.replace_head(bytes(byte ^ 1 for byte in chain.head))
             self.slipped.add(server_id)
+
+    def throw_dice(self, server_id: int, dice: Dice) -> None:
+        """Let the applications of a server that runs go wrong by chance from now on, until `cure` is called.
+
+        Unless the dice are lasting, the next start of the server has correct applications, too.
+        """
+        self._running(server_id)
+        self.cure(server_id)
+        self.dice[server_id] = dice
+        dice.load(self.process(server_id), lambda: self._has_gone_wrong(server_id))
+
+    def cure(self, server_id: int) -> None:
+        """Let the applications of a server go wrong no more. What they have done stays so until its next start."""
+        dice = self.dice.pop(server_id, None)
+        if dice is not None:
+            dice.is_over = True
+
+    def has_other_digest(self, server_id: int) -> bool:
+        """Whether a running server has another digest of the history than correct servers, as far as is known."""
+        chain, known = self.replica(server_id).ordered_queue.digests, self.checks.execution.digests
+        seq = next((seq for seq in range(chain.seq, 0, -1) if seq in known), 0)
+        own = chain.at(seq) if seq else None
+        return own is not None and own != known[seq]
 
     def pause(self, server_id: int) -> None:
         self._running(server_id).server_clock.pause()
@@ -469,7 +509,12 @@ class SimulatedCluster:
             self.findings.note(self.checks.positions.sent, server_id, frame, disk)
 
     def _misdirected(self, sender: int, receiver: int, frame: bytes) -> None:
-        for message in decode_all(sender, frame[OVERHEAD_BYTES:]):
+        try:
+            messages = decode_all(sender, frame[OVERHEAD_BYTES:])
+        except Malformed:
+            self.checks.relays.parts_misdirected(sender, receiver)
+            return
+        for message in messages:
             if isinstance(message, ClientUpdate):
                 self.checks.relays.misdirected(sender, receiver, message)
 
@@ -488,6 +533,26 @@ class SimulatedCluster:
             return None
         return self.replica(server_id).ordered_queue.digests.at(seq)
 
+    def _load_dice(self, server_id: int) -> None:
+        """Let the applications of a server that starts throw dice, if those of its former incarnation did and the dice
+        are lasting."""
+        dice = self.dice.get(server_id)
+        if dice is not None and dice.is_lasting:
+            dice.load(self.process(server_id), lambda: self._has_gone_wrong(server_id))
+        else:
+            self.cure(server_id)
+
+    def _has_gone_wrong(self, server_id: int) -> None:
+        self.slipped.add(server_id)
+        self.in_error.add(server_id)
+
+    def _check_stop(self, server_id: int, failure: Failure) -> None:
+        """Check that a server which stops because a majority has executed something otherwise says so truly."""
+        self.stopped_by_majority += 1
+        chain, known = self.replica(server_id).ordered_queue.digests, self.checks.execution.digests
+        is_exact = server_id in self.in_error
+        self.findings.note(check_stop, server_id, failure.getErrorMessage(), self.ids, chain.at, known, is_exact)
+
     def _failed(self, server_id: int, failure: Failure) -> None:
         """Called when a server has stopped itself after a failure.
 
@@ -496,6 +561,8 @@ class SimulatedCluster:
         """
         self.failures[server_id] = failure
         stops_for_nothing = failure.check(StateDiverged) and server_id not in self.slipped
+        if failure.check(StateDiverged) and not stops_for_nothing:
+            self._check_stop(server_id, failure)
         if failure.check(*self.expected_failures) is None or stops_for_nothing:
             self.findings.add(failure)
         else:

@@ -29,6 +29,8 @@ class Route:
 
     source: str
     destination: str
+    peer: int
+    """The server that the frame is meant for."""
 
 
 @define(eq=False)
@@ -131,8 +133,8 @@ class SimulatedNames:
         """The server whose machine has this IP address; None if no machine has it."""
         return next((server_id for server_id, address in self.addresses.items() if address == host), None)
 
-    def route(self, sender: int, destination: SocketAddress) -> Route:
-        return Route(self.addresses[sender], destination.host)
+    def route(self, sender: int, peer: int, destination: SocketAddress) -> Route:
+        return Route(self.addresses[sender], destination.host, peer)
 
     def reaches(self, receiver: int, route: Route) -> bool:
         """Whether a frame that arrives now finds its receiver at the address to which it was sent."""

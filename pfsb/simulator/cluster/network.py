@@ -184,6 +184,8 @@ class Endpoint:
 
     clock: ServerClock
     links: Links
+    refused: Callable[[int], None]
+    """Called with the id of a peer when no process listens at the address to which a frame for that peer went."""
     waiting: deque[tuple[bytes, object]] = field(factory=deque)
     """Frames that wait in the socket's buffer, if the network has one (`SimulatedNetwork.buffer`)."""
 
@@ -350,6 +352,10 @@ class SimulatedNetwork:
         """Take away the receiving end of a server that has ended."""
         self._endpoints.pop(server_id, None)
 
+    def endpoint(self, server_id: int) -> Endpoint:
+        """The receiving end of a server that is attached."""
+        return self._endpoints[server_id]
+
     def is_attached(self, server_id: int) -> bool:
         """Whether this server is running and receives frames."""
         return server_id in self._endpoints
@@ -364,18 +370,19 @@ class SimulatedNetwork:
     ) -> None:
         """Take a frame that a server sends. The frame arrives later: once, several times or never.
 
-        `fault` is that of the messages in the frame; None: they have none. `route` has the frame's addresses; None:
-        servers have no addresses.
+        `fault` is that of the messages in the frame; None: they have none. `route` has the frame's addresses, and the
+        server that it is meant for; None: servers have no addresses, and the frame is meant for `receiver`.
         """
         link = self._links[sender, receiver]
-        if link.limits is not None and self._is_refused(link.limits, sender, receiver, len(frame)):
+        peer = receiver if route is None else route.peer
+        if link.limits is not None and self._is_refused(link.limits, sender, peer, len(frame)):
             return
         self.frames += 1
         self._hash.update(pack(">dHHI", self.clock.seconds(), sender, receiver, len(frame)) + frame)
         for observer in self.frame_observers:
             observer(sender, frame)
         quality = link.quality
-        if link.limits is not None and not self._fits(link, link.limits, sender, receiver, len(frame)):
+        if link.limits is not None and not self._fits(link, link.limits, sender, peer, len(frame)):
             return
         if link.cut or link.frames >= quality.frames_max or self._draws(quality.loss):
             return
@@ -389,18 +396,19 @@ class SimulatedNetwork:
         if self._draws(quality.echoes):
             self._send_off(link, sender, receiver, frame, MessageFault((0.0, quality.straggling_seconds)), route)
 
-    def _is_refused(self, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
-        """Whether the sender's own machine refuses a datagram of this size, in bytes; if so, the sender is told."""
+    def _is_refused(self, limits: PathLimits, sender: int, peer: int, size: int) -> bool:
+        """Whether the sender's own machine refuses a datagram of this size, in bytes, which is meant for this peer; if
+        so, the sender is told."""
         links = self._endpoints[sender].links
-        if size <= limits.interface_bytes or not links.path(receiver).is_measured:
+        if size <= limits.interface_bytes or not links.path(peer).is_measured:
             return False
-        links.datagram_refused(receiver, size, limits.interface_bytes)
+        links.datagram_refused(peer, size, limits.interface_bytes)
         return True
 
-    def _fits(self, link: Link, limits: PathLimits, sender: int, receiver: int, size: int) -> bool:
-        """Whether a datagram of this size, in bytes, passes the limits of a link."""
+    def _fits(self, link: Link, limits: PathLimits, sender: int, peer: int, size: int) -> bool:
+        """Whether a datagram of this size, in bytes, which is meant for this peer, passes the limits of a link."""
         is_too_large = size > limits.path_bytes
-        if is_too_large and not self._endpoints[sender].links.path(receiver).is_measured:
+        if is_too_large and not self._endpoints[sender].links.path(peer).is_measured:
             fragments = -(-size // limits.path_bytes)
             is_too_large = self._draws(1 - (1 - limits.fragment_loss) ** fragments)
         self.too_large += is_too_large
@@ -450,7 +458,7 @@ class SimulatedNetwork:
             return
         endpoint = self._endpoints.get(receiver)
         if endpoint is None:
-            self._refuse(sender, receiver)
+            self._refuse(sender, receiver, receiver if route is None else route.peer)
         elif self.buffer is not None:
             self._put(endpoint, self.buffer, frame, _source(route))
         elif not endpoint.clock.paused:
@@ -485,11 +493,12 @@ class SimulatedNetwork:
         endpoint.links.frame_arrived(frame, source)
         require(counters.refused.total() == expected, "a frame that was damaged on its way was not refused")
 
-    def _refuse(self, sender: int, receiver: int) -> None:
+    def _refuse(self, sender: int, receiver: int, peer: int) -> None:
+        """Tell the sender of a frame for `peer` that no process listens where it went: at the machine of `receiver`."""
         back = self._links[receiver, sender]
         sender_end = self._endpoints.get(sender)
         if self.refusals and sender_end is not None and not back.cut:
-            sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.links.connection_refused, receiver)
+            sender_end.clock.callLater(back.quality.delay_seconds[0], sender_end.refused, peer)
 
 
 def _source(route: Route | None) -> object:

@@ -21,6 +21,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.settings import Settings
 from pfsb.service.assembly import make_server
+from pfsb.sessions.cluster_settings import HORIZON_MIN, RULES_KNOWN
 from pfsb.sessions.reply_cache import Beginning
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import SessionStateMachine
@@ -29,6 +30,7 @@ from pfsb.simulator.checkers.session_checker import SessionChecker, WatchedSessi
 from pfsb.simulator.checkers.snapshot_checker import Facts, Models
 from pfsb.simulator.cluster.process import ServerParts, facts_of_history
 from pfsb.simulator.cluster.quota_checker import QuotaChecker
+from pfsb.simulator.cluster.tally import TALLY, Tally
 
 APPLICATIONS = ("chat", "lock", "kv")
 
@@ -50,6 +52,13 @@ class SimulatedConfig(Config):
     drawn_quotas: Mapping[str, int] = field(factory=dict)
     servers_without_runs: frozenset[int] = frozenset()
     """Ids of the servers whose applications execute no runs."""
+    tallies: Sequence[int] = ()
+    """The versions of the application `tally` that the server has installed; empty: it has only `APPLICATIONS`, and can
+    run no others."""
+    rules: int = RULES_KNOWN
+    """The latest version of the rules of execution that the server says it can follow."""
+    horizon_min: int = HORIZON_MIN
+    """Minimum that users may choose for the setting `horizon`; the same for all servers."""
 
     def quotas(self) -> Mapping[str, int]:
         return self.drawn_quotas
@@ -88,24 +97,39 @@ class SimulatedApplications:
 
     Those in `first` are there before the cluster is born, so that defects can be planted in them. They are given out at
     the birth. Once a snapshot is restored, or has begun to be, others are made, since a state must be built beside the
-    present one.
+    present one. A `Tally` is made anew each time: a change of the settings may end it, and another one begin it anew.
     """
 
     names: Sequence[str]
-    has_runs: bool
+    """The applications in the configuration file of the server."""
+    has_runs: bool = True
     """Whether these applications execute runs of commands together."""
+    tallies: Sequence[int] = ()
+    """The versions of `Tally` that are installed."""
+    rules: int = RULES_KNOWN
+    """The latest version of the rules of execution that the server says it can follow."""
     _plugins: PluginApplications = field(factory=PluginApplications, init=False)
     first: dict[str, IReplicatedApplication] = field(init=False)
 
     @first.default
     def _make_first(self) -> dict[str, IReplicatedApplication]:
-        return {name: self._watched(self._plugins.make(*self._plugins.latest(name))) for name in self.names}
+        names = [name for name in self.names if name != TALLY]
+        return {name: self._watched(self._plugins.make(*self._plugins.latest(name))) for name in names}
 
     @property
     def versions(self) -> Mapping[str, Sequence[int]]:
-        return {name: (self._plugins.latest(name)[1],) for name in self.names}
+        versions = {name: (self._plugins.latest(name)[1],) for name in self.names if name != TALLY}
+        return {**versions, TALLY: self.tallies} if self.tallies else versions
+
+    def of_file(self) -> list[IReplicatedApplication]:
+        """The applications with which the server begins."""
+        return [self.first[name] if name in self.first else self.make(name, 1) for name in self.names]
 
     def make(self, name: str, version: int) -> IReplicatedApplication:
+        """An application with its first state. Raises `BadRequest` for one that is not installed."""
+        if name == TALLY and version in self.tallies:
+            tally: IReplicatedApplication = Tally(version)
+            return tally
         first = self.first.get(name)
         if first is not None and version_of(first) == version:
             return first
@@ -118,16 +142,24 @@ class SimulatedApplications:
         return watched
 
 
+def _installed(config: Config, server_id: int) -> SimulatedApplications:
+    if not isinstance(config, SimulatedConfig):
+        return SimulatedApplications(config.apps)
+    has_runs = server_id not in config.servers_without_runs
+    return SimulatedApplications(config.apps, has_runs, config.tallies, config.rules)
+
+
 class ServerProcess:
     """One incarnation of a `Server`, whose state machine and lock application are watched."""
 
     def __init__(
         self, parts: ServerParts, config: Config, checks: SessionChecker, watch_reads: WatchReads | None = None
     ) -> None:
-        is_without = isinstance(config, SimulatedConfig) and parts.server_id in config.servers_without_runs
-        self._installed = SimulatedApplications(config.apps, not is_without)
-        catalogue = Catalogue(self._installed.first.values(), self._installed)
+        self._installed = _installed(config, parts.server_id)
+        catalogue = Catalogue(self._installed.of_file(), self._installed)
         self.server = make_server(config, catalogue, parts)
+        if isinstance(config, SimulatedConfig):
+            self.server.machine.settings.horizon_min = config.horizon_min
         self.replica = self.server.replica
         self.clock = parts.clock
         self.transport = parts.transport

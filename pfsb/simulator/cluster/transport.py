@@ -47,7 +47,7 @@ class SimulatedTransport:
         if names is None:
             return None
         look_up = names.look_up_by(self._clock)
-        return AddressBook(self._clock, self.server_id, names.hosts, look_up, _ignore, self._secret is not None)
+        return AddressBook(self._clock, self.server_id, names.hosts, look_up, self._moved, self._secret is not None)
 
     @links.default
     def _make_links(self) -> Links:
@@ -68,10 +68,9 @@ class SimulatedTransport:
         passes: bytes = NOT_KNOWN,
     ) -> None:
         self.links.start(receiver, identity, start, position, passes)
-        self.network.attach(self.server_id, Endpoint(self._clock, self.links))
+        self.network.attach(self.server_id, Endpoint(self._clock, self.links, self._refused))
         for peer in self.network.servers:
-            if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
-                self.links.measure(peer)
+            self._measure(peer)
         if self.book is not None:
             self.book.start()
 
@@ -102,6 +101,24 @@ class SimulatedTransport:
         if self.book is not None:
             self.book.stop()
         self.network.detach(self.server_id)
+
+    def _measure(self, peer: int) -> None:
+        """Have the size of the datagrams to a peer measured, anew if it was before, if the link to it has limits."""
+        if peer != self.server_id and self.network.link(self.server_id, peer).limits is not None:
+            self.links.measure(peer)
+
+    def _moved(self, server_id: int) -> None:
+        """Called by the address book when a server has another address: sockets are made anew, and so what was measured
+        counts no more. If this server itself has moved, that holds for all peers.
+        """
+        for peer in self.network.servers if server_id == self.server_id else [server_id]:
+            self._measure(peer)
+
+    def _refused(self, peer: int) -> None:
+        """Tell the links that no process listens at a peer's address, unless the peer has another address as well, as
+        `UDPTransport` does."""
+        if self.book is None or self.book.copies_to(peer) is None:
+            self.links.connection_refused(peer)
 
     def _send_to_each(self, messages: Sequence[Message], to: int | None) -> None:
         """Send to each receiver by itself, since filters and selective links treat receivers differently."""
@@ -137,7 +154,7 @@ class SimulatedTransport:
             if receiver != peer:
                 for observer in self.network.misdirection_observers:
                     observer(self.server_id, receiver, frame)
-            self._carry(receiver, frame, names.route(self.server_id, address))
+            self._carry(receiver, frame, names.route(self.server_id, peer, address))
 
     def _carry(self, peer: int, frame: bytes, route: Route | None = None) -> None:
         if self._clock.closed:
@@ -148,7 +165,3 @@ class SimulatedTransport:
             if self._frames_left <= 0:
                 self._frames_left = None
                 self._on_last_frame()
-
-
-def _ignore(_server_id: int) -> None:
-    """Do nothing: simulated servers have no sockets that must follow an address."""

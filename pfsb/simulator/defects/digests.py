@@ -98,3 +98,29 @@ def _refusal_without_end(process: Any) -> None:
         refused = divergence.is_undecided
         compare(message)
         divergence.is_undecided = refused or divergence.is_undecided
+
+
+@DEFECTS.add("doubt-without-refusal", "Departure 40", "changes are taken though servers differ and no majority agrees")
+def _doubt_without_refusal(process: Any) -> None:
+    divergence = process.replica.divergence
+
+    @instead_of(divergence, "compare")
+    def broken(compare: Callable[[Alive], None], message: Alive) -> None:
+        compare(message)
+        divergence.is_undecided = False
+
+
+@DEFECTS.add(
+    "differences-of-former-starts",
+    "Departure 40",
+    "a server that differed before it was started again counts as one that differs twice",
+)
+def _differences_of_former_starts(process: Any) -> None:
+    override(process.replica.divergence, "forget_start", lambda _: do_nothing)
+
+
+@DEFECTS.add("results-not-compared", "Departure 40", "the digest of the history covers the batches, and no results")
+def _results_not_compared(process: Any) -> None:
+    @instead_of(process.replica.ordered_queue.digests, "extend")
+    def broken(extend: Callable[[bytes, bytes], None], batch: bytes, outcomes: bytes) -> None:
+        extend(batch, b"")

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from pfsb.simulator.defects.defect import Defects, become
+from pfsb.transports.frames import FrameRefused
+from pfsb.transports.links import Links
 from pfsb.transports.names import AddressBook, ServerName
 
 DEFECTS = Defects()
@@ -67,3 +70,27 @@ class _Trusting(AddressBook):
 @DEFECTS.add("source-unchecked", "Departure 41", "without a secret, a frame is taken wherever it comes from")
 def _source_unchecked(process: Any) -> None:
     _give(process, _Trusting)
+
+
+class _TakingParts(Links):
+    """Links that take each part of a frame as if it came from the address of its sender."""
+
+    __slots__ = ()
+    book: AddressBook
+
+    def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
+        """Take a frame; in a cluster without a secret, take a notice whatever its source is."""
+        if self.codec is not None and self.codec.secret is None:
+            with suppress(FrameRefused):
+                opened = self.codec.open(frame)
+                address = self.book.where(opened.sender)
+                if opened.notice is not None and address is not None:
+                    source = (address.host, 0)
+        super().frame_arrived(frame, source)
+
+
+@DEFECTS.add("parts-from-anywhere", "Departure 41", "without a secret, a part is taken wherever it comes from")
+def _parts_from_anywhere(process: Any) -> None:
+    book = getattr(process.transport, "book", None)
+    if book is not None:
+        become(process.transport.links, type("_Links", (_TakingParts,), {"__slots__": (), "book": book}))

@@ -428,3 +428,10 @@ def _relay_left_out(process: Any) -> None:
         "relay_to_leader",
         lambda _: lambda update, sender: replica.demand.note_foreign_update(update),
     )
+
+
+@DEFECTS.add(
+    "overtaken-leader-stays", "Departure 10", "a leader that waits for a slot which followers have executed leads on"
+)
+def _overtaken_leader_stays(process: Any) -> None:
+    override(process.replica.alive, "is_overtaken", lambda _: lambda: False)

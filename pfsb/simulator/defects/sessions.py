@@ -10,6 +10,7 @@ from attrs import evolve
 from pfsb.applications.interfaces import Command, Done, Refused, Result, Ticket
 from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.cluster_settings import RULES_KNOWN, ClusterSettings
 from pfsb.sessions.reply_cache import ReplyCache
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import EXPIRE
@@ -575,6 +576,61 @@ def _file_rules(process: Any) -> None:
         "on_change",
         lambda on_change: lambda values: on_change(evolve(values, session_window=own)),
     )
+
+
+@DEFECTS.add(
+    "one-announces-for-all", "Departure 34", "what one server announces that it can run counts for all servers"
+)
+def _one_announces_for_all(process: Any) -> None:
+    settings = process.server.machine.settings
+
+    @instead_of(settings, "announce")
+    def broken(announce: Callable[[int, object], Result], server_id: int, data: object) -> Result:
+        result = announce(server_id, data)
+        if isinstance(result, Done):
+            settings.announced.update(dict.fromkeys(settings.values.members, settings.announced[server_id]))
+        return result
+
+
+class _WithoutFormerState:
+    """Installed applications that do not take over the state of another version when the settings change."""
+
+    def __init__(self, installed: Any) -> None:
+        self._installed = installed
+        self.versions, self.rules = installed.versions, getattr(installed, "rules", RULES_KNOWN)
+        self.is_changing = False
+
+    def make(self, name: str, version: int) -> Any:
+        made = self._installed.make(name, version)
+        if self.is_changing:
+            made.restore = do_nothing
+        return made
+
+
+@DEFECTS.add(
+    "versions-begin-anew", "Departure 34", "an application that runs under another version begins with its first state"
+)
+def _versions_begin_anew(process: Any) -> None:
+    catalogue = process.server.catalogue
+    installed = catalogue.installed = _WithoutFormerState(catalogue.installed)
+
+    @instead_of(process.server.machine.settings, "on_change")
+    def broken(on_change: Callable[[ClusterSettings], None], values: ClusterSettings) -> None:
+        installed.is_changing = True
+        on_change(values)
+        installed.is_changing = False
+
+
+@DEFECTS.add(
+    "horizon-goes-back", "Departure 34", "when the horizon grows, updates become valid again that were too old"
+)
+def _horizon_goes_back(process: Any) -> None:
+    machine, ordered_queue = process.server.machine, process.replica.ordered_queue
+
+    @instead_of(machine.settings, "on_change")
+    def broken(on_change: Callable[[ClusterSettings], None], values: ClusterSettings) -> None:
+        on_change(values)
+        ordered_queue.oldest_valid = machine.oldest_kept = 0
 
 
 @DEFECTS.add("ended-replies-counted", "docs/operating.rst", "the answers of sessions that have ended still count")

@@ -24,7 +24,8 @@ from pfsb.paxos.replica import Replica
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.support.limits import IDENTITY_BYTES
-from pfsb.transports.frames import FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.frames import FRAME_BYTES_MAX, FrameCodec, FrameIdentity, cluster_digest
+from pfsb.transports.notices import FIRST_TIME, TAG_BYTES, Part
 from pfsb.transports.wire import encode_any
 
 
@@ -48,13 +49,22 @@ def frame_of_an_impostor(cluster: SimulatedCluster, receiver: int, rng: random.R
     return _frame(cluster, "simulated", sender, identity, _messages(cluster.replica(receiver), sender, rng))
 
 
+def part_of_an_impostor(cluster: SimulatedCluster, receiver: int, rng: random.Random) -> bytes:
+    """Make a part of a large frame that is right in all but its missing key or the address that it comes from."""
+    sender = rng.choice([i for i in cluster.ids if i != receiver])
+    identity = cluster.disk(sender).identity or bytes(IDENTITY_BYTES)
+    piece = rng.randbytes(rng.randint(1, 400))
+    part = Part(rng.randbytes(TAG_BYTES), FRAME_BYTES_MAX, rng.randrange(10_000), FIRST_TIME, piece)
+    return _codec(cluster, "simulated", sender, identity).seal_notice(part)
+
+
 def require_no_change(cluster: SimulatedCluster, receiver: int, frame: bytes) -> None:
     """Deliver the frame to the receiver. Raises `Violation` if that has changed the state of the receiver."""
     replica = cluster.replica(receiver)
     replica.perform(_nothing)  # the end of every turn may change the state, so one turn runs before the comparison
-    before = _state(replica)
+    before = _state(replica) + _incomplete(cluster, receiver)
     cluster.network.hand_over(receiver, frame)
-    after = _state(replica)
+    after = _state(replica) + _incomplete(cluster, receiver)
     if before != after:
         raise Violation(f"a stranger's frame has changed server {receiver}:\n{before}\n{after}")
 
@@ -64,10 +74,20 @@ def _nothing() -> None:
 
 
 def _frame(cluster: SimulatedCluster, name: str, sender: int, identity: bytes, messages: list[Message]) -> bytes:
-    """A frame that names the present start of the server `sender`: one of another start would be refused for that."""
+    return _codec(cluster, name, sender, identity).seal([encode_any(message) for message in messages])[0]
+
+
+def _codec(cluster: SimulatedCluster, name: str, sender: int, identity: bytes) -> FrameCodec:
+    """A codec whose frames name the present start of the server `sender`: one of another start would be refused for
+    that."""
     us = FrameIdentity(sender, frozenset(cluster.ids) - {sender}, cluster_digest(name, cluster.ids))
-    start = cluster.disk(sender).start_number
-    return FrameCodec(us, identity, start).seal([encode_any(message) for message in messages])[0]
+    return FrameCodec(us, identity, cluster.disk(sender).start_number)
+
+
+def _incomplete(cluster: SimulatedCluster, receiver: int) -> str:
+    """The bytes that a server keeps of frames that came in parts, peer by peer."""
+    links = cluster.links(receiver)
+    return f"\n{[links.path(peer).kept_bytes for peer in cluster.ids if peer != receiver]}"
 
 
 def _messages(replica: Replica, sender: int, rng: random.Random) -> list[Message]:

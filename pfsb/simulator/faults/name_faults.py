@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pfsb.simulator.cluster.names import PROMPTLY, NameServers, SimulatedNames
-from pfsb.simulator.faults.foreign_frames import frame_of_an_impostor, require_no_change
+from pfsb.simulator.faults.foreign_frames import frame_of_an_impostor, part_of_an_impostor, require_no_change
+from pfsb.simulator.faults.parameters import draw_path_limits
 from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.server_faults import ServerFaults
 
@@ -66,12 +67,13 @@ class NameFaults(ServerFaults):
         """Deliver a frame in the name of a server, from an address that no server has.
 
         It is well-formed and has the storage identity of that server. Only its source, or the missing key, shows that
-        it is forged.
+        it is forged. Where large frames travel in parts, it may be a part of one.
         """
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 1:
-            frame = frame_of_an_impostor(self._cluster, server_id, self._rng)
-            require_no_change(self._cluster, server_id, frame)
+            is_part = self._parameters.path_limits is not None and self._rng.random() < 0.5
+            make = part_of_an_impostor if is_part else frame_of_an_impostor
+            require_no_change(self._cluster, server_id, make(self._cluster, server_id, self._rng))
 
     def _move(self, server_id: int) -> None:
         """Give a server an address that is new, or that some server had before, and let name servers tell it later."""
@@ -79,7 +81,16 @@ class NameFaults(ServerFaults):
         vacated = [each for each in names.vacated if each not in names.addresses.values()]
         is_reused = bool(vacated) and self._rng.random() < 0.4
         names.move(server_id, self._rng.choice(vacated) if is_reused else None)
+        if self._parameters.path_limits is not None:
+            self._find_other_paths(server_id)
         self._later(self._lag(), names.tell, server_id)
+
+    def _find_other_paths(self, server_id: int) -> None:
+        """Let all links to and from a server that has moved carry other datagrams, as in another part of the
+        network."""
+        others = [i for i in self._cluster.ids if i != server_id]
+        links = [link for other in others for link in ((server_id, other), (other, server_id))]
+        self._cluster.network.set_limits(draw_path_limits(self._rng), links)
 
     def _lag(self) -> float:
         """Draw how long, in seconds, name servers go on telling an old address: 0, or 0.1 to 20."""

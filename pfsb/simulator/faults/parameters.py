@@ -23,6 +23,11 @@ RARE_SIZES: Final = (6, 8)
 """Numbers of servers from which a seed with a rare size draws (`Profile.share_of_rare_sizes`)."""
 SHARE_OF_IDS_WITH_GAPS: Final = 0.2
 """Share of the seeds in which the ids of the servers have gaps, such as 2, 5 and 9."""
+APPS_OF_FILES: Final = 3
+"""Number of values of the setting `apps`, the first ones, that any server of a run with changing settings can run from
+the beginning."""
+MANY_SESSIONS: Final = 100_000
+"""Value of the quota `sessions` that no run comes near to: its default."""
 IDS_MAX: Final = (12, SERVER_ID_MAX)
 """The two possible values of the highest id of a server, for seeds that give servers ids with gaps between them. Such a
 seed draws one of the two, and then the ids, up to it."""
@@ -67,7 +72,7 @@ class Parameters:
     """The servers that execute all commands one by one; the others execute runs of them together."""
     quotas: Mapping[str, int] = field(factory=dict)
     """Quotas of the replicated state with which the cluster is born; those that are left out have their defaults."""
-    changing_settings: Mapping[str, tuple[int, ...]] = field(factory=dict)
+    changing_settings: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     """Name of each setting that changes in this run -> the values that it may get: in the configuration file of one
     server when it starts, or from an operator. Empty: the files of all servers are alike, and no setting changes."""
     path_limits: PathLimits | None = None
@@ -136,7 +141,8 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
     """Draw the quotas, after all other parameters. Seeds without small quotas have the defaults.
 
     Quotas are small in every seed of a profile that `has_small_quotas`, and in one in five seeds of the other profiles;
-    in no seed with an idle hour, whose clients need sessions and locks of their own beside those of the users.
+    in no seed with an idle hour, or with applications that throw dice: the clients of these drills need sessions and
+    locks of their own beside those of the users.
     There is always room for one session of each user and one more. While sessions that users have left behind have not
     expired, other users may be refused a session; the end of a run waits until these have expired.
     """
@@ -145,11 +151,12 @@ def with_quotas(rng: random.Random, profile: Profile, parameters: Parameters) ->
         "kv_bytes": rng.choice((40, 340, 700, 2**30)),
         "chat_bytes": rng.choice((100, 1_000, 2**28)),
         "session_locks": rng.choice((1, 10_000)),
-        "sessions": rng.choice((parameters.users + 1, 2 * parameters.users + 2, 100_000)),
+        "sessions": rng.choice((parameters.users + 1, 2 * parameters.users + 2, MANY_SESSIONS)),
         "reply_cache_bytes": rng.choice((60, 1_000, 2**20)),
         "replies_bytes": rng.choice((100, 1_500, 2**28)),
     }
-    is_small = profile.has_small_quotas or (rng.random() < 0.2 and not profile.has_idle_hour)
+    has_other_clients = profile.has_idle_hour or "dice" in profile.families
+    is_small = profile.has_small_quotas or (rng.random() < 0.2 and not has_other_clients)
     return evolve(parameters, quotas=drawn if is_small else {})
 
 
@@ -157,8 +164,9 @@ def with_changing_settings(profile: Profile, parameters: Parameters) -> Paramete
     """The parameters, with the settings that change in the run (`Parameters.changing_settings`), if the profile has
     any.
 
-    The values leave room for the replies to all commands that a user has under way. The quota `sessions` is not
-    changed: the end of a run needs a session for each user.
+    The values of `session_window` leave room for the replies to all commands that a user has under way, and those of
+    `sessions` for a session of each user and one more. Configuration files have one of the first `APPS_OF_FILES` values
+    of `apps`: a server that lacks what the first leader's file asks for would stop.
     """
     if not profile.has_changing_settings:
         return parameters
@@ -172,6 +180,11 @@ def with_changing_settings(profile: Profile, parameters: Parameters) -> Paramete
         "session_locks": (1, 2, 10_000),
         "session_waits": (1, 2, 10_000),
         "reply_cache_bytes": (60, 1_000, 2**20),
+        "replies_bytes": (100, 1_500, 2**28),
+        "sessions": (parameters.users + 1, 2 * parameters.users + 2, MANY_SESSIONS),
+        "horizon": (20, 60, 300, 100_000),
+        "apps": ("chat,lock,kv", "kv,lock,chat", "chat,tally,lock,kv", "tally:2,kv,chat,lock", "lock,kv,chat,tally:2"),
+        "rules": (1, 2),
     }
     return evolve(parameters, changing_settings=changing)
 

@@ -46,6 +46,7 @@ _KINDS: Final = {
     "repeats": ("order_again",),
     "strangers": ("stranger",),
     "slips": ("slip",),
+    "dice": ("throw_dice",),
     "names": (
         "move",
         "move",

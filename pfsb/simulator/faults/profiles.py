@@ -54,6 +54,7 @@ ALL_FAMILIES: Final = (
     "memory",
     "repeats",
     "slips",
+    "dice",
     "paths",
     "names",
     "disk_troubles",
@@ -450,8 +451,8 @@ PROFILES: Final[Mapping[str, Profile]] = {
         faults_per_second=(0.3,),
     ),
     "settings": Profile(
-        "servers with different configuration files, settings that are changed while users work, and crashes",
-        ("crashes", "clients"),
+        "servers with different configuration files, settings that change while users work, late copies, and crashes",
+        ("crashes", "clients", "network"),
         servers=(3, 3, 4, 5),
         users=(2, 4, 6),
         vocabulary={"keys": 2, "locks": 2, "share_of_locks": 0.4},
@@ -462,6 +463,13 @@ PROFILES: Final[Mapping[str, Profile]] = {
         ("slips", "crashes", "partitions"),
         ("isolate_leader", "split"),
         servers=(3, 4, 5),
+    ),
+    "dice": Profile(
+        "a server whose applications go wrong by chance, once or after each start, while servers die",
+        ("dice", "crashes", "partitions", "pauses", "network", "clients"),
+        ("isolate_leader", "split", "one_way"),
+        servers=(3, 3, 4, 5, 7),
+        faults_per_second=(0.5, 1.5),
     ),
     "paths": Profile(
         "links that drop fragments and large datagrams, carry less or more from time to time, and have short queues",
@@ -487,6 +495,19 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "names": Profile(
         "servers that come back at other addresses, and name servers that are wrong, late or silent, or know no name",
         ("names", "crashes", "strangers"),
+        faults_per_second=(0.5, 1.5, 3.0),
+    ),
+    "moves": Profile(
+        "three to nine servers that come back at other addresses, over links that drop fragments and large datagrams",
+        ("names", "paths", "network", "crashes", "strangers"),
+        servers=(3, 4, 5, 7, 9),
+        settings={
+            "window_slots": (4, 16),
+            "batch_bytes_max": (48_000,),
+            "frame_data_bytes_max": (50_000,),
+            "queue_updates_max": (20_000,),
+        },
+        vocabulary={"long_values_bytes": 20_000},
         faults_per_second=(0.5, 1.5, 3.0),
     ),
     "holes": Profile("slots that leaders leave out, one or all of them", ("holes",)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pfsb.applications.interfaces import IContext
 from pfsb.server import DRAIN_SECONDS
 from pfsb.simulator.checkers.position_checker import position_of
+from pfsb.simulator.cluster.dice import Dice
 from pfsb.simulator.faults.injector import FaultInjector
 from pfsb.simulator.faults.plan import CLOCKS_BEGIN_SECONDS, DAY_SECONDS, LOOK_SECONDS, LOOKS_MAX, between
 from pfsb.storage.memory import MemoryDisk
@@ -41,6 +43,21 @@ class ServerFaults(FaultInjector):
         server_id = self._any_server()
         if server_id is not None and len(self._cluster.ids) > 2 and not self._cluster.slipped:
             self._cluster.slip(server_id)
+
+    def throw_dice(self) -> None:
+        """Let the applications of a server go wrong by chance from now on (`Dice`). If the server stops, since a
+        majority contradicts it, it is started again some times, as by a supervisor.
+
+        All faults of this kind in a run choose the same server. There is none in a cluster of one or two: the correct
+        servers must be a majority.
+        """
+        server_id = random.Random(f"{self._cluster.seed}/dice").choice(self._cluster.ids)
+        if len(self._cluster.ids) > 2 and self._cluster.is_running(server_id):
+            chance, is_lasting = self._rng.choice((0.02, 0.2, 1.0)), self._rng.random() < 0.5
+            dice_rng = random.Random(self._rng.random())
+            self._cluster.throw_dice(server_id, Dice(dice_rng, chance, is_lasting))
+            for _ in range(3):
+                self._later(between(self._rng, 0.5, 8), self._restart, server_id)
 
     def crash_loop(self) -> None:
         """Crash a server several times, each time soon after its start, and restart it at once."""

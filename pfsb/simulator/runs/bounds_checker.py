@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.server import Server
@@ -19,11 +20,13 @@ HEARTBEATS = (
 )
 """Functions of a server, as Class.method, each of which a delayed call must be about to call at all times."""
 
+OPERATORS_SESSIONS = 16
+"""Maximum number of sessions that an operator has open: one for each of its commands that wait for an answer."""
 TIMERS_MAX = 16
 """Maximum number of pending delayed calls of one server, without those of its links and client connections."""
 
 
-def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, Sequence[int]]) -> None:
+def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, Sequence[Any]]) -> None:
     """Check that no table, session or connection of a running server has grown beyond its limit, and that its periodic
     timers are set. Raises `Violation` for the first that is wrong.
 
@@ -31,11 +34,14 @@ def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, S
     run -> the values that it may get. A table may exceed a limit that was lowered, by entries that were there before.
     """
     windows, slots = changing.get("session_window", ()), changing.get("window", ())
+    horizon = max((cluster.settings.horizon_slots, *changing.get("horizon", ())))
     for server_id in cluster.running_ids:
         server: Server = cluster.process(server_id).server
         for sentence in (
-            *_wrong_tables(server, users, max((server.replica.window.slots, *slots))),
-            *_wrong_sessions(server, max((server.session_window, *windows))),
+            *_wrong_tables(
+                server, users, max((server.replica.window.slots, *slots)), horizon, has_operator=bool(changing)
+            ),
+            *_wrong_sessions(server, max((server.session_window, *windows)), horizon),
             *_wrong_connections(server),
             *_wrong_waits(server),
             *_wrong_progress_timer(server),
@@ -43,21 +49,22 @@ def check_bounds(cluster: SimulatedCluster, users: int, changing: Mapping[str, S
             *_wrong_parts(cluster, server_id),
         ):
             raise Violation(f"server {server_id}: {sentence}")
-        _check_lock(server)
-        cluster.process(server_id).quotas.raise_violation()
+        if server_id not in cluster.in_error:
+            _check_lock(server)
+            cluster.process(server_id).quotas.raise_violation()
 
 
-def _wrong_tables(server: Server, users: int, window: int) -> Iterator[str]:
+def _wrong_tables(server: Server, users: int, window: int, horizon: int, *, has_operator: bool) -> Iterator[str]:
     data, settings = server.replica.data, server.replica.settings
     ordering, clients = data.ordering, data.clients
     aru, slots = ordering.local_aru, len(ordering.global_history.slots)
     if slots > settings.history_slots_kept + 8 * window + _ordered_above(server):
         yield f"{slots} slots are in memory, with {settings.history_slots_kept} to be kept"
     oldest = min((touched for _, touched in clients.last_executed.timestamps.values()), default=aru)
-    if oldest < aru - settings.horizon_slots:
-        yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {settings.horizon_slots} below {aru}"
+    if oldest < aru - horizon:
+        yield f"Last_Executed has an entry of slot {oldest}, and the horizon is {horizon} below {aru}"
     # Each session has at most one bundle under way, and so has the server's own session.
-    bundles = server.config.limits.connections + 2 * users + 1
+    bundles = server.config.limits.connections + 2 * users + OPERATORS_SESSIONS * has_operator + 1
     if len(clients.pending_updates) > bundles:
         yield f"{len(clients.pending_updates)} updates are pending for {users} users"
 
@@ -67,7 +74,7 @@ def _ordered_above(server: Server) -> int:
     return sum(slot.ordered is not None for _, slot in ordering.global_history.above(ordering.local_aru))
 
 
-def _wrong_sessions(server: Server, window: int) -> Iterator[str]:
+def _wrong_sessions(server: Server, window: int, horizon: int) -> Iterator[str]:
     machine = server.machine
     for session in machine.sessions.values():
         if len(session.answers) > window + window // 4 + 1:
@@ -76,7 +83,7 @@ def _wrong_sessions(server: Server, window: int) -> Iterator[str]:
             yield f"session {session.client_id} waits for {len(session.waiting)} answers, {window} are allowed"
 
     # At the end of each slot, `SessionStateMachine` forgets the sessions that ended more than a horizon before it.
-    aru, horizon = server.replica.data.ordering.local_aru, server.replica.settings.horizon_slots
+    aru = server.replica.data.ordering.local_aru
     oldest = min((ended_at for _, ended_at, _ in machine.closed_sessions.values()), default=aru)
     if oldest < aru - horizon:
         yield f"a session that ended in slot {oldest} is not forgotten, and the horizon is {horizon} below {aru}"

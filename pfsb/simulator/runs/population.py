@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, evolve, field
 
@@ -17,7 +17,7 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.cluster.marks import Marks
 from pfsb.simulator.cluster.process import ProtocolProcess, ServerParts, SimulatedProcess
 from pfsb.simulator.cluster.server_process import ServerProcess, SimulatedConfig, configuration
-from pfsb.simulator.faults.parameters import Parameters
+from pfsb.simulator.faults.parameters import APPS_OF_FILES, Parameters
 from pfsb.simulator.linearizability.history import History
 from pfsb.simulator.linearizability.search import Verdict
 from pfsb.simulator.runs.bounds_checker import check_bounds
@@ -26,6 +26,9 @@ from pfsb.simulator.workload.operators import SimulatedOperator
 from pfsb.simulator.workload.paper_clients import PaperClient
 from pfsb.simulator.workload.read_checker import ReadHistory, WatchedReads
 from pfsb.simulator.workload.users import User
+
+SHARE_OF_LATER_VERSIONS: Final = 0.4
+"""Chance, drawn at each start of a server in a run whose settings change, that it has later versions from then on."""
 
 
 class Population(Protocol):
@@ -52,6 +55,9 @@ class Population(Protocol):
 
     def waiting(self) -> Iterator[str]:
         """A sentence for each user that still waits for something."""
+
+    def contradicting(self) -> set[int]:
+        """The servers that have come to other results than correct servers, in their present incarnation."""
 
     def check_bounds(self) -> None:
         """Raises `Violation` if a table in a server's memory has grown beyond its limit, or a periodic timer has
@@ -86,6 +92,9 @@ class UserPopulation:
     _config: SimulatedConfig = field(init=False)
     _starts: Counter[int] = field(factory=Counter, init=False)
     """Server -> how many times it was started in this run."""
+    _is_later: defaultdict[int, bool] = field(factory=lambda: defaultdict(bool), init=False)
+    """Server -> whether it has a later version of pfsb and its applications, in a run whose settings change: a server
+    gets one at a start, and keeps it."""
 
     def __attrs_post_init__(self) -> None:
         cluster, parameters = self.cluster, self.parameters
@@ -98,8 +107,9 @@ class UserPopulation:
             self.marks.counts,
             self.history.session_ended,
             cluster.clock.seconds,
+            cluster.in_error,
         )
-        self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts)
+        self.log = ReadHistory(parameters.vocabulary.names(), self.marks.counts, cluster.in_error)
         numbers = count(1)
         self.users = [self._user(number, lambda: next(numbers)) for number in range(parameters.users)][-self.size :]
         self.listeners = [
@@ -107,6 +117,10 @@ class UserPopulation:
             for number in range(parameters.listeners)
         ]
         changing = parameters.changing_settings
+        if changing:
+            cluster.window_max = max(map(int, changing["window"]))
+            # By some horizon that was in force, one of two slots may be out of the reach of the other.
+            cluster.checks.bindings.horizon_slots = self.checks.model.horizon_min = min(map(int, changing["horizon"]))
         self.operators = [
             SimulatedOperator(cluster, self.checks, random.Random(f"{self.seed}/operator"), changing)
             for _ in range(bool(changing))
@@ -144,9 +158,22 @@ class UserPopulation:
             return config
         self._starts[server_id] += 1
         rng = random.Random(f"{self.seed}/file/{server_id}/{self._starts[server_id]}")
-        values = {name: rng.choice(choices) for name, choices in changing.items()}
+        values: dict[str, Any] = {name: rng.choice(choices) for name, choices in changing.items()}
         limits = evolve(config.limits, session_window=values.pop("session_window"))
-        return evolve(config, limits=limits, window=values.pop("window"), drawn_quotas=values)
+        drawn = evolve(config.drawn, horizon_slots=values.pop("horizon"))
+        del values["rules"], values["apps"]
+        self._is_later[server_id] |= rng.random() < SHARE_OF_LATER_VERSIONS
+        return evolve(
+            config,
+            limits=limits,
+            window=values.pop("window"),
+            drawn=drawn,
+            drawn_quotas=values,
+            apps=tuple(rng.choice(changing["apps"][:APPS_OF_FILES]).split(",")),
+            tallies=(1, 2) if self._is_later[server_id] else (1,),
+            rules=2 if self._is_later[server_id] else 1,
+            horizon_min=min(changing["horizon"]),
+        )
 
     def begin(self) -> None:
         for user in self.users:
@@ -163,7 +190,11 @@ class UserPopulation:
             operator.finish()
 
     def waiting(self) -> Iterator[str]:
-        return (user.describe() for user in self.users if not user.is_satisfied)
+        yield from (user.describe() for user in self.users if not user.is_satisfied)
+        yield from (operator.describe() for operator in self.operators if not operator.is_satisfied)
+
+    def contradicting(self) -> set[int]:
+        return set(self.checks.contradicting)
 
     def check_bounds(self) -> None:
         check_bounds(self.cluster, len(self.users), self.parameters.changing_settings)
@@ -184,7 +215,8 @@ class UserPopulation:
             marks.counts["lock granted after a wait"] += lock.grants_after_a_wait
             marks.counts["lock not free in time"] += lock.timeouts
         marks.counts["operations"] += len(self.history.entries)
-        marks.counts["settings changed"] += sum(operator.changes for operator in self.operators)
+        for operator in self.operators:
+            marks.counts.update({f"operator: {what}": times for what, times in operator.told.items()})
 
 
 @define(eq=False)
@@ -227,6 +259,9 @@ class PaperClientPopulation:
 
     def waiting(self) -> Iterator[str]:
         return (f"{c.client_id} waits for #{c.timestamp}" for c in self.clients if not c.is_satisfied)
+
+    def contradicting(self) -> set[int]:
+        return set()
 
     def check_bounds(self) -> None:
         for server_id in self.cluster.running_ids:

@@ -95,6 +95,14 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "A server that has executed something otherwise than a majority notices it, and stops (Departure 40).",
     ),
     (
+        r"server \S+ stops,|differs from all|all other servers contradict",
+        "A server that a majority contradicts stops soon, and its line names slots and majority (Departure 40).",
+    ),
+    (
+        r"differ, and none of them can be right|no majority agrees with server",
+        "While a server differs and those that agree are no majority, all of them refuse changes (Departure 40).",
+    ),
+    (
         r"a server refuses changes, though all are equal",
         "A server refuses changes because of a difference only as long as there is one.",
     ),

@@ -49,6 +49,7 @@ from pfsb.simulator.faults.plan import (
     draw_snapshot_faults,
 )
 from pfsb.simulator.faults.profiles import ALL_FAMILIES, PROFILES
+from pfsb.simulator.runs.dice_drills import DiceDrills
 from pfsb.simulator.runs.disk_drills import DiskDrills
 from pfsb.simulator.runs.fetch_checker import FetchChecker
 from pfsb.simulator.runs.idle_hour import IdleHour
@@ -81,7 +82,8 @@ class Plan:
     """Maximum number of users that take part; None: all users that the seed draws."""
     snapshots: bool = False
     """Whether servers take snapshots, and further faults are about these, though the profile has none. All else is
-    drawn as without them."""
+    drawn as without them. Where applications throw dice there are none all the same: a snapshot could keep a wrong
+    state before a result has shown it."""
 
     def command(self) -> str:
         """The command line that repeats this run."""
@@ -135,7 +137,7 @@ class Run:
         drawn = with_quotas(rng, self.profile, drawn)
         drawn = with_changing_settings(self.profile, with_buffers(rng, self.profile, drawn))
         drawn = with_path_limits(random.Random(f"{plan.seed}/{plan.profile}/paths"), drawn)
-        if plan.snapshots or self.profile.has_snapshots:
+        if (plan.snapshots and "dice" not in self.profile.families) or self.profile.has_snapshots:
             snapshots_rng = random.Random(f"{plan.seed}/{plan.profile}/snapshots")
             drawn = with_snapshots(snapshots_rng, drawn)
             faults += draw_snapshot_faults(snapshots_rng, drawn, len(faults))
@@ -173,7 +175,7 @@ class Run:
             self.cluster.expected_failures += (StorageWasReplaced, StorageWentBack)
         if "memory" in parameters.families:
             self.cluster.expected_failures += (MemoryError, RecursionError)
-        if "slips" in parameters.families:
+        if not parameters.families.isdisjoint(("slips", "dice")):
             self.cluster.expected_failures += (StateDiverged,)
         users = parameters.users if plan.users is None else min(plan.users, parameters.users)
         self.population = self._populate(users)
@@ -231,8 +233,9 @@ class Run:
         for server_id in sorted(self.cluster.amnesiacs):
             self.cluster.bring_back(server_id)
         heal_all(self.cluster)
-        if self.cluster.slipped:
+        if self.cluster.slipped or self.cluster.dice:
             self._wait_for(self._slips_are_noticed, "a server executed otherwise, and goes on", EQUALITY_SECONDS)
+            self._cure_applications()
             heal_all(self.cluster)
         self._wait_for(self._all_are_equal, "the servers are not equal", EQUALITY_SECONDS)
         self._wait_for(self._all_take_changes, "a server refuses changes, though all are equal", EQUALITY_SECONDS)
@@ -258,6 +261,8 @@ class Run:
     def _drills(self, slowness: float) -> LivenessDrills:
         if "disk_troubles" in self.profile.families and isinstance(self.population, UserPopulation):
             return DiskDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
+        if "dice" in self.profile.families and isinstance(self.population, UserPopulation):
+            return DiceDrills(self.cluster, self._rng, self.marks, slowness, population=self.population)
         drills = ViewDrills if self.profile.has_later_views else LivenessDrills
         return drills(self.cluster, self._rng, self.marks, slowness)
 
@@ -293,16 +298,18 @@ class Run:
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
         their disk are healed as well, so that they find that out.
 
-        In two cases the majority is replaced by all servers that have kept their disk and have executed nothing
-        otherwise than the others: if the profile's `leaves_broken` is off; and if a server of the majority was never
-        admitted, since a new storage must meet more than a majority (Departure 42).
+        No server of the majority has executed something otherwise than the others, or has wrong applications. In two
+        cases the majority is replaced: by all such servers, if the profile's `leaves_broken` is off; and by all servers
+        that have kept their disk, if a server of the majority was never admitted, since a new storage must meet more
+        than a majority (Departure 42).
         """
         cluster = self.cluster
-        whole = [i for i in cluster.ids if i not in cluster.amnesiacs and i not in cluster.slipped]
+        kept = [i for i in cluster.ids if i not in cluster.amnesiacs]
+        whole = [i for i in kept if i not in cluster.slipped and i not in cluster.dice]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
         if not all(map(self._was_admitted, well)):
-            well = whole
+            well = kept
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self.injector.cut_links(self._rng)
         heal_some(cluster, sorted({*well, *cluster.amnesiacs}))
@@ -354,8 +361,23 @@ class Run:
         return not any(self.cluster.is_running(i) for i in self.cluster.amnesiacs)
 
     def _slips_are_noticed(self) -> bool:
-        """Whether no server runs that has executed something otherwise than the others (Departure 40)."""
-        return not any(self.cluster.is_running(i) for i in self.cluster.slipped)
+        """Whether no server runs whose digest differs from the others', or that has come to other results (Departure
+        40).
+
+        A server at which an application has gone wrong may run on while no result has shown it.
+        """
+        cluster, contradicting = self.cluster, self.population.contradicting()
+        running = [i for i in cluster.running_ids if i in cluster.slipped]
+        return not any(i not in cluster.in_error or i in contradicting or cluster.has_other_digest(i) for i in running)
+
+    def _cure_applications(self) -> None:
+        """Give each server correct applications, and crash those at which one has gone wrong without being noticed, so
+        that they execute their history anew."""
+        for server_id in sorted(self.cluster.dice):
+            self.cluster.cure(server_id)
+        for server_id in sorted(self.cluster.in_error):
+            if self.cluster.is_running(server_id):
+                self.cluster.crash(server_id)
 
     def _all_take_changes(self) -> bool:
         return not any(self.cluster.replica(i).divergence.is_undecided for i in self.cluster.ids)
@@ -398,6 +420,7 @@ class Run:
         self.marks.counts["frame damaged on its way"] += self.cluster.network.damaged
         self.marks.counts["datagram larger than its link carries"] += self.cluster.network.too_large
         names = self.cluster.network.names
+        self.marks.counts["server stopped, contradicted by a majority"] += self.cluster.stopped_by_majority
         self.marks.counts["address changed"] += 0 if names is None else names.moves
         self.marks.counts["frame lost at a full socket buffer"] += self.cluster.network.overflows
         self.marks.counts["views"] += max(views, default=0)

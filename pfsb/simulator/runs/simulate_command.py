@@ -150,6 +150,10 @@ def command(
     left_out = frozenset(filter(None, without.split(",")))
     if unknown := left_out - set(ALL_FAMILIES):
         raise click.UsageError(f"--without {min(unknown)}: known are {', '.join(ALL_FAMILIES)}")
+    if snapshots and "dice" in PROFILES[profile].families:
+        raise click.UsageError(
+            f"--snapshots: the profile {profile} takes none; they could keep a wrong state before a result has shown it"
+        )
     # Without --seed and --seeds the first seed is random, so that each call tries other seeds.
     first = seed if seed is not None else 0 if seeds_count else random.SystemRandom().randrange(SEEDS_MAX)
     plan = Plan(first, profile, servers, seconds, left_out, _faults(faults), users, snapshots)

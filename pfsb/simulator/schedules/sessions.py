@@ -15,6 +15,7 @@ from pfsb.paxos.messages import ClientUpdate
 from pfsb.sessions import bundle
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.cluster import SimulatedCluster
+from pfsb.simulator.cluster.network import Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.faults.plan import DAY_SECONDS
 from pfsb.simulator.faults.wrong_messages import VALID_PAYLOAD
@@ -380,6 +381,31 @@ def number_after_the_horizon(seed: int, patch: Plant | None) -> None:
         raise Violation(f"a command of the client has run, and HELLO says {fields}")
 
 
+def horizon_grows_again(seed: int, patch: Plant | None) -> None:
+    """Departure 34: a late copy of an update that became too old does not run when the horizon has grown since."""
+    servers = Servers(seed, patch, horizon_slots=30)
+    cluster, leader = servers.cluster, servers.present_leader()
+    home = servers.rng.choice([i for i in cluster.ids if i != leader])
+    copies: list[Passage] = []
+
+    def copy(passage: Passage) -> bool:
+        if isinstance(passage.message, ClientUpdate) and b"INCR" in passage.message.payload:
+            copies.append(passage)
+        return False
+
+    cluster.network.drop(copy)
+    user = servers.connect(home)
+    servers.wait_for(lambda told: user.submit(1, ("INCR", "n", 1), told))
+    cluster.network.filters.remove(copy)
+    other = servers.hello(leader, "other")
+    for number in range(1, 50):
+        servers.wait_for(lambda told, number=number: other.submit(number, ("PUT", "key", str(number)), told))  # type: ignore[misc]
+    change = servers.wait_for(lambda told: other.submit(50, ("SETTINGS SET", "horizon=100000"), told))
+    assert isinstance(change, Done), f"the horizon is not changed: {change}"
+    cluster.network.inject(copies[0])
+    cluster.run(2)
+
+
 def run_is_ordered_again(seed: int, patch: Plant | None) -> None:
     """Commands that were executed together do not run again when another update brings them once more.
 
@@ -424,5 +450,6 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     clocks_a_day_apart,
     idle_hour,
     number_after_the_horizon,
+    horizon_grows_again,
     run_is_ordered_again,
 )

@@ -6,7 +6,18 @@ import random
 from collections.abc import Sequence
 from typing import Final
 
-from pfsb.paxos.messages import Alive, ClientUpdate, KnownPosition, Prepare, PrepareOK, Proposal, State, ViewChange
+from pfsb.paxos.messages import (
+    Alive,
+    Batch,
+    ClientUpdate,
+    GloballyOrderedUpdate,
+    KnownPosition,
+    Prepare,
+    PrepareOK,
+    Proposal,
+    State,
+    ViewChange,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.cluster.stranding import all_follow, strand, tell_view
@@ -327,6 +338,33 @@ def dead_follower_is_remembered(seed: int, patch: Plant | None) -> None:
     cluster.run_until(cluster.has_leader, 4)
 
 
+def leader_is_overtaken(seed: int, patch: Plant | None) -> None:
+    """Departure 10: a leader that waits for a slot which its followers have executed makes way for another leader.
+
+    The followers were told that the slot holds another batch than the leader proposes there. They and their clients go
+    on without it: the window has room for all that is asked for.
+    """
+    scene = Scenario(seed, patch, clients=0, settings=Settings(window_slots=1_000))
+    cluster = scene.cluster
+    cluster.run_until(cluster.has_leader)
+    leader = scene.leader()
+    cluster.submit(leader, "before", 1)
+    scene.everyone_executes(1, 5)
+    followers = [i for i in cluster.ids if i != leader]
+    for told, teller in (followers, followers[::-1]):
+        cluster.hand_over(teller, told, [GloballyOrderedUpdate(teller, 2, Batch.of(0, ()))])
+    cluster.submit(leader, "client", 1)
+    busy = scene.rng.choice(followers)
+    for number in range(1, 21):
+        if ("client", 1) in cluster.answers:
+            break
+        cluster.submit(busy, "busy", number)
+        cluster.run_until(lambda: ("busy", number) in cluster.answers, 10)  # noqa: B023 (called in this round only)
+        cluster.run(0.2)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 0.1)
+    cluster.run_until(cluster.all_equal, 10)
+
+
 def vote_is_untrue(seed: int, patch: Plant | None) -> None:
     """Departure 52: a vote in the name of a leader that goes on leading does not delay the election after its death."""
     rng = random.Random(f"{seed}/untrue")
@@ -400,6 +438,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     leader_is_heard_again,
     leader_is_heard_once_more,
     dead_follower_is_remembered,
+    leader_is_overtaken,
     vote_is_untrue,
     vote_is_taken_back,
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 
-from pfsb.applications.interfaces import Command, Done, Result
+from pfsb.applications.interfaces import Command, Done, Refused, Result
 from pfsb.sessions.connection import ClientConnection
 from pfsb.simulator.checkers.session_checker import SessionChecker
 from pfsb.simulator.cluster.clock import ServerClock
@@ -17,6 +17,12 @@ from pfsb.simulator.cluster.cluster import SimulatedCluster
 from pfsb.simulator.linearizability.texts import ordered_form, result_in_text
 
 LATENCY_SECONDS = (0.0002, 0.003)
+
+BELIEVED: Final = frozenset({"DIVERGED", "UNAVAILABLE", "SHUTDOWN", "READONLY", "NOSESSION", "REPLACED"})
+"""Codes of refusals that no application gives. They are believed of a server in error, too
+(`SimulatedCluster.in_error`)."""
+NOT_BELIEVED: Final = Refused("UNAVAILABLE", "an application of this server has gone wrong", fate="unknown")
+"""The answer that counts in place of one that depends on the applications of a server in error."""
 
 Told = Callable[[Result], None]
 """Call-back of a user with the result of one request: called once, when the answer reaches the user, or never."""
@@ -135,6 +141,7 @@ class SimulatedConnection:
         ticket, epoch, command = (self.client_id, number), self.epoch, ordered_form(command)
 
         def answered(result: Result) -> None:
+            result = self._as_believed(result)
             if not self._server_clock.closed:
                 self.cluster.findings.note(self.checks.answered, ticket, command, result, epoch)
                 self.cluster.network.note(repr((self.cluster.now, ticket, result)).encode())
@@ -148,7 +155,7 @@ class SimulatedConnection:
     def _question(self, command: Command, told: Told) -> None:
         def answered(result: Result) -> None:
             self.unanswered -= 1
-            self._reply_with(told, result_in_text(result))
+            self._reply_with(told, result_in_text(self._as_believed(result)))
 
         assert self._connection is not None
         self._connection.submit(None, ordered_form(command), answered)
@@ -158,7 +165,9 @@ class SimulatedConnection:
         replica = self.cluster.replica(self.server_id)
         seq = replica.data.ordering.local_aru
         question = ordered_form(("GET", name))
-        self._connection.query_local(question, lambda result: self._reply_with(told, seq, result_in_text(result)))
+        self._connection.query_local(
+            question, lambda result: self._reply_with(told, seq, result_in_text(self._as_believed(result)))
+        )
 
     def _bye(self, told: Told) -> None:
         assert self._connection is not None
@@ -169,6 +178,12 @@ class SimulatedConnection:
             self._connection.disconnected()
 
     # ------------------------------------------------------------------ answers to the user
+
+    def _as_believed(self, result: Result) -> Result:
+        """The result, or `NOT_BELIEVED` if it comes from a server in error and depends on its applications."""
+        if self.server_id not in self.cluster.in_error or (isinstance(result, Refused) and result.code in BELIEVED):
+            return result
+        return NOT_BELIEVED
 
     def _reply_with(self, told: Callable[..., None], *args: Any) -> None:
         """Call `told(*args)` once, when the answer reaches the user.

@@ -79,7 +79,13 @@ class SimulatedListener:
         self.cluster.findings.add(Failure(error))
 
     def _hear(self, server_clock: ServerClock, event: Event) -> None:
-        """Check an event that a server has sent, unless that server has stopped or the listener has left it."""
+        """Check an event that a server has sent, unless that server has stopped or the listener has left it.
+
+        The events of a server in error (`SimulatedCluster.in_error`) are not believed: the listener asks another server
+        for them later.
+        """
+        if self._server_id in self.cluster.in_error:
+            return
         if server_clock is self._server_clock and not server_clock.closed:
             self.heard += 1
             self.cluster.findings.note(self.log.heard, self.heard, event, f"server {self._server_id}")

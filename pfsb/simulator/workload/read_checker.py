@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from attrs import define, field
 from zope.interface import implementer
@@ -63,6 +63,9 @@ class ReadHistory:
     names: Sequence[str]
     """The keys that users read."""
     marks: Counter[str]
+    in_error: Collection[int] = ()
+    """Ids of the servers at which an application has gone wrong in their present incarnation
+    (`SimulatedCluster.in_error`): their states are not the right ones."""
     events: list[Event] = field(factory=list)
     """All events of the chat that are settled, in the order of execution."""
     up_to: int = 0
@@ -71,13 +74,14 @@ class ReadHistory:
     _seen: dict[str, int] = field(factory=dict)
     """Client id -> the latest slot of which this client has seen an effect."""
 
-    def settled(self, found: SlotReads) -> None:
-        """Add a slot's effects to the history, unless another server's execution of the same slot has added them.
+    def settled(self, server_id: int, found: SlotReads) -> None:
+        """Add a slot's effects at a server to the history, unless another server's execution of the same slot has added
+        them, or the server is in error.
 
         Called at each server when its durability gate lets out the effects of the slot, or at once if the server
         executes the slot again from its disk, at its start.
         """
-        if found.seq > self.up_to:
+        if found.seq > self.up_to and server_id not in self.in_error:
             self.up_to = found.seq
             for name, answer in found.answers.items():
                 self._versions.setdefault(name, AnswerVersions()).note(found.seq, answer)
@@ -138,6 +142,7 @@ class WatchedReads:
     _chat: Callable[[], Chat]
     """Returns the chat application that runs at the moment."""
     _log: ReadHistory
+    _server_id: int
     _settle: Callable[..., None]
     _told: int = 0
 
@@ -152,7 +157,7 @@ class WatchedReads:
         `SessionStateMachine` inside of that, and a function that returns the chat application. The function returns the
         `WatchedReads`.
         """
-        return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.settle)
+        return lambda inner, machine, chat: cls(inner, machine, chat, log, parts.server_id, parts.settle)
 
     def is_valid(self, update: ClientUpdate) -> bool:
         return self._inner.is_valid(update)
@@ -161,7 +166,7 @@ class WatchedReads:
         found = SlotReads(seq)
         recovers = isinstance(self._machine.observer, NoObserver)
         if not recovers:  # asked for before the execution, so that the slot is settled before listeners get its events
-            self._settle(self._log.settled, found)
+            self._settle(self._log.settled, self._server_id, found)
         outcomes = self._inner.execute(seq, time_ms, updates)
         chat = self._chat()
         length = chat.length()
@@ -170,7 +175,7 @@ class WatchedReads:
             found.events += chat.events(self._told + 1, length - self._told)
         self._told = length
         if recovers:  # a server that starts again executes slots that are on its disk: they are settled at once
-            self._log.settled(found)
+            self._log.settled(self._server_id, found)
         return outcomes
 
     def freeze(self) -> Generator[Piece, None, None]:

@@ -123,3 +123,44 @@ class SessionCheckTests(SynchronousTestCase):
         self.check.ask(ALICE, PUT)
         self.check.answered(ALICE, PUT, RESULT, 0)
         self.assertEqual(self.check.answered_up_to("alice"), 0)
+
+
+class ServerInErrorTests(SynchronousTestCase):
+    """The results of a server whose application has gone wrong are compared, and nothing else is concluded from them.
+
+    Departure 40: servers compare the fields of results and the codes of refusals.
+    """
+
+    def setUp(self) -> None:
+        self.check = SessionChecker({}, horizon_slots=10, marks=Counter(), in_error={2})
+        self.check.ask(ALICE, PUT)
+
+    def settle(self, server_id: int, result: object, seq: int = 1) -> None:
+        self.check.settled(server_id, Slot(seq, [(ALICE, PUT, result)]))
+
+    def test_other_result_is_noted_whoever_is_first(self) -> None:
+        """A server in error may execute a slot before all others, or after them."""
+        for first, second in ((0, 2), (2, 0)):
+            self.setUp()
+            self.settle(first, RESULT if first == 0 else Done((("revision", 7),)))
+            self.settle(second, RESULT if second == 0 else Done((("revision", 7),)))
+            self.assertEqual(self.check.contradicting, {2: 1})
+            self.assertEqual(self.check.results[ALICE], (1, RESULT))
+
+    def test_result_that_servers_do_not_compare_is_not_noted(self) -> None:
+        """Texts of refusals may differ between versions."""
+        self.settle(0, Refused("CONFLICT", "one text"))
+        self.settle(2, Refused("CONFLICT", "another text"))
+        self.assertEqual(self.check.contradicting, {})
+
+    def test_next_start_of_the_server_begins_anew(self) -> None:
+        """A start executes the history anew, so what was noted counts no more."""
+        self.settle(0, RESULT)
+        self.settle(2, PENDING)
+        self.check.started(2)
+        self.assertEqual(self.check.contradicting, {})
+
+    def test_other_result_at_a_correct_server_is_found(self) -> None:
+        """Servers that are not in error must come to one result."""
+        self.settle(0, RESULT)
+        self.assertRaises(Violation, self.settle, 1, PENDING)

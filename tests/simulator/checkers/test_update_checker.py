@@ -68,6 +68,17 @@ class RelayTests(SynchronousTestCase):
         check.sent(0, 1, UPDATE)
         self.assertIn("relayed 6 copies", check.sent(1, None, UPDATE))
 
+    def test_server_that_has_got_parts_by_mistake_may_relay(self) -> None:
+        """Parts of frames for another server may make up an update at a server that has that server's former address.
+
+        This excuses no other server, and no updates of other servers.
+        """
+        self.check.parts_misdirected(0, 1)
+        self.assertEqual(self.check.sent(1, 2, UPDATE), "")
+        self.assertIn("server 2 has relayed 1 copies of 0", self.check.sent(2, 1, UPDATE))
+        self.check.parts_misdirected(2, 1)
+        self.assertIn("server 2 has relayed", self.check.sent(2, 1, UPDATE))
+
     def test_repetitions_of_its_own_server_pass(self) -> None:
         """A server may repeat the updates of its own clients without a limit (Figure 12 B)."""
         for _ in range(9):

@@ -42,6 +42,7 @@ BY_DIRECTED_SCHEDULES = {
 """Defect -> a directed schedule that shows its situation, to which random runs come by chance only."""
 
 NOT_SHOWN_BY_CHANCE = {
+    "accept-not-repeated",
     "admission-told-early",
     "anybody-vouches",
     "arrived-updates-repeated",
@@ -64,6 +65,7 @@ NOT_SHOWN_BY_CHANCE = {
     "far-position-believed",
     "fenced-connection-told",
     "first-frame-binds",
+    "horizon-goes-back",
     "incarnations-not-forced",
     "install-not-told",
     "keyed-copy-unanswered",
@@ -78,6 +80,7 @@ NOT_SHOWN_BY_CHANCE = {
     "one-lost-group-unnoticed",
     "operators-shut-out",
     "overtaken-is-admitted",
+    "overtaken-leader-stays",
     "parts-unbounded",
     "positions-not-written",
     "program-fault-stops",

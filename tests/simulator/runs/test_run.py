@@ -36,7 +36,7 @@ FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
 SNAPSHOT_SEEDS = 4
 """Number of seeds of each profile with snapshots, whose runs are longer than others."""
-SEEDS_OF_ALL = 312
+SEEDS_OF_ALL = 336
 
 
 def seeds_of(profile: Profile) -> int:
@@ -149,9 +149,16 @@ class ProfileTests(SynchronousTestCase):
             ("late-answers", "fault: crash_loop"),
             ("conditions", "condition on a revision held"),
             ("echoes", "bundle ordered beyond its horizon"),
-            ("settings", "settings changed"),
+            ("settings", "operator: SETTINGS SET OK"),
+            ("settings", "operator: SETTINGS SET CONFLICT"),
+            ("settings", "operator: TALLY OK"),
+            ("settings", "operator: TALLY UNKNOWN"),
+            ("dice", "server stopped, contradicted by a majority"),
+            ("dice", "DIVERGED fate=none"),
             ("names", "address changed"),
             ("names", "fault: exchange_addresses"),
+            ("moves", "address changed"),
+            ("moves", "datagram larger than its link carries"),
         ):
             self.assertGreater(marks[profile][mark], 0, f"{profile}: {mark}")
         for mark in (

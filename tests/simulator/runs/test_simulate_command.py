@@ -47,6 +47,7 @@ class OptionsTests(SynchronousTestCase):
             (("--seeds", "3", "--for", "5"), "give one of them"),
             (("--seeds", "3", "--trace", "file"), "for one run"),
             (("--broken", "accept-erly"), 'did you mean "accept-early"?'),
+            (("--profile", "dice", "--snapshots"), "before a result has shown it"),
         ):
             self.assertIn(text, str(self.assertRaises(click.UsageError, parsed, *words)))
 

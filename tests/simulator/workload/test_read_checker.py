@@ -23,8 +23,8 @@ def line(number: int, text: str) -> Event:
 class ReadHistoryTestCase(SynchronousTestCase):
     def setUp(self) -> None:
         self.log = ReadHistory(("k",), Counter())
-        self.log.settled(SlotReads(3, {"k": OLD}, [line(1, "one")]))
-        self.log.settled(SlotReads(5, {"k": NEW}, [line(2, "two")]))
+        self.log.settled(0, SlotReads(3, {"k": OLD}, [line(1, "one")]))
+        self.log.settled(0, SlotReads(5, {"k": NEW}, [line(2, "two")]))
 
     def refuse(self, method: object, *args: object) -> str:
         return str(self.assertRaises(Violation, method, *args))
@@ -50,9 +50,17 @@ class ReadTests(ReadHistoryTestCase):
 
     def test_slot_that_is_settled_again_changes_nothing(self) -> None:
         """Other servers and later incarnations settle the slot again."""
-        self.log.settled(SlotReads(3, {"k": NEW}, [line(1, "other")]))
+        self.log.settled(0, SlotReads(3, {"k": NEW}, [line(1, "other")]))
         self.log.read("k", 3, OLD, 0, "alice")
         self.assertEqual(len(self.log.events), 2)
+
+    def test_state_of_a_server_in_error_is_no_truth(self) -> None:
+        """A server whose application has gone wrong settles a slot first: the next one tells what is right."""
+        self.log = ReadHistory(("k",), Counter(), in_error={2})
+        self.log.settled(2, SlotReads(3, {"k": NEW}, [line(1, "wrong")]))
+        self.log.settled(0, SlotReads(3, {"k": OLD}, [line(1, "one")]))
+        self.log.read("k", 3, OLD, 0, "alice")
+        self.log.heard(1, line(1, "one"), "server 0")
 
 
 class EventTests(ReadHistoryTestCase):
