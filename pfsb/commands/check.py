@@ -97,6 +97,8 @@ def summary(config: Config) -> str:
         f"storage {config.storage}",
         f"  started in this directory, each server keeps its data {directory}",
     ]
+    if config.archive is not None:
+        lines.append(f"  what snapshots make superfluous goes to {Path(config.archive).absolute()}/ID")
     for server in config.servers.values():
         listen = f" (listens at {shown(*server.listen)})" if server.listen else ""
         ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
@@ -124,6 +126,7 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
         "authenticated": config.secret() is not None,
         "apps": list(config.apps),
         "storage": config.storage,
+        "archive": config.archive,
         "servers": servers,
         "notes": [line.strip() for line in notes(config, found).splitlines()],
     }

@@ -154,6 +154,7 @@ def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_
         config.ids,
         config.limits.reserve_bytes,
         Slack(config.snapshot_every) if config.snapshot_every else Slack(),
+        config.archive_directory(server_id),
     )
 
 
