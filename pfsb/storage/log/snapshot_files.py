@@ -80,12 +80,17 @@ class SnapshotFiles:
 
     def complete_bytes(self) -> int:
         """The size, in bytes, of all complete snapshots together."""
-        return sum(path.stat().st_size for path in self._all() if _COMPLETE.fullmatch(path.name))
+        return sum(path.stat().st_size for path, _ in self.complete())
+
+    def complete(self) -> Iterator[tuple[Path, int]]:
+        """All complete snapshots, ascending by slot, as (path, slot)."""
+        for path in self._all():
+            if match := _COMPLETE.fullmatch(path.name):
+                yield path, int(match[1])
 
     def older(self, snapshot: SnapshotName | None) -> list[Path]:
         """The files of complete snapshots of lower slots than that of `snapshot`, the last one that a record names."""
-        found = [(path, _COMPLETE.fullmatch(path.name)) for path in self._all()]
-        return [path for path, match in found if match and snapshot is not None and int(match[1]) < snapshot.seq]
+        return [path for path, seq in self.complete() if snapshot is not None and seq < snapshot.seq]
 
     def delete_leftovers(self, snapshot: SnapshotName | None, keep: Collection[Path] = ()) -> None:
         """Delete everything that a crash has left, but for the files `keep`: unfinished files, complete snapshots other
