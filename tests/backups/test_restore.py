@@ -131,7 +131,7 @@ class RestoreCase(CaseWithDirectory):
         self.config = configuration(self.directory)
 
     def restore(self, **changes: object) -> ExitStatus:
-        options = restore_command.Options(self.file, self.config, self.config.ids, None, None, False)
+        options = restore_command.Options([self.file], self.config, self.config.ids, None, None, False)
         return restore_command.restore(reactor, evolve(options, **changes), self.out, self.err)
 
     def restored(self, config: Config, server_id: int) -> BackupState:
@@ -203,7 +203,7 @@ class RestoreTests(RestoreCase):
         self.made.anonymous(("PUT", b"colour", b"red"))
         self.made.backup(other_file)
         four = configuration(self.directory, servers=4, cluster="four")
-        for changes in ({"file": other_file}, {"revision": 2 * JUMP}, {"config": four}):
+        for changes in ({"files": [other_file]}, {"revision": 2 * JUMP}, {"config": four}):
             self.err = io.StringIO()
             status = self.restore(**{"servers": (1,), "token": token, **changes})
             self.assertIs(status, ExitStatus.REFUSED)
@@ -265,7 +265,7 @@ class RestoreTests(RestoreCase):
             self.err = io.StringIO()
             junk_file = self.directory / "junk"
             junk_file.write_bytes(junk)
-            self.assertIs(self.restore(file=junk_file), ExitStatus.REFUSED)
+            self.assertIs(self.restore(files=[junk_file]), ExitStatus.REFUSED)
             self.assertIn(f"{junk_file} is no backup that could be restored: ", self.err.getvalue())
             self.assertIn(why, self.err.getvalue())
 

@@ -87,6 +87,8 @@ class _Parsed:
     """What the last group, or one before it, says of the present snapshot."""
     slots: dict[int, tuple[int, int, int]]
     """Slot -> view, offset and length of its latest content in the segment."""
+    passes: Mapping[int, bytes]
+    """The slots that the last group, or one before it, has noted to be left out, with the digests of their batches."""
     names: set[SnapshotName]
     """All snapshots that groups of the segment name."""
     jumps: list[tuple[int, int]]
@@ -117,7 +119,7 @@ def find_storages(place: Path) -> list[Path]:
 
 
 def _storages_in(place: Path, depth: int) -> Iterator[Path]:
-    if (place / "log").is_dir():
+    if (place / "log").is_dir() or (place / "snapshots").is_dir():
         yield place
     elif depth and place.is_dir():
         for each in sorted(place.iterdir()):
@@ -164,7 +166,7 @@ class StorageHistory:
         passes: dict[int, bytes] = {}
         for _, begin in self._begins.values():
             passes |= begin.state.passes
-        return passes
+        return passes | (self._parse(max(self._begins)).passes if self._begins else {})
 
     def find(self, first: int, last: int) -> dict[int, SlotPlace]:
         """The places of the batches of the slots from `first` to `last`, of those that the log shows as ordered."""
@@ -445,7 +447,8 @@ def _batches(first: int, last: int, places: Mapping[int, SlotPlace]) -> Iterator
 
 def _any_head(directory: Path, faults: dict[Path, str]) -> SegmentHead | None:
     """The head of any segment in this directory; None: none can be read."""
-    for number in numbers_in(directory / "log"):
+    log = directory / "log"
+    for number in numbers_in(log) if log.is_dir() else ():
         path = segment_path(directory / "log", number)
         try:
             return read_head(path)
@@ -487,7 +490,7 @@ def _parse(path: Path, begin: _Begin, is_written: bool, others: bool) -> _Parsed
     """Read a whole segment. `is_written`: its server may be writing to it. `others`: the cluster has other servers."""
     data = path.read_bytes()
     salt, at, end_chain, state = begin.head.salt, begin.head.size, begin.chain, Content()
-    parsed = _Parsed(path, begin, end_chain, 0, None, {}, set(), [], None)
+    parsed = _Parsed(path, begin, end_chain, 0, None, {}, {}, set(), [], None)
     fault: str | None = None
     is_first = True
     while (group := group_at(data, at, salt)) is not None:
@@ -512,7 +515,8 @@ def _parse(path: Path, begin: _Begin, is_written: bool, others: bool) -> _Parsed
             break
         parsed.slots.update(slots)
         end_chain, at, is_first = next_chain, end, False
-    parsed.chain, parsed.aru, parsed.snapshot = end_chain, state.local_aru, state.snapshot
+    parsed.chain, parsed.aru = end_chain, state.local_aru
+    parsed.snapshot, parsed.passes = state.snapshot, state.passes
     if fault is None and not is_written:
         if len(data) < begin.head.room:
             fault = f"cut off at {len(data)} bytes of {begin.head.room}"
