@@ -17,6 +17,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 
 from pfsb.applications.catalogue import Catalogue, PluginApplications
+from pfsb.applications.frozen_keys import Entry
 from pfsb.applications.interfaces import Command, Refused, Result
 from pfsb.backups.backup_file import BackupState
 from pfsb.backups.idle_replica import make_replica
@@ -29,7 +30,8 @@ from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
 from pfsb.paxos.snapshot_rows import RowReader
 from pfsb.sessions import bundle
-from pfsb.sessions.bundle import Bundle, Entry
+from pfsb.sessions.bundle import Bundle
+from pfsb.sessions.bundle import Entry as BundleEntry
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.frozen_state import STATE, StateHead
 from pfsb.sessions.session import Session
@@ -121,15 +123,16 @@ def facts_of(stored: StoredSnapshot) -> SnapshotFacts:
 
 @frozen
 class Change:
-    """What a command has made of the key that is watched."""
+    """What a command has made of a key that it names as one to be changed."""
 
+    key: bytes
     revision: int
     verb: str
     """IF stands with the command that it runs."""
-    value: bytes | None
-    """The value of the key behind the command; None: there is no key."""
-    has_changed: bool
-    """Whether the command has written or deleted the key."""
+    before: Entry | None
+    """The value of the key, with the revision at which it was written, before the command; None: there was no key."""
+    after: Entry | None
+    """The same behind the command. It is another object than `before` if the command has written or deleted the key."""
     refusal: Refused | None
     """None: the command was carried out."""
     slot: int
@@ -138,43 +141,61 @@ class Change:
     client_id: str
     number: int
 
+    @property
+    def has_changed(self) -> bool:
+        """Whether the command has written or deleted the key."""
+        return self.after is not self.before
+
+    @property
+    def value(self) -> bytes | None:
+        """The value of the key behind the command; None: there is no key."""
+        return None if self.after is None else self.after[0]
+
 
 @define(eq=False)
-class KeyWatch:
-    """Notes the commands about one key."""
+class Watch:
+    """Notes the commands about keys."""
 
-    key: bytes
+    key: bytes | None = None
+    """The key that is watched; None: all are."""
     changes: list[Change] = field(factory=list, init=False)
-    """The commands that were noted since `take` was called last."""
+    """The commands that were noted since `take` was called last; a command about several keys once for each."""
 
     def take(self) -> list[Change]:
         taken, self.changes = self.changes, []
         return taken
 
-    def is_about(self, command: Command) -> bool:
-        """Whether a command names the key as one that it may change."""
-        verb, *words = command
-        if verb == "IF":
-            return len(words) > 2 and self.is_about(tuple(words[2:]))
-        if verb == "MPUT":
-            return self.key in words[::2]
-        if verb == "DEL":
-            return self.key in words
-        return verb in _WRITING and self.key in words[:1]
+    def keys_of(self, command: Command) -> set[bytes]:
+        """The keys that a command names as ones to be changed, of those that are watched."""
+        named = _keys_of(command)
+        return named if self.key is None else named & {self.key}
+
+
+def _keys_of(command: Command) -> set[bytes]:
+    verb, *words = command
+    if verb == "IF":
+        return _keys_of(tuple(words[2:])) if len(words) > 2 else set()
+    if verb == "MPUT":
+        found = words[::2]
+    elif verb == "DEL":
+        found = words
+    else:
+        found = words[:1] if verb in _WRITING else []
+    return {each for each in found if type(each) is bytes}
 
 
 _WRITING: Final = frozenset({"PUT", "CAS", "INCR", "APPEND", "PUTHASH"})
 
 
 class PastMachine(SessionStateMachine):
-    """A state machine that can stop in the middle of a slot, and that can note what becomes of one key."""
+    """A state machine that can stop in the middle of a slot, and that can note what becomes of keys."""
 
     def __init__(self) -> None:
         self.one_by_one = False
         """Whether commands are executed one by one. The state is the same as if runs were executed together."""
         self.stop_at: int | None = None
         """The revision behind which nothing is executed any more (`_Reached`); None: all is."""
-        self.watch: KeyWatch | None = None
+        self.watch: Watch | None = None
         self.slot = 0
         """The slot that is being executed, or was executed last."""
         super().__init__(NO_SERVER, Catalogue((), PluginApplications()))
@@ -183,7 +204,7 @@ class PastMachine(SessionStateMachine):
         self.slot = seq
         return super().execute(seq, time_ms, updates)
 
-    def run_together(self, session: Session, entries: Sequence[Entry]) -> Sequence[Result] | None:
+    def run_together(self, session: Session, entries: Sequence[BundleEntry]) -> Sequence[Result] | None:
         return None if self.one_by_one else super().run_together(session, entries)
 
     def run_bundles_together(self, server_id: int, contents: Sequence[Bundle]) -> Sequence[Result] | None:
@@ -198,30 +219,23 @@ class PastMachine(SessionStateMachine):
             return super().run_command(session, number, command)
         self._stop_if_reached()
         watch = self.watch
-        if watch is None or not watch.is_about(command):
+        if watch is None or not self.one_by_one:
             return super().run_command(session, number, command)
-        before = self.entry(watch.key)
+        before = {key: self.entry(key) for key in sorted(watch.keys_of(command))}
         result = super().run_command(session, number, command)
-        after = self.entry(watch.key)
-        watch.changes.append(
-            Change(
-                self.revision,
-                f"IF {command[3]}" if command[0] == "IF" else command[0],
-                None if after is None else after[0],
-                after is not before,
-                result if isinstance(result, Refused) else None,
-                self.slot,
-                self.time_ms,
-                session.client_id,
-                number,
-            )
-        )
+        verb = f"IF {command[3]}" if command[0] == "IF" and len(command) > 3 else command[0]
+        refusal = result if isinstance(result, Refused) else None
+        about = self.slot, self.time_ms, session.client_id, number
+        watch.changes += [
+            Change(key, self.revision, verb, former, self.entry(key), refusal, *about) for key, former in before.items()
+        ]
         return result
 
-    def entry(self, key: bytes) -> Any:
+    def entry(self, key: bytes) -> Entry | None:
         """The entry of a key in the application `kv`; None: there is none, or `kv` does not run."""
-        kv = next((each for each in self.applications if each.name == "kv"), None)
-        return None if kv is None else kv.entries.get(key)
+        kv: Any = next((each for each in self.applications if each.name == "kv"), None)
+        found: Entry | None = None if kv is None else kv.entries.get(key)
+        return found
 
     def _stop_if_reached(self) -> None:
         if self.stop_at is not None and self.revision >= self.stop_at:
@@ -235,6 +249,8 @@ class Replay:
     _past: Past
     machine: PastMachine
     _replica: Replica
+    _slots: Iterator[tuple[int, Batch]] = field(factory=lambda: iter(()), init=False)
+    """The next slots, for `step`."""
     is_within: bool = field(default=False, init=False)
     """Whether it has stopped in the middle of a slot, and cannot go on."""
 
@@ -255,7 +271,7 @@ class Replay:
                 return
             is_near = revision is not None and revision - machine.revision <= len(batch.data) // COMMAND_BYTES_MIN
             machine.stop_at = revision if is_near else None
-            machine.one_by_one = is_near or (machine.watch is not None and machine.watch.key in batch.data)
+            machine.one_by_one = is_near or (machine.watch is not None and (machine.watch.key or b"") in batch.data)
             try:
                 queue.recover(seq, batch)
             except _Reached:
@@ -265,6 +281,23 @@ class Replay:
             yield seq
             if self.has_reached(target):
                 return
+
+    def step(self, watch: Watch, revision: int) -> bool:
+        """Execute the next slot as a whole; `watch` notes the commands about keys if the slot may be the one with this
+        revision. Returns False if there is no next slot."""
+        found = next(self._slots, None)
+        if found is None:
+            self._slots = self._past.history.ordered(self.seq + 1)
+            found = next(self._slots, None)
+        if found is None:
+            return False
+        seq, batch = found
+        machine, queue = self.machine, self._replica.ordered_queue
+        machine.one_by_one = revision - machine.revision <= len(batch.data) // COMMAND_BYTES_MIN
+        machine.watch, machine.stop_at = watch if machine.one_by_one else None, None
+        queue.recover(seq, batch)
+        self._past.check(seq, queue.digests.head)
+        return True
 
     def has_reached(self, target: Target) -> bool:
         """Whether the state is that after the target's revision."""
@@ -438,7 +471,7 @@ class Past:
             up_to = None if following is None else following.seq
             if self._is_named(key, at, up_to, progress, begun, end):
                 replay = replay or self._go_to(position)
-                replay.machine.watch = watch = KeyWatch(key)
+                replay.machine.watch = watch = Watch(key)
                 for seq in replay.steps(last, up_to):
                     progress(seq - begun, end - begun)
                     yield from watch.take()

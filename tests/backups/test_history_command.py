@@ -106,9 +106,9 @@ class HistoryCommandTests(CommandCase):
 
     def test_values_are_shortened_and_harmless(self) -> None:
         """A value could hold what a terminal takes for a command."""
-        self.assertEqual(history_command._short(b"\x1b[2J\xff"), "\\x1b[2J\\xff")
-        self.assertEqual(history_command._short(b""), '""')
-        long = history_command._short(b"x" * 1_000)
+        self.assertEqual(history_command.shortened(b"\x1b[2J\xff"), "\\x1b[2J\\xff")
+        self.assertEqual(history_command.shortened(b""), '""')
+        long = history_command.shortened(b"x" * 1_000)
         self.assertEqual((len(long) < 80, long.endswith("… (1000 bytes)")), (True, True))
 
     def test_configuration_stands_for_its_directories(self) -> None:

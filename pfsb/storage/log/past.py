@@ -87,7 +87,7 @@ class _Parsed:
     """What the last group, or one before it, says of the present snapshot."""
     slots: dict[int, tuple[int, int, int]]
     """Slot -> view, offset and length of its latest content in the segment."""
-    passes: Mapping[int, bytes]
+    passes: dict[int, bytes]
     """The slots that the last group, or one before it, has noted to be left out, with the digests of their batches."""
     names: set[SnapshotName]
     """All snapshots that groups of the segment name."""
@@ -161,7 +161,7 @@ class StorageHistory:
         return self._parse(last).aru if (last := max(self._begins, default=0)) else 0
 
     @property
-    def passes(self) -> Mapping[int, bytes]:
+    def passes(self) -> dict[int, bytes]:
         """Slot -> digest of its batch, for the slots that the server has left out (Departure 38)."""
         passes: dict[int, bytes] = {}
         for _, begin in self._begins.values():

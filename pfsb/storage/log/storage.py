@@ -569,11 +569,11 @@ class LogStorage:
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda found, data: in_reactor(self._answer_snapshot, found, data),
         )
-        thread = SnapshotThread(self._fail_from_thread)
-        self._archive = self._make_archive(log, thread)
+        snapshots = SnapshotThread(self._fail_from_thread)
+        self._archive = self._make_archive(log, snapshots)
         self.snapshot_store = SnapshotStore(
             self.snapshot_files,
-            thread,
+            snapshots,
             room,
             in_reactor,
             self.counters,
