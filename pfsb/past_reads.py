@@ -54,7 +54,7 @@ class PastReads:
     _revisions: Callable[[], RevisionWaiters]
     """Function that returns the waiters for revisions; called only after the server's start, when they exist."""
     reader: IPastReader | None = None
-    """What builds states of the past; None: this server keeps nothing on disk."""
+    """Builds states of the past; None: this server keeps nothing on disk."""
     under_way: int = field(default=0, init=False)
     """Number of questions that have no answer yet, or whose state is still being built."""
 

@@ -49,7 +49,7 @@ Progress = Callable[[int, int], None]
 
 
 def no_progress(done: int, of: int) -> None:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that tells nothing."""
 
 
 class NotKept(StorageRefused):
@@ -123,7 +123,7 @@ def facts_of(stored: StoredSnapshot) -> SnapshotFacts:
 
 @frozen
 class Change:
-    """What a command has made of a key that it names as one to be changed."""
+    """A command about a key, and the value that the key has behind it."""
 
     key: bytes
     revision: int
@@ -132,7 +132,7 @@ class Change:
     before: Entry | None
     """The value of the key, with the revision at which it was written, before the command; None: there was no key."""
     after: Entry | None
-    """The same behind the command. It is another object than `before` if the command has written or deleted the key."""
+    """Value and revision behind the command: another object than `before` if it has written or deleted the key."""
     refusal: Refused | None
     """None: the command was carried out."""
     slot: int
@@ -505,7 +505,7 @@ class Past:
         return False
 
     def _with_next(self, error: Missing) -> Missing:
-        """The same refusal, which also says from which revision on states can be built again."""
+        """A refusal that also says from which revision on states can be built again."""
         following = next((each for each in self.snapshots if each.seq >= error.first), None)
         if following is None:
             return error

@@ -145,8 +145,8 @@ def real_server(
 
 
 def past_process(directory: Path, counters: StorageCounters, clock: Any) -> IPastReader:
-    """What builds states of the past of the storage in `directory`, and in its archive, once it is asked to. `clock` is
-    a reactor."""
+    """Make the reader that builds states of the past, of the storage in `directory` and in its archive, once it is
+    asked to. `clock` is a reactor."""
     from pfsb.service.past_process import PastProcess
 
     def places() -> list[Path]:

@@ -28,7 +28,7 @@ KEYS = [b"colour", b"col", b"\xff key", b"visits"]
 
 @define
 class Write:
-    """What the model knows of a command about a key."""
+    """A command about a key, as the model knows it."""
 
     revision: int
     verb: str

@@ -112,7 +112,7 @@ class HistoryCommandTests(CommandCase):
         self.assertEqual((len(long) < 80, long.endswith("… (1000 bytes)")), (True, True))
 
     def test_configuration_stands_for_its_directories(self) -> None:
-        """Those that are on this machine."""
+        """Directories that are on other machines are left out."""
         config = configuration(self.world_.home, cluster="data")
         file = Path(config.file)
         file.write_text(file.read_text() + f"\narchive: {self.world_.home / 'archive'}\n")
@@ -161,7 +161,7 @@ class RestoreAtTests(CommandCase):
         self.assertIn("lead to the snapshot of slot ", said)
 
     def test_state_at_a_time_on_several_machines(self) -> None:
-        """The other machines ask for the revision that the first one has found, and make the same cluster."""
+        """All other machines ask for the revision that the first one has found, and make the same cluster."""
         seq = self.world_.seq // 2
         target = Target(time_ms=self.world_.time_of(seq))
         self.assertIs(self.restore(at=target, servers=(0,)), ExitStatus.OK)

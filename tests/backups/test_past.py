@@ -82,7 +82,7 @@ class StateTests(PastCase):
 
     @long
     def test_state_of_each_revision(self) -> None:
-        """Also in the middle of a batch, and of a run that servers execute together."""
+        """In the middle of a batch, too, and of a run that servers execute together."""
         world = self.usual()
         past = self.past(world)
         within = 0
@@ -104,7 +104,7 @@ class StateTests(PastCase):
             past.verify(past.state_at(Target(revision)))
 
     def test_state_at_a_time(self) -> None:
-        """That after the last slot whose time is not later."""
+        """The state after the last slot whose time is not later."""
         world = self.usual()
         past = self.past(world)
         for seq in (2, 30, 31, 80, world.seq):
@@ -296,7 +296,7 @@ class HistoryTests(PastCase):
 
 
 class MomentTests(SynchronousTestCase):
-    """What --at takes."""
+    """Texts that --at takes."""
 
     def test_revisions_and_times(self) -> None:
         for text, expected in (

@@ -46,7 +46,7 @@ class PastValuesTests(PastCase):
             self.assertEqual(found, self.expected(key, revision))
 
     def test_values_in_any_order(self) -> None:
-        """Also within a batch, at a snapshot, and for a key that is not there."""
+        """Within a batch, at a snapshot, and for a key that is not there, too."""
         values = self.values()
         tried = self.world_.dice.sample(range(self.world_.revision + 1), 60)
         for revision in tried:

@@ -106,7 +106,7 @@ class ReadingTests(ConfigTestCase):
         self.assertEqual(self.load({**four(), "archive": "old/four"}).archive_directory(2), Path("old/four/2"))
 
     def test_archive_that_makes_no_sense_is_refused(self) -> None:
-        """What is in memory only is not kept; and superfluous files must leave the directory of the storage."""
+        """A storage in memory has no files; and superfluous ones must leave the directory of the storage."""
         memory = {**four(), "archive": "old", "storage": "memory"}
         self.assertRefused(memory, "archive: storage: memory writes nothing that could be kept there")
         same = {**four(), "archive": "./var/four"}

@@ -19,7 +19,7 @@ KEYS = ("colour", "visits", "log")
 
 @define
 class Model:
-    """What the answers have told: each change of a key, by its revision."""
+    """All changes of each key, as the answers have told them."""
 
     changes: dict[str, list[tuple[int, str | None]]] = field(factory=dict)
 

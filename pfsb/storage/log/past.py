@@ -84,7 +84,7 @@ class _Parsed:
     aru: int
     """Local_Aru after the last group."""
     snapshot: NamedSnapshot | None
-    """What the last group, or one before it, says of the present snapshot."""
+    """The present snapshot, as the last group, or one before it, has named it; None: there is none."""
     slots: dict[int, tuple[int, int, int]]
     """Slot -> view, offset and length of its latest content in the segment."""
     passes: dict[int, bytes]
@@ -106,7 +106,7 @@ class StoredSnapshot:
     seq: int
     cluster_identity: bytes
     name: SnapshotName | None
-    """Its name, as a group says it; None: no group tells, since that part of the log is not there."""
+    """The name that a group has told; None: no group tells, since that part of the log is not there."""
 
 
 def find_storages(place: Path) -> list[Path]:
@@ -249,7 +249,7 @@ class StorageHistory:
             yield f"{names}: goes up to slot {self.aru}"
 
     def _first_whole(self, number: int, paths: Sequence[Path]) -> tuple[Path, _Begin] | None:
-        """Of the files of one segment, the first that looks whole, or else the first that has a group."""
+        """The first file of a segment that looks whole, or else the first that has a group."""
         some: tuple[Path, _Begin] | None = None
         for path in paths:
             try:

@@ -81,7 +81,7 @@ class ArchiveTestCase(SnapshotTestCase):
 
 
 class MovingTests(ArchiveTestCase):
-    """What a snapshot makes superfluous goes into the archive, and only that."""
+    """Files that a snapshot makes superfluous go into the archive, and no others."""
 
     def test_segments_and_snapshots_are_moved_as_they_were(self) -> None:
         written = self.run_history()
@@ -102,7 +102,7 @@ class MovingTests(ArchiveTestCase):
         self.assertEqual(self.archive, archive_of(self.root / "2", identity))
 
     def test_figures_say_how_much_is_there(self) -> None:
-        """Also after a restart, and for files that came later."""
+        """After a restart, and for files that came later, too."""
         self.run_history()
         size = sum(path.stat().st_size for path in self.archive.rglob("*") if path.is_file())
         figures = (size, self.server.storage.compacted, 0, None)
@@ -128,7 +128,7 @@ class MovingTests(ArchiveTestCase):
         self.assertEqual(self.files(), ["000000000005.snapshot"])
 
     def test_file_system_without_links_gets_copies(self) -> None:
-        """So does an archive on another file system; the copies are forced to disk under another name first."""
+        """An archive on another file system gets copies, too, which are forced to disk under another name first."""
         for error in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
             self.directory, self.root = Path(self.mktemp()), Path(self.mktemp())
             self.snapshots = self.directory / "snapshots"
@@ -219,7 +219,7 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual((self.counters.bytes, self.server.failures), (0, []))
 
     def test_file_of_another_content_is_not_overwritten(self) -> None:
-        """It may be the last copy of something."""
+        """The file may be the last copy of something."""
         for error in (None, errno.EXDEV):
             if error:
                 self.patch(os, "link", refusing(error))
@@ -270,7 +270,7 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.archived()[0], [])
 
     def test_data_directory_that_fails_stops_the_server(self) -> None:
-        """That is no trouble of the archive."""
+        """An error of the data directory is no trouble of the archive."""
         self.fill(1, 30)
         name = self.make(30)
         self.patch(archive_module, "drop_segments", refusing(errno.EIO))
@@ -392,6 +392,6 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
 
 
 class CopyingPowerLossTests(ArchivePowerLossTests):
-    """The same for an archive on another file system, to which files are copied."""
+    """An archive on another file system, to which files are copied."""
 
     copies = True

@@ -62,7 +62,7 @@ class OrderedTests(PastTestCase):
         self.assertEqual(disk.history().aru, 39)
 
     def test_slots_that_local_aru_jumps_over_are_not(self) -> None:
-        """They hold proposals that may never have been ordered; those before and behind are ordered."""
+        """Skipped slots hold proposals that may never have been ordered; those before and behind are ordered."""
         disk = self.disk()
         disk.order(*range(1, 20))
         for seq in range(20, 35):
@@ -73,7 +73,7 @@ class OrderedTests(PastTestCase):
         self.assertEqual(self.batches(disk.history(), 1, 100), {seq: truth(seq) for seq in expected})
 
     def test_jump_in_the_first_group_of_a_segment(self) -> None:
-        """That group names the snapshot in any case, also if it was named before."""
+        """The first group names the snapshot in any case, also if it was named before."""
         for filled in range(1, 40):
             disk = self.disk()
             disk.order(*range(1, filled))
@@ -95,7 +95,7 @@ class OrderedTests(PastTestCase):
         self.assertEqual(self.batches(disk.history(), 148, 160), {seq: truth(seq) for seq in range(148, 152)})
 
     def test_segments_that_are_missing_may_have_held_a_jump(self) -> None:
-        """So slots that Local_Aru has passed meanwhile are not known as ordered."""
+        """Slots that Local_Aru has passed meanwhile are not known as ordered."""
         disk = self.disk()
         disk.order(*range(1, 60))
         history = disk.history()
@@ -113,7 +113,7 @@ class OrderedTests(PastTestCase):
     @given(st.integers(0, 2**32))
     @examples(150)
     def test_random_histories(self, seed: int) -> None:
-        """Whatever has happened, what is found is what was ordered; and all is found that was not jumped over."""
+        """All that is found was ordered, whatever has happened; and all is found that was not jumped over."""
         dice = random.Random(seed)
         disk = self.disk(dice.choice([Old.ARCHIVED, Old.ARCHIVED, Old.LEFT]))
         for _ in range(dice.randrange(3, 25)):
@@ -159,7 +159,7 @@ class SnapshotTests(PastTestCase):
         self.assertEqual([each.seq for each in self.cluster().snapshots()], [29])
 
     def test_snapshot_whose_naming_is_not_there_counts(self) -> None:
-        """Somebody has kept snapshots longer than segments."""
+        """An operator has kept snapshots longer than segments."""
         disk = self.disk()
         for _ in range(2):
             disk.order(*range(disk.aru + 1, disk.aru + 50))
@@ -189,7 +189,7 @@ class SnapshotTests(PastTestCase):
 
 
 class ClusterTests(PastTestCase):
-    """What several storages hold together."""
+    """The history that several storages hold together."""
 
     def lagging(self) -> tuple[Disk, Disk]:
         """A server that has everything, and one that has fetched a snapshot."""
@@ -258,7 +258,7 @@ class ClusterTests(PastTestCase):
             self.assertEqual(len(dict(self.cluster(*places).ordered(1))), 120)
 
     def test_torn_group_at_the_end_of_a_data_directory_is_no_damage(self) -> None:
-        """Its server may be writing it."""
+        """The server may be writing it."""
         disk = self.disk()
         disk.order(*range(1, 11))
         path = disk.writer.log.path(disk.writer.log.segment)
