@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TextIO
 
@@ -32,6 +32,8 @@ class Options:
 
     key: bytes
     places: Sequence[Path]
+    data: Sequence[Path]
+    """The data directories among them that a configuration names: they tell which cluster is meant."""
     first: Target
     last: Target
     everything: bool
@@ -54,18 +56,21 @@ def command(
     servers that are on this machine. Servers may be running. A TIME is as 2026-11-30T08:00:00Z, or @ and seconds since
     1970.
     """
-    found = [each for place in places for each in _directories(Path(place))]
+    found, data = list[Path](), list[Path]()
+    for place in map(Path, places):
+        if place.is_dir():
+            found.append(place)
+        else:
+            config = read_config(str(place))
+            data += _on_this_machine(map(config.storage_directory, config.ids))
+            found += [*_on_this_machine(map(config.archive_directory, config.ids)), *data]
     if not found:
         raise click.UsageError("none of the data directories and archives of that configuration is on this machine")
-    return Options(os.fsencode(key), found, _target("--from", first), _target("--to", last), everything, json)
+    return Options(os.fsencode(key), found, data, _target("--from", first), _target("--to", last), everything, json)
 
 
-def _directories(place: Path) -> list[Path]:
-    if place.is_dir():
-        return [place]
-    config = read_config(str(place))
-    each = [(config.archive_directory(server_id), config.storage_directory(server_id)) for server_id in config.ids]
-    return [directory for pair in each for directory in pair if directory is not None and directory.is_dir()]
+def _on_this_machine(places: Iterable[Path | None]) -> list[Path]:
+    return [place for place in places if place is not None and place.is_dir()]
 
 
 def _target(option: str, text: str | None) -> Target:
@@ -87,7 +92,7 @@ def history(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     what is missing."""
     with Progress("slots read", err, reactor.seconds) as progress:
         try:
-            past = Past.of(options.places)
+            past = Past.of(options.places, options.data)
             for each in _wanted(past, options, progress):
                 progress.clear()
                 out.write((_plain(options.key, each) if options.json else _shown(each)) + "\n")

@@ -36,7 +36,7 @@ from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.frozen_state import STATE, StateHead
 from pfsb.sessions.session import Session
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
-from pfsb.storage.log.past import ClusterHistory, Missing, StorageHistory, StoredSnapshot
+from pfsb.storage.log.past import ClusterHistory, KeptSnapshot, Missing, StorageHistory
 from pfsb.storage.log.snapshot_files import portions_of
 
 NO_SERVER: Final = -1
@@ -103,7 +103,7 @@ class SnapshotFacts:
         return target.time_ms is None or self.time_ms <= target.time_ms
 
 
-def facts_of(stored: StoredSnapshot) -> SnapshotFacts:
+def facts_of(stored: KeptSnapshot) -> SnapshotFacts:
     """Read the beginning of a snapshot, which need not be whole behind it. Raises `WrongSnapshot`, or OSError."""
     decoder, rows = SnapshotDecoder(), RowReader()
     history: Sequence[Any] = ()
@@ -331,12 +331,16 @@ class Past:
     """Slot -> the snapshots of it, of those in `_known`."""
 
     @classmethod
-    def of(cls, places: Iterable[Path]) -> Past:
-        """The past in these archives and data directories. Raises `StorageRefused` if they are of several clusters, or
-        hold nothing."""
-        past = cls(ClusterHistory.of(places))
+    def of(cls, places: Iterable[Path], data: Iterable[Path] = ()) -> Past:
+        """The past in these archives and data directories.
+
+        `data` are those that tell which cluster is meant, if an archive holds the past of a former one, too. Raises
+        `StorageRefused` if they are of several clusters otherwise, or hold nothing.
+        """
+        history = ClusterHistory.of(places)
+        history.storages = _of_one_cluster(history.storages, {*data})
+        past = cls(history)
         past.look()
-        past._refuse_several()
         return past
 
     def look(self) -> None:
@@ -349,18 +353,6 @@ class Past:
                 self.snapshots.append(known.get(stored.path) or facts_of(stored))
             except (OSError, WrongSnapshot) as error:
                 self.faults[stored.path] = str(error)
-
-    def _refuse_several(self) -> None:
-        found: dict[bytes, Path] = {}
-        for storage in self.history.storages:
-            identity = _cluster_identity(storage)
-            if identity is not None:
-                found.setdefault(identity, storage.directories[0])
-        if len(found) > 1:
-            told = ", ".join(f"{directory} of cluster {identity.hex()}" for identity, directory in found.items())
-            raise StorageRefused(
-                f"these are of several clusters, which have the same name: {told}; give only directories of one of them"
-            )
 
     @property
     def lowest(self) -> int:
@@ -453,16 +445,17 @@ class Past:
     def changes(
         self, key: bytes, first: Target, last: Target, progress: Progress = no_progress
     ) -> Iterator[Change | Before]:
-        """Yield all commands about a key, from those at `first` on, up to those at `last`; before them, if `first` is
-        nothing in particular, the value that the key had at the beginning of what is kept, if it had one.
+        """Yield all commands about a key, from those at `first` on, up to those at `last`; before them, if what is kept
+        begins later than `first`, the value that the key had at that beginning, if it had one.
 
         Slots are executed only where a snapshot to the next contains the bytes of the key. Raises as `state_at` does.
         """
-        replay: Replay | None = self.begin(first if first != Target() else Target(self.lowest))
+        replay: Replay | None = self._begin_changes(first)
         assert replay is not None
         begun, end = replay.seq, self.history.aru
         entry = replay.machine.entry(key)
-        if entry is not None and first == Target():
+        is_all = first == Target() or not self._is_before(replay, first)
+        if entry is not None and is_all:
             yield Before(entry[1], entry[0], replay.machine.revision)
         position: SnapshotFacts | None = None
         at = replay.seq
@@ -483,6 +476,18 @@ class Past:
             if following is None or not following.is_at_or_before(last):
                 return
             position, at = following, following.seq
+
+    def _begin_changes(self, first: Target) -> Replay:
+        try:
+            return self.begin(first if first != Target() else Target(self.lowest))
+        except NotKept as error:
+            return self.begin(Target(error.lowest))
+
+    def _is_before(self, replay: Replay, target: Target) -> bool:
+        """Whether a state is at or before a target."""
+        if target.revision is not None:
+            return replay.machine.revision <= target.revision
+        return target.time_ms is None or replay.machine.time_ms <= target.time_ms
 
     def _go_to(self, facts: SnapshotFacts | None) -> Replay:
         """The state of a snapshot; if that is damaged, it is built from an earlier one."""
@@ -533,6 +538,25 @@ def name_of(path: Path) -> SnapshotName:
     if not decoder.is_complete:
         raise WrongSnapshot("its end is missing")
     return decoder.name
+
+
+def _of_one_cluster(storages: list[StorageHistory], data: set[Path]) -> list[StorageHistory]:
+    """The storages of one cluster: of that to which the directories `data` belong, if there are several. Raises
+    `StorageRefused` if that does not tell."""
+    identities = [_cluster_identity(storage) for storage in storages]
+    found = dict(zip(identities, storages, strict=True))
+    found.pop(None, None)
+    if len(found) < 2:
+        return storages
+    meant = {identity for identity, storage in zip(identities, storages, strict=True) if data & {*storage.directories}}
+    if len(meant) != 1:
+        told = ", ".join(
+            f"{each.directories[0]} of cluster {identity.hex()}" for identity, each in found.items() if identity
+        )
+        raise StorageRefused(
+            f"these are of several clusters, which have the same name: {told}; give only directories of one of them"
+        )
+    return [storage for identity, storage in zip(identities, storages, strict=True) if identity in meant]
 
 
 def _cluster_identity(storage: StorageHistory) -> bytes | None:

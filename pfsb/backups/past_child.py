@@ -65,11 +65,11 @@ class PastValues:
         return found
 
     def _find(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
+        replay, self._replay = self._replay, None
         if self._past is None:
             self._past = Past.of(self._places)
-        else:
+        elif replay is None or not self._begin <= revision <= replay.machine.revision:
             self._past.look()
-        replay, self._replay = self._replay, None
         if replay is None or revision < self._begin or not self._is_nearest(replay, revision):
             replay = self._past.begin(Target(revision))
             self._begin, self._changes = replay.machine.revision, []

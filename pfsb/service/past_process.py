@@ -30,6 +30,7 @@ SILENT_SECONDS_MAX: Final = 600.0
 SAID_CHARACTERS_MAX: Final = 2_000
 """Maximum number of characters of the process's standard error that are kept for the log."""
 
+STOPPING: Final = Refused("SHUTDOWN", "this server is stopping")
 Answered = Callable[[Result], None]
 
 
@@ -58,7 +59,7 @@ class PastProcess:
     def ask(self, key: bytes, revision: int, answered: Answered) -> None:
         """As `IPastReader.ask`."""
         if self._is_stopped:
-            answered(Refused("SHUTDOWN", "this server is stopping"))
+            answered(STOPPING)
             return
         if self._child is None:
             self._child = _Child(self)
@@ -93,8 +94,12 @@ class PastProcess:
         asked, self._asked = self._asked, {}
         if asked and not self._is_stopped:
             self._log.warn("the process that builds states of the past has ended: {said}", said=said or "no reason")
+        if self._is_stopped:
+            refused = STOPPING
+        else:
+            refused = Refused("UNAVAILABLE", "the process that builds states of the past has ended; ask again")
         for answered in asked.values():
-            answered(Refused("UNAVAILABLE", "the process that builds states of the past has ended; ask again"))
+            answered(refused)
 
     # ------------------------------------------------------------------ inside
 

@@ -76,8 +76,9 @@ class World:
     def time_of(self, seq: int) -> int:
         return BEGIN_MS + 1_000 * seq
 
-    def disk(self, old: Old = Old.ARCHIVED) -> Disk:
-        disk = Disk(self.home, len(self.disks), old, self.batches.__getitem__, self.snapshots.__getitem__, room=20_000)
+    def disk(self, old: Old = Old.ARCHIVED, server_id: int | None = None) -> Disk:
+        number = len(self.disks) if server_id is None else server_id
+        disk = Disk(self.home, number, old, self.batches.__getitem__, self.snapshots.__getitem__, room=20_000)
         self.disks.append(disk)
         return disk
 

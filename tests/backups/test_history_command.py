@@ -38,7 +38,7 @@ class CommandCase(PastCase):
 
 class HistoryCommandTests(CommandCase):
     def history(self, key: bytes, status: ExitStatus = ExitStatus.OK, **changes: Any) -> list[str]:
-        options = history_command.Options(key, self.places, Target(), Target(), False, False)
+        options = history_command.Options(key, self.places, (), Target(), Target(), False, False)
         self.out, self.err = io.StringIO(), io.StringIO()
         found = history_command.history(reactor, evolve(options, **changes), self.out, self.err)
         self.assertIs(found, status, self.err.getvalue())

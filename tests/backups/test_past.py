@@ -219,12 +219,17 @@ class StateTests(PastCase):
         name = write(state, file)
         new = self.world(9)
         new.snapshots[name.seq] = file.read_bytes()
-        disk = new.disk()
+        disk = new.disk(server_id=7)
         disk.fetch_snapshot(name.seq)
         error = self.assertRaises(StorageRefused, Past.of, [world.home / "data", new.home / "data"])
         self.assertIn("several clusters", str(error))
         self.assertIn(FORMER.hex(), str(error))
         self.assertEqual(load(file).name, name)
+        places = [world.home / "archive", world.home / "data", new.home / "data"]
+        past = Past.of(places, [new.home / "data" / "7"])
+        self.assertEqual(past.state_at(NOWHERE).machine.revision, load(file).machine.revision)
+        past = Past.of(places, [world.home / "data" / "2"])
+        self.assertEqual(past.state_at(NOWHERE).machine.revision, world.revision)
 
 
 class HistoryTests(PastCase):
@@ -272,6 +277,18 @@ class HistoryTests(PastCase):
         assert isinstance(before, Before)
         written = [w for w in world.writes[KEYS[0]] if w.revision <= lowest][-1]
         self.assertEqual((before.revision, before.value, before.at), (written.revision, written.value, lowest))
+
+    def test_beginning_before_what_is_kept(self) -> None:
+        """All that is kept is listed, behind the value at its beginning."""
+        world = self.usual()
+        world.disks[1].order(*range(world.disks[1].aru + 1, world.seq + 1))
+        past = self.past(world, "data/1")
+        key = max(KEYS, key=lambda each: world.writes[each][-1].slot)
+        before, *changes = past.changes(key, Target(1), NOWHERE)
+        self.assertIsInstance(before, Before)
+        again = [*past.changes(key, NOWHERE, NOWHERE)][1:]
+        self.assertEqual(changes, again)
+        self.assertGreater(len(again), 0)
 
     def test_only_intervals_with_the_key_are_executed(self) -> None:
         """A key that is written rarely is found quickly."""

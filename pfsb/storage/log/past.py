@@ -25,8 +25,7 @@ from pfsb.paxos.snapshot import HEAD_BYTES, SnapshotDecoder, SnapshotName, Wrong
 from pfsb.storage.effect import ORDERED_VIEW
 from pfsb.storage.log.archive import IDENTITY_NAME
 from pfsb.storage.log.groups import group_at, size_at
-from pfsb.storage.log.items import Content, NotCanonical, aru_and_slots, decode_slots, decode_state
-from pfsb.storage.log.items import StoredSnapshot as NamedSnapshot
+from pfsb.storage.log.items import Content, NotCanonical, StoredSnapshot, aru_and_slots, decode_slots, decode_state
 from pfsb.storage.log.scan import read_head
 from pfsb.storage.log.segments import SegmentHead, numbers_in, segment_path
 from pfsb.storage.log.snapshot_files import SnapshotFiles
@@ -83,7 +82,7 @@ class _Parsed:
     """First bytes of the checksum of the last group."""
     aru: int
     """Local_Aru after the last group."""
-    snapshot: NamedSnapshot | None
+    snapshot: StoredSnapshot | None
     """The present snapshot, as the last group, or one before it, has named it; None: there is none."""
     slots: dict[int, tuple[int, int, int]]
     """Slot -> view, offset and length of its latest content in the segment."""
@@ -99,7 +98,7 @@ class _Parsed:
 
 
 @frozen
-class StoredSnapshot:
+class KeptSnapshot:
     """A snapshot that a storage has named, as a file."""
 
     path: Path
@@ -138,6 +137,8 @@ class StorageHistory:
     _begins: dict[int, tuple[Path, _Begin]] = field(factory=dict, init=False)
     """Number of a segment -> where it is, and its beginning; ascending, without those that hold no group."""
     _parsed: OrderedDict[int, _Parsed] = field(factory=OrderedDict, init=False)
+    _kept: dict[Path, KeptSnapshot] = field(factory=dict, init=False)
+    """Path of a snapshot that a group is known to name -> the snapshot."""
 
     def look(self) -> None:
         """Find the files that are there now."""
@@ -193,22 +194,25 @@ class StorageHistory:
             later = parsed
         return found
 
-    def snapshots(self) -> Iterator[StoredSnapshot]:
+    def snapshots(self) -> Iterator[KeptSnapshot]:
         """All snapshots that groups name, ascending, as far as their files are there and begin as they should."""
         seqs: dict[int, Path] = {}
         for directory in self.directories:
             for path, seq in SnapshotFiles(directory / "snapshots").complete():
                 seqs.setdefault(seq, path)
         for seq in sorted(seqs):
+            path = seqs[seq]
             try:
-                found = self._snapshot(seqs[seq], seq)
+                found = self._kept.get(path) or self._snapshot(path, seq)
             except (OSError, WrongSnapshot) as error:
-                self.faults[seqs[seq]] = str(error)
-            else:
-                if found is not None:
-                    yield found
+                self.faults[path] = str(error)
+                continue
+            if found is not None:
+                if found.name is not None:
+                    self._kept[path] = found
+                yield found
 
-    def _snapshot(self, path: Path, seq: int) -> StoredSnapshot | None:
+    def _snapshot(self, path: Path, seq: int) -> KeptSnapshot | None:
         decoder = SnapshotDecoder()
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
@@ -222,7 +226,7 @@ class StorageHistory:
             return None  # complete, and never named: no majority may have executed the same
         if name is not None and name.size != size:
             raise WrongSnapshot(f"it has {size} bytes instead of {name.size}")
-        return StoredSnapshot(path, seq, decoder.cluster_identity, name)
+        return KeptSnapshot(path, seq, decoder.cluster_identity, name)
 
     def _names(self, seq: int) -> tuple[bool, set[SnapshotName]]:
         """Whether the log shows which snapshot of slot `seq` was named, and the names."""
@@ -366,7 +370,7 @@ class ClusterHistory:
         """Slot -> digest of its batch, for the slots that servers have left out (Departure 38)."""
         return {seq: digest for each in self.storages for seq, digest in each.passes.items()}
 
-    def snapshots(self) -> list[StoredSnapshot]:
+    def snapshots(self) -> list[KeptSnapshot]:
         """All snapshots, ascending; several of one slot if several storages have it."""
         found = [snapshot for each in self.storages for snapshot in each.snapshots()]
         return sorted(found, key=lambda each: (each.seq, each.name is None))
@@ -526,7 +530,7 @@ def _parse(path: Path, begin: _Begin, is_written: bool, others: bool) -> _Parsed
     return parsed
 
 
-def _may_jump(named: NamedSnapshot) -> bool:
+def _may_jump(named: StoredSnapshot) -> bool:
     """Whether Local_Aru may have jumped to the slot of a snapshot when a group named it.
 
     A snapshot of the server's own is named when Local_Aru is there already. One that has come from another server has
