@@ -27,7 +27,7 @@ from pfsb.paxos.snapshot import WrongSnapshot
 from pfsb.sessions.state_machine import CannotRun
 from pfsb.storage.log.past import Missing
 
-NICENESS: Final = 10
+NICENESS: Final = 5
 """How much less of the processor the process gets than its server, if both want it."""
 READ_BYTES: Final = 65_536
 
