@@ -279,7 +279,7 @@ class Conversation:
     def _application_command(self, request: Request, description: CommandDescription) -> None:
         parts, level = parts_of(description, request), "linearizable"
         if not description.changes:
-            if request.verb == "GET":
+            if "at=" in request.rest and request.verb == "GET":
                 parts, at = past_revision(parts)
                 if at is not None:
                     self._get_past(request.tag, self._check(parts), at)
@@ -312,7 +312,7 @@ class Conversation:
         until = self._server.deadline()
 
         def ask(answer: Answer) -> None:
-            refused = self._refused_locally()
+            refused = self._hello_refusal or (SHUTDOWN if self._local_clients.draining else self._session_end)
             if refused is not None:
                 answer(refused)
             else:
@@ -418,12 +418,8 @@ class Conversation:
     def _query_local_one(self, question: Command, answer: Answer) -> None:
         self._query_local([question], lambda results: answer(results[0]))
 
-    def _refused_locally(self) -> Refused | None:
-        """The refusal of a question to this server's own state; None: it may be answered."""
-        return self._hello_refusal or (SHUTDOWN if self._local_clients.draining else self._session_end)
-
     def _query_local(self, questions: Sequence[Command], answer: AnswerAll) -> None:
-        refused = self._refused_locally()
+        refused = self._hello_refusal or (SHUTDOWN if self._local_clients.draining else self._session_end)
         if refused is not None:
             answer([refused] * len(questions))
             return
