@@ -153,7 +153,7 @@ class Config:
     """The directory in which each server has its data directory, named by its id. With `memory` nothing is kept."""
     archive: str | None = None
     """The directory to which each server moves the parts of its log, and the older snapshots, that a snapshot has made
-    superfluous, into a directory named by its id. None: they are deleted."""
+    superfluous, into a directory named by its id. It must be there. None: they are deleted."""
     secret_file: str | None = None
     """A file with a secret of 1 byte to 64 KiB, the same at every server, which authenticates the frames between
     servers; white space at its ends does not count. Servers with and without a secret refuse each other's frames. None:

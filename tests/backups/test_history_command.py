@@ -188,7 +188,7 @@ class RestoreAtTests(CommandCase):
         for changes, why in (
             ({"at": Target(10**9)}, f"is {self.world_.revision}"),
             ({"at": Target(0)}, "no cluster was born yet"),
-            ({"at": Target(7), "files": [self.home / "nothing"]}, "holds neither"),
+            ({"at": Target(7), "files": [self.home / "nothing"]}, "no directory that is there"),
             ({"at": Target(7), "files": [self.world_.home / "data" / "1"]}, "what is kept goes back to revision"),
             ({"at": Target(150), "files": [self.world_.home / "data" / "2"]}, "as ordered"),
         ):

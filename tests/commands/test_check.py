@@ -86,6 +86,10 @@ class CheckTests(SynchronousTestCase):
         archived = evolve(config, archive="old")
         self.assertIn(f"what snapshots make superfluous goes to {Path.cwd()}/old/ID\n", summary(archived))
         self.assertEqual(plain(archived, self.found(archived))["archive"], "old")
+        self.assertIn(f"warning: archive: {Path.cwd()}/old is no directory", notes(archived, self.found(archived)))
+        there = evolve(config, archive=self.mktemp())
+        Path(str(there.archive)).mkdir()
+        self.assertNotIn("warning", notes(there, self.found(there)))
 
     def test_cluster_on_one_machine_is_not_warned_of(self) -> None:
         """All of its servers are reached by loopback addresses."""

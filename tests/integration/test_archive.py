@@ -80,7 +80,9 @@ class ArchiveTests(SnapshotCase):
 
     async def life(self) -> ProcessCluster:
         """A cluster with an archive whose servers are killed now and then, and one of which fetches a snapshot."""
-        cluster = await self.start_cluster(3, snapshot_every=30, archive="archive")
+        cluster = self.make_cluster(3, snapshot_every=30, archive="archive")
+        (cluster.directory / "archive").mkdir()
+        await cluster.start_all()
         visitor = await self.visit(cluster, 0)
         await self.write(visitor, 80)
         await cluster.kill(1)

@@ -61,7 +61,8 @@ class Archive:
     """
 
     directory: Path
-    """The archive of this storage (`archive_of`)."""
+    """The archive of this storage (`archive_of`): two directories below that of the configuration, which is never
+    made here."""
     log: Path
     """The directory of the segments from which files are taken."""
     head: SegmentHead
@@ -153,8 +154,11 @@ class Archive:
 
     def _put(self, path: Path, directory: Path) -> None:
         """Make sure that the file is in this directory of the archive, on disk with its name. Raises `NotArchived`."""
-        target = directory / path.name
+        target, root = directory / path.name, self.directory.parent.parent
         try:
+            if not root.is_dir():
+                # It may be on a file system that is not mounted now: then nothing must be written in its place.
+                raise NotArchived(f"{root} is no directory that is there: make it, or mount its file system")
             if path.exists():
                 _make_directories(directory)
                 is_new = self._link_or_copy(path, target)

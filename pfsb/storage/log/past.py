@@ -109,12 +109,11 @@ class KeptSnapshot:
 
 
 def find_storages(place: Path) -> list[Path]:
-    """The directories at or below `place` that have the form of a data directory. Raises `StorageRefused` if there is
-    none."""
-    found = list(_storages_in(place, DEPTH_MAX))
-    if not found:
-        raise StorageRefused(f"{place}: holds neither a data directory nor an archive")
-    return found
+    """The directories at or below `place` that have the form of a data directory; none in an archive that is still
+    empty. Raises `StorageRefused` if the place is not there."""
+    if not place.is_dir():
+        raise StorageRefused(f"{place}: no directory that is there")
+    return list(_storages_in(place, DEPTH_MAX))
 
 
 def _storages_in(place: Path, depth: int) -> Iterator[Path]:
@@ -322,8 +321,9 @@ class ClusterHistory:
 
     @classmethod
     def of(cls, places: Iterable[Path]) -> ClusterHistory:
-        """The history in these archives and data directories. Raises `StorageRefused` if one holds no storage, or if
-        they are of several clusters, as far as the heads of segments tell."""
+        """The history in these archives and data directories. Raises `StorageRefused` if one is not there, if they hold
+        no storage, or if they are of several clusters, as far as the heads of segments tell."""
+        places = list(places)
         by_identity: dict[bytes, StorageHistory] = {}
         faults: dict[Path, str] = {}
         without_head: list[Path] = []
@@ -339,7 +339,8 @@ class ClusterHistory:
             history = by_identity.setdefault(head.identity, StorageHistory(head.identity, head.owner))
             history.directories.append(directory)
         if not by_identity:
-            raise StorageRefused("; ".join(f"{path}: {why}" for path, why in faults.items()) or "nothing is there")
+            empty = f"{', '.join(map(str, places))}: neither a data directory nor an archive is there"
+            raise StorageRefused("; ".join(f"{path}: {why}" for path, why in faults.items()) or empty)
         for directory in without_head:  # an archive of which only snapshots are left has the name of its storage
             if IDENTITY_NAME.fullmatch(directory.name) and bytes.fromhex(directory.name) in by_identity:
                 by_identity[bytes.fromhex(directory.name)].directories.append(directory)

@@ -73,6 +73,7 @@ class Disk:
     def __attrs_post_init__(self) -> None:
         self.dice = random.Random(self.server_id)
         self.log.mkdir(parents=True)
+        (self.home / "archive").mkdir(exist_ok=True)
         (self.data / "pfsb.lock").touch()
         self._make(1)
         self._ready.clear()

@@ -41,8 +41,14 @@ class ArchiveTestCase(SnapshotTestCase):
     """A server with an archive, whose segments are small."""
 
     def setUp(self) -> None:
-        self.root = Path(self.mktemp())
+        self.root = self.new_root()
         super().setUp()
+
+    def new_root(self) -> Path:
+        """An empty directory for an archive."""
+        root = Path(self.mktemp())
+        root.mkdir()
+        return root
 
     def started(self, directory: Path | None = None) -> Server:
         server = Server(directory or self.directory, slack=self.slack, archive_directory=self.root / "2")
@@ -115,7 +121,7 @@ class MovingTests(ArchiveTestCase):
         """A server that has no snapshot yet leaves no empty directories."""
         self.fill(1, 3)
         self.settle()
-        self.assertFalse(self.root.exists())
+        self.assertEqual([*self.root.iterdir()], [])
         self.assertEqual((self.counters.bytes, self.counters.slot), (0, 0))
 
     def test_snapshot_that_no_record_names_is_not_archived(self) -> None:
@@ -130,7 +136,7 @@ class MovingTests(ArchiveTestCase):
     def test_file_system_without_links_gets_copies(self) -> None:
         """An archive on another file system gets copies, too, which are forced to disk under another name first."""
         for error in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
-            self.directory, self.root = Path(self.mktemp()), Path(self.mktemp())
+            self.directory, self.root = Path(self.mktemp()), self.new_root()
             self.snapshots = self.directory / "snapshots"
             self.server.storage.close()
             self.server = self.started()
@@ -202,9 +208,22 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual((self.counters.waiting, self.counters.error), (0, None))
         self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
 
-    def test_archive_that_is_a_file_is_an_error_of_the_archive(self) -> None:
-        """As is any other place where no directory can be made."""
-        self.root.write_text("no directory")
+    def test_archive_that_is_not_there_is_not_made(self) -> None:
+        """The file system of the archive may not be mounted, and another one would be filled."""
+        self.root.rmdir()
+        self.run_history()
+        self.assertEqual((self.server.failures, self.root.exists(), self.segments()[0]), ([], False, 1))
+        self.assertIn(f"{self.root} is no directory that is there: make it, or mount", self.counters.error or "")
+        self.root.mkdir()
+        self.server.clock.advance(archive_module.AGAIN_SECONDS)
+        self.server.clock.run_what_came(0.02)
+        self.settle()
+        self.assertIsNone(self.counters.error)
+        self.assertEqual(self.archived()[0], list(range(1, self.segments()[0])))
+
+    def test_archive_in_which_nothing_can_be_made(self) -> None:
+        """As where a file stands in the place of a directory."""
+        (self.root / "2").write_text("no directory")
         self.run_history()
         self.assertEqual(self.server.failures, [])
         self.assertIn("Not a directory", self.counters.error or "")
@@ -223,7 +242,7 @@ class TroubleTests(ArchiveTestCase):
         for error in (None, errno.EXDEV):
             if error:
                 self.patch(os, "link", refusing(error))
-                self.directory, self.root = Path(self.mktemp()), Path(self.mktemp())
+                self.directory, self.root = Path(self.mktemp()), self.new_root()
                 self.snapshots = self.directory / "snapshots"
                 self.server.storage.close()
                 self.server = self.started()
@@ -299,6 +318,7 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
     def run_log(self) -> None:
         """The whole life of the log, with every state that a power loss may leave."""
         self.make_segment(1)
+        (self.home / "archive").mkdir()
         if self.copies:
             self.patch(os, "link", refusing(errno.EXDEV))
         self.disk = power_loss.PowerLossDisk(self.home, self.lose_power)

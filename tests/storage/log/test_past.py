@@ -298,11 +298,16 @@ class ClusterTests(PastTestCase):
         self.assertIn("of another cluster", str(error))
 
     def test_place_without_storages_is_refused(self) -> None:
-        for name in ("nothing", "empty"):
-            if name == "empty":
-                (self.home / name).mkdir()
-            error = self.assertRaises(StorageRefused, self.cluster, self.home / name)
-            self.assertIn(f"{self.home / name}: holds neither", str(error))
+        """One that is not there is a mistake; an archive may be empty still, if something is elsewhere."""
+        disk = self.disk()
+        disk.order(1)
+        missing, empty = self.home / "nothing", self.home / "empty"
+        empty.mkdir()
+        error = self.assertRaises(StorageRefused, self.cluster, disk.data, missing)
+        self.assertIn(f"{missing}: no directory that is there", str(error))
+        error = self.assertRaises(StorageRefused, self.cluster, empty)
+        self.assertIn(f"{empty}: neither a data directory nor an archive is there", str(error))
+        self.assertEqual(len(dict(self.cluster(empty, disk.data).ordered(1))), 1)
 
     def test_files_are_only_read(self) -> None:
         """And no lock is taken: servers go on meanwhile."""
