@@ -435,8 +435,8 @@ class Past:
                 )
 
     def _by_seq(self) -> dict[int, list[SnapshotFacts]]:
-        if len(self._known) != len(self.snapshots):
-            self._known = self.snapshots.copy()
+        if self._known is not self.snapshots:
+            self._known = self.snapshots
             self._facts = {}
             for each in self._known:
                 self._facts.setdefault(each.seq, []).append(each)

@@ -48,7 +48,7 @@ class PastValues:
     def find(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
         """(value, revision at which it was written) of a key, as it was behind a revision; or why there is none."""
         try:
-            found = self._find(key, revision)
+            found = self._find_anew(key, revision)
         except Missing as error:
             found = Refused(
                 "COMPACTED",
@@ -64,10 +64,19 @@ class PastValues:
             found = Refused("UNAVAILABLE", "the state of that revision cannot be built here; the server's log says why")
         return found
 
+    def _find_anew(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
+        """As `_find`. If something is missing, the files are looked for anew: the server may have begun its archive."""
+        if self._past is not None:
+            try:
+                return self._find(key, revision)
+            except (Missing, NotKept):
+                self._past = None
+        return self._find(key, revision)
+
     def _find(self, key: bytes, revision: int) -> tuple[bytes, int] | Refused:
         replay, self._replay = self._replay, None
         if self._past is None:
-            self._past = Past.of(self._places)
+            self._past = Past.of([place for place in self._places if place.is_dir()])
         elif replay is None or not self._begin <= revision <= replay.machine.revision:
             self._past.look()
         if replay is None or revision < self._begin or not self._is_nearest(replay, revision):

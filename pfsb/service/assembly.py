@@ -150,8 +150,7 @@ def past_process(directory: Path, counters: StorageCounters, clock: Any) -> IPas
     from pfsb.service.past_process import PastProcess
 
     def places() -> list[Path]:
-        archive = [] if counters.archive is None else [Path(counters.archive.directory)]
-        return [directory, *(place for place in archive if place.is_dir())]
+        return [directory] if counters.archive is None else [directory, Path(counters.archive.directory)]
 
     return PastProcess(clock, places)
 

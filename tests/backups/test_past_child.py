@@ -45,6 +45,7 @@ class PastValuesTests(PastCase):
         else:
             self.assertEqual(found, self.expected(key, revision))
 
+    @long
     def test_values_in_any_order(self) -> None:
         """Within a batch, at a snapshot, and for a key that is not there, too."""
         values = self.values()
@@ -64,6 +65,7 @@ class PastValuesTests(PastCase):
         for revision in range(self.world_.revision + 1):
             self.assertRight(values, KEYS[3], revision)
 
+    @long
     def test_ascending_revisions_execute_each_slot_once(self) -> None:
         """The last state stays, unless a snapshot is nearer."""
         values = self.values()
@@ -97,6 +99,24 @@ class PastValuesTests(PastCase):
         found = self.values().find(KEYS[0], self.world_.revision + 1)
         assert isinstance(found, Refused)
         self.assertEqual(found.code, "UNAVAILABLE")
+
+    def test_archive_that_begins_meanwhile(self) -> None:
+        """Files that were in the data directory are found in the archive."""
+        world = self.world(3)
+        disk = world.disk()
+        self.world_ = world
+        world.order(40)
+        disk.order(*range(1, 42))
+        values = PastValues([disk.data, disk.archive])
+        self.assertRight(values, KEYS[0], world.revision)
+        for _ in range(2):
+            world.order(40)
+            disk.order(*range(disk.aru + 1, world.seq + 1))
+            world.freeze()
+            disk.make_snapshot()
+        self.assertTrue((disk.archive / "log").is_dir())
+        for revision in (world.revision // 9, world.revision // 4, world.revision):
+            self.assertRight(values, KEYS[0], revision)
 
     def test_server_goes_on_meanwhile(self) -> None:
         """New slots are found, and snapshots that were taken since are used."""

@@ -14,6 +14,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -154,6 +155,9 @@ class StorageHistory:
                 begin = self._first_whole(number, found[number])
             if begin is not None:
                 self._begins[number] = begin
+        for number, parsed in [*self._parsed.items()]:
+            if number not in self._begins or self._begins[number][0] != parsed.path:
+                del self._parsed[number]
 
     @property
     def aru(self) -> int:
@@ -194,13 +198,10 @@ class StorageHistory:
         return found
 
     def snapshots(self) -> Iterator[KeptSnapshot]:
-        """All snapshots that groups name, ascending, as far as their files are there and begin as they should."""
-        seqs: dict[int, Path] = {}
-        for directory in self.directories:
-            for path, seq in SnapshotFiles(directory / "snapshots").complete():
-                seqs.setdefault(seq, path)
-        for seq in sorted(seqs):
-            path = seqs[seq]
+        """All snapshots that groups name, ascending, as far as their files are there and begin as they should. If a
+        crash has left a snapshot in two places, both files are given."""
+        files = chain.from_iterable(SnapshotFiles(each / "snapshots").complete() for each in self.directories)
+        for path, seq in sorted(files, key=itemgetter(1)):
             try:
                 found = self._kept.get(path) or self._snapshot(path, seq)
             except (OSError, WrongSnapshot) as error:
@@ -418,8 +419,16 @@ class ClusterHistory:
             missing = [seq for seq in range(first, last + 1) if seq not in places]
             if not missing:
                 break
-            places = storage.find(missing[0], missing[-1]) | places
+            places = self._find(storage, missing[0], missing[-1]) | places
         return places
+
+    def _find(self, storage: StorageHistory, first: int, last: int) -> dict[int, SlotPlace]:
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                return storage.find(first, last)
+            except FileNotFoundError:  # the server has moved it into the archive
+                storage.look()
+        return storage.find(first, last)
 
     def _missing(self, first: int, end: int) -> Missing:
         last = first

@@ -133,6 +133,7 @@ class MovingTests(ArchiveTestCase):
         self.assertEqual(self.archived()[1], ["000000000003.snapshot"])
         self.assertEqual(self.files(), ["000000000005.snapshot"])
 
+    @long
     def test_file_system_without_links_gets_copies(self) -> None:
         """An archive on another file system gets copies, too, which are forced to disk under another name first."""
         for error in (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP):
@@ -153,6 +154,7 @@ class MovingTests(ArchiveTestCase):
 class TroubleTests(ArchiveTestCase):
     """An archive that takes nothing costs room, and nothing else."""
 
+    @long
     def test_error_keeps_files_in_the_data_directory(self) -> None:
         """The server goes on and says why, in one line; once the archive works again, it takes all of them."""
         self.patch(os, "link", refusing(errno.ENOSPC))
@@ -193,6 +195,7 @@ class TroubleTests(ArchiveTestCase):
         self._link_patches: list[Any] = []
         super().setUp()
 
+    @long
     def test_restart_goes_on_with_what_waits(self) -> None:
         """Files that stay behind do no harm to a start, which tries to move them."""
         self.patch(os, "link", refusing(errno.EACCES))
@@ -237,6 +240,7 @@ class TroubleTests(ArchiveTestCase):
         self.assertEqual(self.segments()[0], 1)
         self.assertEqual((self.counters.bytes, self.server.failures), (0, []))
 
+    @long
     def test_file_of_another_content_is_not_overwritten(self) -> None:
         """The file may be the last copy of something."""
         for error in (None, errno.EXDEV):

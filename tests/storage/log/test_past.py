@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import AruRecord, ProposalRecord
+from pfsb.storage.log import past as past_module
 from pfsb.storage.log.past import ClusterHistory, Missing, StorageHistory
 from pfsb.storage.log.segments import SegmentHead, make_segment
 from pfsb.storage.log.snapshot_files import SnapshotFiles
@@ -286,6 +287,21 @@ class ClusterTests(PastTestCase):
         disk.order(*range(91, 95))
         both.look()
         self.assertEqual(len(dict(both.ordered(1))), 94)
+
+    def test_files_that_move_while_they_are_read(self) -> None:
+        """A segment that was looked up in the data directory is read in the archive, wherever the reader is by then."""
+        self.patch(past_module, "TOGETHER", 7)
+        for pause in range(1, 60, 6):
+            disk = self.disk()
+            disk.order(*range(1, 21))
+            disk.make_snapshot()
+            disk.order(*range(21, 61))
+            history = self.cluster(disk.archive, disk.data)
+            reading = history.ordered(1)
+            found = [next(reading) for _ in range(pause)]
+            disk.make_snapshot()
+            found.extend(reading)
+            self.assertEqual(found, [(seq, truth(seq)) for seq in range(1, 61)], pause)
 
     def test_storages_of_two_clusters_are_refused(self) -> None:
         one = self.disk()
