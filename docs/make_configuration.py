@@ -45,6 +45,7 @@ MORE: Final = {
     "servers.ID.client": ":doc:`protocol` and :doc:`redis`",
     "servers.ID.http": ":doc:`http`",
     "servers.ID.redis": ":doc:`redis`",
+    "archive": ":ref:`archive`",
     "apps": ":ref:`settings` and :doc:`instances`",
     "timers.disk": ":ref:`disk-trouble`",
     "limits.session_window": ":ref:`settings`",

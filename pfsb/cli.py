@@ -30,6 +30,7 @@ _SECTIONS: Final = {
     "Keep what a cluster holds": {
         "backup": ("pfsb.backups.backup_command", "Write the state of a running cluster into a file, or check one."),
         "restore": ("pfsb.backups.restore_command", "Make the data directories of a new cluster of a backup."),
+        "history": ("pfsb.backups.history_command", "Show all changes of a key, from archives and data directories."),
         "export": ("pfsb.backups.export_command", "Show what is in a backup as JSON lines."),
         "import": ("pfsb.backups.import_command", "Put such lines into a running cluster."),
         "recover": ("pfsb.backups.recover_command", "Make a new cluster of what is left when a majority is lost."),

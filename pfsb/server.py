@@ -20,6 +20,7 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Answer, Done, Fields, Refused, Result, Word
 from pfsb.config.config import Config
+from pfsb.past_reads import IPastReader, PastReads
 from pfsb.paxos.birth import Birth
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
@@ -80,6 +81,7 @@ class Server:
         storage_counters: StorageCounters | None = None,
         has_disk: bool = True,
         tracer: ITracer | None = None,
+        past_reader: IPastReader | None = None,
     ) -> None:
         self.config = config
         self.server_id = server_id
@@ -115,6 +117,8 @@ class Server:
         self._digests_asked: list[_DigestAsked] = []
         self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
         """Takes snapshots for clients."""
+        self.past_reads = PastReads(self.replica, self.machine, clock, lambda: self.revisions, past_reader)
+        """Tells clients what keys were at earlier revisions."""
         self.disk_is_stuck = False
         """True after `stop` if the disk does not answer, so that a write is still under way."""
         self.facts = ServerFacts(
@@ -215,6 +219,7 @@ class Server:
         Returns None, or a Deferred that fires when the transport has stopped.
         """
         self.expiry.stop()
+        self.past_reads.stop()
         self.local_clients.close()
         stopped = self.replica.stop()
         self.disk_is_stuck = not self._storage.close()

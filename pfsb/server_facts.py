@@ -410,6 +410,20 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "not_acquainted": facts.not_acquainted,
         "time": round(facts.time, 3),
         "snapshots": _snapshots(facts),
+        "archive": _archive(facts),
+    }
+
+
+def _archive(facts: ServerFacts) -> dict[str, object] | None:
+    archive = None if facts.storage is None else facts.storage.archive
+    if archive is None:
+        return None
+    return {
+        "directory": archive.directory,
+        "bytes": archive.bytes,
+        "slot": archive.slot,
+        "waiting": archive.waiting,
+        "error": archive.error,
     }
 
 

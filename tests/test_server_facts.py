@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pfsb.storage.counters import StorageCounters
+from pfsb.storage.counters import ArchiveCounters, StorageCounters
 from pfsb.transports.links import TransportCounters
 from tests.sessions.support import ClusterTestCase
 
@@ -14,7 +14,7 @@ STATUS_NAMES = (
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
-    *("admitted", "not_acquainted", "time", "snapshots"),
+    *("admitted", "not_acquainted", "time", "snapshots", "archive"),
 )
 """The names of STATUS, in their order."""
 
@@ -61,6 +61,15 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(list(status["storage"].items()), list(groups.items()))
         facts.has_disk = False
         self.assertEqual(self.status()["storage"], {})
+
+    def test_archive_is_shown_where_there_is_one(self) -> None:
+        """A server whose superfluous files are deleted has none."""
+        self.assertIsNone(self.status()["archive"])
+        facts = self.server(self.leader).facts
+        archive = ArchiveCounters("arc/0/6f1c8e0b5a7d3f42", 5_000, 800, 2, "arc: No space left on device")
+        facts.storage = StorageCounters(archive=archive)
+        expected = {"directory": "arc/0/6f1c8e0b5a7d3f42", "bytes": 5_000, "slot": 800, "waiting": 2}
+        self.assertEqual(self.status()["archive"], expected | {"error": "arc: No space left on device"})
 
     def test_rows_of_servers(self) -> None:
         """Every server has a row with five fields, the one that is asked included."""

@@ -95,7 +95,10 @@ class KeyValue(PiecewiseApplication[FrozenKeys]):
     )
     commands: Sequence[CommandDescription] = (
         CommandDescription(
-            "GET", "GET key [read=linearizable/sequential/stale]", "Show the value of a key.", changes=False
+            "GET",
+            "GET key [read=linearizable/sequential/stale] [at=REVISION]",
+            "Show the value of a key, or with at= the value that it had at an earlier revision.",
+            changes=False,
         ),
         CommandDescription("PUT", "PUT key value", "Set a key to a value."),
         CommandDescription("DEL", "DEL key [key ...]", "Remove keys, and tell how many there were.", shrinks=True),

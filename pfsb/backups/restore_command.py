@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import click
-from attrs import define
+from attrs import define, evolve
 
 from pfsb.backups.backup_file import BackupState, load, no_backup
 from pfsb.backups.new_cluster import (
@@ -23,6 +23,8 @@ from pfsb.backups.new_cluster import (
     token_of,
     write,
 )
+from pfsb.backups.past import Past, Target, moment, target_of
+from pfsb.backups.progress import Progress
 from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import read_config
 from pfsb.config.config import Config
@@ -39,18 +41,27 @@ from pfsb.support.limits import IDENTITY_BYTES
 class Options:
     """Command line of `pfsb restore`."""
 
-    file: Path
+    files: Sequence[Path]
+    """The backup; or, with `at`, archives and data directories."""
     config: Config
     servers: Sequence[int]
     token: bytes | None
     """The token that the first restore has shown (`token_of`); None: this is the first."""
     revision: int | None
     dry_run: bool
+    at: Target | None = None
+    """Which state of the past; None: that in the backup."""
 
 
 @subcommand("restore")
-@click.argument("file", type=click.Path(dir_okay=False))
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path())
 @click.argument("config", metavar="CONFIG")
+@click.option(
+    "--at",
+    metavar="REVISION|TIME",
+    help="The state after this revision, or at this time (2026-11-30T08:00:00Z, or @ and seconds since 1970), from the "
+    "archives and data directories FILE...",
+)
 @click.option("--id", "servers", type=Number(0, 65_535), multiple=True, help="Only this server; repeatable.")
 @click.option("--cluster", metavar="HEX", help="Token of the new cluster, as the first restore told it.")
 @click.option(
@@ -60,9 +71,18 @@ class Options:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 def command(
-    file: str, config: str, servers: tuple[int, ...], cluster: str | None, revision: int | None, dry_run: bool
+    files: tuple[str, ...],
+    config: str,
+    at: str | None,
+    servers: tuple[int, ...],
+    cluster: str | None,
+    revision: int | None,
+    dry_run: bool,
 ) -> Options:
     """Make the data directories of a new cluster, which begins with the state in the backup FILE.
+
+    With --at it begins with a state of the past instead, also one in the middle of a batch: FILE... are archives and
+    data directories of the former servers then, of one or of several, which may be running. They are only read.
 
     CONFIG describes the new cluster; all of its servers must be made from the same FILE, with the same --revision,
     before the first one is started. On other machines --cluster takes the token that the first restore has shown. All
@@ -74,7 +94,20 @@ def command(
         raise click.UsageError(f"there is no server {unknown[0]}; known are {', '.join(map(str, read.ids))}")
     if any(read.storage_directory(each) is None for each in read.ids):
         raise click.UsageError(f"{config}: storage: memory has no data directories")
-    return Options(Path(file), read, servers or read.ids, _token(cluster), revision, dry_run)
+    paths = [Path(each) for each in files]
+    target = None if at is None else _target(at)
+    if target is None and len(paths) > 1:
+        raise click.UsageError("one backup is restored, or with --at a state of the past, from several directories")
+    if target is None and paths[0].is_dir():
+        raise click.UsageError(f"{paths[0]} is a directory; from archives and data directories --at restores")
+    return Options(paths, read, servers or read.ids, _token(cluster), revision, dry_run, target)
+
+
+def _target(text: str) -> Target:
+    try:
+        return target_of(text)
+    except ValueError as error:
+        raise click.UsageError(f"--at takes {error}, not {text}") from None
 
 
 def _token(text: str | None) -> bytes | None:
@@ -101,13 +134,14 @@ def restore(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     or any of the directories is in use."""
     config, made = options.config, list[int]()
     token = b""
-    try:
-        state = load(options.file)
-    except (WrongSnapshot, CannotRun, OSError) as error:
-        err.write(f"pfsb restore: {no_backup(options.file, error)}\n")
+    found = _find_state(reactor, options, out, err)
+    if found is None:
         return ExitStatus.REFUSED
+    state, told = found
+    if options.at is not None:  # what other machines must ask for to get the same state
+        options = evolve(options, at=Target(state.machine.revision))
     try:
-        former, revision, sessions = state.cluster_identity, state.machine.revision, len(state.machine.sessions)
+        former, sessions = state.cluster_identity, len(state.machine.sessions)
         identity = os.urandom(IDENTITY_BYTES) if options.token is None else options.token[:IDENTITY_BYTES]
         new = begin_anew(state, config.ids, identity, options.revision)
         token = token_of(new)
@@ -122,7 +156,7 @@ def restore(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
             err.write(_if_interrupted(options, [each for each in options.servers if each not in in_use]))
             return ExitStatus.REFUSED
         out.write(
-            f"{options.file}: the state after slot {state.name.seq}, revision {revision}, of cluster {former.hex()}\n"
+            f"{told}, of cluster {former.hex()}\n"
             f"the new cluster {identity.hex()} goes on from revision {new.machine.revision}; "
             f"{sessions} sessions end, and all locks are free\n"
         )
@@ -161,11 +195,47 @@ def _in_use(reactor: Any, config: Config, servers: Sequence[int]) -> dict[int, S
     return found
 
 
+def _find_state(reactor: Any, options: Options, out: TextIO, err: TextIO) -> tuple[BackupState, str] | None:
+    """The state with which the cluster begins, and a text that says which it is; None: there is none, and `err` has the
+    reason."""
+    if options.at is None:
+        (file,) = options.files
+        try:
+            state = load(file)
+        except (WrongSnapshot, CannotRun, OSError) as error:
+            err.write(f"pfsb restore: {no_backup(file, error)}\n")
+            return None
+        return state, f"{file}: the state after slot {state.name.seq}, revision {state.machine.revision}"
+    try:
+        past = Past.of(options.files)
+        with Progress("slots executed again", err, reactor.seconds) as progress:
+            replay = past.state_at(options.at, progress)
+            checked = past.verify(replay, progress)
+        for path, fault in past.faults.items():
+            out.write(f"{path} is left out: {fault}\n")
+        if not replay.machine.settings.is_born:
+            raise StorageRefused("no cluster was born yet: slot 1 brings its settings")
+        state = replay.state()
+    except (StorageRefused, WrongSnapshot, CannotRun) as error:
+        err.write(f"pfsb restore: {error}\n")
+        return None
+    except OSError as error:
+        err.write(f"pfsb restore: {error.filename or options.files[0]}: {error.strerror or error}\n")
+        return None
+    if checked is not None:
+        out.write(f"the slots behind it lead to the snapshot of slot {checked.seq}, as they should\n")
+    where, machine = "in the middle of" if replay.is_within else "after", state.machine
+    return state, f"the state {where} slot {state.name.seq}, revision {machine.revision}, at {moment(machine.time_ms)}"
+
+
 def _again(options: Options, servers: Sequence[int], token: str) -> str:
     """The command that makes these servers of the same cluster."""
     ids = " ".join(f"--id {each}" for each in servers)
     revision = "" if options.revision is None else f" --revision {options.revision}"
-    return f"pfsb restore FILE CONFIG {ids} --cluster {token}{revision}"
+    files, at = "FILE", ""
+    if options.at is not None:
+        files, at = "FILE...", "" if options.at.revision is None else f" --at {options.at.revision}"
+    return f"pfsb restore{at} {files} CONFIG {ids} --cluster {token}{revision}"
 
 
 def _if_interrupted(options: Options, free: Sequence[int]) -> str:

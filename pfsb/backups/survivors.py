@@ -10,32 +10,26 @@ servers knew is lost.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import define, frozen
-from twisted.internet.task import Clock
-from zope.interface import implementer
 
 from pfsb.applications.catalogue import Catalogue, PluginApplications
 from pfsb.backups.backup_file import BackupState
+from pfsb.backups.idle_replica import make_replica
 from pfsb.paxos.frozen_history import History
-from pfsb.paxos.interfaces import ITransport, StorageRefused
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import Accepted, Recovered
 from pfsb.paxos.recovery import ORDERED, recover
 from pfsb.paxos.replica import Replica
-from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotDecoder, SnapshotName
-from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.state_machine import SessionStateMachine
 from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.log.reader import LogReader
 from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.log.snapshot_files import SnapshotFiles
-from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 
 @frozen(eq=False)
@@ -171,8 +165,7 @@ def _cluster_identity(survivor: Survivor) -> bytes | None:
 def _begin(survivor: Survivor) -> tuple[SessionStateMachine, Replica]:
     """A state machine that has executed nothing, and the replica that executes the slots of this directory with it."""
     machine = SessionStateMachine(survivor.server_id, Catalogue((), PluginApplications()))
-    replica = _replica(survivor, machine)
-    machine.on_settings = lambda values: _follow(replica, values)
+    replica = make_replica(survivor.server_id, survivor.log.head.owner.members, machine)
     replica.ordered_queue.passes = dict(survivor.log.state.passes)
     return machine, replica
 
@@ -202,37 +195,3 @@ def _highest(survivors: Sequence[Survivor]) -> dict[int, Batch]:
             if known is None or (known.view != ORDERED and (accepted.view == ORDERED or accepted.view > known.view)):
                 chosen[accepted.seq] = accepted
     return {seq: accepted.batch for seq, accepted in chosen.items()}
-
-
-@implementer(ITransport)
-class _NoNetwork:
-    """A transport for a replica that is never started: it carries nothing."""
-
-    def start(self, *args: Any) -> None: ...
-
-    def know_cluster(self, identity: bytes) -> None: ...
-
-    def send(self, messages: Any, to: int | None) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-def _replica(survivor: Survivor, machine: SessionStateMachine) -> Replica:
-    """A replica that is not started: only its ordered update queue is used, to execute slots as every server does."""
-    clock, rng = Clock(), random.Random(0)
-    storage = MemoryStorage(MemoryDisk(), clock, lambda: 0.0, rng.randbytes)
-    return Replica(
-        server_id=survivor.server_id,
-        servers=survivor.log.head.owner.members,
-        settings=Settings(),
-        clock=clock,
-        rng=rng,
-        storage=storage,
-        transport=_NoNetwork(),
-        state_machine=machine,
-        on_failure=lambda failure: failure.raiseException(),
-    )
-
-
-def _follow(replica: Replica, values: ClusterSettings) -> None:
-    replica.adopt(values.window, values.horizon, values.cluster_identity)

@@ -97,6 +97,8 @@ def summary(config: Config) -> str:
         f"storage {config.storage}",
         f"  started in this directory, each server keeps its data {directory}",
     ]
+    if config.archive is not None:
+        lines.append(f"  what snapshots make superfluous goes to {Path(config.archive).absolute()}/ID")
     for server in config.servers.values():
         listen = f" (listens at {shown(*server.listen)})" if server.listen else ""
         ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
@@ -124,6 +126,7 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
         "authenticated": config.secret() is not None,
         "apps": list(config.apps),
         "storage": config.storage,
+        "archive": config.archive,
         "servers": servers,
         "notes": [line.strip() for line in notes(config, found).splitlines()],
     }
@@ -131,10 +134,18 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
 
 def notes(config: Config, found: Found) -> str:
     """A line for each name in the configuration: its addresses on this machine, from `found`. Then a warning for each
-    server that other machines could not reach, and for each data directory nearby that a start in this directory would
-    not use."""
-    lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config))
+    server that other machines could not reach, for each data directory nearby that a start in this directory would not
+    use, and for an archive that is not there."""
+    lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config), *_archive(config))
     return "".join(f"  {line}\n" for line in lines)
+
+
+def _archive(config: Config) -> Iterator[str]:
+    if config.archive is not None and not Path(config.archive).is_dir():
+        yield (
+            f"warning: archive: {Path(config.archive).absolute()} is no directory on this machine; servers do not make "
+            "it, and keep their files until it is there"
+        )
 
 
 def _elsewhere(config: Config) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
 import click
@@ -52,8 +52,25 @@ async def show_status(reactor: Any, addresses: Sequence[ServerAddress], out: Tex
         out.write(json.dumps(_plain(found)) + "\n")
     else:
         rows = [_cells(address, status) for address, status in zip(addresses, found.answers, strict=True)]
-        out.write(f"{table(rows)}{found.summary}\n")
+        out.write(f"{table(rows)}{found.summary}\n{archives(found.up)}")
     return len(found.up) >= found.quorum
+
+
+def archives(up: Mapping[int, Status]) -> str:
+    """A line for the archive of each server that answers and has one; with the reason if it does not take files."""
+    lines = ""
+    for server_id, status in sorted(up.items()):
+        if isinstance(archive := status.get("archive"), dict):
+            lines += (
+                f"archive of server {server_id}: {archive.get('bytes')} bytes, slots up to {archive.get('slot')}, in "
+                f"{archive.get('directory')}\n"
+            )
+            if archive.get("error"):
+                lines += (
+                    f"archive of server {server_id} takes no files, {archive.get('waiting')} wait: "
+                    f"{archive.get('error')}\n"
+                )
+    return lines
 
 
 def _plain(found: Survey) -> dict[str, Any]:

@@ -152,6 +152,9 @@ class Config:
     """The applications to run, each once; there is also `instances`. Counts at the birth of the cluster only."""
     storage: str = MEMORY
     """The directory in which each server has its data directory, named by its id. With `memory` nothing is kept."""
+    archive: str | None = None
+    """The directory to which each server moves the parts of its log, and the older snapshots, that a snapshot has made
+    superfluous, into a directory named by its id. It must be there. None: they are deleted."""
     secret_file: str | None = None
     """A file with a secret of 1 byte to 64 KiB, the same at every server, which authenticates the frames between
     servers; white space at its ends does not count. Servers with and without a secret refuse each other's frames. None:
@@ -226,6 +229,10 @@ class Config:
         """The data directory of a server; None: the server keeps its data in memory."""
         return None if self.storage == MEMORY else Path(self.storage) / str(server_id)
 
+    def archive_directory(self, server_id: int) -> Path | None:
+        """The directory of a server in the archive; None: there is no archive."""
+        return None if self.archive is None else Path(self.archive) / str(server_id)
+
     def secret(self) -> bytes | None:
         """The secret that authenticates frames between servers, without white space at its ends; None: there is none.
 
@@ -251,6 +258,10 @@ def load(path: str | PathLike[str]) -> Config:
     config = Config(file=top.file, cluster=cluster, servers=servers, **(defaults | given))
     if config.n < 2 * config.f + 1:
         raise keys["f"].wrong(f"{config.f} needs at least {2 * config.f + 1} servers, {config.n} are given")
+    if config.archive is not None and config.storage == MEMORY:
+        raise keys["archive"].wrong("storage: memory writes nothing that could be kept there")
+    if config.archive is not None and Path(config.archive).absolute() == Path(config.storage).absolute():
+        raise keys["archive"].wrong("is the directory of storage, and must be another one")
     return config
 
 
@@ -389,6 +400,7 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "transport": _transport,
     "apps": _apps,
     "storage": Place.text,
+    "archive": Place.text,
     "secret_file": Place.text,
     "timers": _timers,
     "limits": _limits,

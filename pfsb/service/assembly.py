@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
 from pfsb.config.config import Config
+from pfsb.past_reads import IPastReader
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.server import Server
 from pfsb.storage.counters import StorageCounters
@@ -81,12 +82,13 @@ def make_server(
     counters: TransportCounters | None = None,
     storage_counters: StorageCounters | None = None,
     has_disk: bool = True,
+    past_reader: IPastReader | None = None,
 ) -> Server:
     """Make a server, not started yet.
 
     `faults` are the faults that the transport applies to the server's links, and that an operator changes by the line
     command FAULT. None: the transport applies no faults, and FAULT has no effect on the links. `has_disk` is False for
-    a server with `storage: memory`.
+    a server with `storage: memory`. `past_reader` builds states of the past; None: the server can build none.
     """
     return Server(
         config=config,
@@ -102,6 +104,7 @@ def make_server(
         storage_counters=storage_counters,
         has_disk=has_disk,
         tracer=given.tracer,
+        past_reader=past_reader,
     )
 
 
@@ -123,10 +126,12 @@ def real_server(
     faults = LinkFaults(clock, rng)
     transport = udp_transport(config, server_id, clock, faults)
     storage: LogStorage | MemoryStorage
+    past_reader: IPastReader | None = None
     if directory is None:
         storage = memory_storage(clock, on_failure)
     else:
         storage = log_storage(config, server_id, directory, clock, on_failure)
+        past_reader = past_process(directory, storage.counters, clock)
     return make_server(
         config,
         catalogue,
@@ -135,7 +140,19 @@ def real_server(
         counters=transport.counters,
         storage_counters=storage.counters,
         has_disk=directory is not None,
+        past_reader=past_reader,
     )
+
+
+def past_process(directory: Path, counters: StorageCounters, clock: Any) -> IPastReader:
+    """Make the reader that builds states of the past, of the storage in `directory` and in its archive, once it is
+    asked to. `clock` is a reactor."""
+    from pfsb.service.past_process import PastProcess
+
+    def places() -> list[Path]:
+        return [directory] if counters.archive is None else [directory, Path(counters.archive.directory)]
+
+    return PastProcess(clock, places)
 
 
 def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_failure: OnFailure) -> LogStorage:
@@ -154,6 +171,7 @@ def log_storage(config: Config, server_id: int, directory: Path, clock: Any, on_
         config.ids,
         config.limits.reserve_bytes,
         Slack(config.snapshot_every) if config.snapshot_every else Slack(),
+        config.archive_directory(server_id),
     )
 
 

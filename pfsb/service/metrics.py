@@ -23,7 +23,7 @@ from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.server_facts import ServerFacts
 from pfsb.service.reactor_lag import ReactorLag
-from pfsb.storage.counters import StorageCounters
+from pfsb.storage.counters import ArchiveCounters, StorageCounters
 from pfsb.support.histogram import Histogram
 from pfsb.transports.links import TransportCounters
 
@@ -156,6 +156,12 @@ class Metrics(Collector):
         backup = facts.last_backup
         text = "When this server last gave a backup; 0: not since its start."
         yield _gauge("pfsb_last_backup_timestamp_seconds", text, 0 if backup is None else backup.at)
+        archive = sizes.archive or ArchiveCounters("")
+        yield _gauge("pfsb_archive_bytes", "Size of this storage's archive; 0 without one.", archive.bytes)
+        yield _gauge("pfsb_archive_slot", "Slots up to here are in the archive.", archive.slot)
+        yield _gauge("pfsb_archive_waiting_files", "Files that are to be moved there.", archive.waiting)
+        failing = "1 while the archive does not take files, else 0."
+        yield _gauge("pfsb_archive_failing", failing, int(archive.error is not None))
 
     def _clients(self) -> Iterator[Metric]:
         facts = self._facts

@@ -8,6 +8,23 @@ from pfsb.support.histogram import SECONDS, Histogram
 
 
 @define
+class ArchiveCounters:
+    """How the archive of one storage stands."""
+
+    directory: str
+    """Path of the directory that is this storage's own."""
+    bytes: int = 0
+    """Size, in bytes, of all segments and snapshots in it."""
+    slot: int = 0
+    """The slot up to which the history that the log no longer needs is in the archive, as far as this storage had it
+    when the archive was first used; 0: nothing was moved yet."""
+    waiting: int = 0
+    """Number of files that are to be moved, and still are in the data directory."""
+    error: str | None = None
+    """Why the archive has not taken the last file, in words; None: it has."""
+
+
+@define
 class StorageCounters:
     """Counts and durations of the groups that one server has written to disk since its start, and their sizes."""
 
@@ -23,6 +40,8 @@ class StorageCounters:
     """Size, in bytes, of all segments of the log together."""
     snapshot_bytes: int = 0
     """Size, in bytes, of all complete snapshots together."""
+    archive: ArchiveCounters | None = None
+    """How the archive stands; None: there is none."""
 
     def count(self, records: int, batch_bytes: int, seconds: float) -> bool:
         """Count one written group: its records, the bytes of their batches, and how many seconds the write took.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -11,6 +13,7 @@ from attrs import evolve
 from twisted.internet import reactor
 from twisted.trial.unittest import SynchronousTestCase
 
+import pfsb
 from pfsb.applications.interfaces import PENDING
 from pfsb.backups import recover_command, restore_command
 from pfsb.backups.backup_file import BackupState, load
@@ -58,6 +61,28 @@ class BackupFileTests(CaseWithDirectory):
         for wrong in (data[:-1], data[: len(data) // 2], b"", data[:100] + b"?" + data[101:]):
             file.write_bytes(wrong)
             self.assertRaises(WrongSnapshot, load, file)
+
+    def test_example_in_the_documentation_reads_a_backup(self) -> None:
+        """docs/internals/formats.rst shows it as the whole reader. It finds damage, too."""
+        made = MadeState()
+        made.anonymous(("PUT", b"colour", b"blue"), ("PUT", b"empty", b""))
+        file = self.directory / "b"
+        made.backup(file)
+        example = Path(pfsb.__file__).resolve().parents[1] / "docs" / "internals" / "read_snapshot.py"
+        command = [sys.executable, str(example), str(file)]
+        found = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        entries = made.machine.applications[2].entries
+        expected = [f"{key!r} {value!r} {revision}" for key, (value, revision, _) in sorted(entries.items())]
+        lines = found.stdout.splitlines()
+        self.assertEqual(lines[-2:], expected)
+        sections = [line.rpartition(" ")[0] for line in lines[:-2]]
+        self.assertEqual([sections[0], sections[1], sections[-1]], ["history", "state", "app kv 1"])
+        data = file.read_bytes()
+        for at in (0, 35, 77, len(data) // 2, len(data) - 1):
+            file.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+            wrong = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+            self.assertNotEqual(wrong.returncode, 0, at)
+        self.assertLessEqual(len(example.read_text().splitlines()), 40)
 
 
 class BeginAnewTests(CaseWithDirectory):
@@ -131,7 +156,7 @@ class RestoreCase(CaseWithDirectory):
         self.config = configuration(self.directory)
 
     def restore(self, **changes: object) -> ExitStatus:
-        options = restore_command.Options(self.file, self.config, self.config.ids, None, None, False)
+        options = restore_command.Options([self.file], self.config, self.config.ids, None, None, False)
         return restore_command.restore(reactor, evolve(options, **changes), self.out, self.err)
 
     def restored(self, config: Config, server_id: int) -> BackupState:
@@ -203,7 +228,7 @@ class RestoreTests(RestoreCase):
         self.made.anonymous(("PUT", b"colour", b"red"))
         self.made.backup(other_file)
         four = configuration(self.directory, servers=4, cluster="four")
-        for changes in ({"file": other_file}, {"revision": 2 * JUMP}, {"config": four}):
+        for changes in ({"files": [other_file]}, {"revision": 2 * JUMP}, {"config": four}):
             self.err = io.StringIO()
             status = self.restore(**{"servers": (1,), "token": token, **changes})
             self.assertIs(status, ExitStatus.REFUSED)
@@ -265,7 +290,7 @@ class RestoreTests(RestoreCase):
             self.err = io.StringIO()
             junk_file = self.directory / "junk"
             junk_file.write_bytes(junk)
-            self.assertIs(self.restore(file=junk_file), ExitStatus.REFUSED)
+            self.assertIs(self.restore(files=[junk_file]), ExitStatus.REFUSED)
             self.assertIn(f"{junk_file} is no backup that could be restored: ", self.err.getvalue())
             self.assertIn(why, self.err.getvalue())
 

@@ -3,11 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.commands.check import LOOK_UP_SECONDS, Found, command, look_up_hosts, notes, summary
+from pfsb.commands.check import LOOK_UP_SECONDS, Found, command, look_up_hosts, notes, plain, summary
 from pfsb.config.config import Config, load
 from pfsb.support.command_line import parse
 from pfsb.support.hosts import SocketAddress, literal
@@ -77,6 +78,18 @@ class CheckTests(SynchronousTestCase):
         """With `listen` the own name need not be right on the server's machine."""
         config = self.config('peer: "db0:7400"', 'peer: "db1:7400", listen: "0.0.0.0:7400"')
         self.assertNotIn("warning", notes(config, self.found(config, db0="192.0.2.1", db1="127.0.1.1")))
+
+    def test_archive_is_named(self) -> None:
+        """With the absolute path, since a relative one depends on where a server is started."""
+        config = self.config('peer: "127.0.0.1:7400"')
+        self.assertNotIn("superfluous", summary(config))
+        archived = evolve(config, archive="old")
+        self.assertIn(f"what snapshots make superfluous goes to {Path.cwd()}/old/ID\n", summary(archived))
+        self.assertEqual(plain(archived, self.found(archived))["archive"], "old")
+        self.assertIn(f"warning: archive: {Path.cwd()}/old is no directory", notes(archived, self.found(archived)))
+        there = evolve(config, archive=self.mktemp())
+        Path(str(there.archive)).mkdir()
+        self.assertNotIn("warning", notes(there, self.found(there)))
 
     def test_cluster_on_one_machine_is_not_warned_of(self) -> None:
         """All of its servers are reached by loopback addresses."""

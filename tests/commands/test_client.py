@@ -242,6 +242,15 @@ class StatusTests(ToolTestCase):
         leader = self.cluster.members[0].server.leader_id
         self.assertEqual(summary, f"leads: {leader}, 3 of 3 up, tolerates 1 more")
 
+    async def test_archive_has_a_line_of_its_own(self) -> None:
+        """With the reason if it takes no files; servers without one have none."""
+        archive = {"directory": "arc/2/6f1c", "bytes": 5_000, "slot": 800, "waiting": 0, "error": None}
+        told: dict[int, dict[str, Any]] = {0: {"archive": None}, 1: {}, 2: {"archive": archive}}
+        self.assertEqual(status.archives(told), "archive of server 2: 5000 bytes, slots up to 800, in arc/2/6f1c\n")
+        archive |= {"waiting": 3, "error": "arc: Permission denied"}
+        second = status.archives(told).splitlines()[1]
+        self.assertEqual(second, "archive of server 2 takes no files, 3 wait: arc: Permission denied")
+
     async def test_everything_is_shown_as_json(self) -> None:
         """One object: the summary, and the STATUS of each server or why there is none."""
         await self.cluster.members[1].crash()

@@ -100,6 +100,18 @@ class ReadingTests(ConfigTestCase):
         ids = ", ".join(server.format(id=id) for id in (10, 2, 7))
         self.assertEqual(load(self.file(f"{{cluster: x, servers: {{{ids}}}}}")).ids, (2, 7, 10))
 
+    def test_archive(self) -> None:
+        """Each server has a directory of its own there; without the key there is none."""
+        self.assertIsNone(self.load(four()).archive_directory(2))
+        self.assertEqual(self.load({**four(), "archive": "old/four"}).archive_directory(2), Path("old/four/2"))
+
+    def test_archive_that_makes_no_sense_is_refused(self) -> None:
+        """A storage in memory has no files; and superfluous ones must leave the directory of the storage."""
+        memory = {**four(), "archive": "old", "storage": "memory"}
+        self.assertRefused(memory, "archive: storage: memory writes nothing that could be kept there")
+        same = {**four(), "archive": "./var/four"}
+        self.assertRefused(same, "archive: is the directory of storage, and must be another one")
+
     def test_port_for_redis(self) -> None:
         content = four()
         content["servers"][2]["redis"] = "tcp:6379"

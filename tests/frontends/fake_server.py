@@ -344,6 +344,19 @@ class FakeEventFeed:
         return subscription
 
 
+class FakePastReads:
+    """Answers questions about the past from a table."""
+
+    def __init__(self) -> None:
+        self.values: dict[tuple[bytes, int], Result] = {}
+        """(key, revision) -> the answer."""
+        self.asked: list[tuple[bytes, int, float]] = []
+
+    def get(self, key: bytes, revision: int, until: float, answer: Answer) -> None:
+        self.asked.append((key, revision, until))
+        answer(self.values.get((key, revision), Refused("COMPACTED", "what is kept goes back to revision 7")))
+
+
 class FakeServer:
     view = 7
 
@@ -358,6 +371,7 @@ class FakeServer:
         self.server_id = server_id
         self.cluster = cluster or FakeCluster()
         self.catalogue = self.cluster.catalogue
+        self.past_reads = FakePastReads()
         self.local_clients = FakeLocalClients(self.cluster)
         self.revisions = FakeRevisions(self.cluster)
         self.event_feed = FakeEventFeed(self.cluster)

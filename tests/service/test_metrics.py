@@ -132,6 +132,14 @@ FAMILIES = """\
 # TYPE pfsb_log_bytes gauge
 # HELP pfsb_last_backup_timestamp_seconds When this server last gave a backup; 0: not since its start.
 # TYPE pfsb_last_backup_timestamp_seconds gauge
+# HELP pfsb_archive_bytes Size of this storage's archive; 0 without one.
+# TYPE pfsb_archive_bytes gauge
+# HELP pfsb_archive_slot Slots up to here are in the archive.
+# TYPE pfsb_archive_slot gauge
+# HELP pfsb_archive_waiting_files Files that are to be moved there.
+# TYPE pfsb_archive_waiting_files gauge
+# HELP pfsb_archive_failing 1 while the archive does not take files, else 0.
+# TYPE pfsb_archive_failing gauge
 """
 
 PROCESS = (

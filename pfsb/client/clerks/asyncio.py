@@ -101,17 +101,19 @@ class AsyncClerk:
                     self._core.give_up(command)
             raise
 
-    async def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> str | None:
+    async def get(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> str | None:
         """Return the value of a key; None if it is absent."""
-        return await self.run(calls.get(key, read=read))
+        return await self.run(calls.get(key, read=read, at=at))
 
-    async def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> bytes | None:
+    async def get_bytes(
+        self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None
+    ) -> bytes | None:
         """Return the bytes of the value of a key; None if it is absent."""
-        return await self.run(calls.get_bytes(key, read=read))
+        return await self.run(calls.get_bytes(key, read=read, at=at))
 
-    async def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Entry | None:
+    async def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
-        return await self.run(calls.entry(key, read=read))
+        return await self.run(calls.entry(key, read=read, at=at))
 
     async def put(self, key: str | bytes, value: str | bytes) -> int:
         """Set a key; returns the revision of this change."""

@@ -108,17 +108,17 @@ class Clerk:
             return self._wait(self._clerk.run_all(asked, return_exceptions=True))
         return self._wait(self._clerk.run_all(asked))
 
-    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> str | None:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> str | None:
         """Return the value of a key; None if it is absent."""
-        return self.run(calls.get(key, read=read))
+        return self.run(calls.get(key, read=read, at=at))
 
-    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> bytes | None:
+    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> bytes | None:
         """Return the bytes of the value of a key; None if it is absent."""
-        return self.run(calls.get_bytes(key, read=read))
+        return self.run(calls.get_bytes(key, read=read, at=at))
 
-    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Entry | None:
+    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Entry | None:
         """Return the value of a key and the revision at which it was written; None if it is absent."""
-        return self.run(calls.entry(key, read=read))
+        return self.run(calls.entry(key, read=read, at=at))
 
     def put(self, key: str | bytes, value: str | bytes) -> int:
         """Set a key; returns the revision of this change."""

@@ -94,31 +94,34 @@ class ChatLine:
     text: str
 
 
-def get(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[str | None]:
+def get(key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Call[str | None]:
     """Get the value of a key; the result is None if it is absent. `read` is linearizable, sequential or stale.
 
-    A value that is not UTF-8 becomes the str that `Entry` describes; `get_bytes` gives it as bytes.
+    With `at`, a revision, the value is the one that the key had then, and `read` does not count: `NotKept` is raised if
+    the servers do not have that revision any more. A value that is not UTF-8 becomes the str that `Entry` describes;
+    `get_bytes` gives it as bytes.
     """
-    return Call(_line("GET", key) + _level(read), _value_or_none, frozenset({"NOTFOUND"}))
+    return Call(_line("GET", key) + _level_or_revision(read, at), _value_or_none, frozenset({"NOTFOUND"}))
 
 
-def get_bytes(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[bytes | None]:
-    """Get the bytes of the value of a key; the result is None if it is absent. `read` is as in `get`."""
+def get_bytes(key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Call[bytes | None]:
+    """Get the bytes of the value of a key; the result is None if it is absent. `read` and `at` are as in `get`."""
 
     def made(reply: Reply) -> bytes | None:
         return str(reply.fields["value"]).encode(errors="surrogateescape") if reply.ok else None
 
-    return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
+    return Call(_line("GET", key) + _level_or_revision(read, at), made, frozenset({"NOTFOUND"}))
 
 
-def entry(key: str | bytes, *, read: ReadLevel = "linearizable") -> Call[Entry | None]:
-    """Get the value of a key and the revision at which it was written; the result is None if the key is absent."""
+def entry(key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Call[Entry | None]:
+    """Get the value of a key and the revision at which it was written; the result is None if the key is absent.
+    `read` and `at` are as in `get`."""
 
     def made(reply: Reply) -> Entry | None:
         fields = reply.fields
         return Entry(_text_of(key), str(fields["value"]), int(fields["revision"])) if reply.ok else None
 
-    return Call(_line("GET", key) + _level(read), made, frozenset({"NOTFOUND"}))
+    return Call(_line("GET", key) + _level_or_revision(read, at), made, frozenset({"NOTFOUND"}))
 
 
 def put(key: str | bytes, value: str | bytes) -> Call[int]:
@@ -281,6 +284,15 @@ def command(
         parts.append(f"{name}={value}")
     line = " ".join(parts)
     return Call(line if read is None else line + _level(read), read_reply, forgiven, is_question=read is not None)
+
+
+def _level_or_revision(read: ReadLevel, at: int | None) -> str:
+    level = _level(read)
+    if at is None:
+        return level
+    if _whole("at", at) < 0:
+        raise _wrong("at", at, "a revision, an int from 0 on")
+    return f" at={at}"
 
 
 def _line(verb: str, *words: str | bytes) -> str:

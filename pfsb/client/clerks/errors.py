@@ -48,6 +48,12 @@ class LockTimeout(StateError):
     advice = "wait longer, or do without"
 
 
+class NotKept(StateError):
+    """The servers do not have that part of the past any more; the text says which is the lowest revision."""
+
+    advice = "ask for a later revision, or another server, which may have kept more"
+
+
 class Unavailable(ClerkError):
     """No server has carried out the call in time; `fate` says whether one may still do so."""
 
@@ -111,6 +117,7 @@ _KINDS: Final[dict[str, type[ClerkError]]] = {
     "HELD": StateError,
     "NOTHELD": StateError,
     "TIMEOUT": LockTimeout,
+    "COMPACTED": NotKept,
     "UNAVAILABLE": Unavailable,
     "BUSY": Unavailable,
     "SHUTDOWN": Unavailable,

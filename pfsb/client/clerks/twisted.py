@@ -115,17 +115,21 @@ class TwistedClerk:
             return replies.addCallback(lambda found: read_all(asked, found, True))
         return gatherResults([self.run(call) for call in asked], consumeErrors=True).addErrback(_first_error)
 
-    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[str | None]:
+    def get(self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None) -> Deferred[str | None]:
         """Get the value of a key; the Deferred fires with the value, or None if the key is absent."""
-        return self.run(calls.get(key, read=read))
+        return self.run(calls.get(key, read=read, at=at))
 
-    def get_bytes(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[bytes | None]:
+    def get_bytes(
+        self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None
+    ) -> Deferred[bytes | None]:
         """Get the bytes of the value of a key; the Deferred fires with them, or None if the key is absent."""
-        return self.run(calls.get_bytes(key, read=read))
+        return self.run(calls.get_bytes(key, read=read, at=at))
 
-    def entry(self, key: str | bytes, *, read: ReadLevel = "linearizable") -> Deferred[Entry | None]:
+    def entry(
+        self, key: str | bytes, *, read: ReadLevel = "linearizable", at: int | None = None
+    ) -> Deferred[Entry | None]:
         """Get a key; the Deferred fires with its value and revision, or None if the key is absent."""
-        return self.run(calls.entry(key, read=read))
+        return self.run(calls.entry(key, read=read, at=at))
 
     def put(self, key: str | bytes, value: str | bytes) -> Deferred[int]:
         """Set a key; the Deferred fires with the revision of this change."""

@@ -147,6 +147,16 @@ class Query:
             raise BadRequest(f"read= is one of {', '.join(READ_LEVELS)}, not {quoted(level)}")
         return level
 
+    def take_whole(self, name: str) -> int | None:
+        """The value of a parameter that is a whole number; None if it is not given. Raises `BadRequest` for anything
+        else."""
+        text = self.take(name)
+        if text is None:
+            return None
+        if not (text.isascii() and text.isdigit() and len(text) <= 18):
+            raise BadRequest(f"{name}= takes a whole number, as in ?{name}=812")
+        return int(text)
+
     def options(self, *names: str) -> list[str]:
         """Return those of the named parameters that are given, in the form that the applications' commands take:
         `limit=10`."""

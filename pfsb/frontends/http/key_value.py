@@ -14,8 +14,12 @@ from pfsb.frontends.http.request import PfsbRequest
 
 
 def get_key(request: PfsbRequest, key: Quoted) -> None:
-    """Answer with the value of a key: as JSON, or as the bare bytes if the client would rather have these (Accept)."""
-    level = request.query.take_read_level()
+    """Answer with the value of a key: as JSON, or as the bare bytes if the client would rather have these (Accept).
+
+    With `at` the value is that of an earlier revision, and no read level can be named.
+    """
+    at = request.query.take_whole("at")
+    level = None if at is not None else request.query.take_read_level()
     request.query.refuse_more()
     conditions = Conditions.parse(request.requestHeaders)
     is_raw = prefers_raw(request.requestHeaders)
@@ -33,7 +37,12 @@ def get_key(request: PfsbRequest, key: Quoted) -> None:
         return {"key": shown(key), **done_content(done)}
 
     request.setHeader("Vary", "Accept")
-    request.ask(request.check("GET", key), level, shape)
+    command = request.check("GET", key)
+    if at is not None:
+        server = request.site.server
+        server.past_reads.get(command[1], at, server.deadline(), request.answer_with(shape))
+    elif level is not None:
+        request.ask(command, level, shape)
 
 
 def put_key(request: PfsbRequest, key: Quoted) -> None:

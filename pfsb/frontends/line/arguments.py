@@ -40,6 +40,17 @@ def read_level(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     return tuple([part for part in parts if part is not levels[0]]), level
 
 
+def past_revision(parts: tuple[str, ...]) -> tuple[tuple[str, ...], int | None]:
+    """Takes the option `at=REVISION` out of a GET. Returns the other parts, and the revision; None: there is no such
+    option. In quotes, the same text is no option but a key."""
+    given = [part for part in parts if part[:3] == "at=" and not isinstance(part, Quoted)]
+    if not given:
+        return parts, None
+    if len(given) > 1:
+        raise BadRequest("at= is given twice, once is right, as in: GET colour at=812")
+    return tuple([part for part in parts if part is not given[0]]), whole(given[0].removeprefix("at="), "at")
+
+
 def check_client_id(client_id: str, usage: str) -> None:
     """Raises `BadRequest` for a text that cannot be a client id.
 

@@ -18,7 +18,7 @@ from pfsb.applications.interfaces import (
     Result,
 )
 from pfsb.frontends.line import help as help_pages
-from pfsb.frontends.line.arguments import hello_arguments, parts_of, read_level, without_arguments
+from pfsb.frontends.line.arguments import hello_arguments, parts_of, past_revision, read_level, without_arguments
 from pfsb.frontends.line.grammar import Request
 from pfsb.frontends.line.plain_lines import PlainForm, plain_forms
 from pfsb.frontends.line.server_queries import ServerQueries
@@ -279,6 +279,11 @@ class Conversation:
     def _application_command(self, request: Request, description: CommandDescription) -> None:
         parts, level = parts_of(description, request), "linearizable"
         if not description.changes:
+            if "at=" in request.rest and request.verb == "GET":
+                parts, at = past_revision(parts)
+                if at is not None:
+                    self._get_past(request.tag, self._check(parts), at)
+                    return
             parts, level = read_level(parts)
         command = self._check(parts)
         if level != "linearizable" and self._verbs.submitted[command[0]].changes:
@@ -300,6 +305,21 @@ class Conversation:
             # read=sequential behind other requests: wait for their replies, so that the answer shows what they wrote.
             self.submit_pipelined()
             self.replies.handle_when_first(request.tag, partial(self._query_local_one, command))
+
+    def _get_past(self, tag: Any, question: Command, revision: int) -> None:
+        """Handles GET with at=: the question goes to `PastReads` when all earlier requests have their replies. Its time
+        begins now."""
+        until = self._server.deadline()
+
+        def ask(answer: Answer) -> None:
+            refused = self._hello_refusal or (SHUTDOWN if self._local_clients.draining else self._session_end)
+            if refused is not None:
+                answer(refused)
+            else:
+                self._server.past_reads.get(question[1], revision, until, answer)
+
+        self.submit_pipelined()
+        self.replies.handle_when_first(tag, ask)
 
     def _pipeline(self, request: Request, command: Command, is_local: bool) -> None:
         self._make_room(len(request.rest), is_local)

@@ -272,7 +272,7 @@ def read_heads(directory: Path, owner: StorageOwner | None = None) -> dict[int, 
     first: SegmentHead | None = None
     for number in numbers_in(directory):
         path = segment_path(directory, number)
-        head = _read_head(path)
+        head = read_head(path)
         first = first or head
         _refuse_strange(path, head, first, number, owner)
         if head.room:
@@ -292,12 +292,13 @@ def owner_of(directory: Path) -> StorageOwner | None:
     """The server that the log in `directory` was made for, as far as its first head tells; None: there is no log, or
     its first head cannot be read."""
     try:
-        return _read_head(segment_path(directory, next(numbers_in(directory), 1))).owner
+        return read_head(segment_path(directory, next(numbers_in(directory), 1))).owner
     except (OSError, StorageRefused):
         return None
 
 
-def _read_head(path: Path) -> SegmentHead:
+def read_head(path: Path) -> SegmentHead:
+    """The head of the segment at `path`. Raises `StorageRefused` if it is damaged, or OSError."""
     with path.open("rb") as file:
         data = file.read(BLOCK_BYTES)
         if len(data) == BLOCK_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -80,18 +80,28 @@ class SnapshotFiles:
 
     def complete_bytes(self) -> int:
         """The size, in bytes, of all complete snapshots together."""
-        return sum(path.stat().st_size for path in self._all() if _COMPLETE.fullmatch(path.name))
+        return sum(path.stat().st_size for path, _ in self.complete())
 
-    def delete_leftovers(self, snapshot: SnapshotName | None) -> None:
-        """Delete everything that a crash has left: unfinished files, complete snapshots other than `snapshot`, which no
-        record names, and parts of older ones. None: no record names a snapshot."""
+    def complete(self) -> Iterator[tuple[Path, int]]:
+        """All complete snapshots, ascending by slot, as (path, slot)."""
+        for path in self._all():
+            if match := _COMPLETE.fullmatch(path.name):
+                yield path, int(match[1])
+
+    def older(self, snapshot: SnapshotName | None) -> list[Path]:
+        """The files of complete snapshots of lower slots than that of `snapshot`, the last one that a record names."""
+        return [path for path, seq in self.complete() if snapshot is not None and seq < snapshot.seq]
+
+    def delete_leftovers(self, snapshot: SnapshotName | None, keep: Collection[Path] = ()) -> None:
+        """Delete everything that a crash has left, but for the files `keep`: unfinished files, complete snapshots other
+        than `snapshot`, which no record names, and parts of older ones. None: no record names a snapshot."""
         kept = None if snapshot is None else self.path(snapshot.seq)
         reached = 0 if snapshot is None else snapshot.seq
         needed = {self.fetched_path(name) for name, size in self.fetched().items() if name.seq > reached and size}
         for path in self._all():
             name = path.name
             is_ours = name == UNFINISHED or _COMPLETE.fullmatch(name) or _FETCHED.fullmatch(name)
-            if is_ours and path != kept and path not in needed:
+            if is_ours and path != kept and path not in needed and path not in keep:
                 path.unlink()
         if self.directory.is_dir():
             sync_directory(self.directory)

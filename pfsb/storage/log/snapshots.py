@@ -23,6 +23,7 @@ from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.directory import sync_directory
 from pfsb.storage.durable import NoRoom, lacks_room, sync_data
+from pfsb.storage.log.archive import Archive
 from pfsb.storage.log.snapshot_files import SnapshotFiles, fault_of
 from pfsb.storage.room import Room
 from pfsb.storage.worker import StorageThread
@@ -154,6 +155,8 @@ class SnapshotStore:
     in_reactor: Callable[..., None]
     counters: StorageCounters
     snapshot: SnapshotName | None
+    archive: Archive | None = None
+    """Where snapshots go that were named by a record, and that a later one has replaced; None: they are deleted."""
     is_silent: bool = field(default=False, init=False)
     """Whether the storage was closed or has failed, so that no callback is called any more."""
     _complete: set[SnapshotName] = field(factory=set, init=False)
@@ -201,13 +204,17 @@ class SnapshotStore:
     def named(self, name: SnapshotName, drop: Callable[[], None]) -> None:
         """Take notice that a record on disk names this snapshot: all older ones are deleted. `drop` is called in the
         thread before that; it deletes the part of the log that is not needed any more."""
-        self.snapshot = name
+        former, self.snapshot = self.snapshot, name
         if self._fetched is not None and self._fetched.name.seq <= name.seq:
             self._fetched.give_up()
         self._drop_parts([other for other in self._parts if other.seq <= name.seq])
         older = [other for other in self._complete if other.seq < name.seq]
         self._complete.difference_update(older)
         self.thread.do(drop)
+        if self.archive is not None and former in older:
+            # Others were never named, so no majority may have executed the same (Departure 56).
+            older.remove(former)
+            self.thread.do(partial(self._to_archive, self.archive, self.files.path(former.seq)))
         self.thread.do(partial(self._delete, [self.files.path(other.seq) for other in older]))
 
     def _drop_parts(self, names: list[SnapshotName]) -> None:
@@ -238,6 +245,11 @@ class SnapshotStore:
     def count_bytes(self) -> None:
         """Count the bytes of all complete snapshots anew. Called in the thread, or before it is started."""
         self.counters.snapshot_bytes = self.files.complete_bytes()
+
+    def _to_archive(self, archive: Archive, path: Path) -> None:
+        """Called in the thread."""
+        archive.take((), (path,), 0)
+        self.count_bytes()
 
     def _delete(self, paths: list[Path]) -> None:
         """Called in the thread."""

@@ -23,11 +23,12 @@ from pfsb.paxos.records import Accepted, AruRecord, Record, Recovered, SnapshotR
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage import sqlite
 from pfsb.storage.acknowledgements import Acknowledgements
-from pfsb.storage.counters import StorageCounters
+from pfsb.storage.counters import ArchiveCounters, StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, bytes_in, sync_directory
 from pfsb.storage.durable import NoRoom
 from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback
 from pfsb.storage.log import migration
+from pfsb.storage.log.archive import Archive, archive_of
 from pfsb.storage.log.compaction import Slack
 from pfsb.storage.log.groups import SALT_BYTES
 from pfsb.storage.log.items import Content, StoredSnapshot
@@ -84,7 +85,8 @@ class LogStorage:
     deleted or replaced. From then on nothing is written and no callback says that anything is durable; the server has
     to stop, because after a failed write the content of the disk is unknown. `reserve_bytes` is how much of the file
     system must be free: with less, `is_full` becomes true (`Room`). `slack` is how much of the history that a snapshot
-    holds stays readable.
+    holds stays readable. `archive` is the directory of this server in an archive, to which files go that a snapshot has
+    made superfluous; None: they are deleted.
     """
 
     _log: ClassVar[Logger] = Logger()
@@ -99,6 +101,7 @@ class LogStorage:
     _members: tuple[int, ...] = ()
     _reserve_bytes: int = 0
     _slack: Slack = field(factory=Slack)
+    _archive_directory: Path | None = None
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     position: int = field(default=0, init=False)
     is_full: bool = field(default=False, init=False)
@@ -113,6 +116,7 @@ class LogStorage:
     _watch: DirectoryWatch | None = field(default=None, init=False)
     snapshot_store: SnapshotStore | None = field(default=None, init=False)
     """The snapshots of the storage; None before its start."""
+    _archive: Archive | None = field(default=None, init=False)
     _snapshot_read: float | None = field(default=None, init=False)
     """Time, by the reactor's clock, at which bytes of a snapshot were asked for last; None: none is open."""
     _note: PositionNote = field(init=False)
@@ -349,7 +353,7 @@ class LogStorage:
         named = partial(self._snapshot_named, log.head)
         writer = LogWriter.open(log, maker.take, maker.want, named, self._slack)
         try:
-            self._delete_leftovers(log)
+            leftovers = self._delete_leftovers(log)
             if log.head.version < FORMAT_VERSION:
                 writer.go_on()
             recovered = self._begin(log, writer)
@@ -357,6 +361,7 @@ class LogStorage:
             writer.close()
             raise
         self._start_threads(log, writer, maker, room)
+        self._archive_leftovers(log, *leftovers)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
 
@@ -378,16 +383,32 @@ class LogStorage:
             log.go_on_in(head)
             log.torn_bytes = 0
 
-    def _delete_leftovers(self, log: Log) -> None:
-        """Delete what a crash has left of the time before the present snapshot.
+    def _delete_leftovers(self, log: Log) -> tuple[list[int], list[Path]]:
+        """Delete what a crash has left of the time before the present snapshot. Returns the numbers of segments and the
+        paths of snapshots that are to be moved into the archive instead, if there is one.
 
         The log was opened for writing before, so the group that names the snapshot is on disk by now.
         """
-        if log.leftovers:
+        name = None if log.state.snapshot is None else log.state.snapshot.name
+        segments, snapshots = list[int](), list[Path]()
+        if self._archive_directory is not None:
+            segments, snapshots = log.leftovers.copy(), self.snapshot_files.older(name)
+        elif log.leftovers:
             drop_segments(self.path, log.leftovers, log.head, lambda: None)
-            log.leftovers.clear()
-        stored = log.state.snapshot
-        self.snapshot_files.delete_leftovers(None if stored is None else stored.name)
+        log.leftovers.clear()
+        self.snapshot_files.delete_leftovers(name, keep=snapshots)
+        return segments, snapshots
+
+    def _archive_leftovers(self, log: Log, segments: list[int], snapshots: list[Path]) -> None:
+        """Have the thread of snapshots move into the archive what earlier starts have left of the time before the
+        present snapshot, because of a crash or because the archive did not take it."""
+        archive, store = self._archive, self.snapshot_store
+        assert store is not None, "the threads are started"
+        if archive is not None:
+            store.thread.do(partial(archive.take, segments, snapshots, log.state.compacted))
+            store.thread.do(archive.count)
+            store.thread.do(self._count_bytes)
+            store.thread.do(store.count_bytes)
 
     def _find_log(self) -> Log:
         """The whole log, read and checked, which may be a new one, or made of a database of an earlier version; that is
@@ -548,13 +569,16 @@ class LogStorage:
             lambda found, batches: in_reactor(self._answer, found, batches),
             lambda found, data: in_reactor(self._answer_snapshot, found, data),
         )
+        snapshots = SnapshotThread(self._fail_from_thread)
+        self._archive = self._make_archive(log, snapshots)
         self.snapshot_store = SnapshotStore(
             self.snapshot_files,
-            SnapshotThread(self._fail_from_thread),
+            snapshots,
             room,
             in_reactor,
             self.counters,
             None if log.state.snapshot is None else log.state.snapshot.name,
+            self._archive,
         )
         self._count_bytes()
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
@@ -562,6 +586,22 @@ class LogStorage:
         self._watch.start()
         for thread in (self._writer, self._reader, maker, self.snapshot_store.thread):
             thread.start()
+
+    def _make_archive(self, log: Log, thread: SnapshotThread) -> Archive | None:
+        if self._archive_directory is None:
+            return None
+        directory = archive_of(self._archive_directory, log.head.identity)
+        counters = self.counters.archive = ArchiveCounters(str(directory))
+        return Archive(
+            directory,
+            self.path,
+            log.head,
+            counters,
+            self._reactor.seconds,
+            partial(self._reactor.callFromThread, self._tell_of_archive),
+            thread.pause,
+            thread.ends,
+        )
 
     # In the maker's thread
 
@@ -575,13 +615,16 @@ class LogStorage:
     def _count_bytes(self) -> None:
         self.counters.log_bytes = bytes_in(self.path)
 
-    def _drop_segments(self, head: SegmentHead, numbers: list[int], thread: SnapshotThread) -> None:
-        """Delete these segments, which a snapshot has made superfluous. `head` is that of any segment of this log."""
-        assert self._watch is not None, "the thread starts after the watch"
+    def _drop_segments(self, head: SegmentHead, stored: StoredSnapshot, numbers: list[int]) -> None:
+        """Delete these segments, which a snapshot has made superfluous, or move them into the archive. `head` is that
+        of any segment of this log."""
+        assert self._watch is not None and self.snapshot_store is not None, "the thread starts after both"
         for number in numbers:
             self._watch.forget(segment_path(self.path, number))
-        if numbers:
-            drop_segments(self.path, numbers, head, thread.pause)
+        if self._archive is not None:
+            self._archive.take(numbers, (), stored.compacted)
+        elif numbers:
+            drop_segments(self.path, numbers, head, self.snapshot_store.thread.pause)
         self._count_bytes()
 
     # In the writer's thread
@@ -612,9 +655,13 @@ class LogStorage:
         assert self.snapshot_store is not None, "the writer starts after it"
         if not self._failed:
             self.compacted = stored.compacted
-            self.snapshot_store.named(
-                stored.name, partial(self._drop_segments, head, dropped, self.snapshot_store.thread)
-            )
+            self.snapshot_store.named(stored.name, partial(self._drop_segments, head, stored, dropped))
+
+    def _tell_of_archive(self, line: str, is_trouble: bool) -> None:
+        if is_trouble:
+            self._log.error("storage: {line}", line=line)
+        else:
+            self._log.info("storage: {line}", line=line)
 
     def _close_idle_snapshot(self) -> None:
         """Close the snapshot that was read last, if that was long ago."""
@@ -626,6 +673,8 @@ class LogStorage:
     def _look_at_room(self) -> None:
         """Have the writer look at the room of the disk, unless it is still busy with the last look."""
         self._close_idle_snapshot()
+        if self._archive is not None and self.snapshot_store is not None and self._archive.is_due():
+            self.snapshot_store.thread.do(self._archive.go_on)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         if self._running and self._writer is not None and not self._looks:
             self._looks = True

@@ -6,7 +6,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.client import BadCall, Call, ServerFault, StateError, calls
+from pfsb.client import BadCall, Call, NotKept, ServerFault, StateError, calls
 from pfsb.client.clerks.call_list import checked_calls, read_all
 from pfsb.client.core.replies import read_reply
 
@@ -76,6 +76,22 @@ class WrongArgumentTests(SynchronousTestCase):
                 lambda x: calls.command("TODOS", read_reply=lambda reply: reply, read=x or "none"),
             ):
                 self.assertIn("read is one of linearizable, sequential, stale, not ", self.refusal(make, wrong))
+
+    def test_revision_of_the_past_is_a_number_from_0_on(self) -> None:
+        """A revision stands in the place of the read level."""
+        for make in (calls.get, calls.get_bytes, calls.entry):
+            self.assertEqual(make("a", at=0).line, 'GET "a" at=0')
+            self.assertEqual(make("a", read="stale", at=7).line, 'GET "a" at=7')
+            self.assertNotIn("at=", make("a").line)
+            for wrong in (-1, "7", 1.0, True):
+                self.assertIn("at is ", self.refusal(lambda x, make=make: make("a", at=x), wrong))
+
+    def test_past_that_is_not_kept_is_an_error_of_its_own(self) -> None:
+        """The text of the server says which revision is the lowest."""
+        reply = read_reply("ERR COMPACTED fate=none what is kept goes back to revision 7")
+        assert reply is not None
+        error = self.assertRaises(NotKept, calls.get("a", at=3).read, reply)
+        self.assertEqual((error.code, "back to revision 7" in str(error)), ("COMPACTED", True))
 
     def test_revision_is_a_number_from_0_on_or_any(self) -> None:
         self.assertIn('an int from 0 on, or "any"', self.refusal(calls.if_revision, "a", -1, calls.put("a", "1")))

@@ -105,6 +105,33 @@ class CommandTests(LineTestCase):
         self.assertEqual(self.reply("#1 PUT colour blue"), "#1 OK revision=1")
         self.assertEqual(self.reply("GET colour"), 'OK value="blue" revision=1')
 
+    def test_value_at_an_earlier_revision(self) -> None:
+        """With at=, as any number of requests before and behind it are answered in their order."""
+        self.server.past_reads.values[b"colour", 3] = Done((("value", b"red"), ("revision", 2)))
+        expected = ["OK revision=1", 'OK value="red" revision=2', 'OK value="blue" revision=1']
+        self.assertEqual(self.ask("PUT colour blue\nGET colour at=3\nGET colour"), expected)
+        self.assertEqual(self.reply("#5 GET at=3 colour"), '#5 OK value="red" revision=2')
+        self.assertTrue(self.reply("GET colour at=2").startswith("ERR COMPACTED fate=none"))
+        asked = [(key, revision) for key, revision, _ in self.server.past_reads.asked]
+        self.assertEqual(asked, [(b"colour", 3), (b"colour", 3), (b"colour", 2)])
+        self.assertEqual(self.server.past_reads.asked[0][2], self.server.deadline())
+
+    def test_at_takes_a_revision_of_one_key(self) -> None:
+        """In quotes it is a key; with read= it makes no sense."""
+        for line in (
+            "GET colour at=",
+            "GET colour at=-1",
+            "GET colour at=x",
+            "GET colour at=1 at=2",
+            "GET at=1",
+            "GET colour at=1 read=stale",
+            "GET a b at=1",
+        ):
+            self.assertTrue(self.reply(line).startswith("ERR BADREQUEST"), line)
+        self.assertTrue(self.reply('GET "at=1"').startswith("ERR NOTFOUND"))
+        self.assertEqual(self.reply('PUT "at=1" x'), "OK revision=2")
+        self.assertEqual(self.server.past_reads.asked, [])
+
     def test_bytes_are_written_and_shown_as_halves_of_surrogate_pairs(self) -> None:
         """The bytes 80 to ff that are no UTF-8, and NUL, in keys and values and in the place where a page goes on."""
         value = r'"\udcff\u0000\u00e9"'

@@ -1,0 +1,122 @@
+"""Tests of `pfsb.past_reads`: what a key was at an earlier revision, for the clients of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pfsb.applications.interfaces import Done, Refused, Result
+from pfsb.past_reads import ASKED_MAX
+from tests.sessions.support import ClusterTestCase, code
+
+VALUE = Done((("value", b"old"), ("revision", 1)))
+
+
+class Reader:
+    """Builds states of the past when a test says so."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, int, Callable[[Result], None]]] = []
+        self.is_stopped = False
+
+    def ask(self, key: bytes, revision: int, answered: Callable[[Result], None]) -> None:
+        self.asked.append((key, revision, answered))
+
+    def stop(self) -> None:
+        self.is_stopped = True
+
+
+class PastReadsTests(ClusterTestCase):
+    def setUp(self) -> None:
+        self.begin(1)
+        self.past = self.server().past_reads
+        self.past.reader = self.reader = Reader()
+        self.client = self.open("alice")
+        self.first = self.revision(self.do(self.client, "PUT", "colour", "red"))
+        self.second = self.revision(self.do(self.client, "PUT", "colour", "blue"))
+        self.do(self.client, "PUT", "other", "x")
+
+    def revision(self, result: Result) -> int:
+        assert isinstance(result, Done), result
+        return int(dict(result.fields)["revision"])
+
+    def get(self, key: bytes, revision: int, seconds: float = 2.0) -> list[Result]:
+        answers: list[Result] = []
+        self.past.get(key, revision, self.cluster.clock.seconds() + seconds, answers.append)
+        return answers
+
+    def test_value_that_has_not_changed_since_needs_no_past(self) -> None:
+        """The present value is the answer, for any revision from its own on."""
+        for revision in (self.second, self.second + 1):
+            answers = self.get(b"colour", revision)
+            self.cluster.run(0.1)
+            self.assertEqual(answers, [Done((("value", b"blue"), ("revision", self.second)))])
+        self.assertEqual((self.reader.asked, self.past.under_way), ([], 0))
+
+    def test_value_that_has_changed_is_looked_for_in_the_past(self) -> None:
+        """As is a key that is not there now. All that was ordered up to now is on disk then, and shown as ordered."""
+        disk = self.cluster.disk(0)
+        answers = self.get(b"colour", self.first)
+        self.cluster.run(0.1)
+        ((key, revision, answered),) = self.reader.asked
+        self.assertEqual((key, revision, answers), (b"colour", self.first, []))
+        self.assertEqual(disk.local_aru, self.server().replica.data.ordering.local_aru)
+        answered(VALUE)
+        self.assertEqual((answers, self.past.under_way), ([VALUE], 0))
+        self.get(b"absent", self.first)
+        self.cluster.run(0.1)
+        self.assertEqual(self.reader.asked[-1][0], b"absent")
+
+    def test_revision_that_has_not_come_is_waited_for(self) -> None:
+        """And the question is refused as a read with a bound is, if it does not come in time."""
+        later = self.server().machine.revision + 1
+        answers = self.get(b"colour", later)
+        self.cluster.run(0.5)
+        self.assertEqual(answers, [])
+        self.do(self.client, "PUT", "other", "y")
+        self.cluster.run(0.1)
+        self.assertEqual(answers, [Done((("value", b"blue"), ("revision", self.second)))])
+        answers = self.get(b"colour", later + 10)
+        self.cluster.run(2.1)
+        self.assertEqual(code(answers[0]), ("UNAVAILABLE", "none"))
+        self.assertIn(f"has not come to revision {later + 10}", str(answers[0]))
+        self.assertEqual(self.past.under_way, 0)
+
+    def test_no_question_waits_without_end(self) -> None:
+        """The state goes on being built, and counts as under way; a late answer is thrown away."""
+        answers = self.get(b"colour", self.first)
+        self.cluster.run(2.1)
+        self.assertEqual(code(answers[0]), ("UNAVAILABLE", "none"))
+        self.assertIn("ask again", str(answers[0]))
+        self.assertEqual(self.past.under_way, 1)
+        self.reader.asked[0][2](VALUE)
+        self.assertEqual((len(answers), self.past.under_way), (1, 0))
+
+    def test_few_questions_are_under_way_at_a_time(self) -> None:
+        """Others are refused at once, and can be asked again."""
+        all_answers = [self.get(b"colour", self.first) for _ in range(ASKED_MAX)]
+        self.assertEqual(code(self.get(b"colour", self.first)[0]), ("BUSY", "none"))
+        self.cluster.run(0.1)
+        self.assertEqual(len(self.reader.asked), ASKED_MAX)
+        for _, _, answered in self.reader.asked:
+            answered(VALUE)
+        self.assertEqual(all_answers, [[VALUE]] * ASKED_MAX)
+        self.assertEqual(self.get(b"colour", self.first), [])
+
+    def test_server_without_a_disk_knows_the_present_only(self) -> None:
+        self.past.reader = None
+        unchanged, changed = self.get(b"colour", self.second), self.get(b"colour", self.first)
+        self.cluster.run(0.1)
+        self.assertIsInstance(unchanged[0], Done)
+        self.assertEqual(code(changed[0]), ("COMPACTED", "none"))
+        self.assertIn("storage: memory", str(changed[0]))
+
+    def test_refusal_of_the_application_is_passed_on(self) -> None:
+        """A cluster that does not run kv has no keys."""
+        self.server().machine.question = lambda command: Refused("UNKNOWN", "no application here")  # type: ignore
+        answers = self.get(b"colour", self.first)
+        self.cluster.run(0.1)
+        self.assertEqual(code(answers[0]), ("UNKNOWN", "none"))
+
+    def test_stop_stops_the_reader(self) -> None:
+        self.server().stop()
+        self.assertTrue(self.reader.is_stopped)
