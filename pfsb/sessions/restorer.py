@@ -33,7 +33,8 @@ class RestoredApplication:
     application: Any
     size: int | None
     waits: bool
-    """Whether the application runs in this server at present. Then its pieces wait until the state is adopted."""
+    """Whether the application is one that this server has already, since its caller has made it (`GivenApplications`).
+    Then its pieces wait until the state is adopted: a state that is given up leaves nothing in it."""
     _pieces: list[bytes] = field(factory=list, init=False)
 
     def take(self, data: bytes) -> None:
@@ -93,13 +94,13 @@ class SessionRestorer:
     def __init__(
         self,
         make: Callable[[ClusterSettings, str, int], Any],
-        runs: Callable[[Any], bool],
+        is_present: Callable[[Any], bool],
         adopt: Callable[[RestoredState], None],
     ) -> None:
-        """`make` makes an application that the settings of the snapshot ask for, by name and version. `runs` tells
-        whether an application runs in this server at present. `adopt` puts the state in place."""
+        """`make` makes an application that the settings of the snapshot ask for, by name and version. `is_present`
+        tells whether an application was there before. `adopt` puts the state in place."""
         self._make = make
-        self._runs = runs
+        self._is_present = is_present
         self._adopt = adopt
         self._state: RestoredState | None = None
         self._section = ""
@@ -164,7 +165,7 @@ class SessionRestorer:
             application = self._make(values, name, version)
             if size is None and not IFrozenState.providedBy(application):
                 raise WrongSnapshot(f"it has the state of {name} in pieces, which that application does not take here")
-            state.applications.append(RestoredApplication(application, size, self._runs(application)))
+            state.applications.append(RestoredApplication(application, size, self._is_present(application)))
 
     def _require_state(self) -> RestoredState:
         if self._state is None:
