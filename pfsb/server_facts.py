@@ -132,6 +132,13 @@ class ServerFacts:
         return self._replica.snapshot_fetcher
 
     @property
+    def lost_snapshot(self) -> int | None:
+        """The slot of the snapshot that was found missing or damaged on this server's disk, as long as no other one has
+        taken its place; None: there is none (Departure 58)."""
+        lost = self.snapshot_fetcher.lost
+        return None if lost is None else lost.seq
+
+    @property
     def last_ordered(self) -> int:
         """The highest sequence number that is known to be ordered, executed or not."""
         ordering = self._replica.data.ordering
@@ -427,6 +434,7 @@ def _snapshots(facts: ServerFacts) -> dict[str, object]:
         if fetch is None
         else {"seq": fetch.name.seq, "bytes": fetch.name.size, "received": fetch.file.size, "from": fetch.source},
         "installed": fetcher.installed,
+        "lost": facts.lost_snapshot,
         "last_backup": None
         if facts.last_backup is None
         else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},

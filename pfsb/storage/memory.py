@@ -129,15 +129,16 @@ class MemoryDisk:
     def delete_leftovers(self) -> None:
         """Delete what a crash has left of the time before: also snapshots that no record names."""
         self.delete_superfluous()
-        self.snapshots = {name: data for name, data in self.snapshots.items() if name == self.contents.snapshot}
-        self.parts = {name: data for name, data in self.parts.items() if name.seq > self.snapshot_seq and data}
+        lost = self.lost_snapshot
+        first = self.snapshot_seq + (lost is None)
+        self.snapshots = {name: data for name, data in self.snapshots.items() if name == self.contents.snapshot != lost}
+        self.parts = {name: data for name, data in self.parts.items() if name.seq >= first and data}
 
-    def refuse_wrong_snapshot(self) -> None:
-        """Raise `StorageRefused` unless the snapshot that a record names is there, and right."""
+    @property
+    def lost_snapshot(self) -> SnapshotName | None:
+        """The snapshot that a record names, if it is missing or damaged; else None."""
         name = self.contents.snapshot
-        if name is not None and not is_right(self.snapshots.get(name, b""), name):
-            fate = "damaged" if name in self.snapshots else "missing"
-            raise StorageRefused(f"memory: the snapshot of slot {name.seq} is {fate}")
+        return None if name is None or is_right(self.snapshots.get(name, b""), name) else name
 
     def forget_up_to(self, seq: int) -> None:
         for number in range(self.forgotten + 1, seq + 1):
@@ -245,7 +246,8 @@ class MemoryStorage:
 
     @property
     def snapshot(self) -> SnapshotName | None:
-        return self._disk.contents.snapshot
+        name = self._disk.contents.snapshot
+        return name if name in self._disk.snapshots else None
 
     @property
     def compacted(self) -> int:
@@ -263,7 +265,7 @@ class MemoryStorage:
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru, disk.gone + 1)
-        disk.refuse_wrong_snapshot()
+        lost = disk.lost_snapshot
         disk.delete_leftovers()
         self._snapshots.count_bytes()
         disk.in_use = self.running = True
@@ -271,7 +273,7 @@ class MemoryStorage:
         disk.incarnation += 1
         disk.start_mark = int.from_bytes(self._random_bytes(START_MARK_BYTES), "big")
         disk.position += 1
-        return self._recovered()
+        return self._recovered(lost)
 
     def append(self, record: Record) -> None:
         if self.running:
@@ -471,9 +473,14 @@ class MemoryStorage:
 
     # Reading
 
-    def _recovered(self) -> Recovered:
+    def _recovered(self, lost: SnapshotName | None) -> Recovered:
+        """The content of the disk. If the snapshot `lost` is lost, and no slot was dropped for it, the whole history is
+        executed again."""
         disk = self._disk
+        name = disk.contents.snapshot if lost is None else None
+        needs_state = lost is not None and disk.gone > 0
         views = disk.contents.views or ViewRecord(0, 0)
+        local_aru = disk.local_aru
         above = sorted((seq, slot) for seq, slot in disk.contents.slots.items() if seq > disk.local_aru)
         return Recovered(
             identity=disk.identity,
@@ -482,16 +489,17 @@ class MemoryStorage:
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=disk.local_aru,
-            snapshot=disk.contents.snapshot,
-            snapshot_bytes=self._snapshot_portions(),
-            ordered=disk.ordered(disk.snapshot_seq + 1, disk.local_aru),
+            snapshot=name,
+            snapshot_bytes=self._snapshot_portions(name),
+            lost=lost if needs_state else None,
+            ordered=() if needs_state else disk.ordered(1 if name is None else name.seq + 1, disk.local_aru),
+            ordered_after=lambda seq: disk.ordered(seq + 1, local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
             peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
         )
 
-    def _snapshot_portions(self) -> Iterator[bytes]:
-        name = self._disk.contents.snapshot
+    def _snapshot_portions(self, name: SnapshotName | None) -> Iterator[bytes]:
         data = b"" if name is None else self._disk.snapshots[name]
         for at in range(0, len(data), PORTION_BYTES):
             yield data[at : at + PORTION_BYTES]

@@ -279,17 +279,35 @@ class NamingTests(MemorySnapshotTestCase):
         self.write(AruRecord(9))
         self.assertEqual(self.read_history(9, 9), [9])
 
-    def test_snapshot_that_is_lost_or_damaged_is_refused(self) -> None:
-        """The history up to its slot cannot be executed again."""
-        self.write(*ordered_to(9))
+    def test_snapshot_that_is_lost_or_damaged(self) -> None:
+        """All but the state is there, also in the next incarnation, until a snapshot takes its place (Departure 58)."""
+        self.write(*ordered_to(9), ProposalRecord(10, 1, batch("ten")))
         name = self.make(8)
         self.write(SnapshotRecord(name))
         self.storage.close()
         data = self.disk.snapshots[name]
         self.disk.snapshots[name] = data[:-1] + b"?"
-        self.assertIn("the snapshot of slot 8 is damaged", str(self.assertRaises(StorageRefused, self.start)))
-        del self.disk.snapshots[name]
-        self.assertIn("the snapshot of slot 8 is missing", str(self.assertRaises(StorageRefused, self.start)))
+        for _ in range(2):
+            self.start()
+            found = self.recovered
+            self.assertEqual((found.lost, found.snapshot, self.storage.snapshot), (name, None, None))
+            self.assertEqual((found.local_aru, list(found.ordered), list(found.snapshot_bytes)), (9, [], []))
+            self.assertEqual([seq for seq, _ in found.ordered_after(8)], [9])
+            self.assertEqual(found.accepted, [Accepted(10, 1, batch("ten"))])
+            self.storage.fetch_snapshot(name).write(data[:20])
+            self.clock.pump([0.1] * 3)
+            self.storage.close()
+        self.start()
+        fetched = self.storage.fetch_snapshot(name)
+        self.assertEqual(fetched.size, 40)
+        self.storage.close()
+        self.disk.parts.clear()
+        self.start()
+        self.assertEqual(self.fetch(8), name)
+        self.write(SnapshotRecord(name))
+        self.restart()
+        self.assertEqual((self.recovered.lost, self.recovered.snapshot), (None, name))
+        self.assertEqual([seq for seq, _ in self.recovered.ordered], [9])
 
     def test_gap_behind_the_snapshot_is_refused(self) -> None:
         """As without one."""

@@ -366,6 +366,123 @@ def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(away) == seq, 20)
 
 
+def _lose_snapshot(cluster: SimulatedCluster, server_id: int, *, damaged: bool = False) -> None:
+    """Crash a server, and let the snapshot with which it should start be missing or damaged on its disk."""
+    cluster.crash(server_id)
+    disk = cluster.disk(server_id)
+    name = disk.contents.snapshot
+    assert name is not None and disk.gone > 0, "the server has a snapshot, and needs it"
+    if damaged:
+        data = bytearray(disk.snapshots[name])
+        data[len(data) // 2] ^= 1
+        disk.snapshots[name] = bytes(data)
+    else:
+        del disk.snapshots[name]
+
+
+def _lacks_state(cluster: SimulatedCluster, server_id: int) -> bool:
+    return cluster.replica(server_id).snapshot_fetcher.lost is not None
+
+
+def snapshot_is_lost_at_a_start(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a server whose snapshot is missing or damaged at a start gets one of another server, and goes on.
+
+    Its log has slots above the lost snapshot. At its last start, the others have no snapshot that is as late.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    _order(cluster, leader, 10)
+    _compact(cluster, *cluster.ids)
+    _order(cluster, leader, 3)
+    for damaged in (False, True):
+        cluster.run_until(cluster.all_equal)
+        cluster.run(1)
+        _lose_snapshot(cluster, loser, damaged=damaged)
+        seq = cluster.disk(loser).local_aru
+        require(seq > cluster.disk(loser).snapshot_seq, "the log has no slots above the snapshot")
+        _order(cluster, leader, 2)
+        cluster.restart(loser)
+        require(_lacks_state(cluster, loser), f"server {loser} has lost its snapshot, and does not notice it")
+        cluster.run_until(lambda: not _lacks_state(cluster, loser), 20)
+        require(cluster.aru(loser) >= seq, f"server {loser} had executed slot {seq}, and has not after its start")
+        scene.everyone_executes(cluster.aru(leader), 20)
+    _order(cluster, leader, 5)
+    _compact(cluster, loser)
+    _lose_snapshot(cluster, loser)
+    cluster.restart(loser)
+    scene.everyone_executes(cluster.aru(leader), 20)
+    cluster.crash(leader)
+    cluster.run_until(cluster.has_leader, 60)
+    _order(cluster, loser, 3)
+
+
+def vote_outlives_a_lost_snapshot(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a server that has lost its snapshot still has its votes, and promises with them.
+
+    Two of three servers order a slot, and one of them loses its snapshot. It gets that of the third one, which has not
+    heard of the slot, and both go on without the other server.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    third = next(i for i in cluster.ids if i not in (leader, loser))
+    _order(cluster, leader, 10)
+    seq = _compact(cluster, *cluster.ids)
+    cluster.isolate(third)
+    cluster.submit(leader, "client", 1, b"an update that is answered")
+    cluster.run_until(lambda: ("client", 1) in cluster.answers)
+    cluster.crash(leader)
+    _lose_snapshot(cluster, loser)
+    cluster.heal()
+    cluster.restart(loser)
+    cluster.run_until(lambda: cluster.has_leader() and not _lacks_state(cluster, loser), 60)
+    cluster.submit(third, "other", 1)
+    cluster.run_until(lambda: ("other", 1) in cluster.answers, 60)
+    cluster.restart(leader)
+    scene.everyone_executes(seq + 2, 20)
+
+
+def majority_loses_its_snapshots(seed: int, patch: Plant | None) -> None:
+    """Departure 58: while no majority has its state, nothing is ordered; one server that has it brings it to all."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    keeps = scene.leader()
+    losers = [i for i in cluster.ids if i != keeps]
+    _order(cluster, keeps, 10)
+    seq = _compact(cluster, *cluster.ids)
+    for loser in losers:
+        _lose_snapshot(cluster, loser)
+    cluster.crash(keeps)
+    for loser in losers:
+        cluster.restart(loser)
+    cluster.submit(losers[0], "client", 1)
+    cluster.run(20)
+    require(all(_lacks_state(cluster, i) for i in losers), "a server has made up a state")
+    require(not cluster.has_leader(), "a server leads, and no majority has its state")
+    require(("client", 1) not in cluster.answers, "a command is answered, and no majority has its state")
+    cluster.restart(keeps)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 60)
+    scene.everyone_executes(seq + 1, 20)
+
+
+def all_lose_their_snapshots(seed: int, patch: Plant | None) -> None:
+    """Departure 58: if all servers have lost their snapshots, none of them acknowledges anything."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    _order(cluster, scene.leader(), 10)
+    _compact(cluster, *cluster.ids)
+    for loser in cluster.ids:
+        _lose_snapshot(cluster, loser)
+    for loser in cluster.ids:
+        cluster.restart(loser)
+    cluster.submit(0, "client", 1)
+    cluster.run(30)
+    require(not cluster.has_leader(), "a server leads, and none has its state")
+    require(("client", 1) not in cluster.answers, "a command is answered, and no server has its state")
+    require(all(_lacks_state(cluster, i) for i in cluster.ids), "a server has made up a state")
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     others_have_compacted,
     source_of_a_snapshot_dies,
@@ -375,6 +492,10 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     leader_lacks_what_is_dropped,
     slots_overtake_a_snapshot,
     disk_has_no_room_for_a_snapshot,
+    snapshot_is_lost_at_a_start,
+    vote_outlives_a_lost_snapshot,
+    majority_loses_its_snapshots,
+    all_lose_their_snapshots,
 )
 WITH_SESSIONS: Final[Sequence[Schedule]] = (
     clients_wait_at_an_install,

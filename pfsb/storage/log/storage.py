@@ -158,7 +158,8 @@ class LogStorage:
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
-        Before this method returns it has checked owner and format, the whole log, and the snapshot. The snapshot, and
+        Before this method returns it has checked owner and format, the whole log, and the snapshot, which may be lost
+        (`Recovered.lost`). The snapshot, and
         the groups up to Local_Aru, are read once more while `Recovered.snapshot_bytes` and `Recovered.ordered` are
         read, which raise `StorageRefused` if something has changed meanwhile.
         A database of format 3 is taken over first (`pfsb.storage.log.migration`).
@@ -186,10 +187,7 @@ class LogStorage:
             return
         with self._locked():
             if self.path.exists():
-                log = scan_end(self.path, self._owner())
-                self._check(log)
-                if log.state.snapshot is not None:
-                    self.snapshot_files.refuse_missing(log.state.snapshot.name)
+                self._check(scan_end(self.path, self._owner()))
             else:
                 self._check_old()
 
@@ -342,6 +340,7 @@ class LogStorage:
 
     def _recover(self) -> Recovered:
         log = self._find_log()
+        lost = self._lost_snapshot(log)
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
         self._make_segment_of_this_format(log)
@@ -349,16 +348,29 @@ class LogStorage:
         named = partial(self._snapshot_named, log.head)
         writer = LogWriter.open(log, maker.take, maker.want, named, self._slack)
         try:
-            self._delete_leftovers(log)
+            self._delete_leftovers(log, is_lost=lost is not None)
             if log.head.version < FORMAT_VERSION:
                 writer.go_on()
-            recovered = self._begin(log, writer)
+            recovered = self._begin(log, writer, lost)
         except BaseException:
             writer.close()
             raise
-        self._start_threads(log, writer, maker, room)
+        self._start_threads(log, writer, maker, room, None if lost is not None else _snapshot_of(log))
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
+
+    def _lost_snapshot(self, log: Log) -> SnapshotName | None:
+        """The snapshot that the log names, if its file is missing or damaged; else None."""
+        name = _snapshot_of(log)
+        fate = None if name is None else self.snapshot_files.fate(name)
+        if name is None or fate is None:
+            return None
+        self._log.error(
+            "storage: {path}: {fate}; the log beside it is whole",
+            path=str(self.snapshot_files.path(name.seq)),
+            fate=fate,
+        )
+        return name
 
     def _make_segment_of_this_format(self, log: Log) -> None:
         """If the last segment of the log was made by an earlier version of pfsb, which knows no snapshots, make the
@@ -378,7 +390,7 @@ class LogStorage:
             log.go_on_in(head)
             log.torn_bytes = 0
 
-    def _delete_leftovers(self, log: Log) -> None:
+    def _delete_leftovers(self, log: Log, *, is_lost: bool) -> None:
         """Delete what a crash has left of the time before the present snapshot.
 
         The log was opened for writing before, so the group that names the snapshot is on disk by now.
@@ -386,8 +398,7 @@ class LogStorage:
         if log.leftovers:
             drop_segments(self.path, log.leftovers, log.head, lambda: None)
             log.leftovers.clear()
-        stored = log.state.snapshot
-        self.snapshot_files.delete_leftovers(None if stored is None else stored.name)
+        self.snapshot_files.delete_leftovers(_snapshot_of(log), is_lost=is_lost)
 
     def _find_log(self) -> Log:
         """The whole log, read and checked, which may be a new one, or made of a database of an earlier version; that is
@@ -452,8 +463,6 @@ class LogStorage:
         log = scan(self.path, self._owner())
         self._check(log)
         log.refuse_gap()
-        if log.state.snapshot is not None:
-            self.snapshot_files.refuse_wrong(log.state.snapshot.name)
         return log
 
     def _check(self, log: Log) -> None:
@@ -473,8 +482,9 @@ class LogStorage:
     def _owner(self) -> StorageOwner:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
-    def _begin(self, log: Log, writer: LogWriter) -> Recovered:
-        """Count the incarnation, and return the content of the log.
+    def _begin(self, log: Log, writer: LogWriter, lost: SnapshotName | None) -> Recovered:
+        """Count the incarnation, and return the content of the log. If its snapshot is lost, and no slot was dropped
+        for it, the whole history is executed again.
 
         The incarnation is on disk before the server sends anything, so no two incarnations ever have the same number. A
         start counts as a group, so the log of a server that was started is never empty.
@@ -487,18 +497,23 @@ class LogStorage:
         self.position = log.position
         self._note.open(self.position)
         self.compacted = log.state.compacted
-        views = log.state.views
-        name = None if log.state.snapshot is None else log.state.snapshot.name
+        views, local_aru = log.state.views, log.state.local_aru
+        name = None if lost is not None else _snapshot_of(log)
+        if lost is not None and not log.state.compacted:
+            self._log.warn("storage: executes the whole history again, which is there from slot 1 on")
+            lost = None
         return Recovered(
             identity=log.head.identity,
             incarnation=incarnation,
             start_mark=int.from_bytes(self._random_bytes(START_MARK_BYTES), "big"),
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
-            local_aru=log.state.local_aru,
+            local_aru=local_aru,
             snapshot=name,
             snapshot_bytes=() if name is None else self.snapshot_files.portions(name),
-            ordered=LogReader(log).ordered(log.state.local_aru, log.state.snapshot_seq),
+            lost=lost,
+            ordered=() if lost is not None else LogReader(log).ordered(local_aru, 0 if name is None else name.seq),
+            ordered_after=lambda seq: LogReader(log).ordered(local_aru, seq),
             accepted=accepted,
             peers=dict(log.state.effect.peers),
             passes=dict(log.state.passes),
@@ -530,7 +545,9 @@ class LogStorage:
             log.heads.get(log.segment + 1),
         )
 
-    def _start_threads(self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room) -> None:
+    def _start_threads(
+        self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room, snapshot: SnapshotName | None
+    ) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
             self._fail_from_thread,
@@ -554,7 +571,7 @@ class LogStorage:
             room,
             in_reactor,
             self.counters,
-            None if log.state.snapshot is None else log.state.snapshot.name,
+            snapshot,
         )
         self._count_bytes()
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
@@ -680,6 +697,11 @@ class LogStorage:
             self._acknowledgements.forget()
             self._stop_looking()
             self._on_failure(failure)
+
+
+def _snapshot_of(log: Log) -> SnapshotName | None:
+    """The snapshot that the log names; None: it names none."""
+    return None if log.state.snapshot is None else log.state.snapshot.name
 
 
 def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:
