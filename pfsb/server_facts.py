@@ -133,9 +133,9 @@ class ServerFacts:
 
     @property
     def lost_snapshot(self) -> int | None:
-        """The slot of the snapshot that was found missing or damaged on this server's disk, as long as no other one has
-        taken its place; None: there is none (Departure 58)."""
-        lost = self.snapshot_fetcher.lost
+        """The slot of the snapshot that was found missing or damaged on this server's disk, at its start (Departure 58)
+        or since, as long as no other one has taken its place; None: there is none."""
+        lost = self.snapshot_fetcher.lost or self.snapshot_taker.lost
         return None if lost is None else lost.seq
 
     @property

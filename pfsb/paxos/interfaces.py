@@ -65,7 +65,12 @@ class IStableStorage(Interface):
 
     snapshot: SnapshotName | None = Attribute(
         """The snapshot that this storage holds: the one that the last `SnapshotRecord` on disk names; None: there is
-        none."""
+        none, or its file was found missing or damaged."""
+    )
+
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = Attribute(
+        """Called in the reactor with the snapshot that this storage has held, and its fate in words, when its file is
+        found missing or damaged while the storage runs. Set by the protocol."""
     )
 
     compacted: int = Attribute(

@@ -223,13 +223,6 @@ class SnapshotFetcher(Handler):
     def _send_part(self, to: int, name: SnapshotName, offset: int, data: bytes) -> None:
         self._reconciliation.note_served(to, len(data))
         self.bytes_sent += len(data)
-        if not data and offset < name.size and name == self._storage.snapshot:
-            self._log.error(
-                "the file of the snapshot of slot {seq} is not there any more: this server cannot send it to server "
-                "{to}, and cannot start with it. A new snapshot (pfsb snapshot) heals that",
-                seq=name.seq,
-                to=to,
-            )
         self._turn.send(SnapshotPart(self._data.server.server_id, name, offset, data), to)
 
     # ------------------------------------------------------------------ the server that is behind

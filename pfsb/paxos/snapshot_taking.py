@@ -14,6 +14,9 @@ The record also waits until a majority of the servers is known to have executed 
 (Departure 40). A server whose memory has failed would otherwise drop the history that could heal it, and offer a wrong
 state to others.
 
+If the file of the present snapshot is found missing or damaged while the server runs, the next start would have no
+state (Departure 58). So another snapshot is taken at once.
+
 Slots whose numbers are multiples are the same on all servers, and so are the pieces of their snapshots: a server that
 fetches one (Departure 57) can go on at another server.
 """
@@ -37,6 +40,8 @@ PIECE_PAUSE_SECONDS = 0.004
 than half of a processor that has nothing else to do, and a heartbeat is hardly late."""
 WAITING_BYTES_MAX = 4_000_000
 """Maximum number of bytes of a snapshot that may wait to be written: no more pieces are made meanwhile."""
+RETRY_SECONDS = 10.0
+"""How long, in seconds, to wait before the next try to take a snapshot in place of one that is lost."""
 AGAIN_SECONDS = 0.05
 """How long, in seconds, to wait before the next look whether the disk has taken what waits."""
 
@@ -74,6 +79,11 @@ class SnapshotTaker(Handler):
         self.seconds = 0.0
         """How long, in seconds, the last snapshot took."""
         self._waits_for_majority = False
+        self.lost: SnapshotName | None = None
+        """The snapshot whose file was found missing or damaged while this server runs, and in whose place there is none
+        yet; None: there is none."""
+        self._retry: IDelayedCall | None = None
+        storage.on_snapshot_lost = self.snapshot_lost
         self.is_agreed: Callable[[int], bool] = lambda seq: True
         """Tells whether a majority of the servers has executed the slots up to this one as this server has."""
         ordered_queue.on_snapshot_slot = self._begin_if_worthwhile
@@ -121,8 +131,37 @@ class SnapshotTaker(Handler):
             if taken in asked:
                 asked.remove(taken)
 
+    def snapshot_lost(self, name: SnapshotName, fate: str) -> None:
+        """Take another snapshot at once, since the file of this one is missing or damaged."""
+        self._log.error(
+            "the file of the snapshot of slot {seq} is {fate}: the next start would lack it. Another one is taken now",
+            seq=name.seq,
+            fate=fate,
+        )
+        self.lost = name
+        self._replace()
+
+    def _replace(self) -> None:
+        """Begin a snapshot in place of the one that is lost, unless one is being taken. Look again after a while
+        whether there is one."""
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+        if self.lost is not None and not self._turn.stopped:
+            self._turn.run(self._replace_now)
+            self._retry = self._clock.callLater(RETRY_SECONDS, self._replace)
+
+    def _replace_now(self) -> None:
+        if self.file is None and self._turn.trouble is None and not self._turn.lacks_state:
+            self._begin_now()
+
     def stop(self) -> None:
-        """Give up what is being taken, and say so to all who have asked, for this snapshot or the next one."""
+        """Give up what is being taken, and say so to all who have asked, for this snapshot or the next one. Called when
+        this server stops, or when a snapshot of another server takes the place of all earlier ones."""
+        self.lost = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self.abandon()
         self._asked, self._asked_next = self._asked_next, []
         self._answer(None)
@@ -248,6 +287,8 @@ class SnapshotTaker(Handler):
             size=name.size,
             seconds=self.seconds,
         )
+        if self.lost is not None and name.seq >= self.lost.seq:
+            self.lost = None
         if self._tracer is not None:
             self._tracer.trace("snapshot", seq=name.seq, step="end")
         self._answer(name)

@@ -19,7 +19,7 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.start_number import start_number
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.effect import KEPT_SLOTS, Effect, HistoryCallback, SnapshotCallback, batch_bytes
+from pfsb.storage.effect import KEPT_SLOTS, Effect, HistoryCallback, SnapshotCallback, batch_bytes, ignore_lost
 from pfsb.storage.memory_snapshots import (
     MemoryFetchedSnapshot,
     MemorySnapshotFile,
@@ -204,6 +204,7 @@ class MemoryStorage:
     _is_transient: bool = False
     _kept_slots: int = KEPT_SLOTS
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = field(default=ignore_lost, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
     _waiting: Group = field(factory=Group, init=False)
@@ -373,6 +374,13 @@ class MemoryStorage:
         """Let the next write of a group fail with `error`, so that none of the group gets to the disk; None cancels
         this."""
         self.next_error = error
+
+    def lose_snapshot(self) -> None:
+        """Let the snapshot that this storage holds be missing from now on, and be noticed at once."""
+        name = self.snapshot
+        assert name is not None, "there is a snapshot"
+        del self._disk.snapshots[name]
+        self.on_snapshot_lost(name, "missing")
 
     def hang(self) -> None:
         """Let no write end from now on, neither with success nor with an error, until `go_on`."""

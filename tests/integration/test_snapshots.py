@@ -105,15 +105,17 @@ class LostSnapshotTests(SnapshotCase):
 
         await cluster.wait_for("logs without their beginning", dropped, 30)
 
-    def snapshot(self, cluster: ProcessCluster, server_id: int) -> Path:
-        (file,) = (cluster.data(server_id) / "snapshots").glob("*.snapshot")
-        return file
+    async def snapshot(self, cluster: ProcessCluster, server_id: int) -> Path:
+        """The file of the snapshot with which a server would start, when it takes none."""
 
-    def lose(self, cluster: ProcessCluster, server_id: int) -> None:
-        self.snapshot(cluster, server_id).unlink()
+        async def takes_none() -> bool:
+            return not (await self.status(cluster, server_id))["snapshots"]["taking"]
 
-    def damage(self, cluster: ProcessCluster, server_id: int) -> None:
-        file = self.snapshot(cluster, server_id)
+        await cluster.wait_for("a server that takes no snapshot", takes_none, 30)
+        seq = (await self.status(cluster, server_id))["snapshot"]
+        return cluster.data(server_id) / "snapshots" / f"{seq:012d}.snapshot"
+
+    def damage(self, file: Path) -> None:
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
@@ -122,14 +124,14 @@ class LostSnapshotTests(SnapshotCase):
         """First the others go on without it; afterwards a majority needs it. Its incarnation and its lines are kept."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         await self.compacted(cluster)
-        for spoil, fate in ((self.lose, "missing"), (self.damage, "damaged")):
+        for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
+            file = await self.snapshot(cluster, 2)
             await cluster.kill(2)
-            name = self.snapshot(cluster, 2).name
-            spoil(cluster, 2)
+            spoil(file)
             await self.put(cluster, 0, 5)
             cluster.start(2)
             await cluster.wait_equal(cluster.ids, 60)
-            self.assertIn(f"{name}: {fate}", cluster.last_words(2))
+            self.assertIn(f"{file.name}: {fate}", cluster.last_words(2))
             status = await self.status(cluster, 2)
             self.assertEqual((status["snapshots"]["installed"], status["snapshots"]["lost"]), (1, None))
         self.assertEqual(status["incarnation"], 3)
@@ -141,14 +143,35 @@ class LostSnapshotTests(SnapshotCase):
         await cluster.kill(0)
         await self.put(cluster, 2, 5)
 
+    async def test_a_running_server_replaces_a_snapshot_that_is_deleted_or_damaged(self) -> None:
+        """Though nothing is executed meanwhile; a start begins with the new one."""
+        cluster = await self.start_cluster(3, snapshot_every=40)
+        await self.compacted(cluster)
+        for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
+            file = await self.snapshot(cluster, 2)
+            taken = (await self.status(cluster, 2))["snapshots"]["taken"]
+            spoil(file)
+
+            async def replaced(taken: int = taken) -> bool:
+                found = (await self.status(cluster, 2))["snapshots"]
+                return found["taken"] > taken and found["lost"] is None
+
+            await cluster.wait_for("another snapshot", replaced, 30)
+            self.assertIn(f"{file.name}: {fate}", cluster.last_words(2))
+        await cluster.kill(2)
+        cluster.start(2)
+        await cluster.wait_equal(cluster.ids, 60)
+        self.assertEqual((await self.status(cluster, 2))["snapshots"]["installed"], 0)
+
     async def test_a_cluster_without_any_snapshot_says_what_to_do(self) -> None:
         """No server answers from a state that it has not; with one of the files back, all is there again."""
         cluster = await self.start_cluster(3, snapshot_every=40)
         await self.compacted(cluster)
+        files = [await self.snapshot(cluster, server_id) for server_id in cluster.ids]
         await cluster.kill(*cluster.ids)
-        kept = self.snapshot(cluster, 1).rename(cluster.directory / "kept")
+        kept = files[1].rename(cluster.directory / "kept")
         for server_id in (0, 2):
-            self.lose(cluster, server_id)
+            files[server_id].unlink()
         for server_id in cluster.ids:
             cluster.start(server_id)
 
@@ -163,9 +186,7 @@ class LostSnapshotTests(SnapshotCase):
         said = await self.pfsb(cluster, "why", FILE, status=1)
         self.assertIn("make a new cluster of a backup (pfsb restore)", said)
         await cluster.kill(1)
-        (cluster.data(1) / "snapshots").mkdir(exist_ok=True)
-        seq = (await self.status(cluster, 0))["snapshots"]["lost"]
-        kept.rename(cluster.data(1) / "snapshots" / f"{seq:012d}.snapshot")
+        kept.rename(files[1])
         cluster.start(1)
         await cluster.wait_equal(cluster.ids, 60)
         self.assertTrue((await cluster.ask(0, "GET key1")).ok)

@@ -142,7 +142,7 @@ class InvariantTests(SynchronousTestCase):
             self.violates(9, self.leader)
 
     def test_9_window_that_becomes_smaller(self) -> None:
-        """What is under way then is no fault, and nothing further may be proposed."""
+        """Slots that are under way then are no fault, and nothing further may be proposed."""
         memory = self.seen(self.leader)
         self.leader.data.ordering.last_proposed = 1 + WINDOW
         check(self.leader, memory)

@@ -417,6 +417,25 @@ def snapshot_is_lost_at_a_start(seed: int, patch: Plant | None) -> None:
     _order(cluster, loser, 3)
 
 
+def snapshot_is_lost_while_a_server_runs(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a running server whose snapshot is lost takes another one at once, also of the same slot."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    _order(cluster, leader, 10)
+    _compact(cluster, *cluster.ids)
+    for slots in (0, 3):
+        _order(cluster, leader, slots)
+        cluster.run_until(cluster.all_equal)
+        cluster.storage(loser).lose_snapshot()
+        require(cluster.storage(loser).snapshot is None, "the snapshot is lost, and the storage still has it")
+        cluster.run_until(lambda: cluster.storage(loser).snapshot is not None, 10)
+    cluster.crash(loser)
+    cluster.restart(loser)
+    require(not _lacks_state(cluster, loser), f"server {loser} has taken another snapshot, and lacks its state")
+    scene.everyone_executes(cluster.aru(leader), 10)
+
+
 def vote_outlives_a_lost_snapshot(seed: int, patch: Plant | None) -> None:
     """Departure 58: a server that has lost its snapshot still has its votes, and promises with them.
 
@@ -493,6 +512,7 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     slots_overtake_a_snapshot,
     disk_has_no_room_for_a_snapshot,
     snapshot_is_lost_at_a_start,
+    snapshot_is_lost_while_a_server_runs,
     vote_outlives_a_lost_snapshot,
     majority_loses_its_snapshots,
     all_lose_their_snapshots,

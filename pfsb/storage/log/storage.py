@@ -26,7 +26,7 @@ from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, bytes_in, sync_directory
 from pfsb.storage.durable import NoRoom
-from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback
+from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback, ignore_lost
 from pfsb.storage.log import migration
 from pfsb.storage.log.compaction import Slack
 from pfsb.storage.log.groups import SALT_BYTES
@@ -100,6 +100,7 @@ class LogStorage:
     _reserve_bytes: int = 0
     _slack: Slack = field(factory=Slack)
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = field(default=ignore_lost, init=False)
     position: int = field(default=0, init=False)
     is_full: bool = field(default=False, init=False)
     compacted: int = field(default=0, init=False)
@@ -272,6 +273,8 @@ class LogStorage:
         if not self._running:
             return
         assert self._reader is not None and self.snapshot_store is not None
+        if self._snapshot_read is None and name == self.snapshot:
+            self.snapshot_store.look(reads_all=True)
         self._snapshot_read = self._reactor.seconds()
         if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
             # The reader has much to do. No bytes would mean that the snapshot is not there.
@@ -572,6 +575,7 @@ class LogStorage:
             in_reactor,
             self.counters,
             snapshot,
+            self._snapshot_lost,
         )
         self._count_bytes()
         self._watch = DirectoryWatch([*map(log.path, log.heads), self._note.path], self._fail_from_thread)
@@ -633,6 +637,18 @@ class LogStorage:
                 stored.name, partial(self._drop_segments, head, dropped, self.snapshot_store.thread)
             )
 
+    def _snapshot_lost(self, name: SnapshotName, fate: str) -> None:
+        """Called when the file of the present snapshot was found missing or damaged: another one is needed, or the next
+        start has no state. The server goes on: its log and its state are whole."""
+        if not self._failed and self._reader is not None:
+            self._reader.close_snapshot()
+            self._log.error(
+                "storage: {path}: {fate}, while the server was running",
+                path=str(self.snapshot_files.path(name.seq)),
+                fate=fate,
+            )
+            self.on_snapshot_lost(name, fate)
+
     def _close_idle_snapshot(self) -> None:
         """Close the snapshot that was read last, if that was long ago."""
         read = self._snapshot_read
@@ -643,6 +659,8 @@ class LogStorage:
     def _look_at_room(self) -> None:
         """Have the writer look at the room of the disk, unless it is still busy with the last look."""
         self._close_idle_snapshot()
+        if self.snapshot_store is not None:
+            self.snapshot_store.look()
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         if self._running and self._writer is not None and not self._looks:
             self._looks = True

@@ -832,6 +832,85 @@ class LostTests(SnapshotTestCase):
         self.assertEqual(self.files(), ["000000000050.snapshot"])
 
 
+class RunningTests(SnapshotTestCase):
+    """The file of the present snapshot, while the server runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fill(1, 3)
+        self.present = self.make(2)
+        self.name(self.present)
+        self.path = self.snapshots / "000000000002.snapshot"
+        self.data = self.path.read_bytes()
+        self.lost: list[tuple[SnapshotName, str]] = []
+        self.server.storage.on_snapshot_lost = lambda name, fate: self.lost.append((name, fate))
+
+    def look(self) -> None:
+        self.server.clock.advance(storage_module.LOOK_SECONDS)
+        self.settle()
+
+    def assertLost(self, fate: str) -> None:
+        self.look()
+        ((name, told),) = self.lost
+        self.assertEqual((name, self.server.storage.snapshot), (self.present, None))
+        self.assertIn(fate, told)
+        self.look()
+        self.assertEqual((len(self.lost), self.server.failures), (1, []))
+
+    def test_file_that_is_deleted(self) -> None:
+        self.look()
+        self.assertEqual(self.lost, [])
+        self.path.unlink()
+        self.assertLost("missing")
+
+    def test_file_that_is_cut(self) -> None:
+        os.truncate(self.path, 100)
+        self.assertLost("cut off at 100 bytes")
+
+    def test_file_that_is_replaced(self) -> None:
+        """By one with the same bytes, and then by one with others."""
+        self.look()
+        for data, lost in ((self.data, False), (self.data[:-1] + bytes([self.data[-1] ^ 1]), True)):
+            other = self.directory / "other"
+            other.write_bytes(data)
+            other.rename(self.path)
+            if not lost:
+                self.look()
+                self.assertEqual((self.lost, self.server.storage.snapshot), ([], self.present))
+        self.assertLost("damaged")
+
+    def test_damage_is_found_when_the_file_is_read(self) -> None:
+        """The time of the file does not tell it: a sector has gone bad."""
+        self.look()
+        found = self.path.stat()
+        with self.path.open("r+b") as file:
+            file.seek(500)
+            file.write(b"??")
+        os.utime(self.path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        self.look()
+        self.assertEqual(self.lost, [])
+        self.read(self.present, 0, 10)
+        self.assertLost("damaged")
+        self.assertEqual(self.read(self.present, 0, 10), b"")
+
+    def test_new_snapshot_of_the_same_slot_takes_its_place(self) -> None:
+        self.path.write_bytes(self.data[:-1])
+        self.assertLost("cut off")
+        self.name(self.make(2))
+        self.look()
+        self.assertEqual((self.server.storage.snapshot, self.path.read_bytes()), (self.present, self.data))
+        self.restart()
+        self.assertEqual((self.recovered.snapshot, self.recovered.lost), (self.present, None))
+
+    def test_older_snapshot_that_goes_is_not_missed(self) -> None:
+        for seq in (3, 4, 5):
+            self.fill(seq + 1, seq + 1)
+            self.server.storage.snapshot_store.look()  # type: ignore[union-attr]
+            self.name(self.make(seq))
+            self.look()
+        self.assertEqual((self.lost, self.files()), ([], ["000000000005.snapshot"]))
+
+
 class WholeHistoryTests(SnapshotTestCase):
     slack = Slack()
 
