@@ -78,6 +78,12 @@ class IStableStorage(Interface):
         """
     )
 
+    kept_above: int | None = Attribute(
+        """Slots above this one stay readable when a snapshot stands for them, as far as they take no more room than
+        that snapshot: another server needs them, which fetches an earlier one (Departure 57). None: there is no such
+        server. Set by the protocol."""
+    )
+
     def write_snapshot(seq: int, cluster_identity: bytes) -> ISnapshotFile:
         """Begin a file for the snapshot of slot `seq`, which replaces any other file that is being written."""
 

@@ -32,6 +32,7 @@ from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, St
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.part_requests import PartRequests
 from pfsb.paxos.peers import Peers
+from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import AruRecord, SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot, any_snapshot_from
@@ -43,6 +44,9 @@ LOAD_BYTES = 262_144
 """Number of bytes of a snapshot that are read and taken into the new state in one turn."""
 SILENCE_PERIODS = 8
 """How long, in units of `reconciliation_seconds`, no part may come from a server before another one is asked."""
+ASKED_ELSEWHERE_MAX = BURST_SLOTS_MAX
+"""Maximum number of slots, up to that of a snapshot that is offered, for which all other servers are asked first: so
+many come in one burst. A server that lacks more takes the snapshot."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines of the text log which say that this server has lost its state, and waits."""
 PAUSE_PERIODS = 8
@@ -203,6 +207,7 @@ class SnapshotFetcher(Handler):
             self._offer_from(to, name.seq)
             return
         self._reading[to] = self._reading.get(to, 0) + 1
+        self._reconciliation.keep_for(to, name.seq)
 
         def found(data: bytes) -> None:
             self._reading[to] -= 1
@@ -236,6 +241,9 @@ class SnapshotFetcher(Handler):
             return
         fetch = self.fetch
         if not self._is_at_work:
+            lacks_few = name.seq - self._data.ordering.local_aru <= ASKED_ELSEWHERE_MAX
+            if self.lost is None and lacks_few and self._reconciliation.ask_elsewhere():
+                return
             self._begin(name, sender)
         elif fetch is not None and fetch.name == name and sender != fetch.source:
             fetch.others.add(sender)

@@ -113,10 +113,13 @@ class MemoryDisk:
         """Whether the snapshot that a record names is another one of the same slot."""
         return self.snapshot_seq == name.seq and self.contents.snapshot != name
 
-    def compact(self, kept_slots: int) -> None:
-        """Read the slots no more up to that of the snapshot that a record names, less `kept_slots`. They are still
-        there until `delete_superfluous`."""
-        self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
+    def compact(self, kept_slots: int, kept_above: int | None = None) -> None:
+        """Read the slots no more up to that of the snapshot that a record names, less `kept_slots`, nor any above
+        `kept_above`. They are still there until `delete_superfluous`."""
+        last = self.snapshot_seq - kept_slots
+        if kept_above is not None:
+            last = min(last, kept_above)
+        self.compacted = max(self.compacted, self.contents.skipped, last)
 
     def delete_superfluous(self) -> None:
         """Delete what the snapshot that a record names stands for: slots, and older snapshots."""
@@ -205,6 +208,7 @@ class MemoryStorage:
     _kept_slots: int = KEPT_SLOTS
     counters: StorageCounters = field(factory=StorageCounters, init=False)
     on_snapshot_lost: Callable[[SnapshotName, str], None] = field(default=ignore_lost, init=False)
+    kept_above: int | None = field(default=None, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
     _waiting: Group = field(factory=Group, init=False)
@@ -357,7 +361,7 @@ class MemoryStorage:
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
         self._disk.contents.apply_all(kept + torn)
-        self._disk.compact(self._kept_slots)
+        self._disk.compact(self._kept_slots, self.kept_above)
         self._silence()
         self._let_go()
 
@@ -435,7 +439,7 @@ class MemoryStorage:
         contents.apply_all(group.records)
         self._disk.position += 1
         if contents.snapshot is not None and contents.snapshot is not before:
-            self._disk.compact(self._kept_slots)
+            self._disk.compact(self._kept_slots, self.kept_above)
             self._snapshots.named(contents.snapshot, self._disk.delete_superfluous)
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 
+from pfsb.paxos import snapshot_fetching
 from pfsb.paxos.frozen_history import History
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import (
@@ -28,7 +29,7 @@ from pfsb.paxos.snapshot_taking import WAITING_BYTES_MAX
 from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase, identity_of
 from tests.paxos.messages import alive, client_update, ordered, proposal, vc_proof
 
-S = 500
+S = 5_000
 """The slot of the snapshot: far above all that the server under test has."""
 DIGEST = b"d" * DIGEST_BYTES
 
@@ -299,6 +300,7 @@ class FetchTests(FetchTestCase):
         return Refusing()
 
     def test_a_snapshot_that_was_overtaken_meanwhile_is_dropped(self) -> None:
+        self.patch(snapshot_fetching, "ASKED_ELSEWHERE_MAX", 0)
         self.name, self.data_of_snapshot = snapshot(2, b"")
         self.receive(ordered(self.peer, 1, client_update(timestamp=1)))
         self.offer()
@@ -382,6 +384,56 @@ class ServingTests(ReplicaTestCase):
         ):
             self.receive(message)
             self.assertDiscarded("implausible")
+
+
+class FewSlotsTests(FetchTestCase):
+    """A server that lacks few slots, which the server that it has asked has dropped."""
+
+    def after_start(self) -> None:
+        super().after_start()
+        self.few = snapshot(3)[0]
+
+    def test_all_others_are_asked_for_the_slots_first(self) -> None:
+        """Each of them once, the leader last; then the snapshot is fetched from those that have offered it."""
+        asked = [self.peer]
+        while not self.storage.fetched:
+            self.offer(self.few, asked[-1])
+            asked += self.take_with_destination(ReconciliationRequest)
+        self.assertEqual(sorted(asked), [1, 3, 4, 5])
+        self.assertEqual((asked[-1], self.storage.fetched[0].name), (1, self.few))
+        self.assertEqual(self.replica.snapshot_fetcher.fetch.source, 1)  # type: ignore[union-attr]
+        self.take(SnapshotRequest)
+
+    def test_slots_of_another_server_make_the_snapshot_superfluous(self) -> None:
+        self.offer(self.few)
+        (other,) = self.take_with_destination(ReconciliationRequest)
+        rows = tuple(ordered(other, seq, client_update(timestamp=seq)) for seq in (1, 2, 3))
+        self.receive(ReconciliationReply(other, 3, 3, rows))
+        self.assertEqual((self.data.ordering.local_aru, self.storage.fetched), (3, []))
+        self.take(ReconciliationRequest)
+
+    def test_server_that_does_not_answer_is_not_waited_for_again(self) -> None:
+        """When all were asked, the first offer that comes is taken."""
+        self.offer(self.few)
+        silent = self.take_with_destination(ReconciliationRequest)
+        for _ in range(20):
+            self.advance(self.replica.reconciliation.round_trip.seconds)
+            for each in self.take_with_destination(ReconciliationRequest):
+                if each not in silent:
+                    self.offer(self.few, each)
+            if self.storage.fetched:
+                break
+        self.assertEqual([file.name for file in self.storage.fetched], [self.few])
+        self.take(ViewChange)
+        self.take(SnapshotRequest)
+        self.take(ReconciliationRequest)
+
+    def test_server_that_lacks_many_slots_takes_the_snapshot_at_once(self) -> None:
+        self.offer(snapshot(snapshot_fetching.ASKED_ELSEWHERE_MAX)[0])
+        self.assertEqual((len(self.storage.fetched), len(self.take(ReconciliationRequest))), (0, 1))
+        self.offer(snapshot(snapshot_fetching.ASKED_ELSEWHERE_MAX + 1)[0])
+        self.assertEqual(len(self.storage.fetched), 1)
+        self.take(SnapshotRequest)
 
 
 LOST = 400

@@ -14,6 +14,7 @@ from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, StorageRefuse
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, ProposalRecord, Record, SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.memory_snapshots import OPEN_MAX
 from tests.storage.support import batch, ordered_to, slot_records
 
 CLUSTER = b"cluster!"
@@ -267,6 +268,15 @@ class NamingTests(MemorySnapshotTestCase):
             self.restart(**kept)
             self.assertEqual((self.recovered.snapshot, self.storage.compacted), (name, 6))
 
+    def test_slots_above_an_earlier_snapshot_are_kept_for_a_server_that_fetches_it(self) -> None:
+        self.write(*ordered_to(9))
+        self.storage.kept_above = 4
+        self.write(SnapshotRecord(self.make(8)))
+        self.assertEqual((self.storage.compacted, self.read_history(5, 9)), (4, [5, 6, 7, 8, 9]))
+        self.storage.kept_above = None
+        self.write(SnapshotRecord(self.make(9)))
+        self.assertEqual(self.storage.compacted, 7)
+
     def test_snapshot_of_another_server_hides_all_slots_up_to_its_own(self) -> None:
         """A slot below it may hold a proposal that was never ordered."""
         self.write(*ordered_to(3), ProposalRecord(4, 1, batch("not ordered")), OrderedRecord(9, batch("nine")))
@@ -418,7 +428,8 @@ class FetchingTests(MemorySnapshotTestCase):
         self.clock.advance(0.1)
         self.assertEqual(list(self.disk.snapshots), [later])
         self.assertEqual(self.read(name, 30), data[30:])
-        self.assertEqual(self.read(later, 0, 30), snapshot_of(9)[1][:30])
+        for seq in range(9, 9 + OPEN_MAX):
+            self.assertEqual(self.read(self.make(seq), 0, 30), snapshot_of(seq)[1][:30])
         self.assertEqual(self.read(name, 30), b"")
 
 

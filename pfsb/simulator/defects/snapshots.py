@@ -210,6 +210,16 @@ def _votes_forgotten(process: Any) -> None:
     fetcher.begin_without_state = broken
 
 
+@DEFECTS.add("fetchers-forgotten", "Departure 57", "slots above a snapshot are dropped while it is fetched")
+def _fetchers_forgotten(process: Any) -> None:
+    override(process.replica.reconciliation, "keep_for", lambda _: do_nothing)
+
+
+@DEFECTS.add("snapshot-for-few-slots", "Departure 57", "a server that lacks few slots takes the first offer")
+def _snapshot_for_few_slots(process: Any) -> None:
+    override(process.replica.reconciliation, "ask_elsewhere", lambda _: lambda: False)
+
+
 @DEFECTS.add("slots-only", "Departure 57", "a server never offers its snapshot, and sends what slots it has")
 def _slots_only(process: Any) -> None:
     override(process.replica.reconciliation, "on_dropped", lambda _: lambda server_id: False)

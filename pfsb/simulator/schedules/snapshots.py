@@ -9,12 +9,20 @@ from attrs import define
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.paxos.messages import Message, ReconciliationReply, SnapshotOffer, SnapshotPart, SnapshotRequest, State
+from pfsb.paxos.messages import (
+    Message,
+    ReconciliationReply,
+    ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
+    State,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from pfsb.simulator.cluster.network import Passage
+from pfsb.simulator.cluster.network import LinkQuality, Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule, Servers
 
@@ -348,6 +356,58 @@ def slots_overtake_a_snapshot(seed: int, patch: Plant | None) -> None:
     scene.everyone_executes(seq + 2, 10)
 
 
+def snapshots_follow_each_other_fast(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a server arrives although several newer snapshots are taken while it fetches one.
+
+    It finishes the one that it has begun, and gets the slots behind it: their server keeps them for it.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    others = [i for i in cluster.ids if i != away]
+    cluster.isolate(away)
+    _order(cluster, leader, 25)
+    _compact(cluster, *others)
+    slow = LinkQuality(delay_seconds=(0.5, 0.6))
+    cluster.network.set_quality(slow, [(other, away) for other in others])
+    cluster.heal()
+    source = _until_fetching(cluster, away, 3)
+    taken = cluster.replica(source).snapshot_taker.taken
+    while cluster.replica(away).snapshot_fetcher.installed < 2 and cluster.aru(away) < cluster.aru(leader) - 4:
+        _order(cluster, leader, 1)
+        _compact(cluster, *others)
+    fetcher = cluster.replica(away).snapshot_fetcher
+    newer = cluster.replica(source).snapshot_taker.taken - taken
+    require(newer > 3, f"only {newer} newer snapshots were taken meanwhile")
+    require(fetcher.installed == 1, f"server {away} has needed {fetcher.installed} snapshots, one after the other")
+    scene.everyone_executes(cluster.aru(leader), 20)
+
+
+def few_slots_are_left_elsewhere(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a server that lacks few slots gets them of the one server that has them, and fetches no snapshot.
+
+    It has asked another server first, which has dropped them.
+    """
+    scene = _scene(seed, patch, servers=5, frame_data_bytes_max=50_000)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    keeps, *drop = (i for i in cluster.ids if i not in (leader, away))
+    cluster.isolate(away)
+    _order(cluster, leader, 2)
+    _compact(cluster, leader, *drop)
+    cluster.run_until(lambda: cluster.aru(keeps) == cluster.aru(leader))
+    requests = _Requests(cluster)
+    late = cluster.network.hold(
+        lambda passage: passage.receiver == keeps and isinstance(passage.message, ReconciliationRequest)
+    )
+    cluster.heal()
+    cluster.run_until(lambda: requests.offers > 0)
+    late.release()
+    scene.everyone_executes(cluster.aru(leader), 10)
+    installed = cluster.replica(away).snapshot_fetcher.installed
+    require(not installed, f"server {away} lacks 2 slots, and installs a snapshot in place of them")
+
+
 def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     """Departures 45, 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
     scene = _scene(seed, patch)
@@ -510,6 +570,8 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     source_falls_silent,
     leader_lacks_what_is_dropped,
     slots_overtake_a_snapshot,
+    snapshots_follow_each_other_fast,
+    few_slots_are_left_elsewhere,
     disk_has_no_room_for_a_snapshot,
     snapshot_is_lost_at_a_start,
     snapshot_is_lost_while_a_server_runs,

@@ -153,6 +153,14 @@ class LogStorage:
     # IStableStorage
 
     @property
+    def kept_above(self) -> int | None:
+        return self._slack.kept_above
+
+    @kept_above.setter
+    def kept_above(self, seq: int | None) -> None:
+        self._slack.kept_above = seq
+
+    @property
     def snapshot(self) -> SnapshotName | None:
         return None if self.snapshot_store is None else self.snapshot_store.snapshot
 

@@ -449,6 +449,24 @@ class NamingTests(SnapshotTestCase):
         self.assertTrue(0 < compacted <= 38 - 15)
         self.assertEqual(len(self.server.read(compacted + 1, 40, 10**9)), 40 - compacted)
 
+    def test_slots_above_an_earlier_snapshot_are_kept_for_a_server_that_fetches_it(self) -> None:
+        """As far as they take no more room than the present snapshot, or than the slack may."""
+        self.server.storage.close()
+        self.slack = Slack(0, 0)
+        self.server = self.started()
+        self.fill(1, 40)
+        self.server.storage.kept_above = 11
+        self.name(self.make(30, 10))
+        kept = self.server.storage.compacted
+        self.assertTrue(0 < kept <= 11, kept)
+        self.fill(41, 60)
+        self.name(self.make(60, 1))
+        self.assertGreater(self.server.storage.compacted, 40)
+        self.server.storage.kept_above = None
+        self.fill(61, 62)
+        self.name(self.make(62))
+        self.assertGreater(self.server.storage.compacted, 50)
+
     def test_slack_has_a_maximum_in_bytes(self) -> None:
         """Large slots could fill the disk otherwise."""
         self.server.storage.close()
