@@ -84,6 +84,8 @@ class SnapshotTaker(Handler):
         yet; None: there is none."""
         self._retry: IDelayedCall | None = None
         storage.on_snapshot_lost = self.snapshot_lost
+        self.why_none: Callable[[], str | None] = lambda: None
+        """Tells why no snapshot of the state can be taken; None: one can."""
         self.is_agreed: Callable[[int], bool] = lambda seq: True
         """Tells whether a majority of the servers has executed the slots up to this one as this server has."""
         ordered_queue.on_snapshot_slot = self._begin_if_worthwhile
@@ -115,6 +117,9 @@ class SnapshotTaker(Handler):
 
         `taken` is called when the snapshot is on disk, and its record, too.
         """
+        if self.why_none() is not None:
+            self._clock.callLater(0, taken, None)
+            return
         if self.file is not None:
             self._asked_next.append(taken)
             return
@@ -152,7 +157,8 @@ class SnapshotTaker(Handler):
             self._retry = self._clock.callLater(RETRY_SECONDS, self._replace)
 
     def _replace_now(self) -> None:
-        if self.file is None and self._turn.trouble is None and not self._turn.lacks_state:
+        is_able = self._turn.trouble is None and not self._turn.lacks_state and self.why_none() is None
+        if self.file is None and is_able:
             self._begin_now()
 
     def stop(self) -> None:
@@ -195,6 +201,8 @@ class SnapshotTaker(Handler):
         no more is written for snapshots than for the history itself, however large the state is.
         """
         self.begin()
+        if self.why_none() is not None:
+            return
         present = self._storage.snapshot
         executed = self._ordered_queue.batch_bytes - self._batch_bytes
         if self.file is None and self._turn.trouble is None and (present is None or executed >= present.size):
@@ -296,6 +304,9 @@ class SnapshotTaker(Handler):
 
     def _begin_asked(self) -> None:
         """Begin the next snapshot, if one was asked for meanwhile."""
-        if self._asked_next and self.file is None:
+        if self._asked_next and self.file is None and self.why_none() is not None:
+            self._asked, self._asked_next = self._asked_next, []
+            self._answer(None)
+        elif self._asked_next and self.file is None:
             self._asked, self._asked_next = self._asked_next, []
             self._begin_now()

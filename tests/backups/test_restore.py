@@ -301,7 +301,7 @@ class RestoreTests(RestoreCase):
         self.assertIn(f"{left}: left by a restore that was killed; deleted", self.out.getvalue())
 
     def test_the_last_line_names_no_server_that_was_made_here(self) -> None:
-        """Those of other machines may have been made, too; this machine cannot know."""
+        """Servers of other machines may have been made, too, and this machine cannot know."""
         self.restore(servers=(0,))
         token = self.token()
         self.out = io.StringIO()
