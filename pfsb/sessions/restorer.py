@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 from zope.interface import implementer
@@ -24,6 +24,8 @@ from pfsb.sessions.kept_results import decoded_value
 from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.reply_cache import KeptReplies, Page, ReplyCache
 from pfsb.sessions.session import Closed, Session
+
+_number_of: Final = attrgetter("number")
 
 
 @define(eq=False)
@@ -127,8 +129,11 @@ class SessionRestorer:
     def adopt(self) -> None:
         if not self._ended:
             self.end()
-        assert self._state is not None
-        self._adopt(self._state)
+        state, pages = self._state, self._numbered
+        assert state is not None
+        # Here and not in `end`, so that neither takes long.
+        state.kept.pages = OrderedDict(zip(map(_number_of, pages), pages, strict=True))
+        self._adopt(state)
 
     # ------------------------------------------------------------------ sections
 
@@ -257,8 +262,7 @@ class SessionRestorer:
         told = state.head.closed, state.head.growing, state.head.sessions
         if told != (len(state.closed_sessions), len(state.growing), len(state.sessions)):
             raise WrongSnapshot("its sessions are not complete")
-        pages = sorted(self._numbered, key=attrgetter("number"))
-        state.kept.pages = OrderedDict(zip(map(attrgetter("number"), pages), pages, strict=True))
+        self._numbered.sort(key=_number_of)
         state.kept.growing = {id(growing): growing for growing in state.growing}
         state.end(waiting=False)
 
