@@ -397,7 +397,7 @@ class ReconciliationHandler(Handler):
         """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
         if not self.may_serve(message.server_id):
             return
-        if message.server_id in self._fetching:
+        if self.keeps_for(message.server_id):
             self.keep_for(message.server_id, message.first - 1)
         allowance = self._allowances[message.server_id]
         history = self._data.ordering.global_history
@@ -417,6 +417,10 @@ class ReconciliationHandler(Handler):
                 self._turn.run(self._serve_read, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def keeps_for(self, server_id: int) -> bool:
+        """Whether slots are kept for a server (`keep_for`)."""
+        return server_id in self._fetching
 
     def keep_for(self, server_id: int, seq: int) -> None:
         """Departure 57: have the storage keep the slots above `seq` for a server that fetches the snapshot of that

@@ -31,7 +31,7 @@ from pfsb.paxos.interfaces import IFetchedSnapshot, IStableStorage
 from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.part_requests import PartRequests
-from pfsb.paxos.peers import Peers
+from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import AruRecord, SnapshotRecord
@@ -48,6 +48,9 @@ SILENCE_PERIODS = 8
 ASKED_ELSEWHERE_MAX = BURST_SLOTS_MAX
 """Maximum number of slots, up to that of a snapshot that is offered, for which all other servers are asked first: so
 many come in one burst. A server that lacks more takes the snapshot."""
+TAKEN_FOR_SECONDS = 10.0
+"""How long, in seconds, after a snapshot was begun for a server that has lost its state no other one is begun for any
+such server: a server in error could ask for one again and again."""
 LOG_SECONDS = 10.0
 """Time, in seconds, between two lines of the text log which say that this server has lost its state, and waits."""
 PAUSE_PERIODS = 8
@@ -167,6 +170,8 @@ class SnapshotFetcher(Handler):
         """Departure 58: the snapshot with which this server should have started, while it has no state in its place;
         None: it has its state."""
         self._log_from = 0.0
+        self._taken_for_at = NEVER
+        """Time by the clock at which a snapshot was last begun for a server that has lost its state."""
         self.on_loaded: Callable[[], None] = lambda: None
         """Called when a part of a snapshot was taken into the new state."""
         self.on_state: Callable[[], None] = lambda: None
@@ -212,7 +217,8 @@ class SnapshotFetcher(Handler):
             self._offer_from(to, name.seq)
             return
         self._reading[to] = self._reading.get(to, 0) + 1
-        self._reconciliation.keep_for(to, name.seq)
+        if name == self._storage.snapshot or self._reconciliation.keeps_for(to):
+            self._reconciliation.keep_for(to, name.seq)
 
         def found(data: bytes) -> None:
             self._reading[to] -= 1
@@ -224,10 +230,12 @@ class SnapshotFetcher(Handler):
     def _offer_from(self, to: int, seq: int) -> None:
         """Departure 58: offer this server's snapshot to a server that has lost its state, if it is of slot `seq` or a
         later one. Otherwise take one now, which is offered when that server asks again."""
-        present = self._storage.snapshot
+        present, now = self._storage.snapshot, self._clock.seconds()
+        is_able = self._data.ordering.local_aru >= seq and self._taker.file is None and self._turn.trouble is None
         if present is not None and present.seq >= seq:
             self.offer(to)
-        elif self._data.ordering.local_aru >= seq and self._taker.file is None and self._turn.trouble is None:
+        elif is_able and now - self._taken_for_at >= TAKEN_FOR_SECONDS:
+            self._taken_for_at = now
             self._taker.take_now(_nobody_waits)
 
     def _send_part(self, to: int, name: SnapshotName, offset: int, data: bytes) -> None:

@@ -579,3 +579,29 @@ class AskedForStateTests(FetchTestCase):
         self.ask(3)
         self.assertEqual([file.encoder.seq for file in self.storage.files], [3])
         self.assertNotSent(SnapshotOffer)
+
+    def test_no_server_has_snapshots_taken_one_after_the_other(self) -> None:
+        """A server in error may ask for more each time."""
+        for seq in range(1, 4):
+            self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
+            self.ask(seq)
+            self.replica.snapshot_taker.abandon()
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [1])
+        self.clock.advance(snapshot_fetching.TAKEN_FOR_SECONDS)
+        self._after_event()
+        self.ask(3)
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [1, 3])
+        self.transport.sent.clear()
+
+    def test_slots_are_kept_for_a_server_that_fetches_the_present_snapshot(self) -> None:
+        """Also when a newer one has taken its place; but not for one that asks for a snapshot that is not here."""
+        self.storage.snapshot = self.name
+        self.receive(SnapshotRequest(self.peer, snapshot(7)[0], 0, 10))
+        self.assertIsNone(self.storage.kept_above)
+        self.receive(SnapshotRequest(self.peer, self.name, 0, 10))
+        self.assertEqual(self.storage.kept_above, S)
+        self.storage.snapshot = snapshot(S + 100)[0]
+        self.receive(SnapshotRequest(self.peer, self.name, 10, 10))
+        self.assertEqual(self.storage.kept_above, S)
+        self.storage.finish_snapshot_reads()
+        self.transport.sent.clear()
