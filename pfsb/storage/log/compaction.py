@@ -37,9 +37,9 @@ def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) ->
     numbers = [number for number in log.heads if number < log.segment]
     needed = _first_above(log, numbers, name.seq)
     first = needed if skipped else _first_above(log, numbers, name.seq - slack.slots)
-    bytes_max = slack.bytes_max
-    if slack.kept_above is not None and not skipped:
-        first, bytes_max = min(first, _first_above(log, numbers, slack.kept_above)), max(bytes_max, name.size)
+    bytes_max, kept_above = slack.bytes_max, slack.kept_above  # which the reactor may change meanwhile
+    if kept_above is not None and not skipped:
+        first, bytes_max = min(first, _first_above(log, numbers, kept_above)), max(bytes_max, name.size)
     sizes = 0
     for number in range(needed - 1, first - 1, -1):
         sizes += log.path(number).stat().st_size

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -269,7 +270,8 @@ class SnapshotStore:
 
     def note_complete(self, name: SnapshotName) -> None:
         """Called in the thread when the file of a snapshot has got its name."""
-        self._seen[name] = _marks_of(self.files.path(name.seq))
+        with suppress(FileNotFoundError):  # which the next look finds
+            self._seen[name] = _marks_of(self.files.path(name.seq))
         self.count_bytes()
 
     def _looked(self, name: SnapshotName, fate: str | None) -> None:
