@@ -594,7 +594,7 @@ class AskedForStateTests(FetchTestCase):
         self.transport.sent.clear()
 
     def test_slots_are_kept_for_a_server_that_fetches_the_present_snapshot(self) -> None:
-        """The slots stay when a newer snapshot has taken its place, and none are kept for a snapshot that is not here."""
+        """Slots stay when a newer snapshot has taken its place; none are kept for one that is not here."""
         self.storage.snapshot = self.name
         self.receive(SnapshotRequest(self.peer, snapshot(7)[0], 0, 10))
         self.assertIsNone(self.storage.kept_above)
