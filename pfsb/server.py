@@ -8,7 +8,7 @@ with `revisions`, subscribe to events with `event_feed`, and look at the server 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -114,6 +114,9 @@ class Server:
             tracer=tracer,
             birth=Birth(self.settings.make_birth, is_birth),
         )
+        self.replica.snapshot_taker.why_none = self._why_no_snapshots
+        self._told_without_snapshots: Sequence[str] = ()
+        """Names of the applications without snapshots of which the text log has told."""
         self._digests_asked: list[_DigestAsked] = []
         self.snapshots = SnapshotsAsked(self.replica, clock, lambda: self.machine.settings.is_born)
         """Takes snapshots for clients."""
@@ -149,6 +152,8 @@ class Server:
         Raises `StorageRefused` if the storage cannot be used, or the exception of a transport that cannot listen.
         """
         self.replica.start()
+        self._tell_of_snapshots()
+        self.catalogue.watch(self._tell_of_snapshots)
         self.local_clients = LocalClients(
             self.server_id,
             self.replica.data.server.incarnation_name,
@@ -177,6 +182,23 @@ class Server:
         except Exception:
             if not self.replica.turn.stopped:  # otherwise the exception is reported already
                 raise
+
+    def _why_no_snapshots(self) -> str | None:
+        names = self.facts.without_snapshots
+        if not names:
+            return None
+        return f"no snapshot can be taken: the application {' and '.join(names)} gives none (snapshot and restore)"
+
+    def _tell_of_snapshots(self) -> None:
+        """Say in the text log, once, that no snapshots are taken, if an application that runs now gives none."""
+        names = self.facts.without_snapshots
+        if names and names != self._told_without_snapshots:
+            self._log.warn(
+                "the application {names} gives no snapshots: this cluster takes none and has no backups, and each "
+                "server keeps its whole history on disk and executes all of it again at each start",
+                names=" and ".join(names),
+            )
+        self._told_without_snapshots = names
 
     def _follow_settings(self, values: ClusterSettings) -> None:
         """Called while a slot is executed: let protocol and transport follow the settings that are in force from now

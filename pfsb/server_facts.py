@@ -12,6 +12,7 @@ from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 
 from pfsb import __version__
+from pfsb.applications.application import has_snapshot
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
@@ -130,6 +131,18 @@ class ServerFacts:
     @property
     def snapshot_fetcher(self) -> SnapshotFetcher:
         return self._replica.snapshot_fetcher
+
+    @property
+    def without_snapshots(self) -> list[str]:
+        """Names of the applications that run and give no snapshots, so that this cluster takes none."""
+        return [app.name for app in self._catalogue.chosen if not has_snapshot(app)]
+
+    @property
+    def lost_snapshot(self) -> int | None:
+        """The slot of the snapshot that was found missing or damaged on this server's disk, at its start (Departure 58)
+        or since, as long as no other one has taken its place; None: there is none."""
+        lost = self.snapshot_fetcher.lost or self.snapshot_taker.lost
+        return None if lost is None else lost.seq
 
     @property
     def last_ordered(self) -> int:
@@ -441,6 +454,8 @@ def _snapshots(facts: ServerFacts) -> dict[str, object]:
         if fetch is None
         else {"seq": fetch.name.seq, "bytes": fetch.name.size, "received": fetch.file.size, "from": fetch.source},
         "installed": fetcher.installed,
+        "lost": facts.lost_snapshot,
+        "impossible_with": facts.without_snapshots,
         "last_backup": None
         if facts.last_backup is None
         else {"at": facts.last_backup.at, "seq": facts.last_backup.seq},

@@ -61,7 +61,10 @@ class SnapshotsAsked:
 
     def _take(self, seconds: float, taken: Taken) -> None:
         turn = self._replica.turn
-        if not self._is_born():
+        why_none = self._replica.snapshot_taker.why_none()
+        if why_none is not None:
+            turn.refuse(taken, Refused("UNAVAILABLE", why_none))
+        elif not self._is_born():
             turn.refuse(
                 taken, Refused("UNAVAILABLE", "this server has executed nothing yet, so there is no state to keep")
             )

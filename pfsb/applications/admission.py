@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
-from pfsb.applications.application import Application
+from pfsb.applications.application import Application, has_snapshot
 from pfsb.applications.arguments import quoted
 from pfsb.applications.failures import depends_on_machine
 from pfsb.applications.interfaces import (
@@ -51,10 +51,10 @@ _METHODS: Final[Mapping[str, int]] = {
     "session_ended": 2,
     "time_passed": 1,
     "next_deadline": 0,
-    "snapshot": 0,
-    "restore": 1,
 }
-"""Name of each method of `IReplicatedApplication` -> the number of its arguments."""
+"""Name of each method of `IReplicatedApplication` that every application has -> the number of its arguments."""
+_SNAPSHOT_METHODS: Final[Mapping[str, int]] = {"snapshot": 0, "restore": 1}
+"""Name of each method that an application may lack, if it lacks both -> the number of its arguments."""
 _FROZEN_METHODS: Final[Mapping[str, int]] = {"freeze": 0, "take_piece": 1, "pieces_end": 0}
 """Name of each method of `IFrozenState` -> the number of its arguments."""
 
@@ -82,6 +82,8 @@ def _refusal(application: Any, why: str) -> BadRequest:
 
 def _check_members(application: Any) -> None:
     _check_methods(application, "IReplicatedApplication", _METHODS)
+    if has_snapshot(application) or IFrozenState.providedBy(application):
+        _check_methods(application, "IReplicatedApplication", _SNAPSHOT_METHODS)
     if IFrozenState.providedBy(application):
         _check_methods(application, "IFrozenState", _FROZEN_METHODS)
     commands = getattr(application, "commands", None)
@@ -145,6 +147,8 @@ def _try(make: Callable[[], IReplicatedApplication]) -> None:
 
 
 def _check_snapshot(application: IReplicatedApplication, make: Callable[[], IReplicatedApplication]) -> None:
+    if not has_snapshot(application) and not IFrozenState.providedBy(application):
+        return
     _needed("snapshot() or restore()", lambda: restored(make, right_snapshot(application)))
     if IFrozenState.providedBy(application):
         pieces, snapshot = _needed("freeze()", lambda: (right_pieces(application), application.snapshot()))

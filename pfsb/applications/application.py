@@ -120,11 +120,11 @@ class Application:
         return None
 
     def snapshot(self) -> bytes:
-        """Raise `NotImplementedError`: every application has this method of its own."""
+        """Raise `NotImplementedError`: an application that gives snapshots has this method of its own."""
         raise NotImplementedError(f"{type(self).__name__} has no snapshot(), which gives the whole state as bytes")
 
     def restore(self, data: bytes) -> None:
-        """Raise `NotImplementedError`: every application has this method of its own."""
+        """Raise `NotImplementedError`: an application that gives snapshots has this method of its own."""
         raise NotImplementedError(f"{type(self).__name__} has no restore(data), which takes what snapshot() has given")
 
 
@@ -160,3 +160,14 @@ def _repeats(given: tuple[type, ...], types: Types) -> bool:
     *fixed, repeated, _ = types
     rest = given[len(fixed) :]
     return given[: len(fixed)] == tuple(fixed) and bool(rest) and (repeated is object or {*rest} == {repeated})
+
+
+def has_snapshot(application: Any) -> bool:
+    """Whether an application can give its whole state, and take it again. If it cannot, neither method is there, or
+    both are those of `Application`; then its servers take no snapshots, and keep their whole history."""
+    cls = type(application)
+    methods = getattr(application, "snapshot", None), getattr(application, "restore", None)
+    are_inherited = isinstance(application, Application) and (
+        cls.snapshot is Application.snapshot and cls.restore is Application.restore
+    )
+    return methods != (None, None) and not are_inherited

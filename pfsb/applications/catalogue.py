@@ -183,7 +183,7 @@ class Catalogue:
         Raises `BadRequest` if two of the applications have a verb in common, or one has a name, or a verb, that cannot
         be a word of a line (`pfsb.applications.names`).
         """
-        given = tuple(applications)
+        given = self._given = tuple(applications)
         self.installed: InstalledApplications = GivenApplications.of(given) if installed is None else installed
         self._watchers: list[Callable[[], None]] = []
         self._built_in: tuple[IReplicatedApplication, ...] = ()
@@ -228,6 +228,11 @@ class Catalogue:
     def chosen(self) -> Sequence[IReplicatedApplication]:
         """The applications that run since the last `switch`, without those that always run (`include`)."""
         return self.applications[: len(self.applications) - len(self._built_in)]
+
+    def is_present(self, application: IReplicatedApplication) -> bool:
+        """Whether an application runs now, or is one that the catalogue was made of. If `installed` gives it once more,
+        its state is the one that this server has, or begins with."""
+        return any(each is application for each in (*self.applications, *self._given))
 
     def entry(self, verb: str) -> CatalogueEntry:
         """The entry of `verb`, in upper or lower case. Raises `BadRequest` (UNKNOWN), which names the nearest verb."""

@@ -344,7 +344,11 @@ class IReplicatedApplication(Interface):
         time; None if no PENDING command has a time limit."""
 
     def snapshot() -> bytes:
-        """The whole state, encoded: equal bytes on all servers that have executed the same commands."""
+        """The whole state, encoded: equal bytes on all servers that have executed the same commands.
+
+        An application may lack this method and `restore`: then its servers take no snapshots, and keep their whole
+        history (`pfsb.applications.application.has_snapshot`).
+        """
 
     def restore(data: bytes) -> None:
         """Replace the state by that of a snapshot, which `snapshot` has made."""

@@ -24,6 +24,7 @@ ROWS_MAX: Final = 1_000
 _PORTION_BYTES: Final = 1_048_576
 """Number of bytes of a snapshot in one go that are decoded at a time."""
 _NOT_YET: Final = -1
+_NIL: Final = msgpack.packb(None)
 
 
 class IFrozenRows(Protocol):
@@ -84,6 +85,16 @@ def pieces_of(head: Sequence[Any], rows: Iterable[bytes]) -> Iterator[bytes]:
     yield b"".join((*parts, msgpack.packb(count)))
 
 
+def refuse_cut_row(unpacker: msgpack.Unpacker, name: str) -> None:
+    """Raise `ValueError` if the bytes that were fed to `unpacker` end within a row of the application `name`.
+
+    Nil becomes a part of such a row then, and not a row of its own. (`unpacker.tell()` counts a row that has begun.)
+    """
+    unpacker.feed(_NIL)
+    if [*unpacker] != [None]:
+        raise ValueError(f"a piece of the snapshot of {name} ends within a row")
+
+
 @implementer(IReplicatedApplication, IFrozenState)
 class PiecewiseApplication(Application, Generic[Frozen]):
     """An application that gives its snapshot in pieces, and executes commands meanwhile.
@@ -126,9 +137,9 @@ class PiecewiseApplication(Application, Generic[Frozen]):
     def take_piece(self, data: bytes) -> None:
         unpacker = msgpack.Unpacker(use_list=False)
         unpacker.feed(data)
-        self._take([*unpacker])
-        if unpacker.tell() != len(data):
-            raise ValueError(f"a piece of the snapshot of {self.name} ends within a row")
+        rows = [*unpacker]
+        refuse_cut_row(unpacker, self.name)
+        self._take(rows)
 
     def pieces_end(self) -> None:
         taken, told = self._rows_taken, self._rows_told
@@ -148,6 +159,7 @@ class PiecewiseApplication(Application, Generic[Frozen]):
         for at in range(0, len(data), _PORTION_BYTES):
             unpacker.feed(view[at : at + _PORTION_BYTES])
             self._take([*unpacker])
+        refuse_cut_row(unpacker, self.name)
         self.pieces_end()
 
     def _pieces(self, frozen: Frozen) -> Iterator[bytes]:
@@ -158,6 +170,8 @@ class PiecewiseApplication(Application, Generic[Frozen]):
             self._frozen = None
 
     def _take(self, rows: list[Any]) -> None:
+        if rows and self._rows_told != _NOT_YET:
+            raise ValueError(f"something follows the end of the snapshot of {self.name}")
         try:
             if rows and self._rows_taken == _NOT_YET:
                 found, *head = rows.pop(0)

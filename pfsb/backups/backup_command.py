@@ -6,11 +6,13 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import click
 from attrs import define
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 
 from pfsb.backups.backup_file import describe, no_backup
@@ -24,6 +26,8 @@ from pfsb.support.command_line import Number, Seconds, subcommand
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 
 SUFFIX: Final = ".snapshot"
+TELL_SECONDS: Final = 5.0
+"""How long, in seconds, nothing may come from a server before a line says what it may be waiting for."""
 _SHOWN_EVERY_BYTES: Final = 16 * 1_048_576
 """How many bytes come from one line about the progress to the next."""
 
@@ -130,7 +134,12 @@ async def back_up(reactor: Any, options: Options, out: TextIO, err: TextIO) -> E
         target = options.file or _new_file(options, reactor.seconds())
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            name = await download(reactor, url, target, options.wait, _Progress(err).show)
+            waits = reactor.callLater(TELL_SECONDS, _tell_of_waiting, server_id, err)
+            try:
+                name = await download(reactor, url, target, options.wait, partial(_shown, _Progress(err), waits))
+            finally:
+                if waits.active():
+                    waits.cancel()
         except NoBackup as error:
             reasons.append(f"server {server_id}: {error}")
             unreachable += isinstance(error, Unreachable)
@@ -146,6 +155,20 @@ async def back_up(reactor: Any, options: Options, out: TextIO, err: TextIO) -> E
     for reason in reasons:
         err.write(f"pfsb backup: {reason}\n")
     return ExitStatus.UNREACHABLE if unreachable == len(reasons) else ExitStatus.UNAVAILABLE
+
+
+def _shown(progress: _Progress, waits: IDelayedCall, got: int, of: int) -> None:
+    if waits.active():
+        waits.cancel()
+    progress.show(got, of)
+
+
+def _tell_of_waiting(server_id: int, err: TextIO) -> None:
+    err.write(
+        f"server {server_id} takes a snapshot, which counts when a majority of the servers has told that it has "
+        "executed the same (pfsb status shows which servers answer)\n"
+    )
+    err.flush()
 
 
 def _done(target: Path, name: SnapshotName, server_id: int) -> str:

@@ -75,7 +75,15 @@ def recover(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     made = list[int]()
     try:
         for server_id in options.config.ids:
-            storage_of(reactor, options.config, server_id).refuse_if_in_use()
+            try:
+                storage_of(reactor, options.config, server_id).refuse_if_in_use()
+            except StorageRefused as error:
+                err.write(
+                    f"pfsb recover: {error}\n{options.config.file} must name another storage: than that of the former "
+                    "servers. If a recover that was interrupted has made this directory, and no server was started "
+                    "with it, delete it: all directories of a new cluster are made at once\n"
+                )
+                return ExitStatus.REFUSED
         survivors = []
         for directory in options.directories:
             try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import click
 from attrs import define, evolve
@@ -32,9 +33,13 @@ from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
 from pfsb.service.assembly import log_storage
 from pfsb.sessions.state_machine import CannotRun
+from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.log.snapshot_files import portions_of
 from pfsb.support.command_line import Number, subcommand
 from pfsb.support.limits import IDENTITY_BYTES
+
+SCRATCH: Final = ".restore-"
+"""Beginning of the name of a directory in which a restore works."""
 
 
 @define
@@ -171,9 +176,11 @@ def restore(reactor: Any, options: Options, out: TextIO, err: TextIO) -> ExitSta
     except OSError as error:
         err.write(f"pfsb restore: {error.filename or config.storage}: {error.strerror or error}\n")
     else:
-        left = [each for each in config.ids if each not in options.servers]
+        made_earlier = _in_use(reactor, config, config.ids)
+        left = [each for each in config.ids if each not in made_earlier]
         if left:
-            out.write(f"before any server starts: {_again(options, left, token.hex())}, on their machines\n")
+            again = _again(options, left, token.hex())
+            out.write(f"before any server starts: {again}, on their machines, unless that was done\n")
         out.write(answering(config.ids))
         return ExitStatus.OK
     if made:
@@ -258,15 +265,35 @@ def make_directories(
     are complete are added to `made`. Raises `StorageRefused`, or `OSError`."""
     parent = Path(config.storage)
     parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=parent, prefix=".restore-") as scratch:
-        file = Path(scratch) / "state.snapshot"
-        name = write(state, file)
-        for server_id in servers:
-            storage_of(reactor, config, server_id).begin_with_snapshot(name, portions_of(file))
-            made.append(server_id)
-            out.write(f"{config.storage_directory(server_id)}: made, for server {server_id}\n")
-            out.flush()
+    delete_leftovers(parent, out)
+    with TemporaryDirectory(dir=parent, prefix=SCRATCH) as scratch:
+        lock = DirectoryLock(Path(scratch))
+        lock.acquire()
+        try:
+            file = Path(scratch) / "state.snapshot"
+            name = write(state, file)
+            for server_id in servers:
+                storage_of(reactor, config, server_id).begin_with_snapshot(name, portions_of(file))
+                made.append(server_id)
+                out.write(f"{config.storage_directory(server_id)}: made, for server {server_id}\n")
+                out.flush()
+        finally:
+            lock.release()
     return name
+
+
+def delete_leftovers(parent: Path, out: TextIO) -> None:
+    """Delete what restores have left that were killed, and say so. A directory whose restore still runs is locked, and
+    stays."""
+    for left in sorted(parent.glob(f"{SCRATCH}*")):
+        lock = DirectoryLock(left)
+        try:
+            lock.acquire()
+        except StorageRefused:
+            continue
+        shutil.rmtree(left, ignore_errors=True)
+        lock.release()
+        out.write(f"{left}: left by a restore that was killed; deleted\n")
 
 
 def storage_of(reactor: Any, config: Config, server_id: int) -> Any:

@@ -128,6 +128,7 @@ def _refuse_several(survivors: Sequence[Survivor]) -> None:
         same = by_server.setdefault(each.server_id, each)
         if same is not each:
             raise StorageRefused(f"{same.directory} and {each.directory} are both of server {each.server_id}")
+        _refuse_stranger(each, survivors)
         identity = _cluster_identity(each)
         if identity is None:
             continue
@@ -138,6 +139,29 @@ def _refuse_several(survivors: Sequence[Survivor]) -> None:
                 f"{known[0].directory} is of cluster {known[1].hex()}, and {each.directory} of cluster "
                 f"{identity.hex()}, which has the same name; give only directories of one of them"
             )
+
+
+def _refuse_stranger(survivor: Survivor, survivors: Sequence[Survivor]) -> None:
+    """Raise `StorageRefused` if another directory knows another storage of this one's server, or if nothing tells that
+    the directory belongs to the others: nothing was executed there, and no other one knows its storage, nor it theirs.
+    """
+    others = [each for each in survivors if each.server_id != survivor.server_id]
+    for other in others:
+        known = other.log.state.effect.peers.get(survivor.server_id)
+        if known is not None and known.identity != survivor.log.head.identity:
+            raise StorageRefused(
+                f"{other.directory} knows server {survivor.server_id} with another storage than "
+                f"{survivor.directory}: they are of two clusters, or one of them was made anew since"
+            )
+    if others and not survivor.local_aru and not any(_have_met(survivor, other) for other in others):
+        raise StorageRefused(
+            f"{survivor.directory}: nothing was executed there, and nothing tells that it belongs to the others; leave "
+            "it out"
+        )
+
+
+def _have_met(one: Survivor, other: Survivor) -> bool:
+    return other.server_id in one.log.state.effect.peers or one.server_id in other.log.state.effect.peers
 
 
 def _cluster_identity(survivor: Survivor) -> bytes | None:

@@ -121,7 +121,7 @@ def _doing(status: Status) -> str:
 def findings(found: Survey, clocks: dict[int, ClockReading]) -> list[str]:
     """A line for each cause that keeps the cluster from having a leader or making progress; if there is none, one line
     says so. `clocks` has a reading of each server's clock by the server's id."""
-    parts = (_majority, _admission, _votes, _hearing, _disks, _divergence, _progress, _settings, _frames)
+    parts = (_majority, _admission, _snapshots, _votes, _hearing, _disks, _divergence, _progress, _settings, _frames)
     lines = [line for part in parts for line in part(found)]
     lines += _clocks(clocks)
     return lines or ["nothing is in the way of commands, as far as the servers know"]
@@ -136,9 +136,21 @@ def _majority(found: Survey) -> Iterator[str]:
 
 def _admission(found: Survey) -> Iterator[str]:
     for server_id, status in found.up.items():
-        if status.get("admitted") is False:
-            waits = ", ".join(map(str, status.get("not_acquainted", [])))
+        waits = ", ".join(map(str, status.get("not_acquainted", [])))
+        if status.get("admitted") is False and waits:
             yield f"server {server_id} does not vote yet: its storage is not known to servers {waits}, which must be up"
+
+
+def _snapshots(found: Survey) -> Iterator[str]:
+    for server_id, status in found.up.items():
+        lost = (status.get("snapshots") or {}).get("lost")
+        if lost is not None and status.get("admitted") is False:
+            yield (
+                f"server {server_id} does not vote: its snapshot of slot {lost} is lost, and it fetches one from the "
+                "others; if all have lost theirs, make a new cluster of a backup (pfsb restore)"
+            )
+        elif lost is not None:
+            yield f"the snapshot of slot {lost} on the disk of server {server_id} is lost; it takes a new one"
 
 
 def _votes(found: Survey) -> Iterator[str]:

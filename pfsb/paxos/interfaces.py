@@ -65,12 +65,23 @@ class IStableStorage(Interface):
 
     snapshot: SnapshotName | None = Attribute(
         """The snapshot that this storage holds: the one that the last `SnapshotRecord` on disk names; None: there is
-        none."""
+        none, or its file was found missing or damaged."""
+    )
+
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = Attribute(
+        """Called in the reactor with the snapshot that this storage has held, and its fate in words, when its file is
+        found missing or damaged while the storage runs. Set by the protocol."""
     )
 
     compacted: int = Attribute(
         """Slots up to this one may be gone from the storage, since a snapshot holds the state after them; 0: none is.
         """
+    )
+
+    kept_above: int | None = Attribute(
+        """Slots above this one stay readable when a snapshot stands for them, as far as they take no more room than
+        that snapshot: another server needs them, which fetches an earlier one (Departure 57). None: there is no such
+        server. Set by the protocol."""
     )
 
     def write_snapshot(seq: int, cluster_identity: bytes) -> ISnapshotFile:

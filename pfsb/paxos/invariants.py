@@ -9,8 +9,8 @@
 7. A follower's Update_Queue is empty (Figure 9 B). No server queues more than `queue_updates_max` updates of other
    servers' clients.
 8. A client has at most one pending update, and it has not been executed (G16).
-9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10). Here and below, the
-   window is the largest one in which open slots were proposed: the setting may have been lowered since.
+9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10). If the window
+   has become smaller, slots that were within it before may still be under way.
 10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
     and two more for the data lists by which a leader learns from followers that are ahead of it (G19). An ordered slot
     lies within the reach of reconciliation, and a slot has the votes of few views. So the memory of a server is
@@ -59,6 +59,8 @@ class Memory:
     messages_in_wait: int = 0
     """Number of messages that waited at the gate at the last check, if the disk hung then; else 0."""
     hangs: bool = False
+    reach: int = 0
+    """The highest slot that has been within the window so far."""
     begin: int | None = None
     """The slot with which the history of this server begins (`DigestChain.begin`); None: there was no check yet."""
     snapshots: int = 0
@@ -104,6 +106,10 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
         if slot is not None and (slot.ordered is None or slot.ordered.data != batch.data):
             yield f"2: what is ordered at {seq} has changed"
     yield from _wrong_installs(replica, memory)
+    window, last_proposed = replica.window.slots, data.ordering.last_proposed
+    reach = max(memory.reach, data.ordering.local_aru + window)
+    if data.server.state is State.REG_LEADER and last_proposed > reach:
+        yield f"9: Last_Proposed is {last_proposed}, Local_Aru {data.ordering.local_aru}, the window {window}"
     if data.server.state is State.REG_LEADER and not memory.leads and data.views.last_installed <= memory.led:
         yield f"5: leads view {data.views.last_installed} again"
     if memory.hangs and _hangs(replica) and replica.turn.messages_in_wait > memory.messages_in_wait:
@@ -163,8 +169,8 @@ def _wrong_ordering(replica: Replica, window: int) -> Iterator[str]:
     if following is not None and following.ordered is not None:
         yield f"2: slot {aru + 1} is ordered, and not executed"
     leads = replica.data.server.state is State.REG_LEADER
-    if leads and not aru <= ordering.last_proposed <= aru + window:
-        yield f"9: Last_Proposed is {ordering.last_proposed}, Local_Aru {aru}, the window {window}"
+    if leads and ordering.last_proposed < aru:
+        yield f"9: Last_Proposed is {ordering.last_proposed}, Local_Aru {aru}"
     for seq, slot in history.above(aru + 4 * window):
         if slot.ordered is None:
             yield f"10: slot {seq} is known, but not ordered, with Local_Aru at {aru}"
@@ -200,6 +206,7 @@ def _remember(replica: Replica, memory: Memory) -> None:
     memory.time_ms = replica.ordered_queue.time.time_ms
     memory.begin = replica.ordered_queue.digests.begin
     memory.snapshots = replica.snapshot_fetcher.installed
+    memory.reach = max(memory.reach, memory.local_aru + replica.window.slots)
     memory.leads = data.server.state is State.REG_LEADER
     if memory.leads:
         memory.led = data.views.last_installed

@@ -329,7 +329,7 @@ class Confirmed:
 @value
 class SnapshotOffer:
     """Departure 57: the answer to a RECONCILIATION_REQUEST for slots that the sender has dropped: it has this
-    snapshot, which stands for them."""
+    snapshot, which stands for them. Also the answer to a SNAPSHOT_REQUEST for any snapshot (Departure 58)."""
 
     server_id: int
     local_aru: int
@@ -338,7 +338,11 @@ class SnapshotOffer:
 
 @value
 class SnapshotRequest:
-    """Departure 57: the sender asks for the part of a snapshot that begins at `offset` and has `size` bytes."""
+    """Departure 57: the sender asks for the part of a snapshot that begins at `offset` and has `size` bytes.
+
+    If the name tells a size of 0, the sender has lost its state, and asks for an offer of any snapshot of that slot or
+    a later one (Departure 58).
+    """
 
     server_id: int
     name: SnapshotName

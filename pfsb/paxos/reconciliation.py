@@ -47,6 +47,9 @@ request or its answer counts as lost, and not as late.
 
 One write may have been under way, and an answer waits for no more than the next one.
 """
+FETCH_SECONDS = 120.0
+"""How long, in seconds, after its last request slots are kept for a server that fetches a snapshot, or has fetched one:
+it loads the snapshot in this time, and asks for the slots that follow."""
 BURST_MESSAGES = 2
 """Maximum number of replies to one request.
 
@@ -116,7 +119,12 @@ class ReconciliationHandler(Handler):
         self._asked: dict[int, tuple[int, int]] = {}
         """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
         request)."""
+        self._dropped: dict[int, int] = {}
+        """Peer -> the highest slot of which the peer has said, by an offer of its snapshot, that it has dropped it."""
         self._call: IDelayedCall | None = None
+        self._fetching: dict[int, tuple[int, float]] = {}
+        """Server that fetches a snapshot of this server, or has fetched one and asks for the slots behind it -> (the
+        slot above which it needs slots, the time by the clock of its last request)."""
         self._allowances = {peer: Allowance() for peer in core.membership.others}
         self.refused = 0
         """Number of requests since this server's start that were not answered, as their senders had used up their
@@ -231,7 +239,21 @@ class ReconciliationHandler(Handler):
         asked for any slots."""
         if server_id == self._peer:
             self._awaits_reply = False
-        return server_id in self._asked
+        asked = self._asked.get(server_id)
+        if asked is not None:
+            self._dropped[server_id] = max(asked[0], self._dropped.get(server_id, 0))
+        return asked is not None
+
+    def ask_elsewhere(self) -> bool:
+        """Departure 57: ask for the slots above Local_Aru a peer that may have them still, since another one has
+        dropped them. Returns False if each peer that is ahead has been asked for them already, or has dropped them."""
+        first = self._data.ordering.local_aru + 1
+        asked = self._peers_asked if self._first == first else {}
+        left = [i for i in self._able_peers() if i not in asked and self._dropped.get(i, 0) < first]
+        if not left or not self.is_behind():
+            return False
+        self._ask(self._rng.choice([i for i in left if i != self._leader()] or left), first)
+        return True
 
     def installed(self) -> None:
         """Go on asking for slots, from the present Local_Aru on, since a snapshot was installed."""
@@ -298,13 +320,19 @@ class ReconciliationHandler(Handler):
         """A random peer that was heard lately and is ahead, if possible neither the peer asked last nor the leader;
         None: there is none.
         """
-        aru = self._data.ordering.local_aru
-        peers = self._peers.by_id
-        able = [i for i in peers if self._peers.is_ahead(i, aru) and self._peers.heard_lately(i)]
-        view = self._data.views.last_installed
-        leader = self._membership.leader_of(view) if view else None
+        able, leader = self._able_peers(), self._leader()
         preferred = [i for i in able if i not in (leader, self._peer)] or [i for i in able if i != self._peer] or able
         return self._rng.choice(preferred) if preferred else None
+
+    def _able_peers(self) -> list[int]:
+        """The peers that were heard lately and are ahead."""
+        aru = self._data.ordering.local_aru
+        return [i for i in self._peers.by_id if self._peers.is_ahead(i, aru) and self._peers.heard_lately(i)]
+
+    def _leader(self) -> int | None:
+        """The leader of the view that this server has installed last; None: it has installed none."""
+        view = self._data.views.last_installed
+        return self._membership.leader_of(view) if view else None
 
     def ask_own_leader(self) -> bool:
         """Departure 49: ask the leader for slots that it has proposed and that are missing here, though no ALIVE of it
@@ -369,6 +397,8 @@ class ReconciliationHandler(Handler):
         """Answer a request with a burst of slots: from memory if they are there, else from disk (`read_history`)."""
         if not self.may_serve(message.server_id):
             return
+        if self.keeps_for(message.server_id):
+            self.keep_for(message.server_id, message.first - 1)
         allowance = self._allowances[message.server_id]
         history = self._data.ordering.global_history
         last = min(message.last, self._data.ordering.local_aru, message.first + BURST_SLOTS_MAX - 1)
@@ -387,6 +417,25 @@ class ReconciliationHandler(Handler):
                 self._turn.run(self._serve_read, message.server_id, message.first, rows)
 
             self._storage.read_history(message.first, last, bytes_max, found)
+
+    def keeps_for(self, server_id: int) -> bool:
+        """Whether slots are kept for a server (`keep_for`)."""
+        return server_id in self._fetching
+
+    def keep_for(self, server_id: int, seq: int) -> None:
+        """Departure 57: have the storage keep the slots above `seq` for a server that fetches the snapshot of that
+        slot, or has fetched it and asks for these slots: for `FETCH_SECONDS` from now on.
+
+        Otherwise, where snapshots follow each other faster than one is fetched, a server would never arrive: behind
+        each snapshot slots would be missing, and it would have to fetch the next one.
+        """
+        self._fetching[server_id] = seq, self._clock.seconds()
+        self._look_who_fetches()
+
+    def _look_who_fetches(self) -> None:
+        oldest = self._clock.seconds() - FETCH_SECONDS
+        self._fetching = {i: (seq, at) for i, (seq, at) in self._fetching.items() if at >= oldest}
+        self._storage.kept_above = min((seq for seq, _ in self._fetching.values()), default=None)
 
     def may_serve(self, server_id: int) -> bool:
         """Departure 37: whether a server may get something now. Otherwise it asks again after a time, or asks another
@@ -450,6 +499,8 @@ class ReconciliationHandler(Handler):
         to have a slot never asks for it again, not after a restart either. A server that is gone for good stops the
         forgetting: it might come back.
         """
+        if self._fetching:
+            self._look_who_fetches()
         told = [peer.local_aru for peer in self._peers.by_id.values()]
         had_by_all = min([self._turn.durable.local_aru, *told])
         if self._storage.forget_history(had_by_all):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
 
@@ -116,6 +116,12 @@ class Recovered:
     """The snapshot from which the server starts; None: it executes its history from slot 1 on."""
     snapshot_bytes: Iterable[bytes] = ()
     """The bytes of the snapshot, in portions; an iterator."""
+    lost: SnapshotName | None = None
+    """The snapshot with which the server should start, and whose file is missing or damaged, so that `snapshot` is None
+    and `ordered` is empty (Departure 58). None: nothing is lost, or the whole history is there."""
+    ordered_after: Callable[[int], Iterable[tuple[int, Batch]]] = lambda seq: ()
+    """Called if a snapshot is lost, with the slot of another one, not below that of the lost one: (sequence number,
+    ordered batch) of the slots behind it up to local_aru."""
     ordered: Iterable[tuple[int, Batch]] = ()
     """(sequence number, ordered batch) of the slots from 1, or from the one after the snapshot, to local_aru, in order:
     an iterator, since there may be many."""

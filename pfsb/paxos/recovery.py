@@ -33,8 +33,7 @@ def recover(
     (Departure 3). Since a long history takes a while, `progress(done, of)` is called after every 1000th slot, with the
     number of slots executed so far and the number of all slots to be executed.
     """
-    data.views.last_installed = found.last_installed
-    data.views.last_attempted = max(found.last_attempted, found.last_installed)
+    recover_views(data, found)
     if found.snapshot is not None:
         _restore(found.snapshot, found.snapshot_bytes, ordered_queue)
     for seq, batch in found.ordered:
@@ -44,6 +43,31 @@ def recover(
     assert data.ordering.local_aru == found.local_aru, "the history on disk reaches up to its aru"
     for accepted in found.accepted:
         _accept(data, accepted)
+    ordered_queue.catch_up()
+
+
+def recover_views(data: DataStructures, found: Recovered) -> None:
+    """Rebuild the part of memory that no snapshot holds: the views."""
+    data.views.last_installed = found.last_installed
+    data.views.last_attempted = max(found.last_attempted, found.last_installed)
+
+
+def recover_behind(
+    data: DataStructures,
+    found: Recovered,
+    ordered_queue: OrderedUpdateQueue,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Departure 58: do the rest of `recover` for a server whose snapshot was lost, and that has just put another one in
+    place, of the same slot or a later one."""
+    for seq, batch in found.ordered_after(data.ordering.local_aru):
+        ordered_queue.recover(seq, batch)
+        if seq % 1000 == 0:
+            progress(seq, found.local_aru)
+    assert data.ordering.local_aru >= found.local_aru, "the history on disk reaches up to its aru"
+    for accepted in found.accepted:
+        if accepted.seq > data.ordering.local_aru:
+            _accept(data, accepted)
     ordered_queue.catch_up()
 
 

@@ -31,7 +31,14 @@ from pfsb.paxos.demand import Demand
 from pfsb.paxos.disk_watch import LINE, DiskWatch
 from pfsb.paxos.divergence import DivergenceHandler
 from pfsb.paxos.global_ordering import GlobalOrderingHandler
-from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
+from pfsb.paxos.interfaces import (
+    IFrameReceiver,
+    IStableStorage,
+    IStateMachine,
+    ITracer,
+    ITransport,
+    StorageRefused,
+)
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
 from pfsb.paxos.membership import Membership
@@ -73,10 +80,12 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.proposal import ProposalHandler
 from pfsb.paxos.read_index import ReadIndexHandler
 from pfsb.paxos.reconciliation import ReconciliationHandler
-from pfsb.paxos.recovery import recover
+from pfsb.paxos.records import Recovered
+from pfsb.paxos.recovery import recover, recover_behind, recover_views
 from pfsb.paxos.retransmission import Retransmission
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.settings import Settings
+from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.snapshot_fetching import SnapshotFetcher
 from pfsb.paxos.snapshot_taking import SnapshotTaker
 from pfsb.paxos.storage_identity import FOR_NEWCOMERS, StorageIdentityHandler
@@ -87,6 +96,9 @@ from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.view_raise import ViewRaise
 from pfsb.paxos.window import Window
+
+WITHOUT_STATE = (Acquainted, Alive, Heard, KnownPosition, Stranger, SnapshotOffer, SnapshotPart)
+"""Kinds of messages that a server handles which has lost its state (Departure 58)."""
 
 
 def new_data(server_id: int, settings: Settings) -> DataStructures:
@@ -310,7 +322,10 @@ class Replica:
         self.log_positions.begin(found)
         self.membership.identities.update({server_id: peer.identity for server_id, peer in found.peers.items()})
         self.ordered_queue.passes = found.passes
-        recover(self.data, found, self.ordered_queue, self._report_recovery)
+        if found.lost is None:
+            recover(self.data, found, self.ordered_queue, self._report_recovery)
+        else:
+            self._begin_without_state(found, found.lost)
         self._log_from = self._clock.seconds() + self.settings.progress_seconds
         self.turn.durable.last_installed = self.data.views.last_installed
         self.turn.durable.local_aru = self.data.ordering.local_aru
@@ -327,6 +342,27 @@ class Replica:
         self.turn.run(self._begin_admission, found.identity)
         self.retransmission.start()
         self.snapshot_taker.begin()
+
+    def _begin_without_state(self, found: Recovered, lost: SnapshotName) -> None:
+        """Departure 58: start with the promises on this disk, and fetch the state of another server. Raises
+        `StorageRefused` if there is no other server."""
+        if not self.membership.others:
+            raise StorageRefused(
+                f"the snapshot of slot {lost.seq}, with which this server starts, is lost, and no other server of this "
+                "cluster has one: bring the file back, or make a new cluster of a backup (pfsb restore)"
+            )
+        recover_views(self.data, found)
+        self.storage_identity.has_state = lambda: self.snapshot_fetcher.lost is None
+        self.snapshot_fetcher.on_state = lambda: recover_behind(
+            self.data, found, self.ordered_queue, self._report_recovery
+        )
+        self.snapshot_fetcher.on_ready = self.storage_identity.admit_if_known
+        self.snapshot_fetcher.begin_without_state(lost)
+        self._log.error(
+            "this server has lost its snapshot of slot {seq}: its promises are whole, and it fetches a snapshot from "
+            "another server; until then it neither votes nor serves",
+            seq=lost.seq,
+        )
 
     def _begin_admission(self, identity: bytes) -> None:
         self.log_positions.write_start()
@@ -412,8 +448,11 @@ class Replica:
         for message in messages:
             if self._tracer is not None:
                 self._tracer.trace("receive", sender=sender, message=message)
-            if storage_identity.is_newcomer and not isinstance(message, FOR_NEWCOMERS):
-                line: str | None = "newcomer"
+            without_state = self.snapshot_fetcher.lost is not None
+            if without_state and not isinstance(message, WITHOUT_STATE):
+                line: str | None = "no state"
+            elif storage_identity.is_newcomer and not without_state and not isinstance(message, FOR_NEWCOMERS):
+                line = "newcomer"
             else:
                 line = self.dispatch(message, sender, position)
             if line is not None:

@@ -58,6 +58,12 @@ class SnapshotName:
     """The digest of all pieces (`SnapshotEncoder.end`)."""
 
 
+def any_snapshot_from(seq: int) -> SnapshotName:
+    """The name by which a server that has lost its state asks others for an offer of any snapshot of slot `seq` or a
+    later one (Departure 58). No snapshot has a size of 0."""
+    return SnapshotName(seq, 0, bytes(SNAPSHOT_DIGEST_BYTES))
+
+
 @define(eq=False)
 class SnapshotEncoder:
     """Makes the bytes of a snapshot: `head`, each piece, `end`, one after the other."""

@@ -10,11 +10,15 @@ Safety: the snapshot stands for the slots up to its own as ordered batches stand
 all of them has made it. What this server has promised and accepted stays as it is; slots up to the snapshot's are
 ordered, and are dropped from memory as if they had been executed here. A SnapshotRecord and the new Local_Aru are
 forced together, and nothing that rests on them leaves before (Departure 1).
+
+Departure 58: a server whose own snapshot is missing or damaged when it starts has its promises and votes in its log,
+and no state. It asks all others for a snapshot that is not older, sends no vote before it has installed one, and then
+executes the slots of its own log that follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall
@@ -27,18 +31,28 @@ from pfsb.paxos.interfaces import IFetchedSnapshot, IStableStorage
 from pfsb.paxos.messages import SnapshotOffer, SnapshotPart, SnapshotRequest, State
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.part_requests import PartRequests
-from pfsb.paxos.peers import Peers
+from pfsb.paxos.peers import NEVER, Peers
+from pfsb.paxos.plausibility import BURST_SLOTS_MAX
 from pfsb.paxos.reconciliation import ReconciliationHandler
 from pfsb.paxos.records import AruRecord, SnapshotRecord
-from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
+from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot, any_snapshot_from
 from pfsb.paxos.snapshot_taking import AGAIN_SECONDS, WAITING_BYTES_MAX, SnapshotTaker
 
 AHEAD_PARTS_MAX = 64
 """Maximum number of parts, behind the first one that is missing, that are asked for: so many may wait in memory."""
-LOAD_BYTES = 262_144
-"""Number of bytes of a snapshot that are read and taken into the new state in one turn."""
+LOAD_BYTES = 65_536
+"""Number of bytes of a snapshot that are read and taken into the new state in one turn. If they hold small sessions,
+that takes 15 ms."""
 SILENCE_PERIODS = 8
 """How long, in units of `reconciliation_seconds`, no part may come from a server before another one is asked."""
+ASKED_ELSEWHERE_MAX = BURST_SLOTS_MAX
+"""Maximum number of slots, up to that of a snapshot that is offered, for which all other servers are asked first: so
+many come in one burst. A server that lacks more takes the snapshot."""
+TAKEN_FOR_SECONDS = 10.0
+"""How long, in seconds, after a snapshot was begun for a server that has lost its state no other one is begun for any
+such server: a server in error could ask for one again and again."""
+LOG_SECONDS = 10.0
+"""Time, in seconds, between two lines of the text log which say that this server has lost its state, and waits."""
 PAUSE_PERIODS = 8
 """How long, in units of `reconciliation_seconds`, this server asks for nothing after a snapshot found no room on its
 disk. Otherwise it would fetch the same again at once, and so on without end."""
@@ -93,6 +107,10 @@ class Fetch:
             self.written += 1
 
 
+def _nobody_waits(_: SnapshotName | None) -> None:
+    """Does nothing: the server that needs the snapshot asks again."""
+
+
 @define(eq=False)
 class Load:
     """A snapshot that is complete on disk, and whose state is being built."""
@@ -102,6 +120,8 @@ class Load:
     """The server that has sent the last part."""
     restorer: HistoryRestorer
     decoder: SnapshotDecoder = field(factory=SnapshotDecoder)
+    has_ended: bool = False
+    """Whether the state is whole, so that the next turn puts it in place."""
 
 
 class SnapshotFetcher(Handler):
@@ -146,11 +166,30 @@ class SnapshotFetcher(Handler):
         """Server -> number of parts that are being read for it."""
         self.bytes_received = 0
         self.bytes_sent = 0
+        self.lost: SnapshotName | None = None
+        """Departure 58: the snapshot with which this server should have started, while it has no state in its place;
+        None: it has its state."""
+        self._log_from = 0.0
+        self._taken_for_at = NEVER
+        """Time by the clock at which a snapshot was last begun for a server that has lost its state."""
+        self.on_loaded: Callable[[], None] = lambda: None
+        """Called when a part of a snapshot was taken into the new state."""
+        self.on_state: Callable[[], None] = lambda: None
+        """Called in the turn in which a server that had lost its state has put a snapshot in place: executes the slots
+        behind it that are on this server's own disk."""
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called in the same turn, when the records of the snapshot were given to the storage."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether a snapshot is being fetched or loaded, or another try waits: reconciliation waits for that."""
-        return self.fetch is not None or self.loading is not None or self._clock.seconds() < self._pause_until
+        """Whether this server has lost its state, or a snapshot is being fetched or loaded, or another try waits:
+        reconciliation waits for that."""
+        return self.lost is not None or self._is_at_work
+
+    @property
+    def _is_at_work(self) -> bool:
+        is_fetching = self.fetch is not None or self.loading is not None
+        return is_fetching or self._clock.seconds() < self._pause_until
 
     def stop(self) -> None:
         if self._call is not None:
@@ -174,7 +213,12 @@ class SnapshotFetcher(Handler):
         to, name, offset = message.server_id, message.name, message.offset
         if not self._reconciliation.may_serve(to) or self._reading.get(to, 0) >= AHEAD_PARTS_MAX:
             return
+        if not name.size:
+            self._offer_from(to, name.seq)
+            return
         self._reading[to] = self._reading.get(to, 0) + 1
+        if name == self._storage.snapshot or self._reconciliation.keeps_for(to):
+            self._reconciliation.keep_for(to, name.seq)
 
         def found(data: bytes) -> None:
             self._reading[to] -= 1
@@ -183,16 +227,20 @@ class SnapshotFetcher(Handler):
         size = min(message.size, self._settings.frame_data_bytes_max)
         self._storage.read_snapshot(name, offset, size, found)
 
+    def _offer_from(self, to: int, seq: int) -> None:
+        """Departure 58: offer this server's snapshot to a server that has lost its state, if it is of slot `seq` or a
+        later one. Otherwise take one now, which is offered when that server asks again."""
+        present, now = self._storage.snapshot, self._clock.seconds()
+        is_able = self._data.ordering.local_aru >= seq and self._taker.file is None and self._turn.trouble is None
+        if present is not None and present.seq >= seq:
+            self.offer(to)
+        elif is_able and now - self._taken_for_at >= TAKEN_FOR_SECONDS:
+            self._taken_for_at = now
+            self._taker.take_now(_nobody_waits)
+
     def _send_part(self, to: int, name: SnapshotName, offset: int, data: bytes) -> None:
         self._reconciliation.note_served(to, len(data))
         self.bytes_sent += len(data)
-        if not data and offset < name.size and name == self._storage.snapshot:
-            self._log.error(
-                "the file of the snapshot of slot {seq} is not there any more: this server cannot send it to server "
-                "{to}, and cannot start with it. A new snapshot (pfsb snapshot) heals that",
-                seq=name.seq,
-                to=to,
-            )
         self._turn.send(SnapshotPart(self._data.server.server_id, name, offset, data), to)
 
     # ------------------------------------------------------------------ the server that is behind
@@ -201,10 +249,14 @@ class SnapshotFetcher(Handler):
         """Begin to fetch a snapshot that a server offers which was asked for slots; or note one more server that has
         the snapshot that is being fetched already."""
         sender, name = message.server_id, message.name
-        if not self._reconciliation.was_offered(sender) or not self.is_wanted(name):
+        was_asked = self._is_trusted(sender) if self.lost is not None else self._reconciliation.was_offered(sender)
+        if not was_asked or not self.is_wanted(name):
             return
         fetch = self.fetch
-        if not self.is_busy:
+        if not self._is_at_work:
+            lacks_few = name.seq - self._data.ordering.local_aru <= ASKED_ELSEWHERE_MAX
+            if self.lost is None and lacks_few and self._reconciliation.ask_elsewhere():
+                return
             self._begin(name, sender)
         elif fetch is not None and fetch.name == name and sender != fetch.source:
             fetch.others.add(sender)
@@ -241,7 +293,38 @@ class SnapshotFetcher(Handler):
         """Whether this server can use a snapshot: it is ahead of this server, which neither leads nor has trouble with
         its disk."""
         leads = self._data.server.state is State.REG_LEADER
-        return name.seq > self._data.ordering.local_aru and not leads and self._turn.trouble is None
+        is_later = name.seq > self._data.ordering.local_aru if self.lost is None else name.seq >= self.lost.seq
+        return is_later and not leads and self._turn.trouble is None
+
+    # ------------------------------------------------------------------ the server that has lost its state
+
+    def begin_without_state(self, lost: SnapshotName) -> None:
+        """Departure 58: ask the other servers for a snapshot in place of this server's own, which is lost."""
+        self.lost = lost
+        self._turn.lacks_state = True
+        self._log_from = self._clock.seconds() + LOG_SECONDS
+        self._look_after(0.0)
+
+    def _is_trusted(self, server_id: int) -> bool:
+        """Whether a server that was asked for any snapshot has lately sent neither a wrong one nor an offer of one that
+        it has not."""
+        return self._clock.seconds() >= self._peers.by_id[server_id].in_doubt_until
+
+    def _ask_for_state(self) -> None:
+        """Ask all others for an offer, again and again."""
+        assert self.lost is not None
+        if self._turn.trouble is None and self._clock.seconds() >= self._pause_until:
+            name = any_snapshot_from(self.lost.seq)
+            for server_id in self._membership.others:
+                self._turn.send(SnapshotRequest(self._data.server.server_id, name, 0, 0), server_id)
+        if self._clock.seconds() >= self._log_from:
+            self._log_from = self._clock.seconds() + LOG_SECONDS
+            self._log.warn(
+                "this server has lost its snapshot of slot {seq}, and no other server has offered one that is not "
+                "older yet. If all have lost theirs, make a new cluster of a backup (pfsb restore)",
+                seq=self.lost.seq,
+            )
+        self._look_after(self._settings.reconciliation_seconds)
 
     def _begin(self, name: SnapshotName, source: int) -> None:
         file = self._storage.fetch_snapshot(name)
@@ -285,6 +368,8 @@ class SnapshotFetcher(Handler):
             self._turn.run(self._look_at, self.fetch)
         elif self._checking is not None:
             self._turn.run(self._look_at_check, self._checking)
+        elif self.lost is not None and self.loading is None:
+            self._turn.run(self._ask_for_state)
 
     def _look_at(self, fetch: Fetch) -> None:
         if fetch.file.has_failed:
@@ -329,7 +414,10 @@ class SnapshotFetcher(Handler):
     def _give_up(self) -> None:
         self.fetch = self.loading = self._checking = self._load = None
         self.stop()
-        self._reconciliation.ask_a_peer()
+        if self.lost is not None:
+            self._look_after(self._settings.reconciliation_seconds)
+        else:
+            self._reconciliation.ask_a_peer()
 
     # ------------------------------------------------------------------ when the file is there
 
@@ -366,17 +454,22 @@ class SnapshotFetcher(Handler):
         self._storage.read_snapshot(load.name, offset, LOAD_BYTES, found)
 
     def _take(self, load: Load, offset: int, data: bytes) -> None:
-        """Take the next bytes of the snapshot into the new state; when it is complete, put it in place."""
+        """Take the next bytes of the snapshot into the new state; when it is complete, put it in place, in a turn of
+        its own."""
         if self._load is not load:
             return
         if not self.is_wanted(load.name):
             self._give_up()
+            return
+        if load.has_ended:
+            self._install(load.name, load.restorer)
             return
         try:
             for piece in load.decoder.feed(data):
                 load.restorer.take(piece)
             if load.decoder.is_complete:
                 load.restorer.end()
+                load.has_ended = True
             elif not data:
                 raise WrongSnapshot("it ends too early")
         except WrongSnapshot as error:
@@ -385,10 +478,8 @@ class SnapshotFetcher(Handler):
             self._peers.doubt(load.source, self._data.ordering.local_aru)
             self._give_up()
             return
-        if load.decoder.is_complete:
-            self._install(load.name, load.restorer)
-        else:
-            self._read(load, offset + len(data))
+        self.on_loaded()
+        self._read(load, offset + len(data))
 
     def _install(self, name: SnapshotName, restorer: HistoryRestorer) -> None:
         """Put the new state, which is complete, in the place of the present one, and force what says so.
@@ -399,11 +490,17 @@ class SnapshotFetcher(Handler):
         restorer.adopt()
         self.loading = self._load = None
         self.installed += 1
-        self._turn.append(SnapshotRecord(name))
-        self._turn.append(AruRecord(name.seq), lazy=True)
         self._log.info("has installed the snapshot of slot {seq}", seq=name.seq)
         if self._tracer is not None:
             self._tracer.trace("install", seq=name.seq, digest=self._ordered_queue.digests.head.hex())
+        lost, self.lost = self.lost, None
+        if lost is not None:
+            self._turn.lacks_state = False
+            self.on_state()
+        self._turn.append(SnapshotRecord(name))
+        self._turn.append(AruRecord(self._data.ordering.local_aru), lazy=True)
+        if lost is not None:
+            self.on_ready()
         self._ordering.snapshot_installed()
         self._taker.begin()
         self._reconciliation.installed()

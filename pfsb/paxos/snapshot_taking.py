@@ -15,6 +15,9 @@ The record also waits until a majority of the servers is known to have executed 
 (Departure 40). A server whose memory has failed would otherwise drop the history that could heal it, and offer a wrong
 state to others.
 
+If the file of the present snapshot is found missing or damaged while the server runs, the next start would have no
+state (Departure 58). So another snapshot is taken at once.
+
 Slots whose numbers are multiples are the same on all servers, and so are the pieces of their snapshots: a server that
 fetches one (Departure 57) can go on at another server. Where busy clients fill the slots, ten thousand of them hold
 hundreds of megabytes, which fill the disk and are executed again at a start. So a server also looks at ten slots
@@ -45,6 +48,8 @@ EARLY_BYTES = 64 * 1_048_576
 slot that is no multiple of `snapshot_slots` (`EARLY_LOOKS`)."""
 WAITING_BYTES_MAX = 4_000_000
 """Maximum number of bytes of a snapshot that may wait to be written: no more pieces are made meanwhile."""
+RETRY_SECONDS = 10.0
+"""How long, in seconds, to wait before the next try to take a snapshot in place of one that is lost."""
 AGAIN_SECONDS = 0.05
 """How long, in seconds, to wait before the next look whether the disk has taken what waits."""
 
@@ -82,6 +87,13 @@ class SnapshotTaker(Handler):
         self.seconds = 0.0
         """How long, in seconds, the last snapshot took."""
         self._waits_for_majority = False
+        self.lost: SnapshotName | None = None
+        """The snapshot whose file was found missing or damaged while this server runs, and in whose place there is none
+        yet; None: there is none."""
+        self._retry: IDelayedCall | None = None
+        storage.on_snapshot_lost = self.snapshot_lost
+        self.why_none: Callable[[], str | None] = lambda: None
+        """Tells why no snapshot of the state can be taken; None: one can."""
         self.is_agreed: Callable[[int], bool] = lambda seq: True
         """Tells whether a majority of the servers has executed the slots up to this one as this server has."""
         ordered_queue.on_snapshot_slot = self._begin_if_worthwhile
@@ -115,6 +127,9 @@ class SnapshotTaker(Handler):
 
         `taken` is called when the snapshot is on disk, and its record, too.
         """
+        if self.why_none() is not None:
+            self._clock.callLater(0, taken, None)
+            return
         if self.file is not None:
             self._asked_next.append(taken)
             return
@@ -131,8 +146,38 @@ class SnapshotTaker(Handler):
             if taken in asked:
                 asked.remove(taken)
 
+    def snapshot_lost(self, name: SnapshotName, fate: str) -> None:
+        """Take another snapshot at once, since the file of this one is missing or damaged."""
+        self._log.error(
+            "the file of the snapshot of slot {seq} is {fate}: the next start would lack it. Another one is taken now",
+            seq=name.seq,
+            fate=fate,
+        )
+        self.lost = name
+        self._replace()
+
+    def _replace(self) -> None:
+        """Begin a snapshot in place of the one that is lost, unless one is being taken. Look again after a while
+        whether there is one."""
+        if self._retry is not None and self._retry.active():
+            self._retry.cancel()
+        self._retry = None
+        if self.lost is not None and not self._turn.stopped:
+            self._turn.run(self._replace_now)
+            self._retry = self._clock.callLater(RETRY_SECONDS, self._replace)
+
+    def _replace_now(self) -> None:
+        is_able = self._turn.trouble is None and not self._turn.lacks_state and self.why_none() is None
+        if self.file is None and is_able:
+            self._begin_now()
+
     def stop(self) -> None:
-        """Give up what is being taken, and say so to all who have asked, for this snapshot or the next one."""
+        """Give up what is being taken, and say so to all who have asked, for this snapshot or the next one. Called when
+        this server stops, or when a snapshot of another server takes the place of all earlier ones."""
+        self.lost = None
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
         self.abandon()
         self._asked, self._asked_next = self._asked_next, []
         self._answer(None)
@@ -167,6 +212,8 @@ class SnapshotTaker(Handler):
         """
         is_multiple = self._data.ordering.local_aru % self._settings.snapshot_slots == 0
         self.begin()
+        if self.why_none() is not None:
+            return
         present = self._storage.snapshot
         executed = self._ordered_queue.batch_bytes - self._batch_bytes
         worthwhile = max(0 if is_multiple else EARLY_BYTES, 0 if present is None else present.size)
@@ -260,6 +307,8 @@ class SnapshotTaker(Handler):
             size=name.size,
             seconds=self.seconds,
         )
+        if self.lost is not None and name.seq >= self.lost.seq:
+            self.lost = None
         if self._tracer is not None:
             self._tracer.trace("snapshot", seq=name.seq, step="end")
         self._answer(name)
@@ -267,6 +316,9 @@ class SnapshotTaker(Handler):
 
     def _begin_asked(self) -> None:
         """Begin the next snapshot, if one was asked for meanwhile."""
-        if self._asked_next and self.file is None:
+        if self._asked_next and self.file is None and self.why_none() is not None:
+            self._asked, self._asked_next = self._asked_next, []
+            self._answer(None)
+        elif self._asked_next and self.file is None:
             self._asked, self._asked_next = self._asked_next, []
             self._begin_now()

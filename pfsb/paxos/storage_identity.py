@@ -111,6 +111,8 @@ class StorageIdentityHandler(Handler):
         self._log_from = 0.0
         self.is_newcomer = False
         """Whether this server is not admitted yet: it neither votes nor leads."""
+        self.has_state: Callable[[], bool] = lambda: True
+        """Tells whether this server has its state. Without it the server is not admitted (Departure 58)."""
 
     def begin_admission(self, identity: bytes) -> None:
         """Begin the admission of this server, whose own storage has this identity. Called once, in a turn, when the
@@ -165,7 +167,8 @@ class StorageIdentityHandler(Handler):
 
     def _tell_who_is_missing(self) -> None:
         now = self._clock.seconds()
-        if self.is_newcomer and self._periods >= PERIODS_UNTIL_LOG and now >= self._log_from:
+        is_time = self._periods >= PERIODS_UNTIL_LOG and now >= self._log_from
+        if self.is_newcomer and self.missing and is_time:
             self._log_from = now + LOG_SECONDS
             self._log.warn(
                 "this server does not vote yet: its storage must be known to {needed} others, and it has no word yet "
@@ -260,10 +263,11 @@ class StorageIdentityHandler(Handler):
         self._positions.tell_known(sender)
 
     def admit_if_known(self) -> None:
-        """Admit this server, in a turn, if it is a newcomer, enough others know its storage (`needed`), and no other
-        has told lately that it knows a later state of it."""
+        """Admit this server, in a turn, if it is a newcomer, it has its state, enough others know its storage
+        (`needed`), and no other has told lately that it knows a later state of it."""
         if (
             self.is_newcomer
+            and self.has_state()
             and self._membership.n - 1 - len(self.missing) >= self.needed
             and not self._positions.is_doubted
         ):

@@ -115,6 +115,9 @@ class Turn:
         self.durable = Durable()
         self.trouble: DiskTrouble | None = None
         """Why nothing can be written at present; None: the disk works. Set by `DiskWatch`."""
+        self.lacks_state = False
+        """Whether this server has lost its state, and has not got it back yet (Departure 58). Set by
+        `SnapshotFetcher`."""
         self._at_end = at_end
         """Function that is called inside of every turn, at its end: `Replica.end_turn`."""
         self.count = 0

@@ -74,7 +74,8 @@ async def run(reactor: Any, options: Options) -> None:
 
 def _check(log: Log) -> None:
     """Raise `StorageRefused` if a start of the server would refuse this log, although all that is in it is right: a
-    slot is missing, there are fewer groups than the position note says, or the snapshot is missing or wrong."""
+    slot is missing, or there are fewer groups than the position note says; or if the snapshot is missing or wrong, so
+    that a start would have to fetch one."""
     log.refuse_gap()
     note = PositionNote(note_of(log.directory), log.head.identity, lambda: 0.0)
     if log.state.incarnation is not None or note.path.exists():

@@ -31,7 +31,15 @@ from pfsb.sessions import bundle
 from pfsb.sessions.asking import ask
 from pfsb.sessions.bundler import NOT_SENT, UNKNOWN, BundlePart, Bundler
 from pfsb.sessions.command_times import CommandTimes
-from pfsb.sessions.refusals import HANGING, TROUBLE_REFUSALS, NeverRan, NotSent, Provisional, of_question
+from pfsb.sessions.refusals import (
+    HANGING,
+    TROUBLE_REFUSALS,
+    WITHOUT_STATE,
+    NeverRan,
+    NotSent,
+    Provisional,
+    of_question,
+)
 from pfsb.sessions.state_machine import CLOSE, OPEN, SessionStateMachine, over, replaced
 from pfsb.sessions.submission import Submission
 
@@ -260,12 +268,15 @@ class ClientConnection:
 
         While the disk is in trouble, the durability gate may stay shut for long. If all that the state shows is on
         disk, the questions are answered at once, past the gate. If not, they are refused while the disk hangs
-        (Departure 44), and wait at the gate while it is full.
+        (Departure 44), and wait at the gate while it is full. A server that has lost its state refuses them, too
+        (Departure 58).
         """
         self.unanswered += len(questions)
         answer = partial(self._give_answers, self._clock.seconds(), questions, answer)
         trouble = self._turn.trouble
-        if trouble is not None and self._turn.shows_only_what_is_durable:
+        if self._turn.lacks_state:
+            answer([WITHOUT_STATE] * len(questions))
+        elif trouble is not None and self._turn.shows_only_what_is_durable:
             answer(ask(self._turn, self._results_of, questions))
         elif trouble is DiskTrouble.HANGS:
             answer([HANGING.question] * len(questions))

@@ -92,6 +92,12 @@ TROUBLE_REFUSALS: Final[Mapping[DiskTrouble, TroubleRefusals]] = {
 HANGING: Final = TROUBLE_REFUSALS[DiskTrouble.HANGS]
 
 
+WITHOUT_STATE: Final = Refused(
+    "UNAVAILABLE", "this server has lost its snapshot, and fetches one from another server; ask that one meanwhile"
+)
+"""The refusal of a question to a server that has lost its state (Departure 58)."""
+
+
 def of_question(refusal: Result) -> Result:
     """The refusal of a question in place of that of a command: the question has not happened in any case."""
     if not isinstance(refusal, Provisional):

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from attrs import define, field
 from zope.interface import implementer
@@ -25,6 +25,8 @@ from pfsb.sessions.ordered_settings import Abilities
 from pfsb.sessions.reply_cache import KeptReplies, Page, ReplyCache
 from pfsb.sessions.session import Closed, Session
 
+_number_of: Final = attrgetter("number")
+
 
 @define(eq=False)
 class RestoredApplication:
@@ -33,7 +35,8 @@ class RestoredApplication:
     application: Any
     size: int | None
     waits: bool
-    """Whether the application runs in this server at present. Then its pieces wait until the state is adopted."""
+    """Whether the application is one that this server has already, since its caller has made it (`GivenApplications`).
+    Then its pieces wait until the state is adopted: a state that is given up leaves nothing in it."""
     _pieces: list[bytes] = field(factory=list, init=False)
 
     def take(self, data: bytes) -> None:
@@ -93,13 +96,13 @@ class SessionRestorer:
     def __init__(
         self,
         make: Callable[[ClusterSettings, str, int], Any],
-        runs: Callable[[Any], bool],
+        is_present: Callable[[Any], bool],
         adopt: Callable[[RestoredState], None],
     ) -> None:
-        """`make` makes an application that the settings of the snapshot ask for, by name and version. `runs` tells
-        whether an application runs in this server at present. `adopt` puts the state in place."""
+        """`make` makes an application that the settings of the snapshot ask for, by name and version. `is_present`
+        tells whether an application was there before. `adopt` puts the state in place."""
         self._make = make
-        self._runs = runs
+        self._is_present = is_present
         self._adopt = adopt
         self._state: RestoredState | None = None
         self._section = ""
@@ -126,8 +129,11 @@ class SessionRestorer:
     def adopt(self) -> None:
         if not self._ended:
             self.end()
-        assert self._state is not None
-        self._adopt(self._state)
+        state, pages = self._state, self._numbered
+        assert state is not None
+        # Here and not in `end`, so that neither takes long.
+        state.kept.pages = OrderedDict(zip(map(_number_of, pages), pages, strict=True))
+        self._adopt(state)
 
     # ------------------------------------------------------------------ sections
 
@@ -164,7 +170,7 @@ class SessionRestorer:
             application = self._make(values, name, version)
             if size is None and not IFrozenState.providedBy(application):
                 raise WrongSnapshot(f"it has the state of {name} in pieces, which that application does not take here")
-            state.applications.append(RestoredApplication(application, size, self._runs(application)))
+            state.applications.append(RestoredApplication(application, size, self._is_present(application)))
 
     def _require_state(self) -> RestoredState:
         if self._state is None:
@@ -256,8 +262,7 @@ class SessionRestorer:
         told = state.head.closed, state.head.growing, state.head.sessions
         if told != (len(state.closed_sessions), len(state.growing), len(state.sessions)):
             raise WrongSnapshot("its sessions are not complete")
-        pages = sorted(self._numbered, key=attrgetter("number"))
-        state.kept.pages = OrderedDict(zip(map(attrgetter("number"), pages), pages, strict=True))
+        self._numbered.sort(key=_number_of)
         state.kept.growing = {id(growing): growing for growing in state.growing}
         state.end(waiting=False)
 

@@ -1209,16 +1209,11 @@ class SessionStateMachine:
 
     def restorer(self) -> SessionRestorer:
         """Builds a state of the pieces of a snapshot (`IStateMachine.restorer`)."""
-        return SessionRestorer(self._make_for, self._runs, self._adopt)
+        return SessionRestorer(self._make_for, self._catalogue.is_present, self._adopt)
 
     def _make_for(self, values: ClusterSettings, name: str, version: int) -> Any:
         self._require_abilities(values)
         return _successor(None, name, version, self._catalogue.installed)
-
-    def _runs(self, application: Any) -> bool:
-        """Whether this application runs here, and may have executed commands: the caller of `Catalogue` has made it
-        (`GivenApplications`), so it cannot be made anew."""
-        return self._seq > 0 and any(each is application for each in self.applications)
 
     def _adopt(self, state: RestoredState) -> None:
         """Go on with the state of a snapshot, and tell the observer."""

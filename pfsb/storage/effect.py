@@ -35,6 +35,10 @@ KEPT_SLOTS = 10_000
 """Number of slots, up to that of a snapshot, that stay readable for servers that are a little behind."""
 
 
+def ignore_lost(_name: SnapshotName, _fate: str) -> None:
+    """Does nothing: stands for `IStableStorage.on_snapshot_lost` until the protocol sets it."""
+
+
 class StoredSlot(NamedTuple):
     """The stored content of one slot: a batch, and the view in which it was proposed or `ORDERED_VIEW`."""
 

@@ -19,7 +19,7 @@ from pfsb.paxos.snapshot import SnapshotName
 from pfsb.paxos.start_number import start_number
 from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import StorageCounters
-from pfsb.storage.effect import KEPT_SLOTS, Effect, HistoryCallback, SnapshotCallback, batch_bytes
+from pfsb.storage.effect import KEPT_SLOTS, Effect, HistoryCallback, SnapshotCallback, batch_bytes, ignore_lost
 from pfsb.storage.memory_snapshots import (
     MemoryFetchedSnapshot,
     MemorySnapshotFile,
@@ -113,10 +113,13 @@ class MemoryDisk:
         """Whether a record names another snapshot of the same slot as `name`."""
         return self.snapshot_seq == name.seq and self.contents.snapshot != name
 
-    def compact(self, kept_slots: int) -> None:
-        """Let slots be read no more, up to the slot `snapshot_seq - kept_slots`. They stay on the disk until
-        `delete_superfluous`."""
-        self.compacted = max(self.compacted, self.contents.skipped, self.snapshot_seq - kept_slots)
+    def compact(self, kept_slots: int, kept_above: int | None = None) -> None:
+        """Let slots be read no more, up to that of the snapshot that a record names, less `kept_slots`, but none above
+        `kept_above`. They stay on the disk until `delete_superfluous`."""
+        last = self.snapshot_seq - kept_slots
+        if kept_above is not None:
+            last = min(last, kept_above)
+        self.compacted = max(self.compacted, self.contents.skipped, last)
 
     def delete_superfluous(self) -> None:
         """Delete the slots that `compact` has let go, and the snapshots older than the one that a record names."""
@@ -129,15 +132,16 @@ class MemoryDisk:
     def delete_leftovers(self) -> None:
         """Delete what a crash has left of the time before: also snapshots that no record names."""
         self.delete_superfluous()
-        self.snapshots = {name: data for name, data in self.snapshots.items() if name == self.contents.snapshot}
-        self.parts = {name: data for name, data in self.parts.items() if name.seq > self.snapshot_seq and data}
+        lost = self.lost_snapshot
+        first = self.snapshot_seq + (lost is None)
+        self.snapshots = {name: data for name, data in self.snapshots.items() if name == self.contents.snapshot != lost}
+        self.parts = {name: data for name, data in self.parts.items() if name.seq >= first and data}
 
-    def refuse_wrong_snapshot(self) -> None:
-        """Raise `StorageRefused` unless the snapshot that a record names is there, and right."""
+    @property
+    def lost_snapshot(self) -> SnapshotName | None:
+        """The snapshot that a record names, if it is missing or damaged; else None."""
         name = self.contents.snapshot
-        if name is not None and not is_right(self.snapshots.get(name, b""), name):
-            fate = "damaged" if name in self.snapshots else "missing"
-            raise StorageRefused(f"memory: the snapshot of slot {name.seq} is {fate}")
+        return None if name is None or is_right(self.snapshots.get(name, b""), name) else name
 
     def forget_up_to(self, seq: int) -> None:
         for number in range(self.forgotten + 1, seq + 1):
@@ -203,6 +207,8 @@ class MemoryStorage:
     _is_transient: bool = False
     _kept_slots: int = KEPT_SLOTS
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = field(default=ignore_lost, init=False)
+    kept_above: int | None = field(default=None, init=False)
     _acknowledgements: Acknowledgements = field(init=False)
     _appended: list[Record] = field(factory=list, init=False)
     _waiting: Group = field(factory=Group, init=False)
@@ -245,7 +251,8 @@ class MemoryStorage:
 
     @property
     def snapshot(self) -> SnapshotName | None:
-        return self._disk.contents.snapshot
+        name = self._disk.contents.snapshot
+        return name if name in self._disk.snapshots else None
 
     @property
     def compacted(self) -> int:
@@ -263,7 +270,7 @@ class MemoryStorage:
         gap = disk.first_gap()
         if gap is not None:
             raise history_gap("memory", gap, disk.local_aru, disk.gone + 1)
-        disk.refuse_wrong_snapshot()
+        lost = disk.lost_snapshot
         disk.delete_leftovers()
         self._snapshots.count_bytes()
         disk.in_use = self.running = True
@@ -271,7 +278,7 @@ class MemoryStorage:
         disk.incarnation += 1
         disk.start_mark = int.from_bytes(self._random_bytes(START_MARK_BYTES), "big")
         disk.position += 1
-        return self._recovered()
+        return self._recovered(lost)
 
     def append(self, record: Record) -> None:
         if self.running:
@@ -354,7 +361,7 @@ class MemoryStorage:
         kept = [record for group in pending[:groups_kept] for record in group.records]
         torn = [record for group in pending[groups_kept : groups_kept + 1] for record in group.records[:records_torn]]
         self._disk.contents.apply_all(kept + torn)
-        self._disk.compact(self._kept_slots)
+        self._disk.compact(self._kept_slots, self.kept_above)
         self._silence()
         self._let_go()
 
@@ -371,6 +378,13 @@ class MemoryStorage:
         """Let the next write of a group fail with `error`, so that none of the group gets to the disk; None cancels
         this."""
         self.next_error = error
+
+    def lose_snapshot(self) -> None:
+        """Let the snapshot that this storage holds be missing from now on, and be noticed at once."""
+        name = self.snapshot
+        assert name is not None, "there is a snapshot"
+        del self._disk.snapshots[name]
+        self.on_snapshot_lost(name, "missing")
 
     def hang(self) -> None:
         """Let no write end from now on, neither with success nor with an error, until `go_on`."""
@@ -425,7 +439,7 @@ class MemoryStorage:
         contents.apply_all(group.records)
         self._disk.position += 1
         if contents.snapshot is not None and contents.snapshot is not before:
-            self._disk.compact(self._kept_slots)
+            self._disk.compact(self._kept_slots, self.kept_above)
             self._snapshots.named(contents.snapshot, self._disk.delete_superfluous)
         return True
 
@@ -471,9 +485,14 @@ class MemoryStorage:
 
     # Reading
 
-    def _recovered(self) -> Recovered:
+    def _recovered(self, lost: SnapshotName | None) -> Recovered:
+        """The content of the disk. If the snapshot `lost` is lost, and no slot was dropped for it, the whole history is
+        executed again."""
         disk = self._disk
+        name = disk.contents.snapshot if lost is None else None
+        needs_state = lost is not None and disk.gone > 0
         views = disk.contents.views or ViewRecord(0, 0)
+        local_aru = disk.local_aru
         above = sorted((seq, slot) for seq, slot in disk.contents.slots.items() if seq > disk.local_aru)
         return Recovered(
             identity=disk.identity,
@@ -482,16 +501,17 @@ class MemoryStorage:
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
             local_aru=disk.local_aru,
-            snapshot=disk.contents.snapshot,
-            snapshot_bytes=self._snapshot_portions(),
-            ordered=disk.ordered(disk.snapshot_seq + 1, disk.local_aru),
+            snapshot=name,
+            snapshot_bytes=self._snapshot_portions(name),
+            lost=lost if needs_state else None,
+            ordered=() if needs_state else disk.ordered(1 if name is None else name.seq + 1, disk.local_aru),
+            ordered_after=lambda seq: disk.ordered(seq + 1, local_aru),
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
             peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
         )
 
-    def _snapshot_portions(self) -> Iterator[bytes]:
-        name = self._disk.contents.snapshot
+    def _snapshot_portions(self, name: SnapshotName | None) -> Iterator[bytes]:
         data = b"" if name is None else self._disk.snapshots[name]
         for at in range(0, len(data), PORTION_BYTES):
             yield data[at : at + PORTION_BYTES]

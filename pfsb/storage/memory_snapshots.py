@@ -6,9 +6,9 @@ name after the next one, and the server hears of that after a third.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,6 +18,9 @@ from zope.interface import implementer
 from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile
 from pfsb.paxos.snapshot import Piece, SnapshotDecoder, SnapshotEncoder, SnapshotName, WrongSnapshot
 from pfsb.storage.counters import StorageCounters
+
+OPEN_MAX: Final = 4
+"""Maximum number of snapshots that can be read although they were deleted, as with files that are open."""
 
 
 class IMemoryDisk(Protocol):
@@ -113,8 +116,8 @@ class MemorySnapshots:
     _made: MemorySnapshotFile | None = field(default=None, init=False)
     fetched: MemoryFetchedSnapshot | None = field(default=None, init=False)
     """The snapshot that is fetched at present, or was fetched last."""
-    _read: tuple[SnapshotName, bytes] | None = field(default=None, init=False)
-    """The snapshot that was read last: it can be read although it was deleted meanwhile."""
+    _read: OrderedDict[SnapshotName, bytes] = field(factory=OrderedDict, init=False)
+    """The snapshots that were read last, `OPEN_MAX` at most: they can be read although they were deleted meanwhile."""
 
     def write(self, seq: int, cluster_identity: bytes) -> MemorySnapshotFile:
         """As `IStableStorage.write_snapshot`."""
@@ -141,12 +144,13 @@ class MemorySnapshots:
 
     def read(self, name: SnapshotName, offset: int, bytes_max: int) -> bytes:
         """As `IStableStorage.read_snapshot` passes them to its callback."""
-        data = self.disk.snapshots.get(name)
-        if data is None and self._read is not None and self._read[0] == name:
-            data = self._read[1]
+        data = self._read.get(name, self.disk.snapshots.get(name))
         if data is None:
             return b""
-        self._read = name, data
+        self._read[name] = data
+        self._read.move_to_end(name)
+        if len(self._read) > OPEN_MAX:
+            self._read.popitem(last=False)
         return data[offset : offset + bytes_max]
 
     def named(self, name: SnapshotName, delete: Callable[[], None]) -> None:

@@ -296,8 +296,9 @@ def decode(sender: int, row: object) -> Message:
         case (MessageKind.SNAPSHOT_OFFER, local_aru, seq, size, digest):
             return SnapshotOffer(sender, checked_number("local_aru", local_aru), _snapshot_name(seq, size, digest))
         case (MessageKind.SNAPSHOT_REQUEST, seq, size, digest, offset, wanted):
-            begin = checked_number("offset", offset), checked_number("size", wanted, least=1)
-            return SnapshotRequest(sender, _snapshot_name(seq, size, digest), *begin)
+            name = _snapshot_name(seq, size, digest, least=0)
+            begin = checked_number("offset", offset), checked_number("size", wanted, least=min(name.size, 1))
+            return SnapshotRequest(sender, name, *begin)
         case (MessageKind.SNAPSHOT_PART, seq, size, digest, offset, data):
             part = checked_number("offset", offset), _bytes("data", data)
             return SnapshotPart(sender, _snapshot_name(seq, size, digest), *part)
@@ -315,10 +316,10 @@ def _named_batches(seqs: object, digests: object) -> tuple[tuple[int, ...], byte
     return voted, digests
 
 
-def _snapshot_name(seq: object, size: object, digest: object) -> SnapshotName:
+def _snapshot_name(seq: object, size: object, digest: object, least: int = 1) -> SnapshotName:
     if type(digest) is not bytes or len(digest) != SNAPSHOT_DIGEST_BYTES:
         raise Malformed(f"the digest of a snapshot must be {SNAPSHOT_DIGEST_BYTES} bytes, not {reprlib.repr(digest)}")
-    return SnapshotName(_seq(seq), checked_number("size", size, least=1), digest)
+    return SnapshotName(_seq(seq), checked_number("size", size, least=least), digest)
 
 
 def content_of(data: bytes) -> tuple[int, tuple[Any, ...]] | None:

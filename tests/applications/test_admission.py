@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from pfsb.applications.admission import refuse_wrong_application
+from pfsb.applications.application import Application, has_snapshot
 from pfsb.applications.catalogue import find_applications
 from pfsb.applications.interfaces import (
     PENDING,
@@ -114,6 +115,14 @@ class AdmissionTests(SynchronousTestCase):
             self.assertIn(f"it has no method {name} ", self.refusal(changed(**{name: None})))
         self.assertIn("execute must take 2 arguments", self.refusal(changed(execute=lambda self, command: None)))
         self.assertIn("snapshot must take 0 arguments", self.refusal(changed(snapshot=lambda self, more: b"")))
+
+    def test_application_may_lack_snapshot_and_restore_together(self) -> None:
+        """Then its servers take no snapshots. One that gives its state in pieces needs both for a new version."""
+        bare = changed(snapshot=None, restore=None)
+        refuse_wrong_application(bare(), bare)
+        inherited = type("Inherited", (Application,), {"name": "inherited"})({})
+        self.assertEqual([has_snapshot(each) for each in (Counter(), bare(), inherited)], [True, False, False])
+        self.assertIn("it has no method snapshot", self.refusal(changed(Frozen, snapshot=None, restore=None)))
 
     def test_commands_are_descriptions(self) -> None:
         for wrong in (None, "COUNT", ["COUNT"], [("COUNT", "COUNT", "Count.")], {"COUNT": 1}):

@@ -355,6 +355,22 @@ class PieceTests(SynchronousTestCase):
             self.assertRaises(ValueError, taken_from, [msgpack.packb((99, "what"))], make)
             self.assertRaises(ValueError, taken_from, [b"\xc1"], make)
 
+    def test_row_that_has_only_begun_is_refused(self) -> None:
+        """Behind the end, or behind any piece; also a row that begins with nil. The state stays as it was."""
+        for make in (KeyValue, Lock, Chat, Instances):
+            empty = make().snapshot()
+            for begun in (b"\x93\x01", b"\xa5abc", b"\xc0\x91", b"\x82\x01", b"\xc6\x7f\xff\xff\xff"):
+                self.assertRaises(ValueError, taken_from, [empty + begun], make)
+                self.assertRaises(ValueError, taken_from, [empty[:-1] + begun, empty[-1:]], make)
+                self.assertRaises(ValueError, make().restore, empty + begun)
+
+    def test_piece_behind_the_end_is_refused(self) -> None:
+        """Even if it is the end once more."""
+        for make in (KeyValue, Lock, Chat, Instances):
+            empty = make().snapshot()
+            self.assertRaises(ValueError, taken_from, [empty, empty[-1:]], make)
+            self.assertRaises(ValueError, make().restore, empty + empty[-1:])
+
     def test_long_queue_is_taken_while_it_moves(self) -> None:
         """A session that waits with several LOCKs, one of which times out, and one that leaves."""
         machine = Machine(Lock())

@@ -12,9 +12,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from pfsb.applications import catalogue
-from pfsb.backups.backup_command import verify
+from pfsb.backups import backup_command
+from pfsb.backups.backup_command import Options, back_up, verify
 from pfsb.backups.download import NoBackup, download
 from pfsb.commands.exit_status import ExitStatus
+from pfsb.config.config import Config, ServerConfig
 from tests.backups.states import MadeState
 
 
@@ -66,3 +68,33 @@ class DownloadTests(TestCase):
             await deferLater(reactor, 0.01, lambda: None)
 
     test_an_answer_without_a_length_is_no_backup.timeout = 10  # type: ignore[attr-defined]
+
+
+class _Waiting(Resource):
+    """Answers after a while that there is no backup."""
+
+    isLeaf = True
+
+    def render_POST(self, request: Request) -> int:
+        reactor.callLater(0.1, self._refuse, request)  # type: ignore[attr-defined]
+        return NOT_DONE_YET
+
+    def _refuse(self, request: Request) -> None:
+        request.setResponseCode(503)
+        request.write(b"no majority")
+        request.finish()
+
+
+class WaitingTests(TestCase):
+    async def test_a_command_that_waits_for_a_majority_says_so(self) -> None:
+        """Once, and only if nothing has come for a while."""
+        port = reactor.listenTCP(0, Site(_Waiting()), interface="127.0.0.1")  # type: ignore[attr-defined]
+        self.addCleanup(port.stopListening)
+        servers = {0: ServerConfig(0, ("127.0.0.1", 1), "tcp:1", f"tcp:{port.getHost().port}:interface=127.0.0.1")}
+        config = Config("file", "demo", servers, 0)
+        options = Options(config, Path(self.mktemp()), None, None, None, 1, (0,), 5)
+        for seconds, lines in ((0.02, 1), (5.0, 0)):
+            self.patch(backup_command, "TELL_SECONDS", seconds)
+            err = io.StringIO()
+            self.assertIs(await back_up(reactor, options, io.StringIO(), err), ExitStatus.UNAVAILABLE)
+            self.assertEqual(err.getvalue().count("server 0 takes a snapshot, which counts when a majority"), lines)

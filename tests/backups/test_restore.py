@@ -24,11 +24,12 @@ from pfsb.config.config import Config
 from pfsb.paxos.frozen_history import HistoryRestorer
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, ProposalRecord, Recovered
+from pfsb.paxos.records import AruRecord, PeerRecord, ProposalRecord, Recovered
 from pfsb.paxos.snapshot import SnapshotDecoder, WrongSnapshot
 from pfsb.service.assembly import log_storage
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.sessions.state_machine import birth
+from pfsb.storage.directory import DirectoryLock
 from pfsb.storage.effect import Effect
 from pfsb.storage.log.scan import scan
 from pfsb.storage.log.writer import LogWriter
@@ -311,6 +312,31 @@ class RestoreTests(RestoreCase):
         (snapshots / "snapshot.new").write_bytes(b"half")
         self.assertIs(self.restore(), ExitStatus.OK)
 
+    def test_what_a_killed_restore_has_left_is_deleted_and_a_running_one_keeps_its_own(self) -> None:
+        parent = Path(self.config.storage)
+        left, used = parent / ".restore-left", parent / ".restore-used"
+        for each in (left, used):
+            each.mkdir(parents=True)
+            (each / "state.snapshot").write_bytes(b"half")
+        lock = DirectoryLock(used)
+        lock.acquire()
+        self.assertIs(self.restore(), ExitStatus.OK)
+        lock.release()
+        self.assertEqual(sorted(each.name for each in parent.glob(".restore-*")), [".restore-used"])
+        self.assertIn(f"{left}: left by a restore that was killed; deleted", self.out.getvalue())
+
+    def test_the_last_line_names_no_server_that_was_made_here(self) -> None:
+        """Servers of other machines may have been made, too, and this machine cannot know."""
+        self.restore(servers=(0,))
+        token = self.token()
+        self.out = io.StringIO()
+        self.assertIs(self.restore(servers=(1,), token=token), ExitStatus.OK)
+        said = self.out.getvalue()
+        self.assertIn(f"before any server starts: pfsb restore FILE CONFIG --id 2 --cluster {token.hex()}", said)
+        self.out = io.StringIO()
+        self.assertIs(self.restore(servers=(2,), token=token), ExitStatus.OK)
+        self.assertNotIn("before any server starts", self.out.getvalue())
+
 
 class RecoverTests(RestoreCase):
     """Directories of a restored cluster, in which more was written, are what is left."""
@@ -438,13 +464,39 @@ class RecoverTests(RestoreCase):
         found = latest_state([read_survivor(first), read_survivor(self.born(b"cluster1", 1))], lambda done, of: None)
         self.assertEqual(found.state.cluster_identity, b"cluster1")
 
-    def test_a_directory_in_which_nothing_was_executed_goes_with_any(self) -> None:
-        directory = self.directory / "empty" / "1"
-        storage = log_storage(self.config, 1, directory, reactor, lambda failure: None)
+    def empty(self, server_id: int) -> Path:
+        """A directory of a server that was started, and has executed nothing."""
+        directory = self.directory / "empty" / str(server_id)
+        storage = log_storage(self.config, server_id, directory, reactor, lambda failure: None)
         storage.recover()
         storage.close()
+        return directory
+
+    def identity(self, directory: Path) -> bytes:
+        return read_survivor(directory).log.head.identity
+
+    def test_a_directory_in_which_nothing_was_executed_goes_with_those_that_know_its_storage(self) -> None:
+        """A cluster of the same name and servers may have left it: what was accepted there would count."""
+        directory = self.empty(1)
+        said = self.refusal(directory, self.left(0))
+        self.assertIn(f"{directory}: nothing was executed there, and nothing tells that it belongs", said)
+        self.write(0, PeerRecord(1, self.identity(directory)))
         found = latest_state([read_survivor(directory), read_survivor(self.left(0))], lambda done, of: None)
         self.assertEqual(found.state.history.seq, self.made.seq)
+        self.assertRaises(StorageRefused, latest_state, [read_survivor(directory)], lambda done, of: None)
+
+    def test_a_directory_of_another_storage_than_another_one_knows_is_refused(self) -> None:
+        """Whichever of the two knows the other."""
+        directory = self.empty(1)
+        self.write_into(directory, PeerRecord(0, b"another!"))
+        self.assertIn("knows server 0 with another storage", self.refusal(directory, self.left(0)))
+        self.write(0, PeerRecord(2, b"another!"))
+        self.assertIn("knows server 2 with another storage", self.refusal(self.left(2), self.left(0)))
+
+    def test_a_recovery_into_directories_that_are_there_says_what_to_do(self) -> None:
+        self.target = self.config
+        self.assertIs(self.recover(0), ExitStatus.REFUSED)
+        self.assertIn("must name another storage: than that of the former servers", self.err.getvalue())
 
     def test_two_directories_of_one_server_are_refused(self) -> None:
         """A third directory has executed most, and neither of the two is looked into for its state."""

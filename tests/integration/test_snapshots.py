@@ -90,20 +90,107 @@ class CatchingUpTests(SnapshotCase):
         self.assertEqual(status["snapshot"], reply.fields["seq"])
         self.assertLess(status["updates"], 30)
 
-    async def test_a_damaged_snapshot_is_refused_at_the_start(self) -> None:
-        cluster = await self.start_cluster(3, snapshot_every=0)
-        await self.put(cluster, 0, 3)
+
+class LostSnapshotTests(SnapshotCase):
+    """Snapshots that are missing or damaged when their servers start (Departure 58)."""
+
+    async def compacted(self, cluster: ProcessCluster) -> None:
+        """Have all servers execute so much that they take snapshots, and drop slots for them."""
+        self.assertTrue((await cluster.ask(0, "SAY hello")).ok)
+        await self.put(cluster, 0, 300)
         await cluster.wait_equal(cluster.ids)
-        reply = await cluster.ask(1, "SNAPSHOT wait=30", seconds=40.0)
-        self.assertTrue(reply.ok, reply.line)
-        await cluster.kill(1)
-        (file,) = (cluster.data(1) / "snapshots").iterdir()
+
+        async def dropped() -> bool:
+            found = (await cluster.statuses()).values()
+            return all(status["compacted"] > 0 and not status["snapshots"]["taking"] for status in found)
+
+        await cluster.wait_for("logs without their beginning", dropped, 30)
+
+    async def snapshot(self, cluster: ProcessCluster, server_id: int) -> Path:
+        """The file of the snapshot with which a server would start, when it takes none."""
+
+        async def takes_none() -> bool:
+            return not (await self.status(cluster, server_id))["snapshots"]["taking"]
+
+        await cluster.wait_for("a server that takes no snapshot", takes_none, 30)
+        seq = (await self.status(cluster, server_id))["snapshot"]
+        return cluster.data(server_id) / "snapshots" / f"{seq:012d}.snapshot"
+
+    def damage(self, file: Path) -> None:
         data = bytearray(file.read_bytes())
         data[len(data) // 2] ^= 1
         file.write_bytes(data)
+
+    async def test_a_server_without_its_snapshot_gets_one_of_another_server(self) -> None:
+        """First the others go on without it; afterwards a majority needs it. Its incarnation and its lines are kept."""
+        cluster = await self.start_cluster(3, snapshot_every=40)
+        await self.compacted(cluster)
+        for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
+            file = await self.snapshot(cluster, 2)
+            await cluster.kill(2)
+            spoil(file)
+            await self.put(cluster, 0, 5)
+            cluster.start(2)
+            await cluster.wait_equal(cluster.ids, 60)
+            self.assertIn(f"{file.name}: {fate}", cluster.last_words(2))
+            status = await self.status(cluster, 2)
+            self.assertEqual((status["snapshots"]["installed"], status["snapshots"]["lost"]), (1, None))
+        self.assertEqual(status["incarnation"], 3)
+        self.assertEqual((cluster.data(2) / "chat.log").read_bytes(), (cluster.data(0) / "chat.log").read_bytes())
+        await cluster.kill(2)
+        cluster.start(2)
+        await cluster.wait_equal(cluster.ids, 60)
+        self.assertEqual((await self.status(cluster, 2))["snapshots"]["installed"], 0)
+        await cluster.kill(0)
+        await self.put(cluster, 2, 5)
+
+    async def test_a_running_server_replaces_a_snapshot_that_is_deleted_or_damaged(self) -> None:
+        """Though nothing is executed meanwhile; a start begins with the new one."""
+        cluster = await self.start_cluster(3, snapshot_every=40)
+        await self.compacted(cluster)
+        for spoil, fate in ((Path.unlink, "missing"), (self.damage, "damaged")):
+            file = await self.snapshot(cluster, 2)
+            taken = (await self.status(cluster, 2))["snapshots"]["taken"]
+            spoil(file)
+
+            async def replaced(taken: int = taken) -> bool:
+                found = (await self.status(cluster, 2))["snapshots"]
+                return found["taken"] > taken and found["lost"] is None
+
+            await cluster.wait_for("another snapshot", replaced, 30)
+            self.assertIn(f"{file.name}: {fate}", cluster.last_words(2))
+        await cluster.kill(2)
+        cluster.start(2)
+        await cluster.wait_equal(cluster.ids, 60)
+        self.assertEqual((await self.status(cluster, 2))["snapshots"]["installed"], 0)
+
+    async def test_a_cluster_without_any_snapshot_says_what_to_do(self) -> None:
+        """No server answers from a state that it has not; with one of the files back, all is there again."""
+        cluster = await self.start_cluster(3, snapshot_every=40)
+        await self.compacted(cluster)
+        files = [await self.snapshot(cluster, server_id) for server_id in cluster.ids]
+        await cluster.kill(*cluster.ids)
+        kept = files[1].rename(cluster.directory / "kept")
+        for server_id in (0, 2):
+            files[server_id].unlink()
+        for server_id in cluster.ids:
+            cluster.start(server_id)
+
+        async def all_wait() -> bool:
+            found = await cluster.statuses()
+            return len(found) == 3 and all(status["snapshots"]["lost"] for status in found.values())
+
+        await cluster.wait_for("servers without their states", all_wait, 30)
+        for question in ("GET key1 read=stale", "GET key1"):
+            reply = await cluster.ask(0, question, seconds=30.0)
+            self.assertEqual(reply.code, "UNAVAILABLE", reply.line)
+        said = await self.pfsb(cluster, "why", FILE, status=1)
+        self.assertIn("make a new cluster of a backup (pfsb restore)", said)
+        await cluster.kill(1)
+        kept.rename(files[1])
         cluster.start(1)
-        self.assertEqual(await cluster.ended(1), 1)
-        self.assertIn(f"{file.name}: damaged", cluster.last_words(1))
+        await cluster.wait_equal(cluster.ids, 60)
+        self.assertTrue((await cluster.ask(0, "GET key1")).ok)
 
 
 class BackupTests(SnapshotCase):

@@ -80,7 +80,9 @@ class FakeStorage:
     forgotten: int = 0
     """The highest slot that the storage was told to be of no use to any server."""
     snapshot: SnapshotName | None = None
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = lambda name, fate: None
     compacted: int = 0
+    kept_above: int | None = None
     files: list[FakeSnapshotFile] = field(factory=list)
     """The files of snapshots that were begun here."""
     fetched: list[FakeFetchedSnapshot] = field(factory=list)

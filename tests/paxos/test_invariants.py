@@ -141,6 +141,17 @@ class InvariantTests(SynchronousTestCase):
             self.leader.data.ordering.last_proposed = last_proposed
             self.violates(9, self.leader)
 
+    def test_9_window_that_becomes_smaller(self) -> None:
+        """Slots that are under way then are no fault, and nothing further may be proposed."""
+        memory = self.seen(self.leader)
+        self.leader.data.ordering.last_proposed = 1 + WINDOW
+        check(self.leader, memory)
+        self.leader.window.adopt(1)
+        check(self.leader, memory)
+        self.violates(9, self.leader)
+        self.leader.data.ordering.last_proposed = 1 + WINDOW + 1
+        self.violates(9, self.leader, memory)
+
     def test_10_slots_beyond_the_window(self) -> None:
         """Nothing that is not ordered, so that memory is bounded."""
         self.follower.data.apply_proposal(Proposal(0, 1, 1 + 4 * WINDOW, BATCH))

@@ -11,7 +11,7 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, LAZY_VOTES_PATIENCE
+from pfsb.paxos.reconciliation import ALL_THERE_IS, BURST_MESSAGES, FETCH_SECONDS, LAZY_VOTES_PATIENCE
 from pfsb.paxos.round_trip import JITTER, SHORTEST_SECONDS
 from tests.paxos.case import SMALL, ReplicaTestCase, Sent
 from tests.paxos.messages import (
@@ -306,6 +306,39 @@ class BackAgainTests(ReplicaTestCase):
         self.advance(0.4)
         self.assertEqual(self.take(ReconciliationRequest), [])
         self.take(ViewChange)
+
+
+class KeepingTests(AskingTestCase):
+    """Slots that the storage keeps for servers that fetch a snapshot (Departure 57)."""
+
+    def test_slots_are_kept_as_long_as_a_server_asks(self) -> None:
+        """Above the lowest of what such servers have, which rises as they ask for slots."""
+        asking = self.replica.reconciliation
+        asking.keep_for(3, 40)
+        asking.keep_for(4, 50)
+        self.assertEqual(self.storage.kept_above, 40)
+        self.receive(ReconciliationRequest(3, 46, 60))
+        self.assertEqual(self.storage.kept_above, 45)
+        self.take(ReconciliationReply)
+        self.receive(ReconciliationRequest(5, 2, 60))
+        self.assertEqual(self.storage.kept_above, 45)
+        self.take(ReconciliationReply)
+
+    def test_server_that_asks_no_more_is_given_up(self) -> None:
+        asking = self.replica.reconciliation
+        asking.keep_for(3, 40)
+        self.clock.advance(FETCH_SECONDS - 1)
+        asking.keep_for(4, 50)
+        asking.forget_what_all_have()
+        self.assertEqual(self.storage.kept_above, 40)
+        self.clock.advance(2)
+        asking.forget_what_all_have()
+        self.assertEqual(self.storage.kept_above, 50)
+        self.clock.advance(FETCH_SECONDS)
+        asking.forget_what_all_have()
+        self.assertIsNone(self.storage.kept_above)
+        self._after_event()
+        self.transport.sent.clear()
 
 
 class ForgettingTests(ReplicaTestCase):

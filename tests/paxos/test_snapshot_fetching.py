@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
+from pfsb.paxos import snapshot_fetching
 from pfsb.paxos.frozen_history import History
+from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.messages import (
     DIGEST_BYTES,
+    Batch,
     Prepare,
     PrepareOK,
     ReconciliationReply,
@@ -17,15 +21,15 @@ from pfsb.paxos.messages import (
     State,
     ViewChange,
 )
-from pfsb.paxos.records import AruRecord, SnapshotRecord
+from pfsb.paxos.records import Accepted, AruRecord, PeerRecord, Recovered, SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName, WrongSnapshot
 from pfsb.paxos.snapshot_fetching import PAUSE_PERIODS
 from pfsb.paxos.snapshot_rows import packed
 from pfsb.paxos.snapshot_taking import WAITING_BYTES_MAX
-from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase
-from tests.paxos.messages import alive, client_update, ordered
+from tests.paxos.case import FakeFetchedSnapshot, ReplicaTestCase, identity_of
+from tests.paxos.messages import alive, client_update, ordered, proposal, vc_proof
 
-S = 500
+S = 5_000
 """The slot of the snapshot: far above all that the server under test has."""
 DIGEST = b"d" * DIGEST_BYTES
 
@@ -296,6 +300,7 @@ class FetchTests(FetchTestCase):
         return Refusing()
 
     def test_a_snapshot_that_was_overtaken_meanwhile_is_dropped(self) -> None:
+        self.patch(snapshot_fetching, "ASKED_ELSEWHERE_MAX", 0)
         self.name, self.data_of_snapshot = snapshot(2, b"")
         self.receive(ordered(self.peer, 1, client_update(timestamp=1)))
         self.offer()
@@ -379,3 +384,224 @@ class ServingTests(ReplicaTestCase):
         ):
             self.receive(message)
             self.assertDiscarded("implausible")
+
+
+class FewSlotsTests(FetchTestCase):
+    """A server that lacks few slots, which the server that it has asked has dropped."""
+
+    def after_start(self) -> None:
+        super().after_start()
+        self.few = snapshot(3)[0]
+
+    def test_all_others_are_asked_for_the_slots_first(self) -> None:
+        """Each of them once, the leader last; then the snapshot is fetched from those that have offered it."""
+        asked = [self.peer]
+        while not self.storage.fetched:
+            self.offer(self.few, asked[-1])
+            asked += self.take_with_destination(ReconciliationRequest)
+        self.assertEqual(sorted(asked), [1, 3, 4, 5])
+        self.assertEqual((asked[-1], self.storage.fetched[0].name), (1, self.few))
+        self.assertEqual(self.replica.snapshot_fetcher.fetch.source, 1)  # type: ignore[union-attr]
+        self.take(SnapshotRequest)
+
+    def test_slots_of_another_server_make_the_snapshot_superfluous(self) -> None:
+        self.offer(self.few)
+        (other,) = self.take_with_destination(ReconciliationRequest)
+        rows = tuple(ordered(other, seq, client_update(timestamp=seq)) for seq in (1, 2, 3))
+        self.receive(ReconciliationReply(other, 3, 3, rows))
+        self.assertEqual((self.data.ordering.local_aru, self.storage.fetched), (3, []))
+        self.take(ReconciliationRequest)
+
+    def test_server_that_does_not_answer_is_not_waited_for_again(self) -> None:
+        """When all were asked, the first offer that comes is taken."""
+        self.offer(self.few)
+        silent = self.take_with_destination(ReconciliationRequest)
+        for _ in range(20):
+            self.advance(self.replica.reconciliation.round_trip.seconds)
+            for each in self.take_with_destination(ReconciliationRequest):
+                if each not in silent:
+                    self.offer(self.few, each)
+            if self.storage.fetched:
+                break
+        self.assertEqual([file.name for file in self.storage.fetched], [self.few])
+        self.take(ViewChange)
+        self.take(SnapshotRequest)
+        self.take(ReconciliationRequest)
+
+    def test_server_that_lacks_many_slots_takes_the_snapshot_at_once(self) -> None:
+        self.offer(snapshot(snapshot_fetching.ASKED_ELSEWHERE_MAX)[0])
+        self.assertEqual((len(self.storage.fetched), len(self.take(ReconciliationRequest))), (0, 1))
+        self.offer(snapshot(snapshot_fetching.ASKED_ELSEWHERE_MAX + 1)[0])
+        self.assertEqual(len(self.storage.fetched), 1)
+        self.take(SnapshotRequest)
+
+
+LOST = 400
+"""The slot of the snapshot that is lost: at most as high as that of the snapshot that takes its place."""
+
+
+class LostStateTests(FetchTestCase):
+    """A server that has its promises, and has lost its snapshot (Departure 58)."""
+
+    def setUp(self) -> None:
+        self.behind: list[int] = []
+        super().setUp()
+
+    def start(self) -> None:
+        lost = snapshot(LOST)[0]
+        self.found = Recovered(
+            identity_of(2),
+            incarnation=3,
+            last_attempted=1,
+            last_installed=1,
+            local_aru=S + 2,
+            lost=lost,
+            ordered_after=self.ordered_after,
+            accepted=[
+                Accepted(S + 3, 1, Batch.of(0, [client_update("c", 3, made_at=450)])),
+                Accepted(S + 4, 0, Batch.of(0, [client_update("c", 4, made_at=450)])),
+            ],
+            peers={i: PeerRecord(i, identity_of(i)) for i in self.servers if i != 2},
+        )
+        super().start()
+
+    def ordered_after(self, seq: int) -> Iterator[tuple[int, Batch]]:
+        self.behind.append(seq)
+        for each in range(seq + 1, S + 3):
+            yield each, Batch.of(0, [client_update("c", each - S, made_at=450)])
+
+    def after_start(self) -> None:
+        self.name, self.data_of_snapshot = snapshot(filling=b"")
+        self.part = self.settings.frame_data_bytes_max
+        self.peer = 3
+        self.advance(0)
+
+    def assertAsksAll(self) -> None:
+        self.assertEqual(self.take_with_destination(SnapshotRequest), [1, 3, 4, 5])
+
+    def test_all_others_are_asked_again_and_again(self) -> None:
+        """By a name that tells the slot of the lost one, and no size."""
+        for sent in self.transport.sent:
+            if isinstance(sent.message, SnapshotRequest):
+                self.assertEqual(sent.message, SnapshotRequest(2, SnapshotName(LOST, 0, bytes(16)), 0, 0))
+        self.assertAsksAll()
+        self.advance(self.settings.reconciliation_seconds)
+        self.assertAsksAll()
+
+    def test_nothing_else_is_handled_or_sent(self) -> None:
+        """No vote, no promise, no slot; the ALIVE tells that nothing is executed."""
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.receive(vc_proof(1, 1))
+        self.receive(Prepare(1, 1, S + 2))
+        self.receive(proposal(1, 1, S + 3, client_update()))
+        self.receive(ordered(1, 1, client_update()))
+        self.receive(ReconciliationReply(1, 1, S, (ordered(1, 1, client_update()),)))
+        self.receive(ReconciliationRequest(1, 1, 2))
+        self.receive(alive(1, 1, State.REG_LEADER, S + 2))
+        self.advance(2)
+        self.take(SnapshotRequest)
+        self.assertEqual((self.data.ordering.local_aru, self.machine.executed), (0, []))
+        self.assertEqual(self.data.ordering.global_history.slots, {})
+        self.assertEqual(self.replica.discarded, {"no state": 6})
+        self.assertEqual(self.replica.turn.durable.local_aru, 0)
+
+    def test_snapshot_of_another_server_brings_the_state_and_the_log_the_rest(self) -> None:
+        """The votes in the log are there again before the first message that rests on them."""
+        self.take(SnapshotRequest)
+        self.offer()
+        self.serve()
+        self.storage.records.clear()
+        self.check_and_load()
+        self.assertEqual(self.behind, [S])
+        self.assertEqual((self.data.ordering.local_aru, self.replica.snapshot_fetcher.lost), (S + 2, None))
+        history = self.data.ordering.global_history
+        self.assertEqual((history.floor, [*history.slots]), (S, [S + 1, S + 2, S + 3, S + 4]))
+        accepted, known = history.get(S + 3), history.get(S + 4)
+        assert accepted is not None and accepted.proposal is not None and known is not None
+        self.assertEqual((accepted.proposal.view, accepted.ordered, known.ordered is None), (1, None, False))
+        self.assertEqual(self.storage.records[:2], [SnapshotRecord(self.name), AruRecord(S + 2)])
+        self.assertFalse(self.replica.storage_identity.is_newcomer)
+        self.assertSent(ViewChange(2, 2))
+        self.take(ReconciliationRequest)
+
+    def test_older_snapshot_is_not_wanted(self) -> None:
+        """The log lacks slots behind it."""
+        self.take(SnapshotRequest)
+        self.offer(snapshot(LOST - 1)[0])
+        self.assertEqual(self.storage.fetched, [])
+
+    def test_server_that_has_offered_what_it_has_not_is_not_believed_for_a_while(self) -> None:
+        """Otherwise an offer of that server would come first again and again."""
+        self.take(SnapshotRequest)
+        self.offer()
+        self.take(SnapshotRequest)
+        self.receive(SnapshotPart(self.peer, self.name, 0, b""))
+        self.offer()
+        self.assertEqual((len(self.storage.fetched), self.replica.snapshot_fetcher.fetch), (1, None))
+        self.advance(self.settings.reconciliation_seconds)
+        self.assertAsksAll()
+        self.offer(sender=4)
+        self.assertEqual(len(self.storage.fetched), 2)
+        self.take(SnapshotRequest)
+
+    def test_server_is_not_admitted_by_the_others_alone(self) -> None:
+        self.replica.perform(self.replica.storage_identity.admit_if_known)
+        self.assertTrue(self.replica.storage_identity.is_newcomer)
+        self.take(SnapshotRequest)
+
+    def test_cluster_of_one_is_refused(self) -> None:
+        """No other server has a snapshot."""
+        self.take(SnapshotRequest)
+        self.servers = (2,)
+        error = self.assertRaises(StorageRefused, self.start)
+        self.assertIn("pfsb restore", str(error))
+
+
+class AskedForStateTests(FetchTestCase):
+    """A server that is asked by one that has lost its state."""
+
+    def ask(self, seq: int) -> None:
+        self.receive(SnapshotRequest(self.peer, SnapshotName(seq, 0, bytes(16)), 0, 0))
+
+    def test_snapshot_of_that_slot_or_a_later_one_is_offered(self) -> None:
+        self.storage.snapshot = self.name
+        for seq in (1, S):
+            self.ask(seq)
+            self.assertSent(SnapshotOffer(2, 0, self.name), self.peer)
+
+    def test_snapshot_is_taken_if_there_is_none_that_is_as_late(self) -> None:
+        """Once, and never of a slot that is not executed yet."""
+        for seq in range(1, 4):
+            self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
+        self.ask(4)
+        self.assertEqual(self.storage.files, [])
+        self.ask(3)
+        self.ask(3)
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [3])
+        self.assertNotSent(SnapshotOffer)
+
+    def test_no_server_has_snapshots_taken_one_after_the_other(self) -> None:
+        """A server in error may ask for more each time."""
+        for seq in range(1, 4):
+            self.receive(ordered(self.peer, seq, client_update(timestamp=seq)))
+            self.ask(seq)
+            self.replica.snapshot_taker.abandon()
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [1])
+        self.clock.advance(snapshot_fetching.TAKEN_FOR_SECONDS)
+        self._after_event()
+        self.ask(3)
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [1, 3])
+        self.transport.sent.clear()
+
+    def test_slots_are_kept_for_a_server_that_fetches_the_present_snapshot(self) -> None:
+        """Slots stay when a newer snapshot has taken its place; none are kept for one that is not here."""
+        self.storage.snapshot = self.name
+        self.receive(SnapshotRequest(self.peer, snapshot(7)[0], 0, 10))
+        self.assertIsNone(self.storage.kept_above)
+        self.receive(SnapshotRequest(self.peer, self.name, 0, 10))
+        self.assertEqual(self.storage.kept_above, S)
+        self.storage.snapshot = snapshot(S + 100)[0]
+        self.receive(SnapshotRequest(self.peer, self.name, 10, 10))
+        self.assertEqual(self.storage.kept_above, S)
+        self.storage.finish_snapshot_reads()
+        self.transport.sent.clear()

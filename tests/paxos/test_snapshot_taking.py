@@ -6,15 +6,15 @@ from attrs import evolve
 
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.frozen_history import HISTORY
-from pfsb.paxos.messages import DIGEST_BYTES, Alive, State
+from pfsb.paxos.messages import DIGEST_BYTES, Alive, State, ViewChange
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.paxos.snapshot import SnapshotName
-from pfsb.paxos.snapshot_taking import EARLY_BYTES, PIECE_PAUSE_SECONDS, WAITING_BYTES_MAX
+from pfsb.paxos.snapshot_taking import EARLY_BYTES, PIECE_PAUSE_SECONDS, RETRY_SECONDS, WAITING_BYTES_MAX
 from tests.paxos.case import SMALL, FakeSnapshotFile, ReplicaTestCase
 from tests.paxos.messages import client_update
 
 
-class SnapshotTakerTests(ReplicaTestCase):
+class TakerTestCase(ReplicaTestCase):
     settings = evolve(SMALL, snapshot_slots=3)
 
     def after_start(self) -> None:
@@ -34,6 +34,8 @@ class SnapshotTakerTests(ReplicaTestCase):
         self.assertIsNotNone(self.file().finished)
         return self.file()
 
+
+class SnapshotTakerTests(TakerTestCase):
     def test_a_snapshot_begins_at_each_multiple_and_at_no_other_slot(self) -> None:
         self.order_up_to(2)
         self.assertEqual(self.storage.files, [])
@@ -201,3 +203,57 @@ class AgreementTests(ReplicaTestCase):
         self.agree(two)
         self.advance(0.1)
         self.assertEqual(self.take_records(SnapshotRecord), [SnapshotRecord(name)])
+
+
+class LostSnapshotTests(TakerTestCase):
+    """The file of the present snapshot is found missing or damaged while the server runs."""
+
+    def lose(self) -> SnapshotName:
+        self.order_up_to(3)
+        name = self.take_all_pieces().complete()
+        self._after_event()
+        self.storage.snapshot = name
+        self.order_up_to(4)
+        self.assertEqual(self.replica.snapshot_taker.seq, 0)
+        self.storage.snapshot = None
+        self.storage.on_snapshot_lost(name, "missing")
+        self._after_event()
+        return name
+
+    def test_another_one_is_taken_at_once(self) -> None:
+        """The next multiple may be far, and a start before it would have no state."""
+        name = self.lose()
+        taker = self.replica.snapshot_taker
+        self.assertEqual((self.file().encoder.seq, taker.lost), (4, name))
+        self.take_all_pieces().complete()
+        self._after_event()
+        self.assertIsNone(taker.lost)
+        self.advance(2 * RETRY_SECONDS)
+        self.assertEqual(len(self.storage.files), 2)
+        self.take(ViewChange)
+
+    def test_it_is_tried_again_if_that_fails(self) -> None:
+        """The disk may have no room for a while."""
+        self.lose()
+        for tries in (2, 3):
+            self.assertEqual([file.encoder.seq for file in self.storage.files], [3, *[4] * (tries - 1)])
+            self.file().has_failed = True
+            self.advance(RETRY_SECONDS)
+        self.take(ViewChange)
+
+    def test_one_that_was_begun_before_takes_its_place(self) -> None:
+        self.order_up_to(3)
+        name = self.take_all_pieces().complete()
+        self._after_event()
+        self.order_up_to(6)
+        self.storage.on_snapshot_lost(name, "missing")
+        self.take_all_pieces().complete()
+        self._after_event()
+        self.assertIsNone(self.replica.snapshot_taker.lost)
+        self.assertEqual([file.encoder.seq for file in self.storage.files], [3, 6])
+
+    def test_server_that_stops_takes_none(self) -> None:
+        self.lose()
+        self.replica.stop()
+        self.advance(3 * RETRY_SECONDS)
+        self.assertEqual(len(self.storage.files), 2)

@@ -107,6 +107,32 @@ class RestoreTests(SynchronousTestCase):
         restorer.adopt()
         self.assertEqual([*given.machine.freeze()], self.pieces)
 
+    def test_state_that_is_given_up_leaves_nothing_in_applications_of_a_caller(self) -> None:
+        """Neither in those that run from the beginning, nor in one that the settings do not ask for yet: each has its
+        first state when the cluster is born without the snapshot."""
+        for ends in (True, False):
+            applications = [Chat(), KeyValue(), Lock(), Later()]
+            first = [application.snapshot() for application in applications]
+            machine = SessionStateMachine(0, Catalogue(applications))
+            for pieces in (self.pieces, self.pieces[:-1]):
+                restorer = machine.restorer()
+                for piece in pieces:
+                    restorer.take(piece)
+                if ends and pieces is self.pieces:
+                    restorer.end()
+                self.assertEqual([application.snapshot() for application in applications], first)
+            restore(machine, self.pieces)
+            self.assertEqual([*machine.freeze()], self.pieces)
+
+        applications = [Chat(), KeyValue(), Lock(), Later()]
+        few = Driver(0, Catalogue(applications), apps=(("kv", 1),))
+        few.run_anonymous("~0.1", (1, ("PUT", "other", "1")), opens=True)
+        before = [application.snapshot() for application in applications]
+        restorer = few.machine.restorer()
+        for piece in self.pieces:
+            restorer.take(piece)
+        self.assertEqual([application.snapshot() for application in applications], before)
+
     def test_state_before_the_birth_has_no_settings(self) -> None:
         """Slot 1 may have been passed."""
         unborn = [SessionStateMachine(0, Catalogue([Chat()])) for _ in range(2)]

@@ -14,6 +14,7 @@ from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, StorageRefuse
 from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, ProposalRecord, Record, SnapshotRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
+from pfsb.storage.memory_snapshots import OPEN_MAX
 from tests.storage.support import batch, ordered_to, slot_records
 
 CLUSTER = b"cluster!"
@@ -267,6 +268,15 @@ class NamingTests(MemorySnapshotTestCase):
             self.restart(**kept)
             self.assertEqual((self.recovered.snapshot, self.storage.compacted), (name, 6))
 
+    def test_slots_above_an_earlier_snapshot_are_kept_for_a_server_that_fetches_it(self) -> None:
+        self.write(*ordered_to(9))
+        self.storage.kept_above = 4
+        self.write(SnapshotRecord(self.make(8)))
+        self.assertEqual((self.storage.compacted, self.read_history(5, 9)), (4, [5, 6, 7, 8, 9]))
+        self.storage.kept_above = None
+        self.write(SnapshotRecord(self.make(9)))
+        self.assertEqual(self.storage.compacted, 7)
+
     def test_snapshot_of_another_server_hides_all_slots_up_to_its_own(self) -> None:
         """A slot below it may hold a proposal that was never ordered."""
         self.write(*ordered_to(3), ProposalRecord(4, 1, batch("not ordered")), OrderedRecord(9, batch("nine")))
@@ -279,17 +289,35 @@ class NamingTests(MemorySnapshotTestCase):
         self.write(AruRecord(9))
         self.assertEqual(self.read_history(9, 9), [9])
 
-    def test_snapshot_that_is_lost_or_damaged_is_refused(self) -> None:
-        """The history up to its slot cannot be executed again."""
-        self.write(*ordered_to(9))
+    def test_snapshot_that_is_lost_or_damaged(self) -> None:
+        """All but the state is there, also in the next incarnation, until a snapshot takes its place (Departure 58)."""
+        self.write(*ordered_to(9), ProposalRecord(10, 1, batch("ten")))
         name = self.make(8)
         self.write(SnapshotRecord(name))
         self.storage.close()
         data = self.disk.snapshots[name]
         self.disk.snapshots[name] = data[:-1] + b"?"
-        self.assertIn("the snapshot of slot 8 is damaged", str(self.assertRaises(StorageRefused, self.start)))
-        del self.disk.snapshots[name]
-        self.assertIn("the snapshot of slot 8 is missing", str(self.assertRaises(StorageRefused, self.start)))
+        for _ in range(2):
+            self.start()
+            found = self.recovered
+            self.assertEqual((found.lost, found.snapshot, self.storage.snapshot), (name, None, None))
+            self.assertEqual((found.local_aru, list(found.ordered), list(found.snapshot_bytes)), (9, [], []))
+            self.assertEqual([seq for seq, _ in found.ordered_after(8)], [9])
+            self.assertEqual(found.accepted, [Accepted(10, 1, batch("ten"))])
+            self.storage.fetch_snapshot(name).write(data[:20])
+            self.clock.pump([0.1] * 3)
+            self.storage.close()
+        self.start()
+        fetched = self.storage.fetch_snapshot(name)
+        self.assertEqual(fetched.size, 40)
+        self.storage.close()
+        self.disk.parts.clear()
+        self.start()
+        self.assertEqual(self.fetch(8), name)
+        self.write(SnapshotRecord(name))
+        self.restart()
+        self.assertEqual((self.recovered.lost, self.recovered.snapshot), (None, name))
+        self.assertEqual([seq for seq, _ in self.recovered.ordered], [9])
 
     def test_gap_behind_the_snapshot_is_refused(self) -> None:
         """As without one."""
@@ -400,7 +428,8 @@ class FetchingTests(MemorySnapshotTestCase):
         self.clock.advance(0.1)
         self.assertEqual(list(self.disk.snapshots), [later])
         self.assertEqual(self.read(name, 30), data[30:])
-        self.assertEqual(self.read(later, 0, 30), snapshot_of(9)[1][:30])
+        for seq in range(9, 9 + OPEN_MAX):
+            self.assertEqual(self.read(self.make(seq), 0, 30), snapshot_of(seq)[1][:30])
         self.assertEqual(self.read(name, 30), b"")
 
 

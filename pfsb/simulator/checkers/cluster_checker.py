@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
-from pfsb.paxos.messages import ClientUpdate, Message, Proposal, SnapshotPart
+from pfsb.paxos.messages import VOTES, ClientUpdate, Message, Ordered, Prepare, Proposal, SnapshotPart
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.durability_checker import DurabilityChecker
 from pfsb.simulator.checkers.message_checker import MessageChecker
 from pfsb.simulator.checkers.position_checker import PositionChecker
 from pfsb.simulator.checkers.snapshot_checker import SnapshotChecker
 from pfsb.simulator.checkers.update_checker import BindingChecker, Identity, RelayChecker
-from pfsb.simulator.checkers.violation import forbid, require
+from pfsb.simulator.checkers.violation import Violation, forbid, require
 from pfsb.storage.memory import MemoryDisk
 
+BINDING = VOTES | {Proposal, Prepare, Ordered}
+"""Kinds of messages that a server without its state must not send."""
 Value = tuple[int, tuple[tuple[str, int, bytes], ...]]
 """The effect of one slot: the state machine's time in milliseconds, and the updates that ran in the slot.
 
@@ -135,6 +137,9 @@ class ClusterChecker:
     answers: AnswerChecker = field(factory=AnswerChecker)
     positions: PositionChecker = field(factory=PositionChecker)
     snapshots: SnapshotChecker = field(factory=SnapshotChecker)
+    without_state: set[int] = field(factory=set)
+    """Servers that have started without the snapshot which they need, until a record names another one (Departure
+    58)."""
     durability: DurabilityChecker = field(init=False)
     bindings: BindingChecker = field(init=False)
     relays: RelayChecker = field(init=False)
@@ -155,9 +160,16 @@ class ClusterChecker:
         self.execution.started(server_id)
         self.messages.started(server_id)
         self.durability.started(server_id)
+        disk = self.disks[server_id]
+        self.without_state.discard(server_id)
+        if disk.gone and disk.lost_snapshot is not None:
+            self.without_state.add(server_id)
+            self.messages.arus.begins_anew(server_id)
 
     def sent(self, server_id: int, to: int | None, messages: Sequence[Message]) -> None:
         for message in messages:
+            if server_id in self.without_state and type(message) in BINDING:
+                raise Violation(f"server {server_id} has lost its state, and sends {message}")
             self.messages.sent(server_id, message)
             self.durability.sent(server_id, message)
             match message:
@@ -189,6 +201,7 @@ class ClusterChecker:
         """Check a snapshot when a record on a server's disk names it. From now on a restart of the server begins with
         it, and needs the slots that follow."""
         self.snapshots.named(server_id, name, disk.snapshots.get(name))
+        self.without_state.discard(server_id)
         gap = disk.first_gap()
         require(gap is None, f"server {server_id} has a snapshot of slot {name.seq} on disk, and lacks slot {gap}")
 

@@ -38,6 +38,10 @@ class Advertised:
     def started(self, server_id: int) -> None:
         self._before[server_id] = self._highest.get(server_id, 0)
 
+    def begins_anew(self, server_id: int) -> None:
+        """Let a server advertise any number in this incarnation, since it has lost what the number stood for."""
+        self._before[server_id] = 0
+
     def tell(self, server_id: int, now: int) -> None:
         before = self._before[server_id]
         require(now >= before, f"server {server_id} told of {self.what} {before} before it crashed, and now of {now}")

@@ -274,6 +274,45 @@ def _install_not_told(process: Any) -> None:
         override(process.server.local_clients, "restored", lambda _: do_nothing)
 
 
+# ---------------------------------------------------------------------------------------------
+# A lost snapshot
+# ---------------------------------------------------------------------------------------------
+
+
+@DEFECTS.add("votes-without-state", "Departure 58", "a server whose snapshot is lost takes part before it has another")
+def _votes_without_state(process: Any) -> None:
+    replica = process.replica
+    begin = replica.snapshot_fetcher.begin_without_state
+
+    def broken(lost: SnapshotName) -> None:
+        begin(lost)
+        replica.storage_identity.has_state = lambda: True
+
+    replica.snapshot_fetcher.begin_without_state = broken
+
+
+@DEFECTS.add("votes-forgotten", "Departure 58", "a server whose snapshot was lost forgets the slots of its own log")
+def _votes_forgotten(process: Any) -> None:
+    fetcher = process.replica.snapshot_fetcher
+    begin = fetcher.begin_without_state
+
+    def broken(lost: SnapshotName) -> None:
+        begin(lost)
+        fetcher.on_state = do_nothing
+
+    fetcher.begin_without_state = broken
+
+
+@DEFECTS.add("fetchers-forgotten", "Departure 57", "slots above a snapshot are dropped while it is fetched")
+def _fetchers_forgotten(process: Any) -> None:
+    override(process.replica.reconciliation, "keep_for", lambda _: do_nothing)
+
+
+@DEFECTS.add("snapshot-for-few-slots", "Departure 57", "a server that lacks few slots takes the first offer")
+def _snapshot_for_few_slots(process: Any) -> None:
+    override(process.replica.reconciliation, "ask_elsewhere", lambda _: lambda: False)
+
+
 @DEFECTS.add("slots-only", "Departure 57", "a server never offers its snapshot, and sends what slots it has")
 def _slots_only(process: Any) -> None:
     override(process.replica.reconciliation, "on_dropped", lambda _: lambda server_id: False)

@@ -23,6 +23,8 @@ LOOKS_MAX: Final = 6_000
 by then, the fault does not happen."""
 SNAPSHOT_FAULTS_PER_SECOND: Final = (0.3, 0.6, 1.0)
 """Numbers of faults around snapshots, on average in each second of the simulation, from which a seed draws one."""
+LOST_SNAPSHOTS: Final = (0, 0, 1, 2)
+"""Numbers of servers that lose the snapshot with which they start, of which a seed draws one."""
 DAY_SECONDS: Final = 86_400.0
 CLOCKS_BEGIN_SECONDS: Final = 10 * DAY_SECONDS
 """Time that all clocks show at the start of a run. A clock that is a day late must not show a negative time."""
@@ -129,6 +131,9 @@ def draw_snapshot_faults(rng: random.Random, parameters: Parameters, first_numbe
     while at < parameters.seconds:
         rows.append((at, "snapshots", rng.choice(kinds)))
         at += rng.expovariate(per_second)
+    if catches_up:
+        times = [rng.uniform(0, parameters.seconds) for _ in range(rng.choice(LOST_SNAPSHOTS))]
+        rows += [(at, "snapshots", "lose_snapshot") for at in times]
     return tuple(Fault(number, *row) for number, row in enumerate(rows, first_number))
 
 

@@ -41,7 +41,8 @@ class ServerFaults(FaultInjector):
         find it out.
         """
         server_id = self._any_server()
-        if server_id is not None and len(self._cluster.ids) > 2 and not self._cluster.slipped:
+        may_slip = not self._cluster.slipped and not self._is_a_snapshot_lost()
+        if server_id is not None and len(self._cluster.ids) > 2 and may_slip:
             self._cluster.slip(server_id)
 
     def throw_dice(self) -> None:
@@ -325,7 +326,7 @@ class ServerFaults(FaultInjector):
 
     def _put_back(self, server_id: int, copy: MemoryDisk, seconds: float) -> None:
         cluster = self._cluster
-        is_enough = len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2
+        is_enough = len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost()
         if not is_enough and cluster.is_running(server_id) and self._is_known_to_be_past(server_id, copy):
             self._marks.counts["older copy put back"] += 1
             self._die(server_id)
@@ -443,8 +444,13 @@ class ServerFaults(FaultInjector):
         Until then the other servers must not be crashed: only some of them may know what the disk has lost.
         """
         cluster = self._cluster
-        is_minority = len(cluster.amnesiacs) < (len(cluster.ids) - 1) // 2
+        is_minority = len(cluster.amnesiacs) < (len(cluster.ids) - 1) // 2 and not self._is_a_snapshot_lost()
         return is_minority and server_id not in cluster.amnesiacs and cluster.amnesiacs <= set(cluster.failures)
+
+    def _is_a_snapshot_lost(self) -> bool:
+        """Whether a server has lost its snapshot, and no other one has taken its place yet: it may need all others."""
+        cluster = self._cluster
+        return bool(cluster.checks.without_state) or any(cluster.disk(i).lost_snapshot for i in cluster.ids)
 
     def _whole_others(self, server_id: int) -> list[int]:
         return [i for i in self._cluster.ids if i != server_id and i not in self._cluster.amnesiacs]
@@ -488,7 +494,7 @@ class ServerFaults(FaultInjector):
 
     def _able_to_lose_their_disk(self) -> list[int]:
         cluster = self._cluster
-        if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2:
+        if len(cluster.amnesiacs) >= (len(cluster.ids) - 1) // 2 or self._is_a_snapshot_lost():
             return []
         return [i for i in cluster.running_ids if i not in cluster.amnesiacs and self._is_known(i)]
 

@@ -9,6 +9,7 @@ from typing import Final
 from pfsb.paxos.records import SnapshotRecord
 from pfsb.simulator.faults.plan import between
 from pfsb.simulator.faults.server_faults import ServerFaults
+from pfsb.storage.memory import MemoryDisk
 
 STEPS_OF_TAKING: Final = ("begun", "finishing", "noting")
 STEPS_OF_FETCHING: Final = ("fetching", "fetching", "loading", "noting")
@@ -83,6 +84,42 @@ class SnapshotFaults(ServerFaults):
         room a while later."""
         step = self._rng.choice(STEPS_OF_FILES)
         self._bring_behind(lambda server_id: self._fill_at(server_id, step, LOOKS_MAX))
+
+    def lose_snapshot(self) -> None:
+        """Crash a server that has dropped slots for its snapshot, and let the snapshot be missing or damaged at its
+        next start (Departure 58).
+
+        The server needs a snapshot that is not older, which the others take if a majority has executed the same. So the
+        fault does not happen while a server has lost its disk, a snapshot or its digests.
+        """
+        damage, seconds = self._rng.choice((None, None, 0.0, self._rng.random())), between(self._rng, 0.05, 4)
+        able = [i for i in self._cluster.running_ids if self._needs_its_snapshot(i)]
+        if len(self._cluster.ids) < 3 or not able or not self._are_all_whole():
+            return
+        server_id = self._rng.choice(able)
+        self._die(server_id)
+        if self._needs_its_snapshot(server_id):
+            self._marks.counts["snapshot lost"] += 1
+            self._spoil(self._cluster.disk(server_id), damage)
+        self._later(seconds, self._restart, server_id)
+
+    def _needs_its_snapshot(self, server_id: int) -> bool:
+        disk = self._cluster.disk(server_id)
+        return disk.snapshot_seq > 0 and disk.gone > 0
+
+    def _are_all_whole(self) -> bool:
+        return not (self._is_a_snapshot_lost() or self._cluster.amnesiacs or self._cluster.slipped)
+
+    @staticmethod
+    def _spoil(disk: MemoryDisk, damage: float | None) -> None:
+        """Let the snapshot with which a server starts be missing, or have a wrong byte at `damage`, a part of its
+        size."""
+        name = disk.contents.snapshot
+        assert name is not None, "the server has one"
+        data = bytearray(disk.snapshots.pop(name))
+        if damage is not None:
+            data[int(damage * len(data))] ^= 0x20
+            disk.snapshots[name] = bytes(data)
 
     # ------------------------------------------------------------------ situations
 

@@ -70,8 +70,8 @@ def restored(pieces: Iterable[Piece]) -> Server:
 class PieceTarget(Target):
     """Builds a state of changed pieces, and checks that they are refused, or make a state.
 
-    A state of values that no server makes may have no pieces of its own. If it has some, they make the same state
-    again.
+    Each section of pieces that are taken ends with a row. A state of values that no server makes may have no pieces of
+    its own. If it has some, they make the same state again.
     """
 
     name = "pieces"
@@ -94,7 +94,8 @@ class PieceTarget(Target):
         return [_packed(pieces) for pieces in real_pieces()]
 
     def change(self, mutation: Mutation, data: bytes, other: bytes) -> bytes:
-        """Make an input: one or two pieces are changed in a row or in their bytes, left out, repeated, or exchanged."""
+        """Make an input: one or two pieces are changed in a row or in their bytes, get the beginning of one more row,
+        are left out, repeated, or exchanged."""
         pieces, others = _unpacked(data), _unpacked(other)
         for _ in range(mutation.dice.choice((1, 1, 2))):
             if not pieces:
@@ -108,15 +109,22 @@ class PieceTarget(Target):
                 pieces[at] = Piece(mutation.dice.choice((*pieces, *others)).section, pieces[at].data)
             elif how < 0.4:
                 pieces[at] = Piece(pieces[at].section, mutation.changed(pieces[at].data, data))
+            elif how < 0.45:
+                begun = mutation.dice.choice((*self.words, b"\x93\x01", b"\xa5abc"))
+                pieces[at] = Piece(pieces[at].section, pieces[at].data + begun)
             else:
                 pieces[at] = Piece(pieces[at].section, _changed_rows(mutation, pieces[at].data))
         return _packed(pieces)
 
     def run(self, data: bytes) -> None:
+        given = _unpacked(data)
         try:
-            server = restored(_unpacked(data))
+            server = restored(given)
         except (WrongSnapshot, CannotRun):
             return
+        for section in {piece.section for piece in given}:
+            rows = b"".join(piece.data for piece in given if piece.section == section)
+            require(_are_whole_rows(rows), f"the section {section} is taken, which ends within a row")
         try:
             pieces = [*server.replica.ordered_queue.freeze()]
         except Exception:
@@ -150,6 +158,19 @@ class SnapshotBytesTarget(Target):
 def _encoded(pieces: Sequence[Piece]) -> bytes:
     encoder = SnapshotEncoder(7, CLUSTER_IDENTITY)
     return b"".join([encoder.head(), *map(encoder.piece, pieces), encoder.end()])
+
+
+def _are_whole_rows(data: bytes) -> bool:
+    """Whether bytes are rows in msgpack, the last of which is complete. They are unpacked once more as one sequence of
+    that number of rows, behind which nothing may follow."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogatepass", max_buffer_size=0)
+    unpacker.feed(data)
+    count = sum(1 for _ in unpacker)
+    try:
+        msgpack.unpackb(b"\xdd" + count.to_bytes(4, "big") + data, strict_map_key=False, unicode_errors="surrogatepass")
+    except msgpack.ExtraData:
+        return False
+    return True
 
 
 def _packed(pieces: Sequence[Piece]) -> bytes:

@@ -25,7 +25,7 @@ from pfsb.paxos.snapshot import Piece, SnapshotName
 from pfsb.simulator.checkers.violation import Violation
 from pfsb.simulator.model_checking.snapshots import UPDATE_SECONDS
 from pfsb.simulator.model_checking.steps import Executed, Led, in_words
-from pfsb.storage.effect import ORDERED_VIEW
+from pfsb.storage.effect import ORDERED_VIEW, ignore_lost
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 
 UPDATE_TIMER = "UpdateTimers.expire"
@@ -111,6 +111,8 @@ class SteppedStorage:
     """Storage on a memory disk. Records reach the disk only when the explorer calls `finish` or `lose`."""
 
     is_full = False
+    kept_above: int | None = None
+    on_snapshot_lost = staticmethod(ignore_lost)
     position = 0
     """The log position, which is always 0 here.
 

@@ -9,12 +9,20 @@ from attrs import define
 
 from pfsb.applications.arguments import absent
 from pfsb.applications.interfaces import Done, Refused, Result
-from pfsb.paxos.messages import Message, ReconciliationReply, SnapshotOffer, SnapshotPart, SnapshotRequest, State
+from pfsb.paxos.messages import (
+    Message,
+    ReconciliationReply,
+    ReconciliationRequest,
+    SnapshotOffer,
+    SnapshotPart,
+    SnapshotRequest,
+    State,
+)
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.violation import require
 from pfsb.simulator.cluster.cluster import SimulatedCluster
-from pfsb.simulator.cluster.network import Passage
+from pfsb.simulator.cluster.network import LinkQuality, Passage
 from pfsb.simulator.defects.defect import Plant
 from pfsb.simulator.schedules.scenario import Scenario, Schedule, Servers
 
@@ -348,6 +356,58 @@ def slots_overtake_a_snapshot(seed: int, patch: Plant | None) -> None:
     scene.everyone_executes(seq + 2, 10)
 
 
+def snapshots_follow_each_other_fast(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a server arrives although several newer snapshots are taken while it fetches one.
+
+    It finishes the one that it has begun, and gets the slots behind it: their server keeps them for it.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    others = [i for i in cluster.ids if i != away]
+    cluster.isolate(away)
+    _order(cluster, leader, 25)
+    _compact(cluster, *others)
+    slow = LinkQuality(delay_seconds=(0.5, 0.6))
+    cluster.network.set_quality(slow, [(other, away) for other in others])
+    cluster.heal()
+    source = _until_fetching(cluster, away, 3)
+    taken = cluster.replica(source).snapshot_taker.taken
+    while cluster.replica(away).snapshot_fetcher.installed < 2 and cluster.aru(away) < cluster.aru(leader) - 4:
+        _order(cluster, leader, 1)
+        _compact(cluster, *others)
+    fetcher = cluster.replica(away).snapshot_fetcher
+    newer = cluster.replica(source).snapshot_taker.taken - taken
+    require(newer > 3, f"only {newer} newer snapshots were taken meanwhile")
+    require(fetcher.installed == 1, f"server {away} has needed {fetcher.installed} snapshots, one after the other")
+    scene.everyone_executes(cluster.aru(leader), 20)
+
+
+def few_slots_are_left_elsewhere(seed: int, patch: Plant | None) -> None:
+    """Departure 57: a server that lacks few slots gets them of the one server that has them, and fetches no snapshot.
+
+    It has asked another server first, which has dropped them.
+    """
+    scene = _scene(seed, patch, servers=5, frame_data_bytes_max=50_000)
+    cluster = scene.cluster
+    leader, away = scene.leader(), scene.follower()
+    keeps, *drop = (i for i in cluster.ids if i not in (leader, away))
+    cluster.isolate(away)
+    _order(cluster, leader, 2)
+    _compact(cluster, leader, *drop)
+    cluster.run_until(lambda: cluster.aru(keeps) == cluster.aru(leader))
+    requests = _Requests(cluster)
+    late = cluster.network.hold(
+        lambda passage: passage.receiver == keeps and isinstance(passage.message, ReconciliationRequest)
+    )
+    cluster.heal()
+    cluster.run_until(lambda: requests.offers > 0)
+    late.release()
+    scene.everyone_executes(cluster.aru(leader), 10)
+    installed = cluster.replica(away).snapshot_fetcher.installed
+    require(not installed, f"server {away} lacks 2 slots, and installs a snapshot in place of them")
+
+
 def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     """Departures 45, 57: a server whose disk becomes full while it fetches a snapshot fetches it when there is room."""
     scene = _scene(seed, patch)
@@ -366,6 +426,142 @@ def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     cluster.run_until(lambda: cluster.aru(away) == seq, 20)
 
 
+def _lose_snapshot(cluster: SimulatedCluster, server_id: int, *, damaged: bool = False) -> None:
+    """Crash a server, and let the snapshot with which it should start be missing or damaged on its disk."""
+    cluster.crash(server_id)
+    disk = cluster.disk(server_id)
+    name = disk.contents.snapshot
+    assert name is not None and disk.gone > 0, "the server has a snapshot, and needs it"
+    if damaged:
+        data = bytearray(disk.snapshots[name])
+        data[len(data) // 2] ^= 1
+        disk.snapshots[name] = bytes(data)
+    else:
+        del disk.snapshots[name]
+
+
+def _lacks_state(cluster: SimulatedCluster, server_id: int) -> bool:
+    return cluster.replica(server_id).snapshot_fetcher.lost is not None
+
+
+def snapshot_is_lost_at_a_start(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a server whose snapshot is missing or damaged at a start gets one of another server, and goes on.
+
+    Its log has slots above the lost snapshot. At its last start, the others have no snapshot that is as late.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    _order(cluster, leader, 10)
+    _compact(cluster, *cluster.ids)
+    _order(cluster, leader, 3)
+    for damaged in (False, True):
+        cluster.run_until(cluster.all_equal)
+        cluster.run(1)
+        _lose_snapshot(cluster, loser, damaged=damaged)
+        seq = cluster.disk(loser).local_aru
+        require(seq > cluster.disk(loser).snapshot_seq, "the log has no slots above the snapshot")
+        _order(cluster, leader, 2)
+        cluster.restart(loser)
+        require(_lacks_state(cluster, loser), f"server {loser} has lost its snapshot, and does not notice it")
+        cluster.run_until(lambda: not _lacks_state(cluster, loser), 20)
+        require(cluster.aru(loser) >= seq, f"server {loser} had executed slot {seq}, and has not after its start")
+        scene.everyone_executes(cluster.aru(leader), 20)
+    _order(cluster, leader, 5)
+    _compact(cluster, loser)
+    _lose_snapshot(cluster, loser)
+    cluster.restart(loser)
+    scene.everyone_executes(cluster.aru(leader), 20)
+    cluster.crash(leader)
+    cluster.run_until(cluster.has_leader, 60)
+    _order(cluster, loser, 3)
+
+
+def snapshot_is_lost_while_a_server_runs(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a running server whose snapshot is lost takes another one at once, also of the same slot."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    _order(cluster, leader, 10)
+    _compact(cluster, *cluster.ids)
+    for slots in (0, 3):
+        _order(cluster, leader, slots)
+        cluster.run_until(cluster.all_equal)
+        cluster.storage(loser).lose_snapshot()
+        require(cluster.storage(loser).snapshot is None, "the snapshot is lost, and the storage still has it")
+        cluster.run_until(lambda: cluster.storage(loser).snapshot is not None, 10)
+    cluster.crash(loser)
+    cluster.restart(loser)
+    require(not _lacks_state(cluster, loser), f"server {loser} has taken another snapshot, and lacks its state")
+    scene.everyone_executes(cluster.aru(leader), 10)
+
+
+def vote_outlives_a_lost_snapshot(seed: int, patch: Plant | None) -> None:
+    """Departure 58: a server that has lost its snapshot still has its votes, and promises with them.
+
+    Two of three servers order a slot, and one of them loses its snapshot. It gets that of the third one, which has not
+    heard of the slot, and both go on without the other server.
+    """
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    leader, loser = scene.leader(), scene.follower()
+    third = next(i for i in cluster.ids if i not in (leader, loser))
+    _order(cluster, leader, 10)
+    seq = _compact(cluster, *cluster.ids)
+    cluster.isolate(third)
+    cluster.submit(leader, "client", 1, b"an update that is answered")
+    cluster.run_until(lambda: ("client", 1) in cluster.answers)
+    cluster.crash(leader)
+    _lose_snapshot(cluster, loser)
+    cluster.heal()
+    cluster.restart(loser)
+    cluster.run_until(lambda: cluster.has_leader() and not _lacks_state(cluster, loser), 60)
+    cluster.submit(third, "other", 1)
+    cluster.run_until(lambda: ("other", 1) in cluster.answers, 60)
+    cluster.restart(leader)
+    scene.everyone_executes(seq + 2, 20)
+
+
+def majority_loses_its_snapshots(seed: int, patch: Plant | None) -> None:
+    """Departure 58: while no majority has its state, nothing is ordered; one server that has it brings it to all."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    keeps = scene.leader()
+    losers = [i for i in cluster.ids if i != keeps]
+    _order(cluster, keeps, 10)
+    seq = _compact(cluster, *cluster.ids)
+    for loser in losers:
+        _lose_snapshot(cluster, loser)
+    cluster.crash(keeps)
+    for loser in losers:
+        cluster.restart(loser)
+    cluster.submit(losers[0], "client", 1)
+    cluster.run(20)
+    require(all(_lacks_state(cluster, i) for i in losers), "a server has made up a state")
+    require(not cluster.has_leader(), "a server leads, and no majority has its state")
+    require(("client", 1) not in cluster.answers, "a command is answered, and no majority has its state")
+    cluster.restart(keeps)
+    cluster.run_until(lambda: ("client", 1) in cluster.answers, 60)
+    scene.everyone_executes(seq + 1, 20)
+
+
+def all_lose_their_snapshots(seed: int, patch: Plant | None) -> None:
+    """Departure 58: if all servers have lost their snapshots, none of them acknowledges anything."""
+    scene = _scene(seed, patch)
+    cluster = scene.cluster
+    _order(cluster, scene.leader(), 10)
+    _compact(cluster, *cluster.ids)
+    for loser in cluster.ids:
+        _lose_snapshot(cluster, loser)
+    for loser in cluster.ids:
+        cluster.restart(loser)
+    cluster.submit(0, "client", 1)
+    cluster.run(30)
+    require(not cluster.has_leader(), "a server leads, and none has its state")
+    require(("client", 1) not in cluster.answers, "a command is answered, and no server has its state")
+    require(all(_lacks_state(cluster, i) for i in cluster.ids), "a server has made up a state")
+
+
 SCHEDULES: Final[Sequence[Schedule]] = (
     others_have_compacted,
     source_of_a_snapshot_dies,
@@ -374,7 +570,14 @@ SCHEDULES: Final[Sequence[Schedule]] = (
     source_falls_silent,
     leader_lacks_what_is_dropped,
     slots_overtake_a_snapshot,
+    snapshots_follow_each_other_fast,
+    few_slots_are_left_elsewhere,
     disk_has_no_room_for_a_snapshot,
+    snapshot_is_lost_at_a_start,
+    snapshot_is_lost_while_a_server_runs,
+    vote_outlives_a_lost_snapshot,
+    majority_loses_its_snapshots,
+    all_lose_their_snapshots,
 )
 WITH_SESSIONS: Final[Sequence[Schedule]] = (
     clients_wait_at_an_install,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from attrs import frozen
+from attrs import define
 
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.storage.effect import KEPT_SLOTS
@@ -15,16 +15,18 @@ from pfsb.storage.log.scan import Log
 KEPT_BYTES_MAX: Final = 64 * 1_048_576
 
 
-@frozen
+@define
 class Slack:
     """How much of the history that a snapshot holds stays readable for servers that are a little behind: they need not
-    fetch the snapshot then."""
+    fetch the snapshot then. The writer reads it."""
 
     slots: int = KEPT_SLOTS
     """Number of slots, up to that of the snapshot, whose segments are kept."""
     bytes_max: int = KEPT_BYTES_MAX
     """Maximum total size, in bytes, of the segments that are kept although they hold no slot above that of the
     snapshot."""
+    kept_above: int | None = None
+    """As `IStableStorage.kept_above`. Then the segments may have the size of the snapshot, if that is larger."""
 
 
 def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) -> StoredSnapshot:
@@ -36,10 +38,13 @@ def stored_snapshot(log: Log, name: SnapshotName, skipped: int, slack: Slack) ->
     numbers = [number for number in log.heads if number < log.segment]
     needed = _first_above(log, numbers, name.seq)
     first = needed if skipped else _first_above(log, numbers, name.seq - slack.slots)
+    bytes_max, kept_above = slack.bytes_max, slack.kept_above  # which the reactor may change meanwhile
+    if kept_above is not None and not skipped:
+        first, bytes_max = min(first, _first_above(log, numbers, kept_above)), max(bytes_max, name.size)
     sizes = 0
     for number in range(needed - 1, first - 1, -1):
         sizes += log.path(number).stat().st_size
-        if sizes > slack.bytes_max:
+        if sizes > bytes_max:
             first = number + 1
             break
     dropped = max((log.highest.get(number, 0) for number in numbers if number < first), default=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections import OrderedDict
@@ -14,7 +15,6 @@ from attrs import define, field, frozen
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
 from pfsb.storage.directory import sync_directory
-from pfsb.storage.refusals import MUST_NOT_VOTE_AGAIN
 
 PORTION_BYTES: Final = 1_048_576
 """Number of bytes of a snapshot that are read at once."""
@@ -92,12 +92,15 @@ class SnapshotFiles:
         """The files of complete snapshots of lower slots than that of `snapshot`, the last one that a record names."""
         return [path for path, seq in self.complete() if snapshot is not None and seq < snapshot.seq]
 
-    def delete_leftovers(self, snapshot: SnapshotName | None, keep: Collection[Path] = ()) -> None:
+    def delete_leftovers(
+        self, snapshot: SnapshotName | None, keep: Collection[Path] = (), *, is_lost: bool = False
+    ) -> None:
         """Delete everything that a crash has left, but for the files `keep`: unfinished files, complete snapshots other
-        than `snapshot`, which no record names, and parts of older ones. None: no record names a snapshot."""
+        than `snapshot`, which no record names, and parts of older ones. None: no record names a snapshot. `is_lost`
+        says that this snapshot is missing or damaged: then parts of the same one are needed, too."""
         kept = None if snapshot is None else self.path(snapshot.seq)
-        reached = 0 if snapshot is None else snapshot.seq
-        needed = {self.fetched_path(name) for name, size in self.fetched().items() if name.seq > reached and size}
+        first = 0 if snapshot is None else snapshot.seq + (not is_lost)
+        needed = {self.fetched_path(name) for name, size in self.fetched().items() if name.seq >= first and size}
         for path in self._all():
             name = path.name
             is_ours = name == UNFINISHED or _COMPLETE.fullmatch(name) or _FETCHED.fullmatch(name)
@@ -106,24 +109,36 @@ class SnapshotFiles:
         if self.directory.is_dir():
             sync_directory(self.directory)
 
-    def refuse_missing(self, snapshot: SnapshotName) -> None:
-        """Raise `StorageRefused` unless the file of this snapshot is there, and has its size."""
-        path = self.path(snapshot.seq)
+    def fate_by_size(self, snapshot: SnapshotName) -> str | None:
+        """The fate of this snapshot, in words, if its file is missing or has another size; else None."""
         try:
-            size = path.stat().st_size
+            size = self.path(snapshot.seq).stat().st_size
         except FileNotFoundError:
-            raise _lost(path, "missing") from None
+            return "missing"
         if size < snapshot.size:
-            raise _lost(path, f"cut off at {size} bytes of {snapshot.size}")
+            return f"cut off at {size} bytes of {snapshot.size}"
         if size > snapshot.size:
-            raise _lost(path, f"damaged (it has {size} bytes instead of {snapshot.size})")
+            return f"damaged (it has {size} bytes instead of {snapshot.size})"
+        return None
+
+    def fate(self, snapshot: SnapshotName) -> str | None:
+        """Read the whole file of this snapshot. Returns its fate in words, if it is missing or damaged; else None."""
+        fate = self.fate_by_size(snapshot)
+        if fate is not None:
+            return fate
+        try:
+            fault = fault_of(self.path(snapshot.seq), snapshot)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            fault = str(error)  # a sector of the disk that cannot be read
+        return None if fault is None else f"damaged ({fault})"
 
     def refuse_wrong(self, snapshot: SnapshotName) -> None:
         """Read the whole file of this snapshot. Raises `StorageRefused` unless it is right."""
-        self.refuse_missing(snapshot)
-        fault = fault_of(self.path(snapshot.seq), snapshot)
-        if fault is not None:
-            raise _lost(self.path(snapshot.seq), f"damaged ({fault})")
+        fate = self.fate(snapshot)
+        if fate is not None:
+            raise _lost(self.path(snapshot.seq), fate)
 
     def portions(self, snapshot: SnapshotName) -> Iterator[bytes]:
         """Yield the bytes of this snapshot, which was checked before. Raises `StorageRefused` if they have changed."""
@@ -166,9 +181,9 @@ def fault_of(path: Path, snapshot: SnapshotName) -> str | None:
 
 def _lost(path: Path, fate: str) -> StorageRefused:
     return StorageRefused(
-        f"{path}: {fate}; this server starts with this snapshot. Bring the file back, or copy the one of the same name "
-        "from another server of the cluster, where it has the same bytes; if there is none, "
-        f"{MUST_NOT_VOTE_AGAIN}"
+        f"{path}: {fate}; the state of this server is in this snapshot. Bring the file back, or copy the one of the "
+        "same name from another server of the cluster, where it has the same bytes; or start the server, which fetches "
+        "one from the others"
     )
 
 

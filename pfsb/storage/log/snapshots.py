@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -155,6 +156,9 @@ class SnapshotStore:
     in_reactor: Callable[..., None]
     counters: StorageCounters
     snapshot: SnapshotName | None
+    lost: Callable[[SnapshotName, str], None]
+    """Called in the reactor with the present snapshot, and its fate in words, when its file is found missing or
+    damaged. The snapshot is none any more then."""
     archive: Archive | None = None
     """Where snapshots go that were named by a record, and that a later one has replaced; None: they are deleted."""
     is_silent: bool = field(default=False, init=False)
@@ -164,6 +168,11 @@ class SnapshotStore:
     _parts: dict[SnapshotName, int] = field(factory=dict, init=False)
     """Snapshots of which parts were fetched, at this start of the server or an earlier one, except the present one ->
     the size, in bytes, of their files."""
+    _looks: bool = field(default=False, init=False)
+    """Whether the thread was asked to look at the present snapshot, and has not answered yet."""
+    _seen: dict[SnapshotName, tuple[int, ...]] = field(factory=dict, init=False)
+    """Snapshot -> what told its file from any other one when it was complete, or was looked at last. Used in the
+    thread."""
     _made: SnapshotFile | None = field(default=None, init=False)
     _fetched: FetchedSnapshot | None = field(default=None, init=False)
 
@@ -242,6 +251,43 @@ class SnapshotStore:
         """Whether a record names another snapshot of the same slot as `name`. Called in the thread."""
         return self.snapshot is not None and self.snapshot.seq == name.seq and self.snapshot != name
 
+    def look(self, *, reads_all: bool = False) -> None:
+        """Have the thread look whether the file of the present snapshot is there and the same as before. With
+        `reads_all`, or if it is another one, the whole file is checked."""
+        name = self.snapshot
+        if name is not None and (reads_all or not self._looks):
+            self._looks = True
+            self.thread.do(partial(self._look, name, reads_all))
+
+    def _look(self, name: SnapshotName, reads_all: bool) -> None:
+        """Called in the thread."""
+        self.in_reactor(self._looked, name, None if self.thread.ends.is_set() else self._fate(name, reads_all))
+
+    def _fate(self, name: SnapshotName, reads_all: bool) -> str | None:
+        """The fate of the file of a snapshot, in words; None: it is right, as far as it was looked at."""
+        try:
+            seen = _marks_of(self.files.path(name.seq))
+            is_other = self._seen.get(name, seen) != seen
+            self._seen = {other: marks for other, marks in self._seen.items() if other.seq > name.seq} | {name: seen}
+            return self.files.fate(name) if reads_all or is_other else self.files.fate_by_size(name)
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"not readable ({error.strerror})"
+
+    def note_complete(self, name: SnapshotName) -> None:
+        """Called in the thread when the file of a snapshot has got its name."""
+        with suppress(FileNotFoundError):  # which the next look finds
+            self._seen[name] = _marks_of(self.files.path(name.seq))
+        self.count_bytes()
+
+    def _looked(self, name: SnapshotName, fate: str | None) -> None:
+        self._looks = False
+        if fate is not None and name == self.snapshot and not self.is_silent:
+            self.snapshot = None
+            self._complete.discard(name)
+            self.lost(name, fate)
+
     def count_bytes(self) -> None:
         """Count the bytes of all complete snapshots anew. Called in the thread, or before it is started."""
         self.counters.snapshot_bytes = self.files.complete_bytes()
@@ -259,6 +305,12 @@ class SnapshotStore:
         if paths:
             sync_directory(self.files.directory)
         self.count_bytes()
+
+
+def _marks_of(path: Path) -> tuple[int, ...]:
+    """Numbers of a file, one of which changes if it is replaced or written. Raises OSError."""
+    found = path.stat()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @implementer(ISnapshotFile)
@@ -323,7 +375,7 @@ class SnapshotFile:
         if store.is_another_named(name):
             raise _OtherSnapshot("there is another one of this slot already")
         self._file.finish(store.files.path(name.seq))
-        store.count_bytes()
+        store.note_complete(name)
         store.in_reactor(self._done, finished, name)
 
     def _try(self, step: Callable[[], None]) -> None:
@@ -436,7 +488,7 @@ class FetchedSnapshot:
         is_right = not store.is_another_named(self.name) and fault_of(self._file.path, self.name) is None
         if is_right:
             self._file.finish(store.files.path(self.name.seq))
-            store.count_bytes()
+            store.note_complete(self.name)
         else:
             self._delete()
         store.in_reactor(self._done, finished, is_right)

@@ -26,7 +26,7 @@ from pfsb.storage.acknowledgements import Acknowledgements
 from pfsb.storage.counters import ArchiveCounters, StorageCounters
 from pfsb.storage.directory import DirectoryLock, DirectoryWatch, bytes_in, sync_directory
 from pfsb.storage.durable import NoRoom
-from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback
+from pfsb.storage.effect import ORDERED_VIEW, Effect, HistoryCallback, SnapshotCallback, ignore_lost
 from pfsb.storage.log import migration
 from pfsb.storage.log.archive import Archive, archive_of
 from pfsb.storage.log.compaction import Slack
@@ -103,6 +103,7 @@ class LogStorage:
     _slack: Slack = field(factory=Slack)
     _archive_directory: Path | None = None
     counters: StorageCounters = field(factory=StorageCounters, init=False)
+    on_snapshot_lost: Callable[[SnapshotName, str], None] = field(default=ignore_lost, init=False)
     position: int = field(default=0, init=False)
     is_full: bool = field(default=False, init=False)
     compacted: int = field(default=0, init=False)
@@ -156,13 +157,22 @@ class LogStorage:
     # IStableStorage
 
     @property
+    def kept_above(self) -> int | None:
+        return self._slack.kept_above
+
+    @kept_above.setter
+    def kept_above(self, seq: int | None) -> None:
+        self._slack.kept_above = seq
+
+    @property
     def snapshot(self) -> SnapshotName | None:
         return None if self.snapshot_store is None else self.snapshot_store.snapshot
 
     def recover(self) -> Recovered:
         """Figure 14: read the server's state from disk; see `IStableStorage.recover`.
 
-        Before this method returns it has checked owner and format, the whole log, and the snapshot. The snapshot, and
+        Before this method returns it has checked owner and format, the whole log, and the snapshot, which may be lost
+        (`Recovered.lost`). The snapshot, and
         the groups up to Local_Aru, are read once more while `Recovered.snapshot_bytes` and `Recovered.ordered` are
         read, which raise `StorageRefused` if something has changed meanwhile.
         A database of format 3 is taken over first (`pfsb.storage.log.migration`).
@@ -190,10 +200,7 @@ class LogStorage:
             return
         with self._locked():
             if self.path.exists():
-                log = scan_end(self.path, self._owner())
-                self._check(log)
-                if log.state.snapshot is not None:
-                    self.snapshot_files.refuse_missing(log.state.snapshot.name)
+                self._check(scan_end(self.path, self._owner()))
             else:
                 self._check_old()
 
@@ -278,6 +285,8 @@ class LogStorage:
         if not self._running:
             return
         assert self._reader is not None and self.snapshot_store is not None
+        if self._snapshot_read is None and name == self.snapshot:
+            self.snapshot_store.look(reads_all=True)
         self._snapshot_read = self._reactor.seconds()
         if not self._reader.read_snapshot(name, self.snapshot_store.path(name), offset, bytes_max, found):
             # The reader has much to do. No bytes would mean that the snapshot is not there.
@@ -346,6 +355,7 @@ class LogStorage:
 
     def _recover(self) -> Recovered:
         log = self._find_log()
+        lost = self._lost_snapshot(log)
         room = Room(self._directory, self._reserve_bytes)
         self.is_full = room.look()
         self._make_segment_of_this_format(log)
@@ -353,17 +363,30 @@ class LogStorage:
         named = partial(self._snapshot_named, log.head)
         writer = LogWriter.open(log, maker.take, maker.want, named, self._slack)
         try:
-            leftovers = self._delete_leftovers(log)
+            leftovers = self._delete_leftovers(log, is_lost=lost is not None)
             if log.head.version < FORMAT_VERSION:
                 writer.go_on()
-            recovered = self._begin(log, writer)
+            recovered = self._begin(log, writer, lost)
         except BaseException:
             writer.close()
             raise
-        self._start_threads(log, writer, maker, room)
+        self._start_threads(log, writer, maker, room, None if lost is not None else _snapshot_of(log))
         self._archive_leftovers(log, *leftovers)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         return recovered
+
+    def _lost_snapshot(self, log: Log) -> SnapshotName | None:
+        """The snapshot that the log names, if its file is missing or damaged; else None."""
+        name = _snapshot_of(log)
+        fate = None if name is None else self.snapshot_files.fate(name)
+        if name is None or fate is None:
+            return None
+        self._log.error(
+            "storage: {path}: {fate}; the log beside it is whole",
+            path=str(self.snapshot_files.path(name.seq)),
+            fate=fate,
+        )
+        return name
 
     def _make_segment_of_this_format(self, log: Log) -> None:
         """If the last segment of the log was made by an earlier version of pfsb, which knows no snapshots, make the
@@ -383,20 +406,20 @@ class LogStorage:
             log.go_on_in(head)
             log.torn_bytes = 0
 
-    def _delete_leftovers(self, log: Log) -> tuple[list[int], list[Path]]:
+    def _delete_leftovers(self, log: Log, *, is_lost: bool) -> tuple[list[int], list[Path]]:
         """Delete what a crash has left of the time before the present snapshot. Returns the numbers of segments and the
         paths of snapshots that are to be moved into the archive instead, if there is one.
 
         The log was opened for writing before, so the group that names the snapshot is on disk by now.
         """
-        name = None if log.state.snapshot is None else log.state.snapshot.name
+        name = _snapshot_of(log)
         segments, snapshots = list[int](), list[Path]()
         if self._archive_directory is not None:
             segments, snapshots = log.leftovers.copy(), self.snapshot_files.older(name)
         elif log.leftovers:
             drop_segments(self.path, log.leftovers, log.head, lambda: None)
         log.leftovers.clear()
-        self.snapshot_files.delete_leftovers(name, keep=snapshots)
+        self.snapshot_files.delete_leftovers(name, keep=snapshots, is_lost=is_lost)
         return segments, snapshots
 
     def _archive_leftovers(self, log: Log, segments: list[int], snapshots: list[Path]) -> None:
@@ -473,8 +496,6 @@ class LogStorage:
         log = scan(self.path, self._owner())
         self._check(log)
         log.refuse_gap()
-        if log.state.snapshot is not None:
-            self.snapshot_files.refuse_wrong(log.state.snapshot.name)
         return log
 
     def _check(self, log: Log) -> None:
@@ -494,8 +515,9 @@ class LogStorage:
     def _owner(self) -> StorageOwner:
         return StorageOwner(self._cluster_name, self._cluster_digest, self._members, self._server_id)
 
-    def _begin(self, log: Log, writer: LogWriter) -> Recovered:
-        """Count the incarnation, and return the content of the log.
+    def _begin(self, log: Log, writer: LogWriter, lost: SnapshotName | None) -> Recovered:
+        """Count the incarnation, and return the content of the log. If its snapshot is lost, and no slot was dropped
+        for it, the whole history is executed again.
 
         The incarnation is on disk before the server sends anything, so no two incarnations ever have the same number. A
         start counts as a group, so the log of a server that was started is never empty.
@@ -508,18 +530,23 @@ class LogStorage:
         self.position = log.position
         self._note.open(self.position)
         self.compacted = log.state.compacted
-        views = log.state.views
-        name = None if log.state.snapshot is None else log.state.snapshot.name
+        views, local_aru = log.state.views, log.state.local_aru
+        name = None if lost is not None else _snapshot_of(log)
+        if lost is not None and not log.state.compacted:
+            self._log.warn("storage: executes the whole history again, which is there from slot 1 on")
+            lost = None
         return Recovered(
             identity=log.head.identity,
             incarnation=incarnation,
             start_mark=int.from_bytes(self._random_bytes(START_MARK_BYTES), "big"),
             last_attempted=views.last_attempted,
             last_installed=views.last_installed,
-            local_aru=log.state.local_aru,
+            local_aru=local_aru,
             snapshot=name,
             snapshot_bytes=() if name is None else self.snapshot_files.portions(name),
-            ordered=LogReader(log).ordered(log.state.local_aru, log.state.snapshot_seq),
+            lost=lost,
+            ordered=() if lost is not None else LogReader(log).ordered(local_aru, 0 if name is None else name.seq),
+            ordered_after=lambda seq: LogReader(log).ordered(local_aru, seq),
             accepted=accepted,
             peers=dict(log.state.effect.peers),
             passes=dict(log.state.passes),
@@ -551,7 +578,9 @@ class LogStorage:
             log.heads.get(log.segment + 1),
         )
 
-    def _start_threads(self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room) -> None:
+    def _start_threads(
+        self, log: Log, writer: LogWriter, maker: SegmentMaker, room: Room, snapshot: SnapshotName | None
+    ) -> None:
         in_reactor = self._reactor.callFromThread
         self._writer = GroupWriter(
             self._fail_from_thread,
@@ -577,7 +606,8 @@ class LogStorage:
             room,
             in_reactor,
             self.counters,
-            None if log.state.snapshot is None else log.state.snapshot.name,
+            snapshot,
+            self._snapshot_lost,
             self._archive,
         )
         self._count_bytes()
@@ -663,6 +693,18 @@ class LogStorage:
         else:
             self._log.info("storage: {line}", line=line)
 
+    def _snapshot_lost(self, name: SnapshotName, fate: str) -> None:
+        """Called when the file of the present snapshot was found missing or damaged: another one is needed, or the next
+        start has no state. The server goes on: its log and its state are whole."""
+        if not self._failed and self._reader is not None:
+            self._reader.close_snapshot()
+            self._log.error(
+                "storage: {path}: {fate}, while the server was running",
+                path=str(self.snapshot_files.path(name.seq)),
+                fate=fate,
+            )
+            self.on_snapshot_lost(name, fate)
+
     def _close_idle_snapshot(self) -> None:
         """Close the snapshot that was read last, if that was long ago."""
         read = self._snapshot_read
@@ -673,8 +715,10 @@ class LogStorage:
     def _look_at_room(self) -> None:
         """Have the writer look at the room of the disk, unless it is still busy with the last look."""
         self._close_idle_snapshot()
-        if self._archive is not None and self.snapshot_store is not None and self._archive.is_due():
-            self.snapshot_store.thread.do(self._archive.go_on)
+        if self.snapshot_store is not None:
+            self.snapshot_store.look()
+            if self._archive is not None and self._archive.is_due():
+                self.snapshot_store.thread.do(self._archive.go_on)
         self._look_call = self._reactor.callLater(LOOK_SECONDS, self._look_at_room)
         if self._running and self._writer is not None and not self._looks:
             self._looks = True
@@ -729,6 +773,11 @@ class LogStorage:
             self._acknowledgements.forget()
             self._stop_looking()
             self._on_failure(failure)
+
+
+def _snapshot_of(log: Log) -> SnapshotName | None:
+    """The snapshot that the log names; None: it names none."""
+    return None if log.state.snapshot is None else log.state.snapshot.name
 
 
 def refuse_wrong_pass(log: Log, seq: int, digest: bytes, unseen: bool) -> None:

@@ -38,6 +38,8 @@ BY_DIRECTED_SCHEDULES = {
     "read-confirmed-by-anyone": "leader-hears-only-confirmations",
     "read-joins-round": "round-is-under-way",
     "read-of-former-life": "answer-to-a-former-life",
+    "votes-without-state": "snapshot-is-lost-at-a-start",
+    "votes-forgotten": "vote-outlives-a-lost-snapshot",
 }
 """Defect -> a directed schedule that shows its situation, to which random runs come by chance only."""
 
@@ -64,6 +66,7 @@ NOT_SHOWN_BY_CHANCE = {
     "empty-reply-doubted",
     "far-position-believed",
     "fenced-connection-told",
+    "fetchers-forgotten",
     "first-frame-binds",
     "horizon-goes-back",
     "incarnations-not-forced",
@@ -93,6 +96,7 @@ NOT_SHOWN_BY_CHANCE = {
     "restarted-votes-for-nobody",
     "size-unproved",
     "small-behind-large",
+    "snapshot-for-few-slots",
     "starts-without-marks",
     "the-dead-count",
     "timer-of-former-writes",

@@ -16,6 +16,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from pfsb.applications import pieces
 from pfsb.client.clerks import calls
 from pfsb.client.core import client_core, replies
 from pfsb.config import yaml_file
@@ -201,6 +202,11 @@ class FaultTests(SynchronousTestCase):
                 self.assertTrue(short_campaign(name, 60, until_found=True), name)
                 patch.restore()
                 self.flushLoggedErrors()
+
+    def test_row_of_an_application_that_has_only_begun_is_found(self) -> None:
+        self.patch(pieces, "refuse_cut_row", lambda unpacker, name: None)
+        self.assertTrue(short_campaign("pieces", 60, until_found=True))
+        self.flushLoggedErrors()
 
     def test_payload_that_kills_is_found(self) -> None:
         """Payloads that are executed unchecked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event, current_thread
 
@@ -15,10 +15,11 @@ from zope.interface.verify import verifyObject
 
 from pfsb.paxos.interfaces import IFetchedSnapshot, ISnapshotFile, StorageRefused
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, OrderedRecord, ProposalRecord, SnapshotRecord, ViewRecord
+from pfsb.paxos.records import Accepted, AruRecord, OrderedRecord, ProposalRecord, SnapshotRecord, ViewRecord
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage import directory as directory_module
 from pfsb.storage.log import maker as maker_module
+from pfsb.storage.log import snapshot_files
 from pfsb.storage.log import snapshots as snapshots_module
 from pfsb.storage.log import storage as storage_module
 from pfsb.storage.log.compaction import Slack
@@ -448,6 +449,24 @@ class NamingTests(SnapshotTestCase):
         self.assertTrue(0 < compacted <= 38 - 15)
         self.assertEqual(len(self.server.read(compacted + 1, 40, 10**9)), 40 - compacted)
 
+    def test_slots_above_an_earlier_snapshot_are_kept_for_a_server_that_fetches_it(self) -> None:
+        """As far as they take no more room than the present snapshot, or than the slack may."""
+        self.server.storage.close()
+        self.slack = Slack(0, 0)
+        self.server = self.started()
+        self.fill(1, 40)
+        self.server.storage.kept_above = 11
+        self.name(self.make(30, 10))
+        kept = self.server.storage.compacted
+        self.assertTrue(0 < kept <= 11, kept)
+        self.fill(41, 60)
+        self.name(self.make(60, 1))
+        self.assertGreater(self.server.storage.compacted, 40)
+        self.server.storage.kept_above = None
+        self.fill(61, 62)
+        self.name(self.make(62))
+        self.assertGreater(self.server.storage.compacted, 50)
+
     def test_slack_has_a_maximum_in_bytes(self) -> None:
         """Large slots could fill the disk otherwise."""
         self.server.storage.close()
@@ -682,7 +701,7 @@ class ReadingTests(SnapshotTestCase):
 
 
 class RefusalTests(SnapshotTestCase):
-    """A start whose snapshot is not what it was."""
+    """A start whose snapshot is not what it was when it was checked, or lacks segments beside it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -698,47 +717,6 @@ class RefusalTests(SnapshotTestCase):
         self.assertNotIn("\n", str(error))
         for part in parts:
             self.assertIn(part, str(error))
-
-    def test_snapshot_that_is_missing(self) -> None:
-        """The line says where the same bytes are."""
-        self.path.unlink()
-        self.assertRefused("000000000038.snapshot: missing", "copy the one of the same name from another server")
-        error = self.assertRaises(StorageRefused, Server(self.directory).storage.refuse_if_unusable)
-        self.assertIn("000000000038.snapshot: missing", str(error))
-        self.path.write_bytes(self.data)
-        self.started()
-
-    def test_snapshot_that_was_cut_or_grew(self) -> None:
-        """The name in the log tells its size."""
-        for changed, fate in (
-            (self.data[:-1], f"cut off at {len(self.data) - 1} bytes of {len(self.data)}"),
-            (b"", "cut off at 0 bytes"),
-            (self.data + b"x", "damaged"),
-        ):
-            self.path.write_bytes(changed)
-            self.assertRefused(fate, "another server")
-
-    def test_every_bit_counts(self) -> None:
-        """Wherever it is."""
-        for at in range(0, len(self.data), 997):
-            self.path.write_bytes(self.data[:at] + bytes([self.data[at] ^ 1 << at % 8]) + self.data[at + 1 :])
-            self.assertRefused("000000000038.snapshot: damaged")
-        self.path.write_bytes(self.data)
-        self.started()
-
-    def test_whole_snapshot_of_another_state(self) -> None:
-        """The digest is not the one that the log names."""
-        other = snapshot_of(39)[1]
-        self.assertEqual(len(other), len(self.data))
-        self.path.write_bytes(other)
-        self.assertRefused("it is another snapshot")
-
-    def test_refused_start_deletes_nothing(self) -> None:
-        """The right file may come back."""
-        (self.snapshots / "snapshot.new").write_bytes(b"leftover")
-        self.path.write_bytes(self.data[:-1])
-        self.assertRefused("cut off")
-        self.assertEqual(self.files(), ["000000000038.snapshot", "snapshot.new"])
 
     def test_snapshot_that_changes_after_the_check_is_refused_when_it_is_read(self) -> None:
         """A restart reads it in portions."""
@@ -760,6 +738,214 @@ class RefusalTests(SnapshotTestCase):
         for number in numbers:
             segment_path(self.directory / "log", number).unlink()
         self.assertRefused("missing, although other segments of this log are there")
+
+
+class LostTests(SnapshotTestCase):
+    """A start whose snapshot is missing or damaged, while the log beside it is whole (Departure 58)."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fill(1, 38)
+        self.wanted = self.make(38)
+        self.name(self.wanted)
+        self.server.write(*large([39, 40]), AruRecord(40), ProposalRecord(41, 1, Batch(b"accepted")))
+        self.server.storage.close()
+        self.path = self.snapshots / "000000000038.snapshot"
+        self.data = self.path.read_bytes()
+
+    def assertLost(self, fate: str) -> None:
+        """Start the server, and check that it has everything but its state."""
+        Server(self.directory).storage.refuse_if_unusable()
+        self.server = self.started()
+        found, storage = self.recovered, self.server.storage
+        self.assertEqual((found.lost, found.snapshot, storage.snapshot), (self.wanted, None, None))
+        self.assertEqual((found.local_aru, [*found.ordered], [*found.snapshot_bytes]), (40, [], []))
+        self.assertEqual([seq for seq, _ in found.ordered_after(38)], [39, 40])
+        self.assertEqual(found.accepted, [Accepted(41, 1, Batch(b"accepted"))])
+        told = [event for event in self.events if str(event.get("path", "")).endswith("38.snapshot")]
+        self.assertIn(fate, str(told[-1].get("fate")))
+        storage.close()
+
+    def test_snapshot_that_is_missing(self) -> None:
+        """If the file is back, so is the state."""
+        self.path.unlink()
+        self.assertLost("missing")
+        self.path.write_bytes(self.data)
+        self.started()
+        self.assertEqual((self.recovered.lost, self.recovered.snapshot), (None, self.wanted))
+
+    def test_snapshot_that_was_cut_or_grew(self) -> None:
+        """The name in the log tells its size."""
+        for changed, fate in (
+            (self.data[:-1], f"cut off at {len(self.data) - 1} bytes of {len(self.data)}"),
+            (b"", "cut off at 0 bytes"),
+            (self.data + b"x", "damaged"),
+        ):
+            self.path.write_bytes(changed)
+            self.assertLost(fate)
+            self.assertEqual(self.path.read_bytes(), changed)
+
+    def test_every_bit_counts(self) -> None:
+        """Wherever it is."""
+        for at in range(0, len(self.data), 9_973):
+            self.path.write_bytes(self.data[:at] + bytes([self.data[at] ^ 1 << at % 8]) + self.data[at + 1 :])
+            self.assertLost("damaged")
+
+    def test_whole_snapshot_of_another_state(self) -> None:
+        """The digest is not the one that the log names."""
+        other = snapshot_of(39)[1]
+        self.assertEqual(len(other), len(self.data))
+        self.path.write_bytes(other)
+        self.assertLost("it is another snapshot")
+
+    def test_file_that_the_disk_cannot_read(self) -> None:
+        """An error of the disk is not the end of the server; one of rights is."""
+
+        def failing(number: int) -> Callable[[Path], Iterator[bytes]]:
+            def portions_of(path: Path) -> Iterator[bytes]:
+                raise OSError(number, "cannot be read")
+                yield b""
+
+            return portions_of
+
+        self.patch(snapshot_files, "portions_of", failing(errno.EIO))
+        self.assertLost("cannot be read")
+        self.patch(snapshot_files, "portions_of", failing(errno.EACCES))
+        self.assertRaises(StorageRefused, self.started)
+
+    def test_same_snapshot_of_another_server_takes_its_place(self) -> None:
+        """A part of it that has come is kept over a restart, and the damaged file stays until then."""
+        self.path.write_bytes(self.data[:-1])
+        self.server = self.started()
+        self.server.storage.fetch_snapshot(self.wanted).write(self.data[:50_000])
+        self.settle()
+        self.restart()
+        self.assertEqual(self.recovered.lost, self.wanted)
+        fetched = self.server.storage.fetch_snapshot(self.wanted)
+        self.assertEqual(fetched.size, 50_000)
+        fetched.write(self.data[50_000:])
+        told: list[bool] = []
+        fetched.finish(told.append)
+        self.server.clock.run_until(lambda: bool(told))
+        self.name(self.wanted)
+        self.restart()
+        self.assertEqual((told, self.recovered.lost, self.recovered.snapshot), ([True], None, self.wanted))
+        self.assertEqual([seq for seq, _ in self.recovered.ordered], [39, 40])
+        self.assertEqual(self.recovered.accepted, [Accepted(41, 1, Batch(b"accepted"))])
+
+    def test_later_snapshot_takes_its_place(self) -> None:
+        """Slots of this log up to its slot need not be ordered."""
+        self.path.unlink()
+        self.server = self.started()
+        name, data = snapshot_of(50)
+        fetched = self.server.storage.fetch_snapshot(name)
+        fetched.write(data)
+        told: list[bool] = []
+        fetched.finish(told.append)
+        self.server.clock.run_until(lambda: bool(told))
+        self.name(name)
+        self.restart()
+        self.assertEqual((self.recovered.lost, self.recovered.snapshot, self.recovered.local_aru), (None, name, 50))
+        self.assertEqual(self.recovered.accepted, [])
+        self.assertEqual(self.files(), ["000000000050.snapshot"])
+
+
+class RunningTests(SnapshotTestCase):
+    """The file of the present snapshot, while the server runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.fill(1, 3)
+        self.present = self.make(2)
+        self.name(self.present)
+        self.path = self.snapshots / "000000000002.snapshot"
+        self.data = self.path.read_bytes()
+        self.lost: list[tuple[SnapshotName, str]] = []
+        self.server.storage.on_snapshot_lost = lambda name, fate: self.lost.append((name, fate))
+
+    def look(self) -> None:
+        self.server.clock.advance(storage_module.LOOK_SECONDS)
+        self.settle()
+
+    def assertLost(self, fate: str) -> None:
+        self.look()
+        ((name, told),) = self.lost
+        self.assertEqual((name, self.server.storage.snapshot), (self.present, None))
+        self.assertIn(fate, told)
+        self.look()
+        self.assertEqual((len(self.lost), self.server.failures), (1, []))
+
+    def test_file_that_is_deleted(self) -> None:
+        self.look()
+        self.assertEqual(self.lost, [])
+        self.path.unlink()
+        self.assertLost("missing")
+
+    def test_file_that_is_cut(self) -> None:
+        os.truncate(self.path, 100)
+        self.assertLost("cut off at 100 bytes")
+
+    def test_file_that_is_replaced(self) -> None:
+        """By one with the same bytes, and then by one with others."""
+        self.look()
+        for data, lost in ((self.data, False), (self.data[:-1] + bytes([self.data[-1] ^ 1]), True)):
+            other = self.directory / "other"
+            other.write_bytes(data)
+            other.rename(self.path)
+            if not lost:
+                self.look()
+                self.assertEqual((self.lost, self.server.storage.snapshot), ([], self.present))
+        self.assertLost("damaged")
+
+    def test_damage_is_found_when_the_file_is_read(self) -> None:
+        """The time of the file does not tell it: a sector has gone bad."""
+        self.look()
+        found = self.path.stat()
+        with self.path.open("r+b") as file:
+            file.seek(500)
+            file.write(b"??")
+        os.utime(self.path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        self.look()
+        self.assertEqual(self.lost, [])
+        self.read(self.present, 0, 10)
+        self.assertLost("damaged")
+        self.assertEqual(self.read(self.present, 0, 10), b"")
+
+    def test_new_snapshot_of_the_same_slot_takes_its_place(self) -> None:
+        self.path.write_bytes(self.data[:-1])
+        self.assertLost("cut off")
+        self.name(self.make(2))
+        self.look()
+        self.assertEqual((self.server.storage.snapshot, self.path.read_bytes()), (self.present, self.data))
+        self.restart()
+        self.assertEqual((self.recovered.snapshot, self.recovered.lost), (self.present, None))
+
+    def test_older_snapshot_that_goes_is_not_missed(self) -> None:
+        for seq in (3, 4, 5):
+            self.fill(seq + 1, seq + 1)
+            self.server.storage.snapshot_store.look()  # type: ignore[union-attr]
+            self.name(self.make(seq))
+            self.look()
+        self.assertEqual((self.lost, self.files()), ([], ["000000000005.snapshot"]))
+
+
+class WholeHistoryTests(SnapshotTestCase):
+    slack = Slack()
+
+    def test_whole_history_is_executed_again_if_no_slot_was_dropped(self) -> None:
+        """No other server is needed for that, and the next snapshot counts as any other."""
+        self.fill(1, 5)
+        self.name(self.make(3))
+        self.server.storage.close()
+        (self.snapshots / "000000000003.snapshot").unlink()
+        self.server = self.started()
+        found = self.recovered
+        self.assertEqual((found.lost, found.snapshot, found.local_aru), (None, None, 5))
+        self.assertEqual([seq for seq, _ in found.ordered], [1, 2, 3, 4, 5])
+        name = self.make(5)
+        self.name(name)
+        self.restart()
+        self.assertEqual((self.recovered.snapshot, [*self.recovered.ordered]), (name, []))
 
 
 class CloseTests(SnapshotTestCase):
