@@ -50,6 +50,8 @@ class PeerFacts:
     silent_seconds: float | None = None
     """Seconds since the last message of that server came; None: there was none since the start of the server that was
     asked."""
+    via: str = "udp"
+    """The transport that carries frames to that server at present: udp, tcp or tls; none: there is no connection."""
     address: str | None = None
     """The IP address and port to which the server that was asked sends; None: it has found none, or its network has no
     addresses."""
@@ -361,6 +363,7 @@ class ServerFacts:
             agrees_up_to=comparison.agrees_up_to,
             differs_at=comparison.differs_at if comparison.differs else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
+            via="udp" if self.transport is None else self.transport.streams.via.get(server_id, "udp"),
             address=None if self.transport is None else self.transport.addresses.get(server_id),
         )
 
@@ -468,6 +471,7 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "agrees_up_to": peer.agrees_up_to,
         "differs_at": peer.differs_at,
         "address": peer.address,
+        "via": peer.via,
     }
 
 
@@ -488,6 +492,14 @@ def _frames(counters: TransportCounters | None) -> dict[str, object]:
             "given_up": counters.paths.given_up,
         },
         "datagram_bytes": {str(peer): size for peer, size in sorted(counters.paths.datagram_bytes.items())},
+        "connections": {
+            "opened": counters.streams.opened,
+            "lost": counters.streams.lost,
+            "dead": counters.streams.dead,
+            "failed": counters.streams.failed,
+            "dropped": counters.streams.dropped,
+            "turned_away": dict(counters.streams.turned_away),
+        },
     }
 
 

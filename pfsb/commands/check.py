@@ -45,7 +45,7 @@ class Options(ConfigOptions):
 
     def __attrs_post_init__(self) -> None:
         try:
-            self.config.secret()
+            self.config.secrets()
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         try:
@@ -89,7 +89,7 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 
 def summary(config: Config) -> str:
     """The text of the summary: a line about the cluster, and one for each server."""
-    secret = "authenticated" if config.secret() is not None else "not authenticated"
+    secret = "authenticated" if config.secrets() else "not authenticated"
     directory = "only in memory" if config.storage == MEMORY else f"in {Path(config.storage).absolute()}/ID"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
@@ -121,7 +121,7 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
         "majority": config.quorum,
         "may_fail": config.n - config.quorum,
         "transport": config.transport,
-        "authenticated": config.secret() is not None,
+        "authenticated": bool(config.secrets()),
         "apps": list(config.apps),
         "storage": config.storage,
         "servers": servers,

@@ -35,7 +35,7 @@ from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
-from pfsb.service.assembly import log_storage, real_server
+from pfsb.service.assembly import log_storage, mutual_tls, real_server
 from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
@@ -147,7 +147,10 @@ class Options(usage.Options):
         _one_of(self["log-level"], LEVELS, "--log-level")
         self.config = load(self["config"])
         self.config.server(self.server_id)
-        self.config.secret()
+        self.config.secrets()
+        if "tls" in self.config.transports:
+            now: Any = reactor
+            mutual_tls(self.config, self.server_id, now.seconds())
         self.catalogue = catalogue_of_plugins(self["apps"] or self.config.apps)
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
