@@ -15,6 +15,7 @@ from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
+from pfsb.config.exposure import exposure
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
@@ -330,6 +331,12 @@ class ServerFacts:
         return [application.name for application in self._catalogue.chosen]
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences for an operator about what is wrong in the configuration of this server, and works nevertheless."""
+        found = exposure(self.config)
+        return [] if found is None else [found]
+
+    @property
     def uptime(self) -> float:
         """How many seconds ago this process made the server."""
         return self._clock.seconds() - self._started_at
@@ -413,6 +420,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "not_acquainted": facts.not_acquainted,
         "time": round(facts.time, 3),
         "snapshots": _snapshots(facts),
+        "warnings": facts.warnings,
     }
 
 

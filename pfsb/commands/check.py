@@ -17,6 +17,7 @@ from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest
 from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.config.config import MEMORY, Config, ConfigError, ServerConfig
+from pfsb.config.exposure import exposure
 from pfsb.service.nearby import holds_storage, storages_elsewhere
 from pfsb.support.command_line import subcommand
 from pfsb.support.hosts import (
@@ -89,11 +90,12 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 
 def summary(config: Config) -> str:
     """The text of the summary: a line about the cluster, and one for each server."""
-    secret = "authenticated" if config.secrets() else "not authenticated"
+    secret = "authenticated" if _is_authenticated(config) else "not authenticated"
     directory = "only in memory" if config.storage == MEMORY else f"in {Path(config.storage).absolute()}/ID"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
-        f"{config.n - config.quorum} may fail; {config.transport}, {secret}; {', '.join(config.apps)}; "
+        f"{config.n - config.quorum} may fail; {' before '.join(config.transports)}, {secret}; "
+        f"{', '.join(config.apps)}; "
         f"storage {config.storage}",
         f"  started in this directory, each server keeps its data {directory}",
     ]
@@ -102,6 +104,11 @@ def summary(config: Config) -> str:
         ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
         lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, {ports}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _is_authenticated(config: Config) -> bool:
+    """Whether servers prove to each other that they are servers of this cluster."""
+    return bool(config.secrets()) or config.transports == ("tls",)
 
 
 def plain(config: Config, found: Found) -> dict[str, Any]:
@@ -121,7 +128,8 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
         "majority": config.quorum,
         "may_fail": config.n - config.quorum,
         "transport": config.transport,
-        "authenticated": bool(config.secrets()),
+        "transport_before": config.transport_before,
+        "authenticated": _is_authenticated(config),
         "apps": list(config.apps),
         "storage": config.storage,
         "servers": servers,
@@ -133,8 +141,14 @@ def notes(config: Config, found: Found) -> str:
     """A line for each name in the configuration: its addresses on this machine, from `found`. Then a warning for each
     server that other machines could not reach, and for each data directory nearby that a start in this directory would
     not use."""
-    lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config))
+    lines = (*_exposed(config), *_names(config, found), *_unreachable(config, found), *_elsewhere(config))
     return "".join(f"  {line}\n" for line in lines)
+
+
+def _exposed(config: Config) -> Iterator[str]:
+    found = exposure(config)
+    if found is not None:
+        yield f"warning: {found}"
 
 
 def _elsewhere(config: Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ transport of their own, and use `make_server`. Nothing here imports the reactor:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -174,6 +174,20 @@ def peer_transport(config: Config, server_id: int, clock: Any, faults: LinkFault
 
     Raises `ConfigError` if the configured secret or certificates cannot be used; see `Config.secrets`.
     """
+    transport = _transport_of(config, server_id, clock, faults)
+    if config.secret_file is not None:
+        transport.watch_secrets(config.secret_file, lambda: _secrets_or_error(config))
+    return transport
+
+
+def _secrets_or_error(config: Config) -> Sequence[bytes] | str:
+    try:
+        return config.secrets()
+    except ConfigError as error:
+        return str(error)
+
+
+def _transport_of(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> PeerTransport:
     addresses = {i: config.server(i).peer for i in config.ids}
     listen = config.server(server_id).listen
     identity, secrets = frame_identity(config, server_id), config.secrets()

@@ -328,6 +328,8 @@ class ServerService(Service):
         clock.callWhenRunning(self._take_signals)
         _collect_garbage_seldom()
         self._was_up = True
+        for warning in server.facts.warnings:
+            self._log.warn("{warning}", warning=warning)
         self._log.info(
             "server {id} of cluster {cluster} is up; clients connect to {place}; {data}",
             id=server_id,

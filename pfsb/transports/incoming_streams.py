@@ -209,7 +209,7 @@ class Door(Factory):
 
     def _admit(self, stream: IncomingStream, sender: int) -> None:
         former = [each for each in self.streams if each.server_id == sender and not each.is_over]
-        for each in former[: len(former) + 1 - PEER_STREAMS_MAX]:
+        for each in former[: max(0, len(former) + 1 - PEER_STREAMS_MAX)]:
             each.end()
         stream.server_id = sender
         stream.pulse()

@@ -75,7 +75,8 @@ class OutgoingStream(Protocol):
     error: str | None = field(init=False, default=None)
     """Why this server has ended the connection; None: it has not."""
     _waiting: deque[bytes] = field(init=False, factory=deque)
-    _waiting_bytes: int = field(init=False, default=0)
+    waiting_bytes: int = field(init=False, default=0)
+    """Size, in bytes, of the frames that wait until the transport can take more."""
     _is_paused: bool = field(init=False, default=False)
     _is_unanswered: bool = field(init=False, default=False)
     """Whether bytes were written since the last pulse."""
@@ -90,10 +91,10 @@ class OutgoingStream(Protocol):
     def send(self, frame: bytes) -> bool:
         """Send a frame, behind those that wait. Returns False if too many bytes wait: the frame is lost."""
         if self._is_paused:
-            if self._waiting_bytes + len(frame) > WAITING_BYTES_MAX:
+            if self.waiting_bytes + len(frame) > WAITING_BYTES_MAX:
                 return False
             self._waiting.append(in_stream(frame))
-            self._waiting_bytes += len(frame)
+            self.waiting_bytes += len(frame)
         else:
             self._is_unanswered = True
             self._idle_ticks = 0
@@ -106,7 +107,7 @@ class OutgoingStream(Protocol):
             while self._waiting and size < JOINED_BYTES:
                 joined.append(self._waiting.popleft())
                 size += len(joined[-1])
-            self._waiting_bytes = sum(map(len, self._waiting)) if self._waiting else 0
+            self.waiting_bytes = sum(map(len, self._waiting)) if self._waiting else 0
             self._is_unanswered = True
             self._idle_ticks = 0
             write_now(self.transport, b"".join(joined))
@@ -290,6 +291,11 @@ class OutgoingLink:
             self.stream.end("this server has another address")
         else:
             self._try()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the next attempt to connect waits for its time."""
+        return self._call is not None
 
     def tick(self, seconds: float) -> None:
         """Called every so many seconds."""

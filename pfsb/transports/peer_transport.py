@@ -20,6 +20,7 @@ from pfsb.transports.faults import LinkFaults
 from pfsb.transports.frames import NOT_KNOWN, FrameIdentity, as_secrets
 from pfsb.transports.links import FrameSender, Links, TransportCounters
 from pfsb.transports.names import AddressBook
+from pfsb.transports.secret_watch import SecretWatch
 
 if TYPE_CHECKING:
     from pfsb.paxos.messages import Message
@@ -65,6 +66,7 @@ class PeerTransport:
     book: AddressBook = field(init=False)
     links: Links = field(init=False)
     networks: list[Network] = field(init=False)
+    _secret_watch: SecretWatch | None = field(init=False, default=None)
 
     def __attrs_post_init__(self) -> None:
         own = self.membership.server_id
@@ -126,14 +128,19 @@ class PeerTransport:
             raise
         self.counters.addresses = dict(self.book.shown())
         self.book.start()
+        if self._secret_watch is not None:
+            self._secret_watch.start()
 
     def know_cluster(self, identity: bytes) -> None:
         """Pass the identity of the cluster to the links; see `ITransport`."""
         self.links.know_cluster(identity)
 
-    def take_secrets(self, secrets: Sequence[bytes]) -> None:
-        """Use these secrets from now on. Whether there are any cannot change while the transport runs."""
-        self.links.take_secrets(secrets)
+    def watch_secrets(self, path: str, read: Callable[[], Sequence[bytes] | str]) -> None:
+        """Let the transport use the secrets of a file, also those that it will hold later. Called before `start`.
+
+        `read` returns the secrets, or a text that says why they cannot be used.
+        """
+        self._secret_watch = SecretWatch(self._reactor, path, read, self.links.take_secrets, self._secrets)
 
     def send(self, messages: Sequence[Message], to: int | None) -> None:
         """Send messages as `ITransport.send` promises."""
@@ -143,6 +150,8 @@ class PeerTransport:
         """Stop at once. Returns a Deferred that fires when all is closed, or None if nothing was open."""
         self.book.stop()
         self.links.stop()
+        if self._secret_watch is not None:
+            self._secret_watch.stop()
         closing = [closed for network in self.networks if isinstance(closed := network.close(), Deferred)]
         if not closing:
             return None

@@ -84,6 +84,8 @@ class StreamNetwork:
     """Called with the id of a peer at whose address no process listens."""
     _changed: Callable[[int], object]
     """Called with the id of a peer whose frames have begun to travel over a connection, or no longer do."""
+    _otherwise: str = "none"
+    """The transport by which frames travel to a peer to which there is no connection; none: they do not."""
     _rng: Random = field(factory=Random)
     door: Door = field(init=False)
     outgoing: dict[int, OutgoingLink] = field(init=False)
@@ -129,7 +131,7 @@ class StreamNetwork:
         """
         self._listen()
         for peer, link in self.outgoing.items():
-            self.links.counters.streams.via[peer] = "none"
+            self.links.counters.streams.via[peer] = self._otherwise
             link.open()
         self._ticking = self._reactor.callLater(TICK_SECONDS, self._tick)
 
@@ -168,7 +170,7 @@ class StreamNetwork:
 
     def _note_change(self, peer: int) -> None:
         stream = self.outgoing[peer].stream
-        self.links.counters.streams.via[peer] = "none" if stream is None else stream.kind
+        self.links.counters.streams.via[peer] = self._otherwise if stream is None else stream.kind
         self._changed(peer)
 
     def _addresses(self, peer: int) -> Sequence[SocketAddress]:
@@ -245,7 +247,15 @@ class StreamTransport(PeerTransport):
         if "udp" in self.kinds:
             self._datagrams = UDPNetwork(self._reactor, own, self.links, self.book, self._is_in_stream)
         self.streams = StreamNetwork(
-            self._reactor, own, self.links, self.book, kinds, self._security, self._no_process, self._changed
+            self._reactor,
+            own,
+            self.links,
+            self.book,
+            kinds,
+            self._security,
+            self._no_process,
+            self._changed,
+            "none" if self._datagrams is None else "udp",
         )
         return [self.streams] if self._datagrams is None else [self._datagrams, self.streams]
 
@@ -292,5 +302,4 @@ class StreamTransport(PeerTransport):
         if self.streams.reaches(peer):
             self.links.carry_whole(peer)
         else:
-            self.counters.streams.via[peer] = "udp"
             self._datagrams.measure(peer)

@@ -36,8 +36,12 @@ class CertificatesMissing(Exception):
 class Refused(SSL.Error, WrongCertificate):
     """Raised in a handshake if the certificate at the other end is none of the cluster's authority."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__([("pfsb", "", text)])  # the form in which OpenSSL tells its errors
+        self._text = text
+
     def __str__(self) -> str:
-        return str(self.args[0])
+        return self._text
 
 
 def server_uri(cluster: str, server_id: int) -> str:

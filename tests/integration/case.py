@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredQueue, maybeDeferred
@@ -74,14 +78,27 @@ class ClusterCase(TestCase):
     """A test with a cluster of processes. All processes and connections end with the test, even if it fails."""
 
     timeout = 150
+    transport = os.environ.get("PFSB_TRANSPORT", "udp")
+    """The transport of the servers. The whole suite runs over another one than UDP with the environment variable."""
 
     def directory(self) -> Path:
         return Path(self.mktemp())
 
     def make_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
+        if self.transport != "udp":
+            changes = {"transport": self.transport, **changes}
         cluster = ProcessCluster(reactor, self.directory(), servers, changes=changes)
         self.addCleanup(cluster.stop)
+        if "tls" in cluster.config.transports:
+            self.make_certificates(cluster)
         return cluster
+
+    def make_certificates(self, cluster: ProcessCluster) -> None:
+        """Make the certificates that the servers of a cluster need for TLS."""
+        words = [str(Path(sys.executable).with_name("pfsb")), "certificates", "cluster.yaml"]
+        done = subprocess.run(words, cwd=cluster.directory, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise SkipTest(done.stderr) if "pfsb[tls]" in done.stderr else AssertionError(done.stderr)
 
     async def start_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
         """Start a cluster, and wait until it has a leader."""
