@@ -15,7 +15,12 @@ from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
-from twisted.internet.interfaces import IOpenSSLClientConnectionCreator, IOpenSSLServerConnectionCreator
+from twisted.internet.interfaces import (
+    IConsumer,
+    IOpenSSLClientConnectionCreator,
+    IOpenSSLServerConnectionCreator,
+    ITCPTransport,
+)
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
@@ -165,7 +170,13 @@ class _EagerTransport:
         return getattr(self._transport, name)
 
 
+@implementer(IConsumer, ITCPTransport)
 class _EagerTLS(TLSMemoryBIOProtocol):
+    def getHandle(self) -> Any:
+        """The socket, as of every other connection: some of its options are set, and it is asked how it is."""
+        transport: Any = self.transport
+        return transport.getHandle()
+
     def makeConnection(self, transport: Any) -> None:
         super().makeConnection(_EagerTransport(transport))
 
@@ -184,6 +195,33 @@ class _Creator:
         connection = SSL.Connection(self._context(), None)
         connection.set_accept_state()
         return connection
+
+
+@define(eq=False, slots=False)
+class TLSPort(Factory):
+    """A port of clients behind TLS: the connections of another factory, with a server's certificate."""
+
+    noisy = False
+
+    _credentials: Credentials
+    _inner: Any
+    """The factory of the protocols inside TLS."""
+
+    def buildProtocol(self, addr: object) -> Any:
+        inner = self._inner.buildProtocol(addr)
+        return None if inner is None else _wrapped(self._credentials, inner, is_client=False)
+
+    def startFactory(self) -> None:
+        self._inner.doStart()
+
+    def stopFactory(self) -> None:
+        self._inner.doStop()
+
+
+def _wrapped(credentials: Credentials, inner: Any, *, is_client: bool) -> Any:
+    factory = TLSMemoryBIOFactory(_Creator(credentials.context), is_client, Factory())
+    factory.noisy = False
+    return _EagerTLS(factory, inner)
 
 
 @define(eq=False)
@@ -213,16 +251,11 @@ class MutualTLS:
 
     def protocol(self, inner: Any) -> Any:
         """See `ServerSecurity`."""
-        return self._wrapped(inner, is_client=False)
+        return _wrapped(self.credentials, inner, is_client=False)
 
     def client(self, inner: Any, address: object) -> Any:
         """See `ServerSecurity`."""
-        return self._wrapped(inner, is_client=True)
-
-    def _wrapped(self, inner: Any, *, is_client: bool) -> Any:
-        factory = TLSMemoryBIOFactory(_Creator(self.credentials.context), is_client, Factory())
-        factory.noisy = False
-        return _EagerTLS(factory, inner)
+        return _wrapped(self.credentials, inner, is_client=True)
 
     def server_id(self, certificate: Any) -> int:
         """See `ServerSecurity`."""
