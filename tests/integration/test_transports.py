@@ -31,7 +31,7 @@ CLIENTS = 6
 
 
 class StreamTests(ClusterCase):
-    """What servers do over datagrams they do over connections, too."""
+    """Servers do over connections as they do over datagrams."""
 
     transport = "tcp"
 
@@ -209,6 +209,6 @@ class ChangeTests(ClusterCase):
 
     @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
     async def test_cluster_moves_back_to_udp(self) -> None:
-        """The same steps, in the other direction."""
+        """By as many steps, in the other direction."""
         cluster = await self.start_cluster(3, transport="tcp")
         await self.counting(cluster, self.change(cluster, "tcp", "udp"))

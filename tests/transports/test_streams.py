@@ -31,13 +31,13 @@ class SplitterTests(SynchronousTestCase):
         self.assertEqual([frame for i in range(len(stream)) for frame in splitter.feed(stream[i : i + 1])], frames)
 
     def test_wrong_length_is_noticed_before_the_frame_is_there(self) -> None:
-        """Nobody has to wait for, or keep, four gigabytes."""
+        """No server has to wait for, or keep, four gigabytes."""
         for length in (0, OVERHEAD_BYTES - 1, FRAME_BYTES_MAX + 1, 2**32 - 1):
             self.assertRaises(WrongLength, list, FrameSplitter().feed(length.to_bytes(4, "big")))
 
 
 class StrangerTests(StreamCase):
-    """What a stranger sends costs it its connection, and no server anything else."""
+    """A stranger loses its connection by what it sends, and no server loses anything."""
 
     async def sent(self, data: bytes) -> tuple[dict[str, int], list[Any]]:
         """Send bytes as a stranger, which must end the connection; returns why it was ended, and the frames."""
