@@ -31,7 +31,6 @@ from pfsb.bench.client import LoadClient, LoadFailed, LoadResult, client_command
 from pfsb.bench.machine import cpu_seconds
 from pfsb.bench.report import aligned
 from pfsb.bench.workload import Workload, operations
-from pfsb.frontends.stream.protocol import write_now
 from pfsb.paxos.messages import Batch, ClientUpdate
 from pfsb.paxos.records import AruRecord, ProposalRecord
 from pfsb.storage.effect import Effect
@@ -40,6 +39,7 @@ from pfsb.storage.log.segments import BLOCK_BYTES, SegmentHead, make_segment
 from pfsb.storage.log.storage import LogStorage
 from pfsb.storage.log.writer import LogWriter
 from pfsb.storage.owner import StorageOwner
+from pfsb.support.eager_write import write_now
 
 LOADS: Final = "1x1,16x1,64x1,256x1,8x8,8x32"
 PROPOSAL_BYTES: Final = 170

@@ -34,6 +34,7 @@ CLASSES: Final = {"servers.ID": ServerConfig, "timers": Timers, "limits": Limits
 DEFAULTS: Final = {
     "f": "(servers - 1) / 2, rounded down",
     "storage": "var/CLUSTER",
+    "certificates": "certificates/CLUSTER",
     "timers.disk": "8, or twice ``timers.progress``",
     "servers.ID.listen": "as ``peer``",
 }
@@ -46,6 +47,10 @@ MORE: Final = {
     "servers.ID.http": ":doc:`http`",
     "servers.ID.redis": ":doc:`redis`",
     "archive": ":ref:`archive`",
+    "transport": ":ref:`transports`",
+    "transport_before": ":ref:`transports`",
+    "certificates": ":ref:`transports`",
+    "insecure": ":ref:`transports`",
     "apps": ":ref:`settings` and :doc:`instances`",
     "timers.disk": ":ref:`disk-trouble`",
     "limits.session_window": ":ref:`settings`",

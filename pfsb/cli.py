@@ -18,6 +18,8 @@ _SECTIONS: Final = {
         "init": ("pfsb.commands.init", "Write a configuration for a cluster on this machine."),
         "cluster": ("pfsb.commands.cluster", "Start all servers of a configuration in this terminal."),
         "check": ("pfsb.commands.check", "Validate a configuration."),
+        "certificates": ("pfsb.commands.certificates", "Make the certificates for TLS between servers."),
+        "secret": ("pfsb.commands.secret", "Make a secret that authenticates servers to each other."),
     },
     "Ask a cluster": {
         "client": ("pfsb.commands.client", "Send commands: interactive, one, from a pipe, or a batch."),
@@ -28,7 +30,7 @@ _SECTIONS: Final = {
         "demo": ("pfsb.demo.tool", "Run real servers through a scenario and record it."),
     },
     "Keep what a cluster holds": {
-        "backup": ("pfsb.backups.backup_command", "Write the state of a running cluster into a file, or check one."),
+        "backup": ("pfsb.backups.backup_command", "Write a running cluster's state into a file, or check one."),
         "restore": ("pfsb.backups.restore_command", "Make the data directories of a new cluster of a backup."),
         "history": ("pfsb.backups.history_command", "Show all changes of a key, from archives and data directories."),
         "export": ("pfsb.backups.export_command", "Show what is in a backup as JSON lines."),
@@ -51,7 +53,7 @@ _SECTIONS: Final = {
         ),
         "explore": (
             "pfsb.simulator.model_checking.explore_command",
-            "Explore all that can happen to a small cluster, to some depth.",
+            "Explore all that can happen to a small cluster.",
         ),
         "fuzz": (
             "pfsb.simulator.fuzz.fuzz_command",

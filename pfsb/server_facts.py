@@ -16,6 +16,7 @@ from pfsb.applications.application import has_snapshot
 from pfsb.applications.catalogue import Catalogue
 from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
+from pfsb.config.exposure import exposure
 from pfsb.paxos.disk_trouble import DiskTrouble
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
@@ -51,6 +52,8 @@ class PeerFacts:
     silent_seconds: float | None = None
     """Seconds since the last message of that server came; None: there was none since the start of the server that was
     asked."""
+    via: str = "udp"
+    """The transport that carries frames to that server at present: udp, tcp or tls; none: there is no connection."""
     address: str | None = None
     """The IP address and port to which the server that was asked sends; None: it has found none, or its network has no
     addresses."""
@@ -341,6 +344,12 @@ class ServerFacts:
         return [application.name for application in self._catalogue.chosen]
 
     @property
+    def warnings(self) -> list[str]:
+        """Sentences for an operator about what is wrong in the configuration of this server, and works nevertheless."""
+        found = exposure(self.config)
+        return [] if found is None else [found]
+
+    @property
     def uptime(self) -> float:
         """How many seconds ago this process made the server."""
         return self._clock.seconds() - self._started_at
@@ -374,6 +383,7 @@ class ServerFacts:
             agrees_up_to=comparison.agrees_up_to,
             differs_at=comparison.differs_at if comparison.is_in_doubt else None,
             silent_seconds=self._clock.seconds() - peer.last_heard if peer.last_heard >= 0 else None,
+            via="udp" if self.transport is None else self.transport.streams.via.get(server_id, "udp"),
             address=None if self.transport is None else self.transport.addresses.get(server_id),
         )
 
@@ -424,6 +434,7 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "time": round(facts.time, 3),
         "snapshots": _snapshots(facts),
         "archive": _archive(facts),
+        "warnings": facts.warnings,
     }
 
 
@@ -497,6 +508,7 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "agrees_up_to": peer.agrees_up_to,
         "differs_at": peer.differs_at,
         "address": peer.address,
+        "via": peer.via,
     }
 
 
@@ -517,6 +529,14 @@ def _frames(counters: TransportCounters | None) -> dict[str, object]:
             "given_up": counters.paths.given_up,
         },
         "datagram_bytes": {str(peer): size for peer, size in sorted(counters.paths.datagram_bytes.items())},
+        "connections": {
+            "opened": counters.streams.opened,
+            "lost": counters.streams.lost,
+            "dead": counters.streams.dead,
+            "failed": counters.streams.failed,
+            "dropped": counters.streams.dropped,
+            "turned_away": dict(counters.streams.turned_away),
+        },
     }
 
 

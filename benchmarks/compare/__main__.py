@@ -73,7 +73,10 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rows", type=rows, default="all", help="which rows, by key: 1x1,8x8,get,failover,...")
     parser.add_argument("--etcd", help="the etcd binary to use")
     parser.add_argument(
-        "--transport", default="udp", help="what pfsb's servers speak to each other over (default: udp)"
+        "--transport",
+        choices=("udp", "tcp", "tls"),
+        default="udp",
+        help="what pfsb's servers speak to each other over (default: udp)",
     )
     parser.add_argument("--directory", type=Path, default=Path("."), help="where to make the directory for all storage")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
@@ -49,6 +51,9 @@ class Pfsb(System):
     def configure(self) -> None:
         config = write_config(self.directory / "cluster.yaml", self.servers, Random(), **self._settings)
         self._targets = {address.id: target_of(address) for address in server_addresses(config)}
+        if "tls" in config.transports:
+            words = [str(Path(sys.executable).with_name("pfsb")), "certificates", "cluster.yaml"]
+            subprocess.run(words, cwd=self.directory, check=True, capture_output=True)
 
     def command(self, server: int) -> tuple[Sequence[str], dict[str, str]]:
         repository = str(Path(__file__).parents[2])

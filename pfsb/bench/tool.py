@@ -203,6 +203,8 @@ def changes_for(config: Config) -> dict[str, Any]:
         kept["storage"] = MEMORY
     if config.secret_file is not None:
         kept["secret_file"] = os.path.abspath(config.secret_file)
+    if "tls" in config.transports:
+        kept["certificates"] = os.path.abspath(config.certificate_directory)
     return kept
 
 

@@ -9,7 +9,16 @@ import os
 from collections.abc import Sequence
 from os import PathLike
 
-from pfsb.client.core.addresses import ServerAddress, address_from_text, endpoint_parts, tcp_address, unix_address
+from attrs import evolve
+
+from pfsb.client.core.addresses import (
+    ServerAddress,
+    address_from_text,
+    endpoint_parts,
+    tcp_address,
+    unix_address,
+    with_tls,
+)
 from pfsb.config.addresses import EVERY_INTERFACE
 from pfsb.config.config import Config, ConfigError, ServerConfig, load
 
@@ -18,20 +27,31 @@ Servers = str | PathLike[str] | Config | Sequence[str | ServerAddress]
 as "127.0.0.1:9400"."""
 
 
-def addresses_of(servers: object) -> list[ServerAddress]:
+def addresses_of(servers: object, authority: str | None = None) -> list[ServerAddress]:
     """The servers' addresses in `servers`: a configuration, the path of a configuration file, or a list of addresses
     such as ["127.0.0.1:9400"].
 
-    An address in a list is `host:port`, the path of a unix socket, or a `ServerAddress`. Raises `ConfigError` for an
-    address that a client cannot reach.
+    An address in a list is `host:port`, `tls://host:port`, the path of a unix socket, or a `ServerAddress`.
+    `authority` is the file with the certificates that may have signed those of servers with TLS; None: the file that a
+    configuration names, or the certificates that the machine believes. Raises `ConfigError` for an address that a
+    client cannot reach.
     """
     if isinstance(servers, str | PathLike):
-        return server_addresses(load(os.fspath(servers)))
+        return _signed_by(authority, server_addresses(load(os.fspath(servers))))
     if isinstance(servers, Config):
-        return server_addresses(servers)
+        return _signed_by(authority, server_addresses(servers))
     if not isinstance(servers, Sequence) or not servers:
         raise ConfigError("a clerk needs the path of a configuration, or a list of addresses such as 127.0.0.1:9400")
-    return [each if isinstance(each, ServerAddress) else address_from_text(i, each) for i, each in enumerate(servers)]
+    return [
+        each if isinstance(each, ServerAddress) else address_from_text(i, each, authority)
+        for i, each in enumerate(servers)
+    ]
+
+
+def _signed_by(authority: str | None, found: list[ServerAddress]) -> list[ServerAddress]:
+    if authority is None:
+        return found
+    return [evolve(each, authority=authority) if each.tls else each for each in found]
 
 
 def server_addresses(config: Config) -> list[ServerAddress]:
@@ -49,7 +69,12 @@ def _address(config: Config, server: ServerConfig) -> ServerAddress:
         host = options.get("interface", "")
         port = options.get("port") or words[1]
         return tcp_address(server.id, server.peer[0] if host in EVERY_INTERFACE else host, port)
+    if kind in ("tls", "tls6"):
+        host = options.get("interface", "")
+        port = options.get("port") or words[1]
+        found = tcp_address(server.id, server.peer[0] if host in EVERY_INTERFACE else host, port)
+        return with_tls(found, str(config.certificate_directory / "authority.pem"))
     if kind == "unix":
         return unix_address(server.id, options.get("address") or words[1])
     where = f"{config.file}: servers.{server.id}.client"
-    raise ConfigError(f'{where}: "{server.client}" cannot be reached by this client, only tcp: and unix: can')
+    raise ConfigError(f'{where}: "{server.client}" cannot be reached by this client, only tcp:, tls: and unix: can')

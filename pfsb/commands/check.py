@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,10 @@ from twisted.python.failure import Failure
 from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest
 from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.config.addresses import below_tls
 from pfsb.config.config import MEMORY, Config, ConfigError, ServerConfig
+from pfsb.config.exposure import exposure
+from pfsb.service.assembly import INSTALL_TLS
 from pfsb.service.nearby import holds_storage, storages_elsewhere
 from pfsb.support.command_line import subcommand
 from pfsb.support.hosts import (
@@ -33,6 +37,9 @@ from pfsb.support.hosts import (
 LOOK_UP_SECONDS: Final = 5.0
 """How long, in seconds, the look-up of a name may take before `pfsb check` says that there was no answer."""
 
+EXPIRY_DAYS: Final = 30
+"""Number of days before a certificate expires from which on `pfsb check` warns of it."""
+
 Found = Mapping[int, tuple[SocketAddress, ...] | str]
 """Server -> the addresses of its peer host on this machine, or a text that tells why there are none."""
 
@@ -45,7 +52,7 @@ class Options(ConfigOptions):
 
     def __attrs_post_init__(self) -> None:
         try:
-            self.config.secret()
+            self.config.secrets()
         except ConfigError as error:
             raise click.UsageError(str(error)) from None
         try:
@@ -67,11 +74,15 @@ def command(**given: Any) -> Options:
 
 async def run(reactor: Any, options: Options) -> None:
     """Print a summary of the configuration, and the addresses that the names in it have on this machine."""
-    found = await look_up_hosts(reactor, options.config, look_up_in_threads(reactor))
+    config = options.config
+    found = await look_up_hosts(reactor, config, look_up_in_threads(reactor))
+    certificates = list(certificate_notes(config, datetime.fromtimestamp(reactor.seconds(), UTC)))
     if options.json:
-        sys.stdout.write(json.dumps(plain(options.config, found)) + "\n")
+        shown_plainly = plain(config, found)
+        shown_plainly["notes"] += certificates
+        sys.stdout.write(json.dumps(shown_plainly) + "\n")
     else:
-        sys.stdout.write(summary(options.config) + notes(options.config, found))
+        sys.stdout.write(summary(config) + notes(config, found) + "".join(f"  {line}\n" for line in certificates))
 
 
 async def look_up_hosts(reactor: Any, config: Config, look_up: LookUp) -> Found:
@@ -89,11 +100,12 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 
 def summary(config: Config) -> str:
     """The text of the summary: a line about the cluster, and one for each server."""
-    secret = "authenticated" if config.secret() is not None else "not authenticated"
+    secret = "authenticated" if _is_authenticated(config) else "not authenticated"
     directory = "only in memory" if config.storage == MEMORY else f"in {Path(config.storage).absolute()}/ID"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
-        f"{config.n - config.quorum} may fail; {config.transport}, {secret}; {', '.join(config.apps)}; "
+        f"{config.n - config.quorum} may fail; {' before '.join(config.transports)}, {secret}; "
+        f"{', '.join(config.apps)}; "
         f"storage {config.storage}",
         f"  started in this directory, each server keeps its data {directory}",
     ]
@@ -104,6 +116,11 @@ def summary(config: Config) -> str:
         ports = ", ".join(f"{key} {endpoint}" for key, endpoint in server.endpoints.items())
         lines.append(f"  server {server.id}: peer {shown(*server.peer)}{listen}, {ports}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _is_authenticated(config: Config) -> bool:
+    """Whether servers prove to each other that they are servers of this cluster."""
+    return bool(config.secrets()) or config.transports == ("tls",)
 
 
 def plain(config: Config, found: Found) -> dict[str, Any]:
@@ -123,7 +140,8 @@ def plain(config: Config, found: Found) -> dict[str, Any]:
         "majority": config.quorum,
         "may_fail": config.n - config.quorum,
         "transport": config.transport,
-        "authenticated": config.secret() is not None,
+        "transport_before": config.transport_before,
+        "authenticated": _is_authenticated(config),
         "apps": list(config.apps),
         "storage": config.storage,
         "archive": config.archive,
@@ -136,7 +154,13 @@ def notes(config: Config, found: Found) -> str:
     """A line for each name in the configuration: its addresses on this machine, from `found`. Then a warning for each
     server that other machines could not reach, for each data directory nearby that a start in this directory would not
     use, and for an archive that is not there."""
-    lines = (*_names(config, found), *_unreachable(config, found), *_elsewhere(config), *_archive(config))
+    lines = (
+        *_exposed(config),
+        *_names(config, found),
+        *_unreachable(config, found),
+        *_elsewhere(config),
+        *_archive(config),
+    )
     return "".join(f"  {line}\n" for line in lines)
 
 
@@ -146,6 +170,35 @@ def _archive(config: Config) -> Iterator[str]:
             f"warning: archive: {Path(config.archive).absolute()} is no directory on this machine; servers do not make "
             "it, and keep their files until it is there"
         )
+
+
+def certificate_notes(config: Config, now: datetime) -> Iterator[str]:
+    """A line for each certificate of a server that is in the directory of this machine, if TLS is used, and a warning
+    for each that expires soon or has expired; and one if none is there, or packages are missing."""
+    endpoints = (each for server in config.servers.values() for each in server.endpoints.values())
+    if "tls" not in config.transports and not any(map(below_tls, endpoints)):
+        return
+    try:
+        from pfsb.service.certificates import CertificateDirectory
+    except ImportError as error:
+        yield f"warning: TLS needs more packages ({error.name}): {INSTALL_TLS}"
+        return
+    directory = CertificateDirectory(config.certificate_directory, config.cluster)
+    expiries = {server_id: directory.expiry(server_id) for server_id in config.ids}
+    if not any(expiries.values()):
+        yield f"warning: no certificate of a server is in {directory.path}: pfsb certificates {config.file} makes them"
+    for server_id, expiry in expiries.items():
+        if expiry is not None:
+            has = "has expired on" if expiry <= now else "expires on"
+            line = f"the certificate of server {server_id} {has} {expiry:%Y-%m-%d}"
+            is_late = expiry - now < timedelta(days=EXPIRY_DAYS)
+            yield f"warning: {line}: pfsb certificates {config.file} --renew makes another" if is_late else line
+
+
+def _exposed(config: Config) -> Iterator[str]:
+    found = exposure(config)
+    if found is not None:
+        yield f"warning: {found}"
 
 
 def _elsewhere(config: Config) -> Iterator[str]:

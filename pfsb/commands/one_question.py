@@ -6,7 +6,6 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -14,6 +13,7 @@ from twisted.python.failure import Failure
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.connection import LineConnection
 from pfsb.client.core.replies import Reply
+from pfsb.client.drivers.endpoints import client_endpoint
 
 
 def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Deferred[Reply]:
@@ -27,7 +27,7 @@ def ask(reactor: Any, address: ServerAddress, line: str, seconds: float) -> Defe
         question.hang_up()
         return result
 
-    endpoint = clientFromString(reactor, address.endpoint)
+    endpoint = client_endpoint(reactor, address)
     asked: Deferred[Any] = endpoint.connect(Factory.forProtocol(lambda: question))
     asked.addCallback(lambda _connected: question.answered)
     return asked.addTimeout(seconds, reactor).addBoth(ended)

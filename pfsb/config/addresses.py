@@ -100,9 +100,15 @@ def endpoint_string(place: Place) -> str:
 
 def with_backlog(endpoint: str) -> str:
     """Add `BACKLOG` to a TCP endpoint that does not set a backlog itself."""
-    if re.match(r"(tcp6?|ssl):", endpoint) and ":backlog=" not in endpoint:
+    if re.match(r"(tcp6?|ssl|tls):", endpoint) and ":backlog=" not in endpoint:
         return f"{endpoint}:backlog={BACKLOG}"
     return endpoint
+
+
+def below_tls(endpoint: str) -> str | None:
+    """The TCP endpoint string below a `tls:` one, which takes the same options; None for any other endpoint string."""
+    head, colon, rest = endpoint.partition(":")
+    return f"tcp{'6' if head == 'tls6' else ''}:{rest}" if colon and head in ("tls", "tls6") else None
 
 
 def listening_place(endpoint: str, host: str) -> Address | str:
@@ -134,12 +140,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def listens_at(endpoint: str) -> Address | None:
-    """The (interface, port) where a TCP endpoint listens, with "" for all interfaces; None for other endpoints.
+    """The (interface, port) where a TCP endpoint listens, or one with TLS on it, with "" for all interfaces; None for
+    other endpoints.
 
     Raises exceptions of any kind for texts that are no endpoint.
     """
     noting = _Noting()
-    found = serverFromString(noting, endpoint)
+    found = serverFromString(noting, below_tls(endpoint) or endpoint)
     if isinstance(found, TCP4ServerEndpoint | TCP6ServerEndpoint):
         found.listen(None)
     return noting.address

@@ -26,13 +26,15 @@ from pfsb.config.addresses import (
     place_on,
     refuse_shared,
 )
-from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted, read
+from pfsb.config.secret_file import read_secrets
+from pfsb.config.yaml_file import ConfigError, Place, open_file, quoted
 from pfsb.paxos.settings import Settings
 from pfsb.support.limits import SERVER_ID_MAX, WINDOW_MAX
 from pfsb.transports.frames import cluster_digest
 
 __all__ = ["Config", "ServerConfig", "Timers", "Limits", "ConfigError", "load"]
 
+TRANSPORTS: Final = ("udp", "tcp", "tls")
 MEMORY: Final = "memory"
 """The value of the key `storage` for servers that keep nothing on disk."""
 
@@ -40,7 +42,6 @@ DISK_SECONDS: Final = 8.0
 """How long, in seconds, a write may be under way before the disk counts as one that hangs, unless the configuration
 file sets another time."""
 COUNT_MAX: Final = 1_000_000_000
-SECRET_BYTES_MAX: Final = 65_536
 
 
 @frozen
@@ -147,7 +148,14 @@ class Config:
     """How many failures the cluster should tolerate. The value is only checked: the file is refused unless it has at
     least 2f + 1 servers. A quorum is always a majority of the servers."""
     transport: str = "udp"
-    """How frames travel between servers."""
+    """How frames travel between servers. `tls` needs certificates and the extra `pfsb[tls]`."""
+    transport_before: str | None = None
+    """Another transport, at which servers listen as well, and by which they send to servers that are not reached over a
+    connection of `transport`: for a cluster that changes its transport by restarting one server after the other.
+    None: there is only one transport."""
+    certificates: str | None = None
+    """The directory with the certificates that `pfsb certificates` makes: `authority.pem`, and for each server
+    `server-ID.pem` with its certificate and its key."""
     apps: tuple[str, ...] = ("chat", "lock", "kv")
     """The applications to run, each once; there is also `instances`. Counts at the birth of the cluster only."""
     storage: str = MEMORY
@@ -156,9 +164,9 @@ class Config:
     """The directory to which each server moves the parts of its log, and the older snapshots, that a snapshot has made
     superfluous, into a directory named by its id. It must be there. None: they are deleted."""
     secret_file: str | None = None
-    """A file with a secret of 1 byte to 64 KiB, the same at every server, which authenticates the frames between
-    servers; white space at its ends does not count. Servers with and without a secret refuse each other's frames. None:
-    there is no secret."""
+    """A file with a secret, the same at every server, which authenticates the frames between servers; `pfsb secret`
+    makes one. A second line may hold another secret: frames with either are taken. Only the owner may have rights to
+    the file. Servers with and without a secret refuse each other's frames. None: there is no secret."""
     timers: Timers = field(factory=Timers)
     limits: Limits = field(factory=Limits)
     window: int = 16
@@ -169,8 +177,21 @@ class Config:
     (Departure 56); 0: snapshots are only taken when an operator asks for one, and the log is kept until then."""
     faults: bool = False
     """Whether the FAULT commands are allowed."""
+    insecure: bool = False
+    """Whether peer ports that other machines can reach may go without `secret_file` and `tls`. Otherwise the log,
+    STATUS and `pfsb check` warn: any machine that can reach them may speak for a server."""
     http_names: tuple[str, ...] = ()
     """Names under which clients reach the HTTP ports, beside those of the servers and their machines."""
+
+    @property
+    def transports(self) -> tuple[str, ...]:
+        """The transports in use, the preferred one first."""
+        return (self.transport,) if self.transport_before is None else (self.transport, self.transport_before)
+
+    @property
+    def certificate_directory(self) -> Path:
+        """The directory with the certificates of the cluster."""
+        return Path(f"certificates/{self.cluster}" if self.certificates is None else self.certificates)
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -233,18 +254,15 @@ class Config:
         """The directory of a server in the archive; None: there is no archive."""
         return None if self.archive is None else Path(self.archive) / str(server_id)
 
-    def secret(self) -> bytes | None:
-        """The secret that authenticates frames between servers, without white space at its ends; None: there is none.
+    def secrets(self) -> list[bytes]:
+        """The secrets that authenticate frames between servers: by the first frames are sent, and frames with any of
+        them are taken. An empty list: there is no secret.
 
-        Raises `ConfigError` if `secret_file` is not there, cannot be read, is empty or larger than 64 KiB.
+        Raises `ConfigError` if `secret_file` cannot be used; see `read_secrets`.
         """
         if self.secret_file is None:
-            return None
-        named = f"{self.file}: secret_file: {quoted(self.secret_file)}"
-        secret = read(self.secret_file, SECRET_BYTES_MAX, named).strip()
-        if not secret:
-            raise ConfigError(f"{named}: is empty; it should hold a random text, the same at every server")
-        return secret
+            return []
+        return read_secrets(self.secret_file, f"{self.file}: secret_file: {quoted(self.secret_file)}")
 
 
 def load(path: str | PathLike[str]) -> Config:
@@ -256,6 +274,10 @@ def load(path: str | PathLike[str]) -> Config:
     given: dict[str, Any] = {key: reader(keys[key]) for key, reader in _READERS.items() if key in keys}
     defaults: dict[str, Any] = {"f": (len(servers) - 1) // 2, "storage": f"var/{cluster}"}
     config = Config(file=top.file, cluster=cluster, servers=servers, **(defaults | given))
+    if config.transport_before == config.transport:
+        raise keys["transport_before"].wrong(f"{config.transport} is the transport already; another one is meant")
+    if config.transports != ("udp",):
+        _refuse_shared_with_clients(config, keys["servers"])
     if config.n < 2 * config.f + 1:
         raise keys["f"].wrong(f"{config.f} needs at least {2 * config.f + 1} servers, {config.n} are given")
     if config.archive is not None and config.storage == MEMORY:
@@ -327,13 +349,22 @@ def _server(server_id: int, keys: Mapping[str, Place]) -> ServerConfig:
     return ServerConfig(server_id, **{key: _SERVER_KEYS[key](place) for key, place in keys.items()})
 
 
+def _refuse_shared_with_clients(config: Config, place: Place) -> None:
+    """Refuse a server that would take connections of its peers at a port of its clients: TCP has one such port."""
+    servers = {_server_id(key): value for key, value in place.entries()}
+    for server in config.servers.values():
+        keys = servers[server.id].keys(tuple(_SERVER_KEYS))
+        refuse_shared(
+            [(keys["peer" if server.listen is None else "listen"], _receiving_place(server))]
+            + [(keys[key], listening_place(each, server.peer[0])) for key, each in server.endpoints.items()]
+        )
+
+
 def _transport(place: Place) -> str:
-    """`udp`; `tcp` and `tls` are reserved, and refused."""
+    """`udp`, `tcp` or `tls`."""
     found = place.text()
-    if found in ("tcp", "tls"):
-        raise place.wrong(f"{found} is not there yet; until tcp and tls come, udp is the only transport")
-    if found != "udp":
-        raise place.wrong(f"must be udp, not {place.shown()}")
+    if found not in TRANSPORTS:
+        raise place.wrong(f"must be {' or '.join(TRANSPORTS)}, not {place.shown()}")
     return found
 
 
@@ -398,6 +429,8 @@ _LIMITS: Final[dict[str, Callable[[Place], Any]]] = {
 _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "f": Integers(0, COUNT_MAX),
     "transport": _transport,
+    "transport_before": _transport,
+    "certificates": Place.text,
     "apps": _apps,
     "storage": Place.text,
     "archive": Place.text,
@@ -407,5 +440,6 @@ _READERS: Final[dict[str, Callable[[Place], Any]]] = {
     "window": Integers(1, WINDOW_MAX),
     "snapshot_every": Integers(0, COUNT_MAX),
     "faults": Place.boolean,
+    "insecure": Place.boolean,
     "http_names": _http_names,
 }

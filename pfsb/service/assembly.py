@@ -7,17 +7,17 @@ transport of their own, and use `make_server`. Nothing here imports the reactor:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from pfsb.applications.catalogue import Catalogue
-from pfsb.config.config import Config
+from pfsb.config.config import Config, ConfigError
 from pfsb.past_reads import IPastReader
 from pfsb.paxos.interfaces import IStableStorage, ITracer, ITransport
 from pfsb.server import Server
@@ -29,7 +29,11 @@ from pfsb.transports.links import TransportCounters
 if TYPE_CHECKING:
     from pfsb.storage.log.storage import LogStorage
     from pfsb.storage.memory import MemoryStorage
-    from pfsb.transports.udp import UDPTransport
+    from pfsb.transports.peer_transport import PeerTransport
+    from pfsb.transports.stream_security import ServerSecurity
+
+INSTALL_TLS: Final = "pip install 'pfsb[tls]'"
+"""The command that installs what TLS needs."""
 
 OnFailure = Callable[[Failure], None]
 """A function that is called at most once, with the reason as a Failure, when a server cannot go on."""
@@ -118,13 +122,14 @@ def real_server(
     on_failure: OnFailure,
     tracer: ITracer | None = None,
 ) -> Server:
-    """Make a server that speaks to its peers over UDP, and stores its data in `directory` (None: in memory).
+    """Make a server that speaks to its peers over sockets, and stores its data in `directory` (None: in memory).
 
-    The server is not started yet. `clock` is a reactor. Raises `ConfigError` if the configured secret cannot be read.
+    The server is not started yet. `clock` is a reactor. Raises `ConfigError` if the configured secret or certificates
+    cannot be used.
     """
     rng = Random(os.urandom(16))
     faults = LinkFaults(clock, rng)
-    transport = udp_transport(config, server_id, clock, faults)
+    transport = peer_transport(config, server_id, clock, faults)
     storage: LogStorage | MemoryStorage
     past_reader: IPastReader | None = None
     if directory is None:
@@ -182,16 +187,59 @@ def memory_storage(clock: IReactorTime, on_failure: OnFailure) -> MemoryStorage:
     return MemoryStorage(MemoryDisk(), clock, lambda: 0.0, os.urandom, on_failure, lambda: True, is_transient=True)
 
 
-def udp_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> UDPTransport:
+def peer_transport(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> PeerTransport:
     """Make the transport of a server, not started yet. `clock` is a reactor.
 
-    Raises `ConfigError` if the configured secret cannot be used; see `Config.secret`.
+    Raises `ConfigError` if the configured secret or certificates cannot be used; see `Config.secrets`.
     """
-    from pfsb.transports.udp import UDPTransport
+    transport = _transport_of(config, server_id, clock, faults)
+    if config.secret_file is not None:
+        transport.watch_secrets(config.secret_file, lambda: _secrets_or_error(config))
+    return transport
 
+
+def _secrets_or_error(config: Config) -> Sequence[bytes] | str:
+    try:
+        return config.secrets()
+    except ConfigError as error:
+        return str(error)
+
+
+def _transport_of(config: Config, server_id: int, clock: Any, faults: LinkFaults) -> PeerTransport:
     addresses = {i: config.server(i).peer for i in config.ids}
     listen = config.server(server_id).listen
-    return UDPTransport(clock, frame_identity(config, server_id), addresses, faults, config.secret(), listen)
+    identity, secrets = frame_identity(config, server_id), config.secrets()
+    if config.transports == ("udp",):
+        from pfsb.transports.udp import UDPTransport
+
+        return UDPTransport(clock, identity, addresses, faults, tuple(secrets), listen)
+    from pfsb.transports.tcp import StreamTransport
+
+    security = mutual_tls(config, server_id, clock.seconds()) if "tls" in config.transports else None
+    return StreamTransport(
+        clock, identity, addresses, faults, tuple(secrets), listen, kinds=config.transports, security=security
+    )
+
+
+def mutual_tls(config: Config, server_id: int, now: float) -> ServerSecurity:
+    """The TLS of a server towards its peers; `now` is the time in seconds since 1970.
+
+    Raises `ConfigError` if its certificates cannot be used, or packages are missing, with the command that installs
+    them.
+    """
+    where = f"{config.file}: transport: tls"
+    try:
+        from pfsb.transports.tls import CertificatesMissing, Credentials, MutualTLS
+    except ImportError as error:
+        raise ConfigError(f"{where} needs more packages ({error.name}): {INSTALL_TLS}") from None
+    directory = config.certificate_directory
+    credentials = Credentials(directory / "authority.pem", directory / f"server-{server_id}.pem")
+    security = MutualTLS(config.cluster, credentials)
+    try:
+        security.check(server_id, now)
+    except CertificatesMissing as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return security
 
 
 def frame_identity(config: Config, server_id: int) -> FrameIdentity:

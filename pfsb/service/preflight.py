@@ -32,18 +32,22 @@ def refuse_used_ports(config: Config, server_id: int) -> None:
     server = config.server(server_id)
     path = f"{config.file}: servers.{server_id}"
     key = "peer" if server.listen is None else "listen"
-    _try(socket.SOCK_DGRAM, server.receives_at, f"{path}.{key}", may_come=literal(*server.receives_at) is None)
+    for kind in sorted({socket.SOCK_DGRAM if each == "udp" else socket.SOCK_STREAM for each in config.transports}):
+        _try(kind, server.receives_at, f"{path}.{key}", may_come=literal(*server.receives_at) is None)
     for port, endpoint in server.endpoints.items():
         address = listens_at(endpoint)
         if address is not None:
-            _try(socket.SOCK_STREAM, address, f"{path}.{port}")
+            _try(socket.SOCK_STREAM, address, f"{path}.{port}", is_peer=False)
 
 
-def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False) -> None:
+def _try(
+    kind: socket.SocketKind, address: Address, place: str, *, may_come: bool = False, is_peer: bool = True
+) -> None:
     """Bind the address for a moment, to see whether it is free. Raises `PortInUse`, whose text begins with `place`, if
     that fails.
 
-    If `may_come` is True, it is no failure that the host has no address of this machine: it may get one later.
+    `is_peer` says whether the address is for the other servers. If `may_come` is True, it is no failure that the host
+    has no address of this machine: it may get one later.
     """
     host, port = address
     try:
@@ -62,15 +66,16 @@ def _try(kind: socket.SocketKind, address: Address, place: str, *, may_come: boo
         except OSError as error:
             if may_come and error.errno == errno.EADDRNOTAVAIL:
                 return
+            advice = _advice(error, port, is_peer)
             raise PortInUse(
-                f"{place}: cannot listen at {shown(host or '*', port)}: {error.strerror}; {_advice(error, kind, port)}"
+                f"{place}: cannot listen at {shown(host or '*', port)}: {error.strerror}; {advice}"
             ) from error
 
 
-def _advice(error: OSError, kind: socket.SocketKind, port: int) -> str:
+def _advice(error: OSError, port: int, is_peer: bool) -> str:
     if error.errno != errno.EADDRNOTAVAIL:
         return "does the server run already?"
-    if kind is socket.SOCK_DGRAM:
+    if is_peer:
         return f'this machine has no such address, and listen: "0.0.0.0:{port}" beside peer would receive at all it has'
     return "this machine has no such address"
 

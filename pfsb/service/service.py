@@ -13,7 +13,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from twisted.application import strports
 from twisted.application.service import MultiService, Service
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -26,7 +25,6 @@ from twisted.python.failure import Failure
 from pfsb import __version__
 from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
 from pfsb.applications.interfaces import BadRequest, Event, IEventLog
-from pfsb.config.addresses import with_backlog
 from pfsb.config.config import Config, ConfigError, load
 from pfsb.frontends.client_port import ClientPortFactory, RedisPortFactory
 from pfsb.frontends.http_port import LazyHTTPSite
@@ -35,7 +33,7 @@ from pfsb.paxos.divergence import StateDiverged
 from pfsb.paxos.interfaces import StorageRefused
 from pfsb.paxos.storage_identity import StorageWasReplaced
 from pfsb.server import Server
-from pfsb.service.assembly import log_storage, real_server
+from pfsb.service.assembly import log_storage, mutual_tls, real_server
 from pfsb.service.chat_log import ChatLog, ChatLogWriter
 from pfsb.service.daemon import Daemon, go_into_background
 from pfsb.service.executed import tell_executed
@@ -43,6 +41,7 @@ from pfsb.service.log_lines import FORMATS, LEVELS
 from pfsb.service.memory_watch import MemoryWatch, found_limit_bytes, used_bytes
 from pfsb.service.nearby import client_place, data_place, warnings_of_start
 from pfsb.service.pid_file import PidFile, remove_stale
+from pfsb.service.ports import check_ports, port_service
 from pfsb.service.preflight import PortInUse, refuse_used_ports
 from pfsb.service.reactor_lag import ReactorLag
 from pfsb.service.text_log import OBSERVER_NAME, PROCESS_LOG
@@ -147,7 +146,11 @@ class Options(usage.Options):
         _one_of(self["log-level"], LEVELS, "--log-level")
         self.config = load(self["config"])
         self.config.server(self.server_id)
-        self.config.secret()
+        self.config.secrets()
+        if "tls" in self.config.transports:
+            now: Any = reactor
+            mutual_tls(self.config, self.server_id, now.seconds())
+        check_ports(self.config, self.server_id)
         self.catalogue = catalogue_of_plugins(self["apps"] or self.config.apps)
         refuse_used_ports(self.config, self.server_id)
         if self.directory is not None:
@@ -315,10 +318,10 @@ class ServerService(Service):
         shared = SharedLimits.of(server, clock)
         factory = ClientPortFactory(server, clock, shared)
         self._factory = factory
-        strports.service(with_backlog(config.server(server_id).client), factory).setServiceParent(self._ports)
+        port_service(config, server_id, config.server(server_id).client, factory).setServiceParent(self._ports)
         redis = config.server(server_id).redis
         if redis is not None:
-            strports.service(with_backlog(redis), RedisPortFactory(factory)).setServiceParent(self._ports)
+            port_service(config, server_id, redis, RedisPortFactory(factory)).setServiceParent(self._ports)
         self._open_http_port(server, shared)
         self._ports.privilegedStartService()
         self._ports.startService()
@@ -328,6 +331,8 @@ class ServerService(Service):
         # and up to a tenth of a second at once.
         server.replica.snapshot_fetcher.on_loaded = gc.freeze
         self._was_up = True
+        for warning in server.facts.warnings:
+            self._log.warn("{warning}", warning=warning)
         self._log.info(
             "server {id} of cluster {cluster} is up; clients connect to {place}; {data}",
             id=server_id,
@@ -375,7 +380,7 @@ class ServerService(Service):
             return metrics.site
 
         self._http = LazyHTTPSite(make)
-        strports.service(with_backlog(endpoint), self._http).setServiceParent(self._ports)
+        port_service(server.config, server.server_id, endpoint, self._http).setServiceParent(self._ports)
 
     def _keep_chat_log(self, server: Server) -> None:
         """Write `chat.log` while the cluster runs the chat.

@@ -19,7 +19,11 @@ in a frame is the one known under the sender's id is for the protocol to judge (
 * `wire`: messages as bytes, with all checks of what comes in;
 * `frames`: header and body of a frame; `replay`: refuses keyed frames that were received before;
 * `links`: all links of one server, over any network that can send a frame to a peer (`FrameSender`);
-* `udp`: the network of real servers; the simulator has another network in memory;
+* `peer_transport`: the transport of real servers, over one network or two; the simulator has a network in memory;
+* `udp`: the network of datagrams;
+* `tcp`: the network of streams; `outgoing_stream`, `incoming_streams` and `pieces_of_stream` are its parts, and `tls`,
+  with `stream_security`, is its encryption;
+* `secret_watch`: secrets that change while servers run;
 * `path`: the path to one peer, and what the modules `notices`, `path_size`, `path_round_trip`, `outgoing_parts` and
   `reassembly` do for it: frames that are larger than a datagram travel in parts;
 * `fragmentation`: keeps the system from sending IP fragments;

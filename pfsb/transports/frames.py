@@ -87,6 +87,7 @@ RefusalReason = Literal[
     "membership",
     "sender",
     "address",
+    "certificate",
     "passes",
     "replay",
     "body",
@@ -187,6 +188,21 @@ class OpenedFrame(NamedTuple):
     """The notice in the frame, which then has no messages; None: a frame of messages."""
 
 
+def as_secrets(given: bytes | Sequence[bytes] | None) -> Sequence[bytes]:
+    """The secrets of a cluster, where one may be given by itself, and None for no secret."""
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, bytes) else tuple(given)
+
+
+def _keyed(secret: bytes) -> blake2b:
+    """The hash of a tag whose key is this secret."""
+    if not secret:
+        raise ValueError("the cluster secret is empty: it must have at least one byte, and should have 32")
+    key = blake2b(secret, digest_size=blake2b.MAX_KEY_SIZE, person=b"pfsb frames").digest()
+    return blake2b(key=key, digest_size=TAG_BYTES, person=_PERSON)
+
+
 def _nothing_written() -> int:
     return 0
 
@@ -195,9 +211,10 @@ def _nothing_written() -> int:
 class FrameCodec:
     """Packs messages into frames of one server, and opens the frames that come from other servers.
 
-    Departure 41: every frame carries a tag, a hash of all its other bytes. `secret` is known to all servers of the
-    cluster, and has at least one byte; it is the key of the tag, which then is BLAKE2b. With None the tag is XXH3,
-    which takes a thirtieth of the time and has no key: it shows damage, and proves nothing about who made the frame.
+    Departure 41: every frame carries a tag, a hash of all its other bytes. `secrets` are known to all servers of the
+    cluster, and have at least one byte each; the first is the key of the tag, which then is BLAKE2b, and frames with
+    the tag of any of them are taken. With no secret the tag is XXH3, which takes a thirtieth of the time and has no
+    key: it shows damage, and proves nothing about who made the frame.
     Servers with a secret and servers without one refuse each other's frames: a secret that a sender may leave out
     protects nothing.
 
@@ -214,13 +231,15 @@ class FrameCodec:
     membership: FrameIdentity
     identity: bytes = field(validator=_of_length(IDENTITY_BYTES))
     start: int
-    secret: bytes | None = field(default=None, repr=False)
+    secrets: Sequence[bytes] = field(default=(), converter=as_secrets, repr=False)
     position: Callable[[], int] = _nothing_written
     """Returns the log position that the next frame tells: see `ITransport.start`."""
     _counter: Iterator[int] = field(init=False, factory=lambda: count(1))
     _replays: ReplayGuard = field(init=False, factory=ReplayGuard)
     _hash: blake2b | xxh3_128 = field(init=False)
     """The hash of a tag, with its key, before any bytes are put into it; copied for each frame."""
+    _other_hashes: Sequence[blake2b] = field(init=False)
+    """As `_hash`, for the other secrets with which frames are taken."""
     _flags: int = field(init=False)
     _marks: bytes = field(init=False)
     _notice_marks: Mapping[type[Notice], bytes] = field(init=False)
@@ -228,16 +247,22 @@ class FrameCodec:
 
     @_hash.default
     def _make_hash(self) -> blake2b | xxh3_128:
-        if self.secret is None:
-            return xxh3_128()
-        if not self.secret:
-            raise ValueError("the cluster secret is empty: it must have at least one byte, and should have 32")
-        key = blake2b(self.secret, digest_size=blake2b.MAX_KEY_SIZE, person=b"pfsb frames").digest()
-        return blake2b(key=key, digest_size=TAG_BYTES, person=_PERSON)
+        return _keyed(self.secrets[0]) if self.secrets else xxh3_128()
+
+    @_other_hashes.default
+    def _make_other_hashes(self) -> Sequence[blake2b]:
+        return [_keyed(secret) for secret in self.secrets[1:]]
+
+    def take_secrets(self, secrets: Sequence[bytes]) -> None:
+        """Use these secrets from now on. Raises ValueError if there were none before, or are none now."""
+        if not secrets or not self.secrets:
+            raise ValueError("frames cannot begin to be keyed, or cease to be, while servers run")
+        first, *others = [_keyed(secret) for secret in secrets]
+        self.secrets, self._hash, self._other_hashes = secrets, first, others
 
     @_flags.default
     def _make_flags(self) -> int:
-        return 0 if self.secret is None else FLAG_KEYED
+        return FLAG_KEYED if self.secrets else 0
 
     @_marks.default
     def _make_marks(self) -> bytes:
@@ -367,6 +392,12 @@ class FrameCodec:
         """
         if compare_digest(frame[_TAG_AT:OVERHEAD_BYTES], self.tag(frame[:_TAG_AT], body)):
             return
+        for other in self._other_hashes:
+            tag = other.copy()
+            tag.update(frame[:_TAG_AT])
+            tag.update(body)
+            if compare_digest(frame[_TAG_AT:OVERHEAD_BYTES], tag.digest()):
+                return
         if self._flags:
             raise FrameRefused("tag", f"wrong tag in the name of server {sender}: another secret, forged, or damaged")
         raise FrameRefused("checksum", f"damaged on the way: wrong checksum in the name of server {sender}")

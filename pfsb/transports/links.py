@@ -30,8 +30,9 @@ from pfsb.transports.frames import (
     FrameIdentity,
     FrameRefused,
     OpenedFrame,
+    as_secrets,
 )
-from pfsb.transports.notices import Notice
+from pfsb.transports.notices import Notice, Probe
 from pfsb.transports.path import Path, PathCounters
 from pfsb.transports.pending_calls import PendingCalls
 from pfsb.transports.wire import LATER, Malformed, encode, encode_any, encode_later
@@ -54,6 +55,29 @@ UNSENDABLE: Final = (ValueError, OverflowError)
 """Exceptions that mean that a message cannot be sent: `FrameTooLarge`, which is a ValueError, and the exceptions that
 msgpack raises for half a surrogate pair in a text or an integer of more than 64 bits. `OtherFrame`, a ValueError, too,
 means that the message needs a frame of another type."""
+
+
+@define
+class StreamCounters:
+    """Counts of the connections of one server with its peers (TCP and TLS) since its start."""
+
+    opened: int = 0
+    """Number of connections to peers that the peer has answered."""
+    lost: int = 0
+    """Number of such connections that have ended since, for whatever reason."""
+    dead: int = 0
+    """Number of connections that this server has ended because the peer did not answer on them any more."""
+    failed: int = 0
+    """Number of attempts to connect to a peer that came to nothing."""
+    dropped: int = 0
+    """Number of frames that were lost because too many bytes waited for the peer already, or since there was no
+    connection to it."""
+    turned_away: Counter[str] = field(factory=Counter)
+    """Reason -> number of connections from elsewhere that this server has ended, since they did not show in time, or
+    not rightly, that a server of the cluster is at the other end."""
+    via: dict[int, str] = field(factory=dict)
+    """Server id of a peer -> the transport that carries the frames for it at present: udp, tcp or tls; none, while
+    there is no connection."""
 
 
 @define
@@ -86,6 +110,7 @@ class TransportCounters:
     refusals: int = 0
     """Number of times, over all peers, that the network reported that no process listens at the peer's address."""
     paths: PathCounters = field(factory=PathCounters)
+    streams: StreamCounters = field(factory=StreamCounters)
     addresses: Mapping[int, str | None] = field(factory=dict)
     """Server id -> the address, as a person writes it, to which frames for that server go; for this server, where it
     listens. None: not known. Empty if the network has no addresses."""
@@ -133,10 +158,11 @@ class Links:
     _clock: IReactorTime
     faults: LinkFaults
     _sender: FrameSender
-    _secret: bytes | None = field(default=None, repr=False)
+    _secrets: Sequence[bytes] = field(default=(), converter=as_secrets, repr=False)
+    """Secrets of the cluster: frames are sent with the first one, and taken with any. Empty: frames are not keyed."""
     _is_from: Callable[[int, object], bool] = _from_anywhere
     """is_from(peer, source): whether a frame of server `peer` may have come from `source`, as given to `frame_arrived`.
-    Called for each frame that has passed all other checks.
+    Called for each frame that has passed all other checks. It may also raise `FrameRefused`, with the reason.
     """
     counters: TransportCounters = field(init=False, factory=TransportCounters)
     _codec: FrameCodec | None = field(init=False, default=None)
@@ -171,9 +197,19 @@ class Links:
         """Begin to send and to take frames; the arguments are those of `ITransport.start`. Raises ValueError if the
         secret or the identity cannot be used."""
         self.membership.passes = passes
-        self._codec = FrameCodec(self.membership, identity, start, self._secret, position)
+        self._codec = FrameCodec(self.membership, identity, start, self._secrets, position)
         self._receiver = receiver
         self._paths = {peer: self._path(self._codec, peer) for peer in sorted(self.membership.peers)}
+
+    def take_secrets(self, secrets: Sequence[bytes]) -> None:
+        """Use these secrets from now on. Raises ValueError if there were none before, or are none now."""
+        if self._codec is not None:
+            self._codec.take_secrets(secrets)
+        self._secrets = secrets
+
+    def send_by(self, sender: FrameSender) -> None:
+        """Send frames by this function from now on."""
+        self._sender = sender
 
     def _path(self, codec: FrameCodec, peer: int) -> Path:
         return Path(peer, self._clock, codec, lambda frame: self._send_frame(peer, frame), self.counters.paths)
@@ -187,6 +223,21 @@ class Links:
         """
         self._paths[peer].measure(most)
         self._is_measured = True
+
+    def carry_whole(self, peer: int) -> None:
+        """Send each frame for this peer in one piece from now on: a stream carries it, and not datagrams."""
+        self._paths[peer].carry_whole()
+
+    def hello(self) -> bytes:
+        """A frame that shows who sends it, and which every version of pfsb answers: a probe. Called between `start` and
+        `stop` only."""
+        assert self._codec is not None
+        return self._codec.seal_notice(Probe(0))
+
+    @property
+    def is_running(self) -> bool:
+        """Whether these links take and send frames: they were started and not stopped."""
+        return self._codec is not None
 
     def path(self, peer: int) -> Path:
         """The path to this peer. Raises KeyError before `start`."""
@@ -312,14 +363,15 @@ class Links:
 
     # -- in ---------------------------------------------------------------------------------------
 
-    def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
-        """Called by the network with a frame that it has received; `source` says where it came from.
+    def frame_arrived(self, frame: bytes, source: object = "the network") -> int | None:
+        """Called by the network with a frame that it has received; `source` says where it came from. Returns the id of
+        the server that has sent the frame; None: the frame was refused.
 
         Bytes that are no proper frame raise nothing. An exception of the receiver is passed on to the network: a server
         handles the exceptions of its own turns (`Turn.run`), and a simulation must see any other exception.
         """
         if self._codec is None or self._receiver is None:
-            return
+            return None
         self.counters.frames_in += 1
         self.counters.bytes_in += len(frame)
         try:
@@ -328,15 +380,16 @@ class Links:
                 raise _from_elsewhere(sender)
         except FrameRefused as refusal:
             self._refuse(refusal, source)
-            return
+            return None
         if not self.faults.admits(sender):
             self.counters.lost_by_fault += 1
-            return
+            return sender
         if notice is not None:
             self._notice_arrived(self._codec, sender, notice, frame, source)
-            return
+            return sender
         _count(messages, self.counters.messages_in)
         self._receiver.receive(sender, identity, messages, start, position)
+        return sender
 
     def _notice_arrived(self, codec: FrameCodec, sender: int, notice: Notice, frame: bytes, source: object) -> None:
         """Give a notice, which came in `frame` from the address `source`, to the path of its sender. If the notice was

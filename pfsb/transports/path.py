@@ -101,6 +101,14 @@ class Path:
         self.outgoing.clear()
         self.outgoing = self._make_outgoing()
 
+    def carry_whole(self) -> None:
+        """From now on, send every frame in one piece. Frames that wait or are on their way in parts are forgotten."""
+        self.is_measured = False
+        self.counters.datagram_bytes.pop(self.peer, None)
+        self.outgoing.clear()
+        self.path_size = self._make_size()
+        self.outgoing = self._make_outgoing()
+
     # -- out --------------------------------------------------------------------------------------
 
     def send(self, frame: bytes) -> None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from attrs import define, field
 from twisted.internet.error import CannotListenError
@@ -29,18 +29,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.paxos.interfaces import IFrameReceiver, ITransport
-from pfsb.support.hosts import LookUp, SocketAddress, look_up_in_threads
-from pfsb.transports.faults import LinkFaults
+from pfsb.support.hosts import SocketAddress
 from pfsb.transports.fragmentation import can_forbid_fragments, datagram_limit, forbid_fragments
-from pfsb.transports.frames import FRAME_BYTES_MAX, NOT_KNOWN, FrameIdentity
-from pfsb.transports.links import Links, TransportCounters
+from pfsb.transports.frames import FRAME_BYTES_MAX
+from pfsb.transports.links import Links
 from pfsb.transports.names import AddressBook
 from pfsb.transports.path_size import BASE_BYTES
+from pfsb.transports.peer_transport import Network, PeerTransport
 from pfsb.transports.pending_calls import PendingCalls
-
-if TYPE_CHECKING:
-    from pfsb.paxos.messages import Message
 
 DATAGRAM_BYTES_MAX: Final = 65_535
 SOCKET_BUFFER_BYTES: Final = 4 * 1024 * 1024
@@ -201,26 +197,22 @@ class ReceivingProtocol(DatagramProtocol):
         self._lost(self)
 
 
-@implementer(ITransport)
-@define(eq=False)
-class UDPTransport:
-    """`ITransport` over UDP. `addresses` maps the id of every server, this one included, to its (host, port).
+def _is_never(_peer: int) -> bool:
+    return False
 
-    `listen` is the (IP address, port) to receive at, where that is another than this server's entry in `addresses`.
-    """
+
+@define(eq=False)
+class UDPNetwork:
+    """`Network` of datagrams: the receiving port of this server, and its sockets to all peers."""
 
     log = Logger()
 
     _reactor: IDatagramReactor
-    membership: FrameIdentity
-    _addresses: Mapping[int, tuple[str, int]]
-    faults: LinkFaults
-    _secret: bytes | None = field(default=None, repr=False)
-    _listen_at: tuple[str, int] | None = None
-    _look_up: LookUp | None = None
-    """How names are looked up; None: by the system's resolver, in threads."""
-    book: AddressBook = field(init=False)
-    links: Links = field(init=False)
+    _own_id: int
+    links: Links
+    book: AddressBook
+    _is_carried_elsewhere: Callable[[int], bool] = _is_never
+    """Whether frames for a peer travel over another network at present, which carries them whole."""
     _receiving: ReceivingProtocol | None = field(init=False, default=None)
     """The protocol on the receiving port; None: there is no such port now."""
     _bound: SocketAddress | None = field(init=False, default=None)
@@ -231,60 +223,17 @@ class UDPTransport:
     """Peer -> the socket to a second address, for the few peers that have one (`AddressBook.copies_to`)."""
     _reopening: PendingCalls = field(init=False)
 
-    @book.default
-    def _make_book(self) -> AddressBook:
-        own = self.membership.server_id
-        hosts = {**self._addresses, own: self._listen_at or self._addresses[own]}
-        look_up = self._look_up or look_up_in_threads(self._reactor)
-        return AddressBook(self._reactor, own, hosts, look_up, self._moved, self._secret is not None)
-
-    @links.default
-    def _make_links(self) -> Links:
-        return Links(self.membership, self._reactor, self.faults, self._send_frame, self._secret, self.book.accepts)
-
     @_reopening.default
     def _make_reopening(self) -> PendingCalls:
         return PendingCalls(self._reactor)
 
-    @property
-    def counters(self) -> TransportCounters:
-        return self.links.counters
-
-    def start(
-        self,
-        receiver: IFrameReceiver,
-        identity: bytes,
-        start: int,
-        position: Callable[[], int],
-        passes: bytes = NOT_KNOWN,
-    ) -> None:
-        """Begin to receive and to send, as far as addresses are known; names are looked up from now on. The arguments
-        are those of `ITransport.start`.
-
-        If this server's own host is a name, the port is opened once the name has an address. Raises `PortTaken` (a
-        `CannotListenError`) if the own address is known and cannot be used, or ValueError if the secret cannot be used.
-        """
-        self.links.start(receiver, identity, start, position, passes)
-        try:
-            self._listen()
-        except CannotListenError:
-            self.links.stop()
-            raise
+    def open(self) -> None:
+        """Open the receiving port, if this server's own address is known. Raises `PortTaken` if it cannot be used."""
+        self._listen()
         self._connect_all()
-        self.book.start()
 
-    def know_cluster(self, identity: bytes) -> None:
-        """Pass the identity of the cluster to the links; see `ITransport`."""
-        self.links.know_cluster(identity)
-
-    def send(self, messages: Sequence[Message], to: int | None) -> None:
-        """Send messages as `ITransport.send` promises."""
-        self.links.send(messages, to)
-
-    def stop(self) -> Any:
-        """Stop at once. Returns a Deferred that fires when the port is closed, or None if there is no port."""
-        self.book.stop()
-        self.links.stop()
+    def close(self) -> Any:
+        """Close all sockets. Returns a Deferred that fires when the port is closed, or None if there is no port."""
         self._reopening.cancel()
         for sender in (*self._senders.values(), *self._copies.values()):
             sender.close()
@@ -292,16 +241,16 @@ class UDPTransport:
 
     # -- addresses --------------------------------------------------------------------------------
 
-    def _moved(self, server_id: int) -> None:
-        """Called by the address book when a server has another address: let the sockets follow."""
-        if server_id == self.membership.server_id:
+    def moved(self, server_id: int) -> None:
+        """Take notice that the address book has another address for a server: let the sockets follow."""
+        if server_id == self._own_id:
             self._reopening.cancel()
             self._reopen()
         else:
             self._connect(server_id)
 
     def _connect_all(self) -> None:
-        for peer in sorted(self.membership.peers):
+        for peer in sorted(self.links.membership.peers):
             self._connect(peer)
 
     def _connect(self, peer: int) -> None:
@@ -316,10 +265,18 @@ class UDPTransport:
                 former.close()
             if address is not None:
                 sockets[peer] = self._sender(peer, address)
-        if any(address is not None and not address.is_loopback for address in addresses):
+        self.measure(peer)
+        self.links.counters.addresses = dict(self.book.shown())
+
+    def measure(self, peer: int) -> None:
+        """Find out anew how large a datagram to this peer may be, if an address of the peer is on another machine and
+        its frames travel in datagrams."""
+        addresses = (self.book.where(peer), self.book.copies_to(peer))
+        if any(address is not None and not address.is_loopback for address in addresses) and (
+            not self._is_carried_elsewhere(peer)
+        ):
             # A probe that was sent in fragments proves nothing, so without that option the size never grows.
             self.links.measure(peer, FRAME_BYTES_MAX if can_forbid_fragments() else BASE_BYTES)
-        self.counters.addresses = dict(self.book.shown())
 
     def _sender(self, peer: int, address: SocketAddress) -> SendingSocket:
         source = None if self._bound is None else self._bound.source_for(address)
@@ -345,7 +302,7 @@ class UDPTransport:
     def _listen(self) -> None:
         """Open the receiving port at this server's own address, if that is known, and then close the receiving port
         that was open before. Raises `PortTaken`."""
-        address = self.book.where(self.membership.server_id)
+        address = self.book.where(self._own_id)
         if address is None or (self._receiving is not None and address == self._bound):
             return
         protocol = ReceivingProtocol(self.links.frame_arrived, self._port_lost)
@@ -383,19 +340,20 @@ class UDPTransport:
         except PortTaken as error:
             self.log.error("{error}; trying again in {seconds} s", error=error, seconds=REOPEN_SECONDS)
             self._reopening.call(REOPEN_SECONDS, self._reopen)
-            self.book.doubt(self.membership.server_id)
+            self.book.doubt(self._own_id)
         if self._bound != former:
             self._connect_all()  # the peers must see frames come from the new address
 
     # -- frames -----------------------------------------------------------------------------------
 
-    def _send_frame(self, peer: int, frame: bytes) -> None:
+    def send_frame(self, peer: int, frame: bytes) -> None:
+        """Send a frame to a peer, or lose it."""
         try:
             self._senders[peer].write(frame)
         except OSError as error:
             self._not_sent(peer, self._senders[peer], frame, error)
         except KeyError:
-            self.counters.send_errors += 1  # the address book has logged that the name has no address
+            self.links.counters.send_errors += 1  # the address book has logged that the name has no address
         if self._copies:
             self._send_copy(peer, frame)
 
@@ -413,3 +371,11 @@ class UDPTransport:
             self.links.datagram_refused(peer, len(frame), len(frame) - 1 if limit is None else limit)
         else:
             self.links.send_failed(peer, error)
+
+
+@define(eq=False)
+class UDPTransport(PeerTransport):
+    """`ITransport` over UDP alone."""
+
+    def make_networks(self) -> list[Network]:
+        return [UDPNetwork(self._reactor, self.membership.server_id, self.links, self.book)]

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
+from unittest import SkipTest
 
 import click
 from attrs import evolve
@@ -8,10 +12,15 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.commands.check import LOOK_UP_SECONDS, Found, command, look_up_hosts, notes, plain, summary
-from pfsb.config.config import Config, load
+from pfsb.commands.check import LOOK_UP_SECONDS, Found, certificate_notes, command, look_up_hosts, notes, plain, summary
+from pfsb.config.config import Config, ConfigError, load
+from pfsb.service.assembly import mutual_tls
 from pfsb.support.command_line import parse
 from pfsb.support.hosts import SocketAddress, literal
+from tests.transports.transport_case import HAS_TLS, NO_TLS, NOW
+
+if HAS_TLS:
+    from pfsb.service.certificates import CertificateDirectory
 
 
 def addresses(port: int, *hosts: str) -> tuple[SocketAddress, ...]:
@@ -19,12 +28,20 @@ def addresses(port: int, *hosts: str) -> tuple[SocketAddress, ...]:
     return tuple(each for each in found if each is not None)
 
 
+def _put_back(name: str, module: Any) -> None:
+    """Let a module be imported again, as before."""
+    if module is None:
+        sys.modules.pop(name, None)
+    else:
+        sys.modules[name] = module
+
+
 class CheckTests(SynchronousTestCase):
-    def config(self, *servers: str) -> Config:
-        """A configuration with these entries beside the client port."""
+    def config(self, *servers: str, more: str = "") -> Config:
+        """A configuration with these entries beside the client port, and `more` keys."""
         path = Path(self.mktemp())
         lines = [f'  {i}: {{{entry}, client: "tcp:{9400 + i}"}}\n' for i, entry in enumerate(servers)]
-        path.write_text("cluster: checked\nservers:\n" + "".join(lines), encoding="utf-8")
+        path.write_text(f"cluster: checked\n{more}\nservers:\n" + "".join(lines), encoding="utf-8")
         return load(path)
 
     def found(self, config: Config, **hosts: str) -> Found:
@@ -76,7 +93,8 @@ class CheckTests(SynchronousTestCase):
 
     def test_server_that_listens_elsewhere_is_not_warned_of(self) -> None:
         """With `listen` the own name need not be right on the server's machine."""
-        config = self.config('peer: "db0:7400"', 'peer: "db1:7400", listen: "0.0.0.0:7400"')
+        servers = ('peer: "db0:7400"', 'peer: "db1:7400", listen: "0.0.0.0:7400"')
+        config = self.config(*servers, more="insecure: true")
         self.assertNotIn("warning", notes(config, self.found(config, db0="192.0.2.1", db1="127.0.1.1")))
 
     def test_archive_is_named(self) -> None:
@@ -101,3 +119,45 @@ class CheckTests(SynchronousTestCase):
         config = self.config('peer: "db0:7400", listen: "[::]:7401"', 'peer: "[2001:db8::1]:7400"')
         self.assertIn("server 0: peer db0:7400 (listens at [::]:7401), client tcp:9400\n", summary(config))
         self.assertIn("server 1: peer [2001:db8::1]:7400, client tcp:9401\n", summary(config))
+
+    def test_open_peer_port_is_warned_of_unless_that_is_wanted(self) -> None:
+        """The log and STATUS say the same."""
+        servers = ('peer: "192.0.2.1:7400"', 'peer: "127.0.0.1:7400"')
+        config = self.config(*servers)
+        said = notes(config, self.found(config))
+        self.assertIn("  warning: INSECURE: other machines can reach the peer port of server 0, and any of them", said)
+        for more in ("insecure: true", "secret_file: x", "transport: tls"):
+            config = self.config(*servers, more=more)
+            self.assertNotIn("INSECURE", notes(config, self.found(config)), more)
+
+    def test_certificates_are_told_with_their_ends(self) -> None:
+        """One that ends soon is warned of; a machine need not have those of the other servers."""
+        if not HAS_TLS:
+            raise SkipTest(NO_TLS)
+        made = CertificateDirectory(Path(self.mktemp()), "checked")
+        servers = ('peer: "127.0.0.1:7400"', 'peer: "127.0.0.1:7401"', 'peer: "127.0.0.1:7402"')
+        config = self.config(*servers, more=f"transport: tls\ncertificates: {made.path}")
+        [missing] = certificate_notes(config, NOW)
+        self.assertIn(f"warning: no certificate of a server is in {made.path}: pfsb certificates", missing)
+        made.make_authority(NOW)
+        for server_id, days in ((0, 300), (1, 10)):
+            made.make_server(server_id, [], NOW, days)
+        good, soon = certificate_notes(config, NOW)
+        self.assertRegex(good, r"^the certificate of server 0 expires on [0-9-]{10}$")
+        self.assertRegex(soon, r"^warning: the certificate of server 1 expires on .* --renew makes another$")
+        late = list(certificate_notes(config, NOW + timedelta(days=11)))[1]
+        self.assertRegex(late, r"^warning: the certificate of server 1 has expired on .* --renew makes another$")
+
+    def test_missing_packages_are_named_with_the_command_that_installs_them(self) -> None:
+        """As `twistd pfsb` does, which refuses to start."""
+        config = self.config('peer: "127.0.0.1:7400"', more="transport: tls")
+        modules: dict[str, object] = dict(sys.modules)
+        for name in ("pfsb.service.certificates", "pfsb.transports.tls"):
+            self.addCleanup(_put_back, name, modules.get(name))
+            sys.modules[name] = None  # type: ignore[assignment]
+        [line] = certificate_notes(config, NOW)
+        self.assertIn("warning: TLS needs more packages (", line)
+        self.assertIn("pip install 'pfsb[tls]'", line)
+        error = self.assertRaises(ConfigError, mutual_tls, config, 0, 0.0)
+        self.assertIn("transport: tls needs more packages (", str(error))
+        self.assertIn("pip install 'pfsb[tls]'", str(error))

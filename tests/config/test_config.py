@@ -209,21 +209,32 @@ class DerivedValueTests(ConfigTestCase):
 
 
 class SecretTests(ConfigTestCase):
-    def secret(self, path: str) -> bytes | None:
-        return self.load(four() | {"secret_file": path}).secret()
+    def secret(self, content: str | bytes) -> str:
+        """The path of a file with a secret that only its owner may read."""
+        path = self.file(content)
+        Path(path).chmod(0o600)
+        return path
+
+    def secrets(self, path: str) -> list[bytes]:
+        return self.load(four() | {"secret_file": path}).secrets()
 
     def assertNoSecret(self, path: str, text: str) -> None:
         config = self.load(four() | {"secret_file": path})
-        error = self.assertRaises(ConfigError, config.secret)
+        error = self.assertRaises(ConfigError, config.secrets)
         self.assertEqual(str(error), f'{config.file}: secret_file: "{path}": {text}')
 
     def test_without_a_secret_file_there_is_no_secret(self) -> None:
         """A secret is optional."""
-        self.assertIsNone(load(ETC / "four.yaml").secret())
+        self.assertEqual(load(ETC / "four.yaml").secrets(), [])
 
     def test_the_secret_does_not_hold_the_line_end_of_its_file(self) -> None:
         """Editors add a line end; servers whose files differ only in it understand each other."""
-        self.assertEqual(self.secret(self.file("s3cr3t\r\n")), b"s3cr3t")
+        self.assertEqual(self.secrets(self.secret("s3cr3t\r\n")), [b"s3cr3t"])
+
+    def test_two_lines_are_two_secrets(self) -> None:
+        """Frames are sent by the first and taken by both; an empty line counts for nothing."""
+        self.assertEqual(self.secrets(self.secret("new\n\nold\n")), [b"new", b"old"])
+        self.assertNoSecret(self.secret("1\n2\n3\n"), "has 3 lines; it holds one secret, or two on two lines")
 
     def test_a_missing_secret_file_is_an_error_only_for_who_reads_it(self) -> None:
         """Clients load the same configuration and need no secret."""
@@ -231,11 +242,20 @@ class SecretTests(ConfigTestCase):
 
     def test_an_empty_secret_is_none(self) -> None:
         """An empty key would authenticate nothing."""
-        self.assertNoSecret(self.file("\n"), "is empty; it should hold a random text, the same at every server")
+        says = "is empty; `pfsb secret FILE` makes one, which must be the same at every server"
+        self.assertNoSecret(self.secret("\n"), says)
 
     def test_a_secret_has_a_size(self) -> None:
         """Every input has a limit."""
-        self.assertNoSecret(self.file(b"x" * 65_537), "is too large, 65536 bytes are allowed")
+        self.assertNoSecret(self.secret(b"x" * 65_537), "is too large, 65536 bytes are allowed")
+
+    def test_a_secret_that_others_may_read_is_none(self) -> None:
+        """Any user who can read the file can speak for every server."""
+        for mode in (0o640, 0o604, 0o610, 0o602):
+            path = self.secret("s3cr3t")
+            Path(path).chmod(mode)
+            says = f"others than its owner may use it (mode {mode:03o}); chmod 600 would be right"
+            self.assertNoSecret(path, says)
 
 
 class RefusalTests(ConfigTestCase):
@@ -413,18 +433,22 @@ class RefusalTests(ConfigTestCase):
             content, 'servers.2.client: "unix:/run/pfsb on 127.0.0.1" is already the address of servers.1.client'
         )
 
-    def test_a_transport_that_is_not_there_yet(self) -> None:
-        """The message differs from that for an unknown transport."""
-        for written in ("tcp", "tls"):
-            self.spoil(
-                "transport",
-                value=written,
-                says=f"{written} is not there yet; until tcp and tls come, udp is the only transport",
-            )
-
     def test_an_unknown_transport(self) -> None:
-        """A mistyped transport gets another message."""
-        self.spoil("transport", value="upd", says="must be udp, not upd")
+        """A mistyped transport is told which there are."""
+        self.spoil("transport", value="upd", says="must be udp or tcp or tls, not upd")
+        self.spoil("transport_before", value="quic", says="must be udp or tcp or tls, not quic")
+
+    def test_the_former_transport_is_another_one(self) -> None:
+        """Else the key says nothing, and may have been meant otherwise."""
+        self.spoil("transport_before", value="udp", says="udp is the transport already; another one is meant")
+
+    def test_peers_that_connect_where_clients_do(self) -> None:
+        """UDP and TCP have ports of their own, so the same number is wrong only once peers use connections."""
+        content = four()
+        content["servers"][1]["client"] = "tcp:7401:interface=127.0.0.1"
+        self.assertEqual(self.load(content).transports, ("udp",))
+        content["transport"] = "tcp"
+        self.assertRefused(content, 'servers.1.client: "127.0.0.1:7401" is already the address of servers.1.peer')
 
     def test_numbers_out_of_range(self) -> None:
         """Both ends of each range are allowed, and the numbers next to them are not."""

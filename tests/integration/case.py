@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import SkipTest
 
+import yaml
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred, DeferredQueue, maybeDeferred
 from twisted.internet.endpoints import clientFromString
@@ -13,8 +18,9 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
 from pfsb.client.core.replies import Reply, read_reply
-from pfsb.demo.load import Load
+from pfsb.demo.load import Acknowledged, Load
 from pfsb.demo.processes import ProcessCluster
+from pfsb.demo.verdict import account
 from tests.long import long
 
 reactor: Any = _reactor
@@ -74,14 +80,27 @@ class ClusterCase(TestCase):
     """A test with a cluster of processes. All processes and connections end with the test, even if it fails."""
 
     timeout = 150
+    transport = os.environ.get("PFSB_TRANSPORT", "udp")
+    """The transport of the servers. The whole suite runs over another one than UDP with the environment variable."""
 
     def directory(self) -> Path:
         return Path(self.mktemp())
 
     def make_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
+        if self.transport != "udp":
+            changes = {"transport": self.transport, **changes}
         cluster = ProcessCluster(reactor, self.directory(), servers, changes=changes)
         self.addCleanup(cluster.stop)
+        if "tls" in cluster.config.transports or "tls:" in str(cluster.config.servers):
+            self.make_certificates(cluster)
         return cluster
+
+    def make_certificates(self, cluster: ProcessCluster, *options: str) -> None:
+        """Make the certificates that the servers of a cluster need for TLS; `options` are those of the command."""
+        words = [str(Path(sys.executable).with_name("pfsb")), "certificates", "cluster.yaml", *options]
+        done = subprocess.run(words, cwd=cluster.directory, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode:
+            raise SkipTest(done.stderr) if "pfsb[tls]" in done.stderr else AssertionError(done.stderr)
 
     async def start_cluster(self, servers: int, /, **changes: Any) -> ProcessCluster:
         """Start a cluster, and wait until it has a leader."""
@@ -103,6 +122,24 @@ class ClusterCase(TestCase):
         self.addCleanup(lambda: maybeDeferred(load.abandon))
         load.start(cluster.addresses, lambda _progress: None)
         return load
+
+    async def finish(self, cluster: ProcessCluster, load: Load) -> list[Acknowledged]:
+        """All lines are acknowledged, all servers are equal, and each line is there once."""
+        acknowledged = await load.finish()
+        self.assertEqual((len(acknowledged), load.errors), (load.lines, {}))
+        await cluster.wait_equal(cluster.ids)
+        said = {line.text for line in acknowledged}
+        found = account(cluster.chat_log(cluster.ids[0]), acknowledged, said)
+        self.assertEqual((found.missing, found.doubled, found.foreign, found.disordered), ([], [], [], 0))
+        self.assertEqual(found.lines, load.lines)
+        return acknowledged
+
+    def reconfigure(self, cluster: ProcessCluster, **changes: Any) -> None:
+        """Change keys of the configuration file of a cluster (None: delete the key), for servers that start later."""
+        file = cluster.directory / "cluster.yaml"
+        content = yaml.safe_load(file.read_text())
+        kept = {key: value for key, value in {**content, **changes}.items() if value is not None}
+        file.write_text(yaml.safe_dump(kept, sort_keys=False))
 
     def assertRefused(self, line: str, code: str) -> Reply:
         """The line is an ERR reply with that code, and has a text for a person."""

@@ -15,6 +15,8 @@ UNTOUCHED = ("state", "view", "attempted", "aru", "digest", "leader")
 
 
 class PeerPortTests(ClusterCase):
+    transport = "udp"
+
     async def untouched(self, cluster: ProcessCluster) -> dict[int, list[object]]:
         return {i: [status[key] for key in UNTOUCHED] for i, status in (await cluster.statuses(cluster.ids)).items()}
 

@@ -66,7 +66,8 @@ class StartTests(ClusterCase):
         cluster = self.make_cluster(1)
         peer = cluster.config.server(0).peer
         client = ("127.0.0.1", int(cluster.address(0).shown.rpartition(":")[2]))
-        for kind, address, key in ((socket.SOCK_DGRAM, peer, "peer"), (socket.SOCK_STREAM, client, "client")):
+        of_peers = socket.SOCK_DGRAM if self.transport == "udp" else socket.SOCK_STREAM
+        for kind, address, key in ((of_peers, peer, "peer"), (socket.SOCK_STREAM, client, "client")):
             with socket.socket(socket.AF_INET, kind) as someone:
                 someone.bind(address)
                 if kind is socket.SOCK_STREAM:

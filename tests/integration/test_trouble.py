@@ -6,9 +6,6 @@ import os
 import signal
 from pathlib import Path
 
-from pfsb.demo.load import Acknowledged, Load
-from pfsb.demo.processes import ProcessCluster
-from pfsb.demo.verdict import account
 from tests.integration.case import ClusterCase
 
 AWAY_UPDATES = int(os.environ.get("PFSB_TEST_AWAY_UPDATES", "3000"))
@@ -22,17 +19,6 @@ LOSS_AT_EACH_END = 1 - 0.7**0.5
 
 class TroubleTests(ClusterCase):
     timeout = 150 + AWAY_UPDATES / 100 + IDLE_SECONDS
-
-    async def finish(self, cluster: ProcessCluster, load: Load) -> list[Acknowledged]:
-        """All lines are acknowledged, all servers are equal, and each line is there once."""
-        acknowledged = await load.finish()
-        self.assertEqual((len(acknowledged), load.errors), (load.lines, {}))
-        await cluster.wait_equal(cluster.ids)
-        said = {line.text for line in acknowledged}
-        found = account(cluster.chat_log(cluster.ids[0]), acknowledged, said)
-        self.assertEqual((found.missing, found.doubled, found.foreign, found.disordered), ([], [], [], 0))
-        self.assertEqual(found.lines, load.lines)
-        return acknowledged
 
     async def test_server_that_was_away_catches_up_while_load_goes_on(self) -> None:
         """Reconciliation brings the updates that the server has missed (section 5.6)."""

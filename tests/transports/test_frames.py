@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -31,7 +34,7 @@ def codec(
     name: str = "four",
     epoch: int = 0,
     start: int = 1,
-    secret: bytes | None = None,
+    secret: bytes | Sequence[bytes] | None = None,
     identity: bytes | None = None,
 ) -> FrameCodec:
     membership = FrameIdentity(server_id, IDS - {server_id}, cluster_digest(name, IDS), epoch)
@@ -286,6 +289,29 @@ class SecretTests(FrameTestCase):
         self.assertEqual(codec(RECEIVER).open(frame).messages, [accept()])
         self.assertRefused(codec(RECEIVER, secret=SECRET), frame, "tag")
         self.assertRefused(codec(RECEIVER, secret=SECRET), frame[:6] + b"\x01" + frame[7:], "tag")
+
+    def test_two_secrets_are_taken_and_the_first_is_sent_by(self) -> None:
+        """While a secret is changed, servers are at most one step apart."""
+        steps: list[tuple[bytes, ...]] = [(b"old",), (b"old", b"new"), (b"new", b"old"), (b"new",)]
+        for one, other in pairwise(steps):
+            for sent, expected in ((one, other), (other, one), (one, one)):
+                self.assertEqual(
+                    len(codec(RECEIVER, secret=expected).open(one_frame(codec(SENDER, secret=sent)))[4]), 1
+                )
+        self.assertRefused(codec(RECEIVER, secret=steps[3]), one_frame(codec(SENDER, secret=steps[1])), "tag")
+
+    def test_secrets_are_changed_while_frames_come_and_go(self) -> None:
+        """The counters go on, so that no frame counts as repeated; a cluster cannot begin, or cease, to be keyed."""
+        sender, receiver = codec(SENDER, secret=b"old"), codec(RECEIVER, secret=b"old")
+        early = one_frame(sender)
+        receiver.open(early)
+        for end in (sender, receiver):
+            end.take_secrets([b"new", b"old"])
+        self.assertEqual(len(receiver.open(one_frame(sender)).messages), 1)
+        self.assertRefused(receiver, early, "replay")
+        self.assertRefused(codec(RECEIVER, secret=b"old"), one_frame(sender), "tag")
+        self.assertRaises(ValueError, sender.take_secrets, [])
+        self.assertRaises(ValueError, codec(SENDER).take_secrets, [b"new"])
 
     def test_same_frame_is_taken_once(self) -> None:
         """A recorded frame cannot be played again."""

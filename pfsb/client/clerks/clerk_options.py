@@ -37,6 +37,9 @@ class ClerkOptions(TypedDict, total=False):
     unless given. Each server without an answer makes this time longer."""
     on_session_end: Callable[[SessionEnd], None]
     """Called once for each session of this clerk that is lost, with a `SessionEnd` that tells why."""
+    authority: str | None
+    """The file with the certificates that may have signed those of servers that speak TLS. None, or left out: the file
+    that the configuration names, or the certificates that the machine believes."""
     dice: Random | None
     """Chooses the server that the clerk tries first, so that the clerks of a cluster do not all begin at the same
     server; a `random.Random` of its own unless given."""
@@ -50,7 +53,7 @@ def make_clerk_core(servers: Servers, **options: Unpack[ClerkOptions]) -> ClerkC
     """
     check_options(options)
     dice = options.get("dice") or Random()
-    addresses = addresses_of(servers)
+    addresses = addresses_of(servers, options.get("authority"))
     core = ClientCore(
         addresses,
         client_id=options.get("client_id") or new_client_id(),
@@ -115,6 +118,11 @@ def _check_callback(name: str, value: Any) -> None:
         raise _wrong_type(name, value, "a function that takes a SessionEnd")
 
 
+def _check_authority(name: str, value: Any) -> None:
+    if value is not None and not isinstance(value, str):
+        raise _wrong_type(name, value, "a str: the path of a file, or None")
+
+
 def _check_dice(name: str, value: Any) -> None:
     if value is not None and not isinstance(value, Random):
         raise _wrong_type(name, value, "a random.Random")
@@ -129,5 +137,6 @@ _CHECKS: Final[dict[str, Callable[[str, Any], None]]] = {
     "ttl_seconds": _check_ttl,
     "patience_seconds": _check_seconds,
     "on_session_end": _check_callback,
+    "authority": _check_authority,
     "dice": _check_dice,
 }

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from pfsb.config.yaml_file import ConfigError
 
 CONNECT_SECONDS: Final = 1
 """How long, in seconds, a server may take to accept a connection before the client tries another server."""
+
+
+TLS: Final = "tls://"
+"""The beginning of the address of a server that speaks TLS, as a person writes it."""
 
 
 @frozen
@@ -22,6 +26,10 @@ class ServerAddress:
     """The address as a client endpoint string of Twisted."""
     shown: str
     """The address as a person writes it, such as 127.0.0.1:9402."""
+    tls: bool = False
+    """Whether the server speaks TLS there; `endpoint` is what is below it."""
+    authority: str | None = None
+    """The file with the certificates that may have signed the server's; None: those that the machine believes."""
 
     @property
     def place(self) -> tuple[str, int] | str:
@@ -32,17 +40,25 @@ class ServerAddress:
         return options.get("host") or words[0], int(options.get("port") or words[-1])
 
 
-def address_from_text(server_id: int, text: str) -> ServerAddress:
-    """Read an address that a person wrote: `host:port`, `[host]:port`, or a path that begins with a slash.
+def address_from_text(server_id: int, text: str, authority: str | None = None) -> ServerAddress:
+    """Read an address that a person wrote: `host:port`, `[host]:port`, `tls://host:port`, or a path that begins with a
+    slash. `authority` is the file with the certificates that may have signed that of a server with TLS.
 
     Raises `ConfigError` for another text.
     """
     if text.startswith("/"):
         return unix_address(server_id, text)
-    host, colon, port = text.rpartition(":")
+    has_tls = text.startswith(TLS)
+    host, colon, port = text.removeprefix(TLS).rpartition(":")
     if not colon or not host or not port.isdecimal():
         raise ConfigError(f'"{text}" is no address of a server (example: 127.0.0.1:9400)')
-    return tcp_address(server_id, host.strip("[]"), port)
+    found = tcp_address(server_id, host.strip("[]"), port)
+    return with_tls(found, authority) if has_tls else found
+
+
+def with_tls(address: ServerAddress, authority: str | None) -> ServerAddress:
+    """The address with TLS on it."""
+    return evolve(address, shown=f"{TLS}{address.shown}", tls=True, authority=authority)
 
 
 def tcp_address(server_id: int, host: str, port: str) -> ServerAddress:

@@ -9,6 +9,7 @@ guarantees two things that the core relies on: bytes of a connection that was le
 is called at `wake_at` or soon after.
 
 * `twisted`: `TwistedDriver`, for a Twisted reactor.
+* `endpoints`: the Twisted endpoint of a server, with TLS if the server speaks that;
 * `asyncio`: `AsyncioDriver`, for an asyncio event loop.
 
 The names of these modules do not hide the packages `twisted` and `asyncio`, because every import is absolute.

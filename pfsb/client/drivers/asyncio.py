@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import weakref
 from typing import Final, cast
 
@@ -103,7 +104,8 @@ class AsyncioDriver:
             async with asyncio.timeout(CONNECT_SECONDS):
                 match address.place:
                     case (host, port):
-                        await self.loop.create_connection(lambda: _Wire(self, attempt), host, port)
+                        context = _context(address)
+                        await self.loop.create_connection(lambda: _Wire(self, attempt), host, port, ssl=context)
                     case path:
                         await self.loop.create_unix_connection(lambda: _Wire(self, attempt), str(path))
         except (OSError, UnicodeError) as error:
@@ -141,6 +143,16 @@ class AsyncioDriver:
         self._timer = None
         self._core.woken(self.now)
         self.act()
+
+
+def _context(address: ServerAddress) -> ssl.SSLContext | None:
+    """The TLS towards a server; None: it speaks none. Raises OSError if the file of the authority cannot be used."""
+    if not address.tls:
+        return None
+    try:
+        return ssl.create_default_context(cafile=address.authority)
+    except OSError as error:
+        raise OSError(f"{address.authority}: {error.strerror or error}") from None
 
 
 @define(eq=False, slots=False)

@@ -6,13 +6,13 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IDelayedCall, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 
 from pfsb.client.core.actions import Connect, Driven, HangUp, Send, send_together
 from pfsb.client.core.addresses import ServerAddress
+from pfsb.client.drivers.endpoints import client_endpoint
 
 
 @define(eq=False)
@@ -83,7 +83,7 @@ class TwistedDriver:
 
     def _connect(self, address: ServerAddress) -> None:
         wire = _Wire(self)
-        endpoint = clientFromString(self._reactor, address.endpoint)
+        endpoint = client_endpoint(self._reactor, address)
         connecting = self._connecting = endpoint.connect(Factory.forProtocol(lambda: wire))
         connecting.addCallbacks(self._connected, self._cannot_connect)
 

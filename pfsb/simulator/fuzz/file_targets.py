@@ -328,7 +328,7 @@ class ConfigurationTarget(FileTarget):
         try:
             config = load(path)
             config.settings()
-            config.secret()
+            config.secrets()
         except ConfigError as error:
             require("\n" not in str(error), f"the refusal has several lines: {error}")
             return

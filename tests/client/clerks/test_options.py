@@ -95,10 +95,11 @@ class AtOnceTests(SynchronousTestCase):
             "ttl_seconds": 3_600,
             "patience_seconds": 0.1,
             "on_session_end": print,
+            "authority": "authority.pem",
             "dice": Random(1),
         }
         check_options(options)
-        check_options({"client_id": None, "dice": None})
+        check_options({"client_id": None, "authority": None, "dice": None})
         self.assertEqual(options.keys(), ClerkOptions.__annotations__.keys())
 
     def test_reactor_comes_first(self) -> None:

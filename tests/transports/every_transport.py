@@ -1,0 +1,285 @@
+"""Tests of all transports: each kind of network has its own subclasses of these cases."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
+from twisted.internet.task import deferLater
+from twisted.logger import capturedLogs
+from zope.interface.verify import verifyObject
+
+from pfsb.paxos.interfaces import ITransport
+from pfsb.transports import names, tcp, udp
+from pfsb.transports.frames import FRAME_BYTES_MAX
+from tests.transports.messages import accept, proposal
+from tests.transports.receiver import NotingReceiver
+from tests.transports.transport_case import HOST, FakeNames, TransportTestCase, is_free, reactor, until
+
+
+class DeliveryTests(TransportTestCase):
+    def test_it_is_a_transport(self) -> None:
+        """Handlers do not know which one is in use."""
+        verifyObject(ITransport, self.make(0))
+
+    async def test_message_arrives_with_sender_and_identity(self) -> None:
+        """One datagram, one frame."""
+        a, b = self.start(0), self.start(1)
+        await self.meet(a, b)
+        a[0].send([accept(sender=0), proposal(sender=0)], 1)
+        await until(lambda: b[1].frames)
+        self.assertEqual(b[1].frames, [(0, b"disk-000", [accept(sender=0), proposal(sender=0)])])
+
+    async def test_message_to_all_reaches_all_others(self) -> None:
+        """to=None: every peer, not the sender itself."""
+        (a, own), *pairs = [self.start(i) for i in sorted(self.ids)]
+        others = [receiver for _, receiver in pairs]
+        await self.meet((a, own), *pairs)
+        a.send([accept(sender=0)], None)
+        await until(lambda: all(receiver.frames for receiver in others))
+        self.assertEqual([receiver.messages for receiver in others], [[accept(sender=0)]] * 2)
+        self.assertEqual(own.frames, [])
+
+    async def test_largest_frame_arrives_whole(self) -> None:
+        """60,000 bytes: above the 8,192 to which Twisted cuts datagrams unless told otherwise."""
+        a, _ = self.start(0)
+        b, receiver = self.start(1)
+        large = proposal(b"x" * 59_800, sender=0)
+        await until(lambda: receiver.frames, lambda: a.send([large], 1))
+        self.assertEqual(receiver.messages[0], large)
+        self.assertGreater(b.counters.bytes_in, FRAME_BYTES_MAX - 200)
+
+    async def test_host_names_are_looked_up(self) -> None:
+        """Addresses are mostly IPs, but need not be."""
+        self.addresses = {i: ("localhost", port) for i, (_, port) in self.addresses.items()}
+        a, _ = self.start(0)
+        _, receiver = self.start(1)
+        await until(lambda: receiver.frames, lambda: a.send([accept(sender=0)], 1))
+        self.assertEqual(receiver.messages[0], accept(sender=0))
+
+    async def test_frames_of_another_cluster_are_counted(self) -> None:
+        """Two clusters on one network, one of them with a wrong address in its configuration."""
+        a, _ = self.start(0, cluster="another")
+        b, receiver = self.start(1)
+        await until(lambda: b.counters.refused, lambda: a.send([accept(sender=0)], 1))
+        self.assertEqual((set(b.counters.refused), receiver.frames), ({"cluster"}, []))
+
+
+class RefusalTests(TransportTestCase):
+    absent: ClassVar[frozenset[int]] = frozenset()
+    """Servers of which a refusal may be told, though nothing was sent to them: connections to them are tried."""
+
+    async def test_dead_peer_is_known_without_another_send(self) -> None:
+        """Departure 11: a refused datagram tells at once that the leader is dead."""
+        a, receiver = self.start(0)
+        a.send([accept(sender=0)], 1)
+        await until(lambda: receiver.refusals)
+        self.assertEqual(set(receiver.refusals) - self.absent, {1})
+
+    async def test_peer_that_comes_back_is_reached(self) -> None:
+        """Refusals do not break the sending socket: not the first, not the tenth."""
+        a, receiver = self.start(0)
+        await until(lambda: a.counters.refusals >= 10, lambda: a.send([accept(sender=0)], 1))
+        b, peer = self.start(1)
+        await self.meet((a, receiver), (b, peer))
+        a.send([accept(sender=0)], 1)
+        await until(lambda: peer.frames)
+        self.assertEqual(peer.messages, [accept(sender=0)])
+        self.assertEqual(set(receiver.refusals) - self.absent, {1})
+
+    async def test_other_peers_are_not_bothered(self) -> None:
+        """One dead peer of two: the other gets every message."""
+        (a, receiver), (c, alive) = self.start(0), self.start(2)
+        await self.meet((a, receiver), (c, alive))
+        for _ in range(5):
+            a.send([accept(sender=0)], None)
+        await until(lambda: len(alive.frames) == 5 and receiver.refusals)
+        self.assertEqual(set(receiver.refusals) - self.absent, {1})
+
+
+class SourceTests(TransportTestCase):
+    """Without a secret, the address that a frame comes from is all that speaks for its sender."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addresses = {i: (f"127.0.0.{i + 1}", port) for i, (_, port) in self.addresses.items()}
+
+    async def test_servers_send_from_their_own_address(self) -> None:
+        """A host with several addresses: the kernel would choose 127.0.0.1 for all of these."""
+        started = {i: self.start(i) for i in sorted(self.ids)}
+        await self.meet(*started.values())
+        for sender, (transport, _) in started.items():
+            transport.send([accept(sender=sender)], None)
+        await until(lambda: all(len(receiver.frames) == 2 for _, receiver in started.values()))
+        self.assertEqual([transport.counters.refused for transport, _ in started.values()], [{}] * 3)
+
+    async def test_wildcard_is_not_sent_from(self) -> None:
+        """A server that listens on all addresses sends from whichever the kernel chooses."""
+        self.addresses[0] = ("0.0.0.0", self.addresses[0][1])
+        self.addresses[1] = ("127.0.0.1", self.addresses[1][1])
+        transport, own = self.start(0)
+        peer, receiver = self.start(1)
+        await self.meet((transport, own), (peer, receiver))
+        transport.send([accept(sender=0)], 1)
+        peer.send([accept(sender=1)], 0)
+        await until(lambda: receiver.frames and own.frames)
+        self.assertEqual((transport.counters.refused, peer.counters.refused), ({}, {}))
+
+
+class NameTests(TransportTestCase):
+    """Servers whose hosts are names, which can have other addresses at any time."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.names: FakeNames = FakeNames(db0="127.0.0.1", db1="127.0.0.2", db2="127.0.0.3")
+        self.addresses = {i: (f"db{i}", port) for i, (_, port) in self.addresses.items()}
+        self.patch(names, "TICK_SECONDS", 0.02)
+        self.patch(names, "SEARCH_SECONDS", 0.05)
+        self.patch(names, "DOUBT_SECONDS", 0.05)
+        self.patch(udp, "REOPEN_SECONDS", 0.05)
+        self.patch(tcp, "REOPEN_SECONDS", 0.05)
+
+    async def test_missing_name_of_one_peer_keeps_no_server_down(self) -> None:
+        """Two of three servers start and talk; the third is found when its name is there."""
+        del self.names.hosts["db2"]
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        self.assertEqual(a[0].counters.addresses[2], None)
+        self.assertGreater(a[0].counters.send_errors + a[0].counters.streams.dropped, 0)
+        self.names.hosts["db2"] = "127.0.0.3"
+        await self.exchange(a, b, self.start(2))
+        self.assertEqual(a[0].counters.addresses[2], f"127.0.0.3:{self.addresses[2][1]}")
+
+    async def test_server_back_at_a_new_address_is_found(self) -> None:
+        """No other server is started again, and the frames from the new address count, without a secret."""
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        self.names.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
+        """The name servers of the others give the old address for a while: frames are refused, and nothing is sent."""
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        others = self.names
+        self.names = FakeNames(**{**others.hosts, "db1": "127.0.0.7"})
+        moved = self.start(1)
+        await until(lambda: a[0].counters.refused, lambda: moved[0].send([accept(sender=1)], 0))
+        self.assertEqual(set(a[0].counters.refused), {"address"})
+        self.assertEqual(moved[1].frames, [])
+        others.hosts["db1"] = "127.0.0.7"
+        await self.exchange(a, moved)
+
+    async def test_with_a_secret_the_new_address_is_learned_from_frames(self) -> None:
+        """The name servers of the others give the old address for hours."""
+        self.secret = b"a secret"
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        await b[0].stop()
+        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
+        await self.exchange(a, self.start(1))
+        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+
+    async def test_former_address_that_refuses_says_nothing_about_a_peer_at_a_learned_one(self) -> None:
+        """Else each refusal would be a hint that a living leader is down, and drop frames that are on their way."""
+        self.secret = b"a secret"
+        a, b, c = self.start(0), self.start(1), self.start(2)
+        await self.exchange(a, b, c)
+        await b[0].stop()
+        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
+        moved = self.start(1)
+        await self.exchange(a, moved, c)
+        await until(lambda: a[0].book.copies_to(1) is not None)
+        before = a[0].counters.refusals
+        for _ in range(5):
+            await self.exchange(a, moved, c)
+            await deferLater(reactor, 0.01)
+        self.assertIsNotNone(a[0].book.copies_to(1))
+        self.assertEqual(a[0].counters.refusals, before)
+
+    async def test_server_follows_its_own_name(self) -> None:
+        """The machine gets another address while its server runs, which then receives there, and sends from there."""
+        self.patch(names, "SCHEDULE_SECONDS", 0.1)
+        a, b = self.start(0), self.start(1)
+        await self.exchange(a, b)
+        self.names.hosts["db1"] = "127.0.0.7"
+        await until(lambda: b[0].counters.addresses[1] == f"127.0.0.7:{self.addresses[1][1]}")
+        await self.exchange(a, b)
+
+    async def test_own_name_that_comes_late_opens_the_port_late(self) -> None:
+        """A machine that boots while its name server does not answer yet."""
+        del self.names.hosts["db1"]
+        a, b = self.start(0), self.start(1)
+        await until(lambda: self.names.asked.count("db1") > 5)
+        self.names.hosts["db1"] = "127.0.0.2"
+        await self.exchange(a, b)
+
+    async def test_own_address_that_is_not_of_this_machine_is_tried_again(self) -> None:
+        """The name may have the new address before the machine does."""
+        self.names.hosts["db1"] = "192.0.2.77"
+        b = self.start(1)
+        with capturedLogs() as events:
+            await until(lambda: any("trying again" in str(event.get("log_format")) for event in events))
+        self.assertTrue(is_free(self.addresses[1][1]))
+        self.names.hosts["db1"] = "127.0.0.2"
+        await self.exchange(self.start(0), b)
+
+    async def test_port_can_be_another_than_the_one_that_others_reach(self) -> None:
+        """`listen`: the own name is not looked up, and need not have an address of this machine."""
+        a = self.start(0)
+        self.names.hosts["db1"] = "127.0.0.1"
+        self.listen = ("0.0.0.0", self.addresses[1][1])
+        await self.exchange(a, self.start(1))
+
+    async def test_servers_find_each_other_over_ipv6(self) -> None:
+        """Names with AAAA records, and one address literal."""
+        self.names.hosts.update(db0="::1", db1="::1")
+        self.addresses[2] = ("::1", self.addresses[2][1])
+        pairs = [self.start(i) for i in sorted(self.ids)]
+        await self.exchange(*pairs)
+        self.assertEqual(pairs[0][0].counters.addresses[2], f"[::1]:{self.addresses[2][1]}")
+        self.assertEqual([transport.counters.refused for transport, _ in pairs], [{}] * 3)
+
+    async def test_wildcard_of_ipv6_hears_peers_of_both_kinds(self) -> None:
+        """`listen: "[::]:7400"` beside a name with an A and an AAAA record."""
+        self.names.hosts.update(db0="::1", db1="::1 127.0.0.1", db2="127.0.0.3")
+        self.listen = ("::", self.addresses[1][1])
+        middle = self.start(1)
+        self.listen = None
+        a, c = self.start(0), self.start(2)
+        await self.exchange(a, middle)
+        await self.exchange(c, middle)
+
+    async def test_address_at_which_the_peer_does_not_listen_is_given_up(self) -> None:
+        """The peer's own resolver gives it one of the two addresses, and ours prefers the other."""
+        self.names.hosts.update(db0="127.0.0.1", db1="127.0.0.2")
+        b = self.start(1)
+        self.names = FakeNames(db0="127.0.0.1", db1="127.0.0.9 127.0.0.2", db2="127.0.0.3")
+        a = self.start(0)
+        await until(lambda: b[1].frames, lambda: a[0].send([accept(sender=0)], 1))
+
+
+class StartAndStopTests(TransportTestCase):
+    def test_port_in_use_is_one_clear_line(self) -> None:
+        """A port in use is refused with one line that has the address."""
+        self.start(0)
+        error = self.assertRaises(CannotListenError, self.make(0).start, NotingReceiver(), b"disk-000", 1, lambda: 0)
+        self.assertIn(f"{HOST}:{self.addresses[0][1]}: Address already in use", str(error))
+        self.assertNotIn("\n", str(error))
+
+    async def test_port_is_free_after_stop(self) -> None:
+        """A server can be started again at once; and a stopped transport sends nothing, in silence."""
+        first, _ = self.start(0)
+        stopped = first.stop()
+        assert isinstance(stopped, Deferred)
+        await stopped
+        first.send([accept(sender=0)], None)
+        self.assertIsNone(first.stop())
+        second, _ = self.start(0)
+        _, receiver = self.start(1)
+        await until(lambda: receiver.frames, lambda: second.send([accept(sender=0)], 1))
+        self.assertEqual(first.counters.frames_out, 0)
