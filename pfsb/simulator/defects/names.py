@@ -80,7 +80,7 @@ class _TakingParts(Links):
 
     def frame_arrived(self, frame: bytes, source: object = "the network") -> None:
         """Take a frame; in a cluster without a secret, take a notice whatever its source is."""
-        if self.codec is not None and self.codec.secret is None:
+        if self.codec is not None and not self.codec.secrets:
             with suppress(FrameRefused):
                 opened = self.codec.open(frame)
                 address = self.book.where(opened.sender)
