@@ -12,6 +12,7 @@ brings them to servers that lack them (G24).
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
@@ -117,7 +118,7 @@ class ReconciliationHandler(Handler):
         """Peer -> (the first slot of the last request to the peer, the Local_Aru that the peer had told before that
         request)."""
         self._call: IDelayedCall | None = None
-        self._allowances = {peer: Allowance() for peer in core.membership.others}
+        self._allowances = defaultdict(Allowance, {peer: Allowance() for peer in core.membership.others})
         self.refused = 0
         """Number of requests since this server's start that were not answered, as their senders had used up their
         allowance."""
