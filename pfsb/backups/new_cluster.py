@@ -26,7 +26,8 @@ from attrs import evolve
 
 from pfsb.backups.backup_file import BackupState
 from pfsb.paxos.frozen_history import History
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import DIGEST_BYTES
 from pfsb.paxos.snapshot import SnapshotEncoder, SnapshotName
 from pfsb.sessions.state_machine import EXPIRE

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from attrs import define, field, frozen
+from attrs import define, field
 
+from pfsb.paxos.members import Members
 from pfsb.support.limits import VIEW_MAX
 from pfsb.support.views import view_of
 
@@ -19,36 +20,6 @@ TELLING_SERVERS = 5
 order a slot, so votes to all cost little and save the way by the leader."""
 NO_LEADER = -1
 """Stands for the id of the leader of a view that no server of this epoch leads: no server has this id."""
-
-
-def _ascending(ids: Iterable[int]) -> tuple[int, ...]:
-    return tuple(sorted(ids))
-
-
-@frozen
-class Members:
-    """The servers of a cluster in one epoch, that is, from one change of the membership to the next."""
-
-    voters: tuple[int, ...] = field(converter=_ascending)
-    """Ids of the servers that vote and lead, ascending."""
-    learners: tuple[int, ...] = field(default=(), converter=_ascending)
-    """Ids of the servers that only execute what the others order, ascending."""
-    epoch: int = 0
-    """Number of the epoch; 0 is that of the founding servers."""
-
-    def __attrs_post_init__(self) -> None:
-        assert self.voters, "an epoch has a voter"
-        assert not {*self.voters} & {*self.learners}, "a server votes, or it learns"
-
-    @property
-    def ids(self) -> tuple[int, ...]:
-        """Ids of all servers, ascending."""
-        return _ascending((*self.voters, *self.learners))
-
-    @property
-    def quorum(self) -> int:
-        """Number of voters in a majority, floor(N/2) + 1: any two majorities share a server, also for even N (G27)."""
-        return len(self.voters) // 2 + 1
 
 
 @define

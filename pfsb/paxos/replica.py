@@ -34,7 +34,8 @@ from pfsb.paxos.global_ordering import GlobalOrderingHandler
 from pfsb.paxos.interfaces import IFrameReceiver, IStableStorage, IStateMachine, ITracer, ITransport
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
     Acquainted,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.paxos.membership import NO_LEADER, Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import NO_LEADER, Membership
 from pfsb.paxos.messages import VCProof
 from pfsb.support.limits import VIEW_MAX
 from pfsb.support.views import view_of

@@ -11,7 +11,8 @@ from zope.interface import implementer
 
 from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.interfaces import ITransport
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers

@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.peers import OVERTAKEN_PERIODS, STEP_BELIEVED, Peers
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.settings import Settings

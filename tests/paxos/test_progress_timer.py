@@ -9,7 +9,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import OrderingData
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers

@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
-from pfsb.paxos.membership import Members, Membership
+from pfsb.paxos.members import Members
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, Message, Ordered, State, VCProof
 from pfsb.paxos.outbound import Outbound
 from pfsb.paxos.peers import Peers
