@@ -128,7 +128,11 @@ class _CountsTwice(DataStructures):
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
 def _vote_counted_twice(process: Any) -> None:
-    become(process.replica.data, _CountsTwice)
+    """The second copy is stored as the vote of a server that there is not, and all ids are counted."""
+    replica = process.replica
+    become(replica.data, _CountsTwice)
+    for handler in (replica.ordering, replica.telling):
+        handler.is_majority = lambda server_ids: len({*server_ids}) >= replica.membership.quorum
 
 
 @DEFECTS.add("votes-of-all-views", "Figure 11 B, G17", "votes for the proposal of one view count for that of another")
