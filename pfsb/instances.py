@@ -134,7 +134,6 @@ class Peer:
         self.server = server
         self.application = application
         self._clock = clock
-        self._peers = server.config.n
         self._decided: dict[int, bytes] = {}
         self._least = 0
         self._highest = -1
@@ -177,7 +176,7 @@ class Peer:
         """
         if seq > self._done:
             self._done = seq
-            command = ("DONE", self.server.server_id, self._peers, seq)
+            command = ("DONE", self.server.server_id, self.server.replica.membership.n, seq)
             self._want(command, _OneCommand(command))
 
     def max(self) -> int:

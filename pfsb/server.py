@@ -40,6 +40,7 @@ from pfsb.sessions.settings_follower import SettingsFollower, abilities_of, valu
 from pfsb.sessions.state_machine import SessionStateMachine, is_birth
 from pfsb.snapshots_asked import SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
+from pfsb.support.views import shown
 from pfsb.transports.faults import LinkFaults
 from pfsb.transports.links import TransportCounters
 
@@ -256,9 +257,24 @@ class Server:
         return self.replica.proposals.skipped
 
     @property
-    def view(self) -> int:
-        """The last view that this server has installed; 0: none yet."""
-        return self.facts.view
+    def view(self) -> int | Word:
+        """The last view that this server has installed, as people see it; 0: none yet."""
+        view = shown(self.facts.view)
+        return Word(view) if isinstance(view, str) else view
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Ids of the other servers of the cluster."""
+        return self.replica.membership.others
+
+    @property
+    def too_few_heard(self) -> str | None:
+        """A text that says of how few servers this one has heard lately, itself included; None: they are a majority."""
+        alive, membership = self.facts.alive, self.facts.membership
+        if membership.is_majority(alive):
+            return None
+        text = f"this server hears {len(alive)} of {membership.n} servers, itself included"
+        return f"{text}; {membership.quorum} are needed"
 
     @property
     def session_window(self) -> int:

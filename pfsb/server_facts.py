@@ -18,6 +18,7 @@ from pfsb.applications.interfaces import Fields, Word
 from pfsb.config.config import Config
 from pfsb.config.exposure import exposure
 from pfsb.paxos.disk_trouble import DiskTrouble
+from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import State
 from pfsb.paxos.replica import Replica
 from pfsb.paxos.snapshot import SnapshotName
@@ -31,6 +32,7 @@ from pfsb.snapshots_asked import GivenBackup, SnapshotsAsked
 from pfsb.storage.counters import StorageCounters
 from pfsb.support.histogram import Histogram
 from pfsb.support.hosts import shown
+from pfsb.support.views import shown as shown_view
 from pfsb.transports.links import TransportCounters
 
 
@@ -97,11 +99,21 @@ class ServerFacts:
         return self._replica.data.views.last_attempted
 
     @property
+    def membership(self) -> Membership:
+        """The servers of the cluster, as far as this server has executed."""
+        return self._replica.membership
+
+    @property
+    def alive(self) -> list[int]:
+        """Ids of the voters that were heard lately, this server included."""
+        return [server_id for server_id in self.membership.voters if self.server(server_id).is_alive]
+
+    @property
     def leader(self) -> int | None:
         """The id of the leader, as far as this server knows; None during an election."""
         if self.view == 0 or self.state is State.LEADER_ELECTION:
             return None
-        return self._replica.membership.leader_of(self.view)
+        return self.membership.leader_of(self.view)
 
     @property
     def leads(self) -> bool:
@@ -396,12 +408,12 @@ def status(facts: ServerFacts) -> dict[str, object]:
         "server": facts.server_id,
         "version": __version__,
         "state": facts.state.value,
-        "view": facts.view,
-        "attempted": facts.attempted_view,
+        "view": shown_view(facts.view),
+        "attempted": shown_view(facts.attempted_view),
         "leader": facts.leader,
-        "n": config.n,
-        "quorum": config.quorum,
-        "tolerates": (config.n - 1) // 2,
+        "n": facts.membership.n,
+        "quorum": facts.membership.quorum,
+        "tolerates": facts.membership.n - facts.membership.quorum,
         "aru": facts.local_aru,
         "last_ordered": facts.last_ordered,
         "revision": facts.revision,
@@ -484,7 +496,7 @@ def _disk(facts: ServerFacts) -> dict[str, object]:
 
 def server_rows(facts: ServerFacts) -> list[Fields]:
     """The rows of SERVERS: one for each server of the cluster."""
-    return [_server_row(facts, server_id) for server_id in facts.config.ids]
+    return [_server_row(facts, server_id) for server_id in facts.membership.ids]
 
 
 def _server_row(facts: ServerFacts, server_id: int) -> Fields:
@@ -504,7 +516,7 @@ def _peer_status(peer: PeerFacts) -> dict[str, object]:
         "alive": peer.is_alive,
         "last_heard": None if peer.silent_seconds is None else round(peer.silent_seconds, 3),
         "state": peer.state.value,
-        "view": peer.view,
+        "view": shown_view(peer.view),
         "agrees_up_to": peer.agrees_up_to,
         "differs_at": peer.differs_at,
         "address": peer.address,

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from pfsb.paxos import messages
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import (
     Accept,
     Acquainted,
@@ -48,6 +49,7 @@ from pfsb.paxos.messages import (
 from pfsb.paxos.passes import batch_digest
 from pfsb.paxos.records import (
     AruRecord,
+    EpochRecord,
     OrderedRecord,
     PeerRecord,
     ProposalRecord,
@@ -61,6 +63,7 @@ from pfsb.sessions.bundle import Bundle
 from pfsb.storage.effect import Effect
 from pfsb.storage.log.groups import NO_GROUP, seal
 from pfsb.storage.log.items import Content, StoredSnapshot, encode
+from pfsb.storage.log.listing import plain_members
 from pfsb.storage.log.segments import SegmentHead
 from pfsb.storage.owner import StorageOwner
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX, TIME_MS_MAX
@@ -308,6 +311,17 @@ def snapshot_parts() -> tuple[SnapshotName, list[bytes]]:
 
 SNAPSHOT_NAME, SNAPSHOT = snapshot_parts()
 
+MEMBERS: Final = Members(
+    (1, 3, 4),
+    learners=(65_535,),
+    epoch=1,
+    since=3,
+    first=3,
+    storages={4: b"disk-004", 65_535: b"disk-far"},
+    addresses={3: "10.0.0.3:7103", 4: "[2001:db8::4]:7104"},
+    retired=(0, 2),
+)
+
 GROUPS: Final[dict[str, tuple[Record, ...]]] = {
     "views": (ViewRecord(9, 7),),
     "slot 1, learned as ordered, and slot 2, accepted in view 7": (
@@ -321,6 +335,12 @@ GROUPS: Final[dict[str, tuple[Record, ...]]] = {
     "Local_Aru": (AruRecord(1),),
     "everything at once": (ViewRecord(10, 8), PeerRecord(0, b"disk-000", 1, 2), ProposalRecord(3, 8, FAR_BATCH)),
     "a snapshot": (SnapshotRecord(SNAPSHOT_NAME),),
+    "an epoch, and a proposal of it": (
+        AruRecord(3),
+        EpochRecord(MEMBERS),
+        ViewRecord(MEMBERS.first_view, MEMBERS.first_view),
+        ProposalRecord(4, MEMBERS.first_view, BATCH),
+    ),
 }
 """The groups of a log, between that of its first start and one that leaves slot 2 out."""
 PASSES: Final = {2: batch_digest(BATCH.data)}
@@ -362,6 +382,7 @@ def plain_content(content: Content) -> dict[str, Plain]:
         "passes": [[seq, digest.hex()] for seq, digest in content.passes.items()],
         "slots": [[seq, slot.view, to_plain(slot.batch)] for seq, slot in effect.slots.items()],
         "snapshot": to_plain(content.snapshot),
+        "epoch": None if effect.members is None else plain_members(effect.members),
     }
 
 

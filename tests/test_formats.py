@@ -190,15 +190,17 @@ class RecordTests(SynchronousTestCase):
         self.segment.write_bytes(self.bytes.ljust(SEGMENT.room, b"\0"))
         self.snapshot.parent.mkdir()
         self.snapshot.write_bytes(self.snapshot_bytes())
-        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(8)
+        PositionNote(self.directory / "pfsb.position", b"disk-003", lambda: 0.0).create(9)
         server = self.server()
         found = server.storage.recover()
-        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 2, 9))
-        self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (10, 8, 1))
-        self.assertEqual((found.snapshot, list(found.ordered)), (formats.SNAPSHOT_NAME, []))
+        self.assertEqual((found.identity, found.incarnation, server.storage.position), (b"disk-003", 2, 10))
+        view = formats.MEMBERS.first_view
+        self.assertEqual((found.last_attempted, found.last_installed, found.local_aru), (view, view, 3))
+        ordered = [(2, formats.BATCH), (3, formats.FAR_BATCH)]
+        self.assertEqual((found.snapshot, list(found.ordered)), (formats.SNAPSHOT_NAME, ordered))
         self.assertEqual(b"".join(found.snapshot_bytes), self.snapshot_bytes())
-        accepted = [Accepted(2, 7, formats.BATCH), Accepted(3, 8, formats.FAR_BATCH)]
-        self.assertEqual(found.accepted, accepted)
+        self.assertEqual(found.accepted, [Accepted(4, view, formats.BATCH)])
+        self.assertEqual(found.members, formats.MEMBERS)
         self.assertEqual(found.peers, {0: PeerRecord(0, b"disk-000", 1, 2), 1: PeerRecord(1, b"disk-001", 12, 34_567)})
         self.assertEqual(found.passes, formats.PASSES)
 
@@ -222,7 +224,7 @@ class PageTests(SynchronousTestCase):
     def test_page_has_every_kind_of_item_with_its_number(self) -> None:
         """The table of items in the document."""
         text = LOG_PAGE.read_text(encoding="utf-8")
-        for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SNAPSHOT", "SLOT"):
+        for name in ("START", "VIEWS", "ARU", "PEER", "PASS", "SNAPSHOT", "EPOCH", "SLOT"):
             self.assertRegex(text, rf"(?m)^{getattr(items, name)} +{name} ", name)
 
     def test_page_gives_the_sizes_of_the_code(self) -> None:

@@ -4,7 +4,7 @@ from struct import unpack_from
 
 from xxhash import xxh3_128_digest
 
-SIZES = {1: 9, 2: 17, 3: 9, 4: 27, 5: 17, 6: 21, 7: 49}  # of each kind of item
+SIZES = {1: 9, 2: 17, 3: 9, 4: 27, 5: 17, 6: 21, 7: 49, 8: 5}  # of each kind of item
 
 
 def groups(directory: Path):
@@ -29,6 +29,8 @@ def groups(directory: Path):
                     slot, view, batch = unpack_from(">QQI", data, at + 1)
                     slots.append((slot, view, data[at + size : at + size + batch]))
                     size += batch
+                elif kind == 8:
+                    size += unpack_from(">I", data, at + 1)[0]
                 at += size
             yield number, slots
 

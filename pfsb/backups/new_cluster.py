@@ -26,6 +26,7 @@ from attrs import evolve
 
 from pfsb.backups.backup_file import BackupState
 from pfsb.paxos.frozen_history import History
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import DIGEST_BYTES
 from pfsb.paxos.snapshot import SnapshotEncoder, SnapshotName
@@ -91,7 +92,7 @@ def answering(members: Sequence[int]) -> str:
     """A line that says how many servers of a new cluster must be started before it answers: a storage that is new takes
     part once so many others know it (Departure 12)."""
     n = len(members)
-    awaited = Membership(members[0], tuple(members)).acquaintances + 1
+    awaited = Membership(members[0], Members(members)).acquaintances + 1
     servers = "all of its servers have" if awaited == n else f"{awaited} of its {n} servers have"
     return f"start the servers: the new cluster answers only when {servers} been started, and have met\n"
 

@@ -15,6 +15,7 @@ from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.outage import servers_text, short_reason
 from pfsb.client.core.replies import Reply
 from pfsb.commands.one_question import ask
+from pfsb.support.views import packed
 
 STATUS_SECONDS: Final = 2.0
 """How long, in seconds, a server may take to answer STATUS; it answers without asking other servers."""
@@ -76,8 +77,8 @@ class Survey:
         there is none."""
         following: dict[tuple[int, int], int] = {}
         for status in self.up.values():
-            if isinstance(status.get("leader"), int) and isinstance(status.get("view"), int):
-                place = (status["view"], status["leader"])
+            if isinstance(status.get("leader"), int) and isinstance(status.get("view"), (int, str)):
+                place = (packed(status["view"]), status["leader"])
                 following[place] = following.get(place, 0) + 1
         leading = [(view, leader) for (view, leader), count in following.items() if count >= self.quorum]
         return max(leading)[1] if leading else None

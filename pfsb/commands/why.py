@@ -17,6 +17,7 @@ from pfsb.commands.exit_status import ExitStatus
 from pfsb.commands.options import ConfigOptions, config_argument
 from pfsb.commands.survey import Status, Survey, ask_status
 from pfsb.support.command_line import subcommand
+from pfsb.support.views import number_of, packed, shown
 
 CLOCK_SECONDS: Final = 1.0
 """Difference, in seconds, between the clocks of a server and of this machine, above which it is told: the times at
@@ -161,12 +162,13 @@ def _votes(found: Survey) -> Iterator[str]:
     ids = sorted(address.id for address in found.addresses)
     views: dict[int, list[int]] = {}
     for server_id, status in found.up.items():
-        views.setdefault(int(status.get("attempted") or 0), []).append(server_id)
+        views.setdefault(packed(status.get("attempted") or 0), []).append(server_id)
     for view, voters in sorted(views.items(), reverse=True):
-        led_by = f" (server {ids[(view - 1) % len(ids)]} would lead it)" if view else ""
+        led_by = f" (server {ids[(number_of(view) - 1) % len(ids)]} would lead it)" if view else ""
         missing = [i for i in ids if i not in voters]
         yield (
-            f"view {view}{led_by} has the votes of servers {', '.join(map(str, voters))}, {found.quorum} needed; "
+            f"view {shown(view)}{led_by} has the votes of servers {', '.join(map(str, voters))}, "
+            f"{found.quorum} needed; "
             f"missing: {', '.join(_missing_vote(found, i) for i in missing) or 'none, it is being installed'}"
         )
 

@@ -28,6 +28,7 @@ from pfsb.client.core.replies import Reply
 from pfsb.client.servers import server_addresses
 from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
+from pfsb.support.views import packed
 
 Status = dict[str, Any]
 """The JSON object of a STATUS reply; docs/operating.rst describes it."""
@@ -396,8 +397,8 @@ class ProcessCluster:
         async def look() -> tuple[int, int] | None:
             statuses = (await self.statuses(server_ids)).values()
             for status in statuses:
-                view, leader = status["view"], status["server"]
-                followers = sum(1 for other in statuses if other["view"] == view and other["leader"] == leader)
+                view, leader = packed(status["view"]), status["server"]
+                followers = sum(1 for other in statuses if packed(other["view"]) == view and other["leader"] == leader)
                 if status["state"] == "REG_LEADER" and view > above and followers >= self.config.quorum:
                     return view, leader
             return None

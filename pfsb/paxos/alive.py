@@ -156,11 +156,13 @@ class AliveHandler(Handler):
         if data.server.state is not State.REG_LEADER:
             return False
         oldest = self._clock.seconds() - self._settings.progress_seconds
-        followers = sum(
-            peer.last_heard >= oldest and peer.state is State.REG_NONLEADER and peer.view == data.views.last_installed
-            for peer in self._peers.by_id.values()
-        )
-        return followers + 1 >= self.quorum
+        view, follows = data.views.last_installed, State.REG_NONLEADER
+        followers = [
+            server_id
+            for server_id, peer in self._peers.by_id.items()
+            if peer.last_heard >= oldest and peer.state is follows and peer.view == view
+        ]
+        return self.is_majority((data.server.server_id, *followers))
 
     def is_overtaken(self) -> bool:
         """Departure 10: whether this server leads, has waited for its next slot for longer than its Progress_Timer

@@ -10,12 +10,16 @@ leaves more, the leader does not lead yet, and waits for a further promise.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from attrs import define, field
 from twisted.logger import Logger
 
 from pfsb.paxos.core import Core, Handler
 from pfsb.paxos.data_structures import Slot
 from pfsb.paxos.messages import Proposal
+from pfsb.support.views import shown
 
 
 @define
@@ -80,12 +84,19 @@ class ContestedSlots(Handler):
         If none can, no batch of this view was chosen, and the one that most servers report is proposed.
         """
         batches = contest.batches
-        found = [self._accepted_by(server_id, seq, contest.view, slot) for server_id in self._membership.ids]
-        counts = {digest: (found.count(digest), found.count(None)) for digest in batches}
-        possible = [digest for digest, (known, unknown) in counts.items() if known + unknown >= self.quorum]
+        found = {i: self._accepted_by(i, seq, contest.view, slot) for i in self._membership.voters}
+        possible = [digest for digest in batches if self._may_be_chosen(digest, found)]
         if len(possible) > 1:
             return None
-        return batches[possible[0] if possible else max(batches, key=lambda digest: (counts[digest], digest))]
+        accepted_by = Counter(found.values())
+        return batches[possible[0] if possible else max(batches, key=lambda digest: (accepted_by[digest], digest))]
+
+    def _may_be_chosen(self, digest: bytes, found: Mapping[int, bytes | None]) -> bool:
+        """Whether the servers that have accepted this batch, and those of which nothing is known, are a majority.
+
+        `found` has for each server the digest of the batch that it has accepted, or None if that is not known.
+        """
+        return self.is_majority(server_id for server_id, accepted in found.items() if accepted in (digest, None))
 
     def _accepted_by(self, server_id: int, seq: int, view: int, slot: Slot) -> bytes | None:
         """The digest of the batch that a server has accepted last in a slot; b"" if it has accepted none.
@@ -111,5 +122,5 @@ class ContestedSlots(Handler):
                 "chosen, so this server does not lead before a further server has promised: start those that are down",
                 seq=seq,
                 count=len(contest.batches),
-                view=contest.view,
+                view=shown(contest.view),
             )

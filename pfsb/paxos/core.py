@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
@@ -38,5 +40,6 @@ class Handler:
         self._clock = core.clock
         self._settings = core.settings
         self._tracer = core.tracer
-        self.quorum = core.membership.quorum
-        """Number of servers that make a majority."""
+        self.is_majority: Callable[[Iterable[int]], bool] = core.membership.is_majority
+        """Tells whether the voters among some servers are a majority (`Membership.is_majority`). Whatever a handler
+        counts, it counts by this, so a planted defect can make it count wrongly."""

@@ -150,14 +150,14 @@ class DivergenceHandler(Handler):
     def is_agreed(self, seq: int) -> bool:
         """Whether a majority of all servers, this one included, has told that it has executed the slots up to `seq` as
         this server has."""
-        return self._agreeing_at(seq) >= self.quorum
+        return self.is_majority(self._agreeing_at(seq))
 
     # ------------------------------------------------------------------ conclusions
 
     def _judge(self) -> None:
         in_doubt = {server_id: each for server_id, each in self.by_peer.items() if each.is_in_doubt}
         self._stop_if_a_majority_differs({server_id: each for server_id, each in in_doubt.items() if each.differs})
-        self.is_undecided = any(self._agreeing_at(each.differs_at) < self.quorum for each in in_doubt.values())
+        self.is_undecided = not all(self.is_majority(self._agreeing_at(each.differs_at)) for each in in_doubt.values())
 
     def _stop_if_a_majority_differs(self, differing: dict[int, Comparison]) -> None:
         """Raise `StateDiverged` if a majority of all servers tells one digest for a point, and this server has
@@ -168,7 +168,7 @@ class DivergenceHandler(Handler):
                 if digest != self._digests.at(point):
                     by_digest.setdefault((point, digest), []).append(server_id)
         for (point, digest), servers in by_digest.items():
-            if len(servers) >= self.quorum:
+            if self.is_majority(servers):
                 raise StateDiverged(self._text(point, digest, servers))
 
     def _text(self, point: int, digest: bytes, servers: list[int]) -> str:
@@ -184,9 +184,10 @@ class DivergenceHandler(Handler):
             "here again, its disk or its applications differ from theirs"
         )
 
-    def _agreeing_at(self, point: int) -> int:
-        """How many servers agree with this one up to `point`, this one included."""
-        return 1 + sum(each.agrees_up_to >= point for each in self.by_peer.values())
+    def _agreeing_at(self, point: int) -> list[int]:
+        """Ids of the servers that agree with this one up to `point`, this one included."""
+        agreeing = [server_id for server_id, each in self.by_peer.items() if each.agrees_up_to >= point]
+        return [self._data.server.server_id, *agreeing]
 
     def _log_change(self, server_id: int, comparison: Comparison) -> None:
         if not comparison.is_in_doubt:

@@ -19,6 +19,7 @@ from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.records import AruRecord
 from pfsb.paxos.round_trip import RoundTrip
 from pfsb.paxos.update_queue import UpdateQueue
+from pfsb.support.views import shown
 
 LOG_SECONDS = 60.0
 """How long, in seconds, the text log says nothing more about contradictions after a line about one."""
@@ -135,9 +136,12 @@ class GlobalOrderingHandler(Handler):
         if proposal is None or slot.ordered is not None:
             return False
         votes = slot.voters.get(proposal.view)
-        if votes is None or len(votes) < self.quorum:
+        if votes is None or not self.is_majority(votes):
             return False
-        return [*votes.values()].count(proposal.batch.digest) >= self.quorum
+        digest = proposal.batch.digest
+        if [*votes.values()].count(digest) == len(votes):
+            return True  # as almost always
+        return self.is_majority(voter for voter, voted in votes.items() if voted == digest)
 
     def note_contradiction(self, held: Proposal, view: int, server_id: int) -> None:
         """Departure 39: count and log that server `server_id` names another batch, in the same view, than this server
@@ -158,7 +162,7 @@ class GlobalOrderingHandler(Handler):
                 "contradictions: a memory, a disk or a program is at fault",
                 server=server_id,
                 seq=held.seq,
-                view=view,
+                view=shown(view),
                 count=self.contradictions,
             )
 

@@ -21,11 +21,11 @@ from pfsb.paxos.peers import Peers
 from pfsb.paxos.prepare import PrepareHandler
 from pfsb.paxos.progress_timer import ProgressTimer
 from pfsb.paxos.update_queue import UpdateQueue
-from pfsb.support.limits import VIEW_MAX
+from pfsb.support.views import shown
 
 
 class NoViewLeft(Exception):
-    """Raised when a view above `VIEW_MAX`, the highest one, would be attempted."""
+    """Raised when a view above the highest one of the epoch would be attempted."""
 
 
 class LeaderElectionHandler(Handler):
@@ -159,8 +159,7 @@ class LeaderElectionHandler(Handler):
         return max(voted, self.attempted_by_leader()) if self._leads_installed_view(server_id) else voted
 
     def _leads_installed_view(self, server_id: int) -> bool:
-        installed = self._data.views.last_installed
-        return installed > 0 and self._membership.leader_of(installed) == server_id
+        return self._membership.leader_of(self._data.views.last_installed) == server_id
 
     def rejoin_if_idle(self, message: Alive) -> None:
         """Departure 51: leave the election and go back to the installed view, if it works without this server.
@@ -190,7 +189,7 @@ class LeaderElectionHandler(Handler):
         voted for a later one, and no update waits to be ordered in it, as far as this server knows."""
         present = self.present_in_installed_view()
         return (
-            len(present) >= self.quorum
+            self.is_majority(present)
             and self._membership.leader_of(self._data.views.last_installed) in present
             and not self.attempted_by_leader()
             and not self._demand.knows_of_unexecuted_update()
@@ -225,8 +224,8 @@ class LeaderElectionHandler(Handler):
 
         This method also sets State and stops the Progress_Timer, though the figure does not say so (G3).
         """
-        if view > VIEW_MAX:
-            raise NoViewLeft(f"the highest view, {VIEW_MAX}, is over: this cluster needs a new epoch, or new storages")
+        if view > self._membership.last_view:
+            raise NoViewLeft(f"the highest view, {shown(view - 1)}, is over: this cluster needs a new epoch")
         data = self._data
         data.server.state = State.LEADER_ELECTION
         self._progress_timer.stop()
@@ -280,8 +279,7 @@ class LeaderElectionHandler(Handler):
 
     def _preinstall_ready(self, view: int) -> bool:
         """Figure 6, Block D: whether a majority votes for `view`."""
-        votes = sum(vote.attempted == view for vote in self._data.views.vc.values())
-        return votes >= self.quorum
+        return self.is_majority(i for i, vote in self._data.views.vc.items() if vote.attempted == view)
 
     def leader_goes_beyond(self, view: int) -> bool:
         """Departure 50: whether a VC_PROOF of `view` is to be ignored, since the leader raises the view above it.
@@ -326,5 +324,7 @@ class LeaderElectionHandler(Handler):
 
         If this server led the view again, it could bind another batch to a slot for which the view has chosen one.
         """
-        self._log.error("view {view} was led from here, and is not on this disk: is that an old copy?", view=view)
+        self._log.error(
+            "view {view} was led from here, and is not on this disk: is that an old copy?", view=shown(view)
+        )
         self.shift_to_leader_election(max(view, self._data.views.last_attempted) + 1)

@@ -55,7 +55,6 @@ class Outbound:
         tracer: ITracer | None = None,
     ) -> None:
         self._membership = membership
-        self._others = membership.others
         self._peers = peers.by_id
         self._transport = transport
         self._clock = clock
@@ -87,7 +86,7 @@ class Outbound:
         if not lazy:
             self._send_to_all([votes])
             return
-        for server_id in self._others:
+        for server_id in self._membership.others:
             if server_id in lazy:
                 self.keep_votes(server_id, votes)
             else:
@@ -99,7 +98,7 @@ class Outbound:
         if self._seconds <= 0:
             return []
         leader, peers = self._membership.leader_of(votes.view), self._peers
-        return [i for i in self._others if i != leader and not peers[i].has_clients]
+        return [i for i in self._membership.others if i != leader and not peers[i].has_clients]
 
     def keep_votes(self, server_id: int, votes: AcceptOrOrdered) -> None:
         """Keep votes until the next frame to `server_id` is sent, or until they have waited for `lazy_seconds`.
@@ -136,11 +135,11 @@ class Outbound:
             self._transmit(messages, None)
             return
         different = {kept.votes for kept in self.waiting_votes.values()}
-        if len(different) == 1 and len(self.waiting_votes) == len(self._others):
+        if len(different) == 1 and len(self.waiting_votes) == len(self._membership.others):
             self.waiting_votes.clear()
             self._transmit([*different, *messages], None)
         else:
-            for server_id in self._others:
+            for server_id in self._membership.others:
                 self._transmit([*self.take_kept(server_id), *messages], server_id)
 
     def send_due(self) -> None:

@@ -74,7 +74,11 @@ class Peers:
     """The table of the other servers, shared by all handlers."""
 
     def __init__(self, membership: Membership, clock: IReactorTime, settings: Settings) -> None:
-        self.by_id = {server_id: Peer() for server_id in membership.others}
+        self._membership = membership
+        self.by_id: dict[int, Peer] = {}
+        """Server id -> the facts about that server, for the other servers of the present epoch, ids ascending."""
+        self._follow()
+        membership.on_change.append(self._follow)
         self._clock = clock
         self._heard_seconds = settings.progress_seconds
         self._overtaken_seconds = OVERTAKEN_PERIODS * settings.alive_seconds
@@ -88,6 +92,12 @@ class Peers:
         self.on_return: Callable[[], None] = lambda: None
         """Called when a frame comes from a server that was silent for `SILENT_ALIVES` periods of ALIVE or more, or that
         was not heard because this server itself stood still."""
+
+    def _follow(self) -> None:
+        """Take the other servers of the present epoch into the table, and leave out those that are gone."""
+        before = dict(self.by_id)
+        self.by_id.clear()  # the table stays the same object, since others keep it
+        self.by_id.update((server_id, before.get(server_id) or Peer()) for server_id in self._membership.others)
 
     def note_heard(self, server_id: int) -> None:
         """Record that a message of server `server_id` has come, which shows that it is running."""

@@ -38,7 +38,8 @@ from pfsb.paxos.messages import (
     VCProof,
     ViewChange,
 )
-from pfsb.support.limits import SLOT_MAX, VIEW_MAX, WINDOW_MAX
+from pfsb.support.limits import SLOT_MAX, WINDOW_MAX
+from pfsb.support.views import shown
 
 IMPLAUSIBLE: Final = "implausible"
 """Reason, given in place of a line of Figure 4, for which a message is discarded if a number in it cannot be right.
@@ -72,7 +73,6 @@ class Plausibility:
         self._views = data.views
         self._ordering = data.ordering
         self._membership = membership
-        self._quorum = membership.quorum
         self._claims: dict[int, int] = {}
         """Server id -> a view too far above this server's own, which the last message with such a view from that server
         has named. The method `view` counts it as that server's claim that such views exist."""
@@ -115,17 +115,17 @@ class Plausibility:
         """Whether a view may have been attempted: it is not far above this server's, or a majority claims such
         views."""
         if view <= self._views.last_attempted + VIEW_STEP_MAX:
-            return view <= VIEW_MAX
+            return view <= self._membership.last_view
         if sender not in self._claims:
             self._log.error(
                 "server {sender} claims view {view}, which cannot be: this server attempts view {own}",
                 sender=sender,
-                view=view,
-                own=self._views.last_attempted,
+                view=shown(view),
+                own=shown(self._views.last_attempted),
             )
         self._claims[sender] = view
-        supporters = sum(claimed >= view - VIEW_STEP_MAX for claimed in self._claims.values())
-        return view <= VIEW_MAX and supporters >= self._quorum
+        supporters = [i for i, claimed in self._claims.items() if claimed >= view - VIEW_STEP_MAX]
+        return view <= self._membership.last_view and self._membership.is_majority(supporters)
 
     def ordered(self, seq: int) -> bool:
         """Whether this server takes messages that say which batch is ordered in slot `seq`: at most `REACH_SLOTS_MAX`
@@ -136,17 +136,17 @@ class Plausibility:
         """Whether the state and the view of an ALIVE can be true together: only a view that was installed is followed
         or led.
         """
-        if message.local_aru > SLOT_MAX or message.view > VIEW_MAX:
+        if message.local_aru > SLOT_MAX or message.view > self._membership.last_view:
             return False
         if message.state is State.LEADER_ELECTION:
             return True
-        leads = message.view > 0 and self._membership.leader_of(message.view) == message.server_id
+        leads = self._membership.leader_of(message.view) == message.server_id
         return leads if message.state is State.REG_LEADER else message.view > 0 and not leads
 
     def _entry(self, entry: DataEntry) -> bool:
         if isinstance(entry, GloballyOrderedUpdate):
             return self.ordered(entry.seq)
-        return entry.seq <= self._ordering.local_aru + PROPOSED_SLOTS_MAX and entry.view <= VIEW_MAX
+        return entry.seq <= self._ordering.local_aru + PROPOSED_SLOTS_MAX and entry.view <= self._membership.last_view
 
     def _reply(self, message: ReconciliationReply) -> bool:
         """Whether a burst may be as long as the reply says, and lies where this server may have asked for it."""

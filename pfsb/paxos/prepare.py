@@ -5,6 +5,7 @@ The phase runs once for a view, and covers all sequence numbers.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from attrs import evolve
@@ -53,7 +54,7 @@ class PrepareHandler(Handler):
         """The parts of this server's own promise that the leader has asked for one by one."""
         self.requests = PartRequests(core.settings.resend_seconds)
         self.contested = ContestedSlots(core)
-        self.allowances = {peer: Allowance() for peer in core.membership.others}
+        self.allowances = defaultdict(Allowance, {peer: Allowance() for peer in core.membership.others})
         """Server -> its `Allowance`: how many bytes of batches this server still sends that server in parts of promises
         (Departure 37)."""
 
@@ -136,8 +137,7 @@ class PrepareHandler(Handler):
         """
         data, begun = self._data, self._promises_begun()
         view = data.views.last_installed
-        complete = sum(oks.view == view and oks.complete for oks in data.preparing.prepare_oks.values())
-        wanted = max(self.quorum - complete, bool(self.contested))
+        wanted = max(self._membership.lacking(self._promised(view)), bool(self.contested))
         for server_id, part in self.requests.choose(begun, wanted, self._clock.seconds()):
             promise = begun[server_id]
             request = PrepareOK(data.server.server_id, view, (), part, promise.parts, promise.edition)
@@ -260,8 +260,12 @@ class PrepareHandler(Handler):
 
     def view_prepared_ready(self, view: int) -> bool:
         """Figure 8, Block B: whether all parts of the PREPARE_OKs of a majority have arrived."""
-        promises = self._data.preparing.prepare_oks.values()
-        return sum(oks.view == view and oks.complete for oks in promises) >= self.quorum
+        return self.is_majority(self._promised(view))
+
+    def _promised(self, view: int) -> list[int]:
+        """Ids of the servers of which all parts of the promise for `view` have arrived."""
+        promises = self._data.preparing.prepare_oks
+        return [server_id for server_id, oks in promises.items() if oks.view == view and oks.complete]
 
     # ------------------------------------------------------------------ Figure 9
 

@@ -52,7 +52,6 @@ class ProposalHandler(Handler):
         self._validity = validity
         self._on_far_ahead = on_far_ahead
         self._on_hole = on_hole
-        self._leader_tells = core.membership.leader_tells
         self.birth = birth
         """Makes the first update of the cluster (Departure 34); None: the state machine needs none."""
         self.on_sent: Callable[[float], None] = lambda now: None
@@ -219,7 +218,7 @@ class ProposalHandler(Handler):
         slot = self._data.apply_proposal(message)
         assert slot is not None, "a leader proposes once a view and slot, and only what is not ordered"
         slot.first_sent_at = slot.sent_at = now = self._clock.seconds()
-        if self._leader_tells:
+        if self._membership.leader_tells:
             slot.written_at = self._turn.position + 1  # the record is appended in this turn, whose end begins a write
         self.on_sent(now)
         self.batch_bytes.observe(len(message.batch.data))
@@ -239,7 +238,7 @@ class ProposalHandler(Handler):
         view alone, and the leader sends none.
         """
         own_id = self._data.server.server_id
-        if self._leader_tells:
+        if self._membership.leader_tells:
             to = self._membership.leader_of(message.view)  # a proposal from disk does not name its sender (`recover`)
             if to == own_id:
                 return

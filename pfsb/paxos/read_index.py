@@ -212,7 +212,7 @@ class ReadIndexHandler(Handler):
         self._watch()
 
     def _end_round_if_confirmed(self, present: _Round) -> None:
-        if len(present.confirmed_by) < self.quorum:
+        if not self.is_majority(present.confirmed_by):
             return
         self._round = None
         self._wait.answered(present.first_asked_at, present.asked_at, self._clock.seconds())

@@ -12,6 +12,7 @@ brings them to servers that lack them (G24).
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable
 
 from twisted.internet.interfaces import IDelayedCall
@@ -125,7 +126,7 @@ class ReconciliationHandler(Handler):
         self._fetching: dict[int, tuple[int, float]] = {}
         """Server that fetches a snapshot of this server, or has fetched one and asks for the slots behind it -> (the
         slot above which it needs slots, the time by the clock of its last request)."""
-        self._allowances = {peer: Allowance() for peer in core.membership.others}
+        self._allowances = defaultdict(Allowance, {peer: Allowance() for peer in core.membership.others})
         self.refused = 0
         """Number of requests since this server's start that were not answered, as their senders had used up their
         allowance."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from attrs import define, evolve, field
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.support.values import value
@@ -86,7 +87,18 @@ class SnapshotRecord:
     name: SnapshotName
 
 
-Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord | SnapshotRecord
+@value
+class EpochRecord:
+    """An epoch of the membership has begun: the slots up to `members.since` are executed, and all that the disk holds
+    above it is void.
+
+    A record whose epoch is not above the one on disk changes nothing.
+    """
+
+    members: Members
+
+
+Record = ViewRecord | ProposalRecord | OrderedRecord | AruRecord | PeerRecord | SnapshotRecord | EpochRecord
 
 
 @value
@@ -132,3 +144,5 @@ class Recovered:
     own storage."""
     passes: dict[int, bytes] = field(factory=dict)
     """Slot -> digest of its batch, for the slots that are to be passed without executing them (Departure 38)."""
+    members: Members | None = None
+    """The servers of the latest epoch that the disk knows; None: those of the configuration file, of epoch 0."""

@@ -41,6 +41,7 @@ from pfsb.paxos.interfaces import (
 )
 from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.log_positions import LogPositionHandler
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import (
     Accept,
@@ -96,6 +97,7 @@ from pfsb.paxos.update_timers import UpdateTimers
 from pfsb.paxos.validity import INVALID, Validity
 from pfsb.paxos.view_raise import ViewRaise
 from pfsb.paxos.window import Window
+from pfsb.support.views import shown
 
 WITHOUT_STATE = (Acquainted, Alive, Heard, KnownPosition, Stranger, SnapshotOffer, SnapshotPart)
 """Kinds of messages that a server handles which has lost its state (Departure 58)."""
@@ -146,7 +148,7 @@ class Replica:
         self._tracer = tracer
         self._clock = clock
         self.settings = settings
-        self.membership = membership = Membership(server_id, tuple(servers))
+        self.membership = membership = Membership(server_id, Members(servers))
         self.data = data = new_data(server_id, settings)
         self.peers = peers = Peers(membership, clock, settings)
         self.window = window = Window(data.ordering, settings.window_slots, is_born=birth is None)
@@ -245,9 +247,9 @@ class Replica:
         self.ordering.on_gap = self._on_gap
         # A snapshot takes the place of slots that this server lacks: updates in them are pending no more.
         self.ordered_queue.on_adopted = self.update_queue.drop_spent
-        # The leader tells what it orders (Departure 55).
-        if self.membership.leader_tells:
-            self.ordering.on_majority = self.telling.tell
+        # The leader tells what it orders, in a cluster of many servers (Departure 55).
+        self._follow_membership()
+        self.membership.on_change.append(self._follow_membership)
         self.turn.due_messages = self.telling.take_due
         # The election starts and stops the Progress_Timer, whose expiry begins an election (Figure 6, Block A).
         self.progress_timer.on_expiry = self.election.suspect
@@ -273,6 +275,9 @@ class Replica:
         history anew (Departure 40)."""
         self.log_positions.write_incarnation(server_id)
         self.divergence.forget_start(server_id)
+
+    def _follow_membership(self) -> None:
+        self.ordering.on_majority = self.telling.tell if self.membership.leader_tells else None
 
     def _on_gap(self, seq: int) -> None:
         """Slot `seq` is ordered here, and an earlier one is not: ask a peer for it or, as leader, repeat its
@@ -607,8 +612,9 @@ class Replica:
         tell = self._log.info if self._has_found_leader else self._log.debug
         match state:
             case State.LEADER_ELECTION:
-                tell("attempts view {view}", view=view)
+                tell("attempts view {view}", view=shown(view))
             case State.REG_LEADER:
-                tell("leads view {view}", view=view)
+                tell("leads view {view}", view=shown(view))
             case State.REG_NONLEADER:
-                tell("follows server {leader} in view {view}", leader=self.membership.leader_of(view), view=view)
+                leader = self.membership.leader_of(view)
+                tell("follows server {leader} in view {view}", leader=leader, view=shown(view))

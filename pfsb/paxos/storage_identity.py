@@ -143,9 +143,9 @@ class StorageIdentityHandler(Handler):
 
     @property
     def missing(self) -> list[int]:
-        """Ids of the other servers that have not told, since this start, that they know this storage in no later
+        """Ids of the other voters that have not told, since this start, that they know this storage in no later
         state."""
-        return [i for i in self._membership.others if not self._counts(i)]
+        return [i for i in self._membership.other_voters if not self._counts(i)]
 
     def _counts(self, server_id: int) -> bool:
         """Whether another server counts for the admission of this one.
@@ -160,10 +160,12 @@ class StorageIdentityHandler(Handler):
 
     @property
     def needed(self) -> int:
-        """How many other servers must know this storage before this server votes and leads."""
+        """How many other voters must know this storage before this server votes and leads."""
         if not self.returns:
             return self._membership.acquaintances
-        return self._membership.n - 1 if self._periods <= PERIODS_FOR_ALL else self.quorum - 1
+        if self._periods <= PERIODS_FOR_ALL:
+            return len(self._membership.other_voters)
+        return self._membership.lacking((self._data.server.server_id,))
 
     def _tell_who_is_missing(self) -> None:
         now = self._clock.seconds()
@@ -220,7 +222,7 @@ class StorageIdentityHandler(Handler):
             return
         own_id = self._data.server.server_id
         self._strangers.add(message.server_id)
-        if len(self._strangers) > self._membership.n - self.quorum:
+        if not self.is_majority(i for i in self._membership.voters if i not in self._strangers):
             others = " and ".join(map(str, sorted(self._strangers)))
             raise StorageWasReplaced(
                 f"server {own_id} was here before with another storage, says server {others}: this one lacks its "
@@ -268,7 +270,7 @@ class StorageIdentityHandler(Handler):
         if (
             self.is_newcomer
             and self.has_state()
-            and self._membership.n - 1 - len(self.missing) >= self.needed
+            and len(self._membership.other_voters) - len(self.missing) >= self.needed
             and not self._positions.is_doubted
         ):
             self.is_newcomer = False

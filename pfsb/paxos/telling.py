@@ -102,7 +102,7 @@ class TellingHandler(Handler):
         """Whether the votes that an ORDERED stands for are on the disks of a majority: this server's own vote is on its
         disk, or the others that have voted are a majority without it.
         """
-        return untold.written_at <= self._turn.durable_position or len(untold.voters) >= self.quorum
+        return untold.written_at <= self._turn.durable_position or self.is_majority(untold.voters)
 
     def on_ordered(self, message: Ordered) -> None:
         """Order the slots of an ORDERED whose proposals are held here, of exactly its view and with its batches.

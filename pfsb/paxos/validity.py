@@ -34,7 +34,7 @@ class Validity:
     """Decides which updates and batches this server takes from other servers."""
 
     def __init__(self, membership: Membership, state_machine: IStateMachine, birth: Birth | None) -> None:
-        self._ids = membership.ids
+        self._membership = membership
         self._state_machine = state_machine
         self._birth = birth
 
@@ -42,7 +42,7 @@ class Validity:
         """Whether the update may be ordered: it is of a server of the cluster, not too large for a PROPOSAL, and the
         state machine can execute it."""
         return (
-            update.server_id in self._ids
+            update.server_id in self._membership.ids
             and len(update.payload) <= PAYLOAD_BYTES_MAX
             and self._state_machine.is_valid(update)
         )
@@ -58,7 +58,7 @@ class Validity:
             return False
         if seq == 1 and self._birth is not None and not self._is_birth(batch, self._birth):
             return False
-        ids, is_valid = self._ids, self._state_machine.is_valid
+        ids, is_valid = self._membership.ids, self._state_machine.is_valid
         for update in batch.updates():
             if update.made_at >= seq or update.server_id not in ids or not is_valid(update):
                 return False

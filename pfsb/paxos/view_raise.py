@@ -21,7 +21,7 @@ from pfsb.paxos.leader_election import LeaderElectionHandler
 from pfsb.paxos.messages import State
 from pfsb.paxos.peers import NEVER, Peers
 from pfsb.paxos.progress_timer import ProgressTimer
-from pfsb.support.limits import VIEW_MAX
+from pfsb.support.views import shown
 
 PATIENCE: Final = 2
 """How long a server must have told a later view before the leader raises its own, in units of the Progress_Timer: of
@@ -97,15 +97,15 @@ class ViewRaise(Handler):
         own = self._data.views.last_installed
         highest = max(self._peers.by_id[server_id].view for server_id in stuck)
         view = self._membership.next_led(min(highest, own + RAISE_VIEWS_MAX))
-        if view > VIEW_MAX:
+        if view > self._membership.last_view:
             return
         self.wait = min(2 * self.wait, self.longest_wait)
         self._beyond_since.clear()
         self._log.info(
             "servers {stuck} have installed view {highest}, and cannot follow view {own}: the leader goes on to {view}",
             stuck=", ".join(map(str, stuck)),
-            highest=highest,
-            own=own,
-            view=view,
+            highest=shown(highest),
+            own=shown(own),
+            view=shown(view),
         )
         self._election.raise_view(view)

@@ -17,6 +17,7 @@ from pfsb.storage.log.scan import Log, scan
 from pfsb.storage.log.snapshot_files import SnapshotFiles
 from pfsb.storage.position_note import PositionNote, note_of
 from pfsb.support.command_line import one_argument, subcommand
+from pfsb.support.views import shown
 
 
 @define
@@ -93,7 +94,7 @@ def _show(log: Log, options: Options) -> None:
         return
     if options.groups:
         for number, place, size, content in groups_of(log):
-            slots = "".join(f" {seq}@{slot.view}" for seq, slot in content.effect.slots.items())
+            slots = "".join(f" {seq}@{shown(slot.view)}" for seq, slot in content.effect.slots.items())
             state = "".join(f" {name}={_short(value)}" for name, value in plain_state(content).items())
             where = f"group {number}: segment {place.segment}, byte {place.offset}, {size} bytes"
             say(f"{where};{state}{' slots' if slots else ''}{slots}\n")

@@ -31,7 +31,7 @@ class LineObserver:
     """Writes one line for each event of the log to a stream, if its level is high enough."""
 
     _out: Output
-    _about: Callable[[], tuple[int | None, int | None]]
+    _about: Callable[[], tuple[int | None, int | str | None]]
     """Function that returns (server id, view), which each line tells; an element is None where it is not known yet."""
     _format: str = "text"
     """The form of the lines, one of `FORMATS`."""

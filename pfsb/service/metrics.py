@@ -204,11 +204,11 @@ class Metrics(Collector):
     def _build(self) -> Iterator[Metric]:
         versions = {"version": __version__, "python": platform.python_version(), "twisted": twisted.__version__}
         yield _with_samples(GaugeMetricFamily("pfsb_build_info", "Versions that run here."), [(versions, 1)])
-        config = self._facts.config
+        config, membership = self._facts.config, self._facts.membership
         name = {"cluster": config.cluster, "server": str(self._facts.server_id)}
         yield _with_samples(GaugeMetricFamily("pfsb_server_info", "The name of this server."), [(name, 1)])
-        yield _gauge("pfsb_servers", "Servers of the cluster, up or not.", config.n)
-        yield _gauge("pfsb_quorum_servers", "Servers that must be up for commands to be answered.", config.quorum)
+        yield _gauge("pfsb_servers", "Servers of the cluster, up or not.", membership.n)
+        yield _gauge("pfsb_quorum_servers", "Servers that must be up for commands to be answered.", membership.quorum)
 
     def _role(self) -> Iterator[Metric]:
         facts = self._facts

@@ -306,7 +306,7 @@ class ServerService(Service):
             on_failure=self._failed,
             tracer=tracer,
         )
-        PROCESS_LOG.view = lambda: server.facts.view
+        PROCESS_LOG.view = lambda: server.view
         if options["skip-seq"] is not None:
             server.skip.add(options["skip-seq"])
         server.start()

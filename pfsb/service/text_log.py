@@ -132,7 +132,7 @@ class ProcessLog:
     least_level: str = "info"
     """The lowest level that is written."""
     server_id: int | None = None
-    view: Callable[[], int] | None = None
+    view: Callable[[], int | str] | None = None
     """Function that returns the view that the server has installed; None: the server is not made yet."""
     log: TextLog | None = None
     """The log that `make_observer` has opened; None: twistd writes the log in the reactor's thread."""
@@ -145,7 +145,7 @@ class ProcessLog:
         if self.log is not None:
             self.log.begin()
 
-    def about(self) -> tuple[int | None, int | None]:
+    def about(self) -> tuple[int | None, int | str | None]:
         """(server id, view), which a line of the log tells; an element is None where it is not known yet."""
         return self.server_id, None if self.view is None else self.view()
 

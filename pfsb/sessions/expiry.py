@@ -226,12 +226,15 @@ class Expiry:
 
     def _is_deaf(self, server_id: int) -> bool:
         """True of another server that sends messages, but executes nothing: it serves no client and ends no session."""
-        _, since = self._progress[server_id]
-        return self._clock.seconds() - since > DEAF_TIMEOUTS * self._replica.settings.progress_seconds
+        now = self._clock.seconds()
+        _, since = self._progress.get(server_id, (-1, now))
+        return now - since > DEAF_TIMEOUTS * self._replica.settings.progress_seconds
 
     def _note_progress(self, now: float) -> None:
-        own_aru = self._replica.data.ordering.local_aru
+        """Note how far the other servers have executed; servers that are gone from the cluster are forgotten."""
+        own_aru, before = self._replica.data.ordering.local_aru, self._progress
+        self._progress = {}
         for server_id, peer in self._replica.peers.by_id.items():
-            aru, _ = self._progress.get(server_id, (-1, now))
-            if peer.local_aru > aru or peer.local_aru >= own_aru:
-                self._progress[server_id] = peer.local_aru, now
+            aru, since = before.get(server_id, (-1, now))
+            grows = peer.local_aru > aru or peer.local_aru >= own_aru
+            self._progress[server_id] = (peer.local_aru, now) if grows else (aru, since)

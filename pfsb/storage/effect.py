@@ -7,9 +7,11 @@ from typing import NamedTuple, assert_never
 
 from attrs import define, field
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import (
     AruRecord,
+    EpochRecord,
     OrderedRecord,
     PeerRecord,
     ProposalRecord,
@@ -70,6 +72,12 @@ class Effect:
     a snapshot that was named before the group itself had set a Local_Aru as high, and `skipped_after` tells the rest.
     """
 
+    members: Members | None = None
+    """The servers of the latest epoch; None: those of epoch 0, or, in changes, the group sets none.
+
+    In changes, an epoch that is later than that of the groups before makes void what they hold above `members.since`.
+    """
+
     def skipped_after(self, local_aru: int) -> int:
         """The slot `skipped` for a storage whose Local_Aru was `local_aru` before these changes."""
         return self.skipped if self.skipped > local_aru else 0
@@ -89,8 +97,16 @@ class Effect:
                 self.peers[record.server_id] = record
             case SnapshotRecord(name):
                 self._apply_snapshot(name)
+            case EpochRecord(members):
+                self._apply_epoch(members)
             case _:
                 assert_never(record)
+
+    def _apply_epoch(self, members: Members) -> None:
+        if self.members is None or members.epoch > self.members.epoch:
+            self.members = members
+            for seq in [seq for seq in self.slots if seq > members.since]:
+                del self.slots[seq]
 
     def _apply_snapshot(self, name: SnapshotName) -> None:
         reached = 0 if self.snapshot is None else self.snapshot.seq

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -70,7 +70,7 @@ class MemoryDisk:
     def copy(self) -> MemoryDisk:
         """A new disk with the present contents of this one. Later writes to either disk do not change the other."""
         now = self.contents
-        contents = Effect(now.views, now.local_aru, dict(now.slots), dict(now.peers), now.snapshot, now.skipped)
+        contents = evolve(now, slots=dict(now.slots), peers=dict(now.peers))
         return MemoryDisk(
             self.identity,
             self.incarnation,
@@ -509,6 +509,7 @@ class MemoryStorage:
             accepted=[Accepted(seq, slot.view, slot.batch) for seq, slot in above],
             peers=dict(disk.contents.peers),
             passes=dict(disk.passes),
+            members=disk.contents.members,
         )
 
     def _snapshot_portions(self, name: SnapshotName | None) -> Iterator[bytes]:

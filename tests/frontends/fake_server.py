@@ -414,6 +414,17 @@ class FakeServer:
             for each in self.config.ids
         ]
 
+    @property
+    def others(self) -> tuple[int, ...]:
+        return tuple(i for i in self.config.ids if i != self.server_id)
+
+    @property
+    def too_few_heard(self) -> str | None:
+        alive, n, quorum = self.config.n - len(self.dead), self.config.n, self.config.quorum
+        if alive >= quorum:
+            return None
+        return f"this server hears {alive} of {n} servers, itself included; {quorum} are needed"
+
     def waiting(self, client_id: str) -> list[int]:
         return sorted(number for who, number in self.cluster.waiting if who == client_id)
 

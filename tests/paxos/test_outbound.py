@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from pfsb.paxos.data_structures import OrderingData
 from pfsb.paxos.interfaces import ITransport
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept, Alive, Message, Proposal, State
 from pfsb.paxos.outbound import Outbound
@@ -48,7 +49,7 @@ class LazyVotesTestCase(SynchronousTestCase):
 
     def begin(self, *waited_at: int, settings: Settings = SETTINGS) -> None:
         self.clock, self.frames, self.notes = Clock(), Frames(), Notes()
-        membership = Membership(2, (1, 2, 3, 4))
+        membership = Membership(2, Members((1, 2, 3, 4)))
         self.peers = Peers(membership, self.clock, settings)
         self.way_out = Outbound(
             membership,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.peers import OVERTAKEN_PERIODS, STEP_BELIEVED, Peers
 from pfsb.paxos.records import PeerRecord
@@ -20,7 +21,7 @@ class NoteTests(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.clock = Clock()
-        self.peers = Peers(Membership(1, (1, 2, 3)), self.clock, SETTINGS)
+        self.peers = Peers(Membership(1, Members((1, 2, 3))), self.clock, SETTINGS)
         self.peer = self.peers.by_id[2]
 
     def note(self, *states: tuple[int, int]) -> list[bool]:

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.core import Core
 from pfsb.paxos.data_structures import OrderingData
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Accept
 from pfsb.paxos.outbound import Outbound
@@ -27,7 +28,7 @@ class ProgressTimerTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
         self.notes = Notes()
-        data, membership = new_data(2, SMALL), Membership(2, (1, 2, 3))
+        data, membership = new_data(2, SMALL), Membership(2, Members((1, 2, 3)))
         self.timers = data.timers
         way_out = Outbound(
             membership,

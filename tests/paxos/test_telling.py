@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pfsb.paxos.messages import Accept, ClientUpdate, Heard, Ordered, Proposal, ReconciliationRequest, State
+from pfsb.paxos.plausibility import VIEW_STEP_MAX
 from pfsb.paxos.records import Accepted
 from pfsb.paxos.start_number import start_number
+from pfsb.support.views import view_of
 from tests.paxos.case import ReplicaTestCase, identity_of
 from tests.paxos.messages import accept, alive, batch, client_update, ordered, proposal, reply, told, vc_proof
 
@@ -127,9 +129,11 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(accept(2, 1, 1), to=1)
 
     def test_view_that_cannot_be_is_not_believed(self) -> None:
-        """Departure 37."""
-        self.receive(told(1, 2**40 * 5 + 1, 1, of=[batch(ALICE)]))
+        """Departure 37; no server leads a view of another epoch."""
+        self.receive(told(1, 1 + 5 * (VIEW_STEP_MAX + 1), 1, of=[batch(ALICE)]))
         self.assertDiscarded("implausible")
+        self.receive(told(1, view_of(256, 1), 1, of=[batch(ALICE)]))
+        self.assertDiscarded("leader")
 
     def test_time_for_which_an_ordered_may_have_been_kept_does_not_count(self) -> None:
         """Departures 25 and 48: a leader keeps it while this server's clients wait for nothing."""

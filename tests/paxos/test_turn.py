@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.data_structures import DataStructures
+from pfsb.paxos.members import Members
 from pfsb.paxos.membership import Membership
 from pfsb.paxos.messages import Acquainted, Alive, Heard, KnownPosition, Message, Ordered, State, VCProof
 from pfsb.paxos.outbound import Outbound
@@ -33,7 +34,7 @@ class TurnTestCase(SynchronousTestCase):
         self.transport = FakeTransport()
         self.failures: list[Failure] = []
         self.notes = Notes()
-        membership = Membership(2, (1, 2, 3))
+        membership = Membership(2, Members((1, 2, 3)))
         way_out = Outbound(membership, Peers(membership, Clock(), SMALL), self.transport, Clock(), SMALL, self.notes)
         self.at_end: list[Callable[[], None]] = []
         self.turn = Turn(self.data, self.storage, way_out, self.failures.append, self._end_turn, self.notes)

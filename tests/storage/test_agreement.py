@@ -8,14 +8,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.paxos.interfaces import IStableStorage, StorageRefused
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch
-from pfsb.paxos.records import AruRecord, OrderedRecord, PeerRecord, ProposalRecord, Record, SnapshotRecord, ViewRecord
+from pfsb.paxos.records import (
+    AruRecord,
+    EpochRecord,
+    OrderedRecord,
+    PeerRecord,
+    ProposalRecord,
+    Record,
+    SnapshotRecord,
+    ViewRecord,
+)
 from pfsb.paxos.snapshot import Piece, SnapshotEncoder, SnapshotName
 from pfsb.storage.memory import MemoryDisk, MemoryStorage
 from tests.examples import examples
@@ -42,6 +53,7 @@ RECORDS = st.one_of(
     st.builds(AruRecord, st.integers(0, 4)),
     st.builds(PeerRecord, st.integers(0, 5), st.binary(min_size=8, max_size=8)),
     st.integers(1, 6).map(lambda seq: SnapshotRecord(name_of(seq))),
+    st.builds(EpochRecord, st.builds(Members, st.sets(st.integers(0, 5), min_size=1))),
 )
 STARTS = st.lists(st.lists(st.lists(RECORDS, max_size=6), max_size=4), min_size=1, max_size=3)
 """Starts of a server; each has turns, each of which has records."""
@@ -59,7 +71,7 @@ class AgreementTests(SynchronousTestCase):
         """Over any number of starts, any grouping into turns; a gap is refused by both, in the same words."""
         shutil.rmtree(self.directory, ignore_errors=True)
         disk = MemoryDisk()
-        self.local_aru = 0
+        self.local_aru = self.epoch = 0
         for turns in [*starts, []]:
             turns = [[self.sane(record) for record in turn] for turn in turns]
             on_file = self.run_log(turns)
@@ -69,7 +81,10 @@ class AgreementTests(SynchronousTestCase):
                 return
 
     def sane(self, record: Record) -> Record:
-        """A record that a server could write: its Local_Aru never goes back."""
+        """A record that a server could write: Local_Aru never goes back, and epochs follow each other at Local_Aru."""
+        if isinstance(record, EpochRecord):
+            self.epoch += 1
+            return EpochRecord(evolve(record.members, epoch=self.epoch, since=self.local_aru))
         if isinstance(record, AruRecord):
             self.local_aru = max(self.local_aru, record.local_aru)
             return AruRecord(self.local_aru)

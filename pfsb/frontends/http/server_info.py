@@ -98,11 +98,7 @@ def unready(server: Server) -> str | None:
     if server.differs_from:
         others = ", ".join(map(str, server.differs_from))
         return f"this server has executed otherwise than {others}, and no majority agrees: it refuses changes"
-    alive = sum(dict(row)["alive"] == "yes" for row in server.servers())
-    if alive < server.config.quorum:
-        n, quorum = server.config.n, server.config.quorum
-        return f"this server hears {alive} of {n} servers, itself included; {quorum} are needed"
-    return None
+    return server.too_few_heard
 
 
 def get_metrics(request: PfsbRequest) -> None:

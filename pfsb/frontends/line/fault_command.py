@@ -41,7 +41,7 @@ def _number(text: str, kind: type[_N], right: str) -> _N:
 
 
 def _others(server: Server, text: str) -> set[int]:
-    others = {str(each): each for each in server.config.ids if each != server.server_id}
+    others = {str(each): each for each in server.others}
     ids = [each for each in text.split(",") if each]
     wrong = [each for each in ids if each not in others]
     if wrong or not ids:

@@ -36,7 +36,7 @@ def _digests_ignored(process: Any) -> None:
     def ready(slot: Slot) -> bool:
         if slot.proposal is None or slot.ordered is not None:
             return False
-        return bool(len(slot.voters.get(slot.proposal.view, ())) >= ordering.quorum)
+        return bool(ordering.is_majority(slot.voters.get(slot.proposal.view, ())))
 
     override(ordering, "globally_ordered_ready", lambda _: ready)
     if replica.membership.server_id == DAMAGED:
@@ -86,7 +86,7 @@ def _divergence_unnoticed(process: Any) -> None:
 
 @DEFECTS.add("one-digest-is-a-majority", "Departure 40", "a server stops when one other server differs from it")
 def _one_digest_is_a_majority(process: Any) -> None:
-    process.replica.divergence.quorum = 1
+    process.replica.divergence.is_majority = lambda server_ids: bool(server_ids)
 
 
 @DEFECTS.add("refusal-without-end", "Departure 40", "changes are refused for ever once a server has differed")

@@ -210,7 +210,7 @@ def _back_on_one_word_of_the_leader(process: Any) -> None:
     @instead_of(election, "installed_view_works")
     def broken(works: Callable[[], bool]) -> bool:
         present = election.present_in_installed_view()
-        if len(present) < election.quorum:
+        if not election.is_majority(present):
             return False
         leader = process.replica.membership.leader_of(process.replica.data.views.last_installed)
         election.present_in_installed_view = lambda: present | {leader}

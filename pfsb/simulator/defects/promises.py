@@ -65,9 +65,9 @@ def _promise_below_floor(process: Any) -> None:
 @DEFECTS.add("promise-in-part", "G28, Departure 6", "a promise counts when its first part is there")
 def _promise_in_part(process: Any) -> None:
     def ready(view: int) -> bool:
-        promises = process.replica.data.preparing.prepare_oks.values()
-        quorum: int = process.replica.membership.quorum
-        return len([oks for oks in promises if oks.view == view]) >= quorum
+        promises = process.replica.data.preparing.prepare_oks
+        begun = [server_id for server_id, oks in promises.items() if oks.view == view]
+        return bool(process.replica.membership.is_majority(begun))
 
     override(process.replica.prepare, "view_prepared_ready", lambda _: ready)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any
 
@@ -19,7 +19,12 @@ DEFECTS = Defects()
 
 def _miscount(process: Any, handler: Any, votes: Callable[[int], int]) -> None:
     """Let one handler take `votes(n)` votes for a majority, n being the number of servers."""
-    handler.quorum = votes(process.replica.membership.n)
+    membership = process.replica.membership
+
+    def is_majority(server_ids: Iterable[int]) -> bool:
+        return len({*server_ids} & {*membership.voters}) >= votes(membership.n)
+
+    handler.is_majority = is_majority
 
 
 def _one_too_many(n: int) -> int:
@@ -123,16 +128,20 @@ class _CountsTwice(DataStructures):
 
 @DEFECTS.add("vote-counted-twice", "Figure 5 E, G14", "an ACCEPT that comes twice counts as two votes")
 def _vote_counted_twice(process: Any) -> None:
-    become(process.replica.data, _CountsTwice)
+    """The second copy is stored as the vote of a server that there is not, and all ids are counted."""
+    replica = process.replica
+    become(replica.data, _CountsTwice)
+    for handler in (replica.ordering, replica.telling):
+        handler.is_majority = lambda server_ids: len({*server_ids}) >= replica.membership.quorum
 
 
 @DEFECTS.add("votes-of-all-views", "Figure 11 B, G17", "votes for the proposal of one view count for that of another")
 def _votes_of_all_views(process: Any) -> None:
-    quorum = process.replica.membership.quorum
+    membership = process.replica.membership
 
     def ready(slot: Slot) -> bool:
         voters = {voter for of_view in slot.voters.values() for voter in of_view}
-        return slot.proposal is not None and slot.ordered is None and len(voters) >= quorum
+        return slot.proposal is not None and slot.ordered is None and bool(membership.is_majority(voters))
 
     override(process.replica.ordering, "globally_ordered_ready", lambda _: ready)
 

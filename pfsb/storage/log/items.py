@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import define, field
 
+from pfsb.paxos.members import Members, WrongMembers, decode_members, encode_members
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.snapshot import SNAPSHOT_DIGEST_BYTES, SnapshotName
@@ -23,6 +24,7 @@ ARU: Final = 3
 PEER: Final = 4
 PASS: Final = 5
 SNAPSHOT: Final = 7
+EPOCH: Final = 8
 SLOT: Final = 6
 """The kind of an item that holds a slot. Each item begins with its kind. The items of a group are in ascending order of
 their kinds, but for the slots, which are the last."""
@@ -32,6 +34,8 @@ _TWO_NUMBERS: Final = Struct(">BQQ")
 _PEER: Final = Struct(">BH8sQQ")
 _PASS: Final = Struct(">BQ8s")
 _SNAPSHOT: Final = Struct(f">BQQ{SNAPSHOT_DIGEST_BYTES}sQQ")
+_EPOCH: Final = Struct(">BI")
+"""The beginning of an item EPOCH: its kind, and the length of the form of the members that follows."""
 _SLOT: Final = Struct(">BQQI")
 _ARU_AND_SLOT: Final = Struct(">BQBQQI")
 PASS_DIGEST_BYTES: Final = 8
@@ -85,6 +89,8 @@ class Content:
             self.effect.local_aru = later.effect.local_aru
         if later.effect.peers:
             self.effect.peers.update(later.effect.peers)
+        if later.effect.members is not None:
+            self.effect.members = later.effect.members
         if later.passes:
             self.passes.update(later.passes)
         if later.snapshot is not None:
@@ -96,10 +102,16 @@ class Content:
         This content is the state before the group; `later` is the content that the group would have in any other place
         of a segment.
         """
-        effect = Effect(self.effect.views, self.effect.local_aru, later.effect.slots, dict(self.effect.peers))
+        before = self.effect
+        effect = Effect(before.views, before.local_aru, later.effect.slots, dict(before.peers), members=before.members)
         opening = Content(self.incarnation, effect, dict(self.passes), self.snapshot)
         opening.apply(later)
         return opening
+
+    @property
+    def epoch(self) -> int:
+        """Number of the latest epoch of the membership that is known."""
+        return 0 if self.effect.members is None else self.effect.members.epoch
 
     @property
     def local_aru(self) -> int:
@@ -152,6 +164,9 @@ def encode(content: Content) -> list[bytes]:
         )
         assert len(name.digest) == SNAPSHOT_DIGEST_BYTES, "the digest of a snapshot has sixteen bytes"
         parts.append(_SNAPSHOT.pack(SNAPSHOT, name.seq, name.size, name.digest, first_segment, compacted))
+    if effect.members is not None:
+        form = encode_members(effect.members)
+        parts.append(_EPOCH.pack(EPOCH, len(form)) + form)
     for seq in sorted(effect.slots):
         view, batch = effect.slots[seq]
         parts.append(_SLOT.pack(SLOT, seq, view, len(batch.data)))
@@ -176,6 +191,12 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
     before = (0, -1)
     while at < end and data[at] != SLOT:
         kind = data[at]
+        if kind == EPOCH:
+            if before >= (EPOCH, 0):
+                raise NotCanonical(f"the item at byte {at} is out of order")
+            before = (EPOCH, 0)
+            content.effect.members, at = _decode_epoch(data, at, end)
+            continue
         form = _FORMS.get(kind)
         if form is None or at + form.size > end:
             raise NotCanonical(f"no item begins at byte {at}")
@@ -200,6 +221,20 @@ def decode_state(data: bytes, at: int, end: int) -> tuple[Content, int]:
             size, digest, first_segment, compacted = values
             content.snapshot = StoredSnapshot(SnapshotName(key, size, digest), first_segment, compacted)
     return content, at
+
+
+def _decode_epoch(data: bytes, at: int, end: int) -> tuple[Members, int]:
+    """Decode the item EPOCH at `at`. Returns the members, and the offset behind the item. Raises `NotCanonical`."""
+    start = at + _EPOCH.size
+    if start > end:
+        raise NotCanonical(f"no item begins at byte {at}")
+    _, length = _EPOCH.unpack_from(data, at)
+    if start + length > end:
+        raise NotCanonical(f"the members at byte {at} do not end within their group")
+    try:
+        return decode_members(bytes(data[start : start + length])), start + length
+    except WrongMembers as error:
+        raise NotCanonical(f"the item at byte {at}: {error}") from None
 
 
 def decode_slots(data: bytes, at: int, end: int) -> dict[int, SlotPlace]:

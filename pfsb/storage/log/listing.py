@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.records import PeerRecord
 from pfsb.paxos.start_number import incarnation_of, mark_of
 from pfsb.storage import sqlite
@@ -27,6 +28,9 @@ CREATE TABLE segments (number INTEGER PRIMARY KEY, bytes INTEGER, first_group IN
 CREATE TABLE groups (number INTEGER PRIMARY KEY, segment INTEGER, start INTEGER, bytes INTEGER, slots INTEGER);
 CREATE TABLE history (seq INTEGER PRIMARY KEY, view INTEGER, number INTEGER, batch BLOB);
 CREATE TABLE snapshot (seq INTEGER PRIMARY KEY, bytes INTEGER, digest TEXT, first_segment INTEGER, compacted INTEGER);
+CREATE TABLE epoch (
+    number INTEGER PRIMARY KEY, since INTEGER, voters TEXT, learners TEXT, first INTEGER, retired TEXT
+);
 CREATE TABLE passes (seq INTEGER PRIMARY KEY, digest TEXT);
 CREATE TABLE peers (server_id INTEGER PRIMARY KEY, identity TEXT, incarnation INTEGER, position INTEGER, mark TEXT);
 """
@@ -85,9 +89,25 @@ def plain_state(content: Content) -> dict[str, Any]:
         stored = content.snapshot
         plain["snapshot"] = {"seq": stored.name.seq, "bytes": stored.name.size, "digest": stored.name.digest.hex()}
         plain["first_segment"], plain["compacted"] = stored.first_segment, stored.compacted
+    if effect.members is not None:
+        plain["epoch"] = plain_members(effect.members)
     if content.passes:
         plain["passes"] = {str(seq): digest.hex() for seq, digest in content.passes.items()}
     return plain
+
+
+def plain_members(members: Members) -> dict[str, Any]:
+    """The servers of an epoch as a value of JSON."""
+    return {
+        "number": members.epoch,
+        "since": members.since,
+        "voters": [*members.voters],
+        "learners": [*members.learners],
+        "first": members.first,
+        "storages": {str(server_id): identity.hex() for server_id, identity in members.storages.items()},
+        "addresses": {str(server_id): address for server_id, address in members.addresses.items()},
+        "retired": [*members.retired],
+    }
 
 
 def _start_of(peer: PeerRecord) -> dict[str, Any]:
@@ -144,6 +164,11 @@ def _insert_state(connection: sqlite3.Connection, log: Log) -> None:
         name, first_segment, compacted = state.snapshot.name, state.snapshot.first_segment, state.snapshot.compacted
         values = name.seq, name.size, name.digest.hex(), first_segment, compacted
         connection.execute("INSERT INTO snapshot VALUES (?, ?, ?, ?, ?)", values)
+    if state.effect.members is not None:
+        plain = plain_members(state.effect.members)
+        ids = {name: " ".join(map(str, plain[name])) for name in ("voters", "learners", "retired")}
+        epoch = plain["number"], plain["since"], ids["voters"], ids["learners"], plain["first"], ids["retired"]
+        connection.execute("INSERT INTO epoch VALUES (?, ?, ?, ?, ?, ?)", epoch)
     passes = [(seq, digest.hex()) for seq, digest in state.passes.items()]
     connection.executemany("INSERT INTO passes VALUES (?, ?)", passes)
     for peer in state.effect.peers.values():

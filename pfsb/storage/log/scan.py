@@ -120,6 +120,9 @@ class Log:
         """Take notice that a group with this content is on disk, behind the last one. Readers find its slots from now
         on."""
         self.last_entry = Place(self.segment, self.end).entry
+        if self._cut(content):
+            self.highest = self.index.highest()
+            self.top = self.highest.pop(self.segment, 0)
         for seq in content.effect.slots:
             self.index.put(seq, self.last_entry)
             if seq > self.top:
@@ -143,6 +146,8 @@ class Log:
             if usual is None:
                 content, at = decode_state(data, at, end)
                 self._refuse_wrong_snapshot(content, entry)
+                self._refuse_wrong_epoch(content, entry)
+                self._cut(content)
                 self.state.apply(content)
                 if opens and not _is_whole_state(content, self.state):
                     raise NotCanonical("it opens the segment with another state than was before")
@@ -171,6 +176,25 @@ class Log:
             or later.compacted < before.compacted
         ):
             raise NotCanonical("its snapshot is older than the one before")
+
+    def _refuse_wrong_epoch(self, content: Content, entry: int) -> None:
+        """Raise `NotCanonical` if the content begins an epoch that no writer would begin at this place."""
+        if content.effect.members is None:
+            return
+        if self.heads[entry >> OFFSET_BITS].version == FORMAT_WITHOUT_SNAPSHOTS:
+            raise NotCanonical("segments of this format hold no epochs")
+        if content.epoch <= self.state.epoch and content.effect.members != self.state.effect.members:
+            raise NotCanonical("its epoch is older than the one before")
+
+    def _cut(self, content: Content) -> bool:
+        """Forget the slots that a group with this content makes void, since it begins an epoch. Returns whether it
+        does."""
+        members = content.effect.members
+        if members is None or members.epoch <= self.state.epoch:
+            return False
+        for seq in self.index.above(members.since):
+            self.index.put(seq, 0)
+        return True
 
     def _path_of(self, entry: int) -> Path:
         place = Place.of(entry)

@@ -550,6 +550,7 @@ class LogStorage:
             accepted=accepted,
             peers=dict(log.state.effect.peers),
             passes=dict(log.state.passes),
+            members=log.state.effect.members,
         )
 
     def _append_pass(self, log: Log, seq: int, digest: bytes) -> None:

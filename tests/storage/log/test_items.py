@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from pfsb.paxos.members import Members
 from pfsb.paxos.messages import Batch
 from pfsb.paxos.records import PeerRecord, ViewRecord
 from pfsb.paxos.snapshot import SnapshotName
@@ -13,6 +14,7 @@ from pfsb.storage.effect import Effect, StoredSlot
 from pfsb.storage.log.items import Content, NotCanonical, StoredSnapshot, decode, encode, slots_of
 from pfsb.support.limits import NUMBER_MAX, SERVER_ID_MAX
 from tests.examples import examples
+from tests.paxos.test_members import MEMBERS
 
 NUMBERS = st.integers(0, NUMBER_MAX)
 EIGHT = st.binary(min_size=8, max_size=8)
@@ -24,10 +26,12 @@ EFFECTS = st.builds(
     st.none() | NUMBERS,
     st.dictionaries(NUMBERS, SLOTS, max_size=4),
     st.lists(PEERS, max_size=4).map(lambda peers: {peer.server_id: peer for peer in peers}),
+    members=st.none() | MEMBERS,
 )
 NAMES = st.builds(SnapshotName, NUMBERS, NUMBERS, st.binary(min_size=16, max_size=16))
 SNAPSHOTS = st.none() | st.builds(StoredSnapshot, NAMES, NUMBERS, NUMBERS)
 SIX = StoredSnapshot(SnapshotName(6, 1_000, bytes(16)), 2, 5)
+SMALL = Members((0, 1), epoch=1, since=4)
 CONTENTS = st.builds(Content, st.none() | NUMBERS, EFFECTS, st.dictionaries(NUMBERS, EIGHT, max_size=3), SNAPSHOTS)
 
 
@@ -60,17 +64,21 @@ class FormTests(SynchronousTestCase):
         views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
         one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
         [snapshot] = encode(Content(snapshot=StoredSnapshot(SnapshotName(1, 2, bytes(16)), 3, 0)))
-        decode(aru + snapshot + one)
+        [epoch] = encode(Content(effect=Effect(members=Members((1, 2), epoch=1))))
+        decode(aru + snapshot + epoch + one)
         for body in (
             *(aru + views, views + views, aru + aru, two + one, one + one, one + aru),
             *(snapshot + aru, one + snapshot, snapshot + snapshot),
+            *(epoch + aru, epoch + snapshot, one + epoch, epoch + epoch),
         ):
             self.assertRaises(NotCanonical, decode, body)
         self.assertEqual(len(slots_of(one + two, 0, len(one + two))), 2)
 
     def test_state_before_and_an_opening_give_the_state_after(self) -> None:
         """The first group of a segment holds the state, and is enough without the groups before."""
-        before = Content(3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}), {2: b"digest-2"}, SIX)
+        before = Content(
+            3, Effect(ViewRecord(5, 4), 7, {}, {1: PeerRecord(1, b"disk-001")}, members=SMALL), {2: b"digest-2"}, SIX
+        )
         group = Content(None, Effect(None, 8, {9: StoredSlot(4, Batch(b"nine"))}, {0: PeerRecord(0, b"disk-000")}))
         opening = before.opening(group)
         self.assertEqual(before.effect.local_aru, 7, "the state itself is not changed")
