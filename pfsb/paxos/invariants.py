@@ -9,8 +9,8 @@
 7. A follower's Update_Queue is empty (Figure 9 B). No server queues more than `queue_updates_max` updates of other
    servers' clients.
 8. A client has at most one pending update, and it has not been executed (G16).
-9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10). If the window
-   has become smaller, slots that were within it before may still be under way.
+9. A leader's Last_Proposed is at least Local_Aru, and at most a window above it (section 5.10). Here and below, the
+   window is the largest one in which open slots were proposed: the setting may have been lowered since.
 10. A slot that is not ordered lies within four windows above Local_Aru: two for the proposals that a follower accepts,
     and two more for the data lists by which a leader learns from followers that are ahead of it (G19). An ordered slot
     lies within the reach of reconciliation, and a slot has the votes of few views. So the memory of a server is
@@ -106,7 +106,7 @@ def _violated_by_time(replica: Replica, memory: Memory) -> Iterator[str]:
         if slot is not None and (slot.ordered is None or slot.ordered.data != batch.data):
             yield f"2: what is ordered at {seq} has changed"
     yield from _wrong_installs(replica, memory)
-    window, last_proposed = replica.window.slots, data.ordering.last_proposed
+    window, last_proposed = max(replica.window.slots, memory.window_max), data.ordering.last_proposed
     reach = max(memory.reach, data.ordering.local_aru + window)
     if data.server.state is State.REG_LEADER and last_proposed > reach:
         yield f"9: Last_Proposed is {last_proposed}, Local_Aru {data.ordering.local_aru}, the window {window}"

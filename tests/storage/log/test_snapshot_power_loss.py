@@ -215,6 +215,7 @@ class SnapshotPowerLossTests(LogTestCase):
             lambda function, *args: function(*args),
             StorageCounters(),
             named,
+            lambda name, fate: self.fail(f"{name}: {fate}"),
         )
         self.addCleanup(lambda: [file.close() for file in list(store.thread.open_files)])
         return store
