@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
 
@@ -19,7 +18,7 @@ class ServerSecurity(Protocol):
     def protocol(self, inner: Any) -> Any:
         """A protocol that speaks TLS as the end that was connected to, and passes what is inside to `inner`."""
 
-    def client(self, inner: Any, address: IPv4Address | IPv6Address) -> Any:
+    def client(self, inner: Any) -> Any:
         """A protocol that speaks TLS as the end that has connected, and passes what is inside to `inner`."""
 
     def server_id(self, certificate: Any) -> int:

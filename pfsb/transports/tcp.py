@@ -185,7 +185,7 @@ class StreamNetwork:
         outer: Any = stream
         if kind == "tls":
             assert self._security is not None
-            outer = self._security.client(stream, None)
+            outer = self._security.client(stream)
         return endpoint.connect(_Given(outer))
 
     def _check_certificate(self, peer: int, certificate: Any) -> None:

@@ -117,6 +117,7 @@ class Credentials:
         if self._is_mutual:
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
             store = context.get_cert_store()
+            assert store is not None
             for each in authority:
                 store.add_cert(crypto.X509.from_cryptography(each))
         try:
@@ -253,7 +254,7 @@ class MutualTLS:
         """See `ServerSecurity`."""
         return _wrapped(self.credentials, inner, is_client=False)
 
-    def client(self, inner: Any, address: object) -> Any:
+    def client(self, inner: Any) -> Any:
         """See `ServerSecurity`."""
         return _wrapped(self.credentials, inner, is_client=True)
 

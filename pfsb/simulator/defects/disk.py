@@ -417,7 +417,7 @@ def _drop_frames(process: Any, unless: Callable[[int, int, int], bool]) -> None:
     highest: dict[bytes, int] = {}
 
     def broken(links: Links, frame: bytes, source: object = "") -> None:
-        if links.codec is not None and links.codec.secret is not None and len(frame) >= HEADER.size:
+        if links.codec is not None and links.codec.secrets and len(frame) >= HEADER.size:
             *_, sender, identity, start, _counter, _position = HEADER.unpack_from(frame)
             highest[identity] = max(start, highest.get(identity, 0))
             if start < highest[identity] and not unless(sender, start, highest[identity]):
