@@ -53,6 +53,8 @@ WAIT_SECONDS_MAX: Final = 5.0
 """Longest time, in seconds, to the next attempt after any other failure."""
 STALE_TICKS: Final = 4
 """Number of ticks, of 0.25 s each, that an attempt may take before the next frame of the peer begins another."""
+OTHERWISE_SECONDS: Final = 60.0
+"""How long, in seconds, a peer is spoken to in a way that is not the preferred one until that is tried again."""
 SAID_SECONDS: Final = 60.0
 """Minimum time, in seconds, between two lines of the text log about one and the same failure to connect."""
 
@@ -302,6 +304,9 @@ class OutgoingLink:
         for each in (self.stream, self._trying):
             if each is not None:
                 each.tick(seconds)
+        stream = self.stream
+        if stream is not None and stream.kind != self._kinds[0] and stream.ticks * seconds > OTHERWISE_SECONDS:
+            stream.end("the preferred way is tried again")
 
     # -- attempts ---------------------------------------------------------------------------------
 

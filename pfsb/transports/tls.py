@@ -27,6 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from pfsb.support.eager_write import write_now
+from pfsb.support.private_files import wide_mode
 from pfsb.transports.stream_security import WrongCertificate
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -105,6 +106,12 @@ class Credentials:
     def _load(self) -> Any:
         authority = _certificates(self.authority)
         data = _read(self.own)
+        mode = wide_mode(self.own)
+        if mode is not None:
+            raise CertificatesMissing(
+                f"{self.own}: others than its owner may use it (mode {mode:03o}), and it holds a key; "
+                "chmod 600 would be right"
+            )
         chain = _certificates(self.own)
         try:
             key = load_pem_private_key(data, None)
