@@ -141,7 +141,7 @@ class OutgoingStream(Protocol):
         try:
             self._link.check_certificate(transport.getPeerCertificate())
         except WrongCertificate as error:
-            self.end(str(error))
+            self.end(f"it {error}")
         else:
             self._begin()
 
@@ -410,7 +410,8 @@ class OutgoingLink:
 
     def _say(self, trying: OutgoingStream, reason: Failure) -> None:
         """Log why the peer cannot be reached, unless the log has said the same lately."""
-        text = trying.error or shown_reason(reason) or _plain_reason(reason)
+        of_tls = shown_reason(reason)
+        text = trying.error or (_plain_reason(reason) if of_tls is None else f"it {of_tls}")
         now = self._clock.seconds()
         if text != self._said or now - self._said_at >= SAID_SECONDS:
             self._said, self._said_at = text, now

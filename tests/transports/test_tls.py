@@ -120,7 +120,9 @@ class CertificateTests(StreamCase):
         foreign.make_server(1, [], NOW, 1)
         self.given[1] = foreign
         says = "shows a certificate that was not signed by the authority of this cluster"
-        await self.assertRefused(1, f"server 1 at {HOST}:{self.addresses[1][1]} is not reached over tls: {says}", says)
+        await self.assertRefused(
+            1, f"server 1 at {HOST}:{self.addresses[1][1]} is not reached over tls: it {says}", says
+        )
 
     async def test_certificate_that_has_expired(self) -> None:
         """The peer is told that its own certificate is meant."""
