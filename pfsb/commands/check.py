@@ -101,10 +101,11 @@ def _look_up(reactor: Any, server: ServerConfig, look_up: LookUp) -> Deferred[tu
 def summary(config: Config) -> str:
     """The text of the summary: a line about the cluster, and one for each server."""
     secret = "authenticated" if _is_authenticated(config) else "not authenticated"
+    before = "" if config.transport_before is None else f" (before: {config.transport_before})"
     directory = "only in memory" if config.storage == MEMORY else f"in {Path(config.storage).absolute()}/ID"
     lines = [
         f"{config.file}: cluster {config.cluster}: {config.n} servers, {config.quorum} are a majority, "
-        f"{config.n - config.quorum} may fail; {' before '.join(config.transports)}, {secret}; "
+        f"{config.n - config.quorum} may fail; {config.transport}{before}, {secret}; "
         f"{', '.join(config.apps)}; "
         f"storage {config.storage}",
         f"  started in this directory, each server keeps its data {directory}",

@@ -26,6 +26,7 @@ _REFUSED: Final = {
     "cluster": "frames of another cluster come to its port",
     "membership": "another server has other ids in its configuration, or another name of the cluster",
     "tag": "another server has another secret_file, or none",
+    "certificate": "a server sends in the name of another one than its certificate names",
     "address": "a server sends from an address that its peer name does not have",
     "passes": "another server passes other slots (pfsb pass)",
     "version": "another server runs another version of pfsb",

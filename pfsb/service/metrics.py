@@ -126,6 +126,16 @@ class Metrics(Collector):
         size = {"in": counters.bytes_in, "out": counters.bytes_out}
         yield _counters("pfsb_frame_bytes_total", "Size of the frames between servers.", "way", size)
         yield _counters("pfsb_frames_refused_total", "Frames dropped, by reason.", "reason", counters.refused)
+        streams = counters.streams
+        connections = {
+            "opened": streams.opened,
+            "lost": streams.lost,
+            "dead": streams.dead,
+            "failed": streams.failed,
+            "turned_away": sum(streams.turned_away.values()),
+        }
+        text = "Connections between servers, over TCP and TLS."
+        yield _counters("pfsb_peer_connections_total", text, "event", connections)
 
     def _disk(self) -> Iterator[Metric]:
         facts = self._facts

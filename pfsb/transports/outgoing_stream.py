@@ -53,6 +53,8 @@ WAIT_SECONDS_MAX: Final = 5.0
 """Longest time, in seconds, to the next attempt after any other failure."""
 STALE_TICKS: Final = 4
 """Number of ticks, of 0.25 s each, that an attempt may take before the next frame of the peer begins another."""
+OTHERWISE_SECONDS: Final = 60.0
+"""How long, in seconds, a peer is spoken to in a way that is not the preferred one until that is tried again."""
 SAID_SECONDS: Final = 60.0
 """Minimum time, in seconds, between two lines of the text log about one and the same failure to connect."""
 
@@ -139,7 +141,7 @@ class OutgoingStream(Protocol):
         try:
             self._link.check_certificate(transport.getPeerCertificate())
         except WrongCertificate as error:
-            self.end(str(error))
+            self.end(f"it {error}")
         else:
             self._begin()
 
@@ -302,6 +304,9 @@ class OutgoingLink:
         for each in (self.stream, self._trying):
             if each is not None:
                 each.tick(seconds)
+        stream = self.stream
+        if stream is not None and stream.kind != self._kinds[0] and stream.ticks * seconds > OTHERWISE_SECONDS:
+            stream.end("the preferred way is tried again")
 
     # -- attempts ---------------------------------------------------------------------------------
 
@@ -405,7 +410,8 @@ class OutgoingLink:
 
     def _say(self, trying: OutgoingStream, reason: Failure) -> None:
         """Log why the peer cannot be reached, unless the log has said the same lately."""
-        text = trying.error or shown_reason(reason) or _plain_reason(reason)
+        of_tls = shown_reason(reason)
+        text = trying.error or (_plain_reason(reason) if of_tls is None else f"it {of_tls}")
         now = self._clock.seconds()
         if text != self._said or now - self._said_at >= SAID_SECONDS:
             self._said, self._said_at = text, now

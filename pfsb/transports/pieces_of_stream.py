@@ -46,6 +46,11 @@ class FrameSplitter:
 
     _rest: bytes = field(init=False, default=b"")
 
+    @property
+    def kept_bytes(self) -> int:
+        """Number of bytes in memory of a frame that is not complete."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take the next bytes of the stream; yield the frames that are complete with them.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.python.failure import Failure
 
 
@@ -19,7 +18,7 @@ class ServerSecurity(Protocol):
     def protocol(self, inner: Any) -> Any:
         """A protocol that speaks TLS as the end that was connected to, and passes what is inside to `inner`."""
 
-    def client(self, inner: Any, address: IPv4Address | IPv6Address) -> Any:
+    def client(self, inner: Any) -> Any:
         """A protocol that speaks TLS as the end that has connected, and passes what is inside to `inner`."""
 
     def server_id(self, certificate: Any) -> int:
@@ -27,13 +26,13 @@ class ServerSecurity(Protocol):
 
 
 _ALERTS: Final = (
-    ("expired", "it says that the certificate of this server has expired"),
-    ("unknown ca", "it says that the certificate of this server is of another authority"),
-    ("certificate required", "it says that this server has shown no certificate"),
-    ("bad certificate", "it refuses the certificate of this server"),
-    ("certificate unknown", "it refuses the certificate of this server"),
+    ("expired", "says that the certificate of this server has expired"),
+    ("unknown ca", "says that the certificate of this server is of another authority"),
+    ("certificate required", "says that this server has shown no certificate"),
+    ("bad certificate", "refuses the certificate of this server"),
+    ("certificate unknown", "refuses the certificate of this server"),
     ("did not return a certificate", "shows no certificate"),
-    ("wrong version number", "it does not speak TLS"),
+    ("wrong version number", "does not speak TLS"),
     ("http request", "speaks HTTP, and no TLS"),
     ("unsupported protocol", "speaks an old version of TLS"),
 )
@@ -41,15 +40,16 @@ _ALERTS: Final = (
 
 
 def shown_reason(reason: Failure) -> str | None:
-    """Why a connection has ended, if TLS has ended it; None: it has ended otherwise."""
+    """Why a connection has ended, if TLS has ended it, as a part of a sentence whose subject is the other end; None: it
+    has ended otherwise."""
     error: Any = reason.value
     if isinstance(error, WrongCertificate):
         return str(error)
     if not type(error).__module__.startswith("OpenSSL"):
         return None
     details = error.args[0] if error.args and isinstance(error.args[0], list) else []
-    text = "; ".join(str(row[-1]) for row in details if row) or "the connection was ended inside TLS"
+    text = "; ".join(str(row[-1]) for row in details if row) or "no reason is given"
     for part, shown in _ALERTS:
         if part in text:
             return shown
-    return f"TLS fails: {text}"
+    return f"fails in TLS: {text}"

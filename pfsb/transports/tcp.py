@@ -185,7 +185,7 @@ class StreamNetwork:
         outer: Any = stream
         if kind == "tls":
             assert self._security is not None
-            outer = self._security.client(stream, None)
+            outer = self._security.client(stream)
         return endpoint.connect(_Given(outer))
 
     def _check_certificate(self, peer: int, certificate: Any) -> None:
@@ -265,13 +265,13 @@ class StreamTransport(PeerTransport):
 
     def comes_from(self) -> Callable[[int, object], bool]:
         """See `PeerTransport`: a frame behind a certificate must be one of the server that the certificate names."""
-        accepts = self.book.accepts
+        accepts, needs_certificate = self.book.accepts, tuple(self.kinds) == ("tls",)
 
         def comes_from(peer: int, source: object) -> bool:
-            if isinstance(source, Source) and source.certified is not None and source.certified != peer:
-                raise FrameRefused(
-                    "certificate", f"in the name of server {peer}, with the certificate of server {source.certified}"
-                )
+            certified = source.certified if isinstance(source, Source) else None
+            if certified != peer and (certified is not None or needs_certificate):
+                shown = "no certificate" if certified is None else f"the certificate of server {certified}"
+                raise FrameRefused("certificate", f"in the name of server {peer}, with {shown}")
             return accepts(peer, source)
 
         return comes_from

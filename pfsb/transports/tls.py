@@ -27,6 +27,7 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from pfsb.support.eager_write import write_now
+from pfsb.support.private_files import wide_mode
 from pfsb.transports.stream_security import WrongCertificate
 
 _BEGIN: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
@@ -105,6 +106,12 @@ class Credentials:
     def _load(self) -> Any:
         authority = _certificates(self.authority)
         data = _read(self.own)
+        mode = wide_mode(self.own)
+        if mode is not None:
+            raise CertificatesMissing(
+                f"{self.own}: others than its owner may use it (mode {mode:03o}), and it holds a key; "
+                "chmod 600 would be right"
+            )
         chain = _certificates(self.own)
         try:
             key = load_pem_private_key(data, None)
@@ -117,6 +124,7 @@ class Credentials:
         if self._is_mutual:
             context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _verify)
             store = context.get_cert_store()
+            assert store is not None
             for each in authority:
                 store.add_cert(crypto.X509.from_cryptography(each))
         try:
@@ -253,7 +261,7 @@ class MutualTLS:
         """See `ServerSecurity`."""
         return _wrapped(self.credentials, inner, is_client=False)
 
-    def client(self, inner: Any, address: object) -> Any:
+    def client(self, inner: Any) -> Any:
         """See `ServerSecurity`."""
         return _wrapped(self.credentials, inner, is_client=True)
 

@@ -187,7 +187,7 @@ class ReceivingProtocol(DatagramProtocol):
 
     noisy = False
 
-    _arrived: Callable[[bytes, object], None]
+    _arrived: Callable[[bytes, object], object]
     _lost: Callable[[ReceivingProtocol], None]
 
     def datagramReceived(self, datagram: bytes, addr: object) -> None:

@@ -196,8 +196,15 @@ class ChangeTests(ClusterCase):
 
         return look
 
-    async def test_cluster_moves_from_udp_to_tcp_to_tls(self) -> None:
+    async def test_cluster_moves_from_udp_to_tls(self) -> None:
         """No acknowledged step is lost or done twice, and no client gets an error."""
+        cluster = await self.start_cluster(3, certificates="certificates")
+        self.make_certificates(cluster)
+        await self.counting(cluster, self.change(cluster, "udp", "tls"))
+
+    @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
+    async def test_cluster_moves_from_udp_to_tcp_to_tls(self) -> None:
+        """TCP and TLS share a port, and differ in the first byte of a connection."""
         cluster = await self.start_cluster(3, certificates="certificates")
         self.make_certificates(cluster)
 

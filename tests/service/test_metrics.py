@@ -62,6 +62,8 @@ FAMILIES = """\
 # TYPE pfsb_frame_bytes_total counter
 # HELP pfsb_frames_refused_total Frames dropped, by reason.
 # TYPE pfsb_frames_refused_total counter
+# HELP pfsb_peer_connections_total Connections between servers, over TCP and TLS.
+# TYPE pfsb_peer_connections_total counter
 # HELP pfsb_disk_write_seconds One group of records, until it is on disk.
 # TYPE pfsb_disk_write_seconds histogram
 # HELP pfsb_disk_records_total Records written.

@@ -12,6 +12,7 @@ from twisted.internet.protocol import Factory
 from twisted.logger import capturedLogs, formatEvent
 from zope.interface import implementer
 
+from pfsb.transports import outgoing_stream
 from pfsb.transports.pieces_of_stream import in_stream
 from pfsb.transports.stream_security import ServerSecurity
 from tests.transports import every_transport
@@ -119,7 +120,9 @@ class CertificateTests(StreamCase):
         foreign.make_server(1, [], NOW, 1)
         self.given[1] = foreign
         says = "shows a certificate that was not signed by the authority of this cluster"
-        await self.assertRefused(1, f"server 1 at {HOST}:{self.addresses[1][1]} is not reached over tls: {says}", says)
+        await self.assertRefused(
+            1, f"server 1 at {HOST}:{self.addresses[1][1]} is not reached over tls: it {says}", says
+        )
 
     async def test_certificate_that_has_expired(self) -> None:
         """The peer is told that its own certificate is meant."""
@@ -216,6 +219,15 @@ class CertificateTests(StreamCase):
             for each, _ in (a, b):
                 await each.stop()
 
+    async def test_preferred_way_is_tried_again_after_a_while(self) -> None:
+        """A handshake that once took too long does not leave a peer without TLS for the rest of the change."""
+        self.patch(outgoing_stream, "OTHERWISE_SECONDS", 0.5)
+        a, b = self.start(0, kinds=("tls", "tcp")), self.start(1, kinds=("tcp", "tls"))
+        self.patch(b[0].streams.door, "_kinds", frozenset({"tcp"}))  # type: ignore[attr-defined]
+        await until(lambda: a[0].counters.streams.via[1] == "tcp")
+        self.patch(b[0].streams.door, "_kinds", frozenset({"tcp", "tls"}))  # type: ignore[attr-defined]
+        await until(lambda: a[0].counters.streams.via[1] == "tls")
+
     def test_own_certificate_is_checked_at_the_start(self) -> None:
         """One line, which names the file and the command that makes another one."""
         directory = self.same_authority()
@@ -223,6 +235,11 @@ class CertificateTests(StreamCase):
             (lambda: None, "server-0.pem: No such file or directory; `pfsb certificates CONFIG` makes"),
             (lambda: directory.make_server(0, [], NOW - timedelta(days=9), 1), "server-0.pem: has expired; `pfsb"),
             (lambda: shutil.copy(certificates("three").server_file(2), directory.server_file(0)), "of server 2"),
+            (
+                lambda: directory.server_file(0).chmod(0o640),
+                "server-0.pem: others than its owner may use it (mode 640)",
+            ),
+            (lambda: directory.server_file(0).chmod(0o600), "of server 2"),
             (lambda: directory.server_file(0).write_bytes(b""), "server-0.pem: holds no certificate"),
         ):
             make()

@@ -15,17 +15,18 @@ from pfsb.client.core.addresses import ServerAddress
 def client_endpoint(reactor: Any, address: ServerAddress) -> IStreamClientEndpoint:
     """The endpoint of a server. If it cannot be made, since packages or the authority's certificate are missing, its
     connections fail with the reason."""
-    plain = clientFromString(reactor, address.endpoint)
+    plain: IStreamClientEndpoint = clientFromString(reactor, address.endpoint)
     if not address.tls:
         return plain
     try:
-        return wrapClientTLS(_options(address), plain)
+        behind_tls: IStreamClientEndpoint = wrapClientTLS(_options(address), plain)
     except ImportError as error:
         return _Impossible(OSError(f"TLS needs more packages ({error.name}): pip install 'pfsb[tls]'"))
     except OSError as error:
         return _Impossible(OSError(f"{address.authority}: {error.strerror or error}"))
     except Exception as error:  # the file holds no certificate: each version of the packages has its own exceptions
         return _Impossible(OSError(f"{address.authority}: holds no certificate that can be read ({error})"))
+    return behind_tls
 
 
 def _options(address: ServerAddress) -> Any:
@@ -34,9 +35,9 @@ def _options(address: ServerAddress) -> Any:
     if address.authority is None:
         trust: Any = platformTrust()
     else:
-        with open(address.authority, encoding="ascii", errors="replace") as file:
+        with open(address.authority, "rb") as file:
             text = file.read()
-        end = "-----END CERTIFICATE-----"
+        end = b"-----END CERTIFICATE-----"
         found = [Certificate.loadPEM(each + end) for each in text.split(end) if each.strip()]
         if not found:
             raise ValueError("it is empty")

@@ -10,8 +10,8 @@ with a new state. An input that fails is written to a file together with those b
 line that repeats it is printed.
 
 Files: `campaign` (the loop and its reports), `finding` (failing inputs as files), `fuzz_command` (`pfsb fuzz`), and the
-targets: `frame_targets` (frames, bodies, batches, payloads), `file_targets` (data directories, logs, configurations),
-`port_targets` (line protocol, RESP, HTTP), `client_targets` (what clients read), `cluster_targets` (a cluster, told
-well-formed messages that are wrong). `small_cluster` is the cluster whose frames become seeds, and the one that is told
-those messages.
+targets: `frame_targets` (frames, bodies, batches, payloads), `stream_targets` (frames of a connection), `file_targets`
+(data directories, logs, configurations), `port_targets` (line protocol, RESP, HTTP), `client_targets` (what clients
+read), `cluster_targets` (a cluster, told well-formed messages that are wrong). `small_cluster` is the cluster whose
+frames become seeds, and the one that is told those messages.
 """

@@ -24,6 +24,7 @@ from pfsb.simulator.fuzz.frame_targets import (
 )
 from pfsb.simulator.fuzz.port_targets import HTTPTarget, LineTarget, RespTarget
 from pfsb.simulator.fuzz.snapshot_targets import PieceTarget, SnapshotBytesTarget
+from pfsb.simulator.fuzz.stream_targets import StreamTarget
 from pfsb.simulator.fuzz.target import Target
 
 TARGETS: Final[dict[str, Callable[[], Target]]] = {
@@ -32,6 +33,7 @@ TARGETS: Final[dict[str, Callable[[], Target]]] = {
     "headers": HeaderTarget,
     "bodies": BodyTarget,
     "notices": NoticeTarget,
+    "streams": StreamTarget,
     "batches": BatchTarget,
     "payloads": PayloadTarget,
     "messages": MessageTarget,

@@ -303,6 +303,10 @@ faults: false
 cluster: "one"
 storage: memory
 secret_file: /dev/null
+transport: tls
+transport_before: udp
+certificates: made
+insecure: true
 servers:
   65535:
     peer: "[::1]:7400"
