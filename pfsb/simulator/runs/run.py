@@ -298,17 +298,18 @@ class Run:
         The other servers stay as they are, or get worse, until the whole cluster is healed. Servers that have lost
         their disk are healed as well, so that they find that out.
 
-        No server of the majority has executed something otherwise than the others, or has wrong applications. In two
+        No server of the majority has executed something otherwise than the others, or has wrong applications. In three
         cases the majority is replaced: by all such servers, if the profile's `leaves_broken` is off; and by all servers
         that have kept their disk, if a server of the majority was never admitted, since a new storage must meet more
-        than a majority (Departure 42).
+        than a majority (Departure 42), or has lost its snapshot, since the next one needs a majority that has a state
+        (Departure 58).
         """
         cluster = self.cluster
         kept = [i for i in cluster.ids if i not in cluster.amnesiacs]
         whole = [i for i in kept if i not in cluster.slipped and i not in cluster.dice]
         is_enough = len(cluster.ids) // 2 + 1 if self.profile.leaves_broken else len(whole)
         well = sorted(self._rng.sample(whole, is_enough))
-        if not all(map(self._was_admitted, well)):
+        if not all(self._was_admitted(i) and self._has_state(i) for i in well):
             well = kept
         if self.profile.ends_in_shape and len(cluster.ids) > 1:
             self.injector.cut_links(self._rng)
@@ -321,6 +322,9 @@ class Run:
     def _was_admitted(self, server_id: int) -> bool:
         views = self.cluster.disk(server_id).contents.views
         return views is not None and views.last_installed > 0
+
+    def _has_state(self, server_id: int) -> bool:
+        return server_id not in self.cluster.checks.without_state and not self.cluster.disk(server_id).lost_snapshot
 
     def _leave_broken(self, server_id: int) -> None:
         fates: tuple[str, ...] = ("down", "paused", "alone", "as it is")
