@@ -92,13 +92,14 @@ class OutgoingStream(Protocol):
 
     def send(self, frame: bytes) -> bool:
         """Send a frame, behind those that wait. Returns False if too many bytes wait: the frame is lost."""
+        self._is_unanswered = True  # as those bytes are that the transport holds, if this frame waits behind them
         if self._is_paused:
             if self.waiting_bytes + len(frame) > WAITING_BYTES_MAX:
                 return False
-            self._waiting.append(in_stream(frame))
-            self.waiting_bytes += len(frame)
+            waiting = in_stream(frame)
+            self._waiting.append(waiting)
+            self.waiting_bytes += len(waiting)
         else:
-            self._is_unanswered = True
             self._idle_ticks = 0
             write_now(self.transport, in_stream(frame))
         return True
@@ -109,7 +110,7 @@ class OutgoingStream(Protocol):
             while self._waiting and size < JOINED_BYTES:
                 joined.append(self._waiting.popleft())
                 size += len(joined[-1])
-            self.waiting_bytes = sum(map(len, self._waiting)) if self._waiting else 0
+            self.waiting_bytes -= size
             self._is_unanswered = True
             self._idle_ticks = 0
             write_now(self.transport, b"".join(joined))

@@ -229,6 +229,25 @@ class PeerTests(StreamCase):
         self.assertTrue(IPushProducer.providedBy(stream))
         self.assertLessEqual(stream.waiting_bytes, 200_000)
 
+    async def test_peer_that_hangs_while_buffers_are_full_is_replaced(self) -> None:
+        """Its last pulse came after the last write, and nothing more can be written: frames that wait ask, too."""
+        self.patch(outgoing_stream, "DEAD_SECONDS", 0.5)
+        made = self.listen_as(1, PULSE, reads=False)
+        a, _ = self.start_streams(0)
+        await until(lambda: a.streams.reaches(1))
+        stream = a.streams.outgoing[1].stream
+        assert stream is not None
+        large = proposal(b"x" * 59_000, sender=0)
+        for _ in range(400):
+            a.send([large], 1)
+        self.assertGreater(stream.waiting_bytes, 1_000_000)
+        await deferLater(reactor, 0.1)
+        transport: Any = made[0].transport
+        transport.write(PULSE)
+        await deferLater(reactor, 0.1)
+        await until(lambda: a.counters.streams.dead, lambda: a.send([accept(sender=0)], 1))
+        await until(lambda: len(made) >= 2)
+
     async def test_peer_that_answers_otherwise_is_left(self) -> None:
         """An HTTP server at the address of a peer, for example."""
         made = self.listen_as(1, b"HTTP/1.1 400 Bad Request\r\n\r\n")
