@@ -33,7 +33,8 @@ class StreamTarget(Target):
 
 def _split(pieces: list[bytes]) -> tuple[list[bytes], bool]:
     """The frames of a stream that comes in these pieces, and whether it ends with a wrong length."""
-    splitter, found = FrameSplitter(), []
+    splitter = FrameSplitter()
+    found: list[bytes] = []
     try:
         for piece in pieces:
             for frame in splitter.feed(piece):
