@@ -45,6 +45,7 @@ BY_DIRECTED_SCHEDULES = {
 
 NOT_SHOWN_BY_CHANCE = {
     "accept-not-repeated",
+    "failed-fetch-unnoticed",
     "admission-told-early",
     "anybody-vouches",
     "arrived-updates-repeated",
