@@ -77,7 +77,7 @@ class DurabilityChecker:
                 # A server may offer the snapshot before, until it hears that the record of the next one is on disk.
                 disk, name = self.disks[server_id], message.name
                 named = disk.contents.snapshot
-                is_there = named is not None and (name == named or name.seq < named.seq and name in disk.snapshots)
+                is_there = named is not None and (name == named or (name.seq < named.seq and name in disk.snapshots))
                 require(is_there, f"server {server_id} has {named} on disk, but sends {message}")
 
     def chosen(self, seq: int, batch: Batch, why: str) -> None:
