@@ -230,7 +230,8 @@ class PeerTests(StreamCase):
         self.assertLessEqual(stream.waiting_bytes, 200_000)
 
     async def test_peer_that_hangs_while_buffers_are_full_is_replaced(self) -> None:
-        """Its last pulse came after the last write, and nothing more can be written: frames that wait ask, too."""
+        """The last pulse of the peer came after the last write, and nothing more can be written. Frames that wait ask,
+        too."""
         self.patch(outgoing_stream, "DEAD_SECONDS", 0.5)
         made = self.listen_as(1, PULSE, reads=False)
         a, _ = self.start_streams(0)
