@@ -6,7 +6,7 @@ SECONDS ?= 60
 bin := .venv/bin
 runs := .venv/runs
 ready := .venv/ready
-beside_simulator := $(filter-out tests.simulator,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
+units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
 	$(basename $(wildcard tests/test_*.py))))
 
 .PHONY: run test quick simulate fuzz bench lint types docs package clean
@@ -15,16 +15,22 @@ beside_simulator := $(filter-out tests.simulator,$(subst /,.,$(patsubst %/,%,$(d
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
-# The tests of the simulator compute, and nearly all others wait for servers, so the two parts run side by side; the
-# first part gives way to the second. Each is one process, although trial can use several: its report stays in order,
-# and tests that start servers share ports.
+# Three parts run side by side: the tests of the simulator compute, and give way to the others; those of real clusters wait
+# for servers, and the rest does some of both. Each is one process, although trial can use several: its report stays in
+# order. Servers of two parts get their ports from different ranges, since a port that was found free must stay so until
+# its server has it.
 test: $(ready)
 ifeq ($(TESTS),tests)
 	@mkdir -p build
-	@trap 'kill $$simulator 2>/dev/null' EXIT INT TERM; \
+	@trap 'kill $$simulator $$units 2>/dev/null' EXIT INT TERM; \
 	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_simulator tests.simulator >build/simulator.txt 2>&1 & \
-	simulator=$$!; status=0; \
-	$(bin)/python -m twisted.trial $(beside_simulator) || status=1; \
+	simulator=$$!; \
+	PFSB_PORTS=20000-25999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_units $(units) >build/units.txt 2>&1 & \
+	units=$$!; status=0; \
+	PFSB_PORTS=26000-31999 $(bin)/python -m twisted.trial tests.integration || status=1; \
+	echo "The tests of all parts but the simulator (build/units.txt):"; \
+	wait $$units || status=1; \
+	cat build/units.txt; \
 	echo "The tests of the simulator (build/simulator.txt):"; \
 	wait $$simulator || status=1; \
 	cat build/simulator.txt; exit $$status

@@ -30,13 +30,21 @@ from pfsb.commands.one_question import ask
 from pfsb.config.config import Config, load
 from pfsb.support.views import packed
 
+
+def _ports_of(text: str) -> range:
+    """The ports from FIRST to LAST, of a text FIRST-LAST."""
+    first, _, last = text.partition("-")
+    return range(int(first), int(last) + 1)
+
+
 Status = dict[str, Any]
 """The JSON object of a STATUS reply; docs/operating.rst describes it."""
 
 T = TypeVar("T")
 
-PORTS: Final = range(20_000, 32_000)
-"""Ports for servers, below the range from which Linux takes ports for outgoing connections.
+PORTS: Final = _ports_of(os.environ.get("PFSB_PORTS", "20000-31999"))
+"""Ports for servers, below the range from which Linux takes ports for outgoing connections. PFSB_PORTS in the
+environment replaces them: two programs side by side that start servers need ranges of their own.
 
 The port of a killed server must still be free when the server starts again. And while the server is down, a client that
 tries to reach the port must not get the same port for its own end: TCP would connect the client to itself.
