@@ -14,7 +14,7 @@ STATUS_NAMES = (
     *("aru", "last_ordered", "revision", "sessions", "connections", "pending", "queued", "compacted", "snapshot"),
     *("digest", "uptime", "transport", "apps", "peers", "incarnation", "turns", "updates", "proposed", "discarded"),
     *("frames", "storage", "settings", "settings_differ", "contradicted", "diverged", "quotas", "disk"),
-    *("admitted", "not_acquainted", "time", "snapshots", "archive"),
+    *("admitted", "not_acquainted", "time", "snapshots", "archive", "warnings"),
 )
 """The names of STATUS, in their order."""
 
@@ -34,7 +34,7 @@ class StatusFormTests(ClusterTestCase):
         self.assertEqual(tuple(status), STATUS_NAMES)
         self.assertEqual(list(status["peers"]), [str(i) for i in self.cluster.ids if i != self.leader])
         for peer in status["peers"].values():
-            names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address"]
+            names = ["aru", "alive", "last_heard", "state", "view", "agrees_up_to", "differs_at", "address", "via"]
             self.assertEqual(list(peer), names)
         self.assertEqual(list(status["proposed"]), ["count", "bytes"])
         self.assertEqual([type(value) for value in status["proposed"].values()], [int, int])
@@ -50,6 +50,7 @@ class StatusFormTests(ClusterTestCase):
         frames = {"in": 3, "out": 0, "refused": {"short": 2}, "lost_by_fault": 0, "send_errors": 0} | {
             "parts": {"out": 0, "in": 0, "repeated": 0, "frames_in": 0, "given_up": 0},
             "datagram_bytes": {"1": 1_472},
+            "connections": {"opened": 0, "lost": 0, "dead": 0, "failed": 0, "dropped": 0, "turned_away": {}},
         }
         facts.storage.log_bytes, facts.storage.snapshot_bytes = 5_242_880, 1_000
         groups = {"groups": 1, "records": 3, "batch_bytes": 100, "slow_groups": 1, "max_write_seconds": 0.2} | {
