@@ -18,6 +18,7 @@ from pfsb.paxos.messages import (
     SnapshotRequest,
     State,
 )
+from pfsb.paxos.reconciliation import FETCH_SECONDS
 from pfsb.paxos.settings import Settings
 from pfsb.paxos.snapshot import SnapshotName
 from pfsb.simulator.checkers.violation import require
@@ -297,6 +298,7 @@ def leader_lacks_what_is_dropped(seed: int, patch: Plant | None) -> None:
         cluster.heal()
         cluster.isolate(heir)
         cluster.run_until(lambda away=away, seq=seq: cluster.aru(away) >= seq, 20)  # type: ignore[misc]
+        cluster.run(FETCH_SECONDS + 1)  # until then, the source keeps the slots above the snapshot that it has sent
     installed = [cluster.replica(i).snapshot_fetcher.installed for i in (one, two)]
     require(all(installed), "two servers were away, and have installed no snapshots")
     cluster.crash(first)
