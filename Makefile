@@ -9,7 +9,7 @@ ready := .venv/ready
 units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
 	$(basename $(wildcard tests/test_*.py))))
 
-.PHONY: run test quick simulate fuzz bench lint types docs package clean
+.PHONY: run test test-all quick simulate fuzz bench lint types docs package clean
 
 # Installs only what servers and clients need. Two lines of the start say which ports to type at.
 run: $(runs)
@@ -37,6 +37,10 @@ ifeq ($(TESTS),tests)
 else
 	$(bin)/python -m twisted.trial $(TESTS)
 endif
+
+# Also the tests that take minutes each, a quarter of an hour more.
+test-all: $(ready)
+	PFSB_TEST_LONG=1 $(MAKE) test
 
 # Under a minute: no long tests, which are those with simulator runs, real clusters and load, and only a fifth of all
 # random examples. No quick test starts a server, so two processes can share them.

@@ -19,3 +19,11 @@ def long(test: T) -> T:
     if IS_QUICK:
         test.skip = "long; PFSB_QUICK leaves it out"
     return test
+
+
+def longest(test: T) -> T:
+    """Mark a test class or method that takes minutes, in part for situations that other tests reach too. It runs only
+    with PFSB_TEST_LONG in the environment (`make test-all`)."""
+    if not os.environ.get("PFSB_TEST_LONG"):
+        test.skip = "very long; PFSB_TEST_LONG=1 or make test-all runs it"
+    return test

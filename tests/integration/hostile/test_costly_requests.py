@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from tests.integration.hostile.case import GROWTH_BYTES_MAX, HostileCase
 from tests.integration.http_case import port
+from tests.long import longest
 
 ATTACKERS = 40
 MEGABYTE = 1_048_576
 
 
+@longest
 class CostlyRequestsTests(HostileCase):
     async def attack(self, data: bytes, before: bytes = b"", count: int = ATTACKERS) -> None:
         """Have `count` clients send these bytes, `before` once in front of them, and read all replies. Another client

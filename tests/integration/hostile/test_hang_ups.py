@@ -18,6 +18,7 @@ from pfsb.frontends.stream.hang_ups import SILENCE_MS_MAX
 from tests.integration.case import Visitor, reactor
 from tests.integration.hostile.case import FREE_SECONDS, REQUEST, TTL_SECONDS, HostileCase
 from tests.integration.small_network import NoNamespaces, SmallNetwork
+from tests.long import longest
 
 WINDOW = 8
 VANISHED_SECONDS = TTL_SECONDS + 30.0
@@ -131,6 +132,7 @@ class DeadClientTests(HostileCase):
         await self.require_free(visitor, "printer")
 
 
+@longest
 class VanishedMachineTests(HostileCase):
     async def test_machine_that_vanishes_with_data_under_way(self) -> None:
         """The server has sent lines of the chat that are never acknowledged, so no keep-alive is sent."""

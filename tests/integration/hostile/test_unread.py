@@ -6,6 +6,7 @@ from pfsb.demo.processes import ProcessCluster
 from pfsb.frontends.stream.unread import LOOK_SECONDS
 from tests.integration.hostile.case import GROWTH_BYTES_MAX, HEAR_SECONDS, HostileCase
 from tests.integration.http_case import port
+from tests.long import longest
 
 MANY = 2_000
 LINE = "x" * 30_000
@@ -19,6 +20,7 @@ RESP_GET = b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n"
 RESP_KEYS = b"*2\r\n$4\r\nKEYS\r\n$1\r\n*\r\n"
 
 
+@longest
 class UnreadTests(HostileCase):
     """Each kind of client first shows what it costs when it only connects; its requests may add a bounded sum."""
 

@@ -20,7 +20,7 @@ from pfsb.simulator.defects.expected_catches import CAUGHT, DIRECTED
 from pfsb.simulator.faults.profiles import PROFILES
 from pfsb.simulator.runs.defect_hunt import MANY_SEEDS, SLIPS, attempt, check_of
 from pfsb.simulator.schedules.all_schedules import SCHEDULES
-from tests.long import long
+from tests.long import long, longest
 
 BY_DIRECTED_SCHEDULES = {
     "catch-up-left-out": "torn-while-learning",
@@ -145,6 +145,7 @@ class ExpectedCatchTests(SynchronousTestCase):
         expected = {name: catch.check for name, catch in CAUGHT.items()}
         self.assertEqual(dict(zip(CAUGHT, found, strict=True)), expected)
 
+    @longest
     def test_correct_server_passes_with_the_same_seeds(self) -> None:
         """A pinned seed fails because of the defect only."""
         catches = (*CAUGHT.values(), *DIRECTED.values())

@@ -27,7 +27,7 @@ from pfsb.simulator.faults.profiles import PROFILES, Profile
 from pfsb.simulator.runs.run import Plan, Run, RunOutcome
 from pfsb.simulator.runs.shrink import Shrinking
 from pfsb.simulator.runs.simulate_command import run_plan
-from tests.long import long
+from tests.long import long, longest
 
 SEED = 3
 SEEDS = 4
@@ -175,6 +175,7 @@ class ProfileTests(SynchronousTestCase):
         for profile in PROFILES:
             self.assertGreater(marks[profile]["operations"], 10 * min(seeds[profile], SEEDS), profile)
 
+    @longest
     def test_every_profile_keeps_every_promise_with_snapshots(self) -> None:
         """One seed of each profile that has none by itself."""
         marks: Counter[str] = Counter()
