@@ -144,9 +144,14 @@ class ChangeTests(SettingsCase):
         self.assertTrue((await first.ask("SAY three")).startswith("OK index=1"))
         self.assertIn("three", await second.hear())
         await self.settings_everywhere(cluster)
-        for server_id in cluster.ids:
-            self.assertIn(b'"three"', cluster.chat_log(server_id))
-            self.assertIn(b'"one"', (cluster.data(server_id) / "chat.log.1").read_bytes())
+
+        async def are_written() -> bool:
+            former = [(cluster.data(server_id) / "chat.log.1").read_bytes() for server_id in cluster.ids]
+            present = [cluster.chat_log(server_id) for server_id in cluster.ids]
+            return all(b'"one"' in each for each in former) and all(b'"three"' in each for each in present)
+
+        # A server writes chat.log a little behind what it executes.
+        await cluster.wait_for("both files of the chat", are_written, 30)
 
 
 class StartTests(SettingsCase):
