@@ -254,23 +254,29 @@ class ChatLogWriter:
         """Write the lines that are not written yet, `CLOSE_LINES_MAX` at most, and close the file. Returns False if the
         disk does not answer within `CLOSE_SECONDS`, else True."""
         self._end()
-        if self._length - self._next < CLOSE_LINES_MAX:
-            for first in range(self._next, self._length + 1, PAGE_LINES):
-                page = self._page(first)
-                if page is None:
-                    break
-                self._background.call(partial(self._write_last, page))
+        self._write_rest()
         is_written = self._background.finish(CLOSE_SECONDS)
         if is_written:
             self._chat_log.close()
         return is_written
 
     def put_aside(self) -> None:
-        """Close the file and give it another name: see `ChatLog.put_aside`."""
+        """Write the lines that are not written yet, `CLOSE_LINES_MAX` at most, close the file and give it another name:
+        see `ChatLog.put_aside`."""
         self._end()
+        self._write_rest()
         while not self._background.finish(CLOSE_SECONDS):
             self._log.error("{path} cannot be put aside yet: its disk does not answer", path=str(self._chat_log.path))
         self._chat_log.put_aside()
+
+    def _write_rest(self) -> None:
+        """Have the thread write the lines that are not written yet, unless they are more than `CLOSE_LINES_MAX`."""
+        if self._length - self._next < CLOSE_LINES_MAX:
+            for first in range(self._next, self._length + 1, PAGE_LINES):
+                page = self._page(first)
+                if page is None:
+                    break
+                self._background.call(partial(self._write_last, page))
 
     def _end(self) -> None:
         self._ends = True

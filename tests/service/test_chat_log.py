@@ -330,3 +330,11 @@ class ChatLogWriterTests(TestCase):
         await self.until_file_is(lines(1))
         writer.put_aside()
         self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), lines(1))
+
+    async def test_lines_that_wait_are_put_aside_too(self) -> None:
+        """The chat may end right behind its last line, before the thread has written it."""
+        writer = self.begin()
+        for number in (1, 2, 3):
+            self.say(writer, number)
+        writer.put_aside()
+        self.assertEqual(self.path.with_name("chat.log.1").read_bytes(), lines(1, 2, 3))
