@@ -142,7 +142,8 @@ class Door(Factory):
 
     _clock: IReactorTime
     _links: Links
-    _kinds: frozenset[str]
+    kinds: frozenset[str]
+    """The ways to speak that this server takes: "tcp", "tls", or both."""
     _security: ServerSecurity | None
     """Certificates, as far as TLS is spoken here."""
     _heard: Callable[[int], object]
@@ -173,9 +174,9 @@ class Door(Factory):
     def protocol_for(self, stream: IncomingStream, first_byte: int) -> Any:
         """The protocol that handles a connection whose first byte is this; None: the connection was ended."""
         speaks_tls = first_byte == TLS_HANDSHAKE
-        if speaks_tls and "tls" in self._kinds and self._security is not None:
+        if speaks_tls and "tls" in self.kinds and self._security is not None:
             return self._security.protocol(stream)
-        if first_byte == 0 and "tcp" in self._kinds:
+        if first_byte == 0 and "tcp" in self.kinds:
             return stream
         if speaks_tls:
             self.turn_away(stream, "tls", "speaks TLS; this server takes plain TCP from its peers")

@@ -22,7 +22,6 @@ from tests.transports.transport_case import (
     HOST,
     NO_TLS,
     NOW,
-    FakeNames,
     certificates,
     reactor,
     security,
@@ -54,12 +53,7 @@ class NameTests(every_transport.NameTests):
 
     async def test_without_a_secret_the_new_address_counts_only_when_the_name_has_it(self) -> None:
         """Not so with TLS: the certificate proves more than the address, so the new address counts at once."""
-        a, b = self.start(0), self.start(1)
-        await self.exchange(a, b)
-        await b[0].stop()
-        self.names = FakeNames(**{**self.names.hosts, "db1": "127.0.0.7"})
-        await self.exchange(a, self.start(1))
-        self.assertEqual(a[0].counters.addresses[1], f"127.0.0.7:{self.addresses[1][1]}")
+        await self.assert_address_is_learned()
 
 
 class StartAndStopTests(every_transport.StartAndStopTests):
@@ -223,9 +217,9 @@ class CertificateTests(StreamCase):
         """A handshake that once took too long does not leave a peer without TLS for the rest of the change."""
         self.patch(outgoing_stream, "OTHERWISE_SECONDS", 0.5)
         a, b = self.start(0, kinds=("tls", "tcp")), self.start(1, kinds=("tcp", "tls"))
-        self.patch(b[0].streams.door, "_kinds", frozenset({"tcp"}))  # type: ignore[attr-defined]
+        self.patch(b[0].streams.door, "kinds", frozenset({"tcp"}))  # type: ignore[attr-defined]
         await until(lambda: a[0].counters.streams.via[1] == "tcp")
-        self.patch(b[0].streams.door, "_kinds", frozenset({"tcp", "tls"}))  # type: ignore[attr-defined]
+        self.patch(b[0].streams.door, "kinds", frozenset({"tcp", "tls"}))  # type: ignore[attr-defined]
         await until(lambda: a[0].counters.streams.via[1] == "tls")
 
     def test_own_certificate_is_checked_at_the_start(self) -> None:
