@@ -32,6 +32,7 @@ from attrs import evolve
 from benchmarks.compare.ours import Pfsb
 from benchmarks.compare.system import VALUE_BYTES, Load, Trouble, wait_for
 from benchmarks.compare.trouble import Writers, settle
+from benchmarks.scale.sections import cluster as running
 from benchmarks.setting import described, machine
 from pfsb.bench.client import LoadClient, client_command
 from pfsb.bench.probe import Status, ask, status
@@ -95,9 +96,7 @@ def main(given: Sequence[str] | None = None) -> int:
 
 def starts(asked: argparse.Namespace, directory: Path) -> Figures:
     """Kill and start a server whose state is in a snapshot, but for the slots above it."""
-    cluster = Pfsb(directory, SERVERS)
-    try:
-        cluster.start()
+    with running(directory, SERVERS) as cluster:
         server = _follower(cluster)
         _fill(cluster, asked.keys)
         settle(cluster)
@@ -108,16 +107,11 @@ def starts(asked: argparse.Namespace, directory: Path) -> Figures:
             f"start: {asked.keys:,} keys, and {_status(cluster, server)['aru'] - _snapshot_of(cluster, server):,} slots"
         )
         return {"seconds": [_kill_and_start(cluster, server) for _ in range(asked.rounds)]}
-    finally:
-        cluster.stop()
 
 
 def _kill_and_start(cluster: Pfsb, server: int) -> float:
     cluster.kill(server)
-    begun = time.monotonic()
-    cluster.start_server(server)
-    wait_for(f"server {server} to be back", _has_executed(cluster, server), BACK_SECONDS)
-    took = time.monotonic() - begun
+    took = _wait_back(server, _start(cluster, server))
     settle(cluster)
     return took
 
@@ -127,10 +121,8 @@ def _kill_and_start(cluster: Pfsb, server: int) -> float:
 
 def joins(asked: argparse.Namespace, directory: Path) -> Figures:
     """Start a server that must fetch a snapshot, with a load on the others and without."""
-    cluster = Pfsb(directory, SERVERS)
     figures: Figures = defaultdict(list)
-    try:
-        cluster.start()
+    with running(directory, SERVERS) as cluster:
         _fill(cluster, asked.keys)
         for _ in range(asked.rounds):
             for is_loaded in (False, True):
@@ -140,8 +132,6 @@ def joins(asked: argparse.Namespace, directory: Path) -> Figures:
                 else:
                     figures["seconds without load"].append(_join(cluster, server))
         return figures
-    finally:
-        cluster.stop()
 
 
 def _forgotten(cluster: Pfsb) -> int:
@@ -162,7 +152,7 @@ def _forgotten(cluster: Pfsb) -> int:
 
 
 def _join(cluster: Pfsb, server: int) -> float:
-    return _wait_joined(cluster, server, _start_far_behind(cluster, server))
+    return _wait_joined(cluster, server, _start(cluster, server))
 
 
 def _join_under_load(cluster: Pfsb, server: int, seconds: float, figures: Figures) -> None:
@@ -170,7 +160,7 @@ def _join_under_load(cluster: Pfsb, server: int, seconds: float, figures: Figure
     before = _rate(target, seconds)
     took: list[float] = []
     # Not in the thread: the server would be killed when the thread ends that has started it.
-    look = _start_far_behind(cluster, server)
+    look = _start(cluster, server)
     waiting = threading.Thread(target=lambda: took.append(_wait_joined(cluster, server, look)))
     waiting.start()
     rates = []
@@ -186,18 +176,9 @@ def _join_under_load(cluster: Pfsb, server: int, seconds: float, figures: Figure
     figures["rate, of that after"].append(meanwhile / _rate(target, seconds))
 
 
-def _start_far_behind(cluster: Pfsb, server: int) -> Callable[[], bool]:
-    """Start a server; returns a function that tells whether it has executed what was ordered before."""
-    look = _has_executed(cluster, server)
-    cluster.start_server(server)
-    return look
-
-
 def _wait_joined(cluster: Pfsb, server: int, look: Callable[[], bool]) -> float:
     """Wait until a server that was just started is back; returns the seconds that it took."""
-    begun = time.monotonic()
-    wait_for(f"server {server} to be back", look, BACK_SECONDS)
-    took = time.monotonic() - begun
+    took = _wait_back(server, look)
     if not _status(cluster, server)["snapshots"]["installed"]:
         raise Trouble(f"server {server} has fetched no snapshot")
     return took
@@ -215,10 +196,8 @@ def _rate(target: Target, seconds: float) -> float:
 
 def rolling(asked: argparse.Namespace, directory: Path) -> Figures:
     """Stop and start all servers, one after the other, while clients write."""
-    cluster = Stopped(directory, SERVERS)
     figures: Figures = defaultdict(list)
-    try:
-        cluster.start()
+    with running(directory, SERVERS, Stopped) as cluster:
         _fill(cluster, asked.keys)
         for server in cluster.running():
             _snapshot(cluster, server)
@@ -237,8 +216,6 @@ def rolling(asked: argparse.Namespace, directory: Path) -> Figures:
             figures["longest wait of a client"].append(writers.longest)
             settle(cluster)
         return figures
-    finally:
-        cluster.stop()
 
 
 def _restart(cluster: Pfsb, server: int) -> float:
@@ -246,9 +223,7 @@ def _restart(cluster: Pfsb, server: int) -> float:
     the others had executed by its start."""
     begun = time.monotonic()
     cluster.kill(server)
-    look = _has_executed(cluster, server)
-    cluster.start_server(server)
-    wait_for(f"server {server} to be back", look, BACK_SECONDS)
+    _wait_back(server, _start(cluster, server))
     return time.monotonic() - begun
 
 
@@ -258,6 +233,20 @@ def _restart(cluster: Pfsb, server: int) -> float:
 def _follower(cluster: Pfsb) -> int:
     leader = cluster.wait_leader()
     return next(server for server in cluster.running() if server != leader)
+
+
+def _start(cluster: Pfsb, server: int) -> Callable[[], bool]:
+    """Start a server; returns a function that tells whether it has executed what the others had executed before."""
+    look = _has_executed(cluster, server)
+    cluster.start_server(server)
+    return look
+
+
+def _wait_back(server: int, look: Callable[[], bool]) -> float:
+    """Wait until a server is back that was just started; returns the seconds that it took."""
+    begun = time.monotonic()
+    wait_for(f"server {server} to be back", look, BACK_SECONDS)
+    return time.monotonic() - begun
 
 
 def _has_executed(cluster: Pfsb, server: int) -> Callable[[], bool]:

@@ -76,9 +76,9 @@ QUICK: Final = Extent(
 
 
 @contextmanager
-def cluster(directory: Path, servers: int, **settings: Any) -> Iterator[Pfsb]:
+def cluster(directory: Path, servers: int, kind: type[Pfsb] = Pfsb, /, **settings: Any) -> Iterator[Pfsb]:
     """Run a cluster, which has a leader when the block begins, until the end of the block. Raises `Trouble`."""
-    started = Pfsb(directory, servers, settings)
+    started = kind(directory, servers, settings)
     try:
         started.start()
         yield started

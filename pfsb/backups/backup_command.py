@@ -18,7 +18,7 @@ from twisted.internet.task import deferLater
 from pfsb.backups.backup_file import describe, no_backup
 from pfsb.backups.download import NoBackup, Unreachable, download, url_of
 from pfsb.commands.exit_status import ExitStatus
-from pfsb.commands.options import config_here, read_config
+from pfsb.commands.options import config_here, read_config, require_server
 from pfsb.config.config import Config
 from pfsb.paxos.snapshot import SnapshotName, WrongSnapshot
 from pfsb.sessions.state_machine import CannotRun
@@ -89,8 +89,7 @@ def command(
         raise click.UsageError("which file? (example: pfsb backup etc/four.yaml four.snapshot)")
     config = read_config(names.pop(0)) if len(names) > wanted else config_here()
     chosen = list(config.ids) if server_id is None else [server_id]
-    if server_id is not None and server_id not in config.ids:
-        raise click.UsageError(f"there is no server {server_id}; known are {', '.join(map(str, config.ids))}")
+    require_server(config, server_id)
     if not any(url_of(config, each) for each in chosen):
         raise click.UsageError(f"{config.file}: a backup comes over HTTP, and these servers have no http: port")
     file = Path(names[0]) if names else None

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 from pfsb.client.core.addresses import ServerAddress
 from pfsb.client.core.replies import Reply
 from pfsb.commands.one_question import ask
-from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.commands.options import ConfigOptions, config_argument, require_server
 from pfsb.support.command_line import Number, subcommand
 from pfsb.support.limits import SNAPSHOT_SECONDS_MAX
 
@@ -40,9 +40,7 @@ def command(**given: Any) -> Options:
     not done it.
     """
     options = Options(**given)
-    if options.server_id is not None and options.server_id not in options.config.ids:
-        known = ", ".join(map(str, options.config.ids))
-        raise click.UsageError(f"there is no server {options.server_id}; known are {known}")
+    require_server(options.config, options.server_id)
     return options
 
 

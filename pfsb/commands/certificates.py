@@ -10,7 +10,7 @@ from typing import Any
 import click
 from attrs import define
 
-from pfsb.commands.options import ConfigOptions, config_argument
+from pfsb.commands.options import ConfigOptions, config_argument, require_server
 from pfsb.config.addresses import EVERY_INTERFACE, listens_at
 from pfsb.config.config import Config
 from pfsb.service.assembly import INSTALL_TLS
@@ -44,9 +44,7 @@ def command(**given: Any) -> Options:
     restart.
     """
     options = Options(**given)
-    if options.server_id is not None and options.server_id not in options.config.ids:
-        known = ", ".join(map(str, options.config.ids))
-        raise click.UsageError(f"there is no server {options.server_id}; known are {known}")
+    require_server(options.config, options.server_id)
     return options
 
 

@@ -29,6 +29,12 @@ class ConfigOptions:
         return server_addresses(self.config)
 
 
+def require_server(config: Config, server_id: int | None) -> None:
+    """Raise `click.UsageError` if an id on the command line is that of no server. None: none was given."""
+    if server_id is not None and server_id not in config.ids:
+        raise click.UsageError(f"there is no server {server_id}; known are {', '.join(map(str, config.ids))}")
+
+
 class ConfigFile(click.Path):
     """The type of a command line argument that names a configuration file. Its value is the configuration in the file,
     whose servers must have addresses that a client can reach."""

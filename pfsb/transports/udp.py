@@ -266,7 +266,6 @@ class UDPNetwork:
             if address is not None:
                 sockets[peer] = self._sender(peer, address)
         self.measure(peer)
-        self.links.counters.addresses = dict(self.book.shown())
 
     def measure(self, peer: int) -> None:
         """Find out anew how large a datagram to this peer may be, if an address of the peer is on another machine and

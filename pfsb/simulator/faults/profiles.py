@@ -184,6 +184,12 @@ reads. The new reads must not use that request or round, and wait for the next o
 
 _BUSY: Final = {"think_seconds": 0.03, "rhythm_seconds": 0.0}
 """Value of `Profile.user_profile` for users that ask for so much that a server which is away soon lacks many slots."""
+_LARGE_FRAMES: Final = {
+    "window_slots": (4, 16),
+    "batch_bytes_max": (48_000,),
+    "frame_data_bytes_max": (50_000,),
+    "queue_updates_max": (20_000,),
+}
 _SHORT_PARTS: Final = {"frame_data_bytes_max": (60, 200), "window_slots": (4, 16), "batch_bytes_max": (1, 200)}
 """Value of `Profile.settings` by which a snapshot has so many parts that it takes a while to fetch one."""
 
@@ -474,12 +480,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
     "paths": Profile(
         "links that drop fragments and large datagrams, carry less or more from time to time, and have short queues",
         ("paths", "network", "crashes"),
-        settings={
-            "window_slots": (4, 16),
-            "batch_bytes_max": (48_000,),
-            "frame_data_bytes_max": (50_000,),
-            "queue_updates_max": (20_000,),
-        },
+        settings=_LARGE_FRAMES,
         vocabulary={"long_values_bytes": 20_000},
     ),
     "confused": Profile(
@@ -501,12 +502,7 @@ PROFILES: Final[Mapping[str, Profile]] = {
         "three to nine servers that come back at other addresses, over links that drop fragments and large datagrams",
         ("names", "paths", "network", "crashes", "strangers"),
         servers=(3, 4, 5, 7, 9),
-        settings={
-            "window_slots": (4, 16),
-            "batch_bytes_max": (48_000,),
-            "frame_data_bytes_max": (50_000,),
-            "queue_updates_max": (20_000,),
-        },
+        settings=_LARGE_FRAMES,
         vocabulary={"long_values_bytes": 20_000},
         faults_per_second=(0.5, 1.5, 3.0),
     ),

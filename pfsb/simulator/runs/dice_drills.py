@@ -5,22 +5,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from attrs import define, field
+from attrs import define
 
 from pfsb.applications.interfaces import Refused
 from pfsb.simulator.checkers.violation import Violation, require
 from pfsb.simulator.cluster.dice import Dice
-from pfsb.simulator.runs.disk_drills import DrillClient
-from pfsb.simulator.runs.liveness_drills import ROUND_SECONDS, SETTLING_SECONDS, LivenessDrills
-from pfsb.simulator.runs.population import UserPopulation
-from pfsb.simulator.workload.connection import SimulatedConnection
+from pfsb.simulator.runs.client_drills import ClientDrills, DrillClient
+from pfsb.simulator.runs.liveness_drills import ROUND_SECONDS, SETTLING_SECONDS
 
 
 @define(eq=False)
-class DiceDrills(LivenessDrills):
+class DiceDrills(ClientDrills):
     """Two drills in which one command has another result at one server than at the others. Raises `Violation`."""
-
-    population: UserPopulation = field(kw_only=True)
 
     def possible_drills(self) -> list[Callable[[], None]]:
         is_possible = self.times.is_steady and len(self.cluster.ids) > 2
@@ -119,11 +115,3 @@ class DiceDrills(LivenessDrills):
                 if client.result is not None:
                     client.change()
                 self.cluster.run(ROUND_SECONDS)
-
-    def _connect(self, server_id: int) -> DrillClient:
-        connection = SimulatedConnection(
-            self.cluster, self.population.checks, self.rng, server_id, lambda connection, code: None
-        )
-        connection.connect(lambda: None)
-        self.cluster.run(ROUND_SECONDS)
-        return DrillClient(connection)

@@ -68,6 +68,13 @@ def _compact(cluster: SimulatedCluster, *servers: int) -> int:
     return cluster.aru(servers[0])
 
 
+def _leave_behind(cluster: SimulatedCluster, leader: int, away: int, slots: int = 20) -> int:
+    """Isolate server `away`, and have the others order so many slots and drop them. Returns the last of the slots."""
+    cluster.isolate(away)
+    _order(cluster, leader, slots)
+    return _compact(cluster, *[i for i in cluster.ids if i != away])
+
+
 @define(eq=False)
 class _Requests:
     """The requests for parts of snapshots that servers have sent so far, and the offers."""
@@ -123,10 +130,7 @@ def source_of_a_snapshot_dies(seed: int, patch: Plant | None) -> None:
     scene = _scene(seed, patch, servers=5)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
-    cluster.isolate(away)
-    others = [i for i in cluster.ids if i != away]
-    _order(cluster, leader, 20)
-    seq = _compact(cluster, *others)
+    seq = _leave_behind(cluster, leader, away)
     requests = _Requests(cluster)
     cluster.heal()
     source = _until_fetching(cluster, away, 4)
@@ -141,9 +145,7 @@ def receiver_of_a_snapshot_dies(seed: int, patch: Plant | None) -> None:
     scene = _scene(seed, patch)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
-    cluster.isolate(away)
-    _order(cluster, leader, 20)
-    seq = _compact(cluster, *[i for i in cluster.ids if i != away])
+    seq = _leave_behind(cluster, leader, away)
     requests = _Requests(cluster)
     cluster.heal()
     for parts in (4, 3):
@@ -165,17 +167,14 @@ def snapshot_is_replaced_meanwhile(seed: int, patch: Plant | None) -> None:
     scene = _scene(seed, patch)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
-    others = [i for i in cluster.ids if i != away]
-    cluster.isolate(away)
-    _order(cluster, leader, 20)
-    _compact(cluster, *others)
+    _leave_behind(cluster, leader, away)
     cluster.heal()
     late = cluster.network.hold(
         lambda passage: isinstance(passage.message, SnapshotPart) and bool(passage.message.data)
     )
     cluster.run_until(lambda: len(late.passages) > 2)
     _order(cluster, leader, 5)
-    seq = _compact(cluster, *others)
+    seq = _compact(cluster, *[i for i in cluster.ids if i != away])
     cluster.run_until(lambda: cluster.replica(away).snapshot_fetcher.fetch is None, 20)
     old = [passage for passage in late.passages if passage.message.name.seq < seq]  # type: ignore[union-attr]
     late.release()
@@ -320,9 +319,7 @@ def source_falls_silent(seed: int, patch: Plant | None) -> None:
     scene = _scene(seed, patch)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
-    cluster.isolate(away)
-    _order(cluster, leader, 20)
-    seq = _compact(cluster, *[i for i in cluster.ids if i != away])
+    seq = _leave_behind(cluster, leader, away)
     cluster.heal()
     source = _until_fetching(cluster, away, 2)
 
@@ -367,9 +364,7 @@ def snapshots_follow_each_other_fast(seed: int, patch: Plant | None) -> None:
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
     others = [i for i in cluster.ids if i != away]
-    cluster.isolate(away)
-    _order(cluster, leader, 25)
-    _compact(cluster, *others)
+    _leave_behind(cluster, leader, away, 25)
     slow = LinkQuality(delay_seconds=(0.5, 0.6))
     cluster.network.set_quality(slow, [(other, away) for other in others])
     cluster.heal()
@@ -415,9 +410,7 @@ def disk_has_no_room_for_a_snapshot(seed: int, patch: Plant | None) -> None:
     scene = _scene(seed, patch)
     cluster = scene.cluster
     leader, away = scene.leader(), scene.follower()
-    cluster.isolate(away)
-    _order(cluster, leader, 20)
-    seq = _compact(cluster, *[i for i in cluster.ids if i != away])
+    seq = _leave_behind(cluster, leader, away)
     cluster.heal()
     cluster.servers[away].sync_seconds = (0.05, 0.1)
     cluster.run_until(lambda: cluster.replica(away).snapshot_fetcher.loading is not None, 20)

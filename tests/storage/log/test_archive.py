@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pfsb.paxos.records import AruRecord, ProposalRecord, SnapshotRecord
+from pfsb.paxos.records import SnapshotRecord
 from pfsb.storage.counters import ArchiveCounters
 from pfsb.storage.log import archive as archive_module
 from pfsb.storage.log.archive import Archive, archive_of
@@ -21,7 +21,7 @@ from pfsb.storage.log.snapshot_files import SnapshotFiles
 from pfsb.storage.log.writer import LogWriter
 from tests.long import long
 from tests.storage.log import test_snapshot_power_loss as power_loss
-from tests.storage.log.support import IDENTITY, OWNER, slot
+from tests.storage.log.support import IDENTITY, OWNER
 from tests.storage.log.test_snapshots import SnapshotTestCase, snapshot_of
 from tests.storage.support import Server
 
@@ -339,21 +339,7 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
             self.whole[name] = (self.home / name).read_bytes()
 
         self.writer_: LogWriter = self.writer(named=named, slack=Slack(0))
-        self.append(incarnation=1)
-        for seq in range(1, 11):
-            self.append(slot(seq, 600), AruRecord(seq))
-        self.append(SnapshotRecord(self.make(7)))
-        for seq in range(11, 19):
-            self.append(slot(seq, 600), AruRecord(seq))
-        self.append(SnapshotRecord(self.make(18)), slot(19, 300), ProposalRecord(20, 2, slot(20, 100).batch))
-        for seq in range(21, 23):
-            self.append(slot(seq, 600))
-        self.append(SnapshotRecord(self.fetch(40)))
-        for seq in range(41, 45):
-            self.append(slot(seq, 600), AruRecord(seq))
-        self.writer_.close()
-        self.lose_power()
-        self.disk.stop()
+        self.live()
         self.assertIsNone(archive.counters.error)
 
     def clean(self, directory: Path) -> None:

@@ -270,6 +270,10 @@ class SnapshotPowerLossTests(LogTestCase):
             self.store_.named(stored.name, drop)
 
         self.writer_: LogWriter = self.writer(named=named, slack=Slack(0))
+        self.live()
+
+    def live(self) -> None:
+        """Write groups, and have snapshots taken and fetched for which segments are dropped, to the end of the log."""
         self.append(incarnation=1)
         for seq in range(1, 11):
             self.append(slot(seq, 600), AruRecord(seq))
