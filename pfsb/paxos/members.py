@@ -47,9 +47,9 @@ class Members:
     first: int = -1
     """Id of the voter that leads first; -1: the one with the lowest id. The change names it, so that the epoch begins
     without an election."""
-    storages: Mapping[int, bytes] = field(factory=dict)
+    storages: Mapping[int, bytes] = field(factory=dict, hash=False)
     """Server id -> identity of its storage (Departure 12), for the servers that came by a change."""
-    addresses: Mapping[int, str] = field(factory=dict)
+    addresses: Mapping[int, str] = field(factory=dict, hash=False)
     """Server id -> where the other servers reach it, for the servers to which a change has given an address. The
     configuration file has the others."""
     retired: tuple[int, ...] = field(default=(), converter=_ascending)

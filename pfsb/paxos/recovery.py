@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from pfsb.paxos.data_structures import DataStructures
 from pfsb.paxos.interfaces import StorageRefused
-from pfsb.paxos.messages import GloballyOrderedUpdate, Proposal
+from pfsb.paxos.messages import Batch, GloballyOrderedUpdate, Proposal
 from pfsb.paxos.ordered_update_queue import OrderedUpdateQueue
 from pfsb.paxos.records import Accepted, Recovered
 from pfsb.paxos.snapshot import SnapshotDecoder, SnapshotName, WrongSnapshot
@@ -36,14 +36,9 @@ def recover(
     recover_views(data, found)
     if found.snapshot is not None:
         _restore(found.snapshot, found.snapshot_bytes, ordered_queue)
-    for seq, batch in found.ordered:
-        ordered_queue.recover(seq, batch)
-        if seq % 1000 == 0:
-            progress(seq, found.local_aru)
+    _execute(found.ordered, found, ordered_queue, progress)
     assert data.ordering.local_aru == found.local_aru, "the history on disk reaches up to its aru"
-    for accepted in found.accepted:
-        _accept(data, accepted)
-    ordered_queue.catch_up()
+    _accept_rest(data, found, ordered_queue)
 
 
 def recover_views(data: DataStructures, found: Recovered) -> None:
@@ -60,11 +55,26 @@ def recover_behind(
 ) -> None:
     """Departure 58: do the rest of `recover` for a server whose snapshot was lost, and that has just put another one in
     place, of the same slot or a later one."""
-    for seq, batch in found.ordered_after(data.ordering.local_aru):
+    _execute(found.ordered_after(data.ordering.local_aru), found, ordered_queue, progress)
+    assert data.ordering.local_aru >= found.local_aru, "the history on disk reaches up to its aru"
+    _accept_rest(data, found, ordered_queue)
+
+
+def _execute(
+    ordered: Iterable[tuple[int, Batch]],
+    found: Recovered,
+    ordered_queue: OrderedUpdateQueue,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Execute slots of the history on disk once more."""
+    for seq, batch in ordered:
         ordered_queue.recover(seq, batch)
         if seq % 1000 == 0:
             progress(seq, found.local_aru)
-    assert data.ordering.local_aru >= found.local_aru, "the history on disk reaches up to its aru"
+
+
+def _accept_rest(data: DataStructures, found: Recovered, ordered_queue: OrderedUpdateQueue) -> None:
+    """Take what the disk holds above Local_Aru, and execute what is known as ordered of it."""
     for accepted in found.accepted:
         if accepted.seq > data.ordering.local_aru:
             _accept(data, accepted)

@@ -316,9 +316,10 @@ class SnapshotTaker(Handler):
 
     def _begin_asked(self) -> None:
         """Begin the next snapshot, if one was asked for meanwhile."""
-        if self._asked_next and self.file is None and self.why_none() is not None:
-            self._asked, self._asked_next = self._asked_next, []
-            self._answer(None)
-        elif self._asked_next and self.file is None:
-            self._asked, self._asked_next = self._asked_next, []
+        if not self._asked_next or self.file is not None:
+            return
+        self._asked, self._asked_next = self._asked_next, []
+        if self.why_none() is None:
             self._begin_now()
+        else:
+            self._answer(None)

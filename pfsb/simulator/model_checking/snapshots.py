@@ -164,6 +164,7 @@ class Freezer:
             bytearray: lambda value: (bytearray, bytes(value)),
             dict: self._freeze_dict,
             OrderedDict: self._freeze_dict,
+            defaultdict: lambda value: (defaultdict, value.default_factory, *self._freeze_dict(value)[1:]),
             partial: lambda value: (partial, value.func, *map(self.freeze, value.args)),
             Outbox: self._freeze_outbox,
         }
@@ -175,6 +176,7 @@ class Freezer:
             bytearray: lambda frozen: bytearray(frozen[1]),
             dict: lambda frozen: {key: self.thaw(value) for key, value in frozen[1:]},
             OrderedDict: lambda frozen: OrderedDict((key, self.thaw(value)) for key, value in frozen[1:]),
+            defaultdict: lambda frozen: defaultdict(frozen[1], {key: self.thaw(value) for key, value in frozen[2:]}),
             partial: lambda frozen: partial(frozen[1], *map(self.thaw, frozen[2:])),
             Outbox: lambda frozen: Outbox(list(frozen[1]), list(frozen[2])),
         }
