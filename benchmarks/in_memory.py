@@ -16,7 +16,7 @@ from typing import Any, Final
 from attrs import define, field, frozen
 from twisted.internet.testing import StringTransport
 
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.config.config import Config, ServerConfig
 from pfsb.frontends.line.protocol import LineFactory, LineProtocol
 from pfsb.paxos.messages import State
@@ -65,7 +65,7 @@ class MemoryCluster:
         links = self._links[server_id] = Links(frame_identity(config, server_id), clock, faults, self._carry)
         storage = MemoryStorage(MemoryDisk(), clock, lambda: SYNC_SECONDS, self._dice.randbytes, _fail)
         given = GivenSurroundings(server_id, clock, self._dice, storage, links, _fail)
-        return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
+        return make_server(config, catalogue_of_plugins(config.apps), given, faults=faults)
 
     def _carry(self, peer: int, frame: bytes) -> None:
         self.clock.callLater(LINK_SECONDS, self._links[peer].frame_arrived, frame)

@@ -129,15 +129,6 @@ class GivenApplications:
         return application
 
 
-def find_applications(names: Sequence[str]) -> list[IReplicatedApplication]:
-    """Build the latest versions of the applications of these names, in this order.
-
-    Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
-    """
-    plugins = PluginApplications()
-    return [plugins.make(*plugins.latest(name)) for name in names]
-
-
 @frozen
 class CatalogueEntry:
     """A verb of the catalogue: its application and its description."""
@@ -257,7 +248,7 @@ class Catalogue:
 def catalogue_of_plugins(names: Sequence[str]) -> Catalogue:
     """The catalogue that runs the latest versions of these plugins, and can be switched to all others.
 
-    Raises `BadRequest` as `find_applications` does.
+    Raises `BadRequest` for a name without a plugin or with several, and for an application that cannot be imported.
     """
     plugins = PluginApplications()
     return Catalogue([plugins.make(*plugins.latest(name)) for name in names], plugins)

@@ -77,7 +77,10 @@ class RestoredState:
 
     def end(self, waiting: bool) -> None:
         """End those applications, and let them share their values, that wait until the state is adopted if `waiting`,
-        or all others if not."""
+        or all others if not. Raises `WrongSnapshot`."""
+        _guarded(self._end, waiting)
+
+    def _end(self, waiting: bool) -> None:
         chosen = {each.application.name: each for each in self.applications if each.waits is waiting}
         for each in chosen.values():
             each.end()

@@ -10,7 +10,7 @@ from zope.interface import implementer
 
 from pfsb.applications.admission import refuse_wrong_application
 from pfsb.applications.application import Application, has_snapshot
-from pfsb.applications.catalogue import find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.applications.interfaces import (
     PENDING,
     BadRequest,
@@ -99,7 +99,7 @@ class AdmissionTests(SynchronousTestCase):
         refuse_wrong_application(Counter(), Counter)
 
     def test_applications_of_pfsb_are_right(self) -> None:
-        self.assertEqual(len(find_applications(["chat", "lock", "kv", "instances"])), 4)
+        self.assertEqual(len(catalogue_of_plugins(["chat", "lock", "kv", "instances"]).applications), 4)
 
     def test_missing_method_and_other_arguments_are_told(self) -> None:
         for name in (

@@ -10,7 +10,7 @@ from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
 from pfsb.applications.application import Application, Verb
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import Catalogue, catalogue_of_plugins
 from pfsb.applications.interfaces import (
     ApplicationMaker,
     BadRequest,
@@ -80,17 +80,16 @@ class Finding(SynchronousTestCase):
         self.addCleanup(sys.modules.pop, "twisted.plugins.someone_elses_plugins", None)
 
     def refusal(self, *names: str) -> str:
-        return str(self.assertRaises(BadRequest, find_applications, names))
+        return str(self.assertRaises(BadRequest, catalogue_of_plugins, names))
 
     def test_pfsbs_own_applications_are_found_in_the_order_asked_for(self) -> None:
         """The applications chat, lock and kv are found by their names in the configuration."""
-        self.assertEqual(
-            [application.name for application in find_applications(["kv", "chat", "lock"])], ["kv", "chat", "lock"]
-        )
+        names = ["kv", "chat", "lock"]
+        self.assertEqual([each.name for each in catalogue_of_plugins(names).applications], names)
 
     def test_every_call_builds_anew(self) -> None:
         """Two servers in one process (the simulator) share no state."""
-        self.assertIsNot(find_applications(["chat"])[0], find_applications(["chat"])[0])
+        self.assertIsNot(catalogue_of_plugins(["chat"]).applications[0], catalogue_of_plugins(["chat"]).applications[0])
 
     def test_application_of_a_third_party_needs_one_line_in_a_plugin(self) -> None:
         """A plugin names any module with a factory that can be called without arguments. The class of the line declares
@@ -98,7 +97,7 @@ class Finding(SynchronousTestCase):
         for begin in (PLUGIN, EARLIER_PLUGIN):
             self.plugins(f'"counter", "Counts.", "{__name__}", "Counter"', begin=begin)
             self.assertEqual(
-                [type(application).__name__ for application in find_applications(["counter", "kv"])],
+                [type(application).__name__ for application in catalogue_of_plugins(["counter", "kv"]).applications],
                 ["Counter", "KeyValue"],
             )
             sys.modules.pop("twisted.plugins.someone_elses_plugins", None)

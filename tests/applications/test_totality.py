@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.catalogue import find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.applications.interfaces import PENDING, Command, Done, Quotas, Refused, Result, Ticket
 from pfsb.sessions.cluster_settings import ClusterSettings
 from pfsb.support.limits import NUMBER_MAX
@@ -69,7 +69,7 @@ class TotalityTests(SynchronousTestCase):
         """An exception would be answered as INTERNAL at best, and would stop every server at worst."""
         for name in NAMES:
             dice = random.Random(name)
-            (application,) = find_applications([name])
+            (application,) = catalogue_of_plugins([name]).applications
             verbs = [description.verb for description in application.commands] + ["NO", ""]
             for number in range(COMMANDS):
                 arguments = [dice.choice(VALUES) for _ in range(dice.choice((0, 1, 1, 2, 2, 3, 3, 4, 5)))]
@@ -84,7 +84,7 @@ class TotalityTests(SynchronousTestCase):
 
     def test_done_up_to_the_largest_number_is_executed(self) -> None:
         """The number of instances that are forgotten by it is larger than len() can tell."""
-        (application,) = find_applications(["instances"])
+        (application,) = catalogue_of_plugins(["instances"]).applications
         call = Call(1, "a", 0)
         application.execute(("PROPOSE", 5, "eA=="), call)
         self.require_result(application.execute(("DONE", 0, 1, NUMBER_MAX), call), ("DONE",))
@@ -92,7 +92,7 @@ class TotalityTests(SynchronousTestCase):
 
     def test_done_of_a_peer_that_cannot_be_is_refused_and_holds_nothing_up(self) -> None:
         """Otherwise instances would never be forgotten again."""
-        (application,) = find_applications(["instances"])
+        (application,) = catalogue_of_plugins(["instances"]).applications
         call = Call(1, "a", 0)
         for peer, peers, seq in ((0, 0, 1), (-1, 2, 1), (2, 2, 1), (0, 2**40, 1), (0, 2, -1)):
             self.assertIsInstance(application.execute(("DONE", peer, peers, seq), call), Refused)

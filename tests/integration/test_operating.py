@@ -80,7 +80,8 @@ class DaemonTests(OperatingCase):
         self.assertFalse((cluster.directory / "pfsb-0.pid").exists())
         self.assertIn("nowhere/trace", (cluster.directory / "pfsb-0.log").read_text())
         pid = await self.start_daemon(cluster)
-        self.assertIn(f"its data is in {cluster.data(0).absolute()}", (cluster.directory / "pfsb-0.log").read_text())
+        line, log = f"its data is in {cluster.data(0).absolute()}", cluster.directory / "pfsb-0.log"
+        await self.until(cluster, "the line in the log", lambda: line in log.read_text())
         self.assertTrue((await cluster.ask(0, "STATUS")).ok, "the port is open when the command ends")
         os.kill(pid, signal.SIGTERM)
         await self.until(cluster, "the server to stop", lambda: not is_running(pid))

@@ -30,21 +30,26 @@ CLIENTS = 6
 """Number of clients that count while a cluster changes its transport."""
 
 
-class StreamTests(ClusterCase):
+class TransportCase(ClusterCase):
+    async def all_via(self, cluster: ProcessCluster, transport: str) -> None:
+        async def look() -> bool:
+            statuses = await cluster.statuses(cluster.ids)
+            via = {peer["via"] for status in statuses.values() for peer in status["peers"].values()}
+            return len(statuses) == len(cluster.ids) and via == {transport}
+
+        await cluster.wait_for(f"all servers to be reached over {transport}", look, 30)
+
+
+class StreamTests(TransportCase):
     """Servers do over connections as they do over datagrams."""
 
     transport = "tcp"
-
-    async def via(self, cluster: ProcessCluster) -> dict[int, set[str]]:
-        """Server -> the transports by which it reaches its peers."""
-        statuses = await cluster.statuses(cluster.ids)
-        return {i: {peer["via"] for peer in status["peers"].values()} for i, status in statuses.items()}
 
     async def test_killed_leader_is_known_at_once(self) -> None:
         """The end of the process ends its connections, and the next ones are refused (Departure 11)."""
         cluster = await self.start_cluster(4)
         _view, leader = await cluster.wait_leader()
-        self.assertEqual(await self.via(cluster), {i: {self.transport} for i in cluster.ids})
+        await self.all_via(cluster, self.transport)
         load = self.start_load(cluster, 3000)
         await load.until(1000)
         killed = reactor.seconds()
@@ -88,9 +93,15 @@ class StreamTests(ClusterCase):
 class TLSTests(StreamTests):
     transport = "tls"
 
-    if not WHOLE:
-        test_loss_and_cuts_are_borne = None  # type: ignore[assignment]
-        test_frozen_peer_holds_up_no_other = None  # type: ignore[assignment]
+    @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
+    async def test_loss_and_cuts_are_borne(self) -> None:
+        """As over TCP."""
+        await super().test_loss_and_cuts_are_borne()
+
+    @skipUnless(WHOLE, "PFSB_TRANSPORT is not set")
+    async def test_frozen_peer_holds_up_no_other(self) -> None:
+        """As over TCP."""
+        await super().test_frozen_peer_holds_up_no_other()
 
     async def test_certificates_are_renewed_while_the_cluster_runs(self) -> None:
         """New connections use the new ones, of another authority; no server is started again but one."""
@@ -103,7 +114,7 @@ class TLSTests(StreamTests):
         cluster.start(2)
         await cluster.wait_up([2])
         await self.finish(cluster, load)
-        self.assertEqual(await self.via(cluster), {i: {"tls"} for i in cluster.ids})
+        await self.all_via(cluster, "tls")
         for server_id in (0, 1):
             self.assertIn("new certificates were read", cluster.log_file(server_id).read_text())
 
@@ -133,7 +144,7 @@ class TLSTests(StreamTests):
 
 
 @long
-class ChangeTests(ClusterCase):
+class ChangeTests(TransportCase):
     """A cluster changes its transport by restarts of one server after the other, under load."""
 
     transport = "udp"
@@ -156,14 +167,6 @@ class ChangeTests(ClusterCase):
             await self.all_via(cluster, after)
         await self.restart_each(cluster, transport_before=None)
         await self.all_via(cluster, after)
-
-    async def all_via(self, cluster: ProcessCluster, transport: str) -> None:
-        async def look() -> bool:
-            statuses = await cluster.statuses(cluster.ids)
-            via = {peer["via"] for status in statuses.values() for peer in status["peers"].values()}
-            return len(statuses) == len(cluster.ids) and via == {transport}
-
-        await cluster.wait_for(f"all servers to be reached over {transport}", look, 30)
 
     async def counting(self, cluster: ProcessCluster, during: Awaitable[None]) -> None:
         """Let clients count, one by one, until `during` is done: each step is there once, and none was refused."""

@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.config.config import Config, ServerConfig
 from pfsb.service.assembly import GivenSurroundings, frame_identity, make_server, memory_storage, real_server
 from pfsb.transports.faults import LinkFaults
@@ -30,7 +30,7 @@ class AssemblyTests(SynchronousTestCase):
         faults = LinkFaults(clock, rng)
         links = Links(frame_identity(ONE, 0), clock, faults, lambda peer, frame: None)
         given = GivenSurroundings(0, clock, rng, memory_storage(clock, fail), links, fail)
-        server = make_server(ONE, Catalogue(find_applications(ONE.apps)), given, faults=faults)
+        server = make_server(ONE, catalogue_of_plugins(ONE.apps), given, faults=faults)
         server.start()
         for _ in range(100):
             clock.advance(0.1)
@@ -39,9 +39,7 @@ class AssemblyTests(SynchronousTestCase):
 
     def test_storage_in_memory_counts_without_being_shown_as_a_disk(self) -> None:
         """STATUS shows no groups with `storage: memory`; the metrics show them all the same."""
-        server = real_server(
-            ONE, 0, Catalogue(find_applications(ONE.apps)), directory=None, clock=Clock(), on_failure=fail
-        )
+        server = real_server(ONE, 0, catalogue_of_plugins(ONE.apps), directory=None, clock=Clock(), on_failure=fail)
         self.assertFalse(server.facts.has_disk)
         self.assertIsNotNone(server.facts.storage)
         self.assertIsNotNone(server.facts.transport)

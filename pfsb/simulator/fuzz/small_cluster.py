@@ -14,7 +14,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.config.config import Config, ServerConfig
 from pfsb.frontends.line.protocol import LineFactory
 from pfsb.paxos.messages import State
@@ -148,7 +148,7 @@ class SmallCluster:
             kept_slots=self._kept_slots,
         )
         given = GivenSurroundings(server_id, clock, random.Random(self.dice.random()), storage, links, fail)
-        return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
+        return make_server(config, catalogue_of_plugins(config.apps), given, faults=faults)
 
     def _random_bytes(self, count: int) -> bytes:
         """Random bytes for a storage; the mark of a start is 0, since no copy of a disk is put back here."""

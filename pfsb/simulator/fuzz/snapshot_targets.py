@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgpack
 
-from pfsb.applications.catalogue import Catalogue, find_applications
+from pfsb.applications.catalogue import catalogue_of_plugins
 from pfsb.config.config import Config, ServerConfig
 from pfsb.paxos.snapshot import Piece, SnapshotDecoder, SnapshotEncoder, WrongSnapshot
 from pfsb.server import Server
@@ -53,7 +53,7 @@ def new_server() -> Server:
     links = Links(frame_identity(config, 0), clock, faults, lambda peer, frame: None, None)
     storage = MemoryStorage(MemoryDisk(), clock, float, dice.randbytes)
     given = GivenSurroundings(0, clock, dice, storage, links, lambda failure: failure.raiseException())
-    return make_server(config, Catalogue(find_applications(config.apps)), given, faults=faults)
+    return make_server(config, catalogue_of_plugins(config.apps), given, faults=faults)
 
 
 def restored(pieces: Iterable[Piece]) -> Server:

@@ -99,6 +99,10 @@ RULES: Final[Sequence[tuple[str, str]]] = (
         "A server that a majority contradicts stops soon, and its line names slots and majority (Departure 40).",
     ),
     (
+        r"stops for no majority",
+        "A server stops for a difference only if a majority of servers contradicts it (Departure 40).",
+    ),
+    (
         r"differ, and none of them can be right|no majority agrees with server",
         "While a server differs and those that agree are no majority, all of them refuse changes (Departure 40).",
     ),
@@ -219,6 +223,15 @@ RULES: Final[Sequence[tuple[str, str]]] = (
     (
         r"sends a part of a snapshot|than the snapshot of slot .* has there|wrong snapshot",
         "Parts of one snapshot become a file of just those bytes.",
+    ),
+    (
+        r"has lost its state, and sends",
+        "A server that has lost its snapshot votes for nothing, and answers nothing that rests on its state, until it "
+        "has another one (Departure 58).",
+    ),
+    (
+        r"for parts of a snapshot from server",
+        "A server that fetches a snapshot asks another one when no parts come from its source any more.",
     ),
     # ------------------------------------------------------------------ progress
     (
