@@ -8,6 +8,9 @@ runs := .venv/runs
 ready := .venv/ready
 units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %/,%,$(dir $(wildcard tests/*/__init__.py))) \
 	$(basename $(wildcard tests/test_*.py))))
+modules = $(subst /,.,$(basename $(wildcard tests/integration/$(1))))
+clusters_first := tests.integration.hostile $(call modules,test_[a-r]*.py)
+clusters_later := $(call modules,test_[!a-r]*.py)
 
 .PHONY: run test test-all quick simulate fuzz bench lint types docs package clean
 
@@ -15,20 +18,26 @@ units := $(filter-out tests.simulator tests.integration,$(subst /,.,$(patsubst %
 run: $(runs)
 	$(bin)/pfsb cluster $(CONFIG)
 
-# Three parts run side by side: the tests of the simulator compute, and give way to the others; those of real clusters wait
-# for servers, and the rest does some of both. Each is one process, although trial can use several: its report stays in
-# order. Servers of two parts get their ports from different ranges, since a port that was found free must stay so until
-# its server has it.
+# Four parts run side by side: two of tests with real clusters, which wait for servers; the tests of the simulator, which
+# compute, and give way to the others; and the rest, which does some of both. Each is one process, although trial can use
+# several: its report stays in order. Servers of two parts get their ports from different ranges, since a port that was
+# found free must stay so until its server has it.
 test: $(ready)
 ifeq ($(TESTS),tests)
 	@mkdir -p build
-	@trap 'kill $$simulator $$units 2>/dev/null' EXIT INT TERM; \
+	@trap 'kill $$simulator $$units $$clusters 2>/dev/null' EXIT INT TERM; \
 	nice -n 10 $(bin)/python -m twisted.trial --temp-directory=build/_trial_simulator tests.simulator >build/simulator.txt 2>&1 & \
 	simulator=$$!; \
-	PFSB_PORTS=20000-25999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_units $(units) >build/units.txt 2>&1 & \
-	units=$$!; status=0; \
-	PFSB_PORTS=26000-31999 $(bin)/python -m twisted.trial tests.integration || status=1; \
-	echo "The tests of all parts but the simulator (build/units.txt):"; \
+	PFSB_PORTS=20000-23999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_units $(units) >build/units.txt 2>&1 & \
+	units=$$!; \
+	PFSB_PORTS=24000-27999 $(bin)/python -m twisted.trial --temp-directory=_trial_temp_clusters $(clusters_later) \
+		>build/clusters.txt 2>&1 & \
+	clusters=$$!; status=0; \
+	PFSB_PORTS=28000-31999 $(bin)/python -m twisted.trial $(clusters_first) || status=1; \
+	echo "The other tests with real clusters (build/clusters.txt):"; \
+	wait $$clusters || status=1; \
+	cat build/clusters.txt; \
+	echo "The tests of all parts without real clusters and the simulator (build/units.txt):"; \
 	wait $$units || status=1; \
 	cat build/units.txt; \
 	echo "The tests of the simulator (build/simulator.txt):"; \
