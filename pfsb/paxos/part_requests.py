@@ -1,4 +1,4 @@
-"""Which parts of something long a server asks for now, and which of its requests it takes for lost.
+"""Which parts of a long promise or a snapshot a server asks for now, and which of its requests it takes for lost.
 
 A new leader asks for the parts of long promises (Departure 47), and a server that is far behind for those of a snapshot
 (Departure 57). What follows is said of promises, and holds for snapshots as well.
@@ -37,7 +37,7 @@ FAILURES_BORNE = 2
 
 
 class InParts(Protocol):
-    """Something that one server sends in parts, and of which some have arrived."""
+    """A promise or a snapshot, which another server sends in parts."""
 
     @property
     def lacking(self) -> int:

@@ -107,7 +107,7 @@ class DirectoryWatch:
             self._found.pop(path, None)
 
     def stop(self) -> None:
-        """Look no more. If a look is under way, `on_failure` may still be called."""
+        """End the watch. If a look is under way, `on_failure` may still be called."""
         self._stopped.set()
 
     def look(self) -> None:
