@@ -22,7 +22,7 @@ from pfsb.transports.links import Links
 
 @implementer(IReplicatedApplication)
 class Tally:
-    """An application that knows nothing of snapshots."""
+    """An application that can give no snapshot of its state."""
 
     name = "tally"
     version = 1

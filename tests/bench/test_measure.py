@@ -36,7 +36,7 @@ def result(begun: Moment, ended: Moment) -> LoadResult:
 
 class EvaluateTests(SynchronousTestCase):
     def test_rates_and_costs(self) -> None:
-        """CPU time and batches are per operation; disk writes are per second of the servers' own time."""
+        """CPU time and batches are given per operation, and disk writes per second of the servers' own time."""
         begun = Moment({0: status(10, 100, 5.0, 50), 1: status(9, 90, 5.0, 40)}, 1.0)
         ended = Moment({0: status(60, 1_100, 7.5, 150), 1: status(58, 1_060, 7.5, 190)}, 1.5)
         found = evaluate(WORKLOAD, result(begun, ended))
@@ -47,7 +47,8 @@ class EvaluateTests(SynchronousTestCase):
         self.assertIsNone(found.updates_per_proposal)
 
     def test_other_cores_are_busy_with_neither_servers_nor_load_client(self) -> None:
-        """The busy time of the processors, less that of the servers and of the load client."""
+        """The load of other cores is the busy time of all processors, less that of the servers and of the load
+        client."""
         found = evaluate(WORKLOAD, result(Moment({}, 1.0, 10.0), Moment({}, 2.0, 13.5)))
         self.assertEqual(found.other_cores, 1.0)
 
@@ -74,7 +75,8 @@ class EvaluateTests(SynchronousTestCase):
         self.assertEqual(evaluate(WORKLOAD, result(begun, ended)).bytes_per_proposal, 700.0)
 
     def test_unknown_figures_are_none(self) -> None:
-        """A server on another machine has no process here; a server that answered only once has no growth."""
+        """Figures that are not known are None: a server on another machine has no process here, and of a server that
+        answered only once no growth is known."""
         found = evaluate(WORKLOAD, result(Moment({}, None), Moment({0: status(1, 1, 1.0, 1)}, None)))
         unknown = (found.server_cpu_us, found.server_cores, found.disk_writes_per_second, found.commands_per_proposal)
         self.assertEqual(unknown, (None,) * 4)
@@ -100,7 +102,8 @@ class ReportTests(SynchronousTestCase):
         self.assertEqual(len({len(line) for line in lines}), 1)
 
     def test_remarks_name_a_load_client_at_its_limit_disturbances_and_errors(self) -> None:
-        """A reader must notice figures that do not measure the servers."""
+        """The report has remarks about a load client at its limit, disturbances and errors: such figures do not measure
+        the servers."""
         self.assertEqual(remarks([self.measurement()]), [])
         busy = evolve(self.measurement(), client_cores=0.97)
         self.assertIn("the load client itself is the limit", remarks([busy])[0])
@@ -123,7 +126,7 @@ class ClientTests(SynchronousTestCase):
         self.assertIn("gave up: no route", str(self.assertRaises(LoadFailed, client.run, "")))
 
     def test_stopped_client_runs_no_more(self) -> None:
-        """A client that is stopped before its first run does not run, either."""
+        """A load client that is stopped before its first run does not run."""
         client = LoadClient(["sh", "-c", "echo '{}'"])
         client.stop()
         self.assertEqual(str(self.assertRaises(LoadFailed, client.run, "")), "interrupted")

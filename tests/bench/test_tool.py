@@ -30,7 +30,7 @@ class OptionsTests(SynchronousTestCase):
         return options
 
     def test_several_numbers_of_connections_are_several_workloads(self) -> None:
-        """All workloads have the same depth."""
+        """Several numbers of connections give several workloads, all of the same depth."""
         workloads = self.options("--connections", "1,16", "--depth", "4", "--keys", "9").workloads
         self.assertEqual([(w.connections, w.depth, w.keys) for w in workloads], [(1, 4, 9), (16, 4, 9)])
 

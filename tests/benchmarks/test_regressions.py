@@ -47,7 +47,7 @@ RECORDED = {"python": "3.11", "figures": {"put": {"instructions": 100.0, "cpu": 
 
 class CompareTests(SynchronousTestCase):
     def test_more_than_a_quarter_is_a_regression(self) -> None:
-        """A figure that is a quarter higher or less is no regression."""
+        """A figure that is more than a quarter higher than recorded is a regression; a quarter or less is none."""
         found = changes(RECORDED, {"put": {"instructions": 126.0, "cpu": 12.4}}, "3.11")
         self.assertEqual(
             [(change.figure, change.is_regression) for change in found], [("instructions", True), ("cpu", False)]

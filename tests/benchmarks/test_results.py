@@ -31,7 +31,8 @@ class RowTests(SynchronousTestCase):
         self.assertIn("known are 1x1, 16x1", str(self.assertRaises(ValueError, rows, "1x1,2x2")))
 
     def test_peers_have_as_many_operations_under_way(self) -> None:
-        """8 x 8 and 64 x 1 are the same load to peers, which are measured once."""
+        """Loads with equal numbers of operations under way, such as 8 x 8 and 64 x 1, are one load for peers, which are
+        measured once."""
         first, second = row("8x8").load, row("64x1").load
         assert first is not None and second is not None
         self.assertEqual(for_peer(first).under_way, for_peer(second).under_way)
@@ -50,7 +51,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual((found.low, found.median, found.high), (1.0, 1.5, 2.0))
 
     def test_summary_has_medians_and_the_ratio_of_the_same_rounds(self) -> None:
-        """The best durable peer may be another one in each round; a system in memory is none."""
+        """The summary has medians, and ratios against the best durable peer of each round, which may be another one
+        each time. A system in memory counts as none."""
         rounds = [
             {"pfsb": {"8x32": cell(60.0)}, "NATS": {"8x32": cell(20.0)}, "PostgreSQL": {"8x32": cell(30.0)}},
             {"pfsb": {"8x32": cell(80.0)}, "NATS": {"8x32": cell(20.0)}, "PySyncObj": {"8x32": cell(90.0)}},
@@ -63,7 +65,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual(found["memory"], {})
 
     def test_deep_is_measured_against_pysyncobj(self) -> None:
-        """The row has 16,384 operations under way, which durable peers are not asked for."""
+        """The row `deep`, with 16,384 operations under way, is compared with PySyncObj; durable peers are not asked for
+        it."""
         results = Results(
             [{"pfsb": {"deep": cell(90.0)}, "etcd": {"deep": cell(1.0)}, "PySyncObj": {"deep": cell(30.0)}}]
         )
@@ -83,14 +86,16 @@ class GoalTests(SynchronousTestCase):
         return Results([{"pfsb": {"8x32": cell(ours, **more)}, "etcd": {"8x32": cell(10.0)}}])
 
     def test_second_goal_counts_as_much_as_the_first(self) -> None:
-        """The goal of 8 x 32 is five times the best peer, and less than 20 us of CPU time."""
+        """For the row 8 x 32 there are two goals: five times the best peer, and less than 20 us of CPU time. Both
+        count."""
         self.assertIs(self.results(50.0).is_met(row("8x32")), True)
         self.assertIs(self.results(49.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=21.0).is_met(row("8x32")), False)
         self.assertIs(self.results(50.0, cpu_us=None).is_met(row("8x32")), False)
 
     def test_upper_limits_apply_to_the_median(self) -> None:
-        """The median is that of all kills of all rounds."""
+        """An upper limit, as for the time without an answer after a kill, is compared with the median over all
+        rounds."""
         rounds = [{"pfsb": {"failover": cell(0.1, 0.2, 9.0)}}, {"pfsb": {"failover": cell(0.1, 0.3)}}]
         self.assertIs(Results(rounds).is_met(row("failover")), True)
         self.assertIs(

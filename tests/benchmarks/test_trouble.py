@@ -89,7 +89,8 @@ class FailoverTests(SynchronousTestCase):
         self.assertEqual(system.running(), [0, 1, 2])
 
     def test_writers_begin_at_different_servers_and_leave_a_dead_one(self) -> None:
-        """Like real clients, some of the writers are at a follower when the leader dies."""
+        """Writers begin at different servers, as real clients do, and leave one that is dead: some of them are at a
+        follower when the leader dies."""
         system = Fake()
         system.dead.add(2)
         writers = Writers(system)
@@ -107,7 +108,7 @@ class FailoverTests(SynchronousTestCase):
         self.assertIsNone(writers.first_after(3.5))
 
     def test_waiting_ends_with_an_error_after_its_time(self) -> None:
-        """The error says what was waited for."""
+        """A wait ends with an error after its maximum time; the error says what was waited for."""
         self.assertIn(
             "a unicorn: not within 0.02 s", str(self.assertRaises(Trouble, wait_for, "a unicorn", lambda: None, 0.02))
         )

@@ -21,7 +21,8 @@ class EventCase(HTTPCase):
 
 class ChatTests(EventCase):
     def test_events_from_a_line_on(self) -> None:
-        """Existing lines come first, then new ones, each once, with its number as the event's id."""
+        """A stream of events from a line on has the existing lines first, then new ones, each once, with its number as
+        the event's id."""
         self.say("one", "two")
         stream = self.listen("/v1/events?from=2")
         self.say("three")
@@ -33,14 +34,16 @@ class ChatTests(EventCase):
             self.assertEqual(told.count(f'"text":"{text}"}}\n\n'), 1)
 
     def test_client_that_reconnects(self) -> None:
-        """Last-Event-ID tells which lines the client has seen, and counts more than `from` in the URL."""
+        """For a client that reconnects, the header Last-Event-ID tells which lines it has seen, and counts more than
+        `from` in the URL."""
         self.say("one", "two", "three")
         told = self.listen("/v1/events?from=1", Last_Event_ID="2").heard().decode()
         self.assertNotIn('"two"', told)
         self.assertIn('"three"', told)
 
     def test_events_from_now_on(self) -> None:
-        """The position is sent first, so that a client that is cut off before the first line misses none."""
+        """A stream from now on begins with the client's position, so that a client that is cut off before the first
+        line misses none."""
         self.say("one", "two")
         stream = self.listen()
         self.assertIn(b"id: 2\n\n", stream.heard())
@@ -48,7 +51,7 @@ class ChatTests(EventCase):
         self.assertIn(b"id: 3\nevent: chat\n", stream.heard())
 
     def test_slow_reader_is_told_no_more_than_it_reads(self) -> None:
-        """Lines that the client has not read stay in the log, and are sent when it reads on."""
+        """A client that reads slowly is sent no more than it reads: other lines stay in the log until it reads on."""
         stream = self.listen()
         stream.heard()
         stream.protocol.pauseProducing()
@@ -59,7 +62,7 @@ class ChatTests(EventCase):
         self.assertEqual(stream.heard().count(b"event: chat"), 2)
 
     def test_client_that_is_gone(self) -> None:
-        """A client that is gone gets no events, and the server keeps nothing for it."""
+        """To a client that is gone no events are sent, and the server keeps nothing for it."""
         stream = self.listen(Pfsb_Client="alice")
         stream.heard()
         stream.hang_up()
@@ -70,14 +73,14 @@ class ChatTests(EventCase):
         self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
     def test_heartbeats(self) -> None:
-        """A comment now and then keeps proxies from closing the stream."""
+        """A comment now and then keeps proxies from closing a stream."""
         stream = self.listen()
         stream.heard()
         self.clock.advance(HEARTBEAT_SECONDS)
         self.assertIn(b":\n\n", stream.heard())
 
     def test_server_that_stops(self) -> None:
-        """The stream ends properly, so that the client goes on elsewhere."""
+        """When the server stops, streams end properly, so that clients go on at another server."""
         stream = self.listen()
         self.site.leave()
         self.assertTrue(stream.heard().endswith(b"0\r\n\r\n"))
