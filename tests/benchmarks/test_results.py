@@ -154,7 +154,8 @@ class TableTests(SynchronousTestCase):
             self.assertIn(words, text(self.results, self.rows, {"ZooKeeper": "no java"}))
 
     def test_document_has_both_tables_and_how_they_were_measured(self) -> None:
-        """Sphinx requires that each row of a list-table has as many cells as its head."""
+        """The page of documentation has both tables, and says how they were measured. Sphinx requires that each row of
+        a list-table has as many cells as its head."""
         document = rst(self.results, self.rows, {}, {"cores": 2, "etcd": "3.5"})
         self.assertIn("cores 2, etcd 3.5; 1 rounds, medians", document)
         lines = document.splitlines()

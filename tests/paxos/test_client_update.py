@@ -12,13 +12,14 @@ OWN = client_update("carol", 1, server_id=2)
 
 class ElectionTests(ReplicaTestCase):
     def test_own_update_is_queued_and_pending(self) -> None:
-        """Figure 12 A: in an election it waits here, and this server answers for it."""
+        """Figure 12 A: in an election an update of this server's own client is queued here, and is pending."""
         self.introduce(OWN)
         self.assertEqual(list(self.data.clients.update_queue), [OWN])
         self.assertEqual(self.data.clients.pending_updates, {"carol": OWN})
 
     def test_foreign_update_is_not_queued(self) -> None:
-        """Figure 12 A: its own server answers for it, and will send it again."""
+        """Figure 12 A: in an election an update of another server is not queued: that server answers for it, and will
+        send it again."""
         self.receive(FOREIGN, sender=3)
         self.assertEqual(len(self.replica.update_queue), 0)
         self.assertEqual(self.data.clients.pending_updates, {})
@@ -29,7 +30,8 @@ class FollowerTests(ReplicaTestCase):
         self.follow(view=1)
 
     def test_own_update_goes_to_the_leader(self) -> None:
-        """Figure 12 A: pending here, sent there; nothing is forced to disk (Departure 3)."""
+        """Figure 12 A: a follower sends an update of its own client to the leader, and keeps it as pending; nothing is
+        forced to disk (Departure 3)."""
         self.hold_syncs = True
         self.introduce(OWN)
         self.assertSent(OWN, to=1)
@@ -37,13 +39,14 @@ class FollowerTests(ReplicaTestCase):
         self.assertEqual(self.storage.records, [])
 
     def test_foreign_update_is_relayed_once_to_the_leader(self) -> None:
-        """G8.3: its origin cannot reach the leader; this server can."""
+        """G8.3: an update of another server, which cannot reach the leader, is relayed to the leader once."""
         self.receive(FOREIGN, sender=3)
         self.assertSent(FOREIGN, to=1)
         self.assertEqual(self.data.clients.pending_updates, {})
 
     def test_relayed_update_is_not_relayed_on(self) -> None:
-        """G8.3: only what comes from the origin itself, so that nothing goes round in circles."""
+        """G8.3: an update that was relayed is not relayed again: only copies from the update's own server are, so that
+        none goes round in circles."""
         self.receive(FOREIGN, sender=4)
         self.assertNothingSent()
 

@@ -87,7 +87,8 @@ class ChatTests(EventCase):
         self.assertTrue(stream.transport.disconnecting)
 
     def test_line_that_cannot_be_told_ends_the_stream(self) -> None:
-        """With a comment that says why. Otherwise the client would wait for lines, while heartbeats come."""
+        """A line that cannot be told ends the stream, with a comment that says why. Otherwise the client would wait for
+        lines while heartbeats come."""
         stream = self.listen()
         stream.heard()
         self.cluster.subscriptions[0].failed(ZeroDivisionError())
@@ -109,7 +110,8 @@ class ChatTests(EventCase):
 
 class SessionEventTests(EventCase):
     def test_lock_that_is_granted(self) -> None:
-        """The grant is told on the client's own streams only, also after the request for the lock has gone."""
+        """A lock that is granted is told on streams of its own client only, even when the request for the lock has
+        gone."""
         alice, bob = self.listen("/v1/events?client=alice"), self.listen(Pfsb_Client="bob")
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
@@ -122,7 +124,8 @@ class SessionEventTests(EventCase):
         self.assertEqual(bob.heard().count(b"event: lock"), 1)
 
     def test_wait_that_began_at_another_server(self) -> None:
-        """The session is taken over with its places in the queues of locks, and this server tells the grant."""
+        """A client takes its session over from another server, where it waits for a lock: this server tells the
+        grant."""
         _, elsewhere = self.make_site(server_id=1)
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         Connection(elsewhere, self.clock).request("POST", "/v1/locks/a", {"wait": 60}, Pfsb_Client="alice")
@@ -131,7 +134,8 @@ class SessionEventTests(EventCase):
         self.assertIn(b'event: lock\ndata: {"name":"a"', stream.heard())
 
     def test_lock_that_is_granted_after_a_refusal_with_an_unknown_fate(self) -> None:
-        """The disk of this server hung, and works again: the stream is told of the grant all the same."""
+        """If the disk of this server hung when a lock was asked for, and works again, the stream is told of the
+        grant."""
         stream = self.listen(Pfsb_Client="alice")
         self.content("POST", "/v1/locks/a", None, Pfsb_Client="bob")
         waiting = Connection(self.site, self.clock)
@@ -144,7 +148,7 @@ class SessionEventTests(EventCase):
         self.assertEqual(stream.heard().count(b'event: lock\ndata: {"name":"a"'), 1)
 
     def test_session_that_goes_elsewhere_and_comes_back(self) -> None:
-        """Each takeover is told; the stream does not take the session back by itself."""
+        """Each takeover of the session is told on the stream; the stream does not take the session back by itself."""
         stream = self.listen(Pfsb_Client="alice")
         _, elsewhere = self.make_site(server_id=1)
         Connection(elsewhere, self.clock).ask("POST", "/v1/session", None, Pfsb_Client="alice")
@@ -154,7 +158,7 @@ class SessionEventTests(EventCase):
         self.assertIn(b"event: lock", stream.heard())
 
     def test_stream_keeps_the_session(self) -> None:
-        """A client with a stream is alive; the ttl begins at the end of the stream."""
+        """A stream keeps the session of its client open; the ttl begins at the end of the stream."""
         stream = self.listen(Pfsb_Client="alice", Pfsb_Ttl="5")
         self.clock.advance(17)
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5"])
@@ -165,7 +169,8 @@ class SessionEventTests(EventCase):
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 5", "bye", "disconnected"])
 
     def test_client_that_never_reads(self) -> None:
-        """Up to `HELD_BACK_MAX` events of its session wait for the client; then its stream ends."""
+        """Up to `HELD_BACK_MAX` events of its session are kept for a client that does not read; then its stream
+        ends."""
         stream = self.listen(Pfsb_Client="alice")
         stream.protocol.pauseProducing()
         for number in range(HELD_BACK_MAX):
