@@ -1,4 +1,4 @@
-"""Figure 4: every line that discards, by its number, and what it lets through."""
+"""Figure 4: each line that discards a message, by its number, and messages that no line discards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.paxos.messages import (
 
 class ViewChangeTests(ReplicaTestCase):
     def test_own_vote_that_comes_back_is_discarded(self) -> None:
-        """Figure 4 A2: a vote from oneself was counted when it was made."""
+        """Figure 4 A2: a server's own vote that comes back is discarded, since it was counted when it was made."""
         self.receive(view_change(2, 9), sender=3)
         self.assertDiscarded("4 A2")
 
     def test_vote_is_ignored_by_a_follower(self) -> None:
-        """Figure 4 A4: who does not suspect the leader is not drawn into an election."""
+        """Figure 4 A4: a follower that does not suspect its leader ignores votes, and is not drawn into an election."""
         self.follow(view=1)
         self.receive(view_change(3, 9))
         self.assertDiscarded("4 A4")
         self.assertEqual(self.data.views.last_attempted, 1)
 
     def test_vote_is_ignored_by_a_leader(self) -> None:
-        """Figure 4 A4: a leader that makes progress is not disturbed either."""
+        """Figure 4 A4: a leader that makes progress ignores votes."""
         self.lead(view=2)
         self.receive(view_change(3, 9))
         self.assertDiscarded("4 A4")
@@ -52,7 +52,7 @@ class ViewChangeTests(ReplicaTestCase):
         self.assertNotIn(4, self.data.views.vc)
 
     def test_vote_is_taken_in_an_election_without_timer(self) -> None:
-        """Figure 4 A: what no line discards is counted."""
+        """Figure 4 A: in an election without a timer a vote is counted, since no line discards it."""
         self.receive(view_change(3, 1))
         self.assertNotDiscarded()
         self.assertEqual(set(self.data.views.vc), {2, 3})
@@ -60,7 +60,7 @@ class ViewChangeTests(ReplicaTestCase):
 
 class VCProofTests(ReplicaTestCase):
     def test_own_proof_is_discarded(self) -> None:
-        """Figure 4 B2."""
+        """Figure 4 B2: a server's own VC_PROOF that comes back is discarded."""
         self.receive(vc_proof(2, 9), sender=3)
         self.assertDiscarded("4 B2")
 
@@ -81,7 +81,7 @@ class VCProofTests(ReplicaTestCase):
 
 class PrepareTests(ReplicaTestCase):
     def test_own_prepare_is_discarded(self) -> None:
-        """Figure 4 C2."""
+        """Figure 4 C2: a server's own PREPARE that comes back is discarded."""
         self.receive(prepare(2, 1), sender=3)
         self.assertDiscarded("4 C2")
 
@@ -110,14 +110,14 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertIsNone(self.data.ordering.global_history.get(1))
 
     def test_promise_for_another_view_is_discarded(self) -> None:
-        """Figure 4 D4."""
+        """Figure 4 D4: a PREPARE_OK for another view is discarded."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 7))
         self.assertDiscarded("4 D4")
         self.assertNotIn(3, self.data.preparing.prepare_oks)
 
     def test_promise_to_another_leader_is_discarded(self) -> None:
-        """A promise counts at the leader of its view alone."""
+        """A PREPARE_OK counts at the leader of its view alone; other servers discard it."""
         self.receive(prepare_ok(3, 1))
         self.assertDiscarded("leader")
 
@@ -131,25 +131,25 @@ class PrepareOKTests(ReplicaTestCase):
 
 class ProposalTests(ReplicaTestCase):
     def test_own_proposal_is_discarded(self) -> None:
-        """Figure 4 E2."""
+        """Figure 4 E2: a leader's own PROPOSAL that comes back is discarded."""
         self.receive(proposal(2, 1, 1), sender=3)
         self.assertDiscarded("4 E2")
 
     def test_proposal_is_discarded_in_an_election(self) -> None:
-        """Figure 4 E4: who suspects the leader does not accept what it says."""
+        """Figure 4 E4: a server in an election, which suspects its leader, discards PROPOSALs."""
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertDiscarded("4 E4")
         self.assertNotSent(Accept)
 
     def test_proposal_is_discarded_by_a_leader(self) -> None:
-        """Figure 4 E4."""
+        """Figure 4 E4: a leader discards PROPOSALs of others."""
         self.lead(view=2)
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertDiscarded("4 E4")
         self.assertNotSent(Accept)
 
     def test_proposal_of_an_older_view_is_discarded(self) -> None:
-        """Figure 4 E6: that is what was promised with the installation of a newer view."""
+        """Figure 4 E6: a PROPOSAL of an older view is discarded, as was promised when the newer view was installed."""
         self.follow(view=3)
         self.receive(proposal(1, 1, 1, client_update()))
         self.assertDiscarded("4 E6")
@@ -162,7 +162,8 @@ class ProposalTests(ReplicaTestCase):
         self.assertDiscarded("4 E6")
 
     def test_proposal_that_is_not_from_the_leader_is_discarded(self) -> None:
-        """(view, seq) names one proposal because one server makes it."""
+        """A PROPOSAL that is not from the leader of its view is discarded: (view, seq) names one proposal only because
+        one server makes it."""
         self.follow(view=1)
         self.receive(proposal(3, 1, 1, client_update()))
         self.assertDiscarded("leader")
@@ -170,20 +171,22 @@ class ProposalTests(ReplicaTestCase):
 
 class AcceptTests(ReplicaTestCase):
     def test_own_accept_that_comes_back_is_discarded(self) -> None:
-        """Figure 4 F2: one's own vote is counted where it is made (G14)."""
+        """Figure 4 F2: a server's own ACCEPT that comes back is discarded, since the vote was counted when it was made
+        (G14)."""
         self.follow(view=1)
         self.receive(accept(2, 1, 1), sender=3)
         self.assertDiscarded("4 F2")
         self.assertIsNone(self.data.ordering.global_history.get(1))
 
     def test_vote_of_an_older_view_is_discarded(self) -> None:
-        """Figure 4 F4."""
+        """Figure 4 F4: an ACCEPT of an older view is discarded."""
         self.follow(view=3)
         self.receive(accept(4, 1, 1))
         self.assertDiscarded("4 F4")
 
     def test_vote_that_overtakes_its_proposal_is_kept(self) -> None:
-        """Figure 4 F6, repaired (G17, Departure 5): the vote waits for its proposal, by view."""
+        """Figure 4 F6, repaired (G17, Departure 5): an ACCEPT that overtakes its PROPOSAL is kept, by view, until the
+        PROPOSAL comes."""
         self.follow(view=1)
         self.receive(accept(3, 1, 1))
         self.assertNotDiscarded()
@@ -194,7 +197,7 @@ class AcceptTests(ReplicaTestCase):
 
 class TraceTests(ReplicaTestCase):
     def test_what_is_discarded_is_counted_and_traced(self) -> None:
-        """Discarding is visible: by line, in counters and in the trace."""
+        """A message that is discarded is counted by the line of Figure 4, and is in the trace."""
         self.receive(proposal(1, 1, 1))
         self.receive(proposal(1, 1, 2))
         self.assertEqual(self.replica.discarded, {"4 E4": 2})

@@ -1,4 +1,4 @@
-"""Figure 2 E1 and Figure 6 A: the only failure detector."""
+"""Figure 2 E1 and Figure 6 A: the Progress_Timer, the only failure detector."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.clock.pump([0.001] * round(seconds * 1000))
 
     def test_it_expires_once(self) -> None:
-        """Figure 6, Block A; then the timer is not set until it is started again."""
+        """Figure 6, Block A: the timer expires once, and then is not set until it is started again."""
         self.timer.start()
         self.assertTrue(self.timer.running)
         self.advance(1.01)
@@ -63,7 +63,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(self.notes.of("timer"), [{"name": "progress"}])
 
     def test_start_while_running_begins_anew(self) -> None:
-        """Figure 10 D: every executed update gives the leader a full timeout again."""
+        """Figure 10 D: a start while the timer runs begins anew, so that every executed update gives the leader a full
+        timeout."""
         self.timer.start()
         for _ in range(5):
             self.advance(0.9)
@@ -74,7 +75,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_restarting_costs_no_new_call(self) -> None:
-        """The timer is restarted for every executed slot, so a restart must be cheap."""
+        """A restart of the timer, which comes with every executed slot, makes no new delayed call."""
         self.timer.start()
         (call,) = self.clock.getDelayedCalls()
         self.advance(0.5)
@@ -83,7 +84,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertAlmostEqual(call.getTime(), 1.0)
 
     def test_stopped_timer_does_not_expire(self) -> None:
-        """Figure 6 E: not running in an election until a view is preinstalled."""
+        """Figure 6 E: a stopped timer, as in an election until a view is preinstalled, does not expire."""
         self.timer.start()
         self.timer.stop()
         self.assertFalse(self.timer.running)
@@ -92,7 +93,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.timer.stop()
 
     def test_value_doubles_up_to_the_cap(self) -> None:
-        """Section 5.3 and G8.2, decided: at most eight times the default."""
+        """Section 5.3 and G8.2: the length doubles up to eight times the default."""
         values = []
         for _ in range(5):
             self.timer.double()
@@ -100,7 +101,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(values, [2.0, 4.0, 8.0, 8.0, 8.0])
 
     def test_value_comes_down_to_the_default_by_steps(self) -> None:
-        """G8.2 and Departure 48: one update that was ordered does not show that the default is long enough."""
+        """G8.2 and Departure 48: the length comes down by halves to the default: one update that was ordered does not
+        show that the default is long enough."""
         values = []
         for _ in range(3):
             self.timer.double()
@@ -110,7 +112,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(values, [4.0, 2.0, 1.0, 1.0])
 
     def test_length_is_twice_the_recent_time_of_slots_or_more(self) -> None:
-        """Departure 48: slots that take as long as the timer are no reason to suspect the leader."""
+        """Departure 48: the length is at least twice the recent time of slots, which is no reason to suspect the
+        leader."""
         self.slot_time.answered(0.0, 0.0, 2.0)
         self.assertGreaterEqual(self.timer.seconds, 4.0)
         self.timer.start()
@@ -118,13 +121,14 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
 
     def test_slots_make_it_no_longer_than_disks_may_hang(self) -> None:
-        """Departure 48: a disk whose writes take longer counts as one that hangs, so no slot takes so long."""
+        """Departure 48: slow slots make the timer no longer than disks may hang: no slot takes longer."""
         for _ in range(9):
             self.slot_time.answered(0.0, 0.0, 3600.0)
         self.assertEqual(self.timer.seconds, WRITES_PATIENCE * SMALL.disk_seconds)
 
     def test_length_comes_down_with_the_time_of_slots(self) -> None:
-        """Departure 48: one slow write must not make later failovers slower for long."""
+        """Departure 48: the length comes down with the time of slots, so that one slow write does not make later
+        failovers slow for long."""
         self.slot_time.answered(0.0, 0.0, 2.0)
         for _ in range(30):
             self.slot_time.answered(0.0, 0.0, 0.002)
