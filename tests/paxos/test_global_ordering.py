@@ -61,7 +61,8 @@ class OrderingTests(ReplicaTestCase):
         self.assertIn(view_change(2, 2), self.take(ViewChange))
 
     def test_execution_in_an_election_starts_no_timer(self) -> None:
-        """Figure 10, Block D: in LEADER_ELECTION the timer belongs to the preinstalled view."""
+        """Figure 10, Block D: executing a slot in LEADER_ELECTION does not start the timer, which belongs to the
+        preinstalled view."""
         self.expire_progress_timer()
         self.assertSent(view_change(2, 2))
         self.receive(reply(4, ordered(4, 1, ALICE)))

@@ -75,9 +75,10 @@ class RefusalTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_vote_that_counts_makes_its_position_known(self) -> None:
-        """Departure 54: no later frame may tell it. A vote that is discarded or not stored does not, nor one that was
-        stored before, nor one with a position that is far from what two frames have told: a forged frame with such a
-        vote, which does no other harm, would stop server 3 at its next start."""
+        """Departure 54: the log position of a frame with a vote that counts is noted at once, since no later frame may
+        tell it. The position with a vote that is discarded, not stored, or stored before is not noted, nor one that is
+        far from what two frames have told: a forged frame with such a vote, which does no other harm, would stop server
+        3 at its next start."""
         for message, position, known in (
             (accept(3, 2**30, 1), 120, 100),
             (accept(3, 1, 2**30), 120, 100),

@@ -139,7 +139,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.turn.run(self.turn.append, AruRecord(1))
 
     def test_it_does_not_expire_during_one_long_write(self) -> None:
-        """Departure 48: the missing vote may be this server's own; its VIEW_CHANGE would wait for the same write."""
+        """Departure 48: the timer does not expire during one long write of this server's disk: the vote that is missing
+        may be its own, and its VIEW_CHANGE would wait for the same write."""
         self.timer.start()
         self.write()
         self.advance(5.5)
@@ -151,7 +152,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_write_that_was_under_way_at_the_start_does_not_count(self) -> None:
-        """Departure 48: such a write may end at once, and the next one may be the first that is slow."""
+        """Departure 48: a write that was under way when the timer was started does not count, though it may have ended:
+        the next one may be the first that is slow."""
         self.write()
         self.timer.start()
         self.storage.finish_all()
@@ -160,7 +162,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(self.expired, [])
 
     def test_second_wait_for_the_disk_is_for_one_write_only(self) -> None:
-        """Departure 48: a disk whose writes are all slow must not put a suspicion off for ever."""
+        """Departure 48: the timer waits a second time for one write only, so that a disk whose writes are all slow does
+        not put a suspicion off for ever."""
         self.timer.start()
         self.write()
         self.advance(1.5)
@@ -173,7 +176,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_progress_ends_the_longer_time_after_a_long_write(self) -> None:
-        """Departure 48: once the others have shown that they order slots, the usual time counts again."""
+        """Departure 48: after progress the usual time counts again, and not the longer one that followed a long
+        write."""
         self.timer.start()
         self.write()
         self.advance(5.5)
@@ -184,7 +188,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_writes_that_end_do_not_put_it_off(self) -> None:
-        """Departure 48: a disk that works is no excuse, however busy it is."""
+        """Departure 48: writes that end do not put the expiry off, however busy the disk is."""
         self.timer.start()
         for _ in range(12):
             self.write()
@@ -195,7 +199,7 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_hurry_does_not_wait_for_the_disk(self) -> None:
-        """Departure 11: what betrays a dead leader counts at once, also when the timer already waits for a write."""
+        """Departure 11: a hurried timer does not wait for the disk, even if it was waiting for a write already."""
         self.timer.start()
         self.write()
         self.advance(1.5)
@@ -204,7 +208,8 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_shorter_value_counts_from_the_next_start(self) -> None:
-        """The pending call was made for a longer value; it must not delay the suspicion."""
+        """A length that has become shorter counts from the next start: the pending call, made for the longer one, does
+        not delay the suspicion."""
         self.timer.double()
         self.timer.start()
         self.timer.come_down()
@@ -213,14 +218,15 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_hurry_cuts_what_is_left_to_a_random_moment(self) -> None:
-        """Departure 11: random, so that one server suspects first."""
+        """Departure 11: `hurry` cuts the time that is left to a random moment, so that one server suspects first."""
         self.timer.start()
         self.timer.hurry()
         self.advance(HURRY_SECONDS + 0.002)
         self.assertEqual(len(self.expired), 1)
 
     def test_hurry_never_makes_it_longer(self) -> None:
-        """A hint every few milliseconds must not put the suspicion off, however the dice fall."""
+        """`hurry` never makes the time that is left longer, so that a hint every few milliseconds does not put the
+        suspicion off."""
         throws = iter([0.005, 0.02, 0.02])
         self.patch(self.dice, "uniform", lambda low, high: next(throws))
         self.timer.start()
@@ -230,13 +236,14 @@ class ProgressTimerTests(SynchronousTestCase):
         self.assertEqual(len(self.expired), 1)
 
     def test_hurry_starts_nothing(self) -> None:
-        """Departure 11: only a hint; a timer that is not set stays so."""
+        """Departure 11: `hurry` does not start a timer that does not run."""
         self.timer.hurry()
         self.advance(2)
         self.assertEqual(self.expired, [])
 
     def test_progress_after_a_hurry_counts(self) -> None:
-        """A leader that makes progress is not dead, though its address has refused a frame."""
+        """Progress after a hurry starts the timer with its usual length: the leader is not dead, though its address has
+        refused a frame."""
         self.timer.start()
         self.timer.hurry()
         self.timer.start()
@@ -246,7 +253,8 @@ class ProgressTimerTests(SynchronousTestCase):
 
 class ElectionTests(ReplicaTestCase):
     def test_every_preinstall_doubles_the_time_that_an_election_gets(self) -> None:
-        """Section 5.3: 2 s for the first view that is preinstalled, 4 s for the second, never more than 8."""
+        """Section 5.3: an election gets 2 s for the first view that is preinstalled, 4 s for the second, and never more
+        than 8 s."""
         waited = []
         for view in (1, 3, 4, 5):
             self.preinstall(view)
@@ -271,7 +279,8 @@ class StandstillTests(ReplicaTestCase):
         self.assertEqual(self.data.ordering.local_aru, 1)
 
     def test_paused_server_suspects_a_dead_leader_as_soon_as_before(self) -> None:
-        """A timer of hours would keep a cluster of three, with this server and a dead leader, from electing."""
+        """A server that stood still for an hour suspects a dead leader as soon as before: a timer of hours would keep a
+        cluster of three from electing."""
         self.follow(view=1)
         for other in (1, 3):
             self.receive(alive(other, 1))
@@ -279,7 +288,8 @@ class StandstillTests(ReplicaTestCase):
         self.assertEqual(self.replica.progress_timer.seconds, self.settings.progress_seconds)
 
     def test_slot_that_a_restarted_server_finds_on_disk_is_not_measured(self) -> None:
-        """When its PROPOSAL came is forgotten."""
+        """The time of a slot that a restarted server finds on disk is not measured: it is not known when its PROPOSAL
+        came."""
         self.clock.rightNow += 3600.0
         self.follow(view=1)
         self.receive(proposal(1, 1, 1, client_update("carol", 1, server_id=3)))
