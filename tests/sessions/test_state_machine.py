@@ -1,4 +1,5 @@
-"""SessionStateMachine: at most once, as a function of the ordered updates (docs/internals/sessions.rst)."""
+"""SessionStateMachine: executes each command at most once, as a function of the ordered updates only
+(docs/internals/sessions.rst)."""
 
 from __future__ import annotations
 
@@ -44,13 +45,13 @@ class NumberTests(MachineTestCase):
         self.epoch = self.driver.open("alice")["epoch"]
 
     def test_repeated_number_gets_the_same_answer_and_does_not_run(self) -> None:
-        """A command runs at most once."""
+        """A command with a repeated number gets the answer of the first one, and is not executed again."""
         (first,) = self.driver.run("alice", self.epoch, (1, INCR))
         (again,) = self.driver.run("alice", self.epoch, (1, INCR))
         self.assertEqual((value(again), again, self.counted()), ("1", first, 1))
 
     def test_repeated_number_in_one_bundle_runs_once(self) -> None:
-        """Each command of a bundle is compared with those before it."""
+        """A number that is repeated in one bundle runs once, since each command is compared with those before it."""
         first, again = self.driver.run("alice", self.epoch, (1, INCR), (1, INCR))
         self.assertEqual((first, self.counted()), (again, 1))
 
@@ -107,7 +108,8 @@ class NumberTests(MachineTestCase):
         self.assertEqual(self.machine.revision, 4)
 
     def test_unknown_command_is_answered_and_used_up(self) -> None:
-        """A server with other applications may send the command: it is refused, and its number is used."""
+        """An unknown verb is refused and its number is used: a server with other applications may send such a
+        command."""
         (result,) = self.driver.run("alice", self.epoch, (1, ("DANCE",)))
         self.assertEqual((code(result), self.machine.sessions["alice"].last_number), (("UNKNOWN", "none"), 1))
         self.assertEqual(code(self.machine.question(("DANCE",))), ("UNKNOWN", "none"))
@@ -229,20 +231,23 @@ class AnonymousTests(MachineTestCase):
         self.assertEqual(value(result), "2")
 
     def test_later_bundle_does_not_open_it_again(self) -> None:
-        """A session that was closed, or expired when its server was silent, stays over."""
+        """A later bundle does not open an anonymous session again: one that was closed, or expired when its server was
+        silent, stays ended."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 1))
 
     def test_nothing_is_left_of_it(self) -> None:
-        """The id of an anonymous session is never used again, so its last number is not kept."""
+        """When an anonymous session ends, nothing of it is kept, not even its last number, since its id is never used
+        again."""
         self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.driver.close(ANON, 0)
         self.assertEqual((self.machine.sessions, len(self.machine.closed_sessions)), ({}, 0))
 
     def test_it_belongs_to_the_server_that_sent_it(self) -> None:
-        """The server that sent the bundle ends the session, or the leader if that server is silent."""
+        """An anonymous session belongs to the server that sent its first bundle: that server ends it, or the leader if
+        that server is silent."""
         self.driver.execute(self.driver.update(Bundle("~2.1.1", 0, True, ((1, INCR),)), server_id=2))
         self.assertEqual(self.machine.sessions["~2.1.1"].server_id, 2)
 
@@ -260,7 +265,7 @@ class PendingTests(MachineTestCase):
         return self.driver.run("bob", self.bob, (number, ("LOCK", "x", wait_ms)))[0]
 
     def test_granted_lock_answers_the_waiting_command(self) -> None:
-        """The result is told once, and kept."""
+        """When a waiting LOCK is granted, its result is told to the client once, and kept."""
         self.assertIs(self.lock(), PENDING)
         self.assertEqual(self.driver.observer.completions, [])
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -275,7 +280,7 @@ class PendingTests(MachineTestCase):
         self.assertIs(self.lock(), PENDING)
 
     def test_granted_in_the_bundle_of_its_own(self) -> None:
-        """One bundle may ask for a lock and release the one that it waits for."""
+        """A LOCK that waits for a lock which a later command of its own bundle releases is granted in that bundle."""
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
         bob_takes = self.driver.bundle("bob", self.bob, (1, ("LOCK", "x", -1)))
         both = self.driver.bundle("alice", self.alice, (3, ("LOCK", "x", -1)), (4, ("LOCK", "y", -1)))
@@ -380,7 +385,8 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_other_applications_hear_of_the_end_of_a_session(self) -> None:
-        """An application that raises must not keep locks of another application held for ever."""
+        """When one application raises at the end of a session, the others still hear of the end, so that no lock stays
+        held for ever."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("LOCK", "x", -1)))
         self.driver.close("alice", epoch)
@@ -388,7 +394,8 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_wait_that_raises_does_not_stop_the_server(self) -> None:
-        """An exception would stop every server at the same slot, and again after each restart."""
+        """An application that raises when waits end does not stop the server: the exception would come at the same slot
+        on every server, and after each restart."""
         self.faulty.deadline = 1
         self.driver.execute()
         self.assertRaisedAndLogged(1)
@@ -396,7 +403,8 @@ class FaultyApplicationTests(SynchronousTestCase):
 
 class EventTests(MachineTestCase):
     def test_grown_log_is_told_once_a_slot(self) -> None:
-        """Subscribers read events from the log by number, so one call is enough for many events."""
+        """Several events in one slot are told to the observer in one call: subscribers read them from the log by their
+        numbers."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.run("alice", epoch, (1, ("SAY", "a")), (2, ("SAY", "b")))
         self.assertEqual(self.driver.observer.grown, ["LISTEN"])
@@ -406,7 +414,7 @@ class EventTests(MachineTestCase):
 
 class HorizonTests(MachineTestCase):
     def test_update_that_is_too_old_is_told_to_its_own_server_only(self) -> None:
-        """An update beyond its horizon is not run by any server."""
+        """An update beyond its horizon is run by no server, and only the server that sent it tells its clients."""
         mine = self.driver.update(Bundle("alice", 7, False, ((1, INCR),)))
         other = self.driver.update(Bundle("~1.1.1", 0, True, ((1, INCR),)), server_id=1)
         self.machine.too_old(mine)
@@ -427,7 +435,8 @@ class DeterminismTests(SynchronousTestCase):
         self.assertEqual(len(drivers[0].machine.sessions), 3)
 
     def plays(self) -> list[Callable[[Driver], object]]:
-        """Updates that bring about sessions, waits, repetitions and ends of sessions."""
+        """Updates that bring about sessions, waits, repetitions and ends of sessions, as functions that drive a
+        machine."""
         return [
             lambda d: d.execute(d.operation(OPEN, "alice", 9), d.operation(OPEN, "bob", 9, server_id=1)),
             lambda d: d.execute(d.bundle("alice", 1, (1, INCR), (0, GET), (2, ("LOCK", "x", -1)))),
@@ -439,7 +448,8 @@ class DeterminismTests(SynchronousTestCase):
         ]
 
     def test_plays_bring_about_every_kind_of_state(self) -> None:
-        """Comparing states is worth something only if they hold sessions, waits, results and closed sessions."""
+        """The updates of `plays` lead to states with sessions, waits, results and closed sessions; without these,
+        comparing states would show nothing."""
         driver = Driver()
         for play in self.plays():
             play(driver)
@@ -458,13 +468,14 @@ class CatalogueTests(SynchronousTestCase):
 
 
 class ValidityTests(MachineTestCase):
-    """Departure 37: what is ordered is valid, and executing is total all the same."""
+    """Departure 37: the state machine can tell whether an update is valid before it is ordered, and executes invalid
+    ones without an exception all the same."""
 
     def update(self, payload: bytes, client_id: str = "0.1.1", server_id: int = 0) -> ClientUpdate:
         return ClientUpdate(client_id, server_id, 1, 0, payload)
 
     def test_bundles_of_the_named_servers_paxos_client_are_valid(self) -> None:
-        """The name of a Paxos client begins with the id of its server."""
+        """Bundles are valid if the name of their Paxos client begins with the id of the server."""
         right = self.driver.update(Bundle("alice", 1, False, ((1, INCR),))).payload
         self.assertTrue(self.machine.is_valid(self.update(right)))
         self.assertTrue(self.machine.is_valid(self.update(right, "12.1.1", 12)))
@@ -482,7 +493,7 @@ class ValidityTests(MachineTestCase):
         self.assertEqual(value(self.driver.open("alice") and self.driver.run("alice", 1, (1, INCR))[0]), "1")
 
     def test_checked_payload_is_decoded_once(self) -> None:
-        """A follower checks a proposal, and executes it a little later: one decoding does for both."""
+        """A follower checks the payload of a proposal, and executes it a little later: the payload is decoded once."""
         update = self.driver.update(Bundle("~0.1.1", 0, True, ((1, INCR),)))
         self.assertTrue(self.machine.is_valid(self.update(update.payload)))
         decoded: list[bytes] = []
@@ -495,7 +506,7 @@ class ValidityTests(MachineTestCase):
         self.assertEqual(len(decoded), 1)
 
     def test_operations_with_odd_values_are_refused(self) -> None:
-        """Operations of a server's own session come from a server, which may be in error."""
+        """Operations of a server's own session with odd values are refused, since that server may be in error."""
         for command in (
             ("OPEN",),
             ("OPEN", "alice"),

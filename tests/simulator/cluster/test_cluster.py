@@ -85,7 +85,7 @@ class WorldTests(SynchronousTestCase):
         self.cluster.run_until(lambda: ("a", 1) in self.cluster.answers)
 
     def test_waiting_in_vain_says_where_everybody_stands(self) -> None:
-        """The error shows the state of each server."""
+        """A wait for a condition that does not come true fails with the state of each server."""
         error = self.assertRaises(AssertionError, self.cluster.run_until, lambda: False, 0.5)
         self.assertIn("server 0: REG_LEADER attempted=1 installed=1", str(error))
 

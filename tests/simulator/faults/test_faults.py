@@ -71,7 +71,8 @@ class ParametersTests(SynchronousTestCase):
                 self.assertLessEqual(world.home_servers, set(world.ids))
 
     def test_ids_and_rare_sizes_leave_the_other_parameters_as_they_are(self) -> None:
-        """Random numbers of their own decide them, so that a seed without them means what it meant before."""
+        """Ids with gaps and rare sizes are drawn by random numbers of their own, so that all other parameters of a seed
+        stay as they are."""
 
         def drawn_with(seed: int, ids_seed: int) -> Parameters:
             return draw_parameters(random.Random(seed), PROFILES["mixed"], 3, None, random.Random(ids_seed))
@@ -123,7 +124,7 @@ class TroubleTests(SynchronousTestCase):
             self.assertNotIn(0, hubs)
 
     def test_chain_has_two_ends(self) -> None:
-        """The two ends of a chain reach one server each, all others two."""
+        """In a chain two servers reach one other server each, all others two."""
         self.happen("chain")
         reach = Counter(a for a, _ in self.links())
         self.assertEqual(sorted(reach.values()), [1, 1, 2, 2, 2])
@@ -155,7 +156,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertEqual(self.cluster.network.selective_links, {})
 
     def test_links_stopped_one_by_one_are_all_restored(self) -> None:
-        """All links are cut at some time, and all are mended in the end."""
+        """Links that are cut one by one are all mended in the end."""
         self.happen("one_by_one")
         fewest = 20
         for _ in range(200):

@@ -1,4 +1,5 @@
-"""The loop of the fuzzer finds what is there, tells it so that it can be repeated, and finds it again by its seed."""
+"""The loop of the fuzzer: it finds failures, reports them so that they can be repeated, and finds them again with the
+same seed."""
 
 from __future__ import annotations
 
@@ -88,19 +89,20 @@ class CampaignTestCase(SynchronousTestCase):
 class SearchTests(CampaignTestCase):
     @long
     def test_inputs_that_reach_new_lines_lead_further(self) -> None:
-        """Four bytes in a row are found one after the other; by chance it would take 2**32 inputs."""
+        """Inputs that reach new lines of code lead to others: four bytes are found one after the other, which would
+        take 2**32 inputs by chance."""
         self.run_rounds(self.campaign(NeedleTarget(guided=True)), 60)
         self.assertTrue(self.found)
         self.assertIn("the needle", self.found[0].failure)
 
     @long
     def test_without_lines_to_go_by_the_needle_is_not_found(self) -> None:
-        """Without guidance by lines the needle stays hidden: the guidance is what finds it in the test above."""
+        """Without guidance by lines the failing input of `needle` is not found, so it is the guidance that finds it."""
         self.run_rounds(self.campaign(NeedleTarget(guided=False)), 60)
         self.assertEqual(self.found, [])
 
     def test_same_seed_tries_the_same(self) -> None:
-        """A seed and the number of inputs decide everything; another seed tries others."""
+        """The same seed and number of inputs try the same inputs; another seed tries others."""
         findings = []
         for seed in (5, 5, 6):
             self.found = []
@@ -132,7 +134,7 @@ class SearchTests(CampaignTestCase):
 
 class FindingTests(CampaignTestCase):
     def test_only_the_inputs_that_it_takes_are_reported(self) -> None:
-        """A failure that needs three inputs of one round is told with three inputs."""
+        """A failure that needs three inputs of one round is reported with just these three."""
         self.run_rounds(self.campaign(MemoryTarget()), 1)
         [finding] = self.found
         self.assertEqual(len(finding.inputs), 3)
@@ -141,7 +143,7 @@ class FindingTests(CampaignTestCase):
         self.assertIn("test_campaign.py", finding.place)
 
     def test_file_repeats_the_failure(self) -> None:
-        """The file has all that the failure takes, and the report names the command."""
+        """The written file repeats the failure alone, and the report names the command that does so."""
         self.run_rounds(self.campaign(MemoryTarget()), 1)
         directory = Path(self.mktemp())
         report = write_finding(self.found[0], directory)
