@@ -208,7 +208,7 @@ class ArgumentsTest(SynchronousTestCase):
             self.assertIn("byte 3 of it is not UTF-8", str(refusal(application, *command, Data(b"ab\xff"))))
 
     def test_keys_and_values_are_any_bytes(self) -> None:
-        """Of keys and values only the number of bytes is checked."""
+        """For keys and values only the number of bytes is checked."""
         kv = KeyValue()
         self.assertEqual(kv.check(("PUT", Data(b"\xff\0"), Data(b"\xc3"))), ("PUT", b"\xff\0", b"\xc3"))
         self.assertEqual(kv.check(("CAS", "k", Data(b"nil"), Data(b""))), ("CAS", b"k", 1, b"nil", b""))

@@ -159,8 +159,8 @@ class PartsTests(SynchronousTestCase):
         self.assertEqual((len(self.instances.unfinished), self.instances.unfinished.bytes_used), (0, 0))
 
     def test_parts_of_two_clients_are_never_mixed(self) -> None:
-        """Of two clients that send a value in parts, the one whose value is complete first decides; the other is told
-        so at its next part."""
+        """When two clients send a value in parts, the one whose value is complete first decides; the other is told so
+        at its next part."""
         for offset, client_id, value in ((0, "a", b"aaaaaa"), (0, "b", b"bbbbbb"), (2, "b", b"bbbbbb")):
             self.part(client_id, 7, offset, value)
         self.part("a", 7, 2, b"aaaaaa")

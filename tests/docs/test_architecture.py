@@ -99,8 +99,8 @@ class TableTests(SynchronousTestCase):
             self.assertLessEqual(found - {name, "__version__.py"}, may_import(name), name)
 
     def test_protocol_and_applications_are_almost_free_of_twisted(self) -> None:
-        """Of Twisted the protocol and the applications import only what docs/architecture.rst names: clock and network
-        come from outside."""
+        """The protocol and the applications import only those parts of Twisted that docs/architecture.rst names: clock
+        and network come from outside."""
         for name, allowed in OF_TWISTED.items():
             found = {module.removeprefix("twisted.") for module in imported_by(name) if module.startswith("twisted")}
             self.assertEqual(found, allowed, name)

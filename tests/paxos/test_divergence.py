@@ -230,7 +230,7 @@ class ThreeServerTests(DivergenceTestCase):
     servers = (1, 2, 3)
 
     def test_two_servers_stop_the_third(self) -> None:
-        """Of three servers, two that agree are a majority, and stop the third."""
+        """Two of three servers that agree are a majority, and stop the third."""
         for _ in range(2):
             for server_id in (1, 3):
                 self.hear(server_id, 20, self.chain(differs_from=18))

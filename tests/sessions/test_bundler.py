@@ -127,7 +127,7 @@ class TooLateTests(BundlerTestCase):
     """UNAVAILABLE (docs/protocol.rst): a client is answered within `request_seconds`."""
 
     def test_sent_is_unknown_and_waiting_did_not_happen(self) -> None:
-        """Of commands that are not answered in time, those that were sent have an unknown fate, and those that wait
+        """When commands are not answered in time, those that were sent have an unknown fate, and those that wait
         certainly have not run (promise 4)."""
         self.add(1)
         self.send()

@@ -425,8 +425,8 @@ class HelloTests(ClusterTestCase):
         self.assertEqual([c.connection.unanswered for c in (first, second)], [0, 0])
 
     def test_two_hellos_in_one_bundle(self) -> None:
-        """Of two HELLOs in one bundle the later one has the session; the earlier connection is told so right after its
-        own answer."""
+        """If one bundle has two HELLOs, the later one has the session; the earlier connection is told so right after
+        its own answer."""
         first, second = self.connect(), self.connect()
         hellos = [first.hello("alice"), second.hello("alice")]
         self.assertEqual([value(self.answer(told), "resumed") for told in hellos], ["no", "yes"])

@@ -52,8 +52,8 @@ class ManyRequestsTests(HostileCase):
         self.assertLess(self.memory(cluster, 0) - before, GROWTH_BYTES_MAX)
 
     async def test_digests_that_never_come_behind_each_other(self) -> None:
-        """Of many DIGESTs of slots that never come, behind each other on one connection, the last one is refused as
-        soon as the first one."""
+        """If many DIGESTs of slots that never come are sent behind each other on one connection, the last one is
+        refused as soon as the first one."""
         cluster = await self.start_cluster(1, limits={"request_seconds": REQUEST_SECONDS})
         quiet = await self.quiet_p99(cluster)
         before = self.memory(cluster, 0)

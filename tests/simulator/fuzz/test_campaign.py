@@ -102,7 +102,7 @@ class SearchTests(CampaignTestCase):
         self.assertEqual(self.found, [])
 
     def test_same_seed_tries_the_same(self) -> None:
-        """The same seed and number of inputs try the same inputs; another seed tries others."""
+        """One seed and number of inputs try the same inputs in each campaign; another seed tries others."""
         findings = []
         for seed in (5, 5, 6):
             self.found = []
@@ -157,12 +157,13 @@ class FindingTests(CampaignTestCase):
         self.assertEqual(replay(MemoryTarget(), Finding.read(path)), "")
 
     def test_same_place_is_reported_a_few_times(self) -> None:
-        """One fault fails for thousands of inputs; all of them are counted."""
+        """A fault at one place of the code that thousands of inputs reach is reported a few times; all of these inputs
+        are counted."""
         campaign = self.run_rounds(self.campaign(MemoryTarget()), 10)
         self.assertEqual((len(self.found), campaign.failures), (3, 10))
 
     def test_state_of_a_failed_round_is_dropped(self) -> None:
-        """Directories and observers of the log do not pile up."""
+        """The state of a round that has failed is dropped: directories and observers of the log do not pile up."""
 
         def fail() -> None:
             raise KeyError("no such thing")
@@ -174,7 +175,7 @@ class FindingTests(CampaignTestCase):
 
 class WatchdogTests(CampaignTestCase):
     def test_input_that_does_not_end_is_a_finding(self) -> None:
-        """Even in code that catches every Exception, as a server does."""
+        """An input that does not end is a finding, even in code that catches every Exception, as a server does."""
         self.patch(watchdog, "HANG_SECONDS", 0.05)
 
         def loop() -> None:
@@ -189,7 +190,8 @@ class WatchdogTests(CampaignTestCase):
         self.assertIn("Hang: does not end within 0.05 s of the processor", found)
 
     def test_input_that_waits_is_a_hang_only_after_long(self) -> None:
-        """A process of a busy machine gets no time of the processor for a while, which says nothing of the input."""
+        """An input that waits is a hang only after a long time: on a busy machine a process may get no time of the
+        processor for a while."""
         self.patch(watchdog, "HANG_SECONDS", 0.05)
         self.assertEqual(attempt(BadInputTarget(lambda: time.sleep(0.3)), "state", [b"x"]), "")
         self.patch(watchdog, "WAITING_SECONDS", 0.1)
@@ -197,12 +199,12 @@ class WatchdogTests(CampaignTestCase):
         self.assertIn("Hang: does not end within 0.1 s of waiting", found)
 
     def test_many_quick_inputs_are_no_hang(self) -> None:
-        """The time of one input counts, not that of the round."""
+        """Many quick inputs are no hang: the time of one input counts, not that of the round."""
         self.patch(watchdog, "HANG_SECONDS", 0.02)
         self.assertEqual(attempt(BadInputTarget(lambda: sum(range(20_000))), "state", [b"x"] * 500), "")
 
     def test_input_that_takes_much_memory_is_a_finding(self) -> None:
-        """A small message must not become a large table."""
+        """An input that takes much memory is a finding: a small message must not become a large table."""
         megabytes = [100]
         self.patch(watchdog, "megabytes_in_use", lambda: megabytes[0])
 

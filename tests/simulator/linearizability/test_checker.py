@@ -54,7 +54,7 @@ class HistoryCase(SynchronousTestCase):
 
 class RealTimeTests(HistoryCase):
     def test_empty_history_has_an_order(self) -> None:
-        """No operations, no parts, nothing to explain."""
+        """An empty history is linearizable."""
         self.assertLinearizable()
 
     def test_read_after_write_sees_it(self) -> None:
@@ -80,7 +80,7 @@ class RealTimeTests(HistoryCase):
         self.assertLinearizable(write, new, at(1.5, 4, "c", GET, refused("NOTFOUND")))
 
     def test_end_and_beginning_at_one_instant_may_overlap(self) -> None:
-        """The history does not say which came first, so both are possible."""
+        """An operation that begins at the instant at which another ends may come before or after that one."""
         self.assertLinearizable(at(0, 1, "a", X, OK), at(1, 2, "b", GET, refused("NOTFOUND")))
 
     def test_lost_update_is_a_violation(self) -> None:
@@ -106,7 +106,7 @@ class RealTimeTests(HistoryCase):
         self.assertTrue(self.assertBlames(bad, *good, bad).text.startswith('key "k": '))
 
     def test_answer_before_call_is_refused(self) -> None:
-        """An impossible history is a mistake of its recorder, not of the servers."""
+        """A history with an answer before its call is refused: it is a mistake of its recorder, not of the servers."""
         error = self.assertRaises(ValueError, at, 2, 1, "a", GET, refused("NOTFOUND"))
         self.assertIn("is answered at 1, before its call at 2", str(error))
 
@@ -148,7 +148,8 @@ class FateTests(HistoryCase):
         self.assertLinearizable(self.written, unknown, self.read(4, "x"), self.read(6, "y"))
 
     def test_effect_of_fate_none_is_a_violation(self) -> None:
-        """fate=none is a promise; the explanation names the command that broke it."""
+        """An effect of a command that was answered with fate=none is a violation, and the explanation names the
+        command."""
         promised = Operation("b", 2, 3, Y, refused("BUSY"), "none")
         seen = self.read(4, "y")
         self.assertLinearizable(self.written, promised, self.read(4, "x"))
@@ -162,7 +163,8 @@ class FateTests(HistoryCase):
         self.assertBlames(wrong, self.written, wrong)
 
     def test_many_unknown_fates_do_not_slow_the_search(self) -> None:
-        """Forty lost writes that no read has seen, or of which one was seen, are forty possibilities, not 2 ** 40."""
+        """Forty lost writes that no read has seen, or of which one was seen, are searched in about forty steps, not in
+        2 ** 40."""
         many = [lost(2, f"c{n}", ("PUT", "k", f"v{n}")) for n in range(40)]
         for last in (self.read(3, "x"), self.read(3, "v7")):
             self.assertTrue(checked(self.written, *many, last, steps_max=200).ok)
@@ -208,7 +210,7 @@ class OutcomeTests(HistoryCase):
         self.assertEqual(outcome.prefix, tuple(history[:2]))
 
     def test_violation_by_the_first_answer_shows_the_initial_state(self) -> None:
-        """Before the first answer there is only the state at the start to show."""
+        """If the first answer is the violation, the explanation shows the state at the start."""
         wrong = at(0, 1, "a", GET, done(value="x"))
         self.assertTrue(self.assertBlames(wrong, wrong).text.endswith("At the start it is absent."))
 
@@ -235,7 +237,7 @@ class OutcomeTests(HistoryCase):
         self.assertIs(second, seen)
 
     def test_search_that_takes_too_long_is_undecided(self) -> None:
-        """The limit of steps has a verdict of its own, which is no violation."""
+        """A search that reaches the limit of steps is undecided, which is not a violation."""
         outcome = checked(*self.hard, steps_max=1_000)
         self.assertIs(outcome.verdict, Verdict.UNDECIDED)
         self.assertFalse(outcome.ok)

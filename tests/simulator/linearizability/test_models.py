@@ -58,7 +58,8 @@ class KeyTests(ModelCase):
     put: Row = ("a", ("PUT", "k", "5"), OK)
 
     def test_command_that_runs_at_one_revision(self) -> None:
-        """The condition holds at that revision alone, 0 stands for absent and -1 for any."""
+        """A condition on a revision holds at that revision alone; 0 stands for an absent key, and -1 for any
+        revision."""
         put: Row = ("a", ("PUT", "k", "5"), done(revision=4))
         refusal = refused("PRECONDITION")
         for revision, holds in ((4, True), (3, False), (5, False), (0, False), (-1, True)):
@@ -160,7 +161,8 @@ class KeyTests(ModelCase):
 
 
 class QuotaTests(ModelCase):
-    """Refusals by a quota, which the simulator takes as judgements of the application (`History.answered`)."""
+    """Refusals by a quota, whose rightness the simulator judges with the application's own sums
+    (`History.answered`)."""
 
     def assertRefusable(self, is_right: bool, *rows: Row) -> None:
         """Require that the last command, after the others, is or is not one that a quota may refuse."""
@@ -414,7 +416,8 @@ class ApplicationTests(ModelCase):
                 self.assertGood(*self.answers(application(), choose, random.Random(seed)))
 
     def test_any_other_answer_is_wrong(self) -> None:
-        """One field of one answer is changed. Locks are left out, since a token may be any larger one."""
+        """One field of one answer is changed: the model calls the answer wrong. Locks are left out, since a token may
+        be any larger number."""
         for application, choose in (row for row in self.applications if row[0] is not Lock):
             for seed in range(20):
                 dice = random.Random(seed)

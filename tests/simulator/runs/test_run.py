@@ -31,7 +31,7 @@ from tests.long import long, longest
 
 SEED = 3
 SEEDS = 4
-"""Number of seeds of each profile; the mixed one gets as many more as make `SEEDS_OF_ALL`."""
+"""Number of seeds of each profile; the mixed profile gets so many more that there are `SEEDS_OF_ALL`."""
 FEW_SEEDS = 2
 """Number of seeds of a profile with an idle hour or measurements: each takes as long as ten others."""
 SNAPSHOT_SEEDS = 2
@@ -81,7 +81,7 @@ def never_prepared(process: Any) -> None:
 @long
 class DeterminismTests(SynchronousTestCase):
     def test_same_seed_gives_the_same_bytes(self) -> None:
-        """A seed gives the same run again, and another seed gives another run."""
+        """One seed gives the same bytes in each run, and another seed gives others."""
         self.assertEqual(digest_of(SEED), digest_of(SEED))
         self.assertNotEqual(digest_of(SEED), digest_of(SEED + 1))
 
@@ -101,7 +101,7 @@ class DeterminismTests(SynchronousTestCase):
             self.assertEqual(done.stdout.splitlines(), here)
 
     def test_trace_changes_nothing(self) -> None:
-        """A traced run is the same run."""
+        """A run with a trace gives the same bytes as without."""
         events: list[dict[str, Any]] = []
         plan = Plan(SEED, seconds=3.0)
         self.assertEqual(Run(plan, trace=events.append).run().digest, Run(plan).run().digest)
@@ -110,7 +110,7 @@ class DeterminismTests(SynchronousTestCase):
 
 @long
 class ProfileTests(SynchronousTestCase):
-    """Some seeds of each profile; `make simulate` runs more."""
+    """Some seeds of each profile are run; `make simulate` runs more."""
 
     def _outcomes(self) -> Iterator[RunOutcome]:
         plans = [Plan(seed, name) for name, profile in PROFILES.items() for seed in range(seeds_of(profile))]
@@ -177,7 +177,7 @@ class ProfileTests(SynchronousTestCase):
 
     @longest
     def test_every_profile_keeps_every_promise_with_snapshots(self) -> None:
-        """One seed of each profile that has none by itself."""
+        """One seed of each profile that takes no snapshots by itself is run with snapshots."""
         marks: Counter[str] = Counter()
         plans = [
             Plan(0, name, snapshots=True)
@@ -227,7 +227,7 @@ class LopsidedLinksTests(SynchronousTestCase):
     """Paxos-L1: a majority with links in both directions makes progress, whatever links there are to other servers."""
 
     def test_users_of_lopsided_profiles_are_served_within_30_seconds(self) -> None:
-        """The bound is 30 seconds in these profiles, as a server that never leads shows."""
+        """In lopsided profiles users are served within 30 seconds; a server that never leads is found by this bound."""
         for profile in ("star", "chain", "one-way"):
             failure = Run(Plan(1, profile, servers=3, seconds=1.0), never_prepared).run().failure
             self.assertIn("a majority is well", failure)
@@ -299,7 +299,7 @@ class DrainTests(SynchronousTestCase):
 @long
 class PaperClientPopulationTests(SynchronousTestCase):
     def test_updates_that_pile_up_are_found(self) -> None:
-        """Each client has at most one pending update."""
+        """Updates of one client that pile up are found: each client has at most one pending update."""
         run = Run(Plan(1, "paper", servers=3, seconds=1.0))
         run.begin()
         run.population.check_bounds()
@@ -318,7 +318,8 @@ class PlanTests(SynchronousTestCase):
         self.assertEqual(Plan(7, snapshots=True).command(), "pfsb simulate --seed 7 --snapshots")
 
     def test_left_out_faults_leave_the_others_as_they_are(self) -> None:
-        """Faults are drawn independently, which shrinking relies on."""
+        """When faults are left out of a plan, the others stay as they are: each is drawn independently, which shrinking
+        needs."""
         faults = Run(Plan(5, seconds=30.0)).faults
         family = faults[0].family
         fewer = Run(Plan(5, seconds=30.0, without=frozenset({family}))).faults

@@ -39,7 +39,7 @@ def fails_with_crash(plan: Plan) -> RunOutcome:
 
 class OptionsTests(SynchronousTestCase):
     def test_wrong_words_are_refused(self) -> None:
-        """The error says which words would be right."""
+        """A wrong word is refused, and the error says which words are right."""
         for words, text in (
             (("--profile", "storm"), "known are mixed, calm"),
             (("--without", "luck"), "known are network"),
@@ -95,7 +95,7 @@ class SimulateToolTests(SynchronousTestCase):
         self.assertIn("5 seeds from 0 on, 1 failed, 500 events in 0.00 simulated hours", text)
 
     def test_good_seeds_do_not_fail(self) -> None:
-        """A command without failures has no exit status 1."""
+        """The exit status of a command without failures is 0."""
         played, text = self.play("--seed", "3", "--seeds", "4")
         self.assertFalse(played.has_failed)
         self.assertIn("4 seeds from 3 on, 0 failed", text)
@@ -140,7 +140,8 @@ class PlantedDefectTests(SynchronousTestCase):
     """The option --broken and the list of defects."""
 
     def test_defect_without_a_seed_chooses_its_pinned_run(self) -> None:
-        """The pinned random run is chosen, or else the pinned directed schedule."""
+        """Without a seed, --broken chooses the pinned random run of the defect, or else its pinned directed
+        schedule."""
         self.assertEqual(parsed("--broken", "accept-early").plan.seed, CAUGHT["accept-early"].seed)
         self.assertEqual(parsed("--broken", "executed-twice").plan.profile, CAUGHT["executed-twice"].schedule)
         for name in set(DIRECTED) - set(CAUGHT):
@@ -149,7 +150,8 @@ class PlantedDefectTests(SynchronousTestCase):
             self.assertIsNone(parsed("--broken", name, "--seed", "3").schedule)
 
     def test_defect_that_no_recorded_run_shows_needs_seeds(self) -> None:
-        """The author of a defect meets this before the first hunt."""
+        """A defect for which no run is recorded needs seeds on the command line; its author meets this before the first
+        hunt."""
         self.patch(simulate_command, "CAUGHT", {})
         self.patch(simulate_command, "DIRECTED", {})
         error = self.assertRaises(click.UsageError, parsed, "--broken", "accept-early")
@@ -218,7 +220,8 @@ class DiagramTests(SynchronousTestCase):
         self.assertEqual(draw_diagram(events, (0, 1, 2), 1)[1:], rows[-1:])
 
     def test_sends_and_disk_writes_are_in_the_column_of_their_server(self) -> None:
-        """A message that leaves a server too early is seen: the send stands above the write."""
+        """Sends and disk writes are in the column of their server: a message that leaves too early is a send above the
+        write."""
         from pfsb.paxos.messages import Accept, Alive, State
 
         events: list[dict[str, Any]] = [
@@ -237,7 +240,8 @@ class DiagramTests(SynchronousTestCase):
         )
 
     def test_slots_that_a_server_executes_together_share_a_row(self) -> None:
-        """A start executes the whole history again, and would leave no room for what matters."""
+        """Slots that a server executes together share a row: a start executes the whole history, which would fill the
+        diagram."""
         events: list[dict[str, Any]] = [
             {"t": 0.1, "server": server, "event": "executed", "seq": seq} for server in (0, 1) for seq in (4, 5, 6)
         ]
@@ -247,7 +251,7 @@ class DiagramTests(SynchronousTestCase):
         )
 
     def test_last_event_is_always_shown(self) -> None:
-        """A check may have found wrong what an ALIVE tells."""
+        """The last event is always shown, even an ALIVE: a check may have found wrong what it tells."""
         from pfsb.paxos.messages import Alive, State
 
         alive = {"t": 0.2, "server": 0, "event": "send", "to": None, "message": Alive(0, 7, State.REG_NONLEADER, 0)}

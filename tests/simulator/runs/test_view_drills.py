@@ -43,7 +43,8 @@ class ViewDrillTests(SynchronousTestCase):
         self.assertIn("told untrue views", said)
 
     def test_server_that_stays_out_of_an_idle_view_is_found(self) -> None:
-        """Departure 51. The drill is repeated, since an update of a server itself may bring the others back."""
+        """Departure 51: a server that does not return to an idle view is found. The drill is repeated, since an update
+        of a server itself may bring the others back."""
         drills = self.drills("no-idle-way-back")
 
         def several_times() -> None:
