@@ -39,7 +39,7 @@ class SkippedSlotsTestCase(ClusterTestCase):
         """Take over the present state of another server, as `SnapshotFetcher` does when the file is there."""
         replica, source = self.server(self.here).replica, self.server(self.there).replica
         seq, names = self.cluster.aru(self.there), list[SnapshotName]()
-        # # The methods of the class are called, not those of the object: the checkers watch the latter, and have not
+        # The methods of the class are called, not those of the object: the checkers watch the latter, and have not
         # seen the skipped slots executed.
         restorer = OrderedUpdateQueue.restorer(replica.ordered_queue)
         file = replica.storage.write_snapshot(seq, source.snapshot_taker.cluster_identity)

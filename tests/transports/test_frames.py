@@ -82,7 +82,7 @@ class SealTests(FrameTestCase):
             spare = sender.message_bytes_max - len(encode(proposal(b"x" * 50_000)))
             message = proposal(b"x" * (50_000 + spare))
             frame = one_frame(sender, message)
-            # # The array header of one message needs one byte of the three that are set aside for it.
+            # The array header of one message needs one byte of the three that are set aside for it.
             self.assertEqual(len(frame), FRAME_BYTES_MAX - 2)
             self.assertEqual(codec(RECEIVER, secret=secret).open(frame).messages, [message])
 

@@ -44,7 +44,7 @@ class RefusalTests(every_transport.RefusalTests):
         refusal and sends nothing, so the frame is sent again."""
         a, _ = self.start(0)
         a.send([accept(sender=0)], 1)
-        # # There is no iteration of the reactor in between: the refusal is still in the socket when the peer is back.
+        # There is no iteration of the reactor in between: the refusal is still in the socket when the peer is back.
         _, peer = self.start(1)
         a.send([accept(2, sender=0)], 1)
         await until(lambda: peer.frames)

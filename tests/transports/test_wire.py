@@ -76,7 +76,7 @@ class RoundTripTests(SynchronousTestCase):
 
     def test_batch_bytes_are_not_touched(self) -> None:
         """A batch is encoded once, at the leader; its bytes go to the disk as they came."""
-        # # The integer has a longer form than msgpack would choose: if it were encoded anew, the bytes would be
+        # The integer has a longer form than msgpack would choose: if it were encoded anew, the bytes would be
         # shorter.
         unusual = b"\x92\xce\x00\x00\x00\x05\x90"
         [message] = decode_all(SENDER, join_encoded([encode(Proposal(SENDER, 1, 1, Batch(unusual)))]))
