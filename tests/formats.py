@@ -140,7 +140,8 @@ def encoded_payload(bundles: Iterator[Bundle] | list[Bundle]) -> bytes:
 
 
 def codec(meaning: dict[str, Any], server_id: int = SENDER) -> FrameCodec:
-    """The codec that makes the frame with this meaning, or, for another server, opens it."""
+    """The codec of the server that makes the frame of a vector with this meaning; or, for another server, one that can
+    open that frame."""
     identity = FrameIdentity(
         server_id,
         SERVERS - {server_id},

@@ -144,7 +144,7 @@ class RecordTests(SynchronousTestCase):
         self.assertEqual(formats.plain_head(SEGMENT), meaning["head"])
 
     def test_groups(self) -> None:
-        """Each group is found at its place, and decoding gives this meaning."""
+        """The vectors of groups: each is found at its place, and decoding gives the meaning beside it."""
         at = len(self.vectors[0][1])
         for name, data, meaning in self.vectors[1:]:
             with self.subTest(name):
@@ -179,7 +179,7 @@ class RecordTests(SynchronousTestCase):
         return b"".join(data for _, data, _ in read("snapshot.json"))
 
     def test_snapshot(self) -> None:
-        """Decoding the bytes of the vectors gives their pieces and their name."""
+        """The vectors of snapshots: decoding their bytes gives the pieces and the name beside them."""
         decoder = SnapshotDecoder()
         pieces = list(decoder.feed(self.snapshot_bytes()))
         meanings = [meaning for _, _, meaning in read("snapshot.json")]

@@ -257,7 +257,8 @@ class ForgettingTests(LabTestCase):
                 self.assertLess(history.batch_bytes, 1_000)
 
     def test_peers_without_storage_keep_the_history_that_a_peer_lacks(self) -> None:
-        """The peer that was cut off learns all decisions, from its peers' memory alone."""
+        """A peer that was cut off learns all decisions from the memory of peers without storage, which keep the history
+        that it lacks."""
         for seed in SEEDS:
             lab = Lab(f"{self.id()}/{seed}", 3, has_disks=False)
             lab[0].start(0, b"before")
@@ -379,7 +380,7 @@ class PartitionTests(LabTestCase):
             self.assertEqual(lab[0].status(1), (True, b"111"))
 
     def test_one_peer_that_changes_partition(self) -> None:
-        """A peer that comes into another partition brings a decision along."""
+        """A peer that moves into another partition brings its decisions along."""
         for lab in self.labs():
             for seq in range(8):
                 lab.part((0, 1, 2), (3, 4))

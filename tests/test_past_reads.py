@@ -45,7 +45,8 @@ class PastReadsTests(ClusterTestCase):
         return answers
 
     def test_value_that_has_not_changed_since_needs_no_past(self) -> None:
-        """The present value is the answer, for any revision from its own on."""
+        """GET with at=REVISION answers with the present value, for any revision from that of its last write on, without
+        looking at the past."""
         for revision in (self.second, self.second + 1):
             answers = self.get(b"colour", revision)
             self.cluster.run(0.1)

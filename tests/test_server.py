@@ -22,7 +22,7 @@ class StatusTests(ClusterTestCase):
         self.leader = self.cluster.leader() or 0
 
     def test_status_has_the_names_of_the_interface_in_one_line_of_json(self) -> None:
-        """Scripts rely on the names; more may be added."""
+        """STATUS is one line of JSON with the documented names, on which scripts rely; more may be added."""
         status = self.server().status()
         line = json.dumps(status)
         self.assertNotIn("\n", line)
@@ -70,13 +70,13 @@ class StatusTests(ClusterTestCase):
         )
 
     def test_all_servers_name_the_same_leader(self) -> None:
-        """One server has the state of a leader, and all servers name that server."""
+        """When a server leads, its STATUS has the state of a leader, and all servers name it."""
         statuses = [self.server(i).status() for i in self.cluster.ids]
         self.assertEqual({status["leader"] for status in statuses}, {self.leader})
         self.assertEqual([s["server"] for s in statuses if s["state"] == "REG_LEADER"], [self.leader])
 
     def test_no_leader_is_known_in_an_election(self) -> None:
-        """A server that is cut off knows no leader, and says so."""
+        """A server that is cut off says in STATUS that it knows no leader."""
         self.cluster.isolate(self.leader)
         self.cluster.run(10.0)
         self.assertIsNone(self.server(self.leader).leader())
@@ -126,7 +126,7 @@ class DigestTests(ClusterTestCase):
         self.assertEqual(value(self.answers[0], "digest"), self.server(0).status()["digest"])
 
     def test_digest_waits_until_its_slot_is_executed(self) -> None:
-        """All servers tell the same digest of a slot."""
+        """DIGEST of a later slot waits until that slot is executed, and all servers answer alike."""
         for server_id in self.cluster.ids:
             self.server(server_id).digest(self.base + 4, self.answers.append)
         self.execute(3)

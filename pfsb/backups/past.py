@@ -329,7 +329,7 @@ class Past:
     """Path of a snapshot that cannot be used -> the reason, in words."""
     _known: list[SnapshotFacts] = field(factory=list, init=False)
     _facts: dict[int, list[SnapshotFacts]] = field(factory=dict, init=False)
-    """Slot -> the snapshots of it, of those in `_known`."""
+    """Slot -> the snapshots of this slot that are in `_known`, the list of snapshots from which this table was made."""
 
     @classmethod
     def of(cls, places: Iterable[Path], data: Iterable[Path] = ()) -> Past:

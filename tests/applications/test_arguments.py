@@ -242,7 +242,7 @@ class ArgumentsTest(SynchronousTestCase):
         self.assertIsNone(parse_integer(b"\xff1"))
 
     def test_integer_in_a_value_has_one_form(self) -> None:
-        """INCR counts on only from a value that INCR could have written."""
+        """INCR takes only a value that INCR itself could have written: an integer has one form."""
         for number in (0, 1, -1, 10, -(2**63), 2**63 - 1):
             self.assertEqual(integer_in(b"%d" % number), number)
         for data in (

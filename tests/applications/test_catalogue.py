@@ -123,7 +123,8 @@ class Finding(SynchronousTestCase):
         )
 
     def test_a_name_that_settings_do_not_take_is_refused_in_the_plugin(self) -> None:
-        """The setting `apps` has names of letters, digits and _, with commas between them."""
+        """A plugin whose name the setting `apps` could not hold is refused: that setting has names of letters, digits
+        and _, with commas between them."""
         for wrong in ("two words", "a,b", "kv:2", "line\n", "", "2nd", "n" * 65):
             self.assertRaises(ValueError, ApplicationMaker, wrong, "Help.", "collections", "Counter")
 
@@ -141,7 +142,7 @@ class TheCatalogue(SynchronousTestCase):
         self.catalogue = Catalogue([self.parrot, self.raven])
 
     def test_a_command_is_checked_by_the_application_that_has_its_verb(self) -> None:
-        """The application that has the verb gets the arguments as they were typed."""
+        """A command is checked by the application that has its verb, which gets the arguments as they were typed."""
         self.assertEqual(self.catalogue.check(("NEVERMORE", "a", "B")), ("checked by", "raven", "NEVERMORE", "a", "B"))
 
     def test_verbs_are_in_any_case(self) -> None:
@@ -179,7 +180,8 @@ class TheCatalogue(SynchronousTestCase):
         )
 
     def test_names_that_break_lines_are_refused(self) -> None:
-        """The line protocol prints a verb and a name as they are. The refusal is one line with application and verb."""
+        """A verb or a name that would break a line is refused with one line that has both, since the line protocol
+        prints them as they are."""
         for wrong in ("TWO WORDS", "LINE\nOK", "say", "", "2ND", "SAY\x00", "É", "V" * 33):
             error = str(self.assertRaises(BadRequest, Catalogue, [Parrot("crow", ["FLY", wrong])]))
             self.assertIn("the application crow has the verb ", error)

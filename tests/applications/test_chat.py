@@ -25,13 +25,13 @@ class ChatTest(SynchronousTestCase):
             self.machine.run("alice", "SAY", f"line {number}")
 
     def test_say_answers_index_and_revision(self) -> None:
-        """The index counts lines, the revision all commands executed."""
+        """SAY answers with an index, which counts lines, and a revision, which counts all commands executed."""
         self.machine.context.revision = 41
         result = self.machine.run("alice", "SAY", "good  morning")
         self.assertEqual(result, Done((("index", 1), ("revision", 42))))
 
     def test_log_shows_who_said_what(self) -> None:
-        """The reply has rows `+index=I client="id" text="..."`."""
+        """LOG answers with a row `+index=I client="id" text="..."` for each line of the chat."""
         self.machine.run("alice", "SAY", "hello")
         self.machine.run("bob", "SAY", "hello yourself")
         self.assertEqual(
@@ -77,7 +77,8 @@ class ChatTest(SynchronousTestCase):
         self.assertEqual(len(rows(self.machine.ask("LOG", "limit=4"))), 4)
 
     def test_events_are_the_lines_in_order(self) -> None:
-        """The events are `* CHAT index=I client="id" text="..."`, without gaps or repeats."""
+        """The events of the chat are its lines in order, `* CHAT index=I client="id" text="..."`, without gaps or
+        repetitions."""
         self.say(3)
         self.assertEqual(self.chat.length(), 3)
         second = Event("CHAT", (("index", 2), ("client", "alice"), ("text", "line 2")))

@@ -307,7 +307,7 @@ class QuotaTests(SynchronousTestCase):
         self.assertEqual(code(self.machine.run("alice", "PART", "0", "100", "264", encoded(b"x" * 164))), "CONFLICT")
 
     def test_value_larger_than_one_may_be_is_refused(self) -> None:
-        """The setting value_bytes holds for PROPOSE and for values in parts."""
+        """A value larger than the setting value_bytes allows is refused, whether it comes by PROPOSE or in parts."""
         self.limit(value_bytes=10)
         self.assertEqual(field(self.propose(0, 10), "first"), "yes")
         self.assertIn("11 bytes, 10 are allowed (value_bytes)", self.propose(1, 11).text)

@@ -93,7 +93,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.machine.ask("GET", "colour"), Done((("value", b"blue"), ("revision", 2))))
 
     def test_bare_nil_means_absent_and_quoted_nil_a_value(self) -> None:
-        """Only the bare word nil stands for an absent key."""
+        """In a CAS only the bare word nil stands for an absent key; in quotes it is a value."""
         self.assertEqual(self.kv.check(("CAS", "k", "nil", "v")), ("CAS", b"k", 0, b"", b"v"))
         self.assertEqual(self.kv.check(("CAS", "k", Quoted("nil"), "v")), ("CAS", b"k", 1, b"nil", b"v"))
         self.assertEqual(code(self.machine.run("a", "CAS", "k", Quoted("nil"), "v")), "CONFLICT")
@@ -123,7 +123,7 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(code(self.machine.run("a", "INCR", "low", "-1")), "CONFLICT")
 
     def test_append_grows_a_value_up_to_its_limit(self) -> None:
-        """The limit is in bytes; a refused APPEND leaves the value and its revision."""
+        """APPEND makes a value longer up to its limit in bytes; a refused APPEND leaves the value and its revision."""
         self.assertEqual(self.machine.run("a", "APPEND", "k", "ab"), Done((("value", b"ab"), ("revision", 1))))
         self.machine.run("a", "APPEND", "k", "x" * (value_bytes_max - 3))
         self.assertEqual(code(self.machine.run("a", "APPEND", "k", "\u00e9")), "TOOLARGE")
@@ -346,7 +346,8 @@ class KeyValueTest(SynchronousTestCase):
         self.assertEqual(self.keys("KEYS"), [b"k", b"l"])
 
     def test_range_includes_from_and_excludes_to(self) -> None:
-        """An empty `to` means no end, since no key is below the empty text."""
+        """A range includes the key `from` and excludes `to`; an empty `to` means no end, since no key is below the
+        empty text."""
         self.put(a="1", b="2", c="3", d="4")
         self.assertEqual(
             rows(self.machine.ask("RANGE", "b", "c")), ((("key", b"b"), ("value", b"2"), ("revision", 2)),)

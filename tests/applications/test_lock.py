@@ -37,7 +37,7 @@ class LockTest(SynchronousTestCase):
         self.assertIs(self.machine.run(client_id, "LOCK", *typed), PENDING)
 
     def test_free_lock_is_granted_at_once_with_the_revision_as_token(self) -> None:
-        """The tokens of locks are revisions."""
+        """A free lock is granted at once, and its token is the revision of the command."""
         self.machine.context.revision = 41
         self.assertEqual(self.machine.run("alice", "LOCK", "x"), granted("x", 42))
 
@@ -86,7 +86,7 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_trylock_of_a_held_lock_names_the_holder(self) -> None:
-        """A refused TRYLOCK leaves no place in the queue."""
+        """TRYLOCK of a held lock is refused with the name of the holder, and leaves no place in the queue."""
         self.machine.run("alice", "LOCK", "x")
         held = self.machine.run("bob", "TRYLOCK", "x")
         self.assertEqual((code(held), held.text), ("HELD", 'lock "x" is held by "alice"'))
@@ -104,7 +104,8 @@ class LockTest(SynchronousTestCase):
         self.assertEqual(self.completed(), [])
 
     def test_wait_ends_at_its_deadline(self) -> None:
-        """The wait ends not a millisecond earlier, and the place in the queue is gone."""
+        """A LOCK with a time limit is answered at its deadline, not a millisecond earlier, and its place in the queue
+        is gone."""
         self.machine.run("alice", "LOCK", "x")
         self.waits("bob", "x", "wait=5")
         self.assertEqual(self.lock.next_deadline(), self.machine.context.time_ms + 5_000)

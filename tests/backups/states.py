@@ -28,7 +28,7 @@ MEMBERS = (0, 1, 2)
 
 
 class _Results(NoObserver):
-    """Keeps the results of the last slot."""
+    """An observer that keeps the results of the last slot."""
 
     def __init__(self) -> None:
         self.results: list[Any] = []

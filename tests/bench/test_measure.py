@@ -67,7 +67,7 @@ class EvaluateTests(SynchronousTestCase):
         self.assertEqual((found.commands_per_proposal, found.updates_per_proposal), (10.0, 4.0))
 
     def test_size_of_proposals_is_that_of_the_servers_that_proposed(self) -> None:
-        """Followers propose nothing, and do not make the mean size smaller."""
+        """The mean size of proposals counts only servers that have proposed: followers do not make it smaller."""
         begun = Moment({i: status(0, 0, 1.0, 0, proposed={"count": 5, "bytes": 50}) for i in (0, 1)}, None)
         ended = Moment(
             {i: status(0, 0, 2.0, 0, proposed={"count": 5 + i, "bytes": 50 + 700 * i}) for i in (0, 1)}, None
@@ -84,7 +84,7 @@ class EvaluateTests(SynchronousTestCase):
 
 class ResultTests(SynchronousTestCase):
     def test_object_that_is_no_result_is_refused(self) -> None:
-        """The error names the missing key."""
+        """An object that is no result of a load client is refused, with the name of the key that is missing."""
         self.assertIn("operations", str(self.assertRaises(LoadFailed, read_result, {"client": "c", "histogram": []})))
 
 
@@ -115,13 +115,14 @@ class ReportTests(SynchronousTestCase):
 
 class ClientTests(SynchronousTestCase):
     def test_client_in_python_is_taken_without_a_compiler(self) -> None:
-        """A user who asks for the client in C gets an error that says why there is none."""
+        """Without a compiler the client in Python is used; a user who asks for the one in C gets an error that says why
+        there is none."""
         with patch.dict(os.environ, {"PATH": "", "CC": "no-such-compiler"}):
             self.assertEqual(client_command("auto")[-1], "pfsb.bench.plain_load")
             self.assertIn("no C compiler", str(self.assertRaises(LoadFailed, client_command, "c")))
 
     def test_client_that_gives_up_says_why(self) -> None:
-        """The reason is the standard error of the client."""
+        """When a load client gives up, the error has what it has written to standard error."""
         client = LoadClient(["sh", "-c", "echo begin; echo no route >&2; exit 2"])
         self.assertIn("gave up: no route", str(self.assertRaises(LoadFailed, client.run, "")))
 

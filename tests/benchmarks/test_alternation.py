@@ -136,7 +136,7 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(set(comparison.results.rounds[0]["etcd"]), {"8x8", "64x1"})
 
     def test_rows_that_a_system_lacks_are_not_measured(self) -> None:
-        """A row is left out by its key, or by the operation of its load."""
+        """A row that a system lacks is not measured for it; it is named by its key, or by the operation of its load."""
         lacking = self.fake("PostgreSQL", lacks=frozenset({"get", "memory"}))
         comparison = self.comparison("1x1,get,memory", lacking)
         comparison.run(1)
@@ -181,7 +181,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(set(comparison.results.rounds[0]["pfsb"]), {"1x1"})
 
     def test_one_system_that_cannot_be_stopped_does_not_keep_the_others_up(self) -> None:
-        """The run says which system could not be stopped, and why."""
+        """If one system cannot be stopped, the others are stopped all the same, and the run says which one could not
+        be, and why."""
 
         def refuse(fake: Fake) -> None:
             raise OSError("no such luck")

@@ -88,7 +88,7 @@ class LeaderTests(SynchronousTestCase):
         self.assertEqual(self.client.recv(65_536).count(b"OK"), 1)
 
     def test_connection_that_is_closed_is_forgotten(self) -> None:
-        """The leader waits for no more lines from a client that has gone."""
+        """A connection that its client has closed is forgotten, and the leader waits for no more lines from it."""
         self.ask(b"PUT a b\n")
         self.client.close()
         self.loop.ready[self.at_leader]()

@@ -26,7 +26,7 @@ NAME = "{http://www.w3.org/2000/svg}"
 
 class StackTests(SynchronousTestCase):
     def test_waiting_threads_are_left_out(self) -> None:
-        """A thread that waits for events, or for something to write, keeps no core busy."""
+        """Samples of a thread that waits for events, or for something to write, are left out: it keeps no core busy."""
         stacks = parse(RAW)
         self.assertEqual(sum(count for _, count in busy(stacks)), 85)
         self.assertTrue(all(frames[-1] not in WAITS for frames, _ in busy(stacks)))
@@ -68,7 +68,7 @@ class DrawingTests(SynchronousTestCase):
 
 class ProgramTests(SynchronousTestCase):
     def test_missing_py_spy_is_reported(self) -> None:
-        """The error says how to install py-spy."""
+        """If py-spy is missing, the error says how to install it."""
         with patch.object(program.sys, "executable", "/nowhere/python"), patch.dict("os.environ", {"PATH": ""}):
             self.assertIn("pip install py-spy", str(self.assertRaises(program.NoSpy, program.py_spy)))
 

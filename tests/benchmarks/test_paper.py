@@ -26,7 +26,8 @@ class PublishedTests(SynchronousTestCase):
                 self.assertApproximates(1000 * SCALING_CLIENTS / rate, milliseconds, 0.25 * milliseconds, servers)
 
     def test_quick_measures_what_the_scaling_charts_need(self) -> None:
-        """The scaling charts need 25 clients and more than one number of servers."""
+        """With --quick the measurement still has what the scaling charts need: 25 clients, and more than one number of
+        servers."""
         self.assertIn(SCALING_CLIENTS, QUICK_CLIENTS)
         self.assertIn(SCALING_CLIENTS, VARIANTS[0].clients)
         self.assertGreater(len(QUICK_SERVERS), 1)

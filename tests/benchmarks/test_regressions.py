@@ -23,7 +23,8 @@ class CountTests(SynchronousTestCase):
         self.assertApproximates(first, second, first / 1_000)
 
     def test_instructions_are_those_of_python_s_byte_code(self) -> None:
-        """A loop with ten times as many rounds takes about ten times as many instructions."""
+        """Instructions of Python's byte code are counted: a loop with ten times as many rounds takes about ten times as
+        many."""
 
         def loop(rounds: int) -> None:
             total = 0
@@ -34,7 +35,8 @@ class CountTests(SynchronousTestCase):
         self.assertApproximates(long / short, 10, 0.3)
 
     def test_cluster_in_memory_executes_every_command_on_every_server(self) -> None:
-        """A cluster that skipped work would have low counts, which look good."""
+        """The cluster in memory executes every command on every server: one that skipped work would have low counts,
+        which look good."""
         run = Run(next(case for case in CASES if case.name == "put 1 x 1"))
         before = run.cluster.leader.machine.revision
         run.commands(10)

@@ -25,7 +25,8 @@ def cell(*values: float, **more: Any) -> dict[str, Any]:
 
 class RowTests(SynchronousTestCase):
     def test_rows_are_named_by_key_and_keep_the_order_of_the_table(self) -> None:
-        """The error for an unknown key names the known ones."""
+        """Rows are chosen by their keys and keep the order of the table; the error for an unknown key names the known
+        ones."""
         self.assertEqual([row.key for row in rows("memory,1x1")], ["1x1", "memory"])
         self.assertEqual(rows("all"), list(ROWS))
         self.assertIn("known are 1x1, 16x1", str(self.assertRaises(ValueError, rows, "1x1,2x2")))
@@ -75,7 +76,8 @@ class RatioTests(SynchronousTestCase):
         self.assertEqual(found.median, 3.0)
 
     def test_goal_without_measurement_is_neither_met_nor_missed(self) -> None:
-        """Without a peer there is no ratio; without pfsb there is no figure."""
+        """A goal without a measurement is neither met nor missed: without the other system there is no ratio, without
+        pfsb no figure."""
         self.assertIsNone(Results([{"pfsb": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([{"etcd": {"1x1": cell(300.0)}}]).is_met(row("1x1")))
         self.assertIsNone(Results([]).is_met(row("memory")))
@@ -105,7 +107,8 @@ class GoalTests(SynchronousTestCase):
 
 class CellTests(SynchronousTestCase):
     def test_cpu_time_is_that_of_the_servers_between_begin_and_end(self) -> None:
-        """CPU time is in microseconds for each operation; None without operations."""
+        """The CPU time of a row is that of the servers between begin and end, in microseconds for each operation; None
+        without operations."""
         latencies = Histogram([(bucket(1_000_000), 200)])
         result = LoadResult("c", 200, 0, 0, "", 2.0, 0.1, latencies, Moment({}, 1.0, 5.0), Moment({}, 1.5, 7.6))
         found = rate_cell(result)
@@ -141,7 +144,7 @@ class TableTests(SynchronousTestCase):
         self.assertEqual(shown[2][-4:], ["0.50", "0.50", "0.50", "NO"])
 
     def test_missing_peers_errors_and_failures_are_reported(self) -> None:
-        """Without these remarks, a table would look complete."""
+        """The remarks name missing systems, errors and failures; without them a table would look complete."""
         said = "\n".join(remarks(self.results, self.rows, {"ZooKeeper": "no java"}))
         for words in (
             "ZooKeeper is missing: no java",

@@ -134,7 +134,7 @@ class ProcessTests(SynchronousTestCase):
         wait_for("both processes of each server", lambda: len(self.system.members()) == 4, 10)
 
     def test_pause_stops_all_processes_of_all_servers(self) -> None:
-        """All processes go on when the cluster is resumed."""
+        """A pause stops all processes of all servers, and all go on when the cluster is resumed."""
         members = self.system.members()
         self.system.pause()
         wait_for("all to be stopped", lambda: all(map(family.is_stopped, members)), 10)
@@ -157,7 +157,7 @@ class ProcessTests(SynchronousTestCase):
         self.assertIn("seen at last: [None, None, None, None, None]; without a word", str(error))
 
     def test_stop_ends_paused_processes_too(self) -> None:
-        """No process of a server is left, whatever session it is in."""
+        """The end of a system ends paused processes, too: no process of a server is left, whatever session it is in."""
         members = self.system.members()
         self.system.pause()
         self.system.stop()
@@ -198,7 +198,7 @@ class ProcessTests(SynchronousTestCase):
         wait_for("the end of the servers", lambda: all(map(has_ended, pids)), 10)
 
     def test_cpu_time_counts_all_processes(self) -> None:
-        """The CPU time of children that have ended counts, too."""
+        """The CPU time of a system counts all its processes, children that have ended included."""
         busy = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
         with subprocess.Popen(["sh", "-c", f"sh -c '{busy}'; echo; sleep 60"], stdout=subprocess.PIPE) as process:
             self.addCleanup(process.send_signal, signal.SIGKILL)

@@ -101,7 +101,8 @@ class FailoverTests(SynchronousTestCase):
         self.assertIsNone(writers.first_after(time.monotonic()))
 
     def test_answer_to_a_write_from_before_the_kill_does_not_count(self) -> None:
-        """An answer to an earlier write may have been on its way, and be read late."""
+        """The answer to a write from before the kill does not count as the end of the outage: it may have been on its
+        way."""
         writers = Writers(Fake())
         writers.answered = [(1.0, 9.0), (3.5, 4.5), (3.1, 4.0), (0.5, 0.6)]
         self.assertEqual(writers.first_after(3.0), 4.0)

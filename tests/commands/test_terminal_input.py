@@ -55,7 +55,7 @@ class CompleterTests(SynchronousTestCase):
         self.assertEqual(self.complete("PUT a b"), [])
 
     def test_only_the_line_with_the_cursor_counts(self) -> None:
-        """Only the line with the cursor is completed, where several lines were pasted."""
+        """Where several lines were pasted, only the line with the cursor is completed."""
         self.completer.learn(HELP)
         self.assertEqual(self.complete("PUT a 1\nGE"), ["PUT a 1\nGET "])
 

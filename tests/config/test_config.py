@@ -48,7 +48,7 @@ class ConfigTestCase(SynchronousTestCase):
 
 class ReadingTests(ConfigTestCase):
     def test_the_example_of_the_documentation_is_read_whole(self) -> None:
-        """Every value of the example in docs/operating.rst arrives."""
+        """The example in docs/operating.rst is read, and each of its values is in the configuration."""
         config = load(ETC / "four.yaml")
         self.assertEqual(
             (config.cluster, config.f, config.transport, config.apps, config.storage, config.secret_file),
@@ -260,7 +260,7 @@ class SecretTests(ConfigTestCase):
         self.assertNoSecret(self.secret("\n"), says)
 
     def test_a_secret_has_a_size(self) -> None:
-        """A secret that is too large is refused."""
+        """A secret that is larger than the maximum is refused."""
         self.assertNoSecret(self.secret(b"x" * 65_537), "is too large, 65536 bytes are allowed")
 
     def test_a_secret_that_others_may_read_is_none(self) -> None:

@@ -58,7 +58,7 @@ class BuildTests(SynchronousTestCase):
         return out
 
     def test_pages_are_built_without_a_warning_and_scroll_in_one_direction(self) -> None:
-        """No page, and no part of one, is wider than its window."""
+        """All pages are built without a warning, and no page, and no part of one, is wider than its window."""
         out = self.build()
         browser = shutil.which("chromium") or shutil.which("chromium-browser")
         if browser is None:

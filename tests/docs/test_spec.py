@@ -120,13 +120,14 @@ class CitationTests(SynchronousTestCase):
             self.assertEqual(silent, [], name)
 
     def test_each_citation_leads_somewhere(self) -> None:
-        """Figures, sections and defects are in the paper map, departures on their page."""
+        """Each citation in the model leads somewhere: figures, sections and defects are in the paper map, departures on
+        their page."""
         known = departures()
         for path in [*spec_files(), PAGE]:
             self.assertEqual(unknown_citations(path.read_text(encoding="utf-8"), known), [], path.name)
 
     def test_a_wrong_citation_is_found(self) -> None:
-        """A citation that leads nowhere is found."""
+        """A citation in the model that leads nowhere is found."""
         wrong = "Figure 7 D, Figure 15 A, Section 5.5, G30, Departure 1 and 99"
         right = "Figure 7 A, Section 5.7, G29, Departure 1"
         self.assertEqual(

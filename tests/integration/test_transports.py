@@ -166,7 +166,8 @@ class ChangeTests(TransportCase):
             await cluster.digest(server_id, behind)  # the server has caught up, so the next one may be stopped
 
     async def change(self, cluster: ProcessCluster, before: str, after: str) -> None:
-        """Two rounds of restarts: after the first one servers listen for both transports."""
+        """Change a cluster from one transport to another in two rounds of restarts: after the first one, servers listen
+        for both."""
         await self.restart_each(cluster, transport=after, transport_before=before)
         if after != "udp":  # connections are used as long as there are any
             await self.all_via(cluster, after)

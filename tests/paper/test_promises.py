@@ -54,7 +54,7 @@ class WhatIsOnDiskBeforeItIsSaid(ScenarioTestCase):
         self.assertIn(ViewChange(2, 2), self.sent_by(2, ViewChange))
 
     def test_promise_waits_for_the_view(self) -> None:
-        """PREPARE_OK, VC_PROOF and an ALIVE of the new view wait for Last_Installed."""
+        """Figure 14: PREPARE_OK, VC_PROOF and an ALIVE of the new view wait until Last_Installed is on disk."""
         cluster = self.begin(start=False)
         self._start_and_stick(2)
         cluster.run_until(lambda: self.view(2) == 1)

@@ -199,7 +199,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 3)})
 
     def test_old_refusal_is_forgotten(self) -> None:
-        """A refusal that is long ago says nothing about the peer's present state."""
+        """A refusal that is long ago is forgotten: it says nothing about the peer's present state."""
         self.refused(3)
         self.advance(0.5)
         self.receive(view_change(1, 3))
@@ -208,7 +208,7 @@ class RefusalTests(ReplicaTestCase):
         self.assertEqual(set(self.take(ViewChange)), {view_change(2, 1), view_change(2, 3)})
 
     def test_leader_does_not_hurry_for_others(self) -> None:
-        """A refused follower is no reason for a leader to leave its view."""
+        """A leader does not suspect its view because the host of a follower has refused a frame."""
         self.lead(view=2)
         for server_id in (1, 3, 4, 5):
             self.refused(server_id)

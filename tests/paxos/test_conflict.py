@@ -43,7 +43,7 @@ class ViewChangeTests(ReplicaTestCase):
         self.assertEqual(self.data.views.last_attempted, 1)
 
     def test_vote_for_a_view_that_is_installed_is_discarded(self) -> None:
-        """Figure 4 A8: a vote for a view that is over is discarded."""
+        """Figure 4 A8: a vote for a view that is installed or over is discarded."""
         self.follow(view=3)
         self.expire_progress_timer()
         self.assertSent(ViewChange(2, 4))
@@ -65,14 +65,15 @@ class VCProofTests(ReplicaTestCase):
         self.assertDiscarded("4 B2")
 
     def test_proof_is_ignored_outside_an_election(self) -> None:
-        """Figure 4 B4: a follower leaves its view by its own timer only (G26)."""
+        """Figure 4 B4: outside an election a VC_PROOF is ignored: a follower leaves its view by its own timer only
+        (G26)."""
         self.follow(view=1)
         self.receive(vc_proof(3, 9))
         self.assertDiscarded("4 B4")
         self.assertEqual(self.data.views.last_installed, 1)
 
     def test_proof_is_ignored_by_a_stale_leader(self) -> None:
-        """Figure 4 B4 and G26: a leader of an older view finds out by its own timer."""
+        """Figure 4 B4 and G26: a VC_PROOF is ignored by a leader of an older view, which finds out by its own timer."""
         self.lead(view=2)
         self.receive(vc_proof(3, 9))
         self.assertDiscarded("4 B4")
@@ -95,7 +96,8 @@ class PrepareTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_prepare_that_is_not_from_the_leader_is_discarded(self) -> None:
-        """Departure 15: only the leader of a view may ask for promises."""
+        """Departure 15: a PREPARE that does not come from the leader of its view is discarded: only that leader may ask
+        for promises."""
         self.receive(prepare(3, 1))
         self.assertDiscarded("leader")
         self.assertNotSent(PrepareOK)
@@ -103,7 +105,7 @@ class PrepareTests(ReplicaTestCase):
 
 class PrepareOKTests(ReplicaTestCase):
     def test_late_promise_is_discarded(self) -> None:
-        """Figure 4 D2: once the view is prepared, nothing may be learned from a promise."""
+        """Figure 4 D2: a promise that comes when the view is prepared is discarded: nothing may be learned from it."""
         self.lead(view=2)
         self.receive(prepare_ok(5, 2, proposal(1, 1, 1, client_update())))
         self.assertDiscarded("4 D2")
@@ -122,7 +124,7 @@ class PrepareOKTests(ReplicaTestCase):
         self.assertDiscarded("leader")
 
     def test_promise_for_an_own_view_that_is_not_installed_is_discarded(self) -> None:
-        """Promises of others count only when the leader's own view is installed."""
+        """A promise for the receiver's own view is discarded while that view is not installed."""
         self.receive(view_change(3, 2))
         self.assertSent(ViewChange(2, 2))
         self.receive(prepare_ok(3, 2))
@@ -205,7 +207,7 @@ class TraceTests(ReplicaTestCase):
         self.assertEqual(lines, [("4 E4", Proposal), ("4 E4", Proposal)])
 
     def test_several_messages_of_one_frame_are_judged_each(self) -> None:
-        """One frame is one event, but each message meets its own conflict check."""
+        """Each message of a frame meets its own conflict check, although the frame is one event."""
         self.receive(vc_proof(1, 1), prepare(1, 1), proposal(1, 3, 1))
         self.assertDiscarded("4 E6")
         self.assertEqual(len(self.take(PrepareOK)), 1)

@@ -36,7 +36,7 @@ class DataTestCase(SynchronousTestCase):
 
 class InitialValueTests(DataTestCase):
     def test_everything_starts_at_0_in_an_election(self) -> None:
-        """Figure 2, initial values; State is LEADER_ELECTION (G3)."""
+        """Figure 2: at the start all values are 0, and State is LEADER_ELECTION (G3)."""
         data = self.data
         self.assertIs(data.server.state, State.LEADER_ELECTION)
         self.assertEqual((data.views.last_attempted, data.views.last_installed), (0, 0))
@@ -208,7 +208,7 @@ class GlobalHistoryTests(SynchronousTestCase):
 
 class LastExecutedTests(SynchronousTestCase):
     def test_unknown_client_has_executed_nothing(self) -> None:
-        """Figure 2 F: Last_Executed starts at 0."""
+        """Figure 2 F: the Last_Executed of a client that is not known is 0."""
         self.assertEqual(LastExecuted().of("alice"), 0)
 
     def test_least_recently_touched_entries_are_dropped(self) -> None:

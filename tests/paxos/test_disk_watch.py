@@ -240,7 +240,8 @@ class FullDiskTests(DiskTestCase):
         self.transport.sent.clear()
 
     def test_server_that_is_behind_asks_for_nothing(self) -> None:
-        """A server with a full disk could not store the slots; it asks when there is room."""
+        """A server that is behind and whose disk is full asks for no slots, since it could not store them; it asks when
+        there is room."""
         self.fill()
         self.hear_leader(local_aru=5)
         self.pass_time(2)

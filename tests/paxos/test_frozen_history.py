@@ -80,7 +80,7 @@ class FreezeTests(HistoryTestCase):
         self.assertNotEqual(self.frozen(), expected)
 
     def test_long_history_has_several_pieces(self) -> None:
-        """A history with many clients has several pieces, so that no step takes long."""
+        """A history with many clients is frozen in several pieces, so that no step takes long."""
         for client_id in NAMES:
             self.data.clients.last_executed.note(client_id, 7, 1)
         self.learn(1)

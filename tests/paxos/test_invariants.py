@@ -42,7 +42,8 @@ class InvariantTests(SynchronousTestCase):
         self.assertEqual(self.seen(self.follower).local_aru, 1)
 
     def test_installed_check_stops_a_server_at_the_end_of_the_turn(self) -> None:
-        """The check runs inside the turn, so no message of a confused turn leaves the server."""
+        """A check that is installed in a server stops it inside the turn that breaks an invariant, so that no message
+        of that turn leaves."""
         install(self.follower)
 
         def confuse() -> None:
@@ -70,7 +71,7 @@ class InvariantTests(SynchronousTestCase):
         self.violates(2, self.follower)
 
     def test_2_what_is_ordered_does_not_wait(self) -> None:
-        """Invariant 2, G13: the next slot after Local_Aru is executed once it is ordered."""
+        """Invariant 2, G13: if the slot after Local_Aru is ordered, it is executed."""
         self.follower.data.apply_globally_ordered_update(GloballyOrderedUpdate(0, 2, BATCH))
         self.violates(2, self.follower)
 

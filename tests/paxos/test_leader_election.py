@@ -133,7 +133,7 @@ class ViewChangeTests(ReplicaTestCase):
         self.assertEqual(self.data.timers.progress_seconds, 2.0)
 
     def test_leader_of_the_preinstalled_view_asks_for_promises(self) -> None:
-        """Figure 6, Block B: its leader starts the Prepare phase."""
+        """Figure 6, Block B: the leader of a preinstalled view starts the Prepare phase."""
         self.preinstall(view=2)
         self.assertSent(Prepare(2, 2, 0))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -366,7 +366,7 @@ class IdleWayBackTests(AlivesTestCase):
         self.assertStaysOut()
 
     def test_follower_that_votes_counts_no_more(self) -> None:
-        """A follower that votes for another view after its ALIVE does not count any more."""
+        """A follower that votes for another view after its ALIVE does not count any more as one that follows."""
         self.follower_says_so_twice(4)
         self.receive(view_change(4, 2))
         self.hear(3)
@@ -382,7 +382,7 @@ class IdleWayBackTests(AlivesTestCase):
         self.assertStaysOut()
 
     def test_what_was_said_before_the_attempt_does_not_count(self) -> None:
-        """ALIVEs from before this attempt do not count."""
+        """ALIVEs that came before this attempt do not bring a server back into its view."""
         self.follower_says_so_twice(3)
         self.follower_says_so_twice(4)
         self.receive(view_change(5, 7))

@@ -15,7 +15,8 @@ from tests.paxos.messages import client_update
 
 class MembershipTests(SynchronousTestCase):
     def test_any_two_majorities_share_a_server(self) -> None:
-        """Section 2: floor(N/2) + 1; for even N (G27), too, where it tolerates no more than N - 1 does."""
+        """Section 2: a majority is floor(N/2) + 1, so that any two share a server; for even N, too (G27), where no more
+        failures are tolerated than with N - 1."""
         for n, quorum in {1: 1, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4}.items():
             self.assertEqual(Membership(1, Members(range(1, n + 1))).quorum, quorum)
             self.assertGreater(2 * quorum, n)
@@ -34,7 +35,7 @@ class MembershipTests(SynchronousTestCase):
         self.assertEqual([membership.leader_of(view) for view in range(1, 8)], [3, 7, 9, 3, 7, 9, 3])
 
     def test_all_servers_agree_on_the_succession_whatever_order_they_read(self) -> None:
-        """Peers must agree on the leader of a view, not on how the file was written."""
+        """All servers agree on the line of succession, in whatever order the configuration file names them."""
         views = range(1, 20)
         one, other = Membership(1, Members((1, 2, 3, 4))), Membership(4, Members((4, 2, 1, 3)))
         self.assertEqual([one.leader_of(v) for v in views], [other.leader_of(v) for v in views])
@@ -83,7 +84,7 @@ class EpochTests(SynchronousTestCase):
         self.membership.enter(Members((2, 3, 4, 6), epoch=5))
 
     def test_line_of_succession_begins_anew(self) -> None:
-        """View 5.1 is led by the lowest id of epoch 5."""
+        """In a new epoch the line of succession begins anew: view 5.1 is led by the lowest id of epoch 5."""
         views = [view_of(5, number) for number in range(1, 6)]
         self.assertEqual([self.membership.leader_of(view) for view in views], [2, 3, 4, 6, 2])
         self.assertEqual(self.membership.next_led(view_of(5, 1)), view_of(5, 5))

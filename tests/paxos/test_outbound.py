@@ -196,7 +196,8 @@ class TimeTests(LazyVotesTestCase):
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_no_more_than_half_a_window_of_votes_waits(self) -> None:
-        """A server that lags by two windows takes no more proposals (Departure 20)."""
+        """Departure 20: no more than half a window of votes waits for one server, since a server that lags by two
+        windows takes no more proposals."""
         self.begin()
         for seq in range(1, 6):
             self.send(accept(2, 1, seq))
@@ -298,13 +299,14 @@ class ReplicaTests(ReplicaTestCase):
         self.assertTrue(self.take(Alive)[-1].has_clients)
 
     def test_whoever_waits_for_others_is_a_client(self) -> None:
-        """A client counts that waits for others, for a lock to be granted or for an event, as the sessions know."""
+        """A client that waits for a lock or for an event, as the sessions know, counts as a waiting client in the
+        server's ALIVE."""
         self.replica.demand.clients_wait = lambda: True
         self.advance(0.2)
         self.assertTrue(self.take(Alive)[-1].has_clients)
 
     def test_leader_needs_no_announcement(self) -> None:
-        """A leader does not announce its clients: all votes go to it at once anyway."""
+        """A leader does not announce waiting clients: all votes go to it at once anyway."""
         self.expire_progress_timer()
         self.lead(view=2)
         self.take(Alive)

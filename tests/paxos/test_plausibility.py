@@ -254,7 +254,7 @@ class ViewTests(PlausibilityTestCase):
         self.storage.records.clear()
 
     def test_one_server_that_repeats_itself_is_no_majority(self) -> None:
-        """A claim that one server repeats does not count several times."""
+        """A claim that one server repeats counts once: one server is no majority."""
         for _ in range(5):
             self.assertImplausible(vc_proof(3, VIEW_MAX))
 

@@ -146,7 +146,8 @@ class DataListTests(ReplicaTestCase):
         self.assertSent(view_change(2, 6))
 
     def test_every_slot_above_the_leaders_aru_is_reported(self) -> None:
-        """Figure 8, Block A: the ordered update, else the latest accepted proposal; nothing for an empty slot."""
+        """Figure 8, Block A: for each slot above the leader's aru a data list has the ordered update, or else the
+        latest accepted proposal; an empty slot is left out."""
         self.with_history()
         self.receive(prepare(1, 6))
         (promise,) = self.take(PrepareOK)
@@ -217,7 +218,8 @@ class TablingTests(ReplicaTestCase):
         self.assertNotSent(PrepareOK)
 
     def test_answer_follows_when_the_leader_has_caught_up(self) -> None:
-        """Departure 6: the leader's repeated PREPARE carries a higher aru."""
+        """Departure 6: a server that is ahead answers the PREPARE when the leader has caught up: the repeated PREPARE
+        carries a higher aru."""
         self.receive(prepare(1, 1, local_aru=1))
         self.receive(prepare(1, 1, local_aru=2))
         (promise,) = self.take(PrepareOK)
@@ -243,7 +245,8 @@ class TablingTests(ReplicaTestCase):
 
 class PrepareOKTests(ReplicaTestCase):
     def test_majority_of_promises_prepares_the_view(self) -> None:
-        """Figure 7, Block C, and Figure 8, Block B: the leader's own promise counts."""
+        """Figure 7, Block C, and Figure 8, Block B: a majority of promises prepares the view, the leader's own
+        included."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2))
         self.assertIs(self.data.server.state, State.LEADER_ELECTION)
@@ -358,14 +361,15 @@ class ContestedSlotTests(ReplicaTestCase):
         self.assertProposed(ALICE)
 
     def test_slot_that_is_ordered_is_contested_no_more(self) -> None:
-        """A slot that server 5 has executed, and reports as ordered, is contested no more."""
+        """A contested slot that server 5 has executed, and reports as ordered, is contested no more."""
         self.contest()
         self.receive(prepare_ok(5, 7, ordered(5, 1, BOB)))
         self.assertIs(self.data.server.state, State.REG_LEADER)
         self.assertExecuted([BOB])
 
     def test_batch_of_a_later_view_ends_the_contest(self) -> None:
-        """A batch of a later view ends the contest: the latest view binds the new leader."""
+        """A batch of a later view ends the contest between two batches of one view for a slot: the latest view binds
+        the new leader."""
         self.contest()
         carol = client_update("carol", 1)
         self.receive(prepare_ok(5, 7, proposal(5, 5, 1, carol)))
@@ -568,7 +572,7 @@ class LeaderAsksForPartsTests(ReplicaTestCase):
         self.take(type(view_change(2, 2)))
 
     def test_prepare_goes_only_to_those_of_whom_nothing_has_come(self) -> None:
-        """The PREPARE is repeated only to servers of which no part has come."""
+        """A PREPARE is repeated only to servers from which no part of a promise has come."""
         self.begin_prepare_phase(view=2)
         self.receive(prepare_ok(3, 2, part=0, parts=9))
         self.receive(prepare_ok(4, 2, part=0, parts=9))

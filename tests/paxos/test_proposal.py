@@ -250,7 +250,7 @@ class SkippedTests(ReplicaTestCase):
     """FAULT SKIP: a leader leaves a slot out, for the next leader to find."""
 
     def test_skipped_number_stays_empty(self) -> None:
-        """FAULT SKIP: the leader leaves out a sequence number (docs/operating.rst)."""
+        """FAULT SKIP: the leader leaves out one sequence number, whose slot stays empty (docs/operating.rst)."""
         self.replica.proposals.skipped.add(1)
         self.lead(view=2)
         self.introduce(own("carol"))

@@ -305,8 +305,8 @@ class BackAgainTests(ReplicaTestCase):
         self.take(ViewChange)
 
     def test_it_asks_whoever_is_there_when_no_answer_comes(self) -> None:
-        """If no answer comes to the request at the start, since that peer is dead, the next ALIVE leads to another
-        request."""
+        """If the peer that was asked at the start is dead, so that no answer comes, the next ALIVE of another server
+        leads to another request."""
         other = next(i for i in (3, 4, 5) if i != self.peer)
         self.receive(alive(other, 1, local_aru=7))
         self.advance(LAZY_VOTES_PATIENCE * self.settings.lazy_seconds)

@@ -71,7 +71,7 @@ class NewcomerTests(ReplicaTestCase):
         self.assertSent(ViewChange(2, 1))
 
     def test_one_server_counts_once(self) -> None:
-        """A server that answers each ALIVE with ACQUAINTED counts once."""
+        """Departure 12: a server that answers each ALIVE of a newcomer with ACQUAINTED counts once."""
         self.receive(*known(1))
         self.receive(*known(1))
         self.assertTrue(self.replica.storage_identity.is_newcomer)
@@ -222,7 +222,7 @@ class RestartTests(ReplicaTestCase):
         self.assertIn("known to 3 others, and it has no word yet of server 3, 4, 5", told[0])
 
     def test_server_alone_knows_itself(self) -> None:
-        """G6: a server that is alone in its cluster is admitted without others."""
+        """G6: a server that is alone in its cluster votes without being known by others."""
         self.servers = (2,)
         self.found.peers = {}
         self.start()

@@ -143,7 +143,7 @@ class EarlyTests(TurnTestCase):
         self.assertLeft(alive(2, 0))
 
     def test_proposal_leaves_before_its_own_record_is_on_disk(self) -> None:
-        """Departure 2: a PROPOSAL needs only Last_Installed on disk."""
+        """Departure 2: a PROPOSAL leaves before its own record is on disk: it needs only Last_Installed there."""
         self.turn.durable.last_installed = 1
 
         def event() -> None:
@@ -310,7 +310,7 @@ class FailureTests(TurnTestCase):
         self.assertEqual(self.told, [])
 
     def test_failure_is_reported_once(self) -> None:
-        """A failure is reported once."""
+        """A failure of a turn is reported once."""
         self.turn.run(self.broken)
         self.turn.fail(Failure(ValueError("again")))
         self.assertEqual(len(self.failures), 1)
@@ -414,7 +414,7 @@ class OrderTests(TurnTestCase):
         self.assertEqual(destinations, [(accept(2, 1, 1), None), (accept(2, 1, 2), 4)])
 
     def test_turns_are_counted(self) -> None:
-        """Only finished turns are counted."""
+        """The counter of turns counts only finished turns."""
         self.turn.run(lambda: None)
         self.turn.run(lambda: None)
         self.assertEqual(self.turn.count, 2)

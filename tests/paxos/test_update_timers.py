@@ -169,7 +169,7 @@ class FollowerTests(ReplicaTestCase):
         self.assertNothingSent()
 
     def test_traced_with_client_and_count(self) -> None:
-        """The trace has each expiry, with client and count (docs/operating.rst)."""
+        """The trace has each expiry of an Update_Timer, with client and count (docs/operating.rst)."""
         self.advance(0.6)
         self.assertEqual(self.destinations(), [1])
         self.assertEqual(self.notes.of("timer"), [{"name": "update", "client": "carol", "expiries": 1}])

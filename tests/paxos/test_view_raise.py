@@ -89,7 +89,7 @@ class ViewRaiseTests(ReplicaTestCase):
         self.assertIs(self.data.server.state, State.REG_LEADER)
 
     def test_followers_raise_nothing(self) -> None:
-        """A server that does not lead waits for its leader."""
+        """A follower never raises its view because of a server in a later view: it waits for its leader."""
         self.expire_progress_timer()
         self.follow(view=6)
         self.take(ViewChange)

@@ -47,7 +47,7 @@ class LineTests(SynchronousTestCase):
         self.assertIs(level_of(works[0]), LogLevel.debug)
 
     def test_level_bounds_what_is_written(self) -> None:
-        """Each level includes the levels above it."""
+        """The chosen level bounds what is written: each level includes the levels above it."""
         names = ("debug", "info", "warn", "error", "critical")
         events = [{"log_level": LogLevel.levelWithName(name), "log_format": name} for name in names]
         for kept, name in enumerate(names):

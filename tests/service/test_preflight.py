@@ -40,7 +40,8 @@ class PreflightTests(SynchronousTestCase):
         self.patch(preflight.socket, "getaddrinfo", fake)
 
     def test_used_port_is_refused_by_its_place_in_the_file(self) -> None:
-        """A port that is in use is refused by its place in the file, which is that of `listen`, if there is one."""
+        """The error for a port that is in use names its place in the configuration file: the key `listen`, if there is
+        one."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.bind(("127.0.0.1", 0))
             port = taken.getsockname()[1]

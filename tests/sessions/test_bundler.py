@@ -147,7 +147,8 @@ class TooLateTests(BundlerTestCase):
         self.assertIn((3, NOT_SENT), self.told)
 
     def test_no_part_is_refused_too_early(self) -> None:
-        """A part that was submitted exactly at `oldest` still waits."""
+        """Parts that were submitted before the time `oldest` are refused; one that was submitted exactly then still
+        waits."""
         self.add(1, now=2.0)
         self.send()
         self.add(2, now=2.0)

@@ -261,7 +261,7 @@ class WatchTests(QuotaTestCase):
         self.assertEqual(found, [0, 1, 0, 0, 0, 0, 1, 0])
 
     def test_line_names_the_quota_and_its_use(self) -> None:
-        """The line names the quota and its use."""
+        """The refusal of a command by a quota names the quota and its use."""
         self.look_with(85)
         self.assertEqual([self.lines[0][key] for key in ("name", "used", "limit")], ["kv_bytes", 85, 100])
 

@@ -13,7 +13,8 @@ from pfsb.sessions.reply_cache import BYTES_MAX, ENTRY_BYTES, Beginning, KeptRep
 
 class KeptAnswersTests(SynchronousTestCase):
     def test_as_many_as_promised_are_kept_and_a_quarter_more_at_most(self) -> None:
-        """The limits hold for any number of commands."""
+        """The reply cache keeps as many results as promised, and a quarter more at most, after any number of
+        commands."""
         for answers_max in (1, 2, 3, 4, 7, 128):
             kept = ReplyCache(answers_max)
             for number in range(1, 4 * answers_max + 10):

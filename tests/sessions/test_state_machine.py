@@ -56,7 +56,8 @@ class NumberTests(MachineTestCase):
         self.assertEqual((first, self.counted()), (again, 1))
 
     def test_skipped_number_is_refused_as_never_used(self) -> None:
-        """Number 2 has certainly not run, and never will, since numbers only grow."""
+        """A skipped number, here 2, is refused with fate=none: it has not run, and never will, since numbers only
+        grow."""
         self.driver.run("alice", self.epoch, (1, INCR), (3, INCR))
         (late,) = self.driver.run("alice", self.epoch, (2, INCR))
         self.assertEqual((code(late), self.counted()), (("BADREQUEST", "none"), 2))
@@ -88,12 +89,12 @@ class NumberTests(MachineTestCase):
         self.assertEqual((code(results[0]), value(results[1], "previous")), (("BADREQUEST", "unknown"), 2 * text))
 
     def test_question_in_a_bundle_sees_what_stands_before_it(self) -> None:
-        """A linearizable question has its place in the order, and no number."""
+        """A linearizable question in a bundle sees the effects of the commands before it, and has no number."""
         before, _, after = self.driver.run("alice", self.epoch, (0, GET), (1, INCR), (0, GET))
         self.assertEqual((code(before), value(after)), (("NOTFOUND", "none"), "1"))
 
     def test_question_of_another_server_is_passed_over(self) -> None:
-        """A question is answered only by the server at which it was asked."""
+        """A question that was asked at another server is passed over: only that server answers it."""
         asked: list[Command] = []
         self.machine.question = asked.append  # type: ignore[method-assign, assignment]
         self.driver.execute(self.driver.update(Bundle("~1.1.1", 0, True, ((0, GET),)), server_id=1))
@@ -128,7 +129,7 @@ class EpochTests(MachineTestCase):
         )
 
     def test_bundle_of_an_old_epoch_does_not_run(self) -> None:
-        """The bundle is refused with REPLACED, and has certainly not run."""
+        """A bundle of an old epoch is refused with REPLACED and does not run."""
         old = self.driver.open("alice")["epoch"]
         self.driver.open("alice", server_id=1)
         (result,) = self.driver.run("alice", old, (1, INCR))
@@ -146,7 +147,7 @@ class EpochTests(MachineTestCase):
         self.assertEqual((code(repeated), code(fresh)), (("NOSESSION", "unknown"), ("NOSESSION", "none")))
 
     def test_new_epoch_has_the_answers_of_the_old_one(self) -> None:
-        """The session keeps its results when it is taken over."""
+        """A session that is taken over keeps its results, so that a new epoch repeats the answers of the old one."""
         (first,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         (again,) = self.driver.run("alice", self.driver.open("alice")["epoch"], (1, INCR))
         self.assertEqual((again, self.counted()), (first, 1))
@@ -161,14 +162,14 @@ class EpochTests(MachineTestCase):
         self.assertEqual(self.driver.observer.ends, [("alice", old, "REPLACED")])
 
     def test_closed_session_takes_nothing(self) -> None:
-        """The command is refused with NOSESSION, and has certainly not run."""
+        """A command for a closed session is refused with NOSESSION and does not run."""
         epoch = self.driver.open("alice")["epoch"]
         self.driver.close("alice", epoch)
         (result,) = self.driver.run("alice", epoch, (1, INCR))
         self.assertEqual((code(result), self.counted()), (("NOSESSION", "none"), 0))
 
     def test_each_end_is_told_once(self) -> None:
-        """The observer is told the epoch that has ended."""
+        """The end of each epoch of a session is told to the observer once."""
         first = self.driver.open("alice")["epoch"]
         second = self.driver.open("alice")["epoch"]
         self.driver.expire("alice", second)
@@ -196,26 +197,27 @@ class ClosedSessionTests(MachineTestCase):
         self.assertEqual((code(result), self.counted()), (("BADREQUEST", "unknown"), 2))
 
     def test_last_number_is_kept_for_the_horizon(self) -> None:
-        """The horizon is 10 slots here."""
+        """The last number of a closed session is kept for the horizon, which is 10 slots here."""
         self.pass_slots(10)
         self.assertEqual(self.machine.last_number("alice"), 2)
         self.assertEqual(self.driver.open("alice")["last"], 2)
 
     def test_last_number_is_forgotten_after_the_horizon(self) -> None:
-        """The table of closed sessions stays bounded."""
+        """The last number of a closed session is forgotten after the horizon, so that the table of closed sessions
+        stays bounded."""
         self.pass_slots(11)
         self.assertEqual(len(self.machine.closed_sessions), 0)
         self.assertEqual(self.driver.open("alice")["last"], 0)
 
     def test_reopened_session_is_kept_anew_when_it_closes_again(self) -> None:
-        """The horizon begins with the last end of a session."""
+        """When a reopened session closes again, its last number is kept for a horizon from the last end on."""
         self.pass_slots(9)
         self.driver.close("alice", self.driver.open("alice")["epoch"])
         self.pass_slots(9)
         self.assertEqual(self.machine.last_number("alice"), 2)
 
     def test_session_without_a_number_leaves_nothing(self) -> None:
-        """A session that has changed nothing needs no last number."""
+        """A session that has changed nothing leaves no last number when it closes."""
         self.driver.close("bob", self.driver.open("bob")["epoch"])
         self.assertEqual(list(self.machine.closed_sessions), ["alice"])
 
@@ -224,7 +226,8 @@ class AnonymousTests(MachineTestCase):
     """A connection that has not said HELLO has a session of its own."""
 
     def test_first_bundle_opens_the_session_and_runs(self) -> None:
-        """A new connection needs one round, and not two."""
+        """The first bundle of an anonymous session opens the session and runs, so that a new connection needs one round
+        and not two."""
         (result,) = self.driver.run_anonymous(ANON, (1, INCR), opens=True)
         self.assertEqual((value(result), list(self.machine.sessions)), ("1", [ANON]))
         (result,) = self.driver.run_anonymous(ANON, (2, INCR))
@@ -275,7 +278,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(len(self.driver.observer.completions), 1)
 
     def test_repeated_number_of_a_waiting_command_waits_too(self) -> None:
-        """The repeated command is neither run again nor refused."""
+        """A repeated number of a waiting LOCK waits for the same result: it is neither run again nor refused."""
         self.lock()
         self.assertIs(self.lock(), PENDING)
 
@@ -291,7 +294,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(self.machine.sessions["alice"].waiting, {})
 
     def test_wait_ends_at_its_time(self) -> None:
-        """The time is the state machine's: that of the slot."""
+        """A wait ends at its time by the state machine's clock, which is the time of the slot."""
         self.lock(wait_ms=500)
         self.assertEqual(self.machine.next_deadline(), 1_500)
         self.driver.time_ms = 1_500
@@ -313,7 +316,7 @@ class PendingTests(MachineTestCase):
         self.assertEqual(completions, [("bob", ("NOSESSION", "none")), ("carol", "x")])
 
     def test_taken_over_session_keeps_its_place(self) -> None:
-        """A place in the queue for a lock belongs to the session, and not to a connection."""
+        """A waiting LOCK keeps its place in the queue when its session is taken over by another connection."""
         self.lock()
         self.driver.open("bob", server_id=1)
         self.driver.run("alice", self.alice, (2, ("UNLOCK", "x", -1)))
@@ -321,7 +324,7 @@ class PendingTests(MachineTestCase):
         self.assertIn(1, self.machine.sessions["bob"].answers.numbers)
 
     def test_no_more_commands_wait_than_a_session_may_have(self) -> None:
-        """A client that connects again and again must not fill the servers with waiting commands."""
+        """A session can have only so many waiting LOCKs, also over many connections; further ones are refused."""
         for number in range(1, 5):
             self.assertIs(self.lock(number), PENDING)
         self.assertEqual(code(self.lock(5)), ("BUSY", "none"))
@@ -380,7 +383,7 @@ class FaultyApplicationTests(SynchronousTestCase):
         self.assertRaisedAndLogged(1)
 
     def test_question_that_raises_is_answered(self) -> None:
-        """The question is answered with INTERNAL."""
+        """A question at which the application raises is answered with INTERNAL."""
         self.assertEqual(code(self.driver.machine.question(("ASK",))), ("INTERNAL", "none"))
         self.assertRaisedAndLogged(1)
 
@@ -462,7 +465,7 @@ class DeterminismTests(SynchronousTestCase):
 
 class CatalogueTests(SynchronousTestCase):
     def test_changes_are_told_from_questions(self) -> None:
-        """An unknown verb counts as a change: it is ordered, and refused at its execution."""
+        """An unknown verb counts as a change, not as a question: it is ordered, and refused at its execution."""
         machine = Driver(catalogue=Catalogue([Chat(), KeyValue()])).machine
         self.assertEqual([machine.changes((verb,)) for verb in ("SAY", "LOG", "DANCE")], [True, False, True])
 

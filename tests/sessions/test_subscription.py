@@ -68,7 +68,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual((self.told, [*map(type, self.failures)]), ([], [KeyError, LookupError, TypeError]))
 
     def test_nothing_is_told_while_paused(self) -> None:
-        """Events for a client that does not read stay in the log, and need no queue."""
+        """While a subscription is paused no event is delivered; events stay in the log, and need no queue."""
         subscription = self.subscribe()
         subscription.pause()
         subscription.release(200)
@@ -92,7 +92,7 @@ class FollowingTests(SynchronousTestCase):
         self.assertEqual(self.told, list(range(1, 101)))
 
     def test_resume_inside_deliver_repeats_nothing(self) -> None:
-        """A transport may pause and resume while it is written to, as often as it likes."""
+        """A transport that pauses and resumes inside `deliver`, as often as it likes, gets no event twice."""
         subscription = self.subscribe()
 
         def deliver(event: Event) -> None:

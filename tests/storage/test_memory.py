@@ -254,7 +254,7 @@ class MemoryCrashTests(MemoryTestCase):
         self.assertEqual(self.restarted_slots(), [1, 2, 3, 4])
 
     def test_crashed_server_writes_nothing_any_more(self) -> None:
-        """Closing the storage of a crashed server writes nothing either."""
+        """A crashed server writes nothing any more, also when its storage is closed."""
         self.storage.crash()
         self.sync("late", *slot_records([7]))
         self.storage.close()
@@ -262,7 +262,7 @@ class MemoryCrashTests(MemoryTestCase):
         self.assertEqual((self.told, self.restarted_slots()), (["durable"], [1]))
 
     def test_identity_stays_and_incarnation_grows(self) -> None:
-        """Identity and incarnation belong to the disk."""
+        """After a restart the storage has the same identity and a higher incarnation: both belong to the disk."""
         before = self.recovered
         self.storage.crash()
         after = self.restart()
@@ -274,7 +274,8 @@ class MemoryRefusalTests(MemoryTestCase):
     """Tests of those refusals to start that are possible without files."""
 
     def test_disk_in_use(self) -> None:
-        """A simulated server must be dead or closed before it is started again."""
+        """A disk that a running server uses is refused: a simulated server must be dead or closed before it is started
+        again."""
         error = self.assertRaises(StorageRefused, self.start)
         self.assertIn("in use by another server", str(error))
 

@@ -195,7 +195,7 @@ class NoteTests(SynchronousTestCase):
         self.assertIn("belongs to the storage " + b"identity".hex(), error)
 
     def test_note_is_forced_to_disk_seldom(self) -> None:
-        """Forcing it with each group would double the work of the disk."""
+        """The note is forced to disk seldom: with each group, it would double the work of the disk."""
         forced: list[int] = []
         self.patch(os, "fdatasync", forced.append)
         self.tell(*range(6, 500))

@@ -80,7 +80,7 @@ class RefusalTests(TransportTestCase):
         self.assertEqual(set(receiver.refusals) - self.absent, {1})
 
     async def test_peer_that_comes_back_is_reached(self) -> None:
-        """Refusals do not break the sending socket: not the first, not the tenth."""
+        """A peer that comes back is reached: refusals, even ten of them, do not break the sending socket."""
         a, receiver = self.start(0)
         await until(lambda: a.counters.refusals >= 10, lambda: a.send([accept(sender=0)], 1))
         b, peer = self.start(1)

@@ -270,7 +270,7 @@ class IdentityTests(FrameTestCase):
                 self.assertEqual(receiver.open(frame).messages, [accept()])
 
     def test_identities_of_another_length_are_refused(self) -> None:
-        """Eight bytes, also when they are set later."""
+        """Identities that do not have eight bytes are refused, also when they are set later."""
         membership = codec(SENDER).membership
         self.assertRaises(ValueError, setattr, membership, "cluster_identity", b"short")
         self.assertRaises(ValueError, setattr, membership, "passes", b"")

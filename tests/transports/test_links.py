@@ -66,7 +66,7 @@ class SendTests(LinksTestCase):
         self.assertEqual(self.receivers[2].frames, [])
 
     def test_message_to_all_is_encoded_once(self) -> None:
-        """Each peer gets the same frame, and the sender itself gets none."""
+        """A message to all is encoded once: each peer gets the same frame, and the sender itself gets none."""
         with patch.object(links_module, "encode", wraps=links_module.encode) as encode:
             self.links[0].send([proposal(sender=0)], None)
         self.assertEqual(encode.call_count, 1)
@@ -208,7 +208,8 @@ class ReceiveTests(LinksTestCase):
         self.assertEqual(self.receivers[1].storages, [(3, 5), (3, 6)])
 
     def test_counters_tell_frames_bytes_and_messages(self) -> None:
-        """The counters for /metrics: a message to two peers counts twice on the way out."""
+        """The counters for /metrics count frames, bytes and messages; a message to two peers counts twice on the way
+        out."""
         self.links[0].send([accept(sender=0), proposal(sender=0)], None)
         size = len(self.carried[0][2])
         out, into = self.links[0].counters, self.links[1].counters
@@ -220,7 +221,7 @@ class ReceiveTests(LinksTestCase):
 
 class FaultTests(LinksTestCase):
     def test_cut_holds_in_both_directions(self) -> None:
-        """FAULT CUT: from and to these servers, though the other side knows nothing of it."""
+        """FAULT CUT at one server cuts frames from and to the named servers, though these know nothing of it."""
         self.links[0].faults.cut([1])
         self.links[0].send([accept(sender=0)], None)
         self.links[1].send([accept(sender=1)], None)

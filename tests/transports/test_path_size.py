@@ -59,7 +59,7 @@ class PathSizeTestCase(SynchronousTestCase):
 
 class SearchTests(PathSizeTestCase):
     def test_size_begins_at_the_base_and_nothing_is_probed_without_need(self) -> None:
-        """The size begins at the base; a cluster that sends small frames only causes no probe."""
+        """The size begins at the base (`BASE_BYTES`); a cluster that sends small frames only causes no probe."""
         self.let_pass(10)
         self.assertEqual((self.size.size, self.probes), (BASE_BYTES, []))
 
@@ -150,7 +150,8 @@ class ShrinkTests(PathSizeTestCase):
         self.assertTrue(1_300 - GRAIN_BYTES < self.size.size <= 1_300, self.size.size)
 
     def test_below_the_base(self) -> None:
-        """On a path that does not carry even the base any more, the size becomes that of the smallest datagrams."""
+        """On a path that does not carry even the size with which it began (the base) any more, the size becomes that of
+        the smallest datagrams."""
         self.carried = 600
         for _ in range(2):
             self.size.doubt()

@@ -108,7 +108,7 @@ class HostileBytesTests(SynchronousTestCase):
     @FEW
     @given(any_message, st.data())
     def test_truncated_body_is_malformed(self, message: Message, data: st.DataObject) -> None:
-        """No message is read from a part of its bytes."""
+        """A body without its last bytes is malformed: no message is read from a part of its bytes."""
         body = join_encoded([encode_any(message)])
         cut = body[: data.draw(st.integers(0, len(body) - 1))]
         self.assertRaises(Malformed, decode_all, SENDER, cut)

@@ -73,7 +73,7 @@ class ChatTests(EventCase):
         self.assertEqual((self.site.streams, len(self.site.sessions)), ({}, 0))
 
     def test_heartbeats(self) -> None:
-        """A comment now and then keeps proxies from closing a stream."""
+        """The server sends a comment now and then, so that proxies do not close the stream of events."""
         stream = self.listen()
         stream.heard()
         self.clock.advance(HEARTBEAT_SECONDS)

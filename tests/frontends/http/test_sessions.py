@@ -154,7 +154,7 @@ class NamedSessionTests(HTTPCase):
         self.assertEqual(self.server.local_clients.connections[1].calls[-2:], ["bye", "disconnected"])
 
     def test_closed_when_the_client_says_so(self) -> None:
-        """When the client has closed its session, its next request opens a new one."""
+        """When a client has closed its session, its next request opens a new one."""
         self.content("POST", "/v1/session", None, Pfsb_Client="alice")
         self.assertEqual(self.content("DELETE", "/v1/session", None, Pfsb_Client="alice"), {"client": "alice"})
         self.assertEqual(self.server.local_clients.connections[0].calls, ["hello alice 10", "bye", "disconnected"])

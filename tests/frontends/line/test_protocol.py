@@ -333,7 +333,7 @@ class ReadLevelTests(LineTestCase):
         self.assertEqual([line.split()[0] for line in said], ["OK", "#5", "ERR"])
 
     def test_sequential_read_waits_for_what_was_asked_before(self) -> None:
-        """A sequential read is never older than the writes of its own session."""
+        """A sequential read waits for earlier commands of its session, so that it is never older than their writes."""
         self.local_clients.hold = True
         self.ask("#1 PUT a 1\n#2 GET read=sequential a")
         self.assertEqual(self.session().calls, ["submit"])

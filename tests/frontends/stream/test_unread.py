@@ -1,4 +1,5 @@
-"""Output that clients leave unread: a sum for all of them, and a time for each."""
+"""Output that clients leave unread: the maximum for all clients together, and the time after which a client is
+dropped."""
 
 from __future__ import annotations
 

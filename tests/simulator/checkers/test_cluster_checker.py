@@ -110,7 +110,7 @@ class NetworkCheckTests(SynchronousTestCase):
         self.assertIn("view 4", self.violates(1, Ordered(1, 4, (1,), BATCH_A.digest)))
 
     def test_view_that_two_incarnations_lead_is_found(self) -> None:
-        """An incarnation must not lead a view of an earlier one (G10)."""
+        """G10: an incarnation that leads a view of an earlier incarnation of its server is found."""
         self.check.sent(0, Prepare(0, 4, 0))
         self.check.started(0)
         self.assertIn("view 4", self.violates(0, Prepare(0, 4, 0)))

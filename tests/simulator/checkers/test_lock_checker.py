@@ -87,7 +87,8 @@ class LockCheckTests(SynchronousTestCase):
         self.assertRaises(Violation, self.check.session_ended, "b", [])
 
     def test_time_out_ends_the_wait(self) -> None:
-        """TIMEOUT ends a wait without a grant."""
+        """TIMEOUT as the answer to a LOCK ends its wait without a grant, and the lock goes to the next waiting
+        client."""
         self.wait("b", "c")
         self.check.time_passed([(("b", 1), Refused("TIMEOUT", "not free in time"))])
         self.check.executed(UNLOCK, ("a", 2), RELEASED, [(("c", 1), granted(6))])

@@ -35,7 +35,7 @@ class BindingTests(SynchronousTestCase):
             self.assertEqual(self.check.proposed(Proposal(2, 3, seq, batch)), "")
 
     def test_proposal_that_is_sent_again_passes(self) -> None:
-        """A leader repeats proposals (section 5.9 of the paper)."""
+        """A proposal that its leader sends again passes, since leaders repeat proposals (section 5.9 of the paper)."""
         for _ in range(2):
             self.assertEqual(self.check.proposed(Proposal(0, 1, 5, BATCH)), "")
 
@@ -51,7 +51,8 @@ class RelayTests(SynchronousTestCase):
         self.check = RelayChecker(range(3))
 
     def test_copies_from_its_own_server_are_relayed_once_each(self) -> None:
-        """The network may duplicate each copy, and add an echo to each of these."""
+        """Copies of an update from its own server may be relayed once each: the network may duplicate a copy, and add
+        an echo to each."""
         self.check.sent(0, None, UPDATE)
         for _ in range(4):
             self.assertEqual(self.check.sent(1, 2, UPDATE), "")

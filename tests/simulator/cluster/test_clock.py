@@ -34,7 +34,7 @@ class SimulatedClockTests(SynchronousTestCase):
         self.assertEqual(self.clock.seconds(), 5)
 
     def test_calls_of_one_time_run_in_the_order_of_asking(self) -> None:
-        """The order is fixed, so that one seed gives one run."""
+        """Calls of one time run in the order in which they were asked for, so that one seed gives one run."""
         for name in "cab":
             self.clock.callLater(1, self.note, name)
         self.clock.callFromThread(self.note, "first")

@@ -31,7 +31,7 @@ class SimulatedNamesTests(SynchronousTestCase):
         cluster.run_until(lambda: ("client", timestamp) in cluster.answers)
 
     def test_cluster_with_names_elects_and_executes(self) -> None:
-        """All names are looked up, by every server."""
+        """In a cluster with names every server looks up all of them, elects and executes."""
         cluster = self.cluster()
         assert self.names is not None
         self.submit(cluster, 1, 1)

@@ -161,7 +161,7 @@ class ExpectedCatchTests(SynchronousTestCase):
         self.assertLessEqual({catch.schedule for catch in DIRECTED.values()}, set(SCHEDULES))
 
     def test_every_defect_is_pinned(self) -> None:
-        """A defect that no run shows would be a blind spot of the simulator."""
+        """Every planted defect has a pinned run that shows it; one without would be a blind spot of the simulator."""
         self.assertEqual(set(DEFECTS), set(CAUGHT))
 
     def test_every_defect_is_caught_by_random_runs(self) -> None:
@@ -202,7 +202,7 @@ class ScheduleTests(SynchronousTestCase):
 
 class RegistryTests(SynchronousTestCase):
     def test_unknown_name_is_refused_with_the_known_names(self) -> None:
-        """The error of `pfsb simulate --broken NAME` lists the names."""
+        """The error of `pfsb simulate --broken NAME` for an unknown name lists the known ones."""
         error = str(self.assertRaises(KeyError, planted, "no-such-thing"))
         self.assertIn("no-such-thing", error)
         self.assertIn("accept-early", error)
@@ -218,7 +218,7 @@ class RegistryTests(SynchronousTestCase):
         self.assertFalse(DEFECTS["accept-early"].needs_sessions)
 
     def test_defects_of_all_modules_have_different_names(self) -> None:
-        """A table by name would have only one of two defects with the same name."""
+        """Defects of all modules have different names: a table by name would lose one of two."""
         modules = [import_module(module.name) for module in iter_modules(defects.__path__, f"{defects.__name__}.")]
         registries = [value for module in modules for value in vars(module).values() if isinstance(value, Defects)]
         names = [name for registry in registries for name in registry.by_name]
@@ -247,7 +247,7 @@ class _Watch(_Clock):
 
 class PlantingTests(SynchronousTestCase):
     def test_override_wraps_the_method_of_one_object(self) -> None:
-        """Other objects of the class keep their method."""
+        """`override` replaces the method of one object, and other objects of the class keep theirs."""
 
         class Speaker:
             def say(self) -> str:
@@ -263,7 +263,8 @@ class PlantingTests(SynchronousTestCase):
         self.assertRaises(AttributeError, override, object(), "renamed", lambda method: method)
 
     def test_function_instead_of_a_method_is_given_the_method_first(self) -> None:
-        """The replacement gets the method, then the arguments of the call."""
+        """A function that `instead_of` puts in the place of a method gets the method first, then the arguments of the
+        call."""
 
         class Speaker:
             def say(self, word: str, *, loud: bool = False) -> str:
@@ -279,7 +280,7 @@ class PlantingTests(SynchronousTestCase):
         self.assertRaises(AttributeError, instead_of(speaker, "renamed"), broken)
 
     def test_become_changes_one_object_with_slots(self) -> None:
-        """An object with slots takes no methods of its own, so its class is changed."""
+        """`become` changes the class of one object, since an object with slots takes no methods of its own."""
         broken, whole = _Clock(), _Clock()
         become(broken, _Watch)
         become(broken, _Watch)

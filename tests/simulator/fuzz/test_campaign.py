@@ -112,7 +112,7 @@ class SearchTests(CampaignTestCase):
         self.assertNotEqual(findings[0], findings[2])
 
     def test_targets_get_the_same_share_of_the_time(self) -> None:
-        """A slow target is not given up, and does not starve the others."""
+        """All targets get the same share of the time: a slow one is not given up, and does not starve the others."""
         now = [0.0]
         times = {"slow": 0.0, "quick": 0.0}
 

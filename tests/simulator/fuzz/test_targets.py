@@ -274,7 +274,7 @@ class CommandTests(TestCase):
         return options
 
     async def test_campaign_ends_with_a_line_that_says_how_to_repeat_it(self) -> None:
-        """The closing line has number of inputs, time, seed and failures."""
+        """A campaign ends with a line that has the number of inputs, the time, the seed and the failures."""
         out = io.StringIO()
         tool = FuzzTool(reactor, self.options("--for", "0.3", "--seed", "7", "--target", "calls,batches"), out)
         await ensureDeferred(tool.run_campaign())

@@ -187,7 +187,8 @@ class DefectTests(SynchronousTestCase):
         )
 
     def test_view_that_waits_for_more_than_a_majority_is_never_led(self) -> None:
-        """Figure 8 B: with one server down, `>` breaks no promise, but no server ever leads."""
+        """Figure 8 B: a server that waits for more than a majority of promises breaks no promise of the protocol, but
+        with one server down no server ever leads."""
         bounds = Bounds(led=False, asks=(), crashes=0, idle=frozenset({2}))
         right, wrong = explored(bounds, 12), explored(bounds, 12, patch=wants_more_than_a_majority)
         self.assertIn("server 0 leads view 1", right.nodes.reached)
@@ -200,17 +201,20 @@ class ProtocolTests(SynchronousTestCase):
     """The protocol keeps its promises in every explored state."""
 
     def test_no_promise_is_broken_after_the_first_start(self) -> None:
-        """All states within five steps: two clients, up to three views, one crash."""
+        """From the first start on, no promise is broken in any state within five steps: two clients, up to three views,
+        one crash."""
         self.assertKeepsItsPromises(explored(Bounds(led=False), 5), 5)
 
     def test_no_promise_is_broken_when_a_view_is_led(self) -> None:
-        """All states within five steps: two clients, two view changes, one crash."""
+        """When a view is led, no promise is broken in any state within five steps: two clients, two view changes, one
+        crash."""
         exploration = explored(Bounds(), 5)
         self.assertKeepsItsPromises(exploration, 5)
         self.assertIn("server 0 has executed 1 slots", exploration.nodes.reached)
 
     def test_chosen_update_survives_two_view_changes(self) -> None:
-        """All states within five steps after server 0 has executed an update that the next leader does not know."""
+        """When server 0 has executed an update that the next leader does not know, no promise is broken in any state
+        within five steps."""
         lead_in = (*CHOSEN_BY_0_AND_2, (1, "Ask"), (1, "ProgressTimer"), (2, "ProgressTimer"), (1, "ViewChange"))
         exploration = explored(Bounds(crashes=0, lead_in=lead_in), 5)
         self.assertKeepsItsPromises(exploration, 5)
@@ -344,7 +348,7 @@ class ToolTests(SynchronousTestCase):
         return out.getvalue()
 
     def test_options_become_bounds(self) -> None:
-        """The options become bounds and a lead-in."""
+        """The options of `pfsb explore` become the bounds and the lead-in of the exploration."""
         options = self.options(
             "--servers", "4", "--clients", "1", "--crashes", "0", "--cold", "--lead-in", "0:Ask, 1:Crash"
         )
@@ -352,13 +356,13 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(options.bounds, expected)
 
     def test_lead_in_of_an_unknown_server_is_refused(self) -> None:
-        """The error has an example of a right lead-in."""
+        """A lead-in with an unknown server is refused, with an example of a right one."""
         for text in ("7:Ask", "Ask", "1:"):
             error = self.assertRaises(click.UsageError, self.options, "--lead-in", text)
             self.assertIn("with a server below 3; example: --lead-in 0:Ask,1:Proposal,0:Accept", str(error))
 
     def test_summary_has_the_extent_and_the_result(self) -> None:
-        """The report has the progress by levels, the bounds, the extent and the result."""
+        """The summary of an exploration has the progress by levels, the bounds, the extent and the result."""
         told = self.run_tool("--depth", "2").splitlines()
         self.assertIn("depth 1: 9 states", told[0])
         self.assertEqual(told[2], "3 servers; updates: a1 at server 0, b1 at server 1; views up to 3; crashes: 1")
@@ -367,7 +371,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [])
 
     def test_broken_promise_is_shown_as_steps_and_exit_status(self) -> None:
-        """The report has the steps that break the promise, and the exit status is 1."""
+        """If a promise is broken, the report has the steps that lead there, and the exit status is 1."""
         self.patch(Membership, "is_majority", lambda self, server_ids: any(True for _ in server_ids))
         told = self.run_tool("--crashes", "0").splitlines()
         self.assertEqual(
@@ -376,7 +380,7 @@ class ToolTests(SynchronousTestCase):
         self.assertEqual(self.statuses, [1])
 
     def test_lead_in_that_cannot_happen_is_one_line(self) -> None:
-        """The error names the steps that are possible."""
+        """A lead-in that cannot happen is refused with the steps that are possible."""
         err = StringIO()
         self.patch(sys, "stderr", err)
         self.run_tool("--lead-in", "0:Prepare")

@@ -50,7 +50,7 @@ class IdleHourTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, hour.run))
 
     def test_correct_cluster_comes_through(self) -> None:
-        """Nothing ends early in clusters of one to five servers."""
+        """A correct cluster of one to five servers passes the idle hour: nothing ends early."""
         for servers in (1, 2, 3, 4, 5):
             hour = self.hour(servers)
             hour.run()

@@ -51,7 +51,7 @@ class LivenessDrillTests(SynchronousTestCase):
         return str(self.assertRaises(Violation, repeat))
 
     def test_correct_cluster_comes_through_each_drill(self) -> None:
-        """All drills are run with three to five servers."""
+        """A correct cluster of three to five servers passes each drill."""
         for servers in (3, 4, 5):
             liveness = self.liveness(servers=servers)
             liveness.run_drills(len(liveness.possible_drills()))
@@ -59,7 +59,7 @@ class LivenessDrillTests(SynchronousTestCase):
                 self.assertGreater(liveness.marks.counts[f"drill: {drill}"], 0, drill)
 
     def test_small_clusters_have_fewer_drills(self) -> None:
-        """Clusters of one or two servers can spare none, and have fewer drills."""
+        """Clusters of one or two servers have fewer drills, since they can spare no server."""
         for servers, drills in ((1, {"idleness"}), (2, {"idleness", "blackout", "lateness"})):
             liveness = self.liveness(servers=servers)
             self.assertEqual({drill.__name__ for drill in liveness.possible_drills()}, drills)
@@ -100,7 +100,7 @@ class LivenessDrillTests(SynchronousTestCase):
         self.assertIn("nothing has happened", str(self.assertRaises(Violation, liveness.idleness)))
 
     def test_leader_that_is_missed_late_is_found(self) -> None:
-        """G8: followers that wait as if many elections had failed are found."""
+        """G8: followers that suspect a dead leader as late as if many elections had failed are found."""
         liveness = self.liveness()
         for server_id in liveness.cluster.ids:
             replica = liveness.cluster.replica(server_id)

@@ -123,7 +123,8 @@ class ProfileTests(SynchronousTestCase):
             yield from pool.map(run_plan, plans, chunksize=4)
 
     def test_every_profile_keeps_every_promise(self) -> None:
-        """All seeds pass, and each profile reaches the situations that it is there for."""
+        """Every profile keeps every promise: all seeds pass, and each profile reaches the situations that it is there
+        for."""
         marks: dict[str, Counter[str]] = {profile: Counter() for profile in PROFILES}
         seeds: Counter[str] = Counter()
         for outcome in self._outcomes():
@@ -202,16 +203,16 @@ class DefectiveServerTests(SynchronousTestCase):
         raise AssertionError("nothing has failed")
 
     def test_two_values_at_one_slot_are_found(self) -> None:
-        """S1 is broken by servers that do not wait for a majority."""
+        """Servers that order by less than a majority, and so break S1, are found."""
         self.assertIn("slot", self._first_failure(orders_too_early, Plan(0, "crashes")).failure)
 
     def test_servers_that_compute_different_results_are_found(self) -> None:
-        """Different results are found, whether a client sees them or not."""
+        """Servers that compute different results are found, whether a client sees them or not."""
         outcome = self._first_failure(answers_wrongly, Plan(0, "clients", servers=3))
         self.assertIn("came to", outcome.failure)
 
     def test_failing_run_shrinks_to_a_smaller_one_that_fails(self) -> None:
-        """The smaller run fails as well, and its command repeats it."""
+        """A failing run is shrunk to a smaller one that fails as well, and whose printed command repeats it."""
         outcome = self._first_failure(orders_too_early, Plan(0))
         shrinking = Shrinking(lambda plan: Run(plan, orders_too_early).run(), outcome)
         self.assertGreater(len(list(shrinking.steps())), 5)
@@ -250,7 +251,7 @@ class LopsidedLinksTests(SynchronousTestCase):
 @long
 class DrainTests(SynchronousTestCase):
     def test_server_that_does_not_stop_is_found(self) -> None:
-        """A server must stop within five seconds, whatever is under way."""
+        """A server that has not stopped within five seconds of a drain is found, whatever is under way."""
 
         def never_stops(process: Any) -> None:
             override(process.server, "drain", lambda _: lambda drained: None)
@@ -310,7 +311,7 @@ class PaperClientPopulationTests(SynchronousTestCase):
 
 class PlanTests(SynchronousTestCase):
     def test_command_names_what_differs_from_the_seed(self) -> None:
-        """The command has the options that differ from the drawn values."""
+        """The command that repeats a run has the options that differ from the values drawn by the seed."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         options = "--profile star --servers 5 --seconds 2.5 --users 2 --without clocks,disks --faults 3,4"
         self.assertEqual(plan.command(), f"pfsb simulate --seed 7 {options}")

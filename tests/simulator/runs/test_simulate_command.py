@@ -52,14 +52,14 @@ class OptionsTests(SynchronousTestCase):
             self.assertIn(text, str(self.assertRaises(click.UsageError, parsed, *words)))
 
     def test_command_of_a_plan_is_that_plan(self) -> None:
-        """The command that a failure prints gives the same plan."""
+        """The command that a failure prints gives the same plan when it is parsed."""
         plan = Plan(7, "star", 5, 2.5, frozenset({"disks", "clocks"}), (3, 4), 2)
         self.assertEqual(parsed(*plan.command().split()[2:]).plan, plan)
         none = Plan(7, faults=())
         self.assertEqual(parsed(*none.command().split()[2:]).plan, none)
 
     def test_seeds_count_from_the_first(self) -> None:
-        """There is one seed, a number of seeds, or no last seed."""
+        """The command line names one seed, a number of seeds from the first on, or with --for no last seed."""
         self.assertEqual(list(parsed("--seed", "7").seeds()), [7])
         self.assertEqual(list(parsed("--seed", "7", "--seeds", "3").seeds()), [7, 8, 9])
         self.assertEqual(list(parsed("--seeds", "2").seeds()), [0, 1])
@@ -86,7 +86,8 @@ class SimulateToolTests(SynchronousTestCase):
         return played, out.getvalue()
 
     def test_failing_seed_is_reported_with_its_command_and_shrunk(self) -> None:
-        """The smallest failing run has one fault."""
+        """A failing seed is reported with the command that repeats it, and shrunk: the smallest failing run has one
+        fault."""
         played, text = self.play("--seeds", "5")
         self.assertTrue(played.has_failed)
         self.assertIn("pfsb simulate --seed 2    S1: broken\n", text)
@@ -101,7 +102,7 @@ class SimulateToolTests(SynchronousTestCase):
         self.assertIn("4 seeds from 3 on, 0 failed", text)
 
     def test_option_for_limits_the_time(self) -> None:
-        """Seeds are run until the time is over; each takes a quarter of a second here."""
+        """With --for, seeds are run until the time is over; each takes a quarter of a second here."""
 
         def slow(plan: Plan) -> RunOutcome:
             self.clock.rightNow += 0.25
@@ -159,7 +160,7 @@ class PlantedDefectTests(SynchronousTestCase):
         self.assertEqual(parsed("--broken", "accept-early", "--seeds", "60").plan.profile, "mixed")
 
     def test_directed_run_reports_the_violation(self) -> None:
-        """The output has the sentence of the schedule and that of the check."""
+        """A failing directed run prints the sentence of its schedule and the violation of the check."""
         out = io.StringIO()
         played = simulate_command.SimulateTool(Clock(), parsed("--broken", "editions-mixed"), out)
         played.run_directed("promise-of-two-lives")
@@ -194,7 +195,8 @@ class PlantedDefectTests(SynchronousTestCase):
 
 class DiagramTests(SynchronousTestCase):
     def test_messages_are_arrows_between_the_columns(self) -> None:
-        """Time runs down, and a server that an event does not concern has a vertical bar."""
+        """In a diagram messages are arrows between the columns, time runs down, and a server that an event does not
+        concern has a vertical bar."""
         from pfsb.paxos.messages import Accept, Alive, State, ViewChange
 
         events: list[dict[str, Any]] = [

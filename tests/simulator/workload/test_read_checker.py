@@ -66,13 +66,13 @@ class ReadTests(ReadHistoryTestCase):
 
 class EventTests(ReadHistoryTestCase):
     def test_events_in_order_pass(self) -> None:
-        """Each event passes once, in order."""
+        """Events of the chat that each come once and in order pass."""
         self.log.heard(1, line(1, "one"), "server 0")
         self.log.heard(2, line(2, "two"), "server 1")
         self.assertEqual(self.log.marks["event heard"], 2)
 
     def test_gap_is_found(self) -> None:
-        """An event with a wrong number is reported."""
+        """An event with a wrong number, as after a gap, is found."""
         self.assertIn("1 is next", self.refuse(self.log.heard, 1, line(2, "two"), "server 0"))
 
     def test_event_before_it_has_happened_is_found(self) -> None:

@@ -238,7 +238,8 @@ class TroubleTests(ArchiveTestCase):
         self.assertIn("Not a directory", self.counters.error or "")
 
     def test_copy_that_fails_leaves_nothing_behind(self) -> None:
-        """A disk that fills up during a copy gets its room back."""
+        """A copy that fails because the disk of the archive is full leaves nothing behind, so that the disk gets its
+        room back."""
         self.patch(os, "link", refusing(errno.EXDEV))
         self.patch(archive_module, "sync_data", refusing(errno.ENOSPC))
         self.run_history()

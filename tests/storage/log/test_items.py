@@ -60,7 +60,8 @@ class FormTests(SynchronousTestCase):
         self.assertEqual(b"".join(encode(found)), form)
 
     def test_items_out_of_order_and_twice_are_refused(self) -> None:
-        """The second of two items of one kind would replace the first."""
+        """Items of a group that are out of order, or two of one kind, are refused: the second would replace the
+        first."""
         views, aru = encode(Content(effect=Effect(ViewRecord(1, 1), 5)))
         one, two = (b"".join(encode(Content(effect=Effect(slots={seq: StoredSlot(1, Batch(b"x"))})))) for seq in (1, 2))
         [snapshot] = encode(Content(snapshot=StoredSnapshot(SnapshotName(1, 2, bytes(16)), 3, 0)))

@@ -29,7 +29,7 @@ from tests.storage.support import Gate, Server, batch, ordered_to, plain, slot_r
 
 
 class StorageTestCase(SynchronousTestCase):
-    """Servers that are closed at the end."""
+    """Tests with storages that are closed at the end."""
 
     def setUp(self) -> None:
         self.directory = Path(self.mktemp())
@@ -144,7 +144,7 @@ class RecoveryTests(StorageTestCase):
         self.assertEqual(self.server(copy).storage.recover().local_aru, 3)
 
     def test_unfinished_creation_is_begun_anew(self) -> None:
-        """A crash while the file was being made left nothing that was acknowledged."""
+        """The making of a log that a crash has cut short is begun anew: nothing was acknowledged yet."""
         self.directory.mkdir()
         (self.directory / "log.new").mkdir()
         (self.directory / "log.new" / "next.new").write_bytes(b"half a file")
@@ -273,7 +273,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.told, ["somebody else", "second"])
 
     def test_slow_write_is_logged_and_counted(self) -> None:
-        """A disk write of more than 100 ms is logged."""
+        """A disk write of more than 100 ms is logged and counted."""
         events: list[dict[str, object]] = []
         globalLogPublisher.addObserver(events.append)
         self.addCleanup(globalLogPublisher.removeObserver, events.append)
@@ -342,7 +342,7 @@ class SyncTests(StorageTestCase):
         self.assertEqual(server.failures, [])
 
     def test_closed_storage_takes_nothing(self) -> None:
-        """Records that cannot become durable are never reported as durable."""
+        """A closed storage never reports records as durable."""
         server = self.started()
         server.storage.close()
         server.sync("late", *slot_records([1]))
@@ -368,7 +368,7 @@ class FailureTests(StorageTestCase):
         return server
 
     def test_failed_write_is_reported_once_and_never_tried_again(self) -> None:
-        """No callback reports durability any more, even if the disk should recover."""
+        """After a failed write no callback reports durability any more, even if the disk should recover."""
         server = self.failed()
         writes = self.gate.writes
         self.gate.error = None
@@ -429,14 +429,14 @@ class ReadHistoryTests(StorageTestCase):
         self.assertEqual(server.read(2, 4), [(seq, batch(f"slot {seq}")) for seq in (2, 3, 4)])
 
     def test_slots_above_the_durable_aru_are_not_served(self) -> None:
-        """A proposal is not an ordered update, whatever stands on the disk."""
+        """A slot above the durable Local_Aru is not served: it may hold a proposal that is not ordered."""
         server = self.started()
         server.write(*ordered_to(2), *slot_records([3, 4]))
         self.assertEqual([seq for seq, _ in server.read(1, 9)], [1, 2])
         self.assertEqual(server.read(3, 9), [])
 
     def test_accepted_proposal_is_served_once_it_is_ordered(self) -> None:
-        """AruRecord: every slot up to it holds on this disk what was ordered."""
+        """A slot that was accepted as a proposal is served when a record of Local_Aru covers it."""
         server = self.started()
         server.write(*slot_records([1, 2]))
         self.assertEqual(server.read(1, 2), [])
@@ -444,7 +444,7 @@ class ReadHistoryTests(StorageTestCase):
         self.assertEqual([seq for seq, _ in server.read(1, 2)], [1, 2])
 
     def test_bytes_are_bounded_but_one_batch_always_fits(self) -> None:
-        """At least one, then up to bytes_max."""
+        """A read of slots is answered with one batch at least, and with further ones up to bytes_max."""
         server = self.started()
         server.write(*ordered_to(5))
         self.assertEqual([seq for seq, _ in server.read(1, 5, bytes_max=len("slot 1") * 2)], [1, 2])
