@@ -239,7 +239,7 @@ class TroubleTests(SynchronousTestCase):
         self.assertAlmostEqual(self.cluster.server_clock(changed).seconds() - self.cluster.now, offsets[changed])
 
     def test_kind_of_message_is_late_until_it_is_no_more(self) -> None:
-        """With the fault `late_kind` messages of one kind are late until the fault ends."""
+        """After the fault `late_kind` messages of one kind are late until the fault `no_more_moods` happens."""
         self.happen("late_kind")
         self.assertEqual(len(self.cluster.network.passing_faults), 1)
         self.happen("no_more_moods")
@@ -279,7 +279,7 @@ class StrangersTests(SynchronousTestCase):
         self.assertRaises(Violation, require_no_change, cluster, 1, frame)
 
     def test_noise_changes_nothing(self) -> None:
-        """Random bytes in the place of a frame are counted and dropped."""
+        """Random bytes in the place of a frame change nothing in the server that gets them."""
         cluster = SimulatedCluster(self.id(), 3)
         cluster.run_until(cluster.has_leader)
         require_no_change(cluster, 1, b"noise")
