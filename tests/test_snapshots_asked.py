@@ -50,7 +50,8 @@ class Tally:
 
 
 class WithoutSnapshotsTests(SynchronousTestCase):
-    """A cluster of one server, which would take a snapshot at each slot."""
+    """A cluster of one server that is set to take a snapshot at each slot, and takes none, since its application gives
+    none."""
 
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []

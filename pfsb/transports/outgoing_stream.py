@@ -50,7 +50,7 @@ REFUSED_WAIT_SECONDS_MAX: Final = 0.25
 """Longest time, in seconds, to the next attempt at a peer whose address has refused the last one: no process listens
 there, which costs little to find out, and the hint of Departure 11 should be as fresh as with datagrams."""
 WAIT_SECONDS_MAX: Final = 5.0
-"""Longest time, in seconds, to the next attempt after any other failure."""
+"""Longest time, in seconds, from an attempt that failed to the next one, unless the peer's address has refused it."""
 STALE_TICKS: Final = 4
 """Number of ticks, of 0.25 s each, that an attempt may take before the next frame of the peer begins another."""
 OTHERWISE_SECONDS: Final = 60.0

@@ -182,7 +182,8 @@ class LeaderTests(ReadTestCase):
 
 class NewLeaderTests(ReadTestCase):
     def test_new_leader_waits_for_all_that_it_prepared(self) -> None:
-        """The slots that a new leader has prepared include all that older views have chosen and answered."""
+        """A new leader answers a read only when all slots that it has prepared are executed: they include all that
+        older views have chosen and answered."""
         self.lead(2, proposal(1, 1, 1, ALICE))
         self.assertEqual([message.seq for message in self.take(Proposal)], [1])
         self.assertSent(accept(2, 2, 1))

@@ -84,7 +84,7 @@ class MoveTests(ClusterTestCase):
         self.do(self.connect(self.a), "INCR", "n")
         self.cluster.network.filters.clear()
         self.answer(self.open("alice", self.b).bye())
-        self.cluster.run(0.1)  # so that the leader has executed it, too
+        self.cluster.run(0.1)  # so that the leader has executed the command, too
         revision = self.server(self.leader).machine.revision
         self.assertEqual(len(copies), 3)
         for passage in copies * 2:

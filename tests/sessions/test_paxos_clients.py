@@ -113,7 +113,7 @@ class TogetherTestCase(ClusterTestCase):
 
 
 class TogetherTests(TogetherTestCase):
-    """Sessions that have nothing in common but an update."""
+    """Bundles of several sessions travel in one update."""
 
     def test_each_client_gets_its_own_answers(self) -> None:
         """Each session in an update gets the results of its own bundle."""

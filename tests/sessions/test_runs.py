@@ -180,7 +180,7 @@ commands = st.one_of(
         max_size=4,
     ).map(lambda pieces: [command for piece in pieces for command in piece]),
 )
-"""The last ones are bundles of several verbs, with runs in them."""
+"""Commands of a bundle: of one verb each; the last choice has several verbs, with runs in them."""
 steps = st.lists(st.sampled_from((1, 1, 1, 1, 1, 1, 1, 1, 2, 0, -1, None)), max_size=9) | st.lists(
     st.sampled_from((2, 0, -1, -3, -7)), max_size=1
 )

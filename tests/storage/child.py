@@ -1,6 +1,6 @@
 """A child process that appends to a storage, and reports on standard output what it was told is durable.
 
-python -m tests.storage.child DIRECTORY FIRST
+    python -m tests.storage.child DIRECTORY FIRST
 
 Each line `N` says that slots FIRST..N and AruRecord N - 1 have been acknowledged.
 """

@@ -61,8 +61,8 @@ class Archive:
     """
 
     directory: Path
-    """The archive of this storage (`archive_of`): two directories below that of the configuration, which is never
-    made here."""
+    """The directory in the archive for the files of this storage (`archive_of`). The archive itself, which the
+    configuration names, is two levels above; it is never made here."""
     log: Path
     """The directory of the segments from which files are taken."""
     head: SegmentHead

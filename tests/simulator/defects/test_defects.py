@@ -134,7 +134,8 @@ def checks_that_find(runs: Sequence[tuple[str, str, int]]) -> list[str]:
 @long
 class ExpectedCatchTests(SynchronousTestCase):
     timeout = 600
-    """The longest pinned runs, of profile pace, take half a minute each."""
+    """Time limit of each test of this class, in seconds: the longest pinned runs, of the profile pace, take half a
+    minute each."""
 
     def setUp(self) -> None:
         self.addCleanup(self.flushLoggedErrors)

@@ -22,7 +22,7 @@ FOREVER = float("inf")
 
 
 class NeedleTarget(Target):
-    """Fails for one word of four letters, which is found letter by letter or not at all."""
+    """A target that fails for one word of four letters, which is found letter by letter or not at all."""
 
     name = "needle"
 
@@ -38,7 +38,7 @@ class NeedleTarget(Target):
 
 
 class MemoryTarget(Target):
-    """Fails at the third input that has the byte of an exclamation mark, in one round."""
+    """A target that fails at the third input of one round that contains an exclamation mark."""
 
     name = "memory"
     inputs_per_round = 400
@@ -55,7 +55,7 @@ class MemoryTarget(Target):
 
 
 class BadInputTarget(Target):
-    """Does something bad at the first input."""
+    """A target that calls a function of the test at its first input, such as one that never returns."""
 
     name = "bad"
 

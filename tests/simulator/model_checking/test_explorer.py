@@ -74,7 +74,7 @@ def leaves_the_data_list_out(replica: Replica) -> None:
 
 
 def is_prepared_by_itself(replica: Replica) -> None:
-    """A defect: the leader's own promise is enough."""
+    """A defect: a view is prepared by the leader's own promise alone."""
 
     def view_prepared_ready(view: int) -> bool:
         return any(promise.view == view for promise in replica.data.preparing.prepare_oks.values())
@@ -83,7 +83,7 @@ def is_prepared_by_itself(replica: Replica) -> None:
 
 
 def wants_more_than_a_majority(replica: Replica) -> None:
-    """A defect: `>` instead of `>=`."""
+    """A defect: a view is prepared only by more than a majority of promises (`>` instead of `>=`)."""
 
     def view_prepared_ready(view: int) -> bool:
         promises = replica.data.preparing.prepare_oks.values()

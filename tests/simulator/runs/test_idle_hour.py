@@ -32,7 +32,7 @@ def waits_too_short(process: Any) -> None:
 
 @long
 class IdleHourTests(SynchronousTestCase):
-    """The hour is shortened to a minute."""
+    """Tests of the idle hour, which is shortened to a minute here."""
 
     def setUp(self) -> None:
         seconds = {"IDLE_SECONDS": 60.0, "SHORT_WAIT_SECONDS": 20.0, "LONG_WAIT_SECONDS": 180.0}

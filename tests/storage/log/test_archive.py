@@ -314,7 +314,8 @@ class ArchivePowerLossTests(power_loss.SnapshotPowerLossTests):
 
     copies = False
     refused_min = 60
-    """Fewer names change at once than without an archive, so there are fewer states."""
+    """Number of states, at least, in which a missing file is noticed: fewer than without an archive, since fewer names
+    change at once."""
 
     def setUp(self) -> None:
         super().setUp()
