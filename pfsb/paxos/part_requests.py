@@ -41,7 +41,7 @@ class InParts(Protocol):
 
     @property
     def lacking(self) -> int:
-        """Number of parts that have not arrived; 0: it is complete."""
+        """Number of parts that have not arrived; 0: all parts are here."""
 
     def missing(self) -> Iterable[int]:
         """The parts that have not arrived and may be asked for now, ascending."""
@@ -52,7 +52,7 @@ class Request:
     """One request for a part of a promise, until its answer has come or it counts as lost."""
 
     number: int
-    """Requests are numbered in the order in which they leave."""
+    """Number of the request: requests are numbered in the order in which they leave."""
     at: float
     """Time, by the clock in seconds, at which the request left."""
     first_at: float
