@@ -83,7 +83,8 @@ class Submitted:
     """The call-back for the results of these commands, called once; None after that.
 
     If it was called with a `Provisional` refusal, because the disk hung before the results were known, the results go
-    only to the call-backs in `repeats`."""
+    only to the call-backs in `repeats`.
+    """
     repeats: list[tuple[int, Answer]] = field(factory=list)
     """(number, call-back) for each repetition of a number by the client before its result was known."""
 

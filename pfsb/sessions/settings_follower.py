@@ -76,9 +76,10 @@ class SettingsFollower:
     _abilities: Abilities
     _randbytes: Callable[[int], bytes]
     on_values: Callable[[ClusterSettings], None]
-    """Called inside execution with the settings from then on in force."""
-    _differing: dict[str, str] = field(init=False, factory=dict)
     """Called inside execution with new settings, which are in force from then on."""
+    _differing: dict[str, str] = field(init=False, factory=dict)
+    """Name of a setting whose value in this server's file does not count -> the sentence about it that was logged
+    last."""
     is_announced: bool = field(init=False, default=False)
     """Whether the cluster knows what this server can run, so that `announce` has nothing left to do."""
     _is_submitted: bool = field(init=False, default=False)
