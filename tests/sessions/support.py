@@ -434,7 +434,8 @@ class ClusterTestCase(SynchronousTestCase):
     def bundles(self, prefix: str, server_id: int | None = None) -> list[list[int]]:
         """The numbers in each ordered bundle of the client ids with this prefix, in order, from the disk of server 0.
 
-        `server_id` restricts them to the bundles that this server has introduced."""
+        `server_id` restricts them to the bundles that this server has introduced.
+        """
         return [
             [number for number, _ in each.entries]
             for update in self.updates()

@@ -32,7 +32,8 @@ TTL_SECONDS = 2
 FREE_SECONDS = TTL_SECONDS + PAUSED_LOOK_SECONDS + 6.0
 """Time in which the locks of a dead client must be free.
 
-The sum of the ttl, the time to the next look of the server, and some seconds for a busy machine."""
+The sum of the ttl, the time to the next look of the server, and some seconds for a busy machine.
+"""
 REQUEST = "{method} {path} HTTP/1.1\r\nHost: localhost\r\nPfsb-Client: {client}\r\nPfsb-Ttl: {ttl}\r\n{more}\r\n{body}"
 
 GROWTH_BYTES_MAX = 64 * 1024 * 1024
