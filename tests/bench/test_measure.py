@@ -60,7 +60,8 @@ class EvaluateTests(SynchronousTestCase):
         self.assertEqual((found.updates_per_proposal, found.commands_per_update), (3.0, 20.0))
 
     def test_commands_and_proposals_are_counted_at_one_server(self) -> None:
-        """A server that answered STATUS later has grown more, so counters of two servers are never mixed."""
+        """Counters of commands and of proposals are taken from one server and never mixed: a server that has answered
+        STATUS later than another has grown more."""
         begun = Moment({0: status(0, 0, 1.0, 0, updates=0), 1: status(0, 0, 1.0, 0, updates=50)}, None)
         ended = Moment({0: status(10, 100, 2.0, 9, updates=40), 1: status(9, 900, 2.0, 9, updates=999)}, None)
         found = evaluate(WORKLOAD, result(begun, ended))

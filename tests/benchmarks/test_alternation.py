@@ -125,7 +125,8 @@ class AlternationTests(SynchronousTestCase):
         self.assertEqual(Fake.states, {"pfsb": "stopped", "etcd": "stopped"})
 
     def test_loads_that_are_one_to_peers_are_measured_side_by_side(self) -> None:
-        """8 x 8 and 64 x 1 are two loads for pfsb and one for a peer, whose figure counts in both rows."""
+        """The rows 8 x 8 and 64 x 1 are two loads for pfsb and one for another system, whose figure counts in both
+        rows."""
         self.assertEqual(
             [[row.key for row in turn] for turn in turns(rows("8x8,16x1,64x1,memory"))],
             [["16x1"], ["8x8", "64x1"], ["memory"]],

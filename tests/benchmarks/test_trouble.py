@@ -82,7 +82,8 @@ class Fake(System):
 class FailoverTests(SynchronousTestCase):
     @long
     def test_failover_is_timed_from_the_kill_to_the_next_answer(self) -> None:
-        """The time in which the server's processes are looked for does not count. The server is started again."""
+        """A failover is timed from the kill to the next answer, without the time in which the server's processes are
+        looked for; afterwards the server is started again."""
         system = Fake()
         took = seconds_without_leader(system)
         self.assertApproximates(took, DOWN_SECONDS, 0.1)

@@ -297,8 +297,8 @@ class ClusterTests(ClusterTestCase):
         self.assertEqual(code(self.do(self.connect(), "PUT", "k", "v")), ("BUSY", "none"))
 
     def test_connection_opens_so_many_sessions(self) -> None:
-        """A connection opens so many sessions; a client that says HELLO with ever new ids is then told to connect anew.
-        Ids that it has used still work."""
+        """A connection opens only so many sessions: a client that says HELLO with ever new ids is then told to connect
+        anew. Ids that the connection has used still work."""
         self.begin(1, small_limits(opened_sessions=2))
         client = self.connect()
         for name in ("alice", "bob", "alice"):

@@ -487,7 +487,8 @@ class ValidityTests(MachineTestCase):
         self.assertFalse(self.machine.is_valid(self.update(b"\xc1")))
 
     def test_invalid_update_that_is_ordered_changes_nothing_and_is_counted(self) -> None:
-        """A server of another version may have ordered such an update: all servers refuse it, and none stops."""
+        """An invalid update that was ordered, as by a server of another version, is refused and counted by all servers,
+        changes nothing and stops none."""
         self.driver.execute()
         before = dump(self.machine)
         for wrong in (b"", b"\xc1", b"\x90", encoded(Bundle("!", 0, False, ((0, ()),)))):
