@@ -44,7 +44,8 @@ async function measure(page, width) {
 })();
 </script></body>
 """
-"""A page that shows each of the others in frames of these widths, and tells what is wider than its frame."""
+"""A page of HTML that shows each page of the documentation in frames of the widths in `WIDTHS`, and tells what is wider
+than its frame."""
 
 
 @long

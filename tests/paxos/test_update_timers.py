@@ -21,7 +21,8 @@ class FollowerTests(ReplicaTestCase):
         self.assertSent(CAROL, to=1)
 
     def hear_both(self) -> None:
-        """Let the servers be heard whose votes count, so that they do not return from a silence when they vote."""
+        """Let ALIVEs of the leader and of server 3, whose votes count, arrive, so that their later votes do not end a
+        silence of these servers. One update goes to the leader then."""
         self.hear_leader()
         self.receive(alive(3, 1))
         self.assertEqual(self.destinations(), [1])

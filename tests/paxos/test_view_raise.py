@@ -171,8 +171,8 @@ class FollowersOfARaiseTests(ReplicaTestCase):
         self.assertEqual(self.data.views.last_installed, 8)
 
     def test_raised_view_and_later_ones_are_installed(self) -> None:
-        """The view that the leader has left for, and any later one, are installed on a VC_PROOF: they are above the
-        views of the servers that wait."""
+        """A VC_PROOF of the view to which the leader has raised its own makes a follower that waits for the leader
+        install that view."""
         self.take(ViewChange)
         self.receive(vc_proof(1, 11))
         self.assertEqual(self.data.views.last_installed, 11)
